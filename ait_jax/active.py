@@ -1,0 +1,431 @@
+"""The loop: train, evaluate, score the remaining tasks, select, next round."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ait_jax import files, randomness, task_map
+from ait_jax.batching import LengthBuckets
+from ait_jax.errors import UserError
+from ait_jax.evaluation import evaluate_splits, write_predictions
+from ait_jax.learning_curve import CurvePoint, plot_learning_curve, render_text
+from ait_jax.models.checkpoints import check_params, read_params
+from ait_jax.models.t5 import Transformer, abstract_params, init_params
+from ait_jax.partitioning import Partitioner, model_info
+from ait_jax.pool import TaskPool
+from ait_jax.prediction import predict
+from ait_jax.prompts import TkInstructEncoding
+from ait_jax.run_directory import RunDirectory
+from ait_jax.scorer.engine import Engine
+from ait_jax.scorer.likelihoods import read_likelihoods, read_task_scores, write_task_scores
+from ait_jax.scorer.scorer import Scorer
+from ait_jax.selection import Strategy, select
+from ait_jax.splits import Splits, read_names, read_splits, write_splits
+from ait_jax.trainer.embedded import EmbeddedTrainer
+from ait_jax.trainer.examples import InstructionExamples
+from ait_jax.uncertainty import TaskScores, task_scores
+from ait_jax.vocabulary import Vocabulary
+
+TRAIN_FROM = ("base", "previous")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One run of active instruction tuning; gin fills it (gin/experiments).
+
+    Args:
+      model_dir: the run directory; the same experiment continues there.
+      pool: all tasks.
+      initial_splits: pool, seed -> Splits of round 0 (`initial.Drawn`, `initial.FromFiles`).
+      model, vocabulary: what is trained.
+      init_checkpoint: parameters to start from (T5X, Orbax or safetensors); None is random.
+      partitioner, trainer, scorer, strategy, encoding: the parts.
+      buckets: the lengths that prompts and answers are padded to; the last ones are the
+        maximum source and target length.
+      tokens_per_batch: padded prompt tokens of one batch in decoding and scoring.
+      rounds: trainings; the last one is evaluated and selects nothing.
+      tasks_per_round: tasks added after every round but the last.
+      cls_ratio: share of CLS tasks among them; None ranks CLS and GEN together.
+      max_instances_per_task: training instances of a task.
+      max_eval_instances: instances of a test or dev task that are evaluated after a round.
+      max_dev_instances: instances of a dev task that choose the checkpoint during training.
+      train_from: every round starts from the "base" checkpoint (paper) or the "previous" round.
+      evaluate_base: evaluate the model before any training, the curve's first point.
+      seed: of everything that is drawn.
+    """
+
+    model_dir: str
+    pool: TaskPool
+    initial_splits: Any
+    model: Transformer
+    vocabulary: Vocabulary
+    trainer: EmbeddedTrainer
+    scorer: Scorer
+    strategy: Strategy
+    init_checkpoint: str | None = None
+    partitioner: Partitioner = Partitioner()
+    encoding: TkInstructEncoding = TkInstructEncoding()
+    buckets: LengthBuckets = LengthBuckets()
+    tokens_per_batch: int = 16384
+    rounds: int = 5
+    tasks_per_round: int = 68
+    cls_ratio: float | None = None
+    max_instances_per_task: int = 200
+    max_eval_instances: int = 100
+    max_dev_instances: int = 50
+    train_from: str = "base"
+    evaluate_base: bool = True
+    seed: int = 42
+
+    def __post_init__(self):
+        if self.train_from not in TRAIN_FROM:
+            raise UserError(f"TRAIN_FROM = {self.train_from!r} is none of {TRAIN_FROM}.")
+        for macro, value in {
+            "ROUNDS": self.rounds,
+            "TASKS_PER_ROUND": self.tasks_per_round,
+            "MAX_INSTANCES_PER_TASK": self.max_instances_per_task,
+            "MAX_EVAL_INSTANCES": self.max_eval_instances,
+        }.items():
+            if value < 1:
+                raise UserError(f"{macro} = {value} must be at least 1.")
+        if self.encoding.max_source_length != self.buckets.max_source_length:
+            raise UserError(
+                f"TkInstructEncoding.max_source_length = {self.encoding.max_source_length} differs "
+                f"from the longest of LengthBuckets.inputs = {tuple(self.buckets.inputs)}; "
+                "make them equal."
+            )
+        if self.vocabulary.vocab_size > self.model.config.vocab_size:
+            raise UserError(
+                f"The vocabulary {self.vocabulary.path} has {self.vocabulary.vocab_size} ids, the "
+                f"model T5Config.vocab_size = {self.model.config.vocab_size}; give the model's own "
+                "VOCABULARY_PATH or a larger vocab_size."
+            )
+
+
+def run(
+    experiment: Experiment, config: str = "", report: Callable[[str], None] = print
+) -> list[CurvePoint]:
+    """Runs all rounds, or continues where an earlier call stopped.
+
+    Args:
+      config: the operative configuration, kept as config.gin.
+      report: takes lines for the terminal.
+
+    Returns:
+      The learning curve's points.
+    """
+    directory = RunDirectory(experiment.model_dir)
+    with directory.lock():
+        return _Run(experiment, directory, config, report).run()
+
+
+class _Run:
+    """One run over its rounds."""
+
+    def __init__(self, experiment, directory, config, report):
+        self.experiment, self.directory, self.report = experiment, directory, report
+        self.pool = experiment.pool
+        if not len(self.pool):
+            raise UserError("The pool is empty; look at the gin name POOL.")
+        self.engine = Engine(
+            experiment.model,
+            experiment.partitioner,
+            experiment.buckets,
+            experiment.tokens_per_batch,
+        )
+        pool = {"name": self.pool.name, "fingerprint": self.pool.fingerprint()}
+        self.continued = directory.open(config, pool, experiment.seed)
+        self._base: Any = None
+
+    def run(self) -> list[CurvePoint]:
+        experiment = self.experiment
+        verb = "continuing" if self.continued else "starting"
+        self.report(f"{verb} in {self.directory.path}: {experiment.rounds} rounds on {self.pool!r}")
+        splits = self._initial_splits()
+        points: list[CurvePoint] = []
+        if experiment.evaluate_base:
+            points.append(self._evaluate_base(splits))
+        previous = None
+        for number in range(experiment.rounds):
+            round = _Round(self, number, splits, previous)
+            points.append(round.train_and_evaluate())
+            self._plot_curve(points)
+            if number + 1 < experiment.rounds:
+                splits = round.select_next()
+            previous = round
+        self._summarize(points)
+        return points
+
+    @property
+    def base_params(self) -> Any:
+        """The parameters every round starts from, on the mesh."""
+        if self._base is None:
+            experiment = self.experiment
+            shapes, axes = abstract_params(experiment.model)
+            if experiment.init_checkpoint is None:
+                params = init_params(experiment.model, experiment.seed)[0]
+            else:
+                params = read_params(experiment.init_checkpoint)
+                check_params(params, shapes, experiment.init_checkpoint)
+            self._base = self.engine.place(params)
+            info = model_info(shapes, axes, self.engine.param_shardings)
+            files.write_text(self.directory.path / "model-info.txt", info)
+        return self._base
+
+    def _initial_splits(self) -> Splits:
+        def draw() -> dict[str, Any]:
+            splits, dropped = self.experiment.initial_splits.draw(self.pool, self.experiment.seed)
+            wanted = self.experiment.tasks_per_round * (self.experiment.rounds - 1)
+            if wanted > len(splits.remain):
+                raise UserError(
+                    f"{self.experiment.rounds - 1} selections of TASKS_PER_ROUND = "
+                    f"{self.experiment.tasks_per_round} need {wanted} tasks, {len(splits.remain)} "
+                    "remain; lower TASKS_PER_ROUND, ROUNDS or INITIAL_TASKS."
+                )
+            write_splits(self.directory.round(0), splits)
+            return {"dropped_tasks": dropped}
+
+        stage = self.directory.stage("round_000/splits", draw)
+        splits = read_splits(self.directory.round(0))
+        self.report(
+            f"tasks: {len(splits.train)} train, {len(splits.remain)} remain, "
+            f"{len(splits.dev)} dev, {len(splits.test)} test"
+            + (f"; {stage['dropped_tasks']} named in the split files are not in the pool"
+               if stage["dropped_tasks"] else "")
+        )
+        few = [name for name in splits.names if name in set(self.pool.few_examples)]
+        if few:
+            self.report(f"{len(few)} tasks have fewer than 2 positive examples, {few[0]} for one")
+        return splits
+
+    def _evaluate_base(self, splits: Splits) -> CurvePoint:
+        def work():
+            return self.evaluate(self.base_params, splits, self.directory.path / "base")
+
+        result = self.timed_stage("base/evaluate", work)
+        point = CurvePoint.from_evaluation(None, 0, result)
+        self._report_scores("base", result)
+        return point
+
+    def evaluate(self, params: Any, splits: Splits, folder: Path) -> dict[str, Any]:
+        """Writes predictions.jsonl and eval.json; returns the headline figures."""
+        predictions = self.predictions(
+            params, splits.test + splits.dev, self.experiment.max_eval_instances
+        )
+        write_predictions(folder / "predictions.jsonl", predictions)
+        result = self.metrics(predictions, {"test": splits.test, "dev": splits.dev})
+        files.write_json(folder / "eval.json", result)
+        return {split: _headline(metrics) for split, metrics in result.items()}
+
+    def predictions(self, params: Any, tasks: Sequence[str], max_instances: int):
+        return predict(
+            self.engine,
+            params,
+            self.pool,
+            tasks,
+            max_instances=max_instances,
+            vocabulary=self.experiment.vocabulary,
+            encoding=self.experiment.encoding,
+        )
+
+    def metrics(self, predictions, splits: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+        named = {name: tasks for name, tasks in splits.items() if tasks}
+        return evaluate_splits(
+            predictions, named, self.pool.is_cls, lambda name: self.pool[name].category
+        )
+
+    def timed_stage(self, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """A stage of run.json whose duration and throughput go to timings.jsonl."""
+        if self.directory.is_done(name):
+            return self.directory.stage(name, work)
+        start = time.perf_counter()
+        self.engine.work.clear()
+        result = self.directory.stage(name, work)
+        seconds = time.perf_counter() - start
+        self.directory.add_timing(name, seconds, **self.engine.work.summary())
+        self.report(f"{name}: {seconds:.1f} s{self.engine.work.describe()}")
+        return result
+
+    def _report_scores(self, name: str, result: Mapping[str, Any]) -> None:
+        test = result["test"]
+        self.report(f"{name}: test ROUGE-L {test['rougeL']:.2f}, exact match {test['exact_match']:.2f}")
+
+    def _plot_curve(self, points: Sequence[CurvePoint]) -> None:
+        plot_learning_curve(
+            self.directory.path / "learning_curve.png",
+            points,
+            strategy=self.experiment.strategy.name,
+        )
+
+    def _summarize(self, points: Sequence[CurvePoint]) -> None:
+        path = self.directory.path
+        self.report(f"\nlearning curve: {path / 'learning_curve.png'}\n{render_text(points)}")
+        for number in range(self.experiment.rounds - 1):
+            folder = self.directory.round(number)
+            chosen = read_names(folder / "selected.txt")
+            shown = ", ".join(chosen[:4]) + (", ..." if len(chosen) > 4 else "")
+            self.report(f"selected after round {number} ({folder / 'selected.txt'}): {shown}")
+            if (folder / "task_map.png").exists():
+                self.report(f"task map of round {number}: {folder / 'task_map.png'}")
+        self.report(f"run directory: {path}")
+
+
+class _Round:
+    """One round: its tasks, its trained parameters (read back only when needed)."""
+
+    def __init__(self, run: _Run, number: int, splits: Splits, previous: "_Round | None"):
+        self.run, self.number, self.splits, self.previous = run, number, splits, previous
+        self.folder = run.directory.round(number)
+        self.name = self.folder.name
+        self._params: Any = None
+
+    @property
+    def params(self) -> Any:
+        """Trains, continues to train, or reads the finished training's chosen checkpoint."""
+        if self._params is None:
+            experiment = self.run.experiment
+            self._step, self._params = self._train(experiment)
+        return self._params
+
+    def _train(self, experiment: Experiment):
+        from_previous = experiment.train_from == "previous" and self.previous is not None
+        start = self.previous.params if from_previous else self.run.base_params
+        examples = InstructionExamples(
+            self.run.pool,
+            self.splits.train,
+            max_instances_per_task=experiment.max_instances_per_task,
+            vocabulary=experiment.vocabulary,
+            encoding=experiment.encoding,
+            buckets=experiment.buckets,
+            seed=experiment.seed,
+        )
+        trained = experiment.trainer.train(
+            examples,
+            start,
+            self.folder,
+            model=experiment.model,
+            partitioner=experiment.partitioner,
+            seed=randomness.stable_hash(experiment.seed, "train", self.number) % 2**31,
+            evaluate=self._dev_metrics if self.splits.dev else None,
+            report=lambda line: self.run.report(f"{self.name}: {line}"),
+        )
+        return trained.step, trained.params
+
+    def _dev_metrics(self, params: Any) -> dict[str, float]:
+        dev = self.splits.dev
+        predictions = self.run.predictions(params, dev, self.run.experiment.max_dev_instances)
+        return _headline(self.run.metrics(predictions, {"dev": dev})["dev"], flat=True)
+
+    def train_and_evaluate(self) -> CurvePoint:
+        def train():
+            num_tasks = len(self.splits.train)
+            self.run.report(f"{self.name}: training on {num_tasks} tasks")
+            self.params
+            return {"tasks": num_tasks, "checkpoint_step": self._step}
+
+        self.run.timed_stage(f"{self.name}/train", train)
+        result = self.run.timed_stage(
+            f"{self.name}/evaluate",
+            lambda: self.run.evaluate(self.params, self.splits, self.folder),
+        )
+        self.run._report_scores(self.name, result)
+        return CurvePoint.from_evaluation(self.number, len(self.splits.train), result)
+
+    def select_next(self) -> Splits:
+        """Scores and selects; returns the next round's splits, already written."""
+        experiment = self.run.experiment
+        if experiment.strategy.needs_scores:
+            self.run.timed_stage(f"{self.name}/score", self._score)
+        selection = self.run.timed_stage(f"{self.name}/select", self._select)
+        for group, margin in selection["close_calls"].items():
+            self.run.report(
+                f"{self.name}: the last {group} task won by {margin:.1e}; "
+                "another mesh may select otherwise"
+            )
+        return read_splits(self.run.directory.round(self.number + 1))
+
+    def _score(self) -> dict[str, Any]:
+        experiment = self.run.experiment
+        path = self.folder / "likelihoods.parquet"
+        experiment.scorer.score(
+            self.splits.remain,
+            path,
+            pool=self.run.pool,
+            engine=self.run.engine,
+            params=self.params,
+            vocabulary=experiment.vocabulary,
+            encoding=experiment.encoding,
+            seed=experiment.seed,
+            round=self.number,
+            report=lambda line: self.run.report(f"{self.name}: {line}"),
+        )
+        write_task_scores(self.folder / "task_scores.parquet", task_scores(read_likelihoods(path)))
+        return {"tasks": len(self.splits.remain)}
+
+    def _select(self) -> dict[str, Any]:
+        experiment, pool = self.run.experiment, self.run.pool
+        scored = experiment.strategy.needs_scores
+        scores = (
+            read_task_scores(self.folder / "task_scores.parquet")
+            if scored
+            else TaskScores.unscored(self.splits.remain)
+        )
+        selection = select(
+            experiment.strategy,
+            scores,
+            experiment.tasks_per_round,
+            is_cls=pool.is_cls,
+            cls_ratio=experiment.cls_ratio,
+            seed=experiment.seed,
+            round=self.number,
+            category_of=lambda name: pool[name].category,
+        )
+        if scored:
+            self._plot_task_map(scores, selection.tasks)
+        files.write_text(self.folder / "selected.txt", "".join(f"{t}\n" for t in selection.tasks))
+        chosen = set(selection.tasks)
+        following = Splits(
+            train=self.splits.train + selection.tasks,
+            remain=tuple(name for name in self.splits.remain if name not in chosen),
+            dev=self.splits.dev,
+            test=self.splits.test,
+        )
+        write_splits(self.run.directory.round(self.number + 1), following)
+        return {
+            "strategy": experiment.strategy.name,
+            "tasks": len(selection.tasks),
+            "cls": selection.num_cls,
+            "gen": selection.num_gen,
+            "margins": dict(selection.margins),
+            "close_calls": selection.close_calls(),
+        }
+
+    def _plot_task_map(self, scores: TaskScores, selected: Sequence[str]) -> None:
+        experiment, is_cls = self.run.experiment, self.run.pool.is_cls
+        categories = task_map.classify(
+            scores, experiment.tasks_per_round, is_cls=is_cls, cls_ratio=experiment.cls_ratio
+        )
+        task_map.plot_task_map(
+            self.folder / "task_map.png",
+            scores,
+            categories,
+            is_cls=is_cls,
+            selected=selected,
+            round=self.number,
+            strategy=experiment.strategy.name,
+        )
+
+
+def _headline(metrics: Mapping[str, Any], flat: bool = False) -> dict[str, Any]:
+    """Returns ROUGE-L and exact match, overall, CLS and GEN; groups without tasks are left out of a flat one."""
+    names = ("rougeL", "exact_match")
+    headline: dict[str, Any] = {name: metrics[name] for name in names}
+    for group in ("cls", "gen"):
+        values = {name: metrics[group][name] for name in names}
+        if not flat:
+            headline[group] = values
+        elif None not in values.values():
+            headline |= {f"{name}_{group}": value for name, value in values.items()}
+    return headline

@@ -1,0 +1,155 @@
+"""Files that appear whole or not at all, and names that are safe to become files."""
+
+import contextlib
+import errno
+import json
+import os
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ait_jax.errors import UserError
+
+# The limit of common file systems is 255 bytes; the rest is room for suffixes and `.tmp-`.
+MAX_NAME_BYTES = 200
+_TEMPORARY_PREFIX = ".tmp-"
+# Failures of the place that is written to, which the user can mend; anything else is a defect.
+_UNWRITABLE = {
+    errno.EACCES,
+    errno.EDQUOT,
+    errno.EISDIR,
+    errno.ENOSPC,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+    errno.EEXIST,
+}
+
+
+def as_path(path: Any) -> Any:
+    """Returns `path` as an object with pathlib's methods.
+
+    Objects that have them already (pathlib, `etils.epath`) are returned unchanged,
+    strings with a scheme (`gs://...`) become `epath.Path`, others `pathlib.Path`.
+    """
+    if hasattr(path, "read_bytes"):
+        return path
+    text = os.fspath(path)
+    if "://" in text:
+        from etils import epath  # imported late: local use must not pay for it
+
+        return epath.Path(text)
+    return Path(text)
+
+
+def _is_local(path: Any) -> bool:
+    return "://" not in str(path)
+
+
+@contextlib.contextmanager
+def replace_with(path: Any) -> Iterator[Any]:
+    """Yields a temporary path beside `path`; on a clean exit it becomes `path`.
+
+    The block writes the whole file at the temporary path. If the block raises, `path`
+    keeps what it held before and the temporary file is removed. The temporary name is
+    `.tmp-<name>`: it keeps the suffix (libraries choose formats by it), and it is the
+    same in every run, so that what a killed run left behind is overwritten, not
+    accumulated. One process at a time may write a given path. Missing parent folders
+    are made.
+
+    Raises:
+      UserError: the folder cannot be written to, or the disk is full.
+    """
+    path = as_path(path)
+    temporary = path.parent / (_TEMPORARY_PREFIX + path.name)
+    try:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            if _is_local(temporary):
+                _sync(temporary)
+            temporary.replace(path)
+            if _is_local(path):
+                _sync(path.parent)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        raise UserError(
+            f"cannot write {str(path)!r}: {error.strerror}. Give a folder that can be written to "
+            "(for a run: the gin name MODEL_DIR) or free some space."
+        ) from error
+
+
+def _sync(path: Any) -> None:
+    """Waits until a file's bytes, or a folder's entries, are on the disk."""
+    descriptor = os.open(os.fspath(path), os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_bytes(path: Any, data: bytes) -> None:
+    """Writes `data` to `path`, whole or not at all. Raises UserError as `replace_with`."""
+    with replace_with(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: Any, text: str) -> None:
+    """Writes `text` as UTF-8 with its line ends untouched, whole or not at all."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Any, value: Any) -> None:
+    """Writes `value` as JSON in insertion order, one space of indent, newline at the end.
+
+    Raises:
+      ValueError: `value` holds NaN or an infinity, which JSON does not have (use None).
+      UserError: as `replace_with`.
+    """
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def check_name(name: Any, what: str) -> str:
+    """Returns `name` if it is safe as a file name and as a line of a split file.
+
+    Args:
+      name: a name from outside, of a task, for example.
+      what: what it names and where it came from, for the message ("task name in a.txt").
+
+    Raises:
+      UserError: not a string, empty, path separators, NUL or other control characters,
+        a leading dot, white space at an end, or more than 200 bytes of UTF-8.
+    """
+    problem = _name_problem(name)
+    if problem:
+        shown = repr(name) if len(str(name)) <= 80 else repr(str(name)[:80]) + "..."
+        raise UserError(
+            f"{what} {shown} {problem}. Names become file names: use letters, digits, "
+            f"'_', '-' and '.', at most {MAX_NAME_BYTES} bytes."
+        )
+    return name
+
+
+def _name_problem(name: Any) -> str:
+    if not isinstance(name, str):
+        return f"is of type {type(name).__name__}, not a string"
+    if not name:
+        return "is empty"
+    if "/" in name or "\\" in name:
+        return "contains a path separator"
+    if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in name):
+        return "contains a control character"
+    if name.startswith("."):
+        return "starts with a dot"
+    if name != name.strip():
+        return "starts or ends with white space"
+    if len(name.encode()) > MAX_NAME_BYTES:
+        return f"is {len(name.encode())} bytes long"
+    return ""

@@ -1,0 +1,153 @@
+"""One mesh and one table of logical-axis rules, for trainer and scorer alike."""
+
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import numpy as np
+from flax.linen import partitioning as flax_partitioning
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from ait_jax.errors import UserError, nearest
+
+MESH_AXES = ("data", "model")
+
+# Where each logical axis of a parameter or an activation lies on the mesh (T5X's names).
+STANDARD_LOGICAL_AXIS_RULES: tuple[tuple[str, str | None], ...] = (
+    ("batch", "data"),
+    ("vocab", "model"),
+    ("mlp", "model"),
+    ("heads", "model"),
+    ("joined_kv", "model"),
+    ("kv", None),
+    ("embed", None),
+    ("length", None),
+    ("relpos_buckets", None),
+    ("layers", None),
+    ("stack", None),
+)
+
+
+@dataclass(frozen=True)
+class Partitioner:
+    """A ('data', 'model') mesh over all devices and the rules that place arrays on it.
+
+    Args:
+      num_partitions: size of the 'model' axis (T5X's name); 'data' gets the other devices.
+      logical_axis_rules: pairs (logical axis, mesh axis or None).
+    """
+
+    num_partitions: int = 1
+    logical_axis_rules: Sequence[tuple[str, str | None]] = STANDARD_LOGICAL_AXIS_RULES
+
+    @cached_property
+    def mesh(self) -> Mesh:
+        devices = np.asarray(jax.devices())
+        if self.num_partitions < 1 or devices.size % self.num_partitions:
+            raise UserError(
+                f"partitioning.Partitioner.num_partitions = {self.num_partitions} does not divide "
+                f"the {devices.size} devices; give a divisor of {devices.size}."
+            )
+        return Mesh(devices.reshape(-1, self.num_partitions), MESH_AXES)
+
+    @property
+    def data_size(self) -> int:
+        """Number of shards of a batch."""
+        return self.mesh.shape["data"]
+
+    @cached_property
+    def replicated(self) -> NamedSharding:
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    @cached_property
+    def batch_sharding(self) -> NamedSharding:
+        """Rows over 'data'."""
+        return NamedSharding(self.mesh, self.spec(("batch",)))
+
+    def spec(self, logical_axes: Sequence[str | None], name: str = "array") -> PartitionSpec:
+        """Translates logical axes into a PartitionSpec.
+
+        Raises:
+          UserError: an axis without a rule, or two axes of one array on the same mesh axis.
+        """
+        rules = dict(self.logical_axis_rules)
+        mesh_axes = []
+        for axis in logical_axes:
+            if axis is not None and axis not in rules:
+                raise UserError(
+                    f"{name}: no rule for logical axis {axis!r} in "
+                    f"partitioning.Partitioner.logical_axis_rules.{nearest(axis, rules)}"
+                )
+            mesh_axes.append(rules.get(axis))
+        used = [axis for axis in mesh_axes if axis is not None]
+        if len(used) != len(set(used)):
+            raise UserError(
+                f"{name}: logical axes {tuple(logical_axes)} collide on the mesh as "
+                f"{tuple(mesh_axes)}; change partitioning.Partitioner.logical_axis_rules."
+            )
+        unknown = set(used) - set(MESH_AXES)
+        if unknown:
+            raise UserError(f"{name}: mesh axes {sorted(unknown)} are none of {MESH_AXES}.")
+        return PartitionSpec(*mesh_axes)
+
+    def param_shardings(self, abstract_params: Any, logical_axes: Any) -> Any:
+        """Returns the tree of shardings for a tree of parameters.
+
+        Args:
+          abstract_params: tree of arrays or ShapeDtypeStructs.
+          logical_axes: the same tree with a tuple of logical axis names at every leaf.
+
+        Raises:
+          UserError: a dimension that the mesh axis does not divide.
+        """
+
+        def sharding(path, leaf, axes):
+            name = "/".join(str(getattr(key, "key", key)) for key in path)
+            spec = self.spec(axes, name)
+            for size, axis in zip(leaf.shape, spec):
+                if axis is not None and size % self.mesh.shape[axis]:
+                    raise UserError(
+                        f"{name}: dimension {size} of {leaf.shape} {tuple(axes)} is not divisible "
+                        f"by the mesh's {axis!r} axis of {self.mesh.shape[axis]}; lower "
+                        "partitioning.Partitioner.num_partitions."
+                    )
+            return NamedSharding(self.mesh, spec)
+
+        return jax.tree_util.tree_map_with_path(sharding, abstract_params, logical_axes)
+
+    def check_batch_size(self, rows: int, gin_name: str) -> None:
+        if rows < 1 or rows % self.data_size:
+            raise UserError(
+                f"{gin_name} = {rows} is not a multiple of the mesh's 'data' axis of "
+                f"{self.data_size} ({self.mesh.size} devices, num_partitions = "
+                f"{self.num_partitions}); the nearest is "
+                f"{max(1, round(rows / self.data_size)) * self.data_size}."
+            )
+
+    def shard_batch(self, batch: Any) -> Any:
+        """Puts host arrays on the mesh, rows over 'data'."""
+        return jax.tree.map(lambda x: jax.device_put(x, self.batch_sharding), batch)
+
+    @contextmanager
+    def activate(self):
+        """Makes mesh and rules visible to the model's sharding constraints while it is traced."""
+        with self.mesh, flax_partitioning.axis_rules(tuple(self.logical_axis_rules)):
+            yield
+
+
+def model_info(abstract_params: Any, logical_axes: Any, shardings: Any) -> str:
+    """Returns a table of every parameter's shape, logical axes and partition (model-info.txt)."""
+    lines = []
+    total = 0
+
+    def add(path, leaf, axes, sharding):
+        nonlocal total
+        total += int(np.prod(leaf.shape))
+        name = "/".join(str(getattr(key, "key", key)) for key in path)
+        lines.append(f"{name:64} {leaf.shape!s:18} {tuple(axes)!s:28} {tuple(sharding.spec)}")
+
+    jax.tree_util.tree_map_with_path(add, abstract_params, logical_axes, shardings)
+    return "\n".join([*lines, f"Total number of parameters: {total}", ""])

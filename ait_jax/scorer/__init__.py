@@ -1,0 +1,1 @@
+"""Decode the original prompt, teacher-force its answer under every prompt."""

@@ -1,0 +1,1 @@
+"""One interface, two trainers: embedded (optax and Orbax) and T5X."""

@@ -1,0 +1,58 @@
+"""Batches as a pure function of (seed, step), through Grain."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from ait_jax.errors import UserError
+
+Batch = dict[str, np.ndarray]
+
+
+class ExampleSource(Protocol):
+    """Random access to training examples, and how they become a batch.
+
+    A batch has "inputs" int32 [batch, length] and "targets" int32 [batch, length], padded
+    with 0; packed ones also "inputs_segments" and "targets_segments" (1, 2, ..., 0 is padding).
+    """
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Any: ...
+
+    def collate(self, examples: Sequence[Any]) -> Batch: ...
+
+
+def batches(
+    source: ExampleSource,
+    *,
+    batch_size: int,
+    seed: int,
+    start: int,
+    stop: int,
+    num_threads: int = 2,
+) -> Iterator[Batch]:
+    """Yields the batches of steps start..stop-1, read ahead in threads.
+
+    Every epoch is a new permutation. The batch of step s depends on `source`, `seed`
+    and s alone, so a run continues at any step as if it had never stopped.
+
+    Raises:
+      UserError: `source` is empty.
+    """
+    import grain
+
+    if not len(source):
+        raise UserError("There is nothing to train on: the chosen tasks have no instances.")
+    epochs = math.ceil(stop * batch_size / len(source))
+    dataset = (
+        grain.MapDataset.source(source)
+        .shuffle(seed=seed % 2**32)
+        .repeat(epochs)
+        .batch(batch_size, batch_fn=source.collate)
+        .slice(slice(start, stop))
+    )
+    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=4)
+    return iter(dataset.to_iter_dataset(options))

@@ -1,0 +1,73 @@
+"""Training examples of the chosen tasks: prompt and one reference output, made when asked for."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ait_jax import randomness
+from ait_jax.batching import LengthBuckets, Tokens
+from ait_jax.pool import TaskPool
+from ait_jax.prompts import TkInstructEncoding
+from ait_jax.vocabulary import EOS_ID, Vocabulary
+
+# Tokenized examples are kept up to this number (about 0.2 GB at 300 tokens each).
+MAX_CACHED = 200_000
+
+
+class InstructionExamples:
+    """Random access to (input ids, target ids) of at most n instances of every task.
+
+    Which instances, and which of several references, depends on the seed and on task and
+    instance alone: a task brings the same examples in every round.
+    """
+
+    def __init__(
+        self,
+        pool: TaskPool,
+        tasks: Sequence[str],
+        *,
+        max_instances_per_task: int,
+        vocabulary: Vocabulary,
+        encoding: TkInstructEncoding,
+        buckets: LengthBuckets,
+        seed: int,
+    ):
+        self.pool, self.vocabulary, self.encoding = pool, vocabulary, encoding
+        self.buckets, self.seed = buckets, seed
+        self._places = [
+            (name, index)
+            for name in tasks
+            for index in randomness.shuffled(
+                range(len(pool[name].instances)), seed, "training_instances", name
+            )[:max_instances_per_task]
+        ]
+        self._cache: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> tuple[Tokens, Tokens]:
+        example = self._cache.get(index)
+        if example is None:
+            example = self._make(*self._places[index])
+            if len(self._cache) < MAX_CACHED:
+                self._cache[index] = example
+        return example
+
+    def collate(self, examples: Sequence[tuple[Tokens, Tokens]]) -> dict[str, np.ndarray]:
+        return self.buckets.collate(examples)
+
+    def _make(self, name: str, position: int) -> tuple[np.ndarray, np.ndarray]:
+        task = self.pool[name]
+        instance = task.instances[position]
+        prompt = self.encoding.encode(
+            task.instruction,
+            instance.input,
+            self.vocabulary.count_tokens,
+            self.vocabulary.truncate,
+            task_name=name,
+        )
+        output = randomness.choice(instance.outputs, self.seed, "reference", name, instance.id)
+        inputs = self.vocabulary.encode_source(prompt.text, self.encoding.max_source_length)
+        targets = self.vocabulary.encode(output)[: self.buckets.max_target_length - 1]
+        return np.asarray(inputs, np.int32), np.asarray([*targets, EOS_ID], np.int32)

@@ -1,0 +1,101 @@
+"""What training says: a line on the terminal, metrics.jsonl, TensorBoard."""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from ait_jax import files
+
+
+class MetricsFile:
+    """metrics.jsonl: one line per logged step, without wall-clock values.
+
+    Lines are a function of the run's inputs alone, so a resumed run leaves the same
+    file: opening it drops the lines after `resume_step`, which will be written again.
+    """
+
+    def __init__(self, path: Path, resume_step: int):
+        self.path = path
+        kept = [line for line in self.lines() if line["step"] <= resume_step]
+        files.write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def lines(self) -> list[dict]:
+        """Returns the whole lines; one cut short by a crash is left out."""
+        if not self.path.exists():
+            return []
+        lines = []
+        for text in self.path.read_text().splitlines():
+            try:
+                lines.append(json.loads(text))
+            except json.JSONDecodeError:
+                break
+        return lines
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        with open(self.path, "a") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+class TrainingLog:
+    """Writes every log period to the terminal, metrics.jsonl and TensorBoard.
+
+    Args:
+      directory: gets metrics.jsonl and train/ (TensorBoard events).
+      resume_step: the step that training continues from.
+      total_steps: for the terminal.
+      peak_flops: FLOP/s of all devices, for model-FLOP utilisation.
+      report: takes one line of text.
+    """
+
+    def __init__(self, directory: Path, resume_step: int, total_steps: int, peak_flops, report):
+        from tensorboardX import SummaryWriter
+
+        self.file = MetricsFile(directory / "metrics.jsonl", resume_step)
+        self.events = SummaryWriter(str(directory / "train"), purge_step=resume_step + 1)
+        self.total_steps = total_steps
+        self.peak_flops = peak_flops
+        self.report = report
+        self._start_period()
+
+    def _start_period(self) -> None:
+        self._since = time.perf_counter()
+        self._tokens = 0
+        self._flops = 0.0
+
+    def count(self, tokens: int, flops: float) -> None:
+        """Adds the real (unpadded) tokens and model FLOPs of one step to the period."""
+        self._tokens += tokens
+        self._flops += flops
+
+    def step(self, step: int, metrics: Mapping[str, float], learning_rate: float | None) -> None:
+        """Closes the period at `step`."""
+        seconds = max(time.perf_counter() - self._since, 1e-9)
+        values = {name: float(value) for name, value in metrics.items()}
+        if learning_rate is not None:
+            values["learning_rate"] = learning_rate
+        self.file.write(step, values)
+        speed = {
+            "tokens_per_second": self._tokens / seconds,
+            "mfu": self._flops / seconds / self.peak_flops,
+        }
+        for name, value in {**values, **speed}.items():
+            self.events.add_scalar(f"train/{name}", value, step)
+        self.report(
+            f"step {step:>{len(str(self.total_steps))}}/{self.total_steps}  "
+            f"loss {values['loss']:.4f}  accuracy {values['accuracy']:.3f}  "
+            f"{speed['tokens_per_second']:,.0f} tokens/s  MFU {speed['mfu']:.1%}"
+        )
+        self._start_period()
+
+    def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.file.write(step, {f"dev/{name}": value for name, value in metrics.items()})
+        for name, value in metrics.items():
+            self.events.add_scalar(f"dev/{name}", value, step)
+        self._start_period()
+
+    def close(self) -> None:
+        self.events.close()

@@ -1,0 +1,55 @@
+"""Optimizers and schedules, by optax."""
+
+import optax
+
+
+def constant_with_warmup(learning_rate: float = 5e-5, warmup_steps: int = 50) -> optax.Schedule:
+    """Rises linearly from 0 over `warmup_steps` steps, then stays (paper, appendix on training)."""
+    if not warmup_steps:
+        return optax.constant_schedule(learning_rate)
+    return optax.linear_schedule(0.0, learning_rate, warmup_steps)
+
+
+def cosine_with_warmup(
+    learning_rate: float, total_steps: int, warmup_steps: int = 0, final_fraction: float = 0.0
+) -> optax.Schedule:
+    """Rises linearly, then falls along a cosine to `final_fraction` of the peak."""
+    return optax.warmup_cosine_decay_schedule(
+        init_value=0.0,
+        peak_value=learning_rate,
+        warmup_steps=warmup_steps,
+        decay_steps=total_steps,
+        end_value=learning_rate * final_fraction,
+    )
+
+
+def adamw(
+    schedule: optax.Schedule,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    clip_norm: float = 1.0,
+) -> optax.GradientTransformation:
+    """AdamW with Hugging Face's defaults, after clipping by global norm (0 for none)."""
+    steps = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
+    return optax.chain(
+        *steps, optax.adamw(schedule, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay)
+    )
+
+
+def adafactor(
+    schedule: optax.Schedule,
+    decay_rate: float = 0.8,
+    clipping_threshold: float = 1.0,
+    multiply_by_parameter_scale: bool = True,
+    min_dim_size_to_factor: int = 128,
+) -> optax.GradientTransformation:
+    """Adafactor as T5 uses it: factored second moments, update clipping, relative step sizes."""
+    return optax.adafactor(
+        schedule,
+        decay_rate=decay_rate,
+        clipping_threshold=clipping_threshold,
+        multiply_by_parameter_scale=multiply_by_parameter_scale,
+        min_dim_size_to_factor=min_dim_size_to_factor,
+    )

@@ -1,0 +1,127 @@
+"""The train step: a pure function of (state, batch)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+
+from ait_jax.models.likelihood import cross_entropy_loss, shift_right
+
+Batch = dict[str, jax.Array]
+Metrics = dict[str, jax.Array]
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything that a checkpoint holds."""
+
+    step: jax.Array  # int32 scalar, number of updates made
+    params: Any
+    opt_state: Any
+
+
+def init_state(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+
+
+def state_shardings(
+    state: TrainState, optimizer: optax.GradientTransformation, param_shardings: Any, replicated
+) -> TrainState:
+    """Returns a tree of shardings for an (abstract) state.
+
+    Moments of a parameter's own shape lie where it lies; everything else (counters,
+    Adafactor's factored moments) is replicated.
+    """
+
+    def moment(leaf, param, sharding):
+        return sharding if leaf.shape == param.shape else replicated
+
+    opt_state = optax.tree_map_params(
+        optimizer,
+        moment,
+        state.opt_state,
+        state.params,
+        param_shardings,
+        transform_non_params=lambda _: replicated,
+    )
+    return TrainState(replicated, param_shardings, opt_state)
+
+
+def make_train_step(
+    model: Any,
+    optimizer: optax.GradientTransformation,
+    *,
+    dropout_seed: int,
+    num_microbatches: int = 1,
+    z_loss: float = 0.0,
+    label_smoothing: float = 0.0,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """Returns step(state, batch) -> (state, metrics).
+
+    The loss is the mean cross-entropy over the batch's target tokens, whatever the
+    number of microbatches. Metrics (float32 scalars): loss, accuracy, grad_norm, tokens.
+    """
+
+    def loss_sums(params, batch, rng):
+        targets_BxL = batch["targets"]
+        weights_BxL = (targets_BxL > 0).astype(jnp.float32)
+        segments = {
+            f"{side}coder_segment_ids": batch[f"{feature}_segments"]
+            for side, feature in (("en", "inputs"), ("de", "targets"))
+            if f"{feature}_segments" in batch
+        }
+        logits_BxLxV = model.apply(
+            {"params": params},
+            batch["inputs"],
+            shift_right(targets_BxL, batch.get("targets_segments")),
+            targets_BxL,
+            **segments,
+            enable_dropout=model.config.dropout_rate > 0,
+            rngs={"dropout": rng},
+        )
+        loss, tokens = cross_entropy_loss(
+            logits_BxLxV, targets_BxL, weights_BxL, z_loss=z_loss, label_smoothing=label_smoothing
+        )
+        correct = jnp.sum((jnp.argmax(logits_BxLxV, -1) == targets_BxL) * weights_BxL)
+        return loss, {"loss": loss, "correct": correct, "tokens": tokens}
+
+    grad_sums = jax.grad(loss_sums, has_aux=True)
+
+    def accumulate(params, batch, rng):
+        rows = batch["inputs"].shape[0] // num_microbatches
+        microbatches = jax.tree.map(
+            # Strided rows, so that every microbatch keeps all shards of 'data' busy.
+            lambda x: x.reshape(rows, num_microbatches, *x.shape[1:]).swapaxes(0, 1),
+            batch,
+        )
+
+        def body(sums, inputs):
+            microbatch, index = inputs
+            new = grad_sums(params, microbatch, jax.random.fold_in(rng, index))
+            return jax.tree.map(jnp.add, sums, new), None
+
+        zeros = jax.tree.map(
+            lambda x: jnp.zeros(x.shape, x.dtype),
+            jax.eval_shape(grad_sums, params, jax.tree.map(lambda x: x[0], microbatches), rng),
+        )
+        return jax.lax.scan(body, zeros, (microbatches, jnp.arange(num_microbatches)))[0]
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        rng = jax.random.fold_in(jax.random.key(dropout_seed), state.step)
+        compute = grad_sums if num_microbatches == 1 else accumulate
+        grads, sums = compute(state.params, batch, rng)
+        grads = jax.tree.map(lambda g: g / sums["tokens"], grads)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        metrics = {
+            "loss": sums["loss"] / sums["tokens"],
+            "accuracy": sums["correct"] / sums["tokens"],
+            "grad_norm": optax.global_norm(grads),
+            "tokens": sums["tokens"],
+        }
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, opt_state), metrics
+
+    return train_step

@@ -1,0 +1,1 @@
+"""Starting many processes: on one machine, on Cloud TPU VMs."""

@@ -1,0 +1,74 @@
+"""Packaging: every top-level folder lives inside the `ait_jax` package once installed."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+HERE = Path(__file__).parent
+VERSION = next(
+    line.split('"')[1]
+    for line in (HERE / "ait_jax" / "__init__.py").read_text().splitlines()
+    if line.startswith("__version__")
+)
+
+setup(
+    name="ait-jax",
+    version=VERSION,
+    description="Active instruction tuning on JAX and TPU: find the tasks worth training on",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=[
+        "ait_jax",
+        "ait_jax.models",
+        "ait_jax.scorer",
+        "ait_jax.trainer",
+        "ait_jax.tasks",
+        "ait_jax.tasks.mini",
+        "ait_jax.tasks.mini_base",
+        "ait_jax.launch",
+        "ait_jax.gin",
+        "ait_jax.assets",
+    ],
+    package_dir={
+        "ait_jax": "ait_jax",
+        "ait_jax.tasks": "tasks",
+        "ait_jax.launch": "launch",
+        "ait_jax.gin": "gin",
+    },
+    package_data={
+        "ait_jax.gin": ["*.gin", "*/*.gin"],
+        "ait_jax.assets": ["*/*"],
+    },
+    install_requires=[
+        "absl-py>=2.1",
+        "array-record>=0.7",
+        "etils[epath]>=1.9",
+        "flax>=0.10.7",
+        "gin-config>=0.5.0",
+        "grain>=0.2.12",
+        "jax>=0.7.0",
+        "matplotlib>=3.9",
+        "numpy>=1.26",
+        "optax>=0.2.5",
+        "orbax-checkpoint>=0.11.20",
+        "pyarrow>=17",
+        "rich>=13.7",
+        "rouge-score>=0.1.2",
+        "safetensors>=0.4.5",
+        "sentencepiece>=0.2.0",
+        "seqio>=0.0.20",
+        "tensorboardX>=2.6.2",
+        "tensorflow>=2.19",
+        "tensorflow-datasets>=4.9.8",
+        "tensorstore>=0.1.71",
+    ],
+    extras_require={
+        "tpu": ["jax[tpu]"],
+        "cuda": ["jax[cuda12]"],
+        "t5x": ["t5x @ git+https://github.com/google-research/t5x@cc342d4"],
+        "test": ["beartype>=0.19", "jaxtyping>=0.2.36", "pytest>=8.3", "pytest-xdist>=3.6"],
+    },
+    entry_points={"console_scripts": ["ait-jax = ait_jax.cli:main"]},
+)

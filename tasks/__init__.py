@@ -1,0 +1,9 @@
+"""Pools as TFDS builders and SeqIO registries."""
+
+import os
+import sys
+
+# For T5X's `import ait_jax.tasks`: SeqIO is there already and the user named the data. Anywhere
+# else importing this package must cost nothing, least of all TensorFlow.
+if "seqio" in sys.modules and os.environ.get("AIT_JAX_DATA_DIR"):
+    from ait_jax.tasks import registry  # noqa: F401

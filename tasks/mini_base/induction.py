@@ -1,0 +1,197 @@
+"""In-context induction: two to six shown pairs, or a rule in words, decide what the answer is.
+
+Labels and templates are drawn afresh for every example, so nothing can be learned by
+heart: the model has to read the pairs. The layouts are arrows, equals signs and
+question-answer pairs, never the layout of the pool's prompts.
+"""
+
+from collections.abc import Callable
+
+from ait_jax.tasks.mini import lexicon as lex
+from ait_jax.tasks.mini.generator import Draw
+
+NONSENSE = (
+    "tam blip dax wug zorp fep lom nim gub pilk sarn tove mip rell quon brill vask jex pib lorn "
+    "hask dorv zim klee munt fosk yarl trell bosk neff".split()
+)
+LABEL_SETS = (("yes", "no"), ("A", "B", "C"), ("1", "2", "3"), ("true", "false"), ("left", "right"), ("x", "y", "z"))
+LAYOUTS = (
+    ("{a} => {b}", " ; ", "{a} =>"),
+    ("{a} -> {b}", " | ", "{a} ->"),
+    ("{a} = {b}", " , ", "{a} ="),
+    ("Q {a} A {b}", " . ", "Q {a} A"),
+    ("in ( {a} ) out ( {b} )", " ", "in ( {a} ) out"),
+    ("{a} gives {b}", ". ", "{a} gives"),
+)
+Pair = tuple[str, str]
+INDUCED_CLASSES = ("animal", "plant", "fruit", "tool", "vehicle", "job", "clothing", "furniture", "colour", "body part",
+                   "sport", "instrument")
+
+
+def show(draw: Draw, pairs: list[Pair]) -> Pair:
+    """Returns (the pairs with the last answer missing, the last answer)."""
+    shown, separator, asked = draw.pick(LAYOUTS)
+    lines = [shown.format(a=a, b=b) for a, b in pairs[:-1]] + [asked.format(a=pairs[-1][0])]
+    return separator.join(lines), pairs[-1][1]
+
+
+def draw_labels(draw: Draw, count: int) -> list[str]:
+    """Draws `count` labels: nonsense words, any words, or a usual set of labels."""
+    fitting = [labels for labels in LABEL_SETS if len(labels) >= count]
+    source = draw.pick((NONSENSE, lex.CONTENT_WORDS, draw.pick(fitting)))
+    return draw.sample(source, count)
+
+
+def _words_of(kind: str):
+    return lex.CLASSES.get(kind) or {"good": lex.GOOD, "bad": lex.BAD, "woman": lex.WOMEN, "man": lex.MEN,
+                                     "city": lex.CITIES, "number": lex.UNITS, "place": lex.PLACES}[kind]
+
+
+def _contrast(draw: Draw) -> tuple[str, str]:
+    """Draws two kinds of words that can be told apart."""
+    if draw.chance(0.3):
+        return tuple(draw.shuffled(draw.pick((("good", "bad"), ("woman", "man"), ("city", "number")))))
+    return tuple(draw.sample(INDUCED_CLASSES, 2))
+
+
+def _labelled_pairs(draw: Draw, kinds, labels, shots: int) -> list[Pair]:
+    """Returns distinct labelled words; every kind is shown before the last one is asked."""
+    order = draw.shuffled(range(len(kinds)))
+    order += [draw.integer(0, len(kinds)) for _ in range(shots - len(kinds) + 1)]
+    pairs: list[Pair] = []
+    for which in order:
+        word = draw.sample(_words_of(kinds[which]), 1, [word for word, _ in pairs])[0]
+        pairs.append((word, labels[which]))
+    return pairs
+
+
+def class_labels(draw: Draw) -> Pair:
+    """Words of two kinds under two arbitrary labels."""
+    return show(draw, _labelled_pairs(draw, _contrast(draw), draw_labels(draw, 2), draw.integer(3, 7)))
+
+
+def class_labels_listed(draw: Draw) -> Pair:
+    """The same with the labels listed first."""
+    labels = draw_labels(draw, 2)
+    text, answer = show(draw, _labelled_pairs(draw, _contrast(draw), labels, draw.integer(2, 5)))
+    return f"answer with {labels[0]} or {labels[1]} . {text}", answer
+
+
+def class_labels_ruled(draw: Draw) -> Pair:
+    """The labels' meaning is told in words, with or without shown pairs."""
+    kinds, labels = _contrast(draw), draw_labels(draw, 2)
+    rule = draw.pick((
+        "say {1} for {0} and {3} for {2} .",
+        "rule : {0} is {1} , {2} is {3} .",
+        "if it is of kind {0} , reply {1} ; if it is of kind {2} , reply {3} .",
+    )).format(kinds[0], labels[0], kinds[1], labels[1])
+    shots = draw.integer(2, 4)
+    pairs = _labelled_pairs(draw, kinds, labels, shots)
+    text, answer = show(draw, pairs[-1:] if draw.chance(0.3) else pairs)
+    return f"{rule} {text}", answer
+
+
+def sentence_labels(draw: Draw) -> Pair:
+    """Sentences labelled by the kind of one of their words."""
+    kinds, labels = _contrast(draw), draw_labels(draw, 2)
+    template = draw.pick(("we talked about {} again", "there was something like {} here", "my word is {}",
+                          "{} was on the paper", "they said {} twice"))
+    pairs = _labelled_pairs(draw, kinds, labels, draw.integer(2, 5))
+    return show(draw, [(template.format(word), label) for word, label in pairs])
+
+
+def three_labels(draw: Draw) -> Pair:
+    """Three kinds under three labels."""
+    return show(draw, _labelled_pairs(draw, draw.sample(INDUCED_CLASSES, 3), draw_labels(draw, 3), draw.integer(4, 7)))
+
+
+def pick_by_kind(draw: Draw) -> Pair:
+    """Of three mixed words the one of a kind that the pairs reveal."""
+    kinds = draw.sample(INDUCED_CLASSES, 3)
+    pairs = []
+    for _ in range(draw.integer(3, 6)):
+        words = [draw.pick(lex.CLASSES[kind]) for kind in kinds]
+        pairs.append((" ".join(draw.shuffled(words)), words[0]))
+    return show(draw, pairs)
+
+
+def rearrange(draw: Draw) -> Pair:
+    """A fixed choice and order of two or three of the words (never the pool's list edits)."""
+    length = draw.integer(3, 5)
+    order = list(range(length))
+    positions = order
+    while positions in (order, order[::-1], order[1:], order[:-1]):
+        positions = draw.sample(order, draw.integer(2, 4))
+    pairs = []
+    for _ in range(draw.integer(3, 5)):
+        words = draw.sample(lex.CONTENT_WORDS, length)
+        pairs.append((" ".join(words), " ".join(words[position] for position in positions)))
+    return show(draw, pairs)
+
+
+def middle(draw: Draw) -> Pair:
+    """The third of four or five words."""
+    length = draw.integer(4, 6)
+    lists = [draw.sample(lex.CONTENT_WORDS, length) for _ in range(draw.integer(3, 5))]
+    return show(draw, [(" ".join(words), words[2]) for words in lists])
+
+
+def wrap(draw: Draw) -> Pair:
+    """A word set into a template that the pairs reveal."""
+    before, after = draw.sample(NONSENSE + list(lex.COLOURS) + ["the", "my", "very", "not", "this"], 2)
+    template = draw.pick(("{b} {w}", "{w} {a}", "{b} {w} {a}", "{w} {b} {w}", "{b}, {w}!", "({w})", "<{w}>", "{w} or {a}"))
+    words = draw.sample(lex.CONTENT_WORDS, draw.integer(3, 5))
+    return show(draw, [(word, template.format(w=word, b=before, a=after)) for word in words])
+
+
+def slot(draw: Draw) -> Pair:
+    """One of two slots of a repeated sentence."""
+    template = draw.pick(("{0} lives in {1}", "{0} was born in {1}", "from {1} came {0}", "{0} has never seen {1}",
+                          "the letter of {0} reached {1}", "{1} is the town of {0}"))
+    names, cities = draw.sample(lex.NAMES, 5), draw.sample(lex.CITIES, 5)
+    which = draw.integer(0, 2)
+    count = draw.integer(3, 6)
+    return show(draw, [(template.format(*pair), pair[which]) for pair in list(zip(names, cities))[:count]])
+
+
+def rephrase(draw: Draw) -> Pair:
+    """A sentence with two slots turned into another with the same slots."""
+    verb = draw.pick(("likes", "knows", "trusts", "fears", "misses"))
+    target = draw.pick(("{1} is dear to {0}", "{0} and {1}", "{1} and {0}", "dear {1} , yours {0}", "{0} thinks of {1}",
+                        "it is {1} that {0} means", "{1} ! said {0}"))
+    pairs = []
+    for _ in range(draw.integer(3, 5)):
+        first, second = draw.sample(lex.NAMES, 2)
+        pairs.append((f"{first} {verb} {second}", target.format(first, second)))
+    return show(draw, pairs)
+
+
+def relation(draw: Draw) -> Pair:
+    """A known relation shown by pairs: capital of, month after, number after."""
+    table = draw.pick((
+        lex.CAPITALS,
+        tuple((capital, country) for country, capital in lex.CAPITALS),
+        tuple(zip(lex.MONTHS, lex.MONTHS[1:])),
+        tuple(zip(lex.UNITS, lex.UNITS[1:])),
+    ))
+    return show(draw, draw.sample(table, draw.integer(3, 5)))
+
+
+def own_dictionary(draw: Draw) -> Pair:
+    """A made-up dictionary; the asked word was shown."""
+    words, meanings = draw.sample(lex.CONTENT_WORDS, 4), draw.sample(NONSENSE, 4)
+    pairs = list(zip(words, meanings))
+    return show(draw, pairs + [draw.pick(pairs)])
+
+
+def same_answer(draw: Draw) -> Pair:
+    """Whatever is asked, the answer is the one shown."""
+    answer = " ".join(draw.sample(lex.CONTENT_WORDS, draw.integer(1, 3)))
+    return show(draw, [(word, answer) for word in draw.sample(lex.CONTENT_WORDS, draw.integer(3, 5))])
+
+
+INDUCTION: tuple[Callable[[Draw], Pair], ...] = (
+    class_labels, class_labels_listed, class_labels_listed, class_labels_ruled, class_labels_ruled, sentence_labels,
+    three_labels, pick_by_kind, pick_by_kind, rearrange, middle, wrap, slot, slot, rephrase, relation, own_dictionary,
+    same_answer,
+)

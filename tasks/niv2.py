@@ -1,0 +1,336 @@
+"""Natural Instructions v2: a TFDS builder with the full schema, and the pool made of it.
+
+TFDS's own `natural_instructions` drops the positive examples and all references but the
+first, so that the paper's prompts and metrics cannot be had from it. Here a data set has
+two configurations:
+
+- `niv2/instances` (the default): one TFDS split per NIV2 task with its instances, id, input
+  and all outputs, in the file's order (for test tasks the first 100 are the official test
+  instances). `split="task190_snli_classification[:100]"` reads that task's file and no other.
+- `niv2/tasks`: one row per task with everything else: definitions, examples, categories,
+  languages, sources, licences, and the name of the split that holds its instances.
+
+Files are ArrayRecord: random access, and no TensorFlow to read them. Below `data_dir`:
+
+    niv2/instances/1.0.0/  niv2/tasks/1.0.0/     what TFDS writes
+    niv2/source.json                              which clone it was made of, and its splits
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core.utils import tqdm_utils
+
+from ait_jax.cls_gen import labels_from_file
+from ait_jax.errors import UserError, nearest
+from ait_jax.files import write_json
+from ait_jax.pool import Task, TaskPool, read_task
+from ait_jax.splits import Splits
+from ait_jax.tasks import niv2_schema
+from ait_jax.tasks.niv2_builder import NAME, TASKS_SPLIT, Niv2
+from ait_jax.tasks.niv2_source import Clone, difference, files_from_json, files_to_json, fingerprint
+from ait_jax.tasks.niv2_store import StoredInstances, close_all, read_rows
+from ait_jax.tasks.progress import Progress
+
+_RECORD = "source.json"
+_RECORD_SCHEMA = 1
+# What a data_dir can be guilty of; other failures are not the user's.
+_UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A prepared pool.
+
+    Attributes:
+      directory: where it is, `<data_dir>/niv2`.
+      fingerprint: SHA-256 over the names and contents of the clone's files.
+      num_tasks: tasks prepared.
+      skipped: task file -> why it was left out (`on_bad_task="skip"`).
+      splits: the clone's split files: {"default": {"train_tasks": [names], ...}}.
+      fresh: whether this call prepared it (False: there was nothing to do).
+    """
+
+    directory: Path
+    fingerprint: str
+    num_tasks: int
+    skipped: Mapping[str, str]
+    splits: Mapping[str, Mapping[str, Sequence[str]]]
+    fresh: bool = False
+
+
+def prepare(
+    source: Any, data_dir: Any, *, on_bad_task: str = "error", overwrite: bool = False
+) -> Prepared:
+    """Prepares a clone of NIV2 below `data_dir`, unless that was done before.
+
+    One task file is in memory at a time. The result appears whole (one rename of
+    `<data_dir>/niv2`) or not at all; what a killed preparation left is removed by the next.
+    Two processes that prepare at once take turns, and the second finds the work done.
+
+    A clone that has changed since is refused rather than prepared beside the old one: runs
+    under way read by task name from this folder, and a folder that silently held other
+    instances would change them. Prepare into another `data_dir`, or with `overwrite`.
+
+    Args:
+      source: the clone, with tasks/*.json and splits/*/*_tasks.txt (gin name NIV2_DIR).
+      data_dir: TFDS data directory on a local disk; made if need be.
+      on_bad_task: "error" stops at a malformed task file; "skip" leaves such files out, and
+        `Prepared.skipped` says which and why.
+      overwrite: prepare in any case, and replace what is there.
+
+    Raises:
+      UserError: no clone, a malformed file (with line or field), a changed source, an
+        unwritable directory.
+    """
+    if on_bad_task not in ("error", "skip"):
+        raise UserError(
+            f"on_bad_task is {on_bad_task!r}; it must be 'error' or 'skip'."
+            + nearest(str(on_bad_task), ("error", "skip"))
+        )
+    clone = Clone(source)
+    directory = _directory(data_dir)
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(directory.parent / f".{NAME}.lock"):
+            _finish_replacing(directory)
+            prepared = None if overwrite else _unchanged(clone, directory, on_bad_task)
+            return prepared or _prepare_anew(clone, directory, on_bad_task)
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        raise UserError(
+            f"cannot write to {str(error.filename or data_dir)!r}: {error.strerror}. Give a data_dir "
+            "(gin name DATA_DIR) that can be written to and has room."
+        ) from error
+
+
+def _directory(data_dir: Any) -> Path:
+    if "://" in str(data_dir):
+        raise UserError(
+            f"data_dir = {str(data_dir)!r} is not on a local disk; prepare NIV2 into a local folder."
+        )
+    return Path(data_dir).expanduser() / NAME
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Holds a lock that the system releases when the process ends, however it ends."""
+    with open(path, "a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _replaced(directory: Path) -> Path:
+    return directory.parent / f".{NAME}-replaced"
+
+
+def _finish_replacing(directory: Path) -> None:
+    """Mends what a process killed between its two renames left: puts the old pool back."""
+    replaced = _replaced(directory)
+    if replaced.exists() and not directory.exists():
+        replaced.rename(directory)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _read_record(directory: Path) -> dict[str, Any] | None:
+    """Returns the record of a prepared pool, None where there is no pool."""
+    path = directory / _RECORD
+    try:
+        record = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error}); remove {str(directory)!r} and prepare again.") from error
+    if record.get("schema") != _RECORD_SCHEMA:
+        raise UserError(
+            f"{path} was written by another version of ait-jax (schema {record.get('schema')!r}, "
+            f"this one reads {_RECORD_SCHEMA}); prepare again with overwrite, or into another data_dir."
+        )
+    return record
+
+
+def _prepared(directory: Path, record: Mapping[str, Any], fresh: bool) -> Prepared:
+    return Prepared(
+        directory=directory,
+        fingerprint=record["fingerprint"],
+        num_tasks=record["num_tasks"],
+        skipped=record["skipped"],
+        splits=record["splits"],
+        fresh=fresh,
+    )
+
+
+def _unchanged(clone: Clone, directory: Path, on_bad_task: str) -> Prepared | None:
+    """Returns the pool that `clone` was prepared to, None if nothing is prepared yet."""
+    record = _read_record(directory)
+    if record is None:
+        return None
+    before = files_from_json(record["files"])
+    now = clone.files(known=before)
+    changes = difference(before, now)
+    if changes:
+        raise UserError(
+            f"{str(directory)!r} was prepared from other files than NIV2_DIR = {str(clone.directory)!r} has: "
+            f"{changes}. Give another data_dir, or overwrite (`ait-jax prepare niv2 --overwrite`)."
+        )
+    if record["skipped"] and on_bad_task == "error":
+        name, reason = next(iter(record["skipped"].items()))
+        raise UserError(
+            f"{str(directory)!r} was prepared without {len(record['skipped'])} bad task files (the first is "
+            f"{name!r}: {reason}). Mend them, or accept that with on_bad_task='skip'."
+        )
+    if now != before:  # The same contents under new times: remembered, so as not to be read again.
+        write_json(directory / _RECORD, {**record, "files": files_to_json(now)})
+    return _prepared(directory, record, fresh=False)
+
+
+class _Reader:
+    """Reads task files one at a time, notes the bad ones, and moves the progress bar."""
+
+    def __init__(self, on_bad_task: str, advance: Callable[[int], None]):
+        self.skipped: dict[str, str] = {}
+        self._on_bad_task = on_bad_task
+        self._advance = advance
+
+    def __call__(self, path: Path) -> Task | None:
+        try:
+            return read_task(path)
+        except UserError as error:
+            if self._on_bad_task == "error":
+                raise
+            self.skipped[path.name] = str(error)
+            return None
+        finally:
+            self._advance(path.stat().st_size)
+
+
+def _prepare_anew(clone: Clone, directory: Path, on_bad_task: str) -> Prepared:
+    """Writes both configurations and the record into a temporary folder, then renames it."""
+    building = directory.parent / f".{NAME}-preparing"
+    shutil.rmtree(building, ignore_errors=True)
+    splits = clone.read_splits()
+    label = f"Preparing {len(clone.task_paths)} NIV2 tasks"
+    try:
+        # Each file is read three times: for its hash, its task row and its instances.
+        with Progress(label, 3 * clone.num_bytes) as progress, _quiet():
+            files = clone.files(known={}, advance=progress.advance)
+            reader = _Reader(on_bad_task, progress.advance)
+            _write_config("tasks", clone, clone.task_paths, reader, building)
+            good = [path for path in clone.task_paths if path.name not in reader.skipped]
+            _write_config("instances", clone, good, reader, building)
+        if clone.files(known=files) != files:
+            raise UserError(f"NIV2_DIR = {str(clone.directory)!r} changed while it was read; prepare again.")
+        record = {
+            "schema": _RECORD_SCHEMA,
+            "source": str(clone.directory.resolve()),
+            "fingerprint": fingerprint(files),
+            "num_tasks": len(good),
+            "skipped": reader.skipped,
+            "splits": splits,
+            "files": files_to_json(files),
+        }
+        write_json(building / NAME / _RECORD, record)
+        if directory.exists():
+            directory.rename(_replaced(directory))
+        (building / NAME).rename(directory)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    shutil.rmtree(_replaced(directory), ignore_errors=True)
+    close_all()
+    return _prepared(directory, record, fresh=True)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Turns TFDS's own progress bars, two for every task, off for a while."""
+    active = tqdm_utils._active
+    tfds.disable_progress_bar()
+    try:
+        yield
+    finally:
+        tfds.display_progress_bar(active)
+
+
+def _write_config(config: str, clone: Clone, paths: Sequence[Path], reader: _Reader, root: Path) -> None:
+    builder = Niv2(config=config, data_dir=str(root), task_paths=paths, read=reader)
+    # Statistics of every column would cost more than writing it.
+    builder.download_and_prepare(
+        download_config=tfds.download.DownloadConfig(
+            manual_dir=clone.directory, compute_stats=tfds.download.ComputeStatsMode.SKIP
+        )
+    )
+
+
+def load_pool(
+    data_dir: Any,
+    source: Any = None,
+    cls_gen_labels: Mapping[str, bool] | str | os.PathLike | None = None,
+    *,
+    splits: str = "default",
+    on_bad_task: str = "error",
+) -> TaskPool:
+    """Opens the prepared pool; prepares it first if `source` is given and that is not done.
+
+    Tasks' own texts are in memory, instances are read when asked for, by random access and
+    without TensorFlow. `TaskPool.splits` are the clone's: its training tasks remain to be
+    chosen from, its test tasks are the test tasks, and there are no dev tasks. They may name
+    tasks that the pool lacks; `Splits.restrict_to` refuses or drops those.
+
+    Args:
+      data_dir: as given to `prepare`.
+      source: the clone, if it is at hand: then a pool made of something else is refused.
+      cls_gen_labels: task name -> True for CLS, or the path of a file of labels
+        (`cls_gen.labels_from_file`).
+      splits: which of the clone's splits/ folders.
+      on_bad_task: as for `prepare`.
+
+    Raises:
+      UserError: nothing is prepared and no source given, and as `prepare`.
+    """
+    if source:
+        prepared = prepare(source, data_dir, on_bad_task=on_bad_task)
+    else:
+        directory = _directory(data_dir)
+        record = _read_record(directory)
+        if record is None:
+            raise UserError(
+                f"NIV2 is not prepared in {str(data_dir)!r}: set the gin name NIV2_DIR to a clone of Natural "
+                "Instructions, or run `ait-jax prepare niv2 --source CLONE` first."
+            )
+        prepared = _prepared(directory, record, fresh=False)
+    if isinstance(cls_gen_labels, (str, os.PathLike)):
+        cls_gen_labels = labels_from_file(cls_gen_labels)
+    return TaskPool(_tasks(prepared), cls_gen_labels, name=NAME, splits=_splits(prepared, splits))
+
+
+def _splits(prepared: Prepared, name: str) -> Splits | None:
+    if name not in prepared.splits:
+        if name == "default":  # A folder of tasks without splits is a pool too.
+            return None
+        raise UserError(
+            f"the clone of {str(prepared.directory)!r} has no splits/{name}." + nearest(name, prepared.splits)
+        )
+    files = prepared.splits[name]
+    return Splits(
+        remain=files.get("train_tasks", ()),
+        test=files.get("test_tasks", ()),
+        num_excluded=len(files.get("excluded_tasks", ())),
+    )
+
+
+def _tasks(prepared: Prepared) -> Iterator[Task]:
+    for row in read_rows(str(prepared.directory), prepared.fingerprint, "tasks", TASKS_SPLIT):
+        instances = StoredInstances(
+            str(prepared.directory), prepared.fingerprint, row["split"].decode(), int(row["num_instances"])
+        )
+        yield niv2_schema.task_from_row(row, instances)

@@ -1,0 +1,269 @@
+"""SeqIO tasks and mixtures of a pool, for T5X and whatever else reads SeqIO.
+
+`register` makes, of any pool, one SeqIO task per pool task and the mixtures
+`<prefix>_default_train` and `<prefix>_default_test` (and `_dev` where the pool has dev tasks).
+For NIV2 from plain T5X, either in a gin file
+
+    from ait_jax.tasks import registry
+    MIXTURE_OR_TASK_NAME = @registry.register_niv2()
+    registry.register_niv2.mixture = "niv2_default_train"
+    registry.register_niv2.data_dir = "..."
+    registry.register_niv2.vocabulary = "..."
+
+or by environment variables and an import of this module (`import ait_jax.tasks` after
+`import seqio` will do): AIT_JAX_DATA_DIR (where NIV2 is, or is to be, prepared),
+AIT_JAX_NIV2_DIR (a clone; needed if it is not prepared yet), AIT_JAX_VOCABULARY_PATH.
+
+Splits of every task:
+- "train": all instances. As in Tk-Instruct what is held out is whole tasks, not instances;
+  `first_train_instance = 100` keeps a task's own test instances out of its training split.
+- "test" and "validation": the first 100 instances, the official test instances of test tasks.
+"""
+
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ait_jax import randomness
+from ait_jax.errors import UserError, nearest
+from ait_jax.pool import Task, TaskPool
+from ait_jax.prompts import TkInstructEncoding
+from ait_jax.tasks.task_names import word_names
+from ait_jax.vocabulary import Vocabulary
+
+DATA_DIR_VARIABLE = "AIT_JAX_DATA_DIR"
+NIV2_DIR_VARIABLE = "AIT_JAX_NIV2_DIR"
+VOCABULARY_VARIABLE = "AIT_JAX_VOCABULARY_PATH"
+
+_registered: dict[str, "Registered"] = {}
+# The arguments of the last `register_niv2`.
+_niv2_arguments: list[tuple] = []
+
+
+@dataclass(frozen=True)
+class InstanceSplits:
+    """Which instances of a task are in which SeqIO split.
+
+    Attributes:
+      first_train_instance: "train" begins with this position of the file.
+      max_train_instances: at most so many in "train", drawn by (seed, task); None for all.
+      num_test_instances: so many, from the first on, in "test" and in "validation".
+    """
+
+    first_train_instance: int = 0
+    max_train_instances: int | None = None
+    num_test_instances: int = 100
+
+    def __post_init__(self):
+        for name, least in (("first_train_instance", 0), ("max_train_instances", 1), ("num_test_instances", 1)):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+                raise UserError(f"InstanceSplits.{name} is {value!r}; it must be a whole number, {least} or more.")
+
+    def positions(self, task: Task, seed: int) -> dict[str, Sequence[int]]:
+        """Returns split -> positions; "train" is missing if no instance is left for it."""
+        length = len(task.instances)
+        train: Sequence[int] = range(self.first_train_instance, length)
+        if self.max_train_instances is not None and len(train) > self.max_train_instances:
+            drawn = randomness.shuffled(train, seed, "training instances", task.name)
+            train = sorted(drawn[: self.max_train_instances])
+        test = range(min(self.num_test_instances, length))
+        splits: dict[str, Sequence[int]] = {"validation": test, "test": test}
+        return {"train": train, **splits} if train else splits
+
+
+@dataclass(frozen=True)
+class Registered:
+    """What `register` made.
+
+    Attributes:
+      task_names: pool task -> SeqIO task.
+      mixtures: names of the mixtures.
+    """
+
+    task_names: Mapping[str, str]
+    mixtures: tuple[str, ...]
+
+
+def register(
+    pool: TaskPool,
+    prefix: str = "niv2",
+    *,
+    vocabulary: Any,
+    encoding: TkInstructEncoding = TkInstructEncoding(),
+    splits: InstanceSplits = InstanceSplits(),
+    seed: int = 0,
+) -> Registered:
+    """Registers a pool with SeqIO; a pool registered before under this prefix is replaced.
+
+    Tasks are named `<prefix>_<task>` with characters that SeqIO does not allow, and dots,
+    replaced by underscores (task1530_scitail1.1_sentence_generation is
+    niv2_task1530_scitail1_1_sentence_generation); `Registered.task_names` is the table.
+    In a mixture a task's rate is its number of instances, so that every instance is as
+    likely as every other. Where the pool's splits name tasks that it lacks, the mixtures
+    do without them and the log says how many.
+
+    Args:
+      pool: e.g. `niv2.load_pool(...)`.
+      prefix: of all names.
+      vocabulary: path of a SentencePiece model (100 sentinels are added), a
+        `Vocabulary`, or a `seqio.SentencePieceVocabulary`.
+      encoding: of the prompts.
+      splits: which instances are in which split.
+      seed: for training targets and `max_train_instances`.
+
+    Raises:
+      UserError: no vocabulary, or it is not one of T5's.
+    """
+    import seqio
+
+    from ait_jax.tasks import seqio_tasks
+
+    seqio_tasks.hide_accelerators()
+    _niv2_arguments.clear()
+    vocabulary = _vocabulary(vocabulary)
+    feature = seqio.Feature(
+        seqio.SentencePieceVocabulary(vocabulary.path, extra_ids=vocabulary.extra_ids), add_eos=True
+    )
+    names = {task: f"{prefix}_{word}" for task, word in word_names(pool).items()}
+    if prefix in _registered:
+        for name in _registered[prefix].task_names.values():
+            seqio.TaskRegistry.remove(name)
+        for name in _registered[prefix].mixtures:
+            seqio.MixtureRegistry.remove(name)
+    for task in pool.values():
+        seqio.TaskRegistry.add(
+            names[task.name],
+            source=seqio_tasks.PoolTaskSource(task, splits.positions(task, seed), seed),
+            preprocessors=[seqio_tasks.make_preprocessor(task, encoding, vocabulary)],
+            output_features={"inputs": feature, "targets": feature},
+            postprocess_fn=seqio_tasks.all_references,
+            metric_fns=[seqio_tasks.rouge_l, seqio_tasks.exact_match],
+            # The source shuffles all positions; a buffer of tokens for each task would add memory only.
+            shuffle_buffer_size=None,
+            task_cls=seqio_tasks.PoolTask,
+        )
+    registered = Registered(names, ())
+    mixtures = []
+    for mixture, split, tasks in _default_mixtures(pool, prefix):
+        if add_mixture(mixture, tasks, registered, split=split):
+            mixtures.append(mixture)
+    _registered[prefix] = Registered(names, tuple(mixtures))
+    return _registered[prefix]
+
+
+def _default_mixtures(pool: TaskPool, prefix: str) -> list[tuple[str, str, tuple[str, ...]]]:
+    """Returns (mixture, split whose size gives the rates, tasks) for the pool's own splits."""
+    if pool.splits is None:
+        return [(f"{prefix}_default_train", "train", tuple(pool))]
+    known = pool.splits.only(pool)
+    missing = len(pool.splits.names) - len(known.names)
+    if missing:
+        logging.warning(
+            "%s: %d of the %d tasks in the splits are not in the pool; the mixtures do without them.",
+            prefix, missing, len(pool.splits.names),
+        )
+    return [
+        (f"{prefix}_default_train", "train", known.train + known.remain),
+        (f"{prefix}_default_dev", "validation", known.dev),
+        (f"{prefix}_default_test", "test", known.test),
+    ]
+
+
+def add_mixture(
+    name: str, tasks: Iterable[str], registered: Registered, split: str = "train"
+) -> tuple[str, ...]:
+    """Adds a SeqIO mixture of pool tasks, for example of a round's selection; replaces one of its name.
+
+    Args:
+      name: of the mixture.
+      tasks: names of pool tasks.
+      registered: what `register` returned for their pool.
+      split: a task's rate is its number of instances in this split; tasks that have none
+        are left out.
+
+    Returns:
+      the SeqIO tasks in it; none, and no mixture, if none has an instance in `split`.
+
+    Raises:
+      UserError: a task that was not registered.
+    """
+    import seqio
+
+    rates = []
+    for task in tasks:
+        if task not in registered.task_names:
+            raise UserError(
+                f"mixture {name!r}: task {task!r} is not registered." + nearest(task, registered.task_names)
+            )
+        member = seqio.TaskRegistry.get(registered.task_names[task])
+        if split in member.splits and member.num_input_examples(split):
+            rates.append((member.name, member.num_input_examples(split)))
+    if rates:
+        seqio.MixtureRegistry.remove(name)
+        seqio.MixtureRegistry.add(name, rates)
+    return tuple(member for member, _ in rates)
+
+
+def _vocabulary(vocabulary: Any) -> Vocabulary:
+    if isinstance(vocabulary, (str, os.PathLike)) and os.fspath(vocabulary):
+        vocabulary = Vocabulary(os.fspath(vocabulary))
+    elif hasattr(vocabulary, "sentencepiece_model_file"):
+        vocabulary = Vocabulary(vocabulary.sentencepiece_model_file, vocabulary.extra_ids)
+    if not isinstance(vocabulary, Vocabulary):
+        raise UserError(
+            "no vocabulary: give the path of a SentencePiece model (gin name VOCABULARY_PATH, or the "
+            f"environment variable {VOCABULARY_VARIABLE})."
+        )
+    # A bad file is an error now, by name, not inside a data pipeline later.
+    vocabulary.encode("")
+    return vocabulary
+
+
+def register_niv2(
+    mixture: str = "niv2_default_train",
+    data_dir: Any = None,
+    source: Any = None,
+    vocabulary: Any = None,
+    encoding: TkInstructEncoding = TkInstructEncoding(),
+    splits: InstanceSplits = InstanceSplits(),
+    seed: int = 0,
+) -> str:
+    """Registers NIV2, once for the same arguments, and returns `mixture`: for use in gin files.
+
+    Args:
+      mixture: the SeqIO mixture or task wanted; must be one that NIV2 has.
+      data_dir: where NIV2 is prepared; else the variable AIT_JAX_DATA_DIR.
+      source: a clone, prepared first if need be; else the variable AIT_JAX_NIV2_DIR.
+      vocabulary: as for `register`; else the variable AIT_JAX_VOCABULARY_PATH.
+      encoding, splits, seed: as for `register`.
+
+    Raises:
+      UserError: NIV2 is not prepared and there is no clone, no vocabulary, or an unknown
+        `mixture` (with the nearest).
+    """
+    from ait_jax.tasks import niv2
+
+    data_dir = data_dir or os.environ.get(DATA_DIR_VARIABLE)
+    source = source or os.environ.get(NIV2_DIR_VARIABLE)
+    vocabulary = _vocabulary(vocabulary or os.environ.get(VOCABULARY_VARIABLE))
+    if not data_dir:
+        raise UserError(
+            "no data_dir for NIV2: set registry.register_niv2.data_dir or the environment variable "
+            f"{DATA_DIR_VARIABLE} (and NIV2_DIR or {NIV2_DIR_VARIABLE} if it is not prepared there yet)."
+        )
+    key = (str(data_dir), str(source), vocabulary.path, vocabulary.extra_ids, encoding, splits, seed)
+    if _niv2_arguments != [key]:
+        pool = niv2.load_pool(data_dir, source)
+        register(pool, "niv2", vocabulary=vocabulary, encoding=encoding, splits=splits, seed=seed)
+        _niv2_arguments[:] = [key]
+    known = [*_registered["niv2"].mixtures, *_registered["niv2"].task_names.values()]
+    if mixture not in known:
+        raise UserError(f"NIV2 has no SeqIO mixture or task {mixture!r}." + nearest(mixture, known))
+    return mixture
+
+
+if os.environ.get(DATA_DIR_VARIABLE) and os.environ.get(VOCABULARY_VARIABLE):
+    register_niv2()

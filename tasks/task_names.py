@@ -1,0 +1,45 @@
+"""Task names -> names that TFDS splits and SeqIO tasks may have."""
+
+import hashlib
+import re
+from collections.abc import Iterable
+
+# With the data set's name, the suffix and the shard numbers around it, a file name stays
+# under the 255 bytes of common file systems.
+_MAX_LENGTH = 180
+_HASH_LENGTH = 8
+# "all" is TFDS's name for all splits together.
+_RESERVED = {"all"}
+
+
+def word_names(names: Iterable[str]) -> dict[str, str]:
+    """Maps each name to a distinct one of ASCII letters, digits and underscores.
+
+    TFDS splits and SeqIO tasks allow little more, while real NIV2 names have dots
+    (task1530_scitail1.1_sentence_generation). Other characters become underscores. A name
+    that is unchanged keeps its own; where two would become the same, or one becomes empty, too
+    long or reserved, the changed one gets a hash of the original added. The result does not
+    depend on the order of `names`.
+
+    Args:
+      names: distinct task names.
+    """
+    names = sorted(set(names))
+    plain = {name: re.sub(r"[^A-Za-z0-9_]", "_", name) for name in names}
+    owners: dict[str, int] = {}
+    for word in plain.values():
+        # Files are named after splits, and some file systems ignore case.
+        owners[word.lower()] = owners.get(word.lower(), 0) + 1
+
+    def free(name: str, word: str) -> bool:
+        fits = 0 < len(word) <= _MAX_LENGTH and word.lower() not in _RESERVED
+        return fits and owners[word.lower()] == 1
+
+    return {
+        name: word if free(name, word) else _hashed(name, word) for name, word in plain.items()
+    }
+
+
+def _hashed(name: str, word: str) -> str:
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:_HASH_LENGTH]
+    return f"{word[: _MAX_LENGTH - _HASH_LENGTH - 2]}__{digest}"

@@ -1,0 +1,14 @@
+"""Where the shared real data lies, when it is there; tests that need it say so when it is not."""
+
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
+NIV2 = SHARED / "data" / "natural-instructions"
+ACTIVE_IT = SHARED / "data" / "active-it"
+GOLDEN_T5X = SHARED / "t5x" / "golden_t5_1_1_tiny"
+
+needs_shared = pytest.mark.skipif(
+    not SHARED.is_dir(), reason="needs ../shared (real NIV2 tasks and T5X numbers), absent here"
+)
