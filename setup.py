@@ -18,6 +18,7 @@ setup(
     long_description=(HERE / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=[
         "ait_jax",
@@ -68,7 +69,7 @@ setup(
         "tpu": ["jax[tpu]"],
         "cuda": ["jax[cuda12]"],
         "t5x": ["t5x @ git+https://github.com/google-research/t5x@cc342d4"],
-        "test": ["beartype>=0.19", "jaxtyping>=0.2.36", "pytest>=8.3", "pytest-xdist>=3.6"],
+        "test": ["pytest>=8.3", "pytest-xdist>=3.6"],
     },
     entry_points={"console_scripts": ["ait-jax = ait_jax.cli:main"]},
 )

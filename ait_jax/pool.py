@@ -44,6 +44,7 @@ class TaskPool(Mapping[str, Task]):
         cls_labels: Mapping[str, bool] | None = None,
         name: str = "",
         splits: Splits | None = None,
+        fingerprint: str = "",
     ):
         """Makes a pool.
 
@@ -54,6 +55,8 @@ class TaskPool(Mapping[str, Task]):
             Names that the pool lacks are ignored (one label file serves many pools).
           name: of the pool, for messages and reports.
           splits: the pool's own default splits.
+          fingerprint: a hash of the content, where whoever made the tasks has one already;
+            otherwise `fingerprint()` reads every instance.
 
         Raises:
           UserError: no task, two tasks of one name, or an unsafe name.
@@ -72,7 +75,7 @@ class TaskPool(Mapping[str, Task]):
             raise UserError(f"{self._called} is empty: give at least one task.")
         self._given_labels = dict(cls_labels or {})
         self._derived_labels: dict[str, bool] = {}
-        self._fingerprint = ""
+        self._fingerprint = fingerprint
 
     @property
     def _called(self) -> str:
@@ -141,8 +144,8 @@ class TaskPool(Mapping[str, Task]):
     def fingerprint(self) -> str:
         """Returns a SHA-256 (hex) of the content: names, instructions, instances.
 
-        Labels, splits, metadata and the order of tasks do not enter. The first call reads
-        every instance; later ones are free.
+        Labels, splits, metadata and the order of tasks do not enter. Unless the pool was
+        given one, the first call reads every instance; later ones are free.
         """
         if not self._fingerprint:
             whole = hashlib.sha256()

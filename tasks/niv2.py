@@ -310,7 +310,13 @@ def load_pool(
         prepared = _prepared(directory, record, fresh=False)
     if isinstance(cls_gen_labels, (str, os.PathLike)):
         cls_gen_labels = labels_from_file(cls_gen_labels)
-    return TaskPool(_tasks(prepared), cls_gen_labels, name=NAME, splits=_splits(prepared, splits))
+    return TaskPool(
+        _tasks(prepared),
+        cls_gen_labels,
+        name=NAME,
+        splits=_splits(prepared, splits),
+        fingerprint=prepared.fingerprint,
+    )
 
 
 def _splits(prepared: Prepared, name: str) -> Splits | None:

@@ -1,0 +1,118 @@
+"""A whole experiment that runs in seconds, and a process that is killed in the middle of it.
+
+    python tests/tiny_experiment.py MODEL_DIR POINT CALL [NUM_PARTITIONS]
+
+runs it and sends itself SIGKILL at the CALL-th call of POINT ("never" runs to the end).
+"""
+
+import dataclasses
+import os
+import signal
+import sys
+from pathlib import Path
+
+from ait_jax import assets, files
+from ait_jax.active import Experiment, run
+from ait_jax.batching import LengthBuckets
+from ait_jax.initial import Drawn
+from ait_jax.models.t5 import T5Config, Transformer
+from ait_jax.partitioning import Partitioner
+from ait_jax.perturb import WordDrop
+from ait_jax.pool import Splits, TaskPool
+from ait_jax.prompts import TkInstructEncoding
+from ait_jax.scorer import likelihoods
+from ait_jax.scorer.scorer import Scorer
+from ait_jax.selection import PromptUncertainty
+from ait_jax.tasks import mini
+from ait_jax.trainer.checkpointing import Checkpoints
+from ait_jax.trainer.embedded import EmbeddedTrainer
+from ait_jax.trainer.optimizer import constant_with_warmup
+from ait_jax.vocabulary import Vocabulary
+
+CONFIG = "tiny.seed = 0\n"
+
+
+def tiny_pool(num_tasks: int = 12, instances: int = 8) -> TaskPool:
+    """Returns tasks of the mini pool with few instances: the last three are dev and test."""
+    pool = mini.load_pool()
+    names = list(pool)[:: len(pool) // num_tasks][:num_tasks]
+    tasks = [
+        dataclasses.replace(pool[name], instances=pool[name].instances[:instances])
+        for name in names
+    ]
+    splits = Splits(remain=names[:-3], dev=names[-3:-2], test=names[-2:])
+    return TaskPool(tasks, {n: pool.is_cls(n) for n in names}, name="tiny", splits=splits)
+
+
+def tiny_experiment(model_dir, num_partitions: int = 1, **changes) -> Experiment:
+    config = T5Config(
+        vocab_size=4096,
+        emb_dim=16,
+        num_heads=2,
+        num_encoder_layers=1,
+        num_decoder_layers=1,
+        head_dim=8,
+        mlp_dim=32,
+        mlp_activations=("gelu", "linear"),
+        dropout_rate=0.1,
+        logits_via_embedding=True,
+    )
+    experiment = Experiment(
+        model_dir=str(model_dir),
+        pool=tiny_pool(),
+        initial_splits=Drawn(initial_tasks=2, dev_tasks=0),
+        model=Transformer(config),
+        vocabulary=Vocabulary(assets.mini_vocabulary()),
+        trainer=EmbeddedTrainer(
+            batch_size=8,
+            epochs=2,
+            schedule=constant_with_warmup(0.02, 1),
+            checkpoint_period=1,
+            best_metric="rougeL",
+            log_period=1,
+        ),
+        scorer=Scorer(WordDrop(), num_perturbations=2, num_instances=2, tasks_per_chunk=3),
+        strategy=PromptUncertainty(),
+        partitioner=Partitioner(num_partitions=num_partitions),
+        encoding=TkInstructEncoding(max_source_length=128),
+        buckets=LengthBuckets(inputs=(128,), targets=(8,)),
+        tokens_per_batch=1024,
+        rounds=2,
+        tasks_per_round=3,
+        max_instances_per_task=4,
+        max_eval_instances=2,
+        max_dev_instances=2,
+        seed=0,
+    )
+    return dataclasses.replace(experiment, **changes)
+
+
+def kill_at(point: str, call: int) -> None:
+    """Makes this process die at the `call`-th call of a function, before it does anything."""
+    owner, name = {
+        "checkpoint": (Checkpoints, "save"),
+        "chunk": (likelihoods, "write_rows"),
+        "write": (files, "write_text"),
+    }[point]
+    original = getattr(owner, name)
+    calls = 0
+
+    def deadly(*args, **kwargs):
+        nonlocal calls
+        calls += 1
+        if calls == call or (point == "write" and str(args[0]).endswith("selected.txt")):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*args, **kwargs)
+
+    setattr(owner, name, deadly)
+
+
+def main() -> None:
+    model_dir, point, call, *rest = sys.argv[1:]
+    if point != "never":
+        kill_at(point, int(call))
+    run(tiny_experiment(Path(model_dir), int(rest[0]) if rest else 1), CONFIG)
+
+
+if __name__ == "__main__":
+    main()
