@@ -80,7 +80,12 @@ def rows_per_batch(length: int, tokens_per_batch: int, multiple_of: int) -> int:
 def batches_by_length(
     shapes: Sequence[tuple[int, ...]], tokens_per_batch: int, multiple_of: int
 ) -> Iterator[tuple[tuple[int, ...], list[int]]]:
-    """Groups rows of one padded shape into batches of one fixed size.
+    """Groups rows into batches, one fixed size for every padded shape.
+
+    Rows that do not fill a batch of their shape join the next longer inputs (with targets of
+    the same length), so that at most one batch per target length is not full. That one
+    repeats its first row: every batch of a shape runs the same executable, and no made-up
+    row delays decoding.
 
     Args:
       shapes: the padded shape of every row: (input length,) or (input, target length).
@@ -88,12 +93,18 @@ def batches_by_length(
       multiple_of: shards of a batch.
 
     Yields:
-      (shape, row indices). A batch that is not full repeats its first row, so that
-      every batch of a shape runs the same executable and no made-up row delays decoding.
+      (shape, row indices), longer inputs later.
     """
-    for shape in sorted(set(shapes)):
-        members = [i for i, s in enumerate(shapes) if s == shape]
-        size = rows_per_batch(shape[0], tokens_per_batch, multiple_of)
-        for start in range(0, len(members), size):
-            batch = members[start : start + size]
-            yield shape, batch + [batch[0]] * (size - len(batch))
+    by_targets: dict[tuple[int, ...], dict[int, list[int]]] = {}
+    for row, (length, *targets) in enumerate(shapes):
+        by_targets.setdefault(tuple(targets), {}).setdefault(length, []).append(row)
+    for targets, rows_of in sorted(by_targets.items()):
+        waiting: list[int] = []
+        for length in sorted(rows_of):
+            waiting += rows_of[length]
+            size = rows_per_batch(length, tokens_per_batch, multiple_of)
+            while len(waiting) >= size:
+                yield (length, *targets), waiting[:size]
+                waiting = waiting[size:]
+        if waiting:
+            yield (length, *targets), waiting + [waiting[0]] * (size - len(waiting))

@@ -2,16 +2,25 @@
 
 import argparse
 import os
+import re
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterable, Sequence
 
 from ait_jax import __version__
 from ait_jax.errors import UserError, nearest
+from ait_jax.tasks import DEFAULT_DATA_DIR
 
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+
+POOLS = ("niv2",)
+_GIN_COMMANDS = {
+    "run": "rounds of train, evaluate, score, select (experiments/mini.gin by default)",
+    "pretrain": "pre-train a small model from nothing (experiments/mini_base.gin by default)",
+}
 
 _GIN_HELP = """\
 gin flags (run, pretrain):
@@ -26,8 +35,18 @@ The same command continues an interrupted run.
 """
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+_DEBUG_HELP = "show the whole traceback of an error"
+
+
+class _Parser(argparse.ArgumentParser):
+    """Argparse with this program's errors: one line, no usage text."""
+
+    def error(self, message: str):
+        raise UserError(f"{message}. See `{self.prog} --help`.")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
         prog="ait-jax",
         description="Active instruction tuning: find the tasks worth training on.",
         epilog=_GIN_HELP,
@@ -35,73 +54,112 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"ait-jax {__version__}")
-    parser.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
+    parser.add_argument("--debug", action="store_true", help=_DEBUG_HELP)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    commands.add_parser(
-        "run", help="rounds of train, evaluate, score, select (experiments/mini.gin by default)"
-    )
-    commands.add_parser(
-        "pretrain", help="pre-train a small model from nothing (experiments/mini_base.gin by default)"
-    )
-    prepare = commands.add_parser("prepare", help="read a pool from disk once, for fast access later")
-    prepare.add_argument("pool", help="niv2")
+    for name, description in _GIN_COMMANDS.items():
+        commands.add_parser(
+            name,
+            help=description,
+            description=description,
+            epilog=_GIN_HELP,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    _add_prepare(commands)
+    parser.commands = commands.choices
+    for command in commands.choices.values():
+        command.allow_abbrev = False
+        command.add_argument(
+            "--debug", action="store_true", default=argparse.SUPPRESS, help=_DEBUG_HELP
+        )
+    return parser
+
+
+def _add_prepare(commands) -> None:
+    description = "read a pool from disk once, for fast access later"
+    prepare = commands.add_parser("prepare", help=description, description=description)
+    prepare.add_argument("pool", metavar="POOL", help=" or ".join(POOLS))
     prepare.add_argument("--source", required=True, help="a clone of natural-instructions")
-    prepare.add_argument("--data_dir", default=None, help="where prepared pools lie")
+    prepare.add_argument(
+        "--data_dir",
+        default=DEFAULT_DATA_DIR,
+        help="where prepared pools lie (default: %(default)s, as in gin/pools/niv2.gin)",
+    )
     prepare.add_argument(
         "--on_bad_task",
         choices=("error", "skip"),
         default="error",
-        help="stop at a malformed task file, or leave it out and count it",
+        help="stop at a malformed task file, or leave it out and name it (default: %(default)s)",
     )
-    for command in commands.choices.values():
-        command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS)
-    return parser
+    prepare.add_argument(
+        "--overwrite", action="store_true", help="prepare again and replace what is there"
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and returns the exit code: 0 done, 2 the user's mistake, 1 a defect."""
+    """Runs one command and returns the exit code: 0 done, 2 the user's mistake.
+
+    A defect leaves as the exception it is: Python prints the traceback and exits with 1.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in arguments
     try:
-        return _main(arguments)
+        code = _main(arguments)
+        sys.stdout.flush()  # here, where a broken pipe is caught
+        return code
     except UserError as error:
-        if debug:
-            raise
+        if "--debug" in arguments:
+            traceback.print_exc()
         print(f"ait-jax: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
         print("\nait-jax: interrupted; the same command continues.", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
+        # The reader of standard output is gone (`ait-jax run | head`); Python's own flush at
+        # exit would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
 
 
 def _main(arguments: list[str]) -> int:
-    from ait_jax.configuration import split_flags
+    from ait_jax.configuration import GinFlags, split_flags
 
     flags, others = split_flags(arguments)
     parser = _parser()
-    _suggest_command(parser, others)
-    options = parser.parse_args(others)
+    _suggest_command(parser.commands, others)
+    options, unknown = parser.parse_known_args(others)
+    if unknown:
+        _refuse(unknown[0], parser.commands.get(options.command, parser))
     if options.command is None:
+        if flags != GinFlags():
+            raise UserError("gin flags need a command: `ait-jax run --gin_file=...`.")
         parser.print_help()
         return EXIT_OK
-    if options.command != "prepare":
+    if options.command in _GIN_COMMANDS:
         _prepare_process()
+    elif flags != GinFlags():
+        raise UserError(f"`ait-jax {options.command}` takes no gin flags.")
     return {"run": _run, "pretrain": _pretrain, "prepare": _prepare}[options.command](
         options, flags
     )
 
 
-def _suggest_command(parser: argparse.ArgumentParser, arguments: list[str]) -> None:
+def _suggest_command(commands: Iterable[str], arguments: list[str]) -> None:
     """Turns argparse's list of choices into the nearest command."""
-    commands = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction)).choices
     given = next((a for a in arguments if not a.startswith("-")), None)
     if given is not None and given not in commands:
         raise UserError(
             f"Unknown command {given!r}.{nearest(given, commands)} "
             f"Commands: {', '.join(commands)}."
         )
+
+
+def _refuse(argument: str, parser: argparse.ArgumentParser) -> None:
+    name = argument.partition("=")[0]
+    known = [*parser._option_string_actions, "--gin_file", "--gin_search_paths"]
+    hint = nearest(name, known)
+    if name.lstrip("-").startswith("gin."):
+        hint = f" Did you mean '--{argument.lstrip('-')}'?"
+    raise UserError(f"Unknown argument {argument!r}.{hint} See `{parser.prog} --help`.")
 
 
 def _prepare_process() -> None:
@@ -122,9 +180,10 @@ def _prepare_process() -> None:
 
 def _run(options, flags) -> int:
     from ait_jax import active, configuration
+    from ait_jax.experiment import Experiment
 
     configuration.parse(flags, "experiments/mini.gin")
-    experiment = configuration.build(active.Experiment)
+    experiment = configuration.build(Experiment)
     active.run(experiment, configuration.operative_config())
     return EXIT_OK
 
@@ -138,14 +197,26 @@ def _pretrain(options, flags) -> int:
 
 
 def _prepare(options, flags) -> int:
-    pools = ("niv2",)
-    if options.pool not in pools:
+    if options.pool not in POOLS:
         raise UserError(
-            f"Unknown pool {options.pool!r}.{nearest(options.pool, pools)} Known: {', '.join(pools)}."
+            f"Unknown pool {options.pool!r}.{nearest(options.pool, POOLS)} "
+            f"Known: {', '.join(POOLS)}."
         )
     from ait_jax.tasks import niv2
 
-    niv2.prepare(options.source, options.data_dir, on_bad_task=options.on_bad_task)
+    prepared = niv2.prepare(
+        options.source,
+        options.data_dir,
+        on_bad_task=options.on_bad_task,
+        overwrite=options.overwrite,
+    )
+    done = "prepared" if prepared.fresh else "already prepared:"
+    print(f"{done} {prepared.num_tasks} tasks in {prepared.directory}")
+    for name, files in sorted(prepared.splits.items()):
+        counts = ", ".join(f"{len(names)} {stem}" for stem, names in sorted(files.items()))
+        print(f"splits/{name}: {counts}")
+    for name, reason in sorted(prepared.skipped.items()):
+        print(f"left out {name}: {reason}")
     return EXIT_OK
 
 

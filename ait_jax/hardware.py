@@ -6,9 +6,11 @@ from functools import cache
 import jax
 import jax.numpy as jnp
 
-# Dense bf16 FLOP/s of one chip, from the makers' data sheets; the longest matching name wins.
+# Dense bf16 FLOP/s of one JAX device, from the makers' data sheets; the longest matching name
+# wins. A device is a chip, but half of one on TPU v2 and v3.
 PEAK_FLOPS = {
-    "TPU v3": 123e12,
+    "TPU v2": 22.5e12,
+    "TPU v3": 61.5e12,
     "TPU v4": 275e12,
     "TPU v5 lite": 197e12,
     "TPU v5e": 197e12,

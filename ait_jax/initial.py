@@ -18,15 +18,20 @@ class Drawn:
       initial_tasks: tasks that round 0 trains on (INITIAL_TASKS).
       dev_tasks: dev tasks drawn from the pool (DEV_TASKS), where it names none itself.
       balance_dev_cls_gen: half of the drawn dev tasks CLS, half GEN.
+      missing_tasks: "error" or "drop" tasks of the pool's own splits that it lacks
+        (MISSING_TASKS): a clone's split files may name more tasks than its folder has.
     """
 
     initial_tasks: int = 68
     dev_tasks: int = 68
     balance_dev_cls_gen: bool = True
+    missing_tasks: str = "error"
 
     def draw(self, pool: TaskPool, seed: int) -> tuple[Splits, int]:
-        """Returns the splits and 0, the number of tasks that had to be left out."""
-        own = pool.splits or Splits(remain=tuple(pool))
+        """Returns the splits and how many tasks of the pool's own splits were dropped."""
+        own, dropped = (pool.splits or Splits(remain=tuple(pool))).restrict_to(
+            pool, self.missing_tasks
+        )
         splits = draw_initial_splits(
             own.train + own.remain,
             pool.is_cls,
@@ -36,7 +41,7 @@ class Drawn:
             balance_dev_cls_gen=self.balance_dev_cls_gen,
             test=own.test,
         )
-        return (replace(splits, dev=own.dev) if own.dev else splits), 0
+        return (replace(splits, dev=own.dev) if own.dev else splits), dropped
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,9 @@ class FromFiles:
 
     def draw(self, pool: TaskPool, seed: int) -> tuple[Splits, int]:
         """Returns the splits and how many named tasks the pool lacks."""
-        official = self.official_test_tasks or (pool.splits.test if pool.splits else None)
+        # An empty list would make every shared task a dev task; None asks for OFFICIAL_TEST_TASKS.
+        own_test = pool.splits.test if pool.splits else ()
+        official = self.official_test_tasks or own_test or None
         return read_splits(self.directory, official).restrict_to(pool, self.missing_tasks)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 from flax.linen import partitioning as flax_partitioning
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ait_jax.errors import UserError, nearest
 
@@ -51,7 +51,7 @@ class Partitioner:
                 f"partitioning.Partitioner.num_partitions = {self.num_partitions} does not divide "
                 f"the {devices.size} devices; give a divisor of {devices.size}."
             )
-        return Mesh(devices.reshape(-1, self.num_partitions), MESH_AXES)
+        return make_mesh(devices.reshape(-1, self.num_partitions))
 
     @property
     def data_size(self) -> int:
@@ -134,8 +134,19 @@ class Partitioner:
     @contextmanager
     def activate(self):
         """Makes mesh and rules visible to the model's sharding constraints while it is traced."""
-        with self.mesh, flax_partitioning.axis_rules(tuple(self.logical_axis_rules)):
+        rules = tuple(self.logical_axis_rules)
+        # Flax looks for the mesh that jax.set_mesh sets; `with mesh:` alone would leave every
+        # constraint without effect.
+        with jax.set_mesh(self.mesh), flax_partitioning.axis_rules(rules):
             yield
+
+
+def make_mesh(devices: np.ndarray) -> Mesh:
+    """Returns the ('data', 'model') mesh over a two-dimensional array of devices.
+
+    XLA places what lies between the constraints (JAX's "auto" axes).
+    """
+    return Mesh(devices, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
 
 def model_info(abstract_params: Any, logical_axes: Any, shardings: Any) -> str:

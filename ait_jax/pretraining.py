@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ait_jax import randomness
+from ait_jax.errors import UserError
 from ait_jax.models.t5 import Transformer, init_params
 from ait_jax.partitioning import Partitioner
 from ait_jax.trainer.embedded import EmbeddedTrainer
@@ -36,7 +37,12 @@ def span_corruption(
 
     Returns:
       (input ids, target ids), both without end-of-sequence.
+
+    Raises:
+      ValueError: fewer than 2 tokens.
     """
+    if len(tokens) < 2:
+        raise ValueError(f"Span corruption needs at least 2 tokens, got {len(tokens)}.")
     num_noise = min(max(round(len(tokens) * noise_density), 1), len(tokens) - 1)
     num_spans = min(max(round(num_noise / mean_span_length), 1), len(tokens) - num_noise)
     noise = _partition(num_noise, num_spans, (*key, "noise"))
@@ -145,6 +151,18 @@ class Pretraining:
     input_length: int = 128
     target_length: int = 48
     seed: int = 0
+
+    def __post_init__(self):
+        if self.trainer.steps is None:
+            raise UserError(
+                "pretraining.Pretraining needs embedded.EmbeddedTrainer.steps (and epochs = None): "
+                "its text has no end."
+            )
+        if self.vocabulary.vocab_size > self.model.config.vocab_size:
+            raise UserError(
+                f"The vocabulary {self.vocabulary.path} has {self.vocabulary.vocab_size} ids, the "
+                f"model T5Config.vocab_size = {self.model.config.vocab_size}; raise the latter."
+            )
 
     def run(self, report: Callable[[str], None] = print) -> Path:
         """Trains, or continues to, and returns the path of the weights."""

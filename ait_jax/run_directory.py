@@ -2,7 +2,7 @@
 
 import fcntl
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,9 @@ from ait_jax import __version__, configuration, files
 from ait_jax.errors import UserError
 
 SCHEMA_VERSION = 1
+_KEYS = {"schema_version", "code_version", "pool", "seed", "stages"}
+# A run directory may be moved: where it lies is no part of what it holds.
+_OWN_PATH = ("MODEL_DIR", "experiment.Experiment.model_dir")
 
 
 class RunDirectory:
@@ -21,61 +24,72 @@ class RunDirectory:
     """
 
     def __init__(self, path: str):
+        if "://" in str(path):
+            raise UserError(
+                f"MODEL_DIR = {str(path)!r} is not on a local disk; set --gin.MODEL_DIR to a local "
+                "folder and copy it when the run is done."
+            )
         self.path = Path(path).expanduser()
         self._record = self.path / "run.json"
+        self._config = self.path / "config.gin"
         self._state: dict[str, Any] = {}
 
     def round(self, number: int) -> Path:
         return self.path / f"round_{number:03d}"
 
     @contextmanager
-    def lock(self):
-        """Keeps a second process out of the same MODEL_DIR."""
+    def lock(self) -> Iterator[None]:
+        """Keeps a second process out of the same MODEL_DIR, until this one ends.
+
+        Raises:
+          UserError: another process is in it, or it cannot be written to.
+        """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             handle = open(self.path / ".lock", "w")
         except OSError as error:
-            raise UserError(
-                f"MODEL_DIR = {str(self.path)!r} cannot be written to ({error.strerror}); "
-                "set --gin.MODEL_DIR to a folder that can."
-            ) from error
+            raise self._unwritable(error) from error
         with handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+            except BlockingIOError as error:
                 raise UserError(
                     f"Another process is running in MODEL_DIR = {str(self.path)!r}; wait for it "
                     "or set another --gin.MODEL_DIR."
                 ) from error
+            except OSError as error:  # a file system without locks
+                raise self._unwritable(error) from error
             yield
+
+    def _unwritable(self, error: OSError) -> UserError:
+        return UserError(
+            f"MODEL_DIR = {str(self.path)!r} cannot be written to ({error.strerror}); "
+            "set --gin.MODEL_DIR to a folder that can."
+        )
 
     def open(self, config: str, pool: dict[str, Any], seed: int) -> bool:
         """Starts a run or continues one; returns whether there was one.
 
+        Args:
+          config: the operative configuration.
+          pool: what tells the pool from others, for JSON: its name and fingerprint.
+          seed: of the run.
+
         Raises:
-          UserError: the folder holds a run of another configuration, pool or schema.
+          UserError: the folder holds a run of another configuration, pool or schema, a
+            damaged one, or files that are not a run's.
         """
         if not self._record.exists():
             self._refuse_foreign_files()
-            files.write_text(self.path / "config.gin", config)
-            self._state = {
-                "schema_version": SCHEMA_VERSION,
-                "code_version": __version__,
-                "pool": pool,
-                "seed": seed,
-                "stages": {},
-            }
-            self._save()
-            return False
-        self._state = self._read()
-        if self._state.get("schema_version") != SCHEMA_VERSION:
-            raise UserError(
-                f"{self._record} has schema {self._state.get('schema_version')}, this version of "
-                f"ait-jax reads {SCHEMA_VERSION}; set another --gin.MODEL_DIR."
-            )
-        changes = configuration.differences((self.path / "config.gin").read_text(), config)
+            return self._start(config, pool, seed)
+        self._state, saved = self._read()
+        if not self._state["stages"]:  # Stopped before anything was done: nothing to protect.
+            return self._start(config, pool, seed)
+        changes = configuration.differences(saved, config, ignored=_OWN_PATH)
         if self._state["pool"] != pool:
-            changes.append(f"pool: was {self._state['pool']}, now {pool}")
+            changes.append(f"pool: was {_words(self._state['pool'])}, now {_words(pool)}")
+        if not changes and self._state["seed"] != seed:
+            changes.append(f"seed: was {self._state['seed']}, now {seed}")
         if changes:
             raise UserError(
                 f"MODEL_DIR = {str(self.path)!r} holds a run of another configuration:\n  "
@@ -83,6 +97,18 @@ class RunDirectory:
                 + "\nSet another --gin.MODEL_DIR, or give the old values to continue that run."
             )
         return True
+
+    def _start(self, config: str, pool: dict[str, Any], seed: int) -> bool:
+        files.write_text(self._config, config)
+        self._state = {
+            "schema_version": SCHEMA_VERSION,
+            "code_version": __version__,
+            "pool": pool,
+            "seed": seed,
+            "stages": {},
+        }
+        self._save()
+        return False
 
     def _refuse_foreign_files(self) -> None:
         """A folder with rounds but no run.json is not ours to write into."""
@@ -92,12 +118,25 @@ class RunDirectory:
                 "set another --gin.MODEL_DIR or remove that folder."
             )
 
-    def _read(self) -> dict[str, Any]:
+    def _read(self) -> tuple[dict[str, Any], str]:
+        """Returns what run.json and config.gin hold."""
+        path = self._record
         try:
-            return json.loads(self._record.read_text())
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            state = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(state, dict) and state.get("schema_version") != SCHEMA_VERSION:
+                raise UserError(
+                    f"{path} has schema {state.get('schema_version')}, this version of ait-jax "
+                    f"reads {SCHEMA_VERSION}; set another --gin.MODEL_DIR."
+                )
+            if not isinstance(state, dict) or not _KEYS <= state.keys():
+                raise ValueError(f"it must be an object with {', '.join(sorted(_KEYS))}")
+            if not isinstance(state["pool"], dict) or not isinstance(state["stages"], dict):
+                raise ValueError("pool and stages must be objects")
+            path = self._config
+            return state, path.read_text(encoding="utf-8")
+        except (ValueError, OSError) as error:  # JSON and UTF-8 errors are ValueErrors
             raise UserError(
-                f"{self._record} is damaged ({error}); restore it or set another --gin.MODEL_DIR."
+                f"{path} is damaged ({error}); restore it or set another --gin.MODEL_DIR."
             ) from error
 
     def _save(self) -> None:
@@ -111,14 +150,21 @@ class RunDirectory:
 
         Args:
           name: "round_000/train", for example.
-          work: writes the stage's files and returns a summary for JSON.
+          work: writes the stage's files and returns a summary for JSON, without wall-clock
+            values (`add_timing` takes those).
         """
         if not self.is_done(name):
-            self._state["stages"][name] = work()
+            # As it will be read back, so that a resumed run sees what this one sees.
+            self._state["stages"][name] = json.loads(json.dumps(work()))
             self._save()
         return self._state["stages"][name]
 
     def add_timing(self, stage: str, seconds: float, **values: float) -> None:
+        """Adds a line to timings.jsonl."""
         line = json.dumps({"stage": stage, "seconds": round(seconds, 3), **values})
-        with open(self.path / "timings.jsonl", "a") as file:
+        with open(self.path / "timings.jsonl", "a", encoding="utf-8") as file:
             file.write(line + "\n")
+
+
+def _words(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())

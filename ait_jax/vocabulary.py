@@ -1,5 +1,6 @@
 """SentencePiece vocabularies by T5's rules, without TensorFlow."""
 
+import struct
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -9,13 +10,26 @@ from ait_jax.errors import UserError
 PAD_ID = 0
 EOS_ID = 1
 UNK_ID = 2
+_WORD_START = "\N{LOWER ONE EIGHTH BLOCK}"
+
+
+def _user_defined_piece(piece: str) -> bytes:
+    """Returns one entry of a SentencePiece model file, as Protocol Buffers write it.
+
+    Appended to a model file it becomes its last piece: field 1 of ModelProto, with the
+    piece (field 1), score 0 (field 2, float) and type USER_DEFINED (field 3, 4).
+    """
+    text = piece.encode()
+    entry = bytes([0x0A, len(text)]) + text + b"\x15" + struct.pack("<f", 0.0) + b"\x18\x04"
+    return bytes([0x0A, len(entry)]) + entry
 
 
 class Vocabulary:
     """A SentencePiece model followed by `extra_ids` sentinel tokens.
 
     Token ids equal those of `seqio.SentencePieceVocabulary(path, extra_ids)`: 0 pads,
-    1 ends a sequence, 2 is unknown, and `<extra_id_0>` is the last id.
+    1 ends a sequence, 2 is unknown, and `<extra_id_0>` is the last id. As there,
+    `<extra_id_k>` in a text becomes that id where a word may start.
 
     Args:
       path: a SentencePiece model file.
@@ -37,10 +51,19 @@ class Vocabulary:
             raise UserError(
                 f"No SentencePiece model at {self.path!r}; set VOCABULARY_PATH to a *.model file."
             )
+        sentinels = (
+            _user_defined_piece(f"{_WORD_START}<extra_id_{index}>")
+            for index in reversed(range(self.extra_ids))
+        )
         try:
-            processor = SentencePieceProcessor(model_file=self.path)
+            model = Path(self.path).read_bytes()
+            # Read alone first: sentinels after a cut file would hide that it is cut.
+            SentencePieceProcessor(model_proto=model)
+            processor = SentencePieceProcessor(model_proto=model + b"".join(sentinels))
         except (OSError, RuntimeError) as error:
-            raise UserError(f"{self.path!r} is not a SentencePiece model: {error}") from error
+            raise UserError(
+                f"{self.path!r} is not a SentencePiece model: {error}; set VOCABULARY_PATH to one."
+            ) from error
         special = (processor.pad_id(), processor.eos_id(), processor.unk_id())
         if special != (PAD_ID, EOS_ID, UNK_ID):
             raise UserError(
@@ -52,7 +75,7 @@ class Vocabulary:
     @property
     def vocab_size(self) -> int:
         """Pieces and sentinels together."""
-        return self._processor.get_piece_size() + self.extra_ids
+        return self._processor.get_piece_size()
 
     def sentinel(self, index: int) -> int:
         """Returns the id of `<extra_id_{index}>`."""
@@ -72,19 +95,23 @@ class Vocabulary:
         return len(self.encode(text)) + 1
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Returns the text before the first end-of-sequence; padding and sentinels are dropped."""
-        pieces = self._processor.get_piece_size()
+        """Returns the text before the first end-of-sequence.
+
+        Padding and sentinels are dropped, and so are ids beyond the vocabulary, which a
+        model with a padded token table may produce.
+        """
+        num_pieces = self.vocab_size - self.extra_ids
         kept = []
         for token in ids:
             if token == EOS_ID:
                 break
-            if token != PAD_ID and token < pieces:
+            if token != PAD_ID and token < num_pieces:
                 kept.append(int(token))
         return self._processor.decode(kept)
 
     def truncate(self, text: str, num_tokens: int) -> str:
-        """Returns the text of the first `num_tokens` tokens of `text`."""
-        return self.decode(self.encode(text)[:num_tokens])
+        """Returns the text of the first `num_tokens` tokens of `text`, sentinels included."""
+        return self._processor.decode(self.encode(text)[:num_tokens])
 
     def encode_source(self, text: str, max_length: int) -> list[int]:
         """Returns `text` as at most `max_length` ids, the last of them end-of-sequence."""

@@ -3,6 +3,9 @@
 import os
 import sys
 
+# Where prepared pools lie unless told otherwise: TFDS's own default (DATA_DIR in gin/pools).
+DEFAULT_DATA_DIR = "~/tensorflow_datasets"
+
 # For T5X's `import ait_jax.tasks`: SeqIO is there already and the user named the data. Anywhere
 # else importing this package must cost nothing, least of all TensorFlow.
 if "seqio" in sys.modules and os.environ.get("AIT_JAX_DATA_DIR"):

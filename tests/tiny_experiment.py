@@ -12,8 +12,9 @@ import sys
 from pathlib import Path
 
 from ait_jax import assets, files
-from ait_jax.active import Experiment, run
+from ait_jax.active import run
 from ait_jax.batching import LengthBuckets
+from ait_jax.experiment import Experiment
 from ait_jax.initial import Drawn
 from ait_jax.models.t5 import T5Config, Transformer
 from ait_jax.partitioning import Partitioner

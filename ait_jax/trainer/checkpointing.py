@@ -1,43 +1,55 @@
 """Checkpoints of a training, by Orbax: asynchronous, whole or not there, the best one kept."""
 
-from collections.abc import Mapping
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, nearest
+
+# The latest one may turn out to be damaged or, after the loss has run away, useless.
+NUM_LATEST = 2
 
 
 class Checkpoints:
     """checkpoint_<step>/ folders of one training.
 
-    Keeps the latest checkpoint and, where `best_metric` is set, the one with the highest
-    value of it (the earliest of equals).
+    Keeps the latest two checkpoints and, where `best_metric` is set, the one with the
+    highest value of it (the earliest of equals; NaN is below everything).
+
+    Raises:
+      UserError: the folder cannot be written to, or what is there cannot be read.
     """
 
     def __init__(self, directory: Path, best_metric: str | None = None):
         import orbax.checkpoint as ocp
-        from orbax.checkpoint import checkpoint_managers
 
         self._ocp = ocp
         self.best_metric = best_metric
-        keep = [checkpoint_managers.LatestN(1)]
-        if best_metric:
-            keep.append(
-                checkpoint_managers.BestN(
-                    n=1,
-                    get_metric_fn=lambda metrics: metrics[best_metric],
-                    keep_checkpoints_without_metrics=False,
-                )
-            )
-        self._manager = ocp.CheckpointManager(
-            Path(directory).absolute(),
-            options=ocp.CheckpointManagerOptions(
-                step_prefix="checkpoint",
-                create=True,
-                cleanup_tmp_directories=True,
-                preservation_policy=checkpoint_managers.AnyPreservationPolicy(keep),
-                best_fn=(lambda metrics: metrics[best_metric]) if best_metric else None,
-            ),
+        self.directory = Path(directory).absolute()
+        try:
+            self._manager = ocp.CheckpointManager(self.directory, options=self._options())
+        except OSError as error:
+            raise UserError(
+                f"Checkpoints cannot be kept in {self.directory}: {_first_line(error)}. Give a "
+                "folder that can be written to (MODEL_DIR)."
+            ) from error
+        except ValueError as error:
+            raise UserError(
+                f"The metrics of {_damaged_metrics(self.directory)} are damaged: "
+                f"{_first_line(error)}. Delete that folder to continue without it."
+            ) from error
+
+    def _options(self):
+        return self._ocp.CheckpointManagerOptions(
+            step_prefix="checkpoint",
+            create=True,
+            cleanup_tmp_directories=True,
+            preservation_policy=self,
+            # Orbax stores metrics only where it is told to rank by them. Its own ranking
+            # prefers the latest of equals, so the choice is made here.
+            best_fn=self._rank if self.best_metric else None,
         )
 
     def __enter__(self):
@@ -46,6 +58,26 @@ class Checkpoints:
     def __exit__(self, *_):
         self._manager.close()
 
+    def _rank(self, metrics: Mapping[str, float]) -> float:
+        value = float(metrics.get(self.best_metric, -math.inf))
+        return -math.inf if math.isnan(value) else value
+
+    def _best(self, metrics_by_step: Mapping[int, Mapping[str, float] | None]) -> int | None:
+        ranks = {step: self._rank(m) for step, m in metrics_by_step.items() if m is not None}
+        return min(ranks, key=lambda step: (-ranks[step], step)) if ranks else None
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        """Orbax's PreservationPolicy: asked at every save, the new checkpoint included."""
+        del context
+        kept = {info.step for info in checkpoints[-NUM_LATEST:]}
+        if self.best_metric:
+            kept.add(self._best({info.step: info.metrics for info in checkpoints}))
+        return [info.step in kept for info in checkpoints]
+
+    @property
+    def steps(self) -> list[int]:
+        return sorted(self._manager.all_steps())
+
     @property
     def latest_step(self) -> int | None:
         return self._manager.latest_step()
@@ -53,17 +85,19 @@ class Checkpoints:
     @property
     def chosen_step(self) -> int:
         """The best step where a metric was given, else the latest."""
-        step = self._manager.best_step() if self.best_metric else self._manager.latest_step()
+        step = self.latest_step
+        if self.best_metric:
+            step = self._best({step: self._manager.metrics(step) for step in self.steps})
         if step is None:
-            raise UserError(f"No finished checkpoint in {self._manager.directory}.")
+            raise UserError(f"No finished checkpoint in {self.directory}.")
         return step
 
     def save(self, step: int, state: Any, metrics: Mapping[str, float] | None) -> None:
         """Starts to write checkpoint_<step>; training goes on meanwhile."""
         if self.best_metric and metrics is not None and self.best_metric not in metrics:
             raise UserError(
-                f"EmbeddedTrainer.best_metric = {self.best_metric!r} is none of the dev metrics "
-                f"{sorted(metrics)}."
+                f"embedded.EmbeddedTrainer.best_metric (BEST_METRIC) = {self.best_metric!r} is "
+                f"none of the dev metrics {sorted(metrics)}.{nearest(self.best_metric, metrics)}"
             )
         self._manager.save(
             step,
@@ -75,15 +109,39 @@ class Checkpoints:
         """Returns once everything is on disk; raises what went wrong while writing."""
         self._manager.wait_until_finished()
 
+    def keep_only(self, steps: Iterable[int]) -> None:
+        """Deletes all other checkpoints."""
+        for step in set(self.steps) - set(steps):
+            self._manager.delete(step)
+
     def restore(self, abstract_state: Any, step: int | None = None) -> Any:
-        """Returns the state of `step` (the latest by default), placed as `abstract_state` says."""
-        step = self._manager.latest_step() if step is None else step
+        """Returns the state of `step` (the latest by default), placed as `abstract_state` says.
+
+        Raises:
+          UserError: the checkpoint is damaged, or of another model or optimizer.
+        """
+        step = self.latest_step if step is None else step
         try:
             return self._manager.restore(
                 step, args=self._ocp.args.StandardRestore(abstract_state)
             )
-        except (ValueError, FileNotFoundError, OSError) as error:
+        except (ValueError, KeyError, TypeError, OSError) as error:
             raise UserError(
-                f"{self._manager.directory / f'checkpoint_{step}'} cannot be read: "
-                f"{str(error).splitlines()[0]}. Delete that folder to continue from an earlier one."
+                f"{self.directory / f'checkpoint_{step}'} cannot be read, it is damaged or of "
+                f"another model or optimizer: {_first_line(error)}. Delete that folder to "
+                "continue from the checkpoint before it."
             ) from error
+
+
+def _damaged_metrics(directory: Path) -> Path:
+    """Returns the checkpoint whose metrics are no JSON, for the message."""
+    for path in sorted(directory.glob("checkpoint_*/metrics/metrics")):
+        try:
+            json.loads(path.read_text())
+        except ValueError:
+            return path.parent.parent
+    return directory / "checkpoint_<step>"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]

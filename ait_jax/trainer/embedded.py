@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
+from ait_jax.console import progress
 from ait_jax.errors import UserError
 from ait_jax.hardware import peak_flops
 from ait_jax.models.t5 import Transformer, abstract_params, flops_per_example
@@ -70,6 +72,25 @@ class EmbeddedTrainer:
                 f"embedded.EmbeddedTrainer needs one of epochs and steps, got epochs = "
                 f"{self.epochs} and steps = {self.steps}; set the other to None."
             )
+        for name, least in {
+            "batch_size": 1,
+            "epochs": 1,
+            "steps": 1,
+            "num_microbatches": 1,
+            "eval_period": 0,
+            "checkpoint_period": 1,
+            "log_period": 1,
+        }.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UserError(
+                    f"embedded.EmbeddedTrainer.{name} = {value} must be at least {least}."
+                )
+        if self.batch_size % self.num_microbatches:
+            raise UserError(
+                f"embedded.EmbeddedTrainer.batch_size = {self.batch_size} is not a multiple of "
+                f"num_microbatches = {self.num_microbatches}."
+            )
 
     def total_steps(self, num_examples: int) -> int:
         if self.steps is not None:
@@ -101,7 +122,8 @@ class EmbeddedTrainer:
 
         Raises:
           UserError: a non-finite loss (the last good checkpoint is kept), a batch size
-            that the mesh does not divide, nothing to train on.
+            that the mesh does not divide, nothing to train on, a damaged checkpoint, one of
+            more steps than asked for, a folder that cannot be written to.
         """
         return _Training(
             self, source, params, directory, model, partitioner, seed, evaluate, report
@@ -115,13 +137,9 @@ class _Training:
         self, config, source, params, directory, model, partitioner, seed, evaluate, report
     ):
         partitioner.check_batch_size(
-            config.batch_size // config.num_microbatches, "embedded.EmbeddedTrainer.batch_size"
+            config.batch_size // config.num_microbatches,
+            "embedded.EmbeddedTrainer.batch_size / num_microbatches",
         )
-        if config.batch_size % config.num_microbatches:
-            raise UserError(
-                f"embedded.EmbeddedTrainer.batch_size = {config.batch_size} is not a multiple of "
-                f"num_microbatches = {config.num_microbatches}."
-            )
         self.config, self.source, self.params = config, source, params
         self.directory, self.model, self.partitioner = directory, model, partitioner
         self.seed, self.evaluate, self.report = seed, evaluate, report
@@ -167,32 +185,38 @@ class _Training:
             state = self.checkpoints.restore(self.abstract_state)
             self.report(f"continuing from step {int(state.step)}")
             return state
-        # A copy, since the train step donates its state and the caller keeps `params`.
-        copy = jax.jit(
-            lambda p: jax.tree.map(lambda x: x.copy(), p), out_shardings=self.param_shardings
-        )
         return jax.jit(
-            lambda p: init_state(p, self.optimizer), out_shardings=self.shardings
-        )(copy(self.params))
+            # A copy, since the train step donates its state and the caller keeps `params`.
+            lambda p: init_state(jax.tree.map(jnp.copy, p), self.optimizer),
+            out_shardings=self.shardings,
+        )(self.params)
 
     def run(self) -> Trained:
         with self.checkpoints, self.partitioner.activate():
-            state = self._initial_state()
-            start = int(state.step)
-            if start < self.total_steps:
-                log = TrainingLog(
-                    self.directory, start, self.total_steps, peak_flops(), self.report
+            start = self.checkpoints.latest_step or 0
+            if start > self.total_steps:
+                raise UserError(
+                    f"{self.directory} holds checkpoint_{start}, but the training ends at step "
+                    f"{self.total_steps}; give another MODEL_DIR or more steps or epochs."
                 )
-                try:
-                    self._loop(state, start, log)
-                finally:
-                    log.close()
-            self.checkpoints.wait()
+            if start < self.total_steps:
+                self._train(start)
             step = self.checkpoints.chosen_step
+            self.checkpoints.keep_only({step, self.total_steps})
             params = self.checkpoints.restore(self.abstract_state, step).params
         return Trained(params, step, self.directory / f"checkpoint_{step}")
 
-    def _loop(self, state, start: int, log: TrainingLog) -> None:
+    def _train(self, start: int) -> None:
+        state = self._initial_state()
+        log = TrainingLog(self.directory, start, self.total_steps, peak_flops(), self.report)
+        try:
+            with progress("training", self.total_steps, start) as show:
+                self._loop(state, start, log, show)
+            self.checkpoints.wait()
+        finally:
+            log.close()
+
+    def _loop(self, state, start: int, log: TrainingLog, show: Callable[[int], None]) -> None:
         previous = None
         stream = batches(
             self.source,
@@ -203,34 +227,47 @@ class _Training:
         )
         for step, batch in enumerate(stream, start=start + 1):
             state, metrics = self.train_step(state, self.partitioner.shard_batch(batch))
-            log.count(*_real_work(self.model.config, batch))
+            work = _real_work(self.model.config, batch)
             # The metrics of the step before: the device computes while the host reads them.
             if previous is not None:
                 self._log(log, *previous)
-            previous = (step, metrics)
+            previous = (step, metrics, work)
             evaluating = step % self.eval_period == 0 or step == self.total_steps
             if evaluating or step % self.config.checkpoint_period == 0:
                 self._log(log, *previous)
                 previous = None
-                dev = None
-                if evaluating and self.evaluate is not None:
-                    dev = {k: float(v) for k, v in self.evaluate(state.params).items()}
-                    log.evaluation(step, dev)
+                dev = self._evaluate(log, step, state.params) if evaluating else None
                 self.checkpoints.save(step, state, dev)
+            show(step)
 
-    def _log(self, log: TrainingLog, step: int, metrics) -> None:
-        loss = float(metrics["loss"])
-        if not math.isfinite(loss):
+    def _evaluate(self, log: TrainingLog, step: int, params) -> dict[str, float] | None:
+        if self.evaluate is None:
+            return None
+        dev = {name: float(value) for name, value in self.evaluate(params).items()}
+        log.evaluation(step, dev)
+        return dev
+
+    def _log(self, log: TrainingLog, step: int, metrics, work: tuple[int, float]) -> None:
+        self._check_finite(step, metrics)
+        log.count(*work)
+        if step % self.config.log_period == 0 or step == self.total_steps:
+            # optax counts from 0: the first update has the schedule's value at 0.
+            log.step(step, metrics, float(self.config.schedule(step - 1)))
+
+    def _check_finite(self, step: int, metrics) -> None:
+        """Stops before a step that ran away reaches a checkpoint."""
+        for name in ("loss", "grad_norm", "param_norm"):
+            value = float(metrics[name])
+            if math.isfinite(value):
+                continue
             self.checkpoints.wait()
             kept = self.checkpoints.latest_step
             raise UserError(
-                f"The loss at step {step} is {loss}. Training stopped; "
+                f"The {name} at step {step} is {value}. Training stopped; "
                 + (f"checkpoint_{kept} is kept" if kept is not None else "no checkpoint was made")
-                + f" in {self.directory}. Lower the learning rate or use float32 "
-                "(T5Config.dtype)."
+                + f" in {self.directory}. Lower LEARNING_RATE, or set T5Config.dtype "
+                "(ACTIVATION_DTYPE) = 'float32' where it is not."
             )
-        if step % self.config.log_period == 0 or step == self.total_steps:
-            log.step(step, metrics, float(self.config.schedule(step)))
 
 
 def _real_work(config, batch) -> tuple[int, float]:

@@ -62,7 +62,10 @@ def make_train_step(
     """Returns step(state, batch) -> (state, metrics).
 
     The loss is the mean cross-entropy over the batch's target tokens, whatever the
-    number of microbatches. Metrics (float32 scalars): loss, accuracy, grad_norm, tokens.
+    number of microbatches: microbatch i has the rows i, i + n, i + 2n, ... of the batch.
+    Dropout is a function of (dropout_seed, state.step, microbatch). Metrics (float32
+    scalars): loss, accuracy, grad_norm (before clipping), param_norm (after the update),
+    tokens (of the targets).
     """
 
     def loss_sums(params, batch, rng):
@@ -113,15 +116,17 @@ def make_train_step(
         rng = jax.random.fold_in(jax.random.key(dropout_seed), state.step)
         compute = grad_sums if num_microbatches == 1 else accumulate
         grads, sums = compute(state.params, batch, rng)
-        grads = jax.tree.map(lambda g: g / sums["tokens"], grads)
+        tokens = jnp.maximum(sums["tokens"], 1.0)
+        grads = jax.tree.map(lambda g: g / tokens, grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
         metrics = {
-            "loss": sums["loss"] / sums["tokens"],
-            "accuracy": sums["correct"] / sums["tokens"],
+            "loss": sums["loss"] / tokens,
+            "accuracy": sums["correct"] / tokens,
             "grad_norm": optax.global_norm(grads),
+            "param_norm": optax.global_norm(params),
             "tokens": sums["tokens"],
         }
-        params = optax.apply_updates(state.params, updates)
         return TrainState(state.step + 1, params, opt_state), metrics
 
     return train_step

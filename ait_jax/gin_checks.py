@@ -1,0 +1,178 @@
+"""Checks of the parsed gin configuration that gin itself does not make, or makes too late.
+
+Gin ignores a macro that nothing uses, prints the whole configuration where a macro has no
+value, and passes a string on where a number is needed. Here each is an error that names what
+to change. Gin has no public view of its bindings, so this reads `gin.config._CONFIG`:
+(scope, selector) -> {parameter: value}, where a macro NAME is ("NAME", "gin.macro").
+"""
+
+import inspect
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePath
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from ait_jax.errors import UserError, nearest
+
+_MACRO = "gin.macro"
+_CONSTANT = "gin.constant"
+
+
+def check_values_exist() -> None:
+    """Refuses macros without a value and what is still `%gin.REQUIRED`."""
+    from gin.config import REQUIRED
+
+    macros = macro_values()
+    for where, reference in _references():
+        if reference.config_key[1] == _MACRO and reference.config_key[0] not in macros:
+            name = reference.config_key[0]
+            near = _nearest_macro(name, macros) or f" Give a gin file that sets {name}."
+            raise UserError(f"{where} = %{name}, but {name} has no value.{near}")
+    missing = [
+        where
+        for where, reference in _references()
+        if reference.config_key[1] == _CONSTANT and reference.scoped_configurable_fn() is REQUIRED
+    ]
+    if missing:
+        raise UserError(
+            f"{' and '.join(missing)} {'has' if len(missing) == 1 else 'have'} no value; give "
+            + " ".join(f"--gin.{name}=..." for name in missing)
+        )
+
+
+def check_override(name: str, macros: Sequence[str]) -> None:
+    """Refuses `--gin.NAME=...` of a macro that no file defines: gin would ignore it."""
+    if "." not in name and name not in macros:
+        near = _nearest_macro(name, macros) or f" Known: {', '.join(sorted(macros)) or 'none'}."
+        raise UserError(f"--gin.{name}: no gin file defines {name}.{near}")
+
+
+def check_macros_used(referred_to: set[str], hint: str = "") -> None:
+    """Refuses a macro that is set and never referred to, a misspelt one for example.
+
+    Args:
+      referred_to: macros that the gin files and overrides refer to.
+      hint: what else may be the matter.
+    """
+    for name in macro_values():
+        if name not in referred_to:
+            near = _nearest_macro(name, referred_to) or hint
+            raise UserError(f"{name} is set but nothing uses it.{near}")
+
+
+def is_configured(function: Any) -> bool:
+    """Whether anything is bound to a parameter of a function or class."""
+    from gin.config import _CONFIG, _REGISTRY
+
+    return any(_REGISTRY[selector].wrapped is function for _, selector in _CONFIG)
+
+
+def check_types() -> None:
+    """Refuses values that do not fit the parameter's annotation (`--gin.ROUNDS=three`)."""
+    from gin.config import _CONFIG, _REGISTRY
+
+    for (scope, selector), bindings in _CONFIG.items():
+        if selector in (_MACRO, _CONSTANT):
+            continue
+        annotations = _annotations(_REGISTRY[selector].wrapped)
+        for parameter, bound in bindings.items():
+            name, value = _follow(f"{_REGISTRY.minimal_selector(selector)}.{parameter}", bound)
+            annotation = annotations.get(parameter, Any)
+            if not _accepts(annotation, value):
+                owner = f"{selector.rpartition('.')[2]}.{parameter}"
+                raise UserError(_misfit(name, value, annotation, owner))
+
+
+def macro_values() -> dict[str, Any]:
+    """Returns the macros that have a value, by name."""
+    from gin.config import _CONFIG
+
+    return {scope: b["value"] for (scope, s), b in _CONFIG.items() if s == _MACRO and "value" in b}
+
+
+def _nearest_macro(name: str, macros: Sequence[str] | set[str]) -> str:
+    return nearest(name, macros) or nearest(name.upper(), macros)
+
+
+def _references() -> Iterator[tuple[str, Any]]:
+    """Yields (binding as the user writes it, reference) for every reference in use."""
+    from gin.config import _CONFIG, _REGISTRY, iterate_references
+
+    for (scope, selector), bindings in _CONFIG.items():
+        for parameter, value in bindings.items():
+            where = scope
+            if selector != _MACRO:
+                where = f"{scope}/" if scope else ""
+                where += f"{_REGISTRY.minimal_selector(selector)}.{parameter}"
+            for reference in iterate_references(value):
+                yield where, reference
+
+
+def _follow(name: str, value: Any) -> tuple[str, Any]:
+    """Follows macros to the value, and returns it under the last one's name."""
+    from gin.config import ConfigurableReference
+
+    macros = macro_values()
+    while isinstance(value, ConfigurableReference) and value.config_key[1] == _MACRO:
+        name = value.config_key[0]
+        value = macros[name]
+    return name, value
+
+
+def _annotations(wrapped: Any) -> Mapping[str, Any]:
+    function = wrapped.__init__ if inspect.isclass(wrapped) else wrapped
+    try:
+        return get_type_hints(function)
+    except (NameError, TypeError, AttributeError):  # names that exist only for type checkers
+        return {}
+
+
+def _accepts(annotation: Any, value: Any) -> bool:
+    """Whether a literal or reference may be passed for `annotation`; in doubt, yes."""
+    from gin.config import ConfigurableReference
+
+    if isinstance(value, ConfigurableReference):
+        if value.evaluate:
+            return True
+        value = value.configurable.wrapped  # passed itself, not called: "@module.Name"
+    origin = get_origin(annotation)
+    if origin in (Union, types.UnionType):
+        return any(_accepts(option, value) for option in get_args(annotation))
+    if origin is Literal:
+        return value in get_args(annotation)
+    target = origin or annotation
+    if target is Any or not isinstance(target, type):
+        return True
+    if target in (int, float):
+        return isinstance(value, (int, target)) and not isinstance(value, bool)
+    if issubclass(target, PurePath):
+        return isinstance(value, str)
+    if isinstance(value, (list, tuple)) and target in (list, tuple, Sequence):
+        kinds = [kind for kind in get_args(annotation) if kind is not Ellipsis]
+        return len(kinds) != 1 or all(_accepts(kinds[0], item) for item in value)
+    try:
+        return isinstance(value, target)
+    except TypeError:  # a protocol that cannot be checked
+        return True
+
+
+def _misfit(name: str, value: Any, annotation: Any, owner: str) -> str:
+    needed = _words(annotation)
+    message = f"{name} = {value!r} does not fit {owner}, which needs {needed}"
+    if repr(value).startswith("@"):
+        return f"{message}; write {value!r}()."
+    if isinstance(value, str) and value.lower() in ("true", "false", "none"):
+        return f"{message}; write {value.capitalize()}."
+    if needed.startswith("str"):
+        return f"{message}; on the command line, --gin.{name}='\"{value}\"'."
+    if not isinstance(value, str) or any(word in needed for word in ("int", "float", "bool")):
+        return f"{message}; change --gin.{name}=..."
+    return f"{message}; refer to one, as in --gin.{name}=@module.Name()."
+
+
+def _words(annotation: Any) -> str:
+    if inspect.isclass(annotation) and not get_args(annotation):
+        return "None" if annotation is type(None) else annotation.__name__
+    if get_origin(annotation) in (Union, types.UnionType):
+        return " or ".join(_words(option) for option in get_args(annotation))
+    return str(annotation).replace("collections.abc.", "").replace("typing.", "")

@@ -1,0 +1,153 @@
+"""Gin's errors in the user's words: one line, where it is, and the nearest valid name.
+
+Gin raises ValueError, NameError, AttributeError, SyntaxError, ImportError and OSError with
+texts of several lines. The patterns below are those of gin-config 0.5.0; a text that none of
+them knows is passed on as it is.
+"""
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from ait_jax.errors import nearest
+
+_LOCATION = re.compile(r'\n  In file "(?P<file>[^"\n]+)", line (?P<line>\d+)')
+_IMPORT = re.compile(r"^\s*(?:from\s+\S+\s+)?import\s+(\S+)(?:\s+as\s+(\w+))?", re.MULTILINE)
+
+
+def explain(error: Exception, shipped_files: Iterable[str], override: str = "") -> str:
+    """Returns the message for an error that gin raised while it read files or overrides.
+
+    Args:
+      error: what gin raised.
+      shipped_files: names that `--gin_file` and `include` could have meant.
+      override: the flag that was being read ("--gin.X=5"); "" in a file.
+    """
+    text = str(error)
+    if isinstance(error, SyntaxError):
+        file, line, what = error.filename, error.lineno, error.msg
+    else:
+        found = _LOCATION.search(text)
+        file, line = (found["file"], found["line"]) if found else (None, None)
+        what = text.split("\n  In ")[0].strip() or type(error).__name__
+    where = override or (f"{file}, line {line}" if file else "gin")
+    for pattern, describe in _PATTERNS:
+        match = re.search(pattern, what)
+        if match:
+            return f"{where}: {describe(match, file, shipped_files)}"
+    return f"{where}: {' '.join(what.split())}"
+
+
+def _unknown_configurable(match: re.Match, file: str | None, shipped: Iterable[str]) -> str:
+    wanted = match["name"]
+    names = {
+        short
+        for selector in _selectors()
+        for short in _suffixes(selector)
+        if short.count(".") == wanted.count(".")
+    }
+    hint = ""
+    if file and "dynamic_registration" not in _read(file):
+        hint = (
+            " A file that names classes of its imports begins with "
+            "`from __gin__ import dynamic_registration`."
+        )
+    return f"unknown name {wanted!r}.{nearest(wanted, names)}{hint}"
+
+
+def _not_imported(match: re.Match, file: str | None, shipped: Iterable[str]) -> str:
+    wanted = match["name"]
+    names = _imported_names(file)
+    return (
+        f"unknown name {wanted!r}.{nearest(wanted, names)} It must be imported in this file; "
+        f"imported: {', '.join(sorted(names)) or 'nothing'}."
+    )
+
+
+def _not_in_module(match: re.Match, file: str | None, shipped: Iterable[str]) -> str:
+    wanted = match["name"].rpartition(".")[2]
+    module = sys.modules.get(match["module"])
+    names = [name for name in vars(module) if not name.startswith("_")] if module else []
+    return f"{match['module']} has no {wanted!r}.{nearest(wanted, names)}"
+
+
+def _unknown_parameter(match: re.Match, file: str | None, shipped: Iterable[str]) -> str:
+    wanted = match["parameter"]
+    names = _parameters(match["name"])
+    return (
+        f"{match['name']} has no parameter {wanted!r}.{nearest(wanted, names)}"
+        + (f" It has: {', '.join(names)}." if names else "")
+    )
+
+
+def _missing_file(match: re.Match, file: str | None, shipped: Iterable[str]) -> str:
+    return f"cannot find the gin file {match['name']!r}.{nearest(match['name'], shipped)}"
+
+
+def _missing_module(match: re.Match, file: str | None, shipped: Iterable[str]) -> str:
+    return (
+        f"no Python module {match['name']!r}; modules are looked for where Python finds them, "
+        "beside the gin file, in the working folder and in --gin_search_paths=FOLDER."
+    )
+
+
+_Describe = Callable[[re.Match, str | None, Iterable[str]], str]
+_PATTERNS: tuple[tuple[str, _Describe], ...] = (
+    (r"No configurable matching reference '@(?P<name>[^'()]+)", _unknown_configurable),
+    (r"No configurable matching '(?P<name>[^']+)'", _unknown_configurable),
+    (r"'(?P<name>\w+)' was not provided by an import statement", _not_imported),
+    (r"selector (?P<name>[\w.]+); <module '(?P<module>[\w.]+)'", _not_in_module),
+    (r"Configurable '(?P<name>[^']+)' doesn't have a parameter named '(?P<parameter>[^']+)'",
+     _unknown_parameter),
+    (r"Unable to open file: (?P<name>.+)\. Searched config paths", _missing_file),
+    (r"No module named '(?P<name>[^']+)'", _missing_module),
+)
+
+
+def missing_arguments(error: Exception) -> str | None:
+    """Returns the message for a configurable that gin called without all it needs, or None."""
+    text = str(error)
+    missing = re.search(r"No values supplied by Gin or caller for arguments: \[([^\]]*)\]", text)
+    called = re.search(r"In call to configurable '(\w+)'", text)
+    if not (isinstance(error, TypeError) and missing and called):
+        return None
+    names = [name.strip(" '") for name in missing[1].split(",")]
+    return (
+        f"{called[1]} has no value for {', '.join(names)}; bind {called[1]}.{names[0]} in a gin "
+        f"file or give --gin.{called[1]}.{names[0]}=..."
+    )
+
+
+def _selectors() -> list[str]:
+    import gin
+
+    return list(gin.config._REGISTRY._selector_map)
+
+
+def _suffixes(selector: str) -> list[str]:
+    parts = selector.split(".")
+    return [".".join(parts[i:]) for i in range(len(parts))]
+
+
+def _imported_names(file: str | None) -> set[str]:
+    """Returns the names that a gin file imports, without loading it again."""
+    found = _IMPORT.findall(_read(file)) if file else []
+    return {alias or name.split(".")[0] for name, alias in found} - {"dynamic_registration"}
+
+
+def _read(file: str) -> str:
+    path = Path(file)
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def _parameters(selector: str) -> list[str]:
+    """Returns the parameter names of a configurable that is written in full or in short."""
+    import gin
+
+    full = [s for s in _selectors() if s == selector or s.endswith(f".{selector}")]
+    if len(full) != 1:
+        return []
+    wrapped = gin.config._REGISTRY[full[0]].wrapped
+    return [name for name in inspect.signature(wrapped).parameters if name != "self"]

@@ -1,0 +1,32 @@
+"""What every test needs before JAX and TensorFlow are imported, and fixtures that files share."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+DEVICES_FLAG = "--xla_force_host_platform_device_count"
+
+# CPU, 8 virtual devices for meshes, compiled programs kept from one run to the next.
+os.environ["JAX_PLATFORMS"] = "cpu"
+if DEVICES_FLAG not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DEVICES_FLAG}=8".strip()
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ait_jax" / "xla_tests"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+
+
+@pytest.fixture
+def clean_gin():
+    """Gin's configuration, its search path and Python's are global: leaves them as they were."""
+    import gin
+
+    path, prefixes = list(sys.path), list(gin.config._LOCATION_PREFIXES)
+    gin.clear_config()
+    yield gin
+    gin.clear_config()
+    sys.path[:] = path
+    gin.config._LOCATION_PREFIXES[:] = prefixes

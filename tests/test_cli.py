@@ -1,0 +1,206 @@
+"""cli.py: help without slow imports, exit codes, one-line errors, prepare."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from ait_jax import __version__, active, cli, pretraining
+from ait_jax.tasks import DEFAULT_DATA_DIR, niv2
+
+SLOW = ("jax", "tensorflow", "gin", "numpy", "flax", "matplotlib", "pyarrow")
+
+
+def run(capsys, *arguments: str) -> tuple[int, str, str]:
+    """Returns exit code, standard output, standard error."""
+    try:
+        code = cli.main(list(arguments))
+    except SystemExit as exit:  # argparse, after --help and --version
+        code = exit.code
+    output = capsys.readouterr()
+    return code, output.out, output.err
+
+
+@pytest.fixture
+def experiments(monkeypatch, tmp_path, clean_gin):
+    """Replaces the work of `run` and `pretrain`; gives what they were called with."""
+    called = []
+    monkeypatch.setattr(active, "run", lambda experiment, config: called.append((experiment, config)))
+    monkeypatch.setattr(pretraining.Pretraining, "run", lambda self: called.append((self, "")))
+    monkeypatch.setattr(cli, "_prepare_process", lambda: None)  # it configures this process's JAX
+    monkeypatch.chdir(tmp_path)
+    return called
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """A clone of NIV2 with two good task files and a bad one."""
+    tasks, splits = tmp_path / "clone" / "tasks", tmp_path / "clone" / "splits" / "default"
+    tasks.mkdir(parents=True)
+    splits.mkdir(parents=True)
+    task = {
+        "Definition": ["Name the colour."],
+        "Positive Examples": [{"input": "sky", "output": "blue", "explanation": ""}] * 2,
+        "Negative Examples": [],
+        "Instances": [{"id": "1", "input": "grass", "output": ["green"]}],
+        "Categories": ["Naming"],
+    }
+    for name in ("task001_a", "task002_b"):
+        (tasks / f"{name}.json").write_text(json.dumps(task))
+    (splits / "train_tasks.txt").write_text("task001_a\n")
+    (splits / "test_tasks.txt").write_text("task002_b\n")
+    (tasks / "task003_bad.json").write_text("{\n")
+    return tmp_path / "clone"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"], []])
+def test_help_imports_nothing_slow(arguments):
+    program = (
+        "import sys\nfrom ait_jax import cli\n"
+        f"try: cli.main({arguments!r})\n"
+        "except SystemExit: pass\n"
+        f"print([name for name in {SLOW!r} if name in sys.modules])\n"
+    )
+    command = [sys.executable, "-c", program]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert output.splitlines()[-1] == "[]"
+    assert "ait-jax" in output
+
+
+def test_help_shows_the_gin_flags(capsys):
+    for arguments in (["--help"], ["run", "--help"], ["pretrain", "--help"]):
+        code, out, _ = run(capsys, *arguments)
+        assert code == 0
+        for flag in ("--gin_file=FILE", "--gin.NAME=VALUE", "--gin_search_paths", "--debug"):
+            assert flag in out
+    assert "--gin_file" not in run(capsys, "prepare", "--help")[1]
+    assert run(capsys, "--version")[:2] == (0, f"ait-jax {__version__}\n")
+
+
+def test_run_and_pretrain_build_their_experiments(capsys, experiments):
+    assert run(capsys, "run", "--gin.mini.load_pool.instances_per_task=2")[0] == 0
+    assert run(capsys, "pretrain", "--gin.SEED=5")[0] == 0
+    (experiment, config), (pretrained, _) = experiments
+    assert experiment.model_dir == "runs/mini" and "MODEL_DIR = 'runs/mini'" in config
+    assert pretrained.seed == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "texts"),
+    [
+        ("rnu", ["Unknown command 'rnu'", "Did you mean 'run'?", "Commands: run, pretrain, prepare"]),
+        ("--debug rnu", ["Did you mean 'run'?"]),
+        ("run --debg", ["Unknown argument '--debg'", "'--debug'?", "`ait-jax run --help`"]),
+        ("run gin.ROUNDS=5", ["Unknown argument 'gin.ROUNDS=5'", "'--gin.ROUNDS=5'?"]),
+        ("run --gin_fil=x", ["Unknown flag --gin_fil.", "'--gin_file'?"]),
+        ("run --gin.ROUNDS", ["--gin.ROUNDS needs a value"]),
+        ("run --gin.ROUDNS=5", ["--gin.ROUDNS", "Did you mean 'ROUNDS'?"]),
+        ("run --gin_file=experiments/nvi2.gin", ["'experiments/niv2.gin'?"]),
+        ("run --gin_file=experiments/niv2_paper.gin", ["--gin.VOCABULARY_PATH=..."]),
+        ("--gin.ROUNDS=5", ["gin flags need a command"]),
+        ("prepare", ["the following arguments are required: POOL, --source"]),
+        ("prepare niv2 --source x --overwrit", ["'--overwrite'?"]),
+        ("prepare niv2 --source x --gin.A=1", ["`ait-jax prepare` takes no gin flags"]),
+        ("prepare nvi2 --source x", ["Unknown pool 'nvi2'. Did you mean 'niv2'?"]),
+        ("prepare niv2 --source x --on_bad_task=ignore", ["invalid choice: 'ignore'"]),
+        ("prepare niv2 --source nowhere", ["'nowhere' is not a folder"]),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_exit_code_2(capsys, experiments, arguments, texts):
+    code, out, err = run(capsys, *arguments.split())
+    assert code == 2 and out == ""
+    for text in texts:
+        assert text in err
+    if "--debug" not in arguments:
+        assert err.startswith("ait-jax: ") and err.count("\n") == 1
+
+
+def test_debug_adds_the_traceback(capsys, experiments):
+    for arguments in (["run", "--debug"], ["--debug", "run"]):
+        code, _, err = run(capsys, *arguments, "--gin.ROUNDS=0")
+        assert code == 2
+        assert "Traceback" in err and "__post_init__" in err
+        assert err.splitlines()[-1] == "ait-jax: ROUNDS = 0 must be at least 1."
+
+
+def test_interruption(capsys, experiments, monkeypatch):
+    def interrupt(experiment, config):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(active, "run", interrupt)
+    code, _, err = run(capsys, "run", "--gin.mini.load_pool.instances_per_task=2")
+    assert code == 130 and "the same command continues" in err
+
+
+def test_a_defect_exits_with_1_and_its_traceback():
+    program = (
+        "import sys\nfrom ait_jax import cli\n"
+        "def boom(options, flags): raise ZeroDivisionError('a defect')\n"
+        "cli._prepare = boom\n"
+        "sys.exit(cli.main(['prepare', 'niv2', '--source', 'x']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr and "ZeroDivisionError: a defect" in done.stderr
+
+
+@pytest.mark.parametrize("flush", [True, False])
+def test_a_reader_that_leaves_early_is_no_error(flush):
+    program = (
+        "import sys\nfrom ait_jax import cli\n"
+        "def talk(options, flags):\n"
+        "    sys.stdin.read()\n"  # until the reader has gone
+        f"    print('line', flush={flush})\n"
+        "    return 0\n"
+        "cli._prepare = talk\n"
+        "sys.exit(cli.main(['prepare', 'niv2', '--source', 'x']))\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as process:
+        process.stdout.close()
+        process.stdin.close()
+        assert process.stderr.read() == ""
+        assert process.wait() == 1
+
+
+def test_prepare_says_what_it_did(capsys, clone, tmp_path):
+    command = ("prepare", "niv2", "--source", str(clone), "--data_dir", str(tmp_path / "data"))
+    code, _, err = run(capsys, *command)
+    assert code == 2 and "task003_bad.json" in err and not (tmp_path / "data" / "niv2").exists()
+
+    code, out, _ = run(capsys, *command, "--on_bad_task=skip")
+    lines = out.splitlines()
+    assert code == 0
+    assert lines[0] == f"prepared 2 tasks in {tmp_path / 'data' / 'niv2'}"
+    assert lines[1] == "splits/default: 1 test_tasks, 1 train_tasks"
+    assert lines[2].startswith("left out task003_bad.json: ") and len(lines) == 3
+
+    again = run(capsys, *command, "--on_bad_task=skip")[1]
+    assert again.startswith("already prepared: 2 tasks in ")
+
+
+def test_prepare_overwrites_when_told_to(capsys, clone, tmp_path):
+    (clone / "tasks" / "task003_bad.json").unlink()
+    command = ("prepare", "niv2", "--source", str(clone), "--data_dir", str(tmp_path / "data"))
+    assert run(capsys, *command)[0] == 0
+    (clone / "tasks" / "task002_b.json").unlink()
+    code, _, err = run(capsys, *command)
+    assert code == 2 and "--overwrite" in err
+    code, out, _ = run(capsys, *command, "--overwrite")
+    assert code == 0 and out.startswith("prepared 1 tasks")
+
+
+def test_prepare_and_run_share_a_default_data_dir(capsys, clone, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (clone / "tasks" / "task003_bad.json").unlink()
+    assert run(capsys, "prepare", "niv2", "--source", str(clone))[0] == 0
+    assert len(niv2.load_pool(DEFAULT_DATA_DIR)) == 2

@@ -1,0 +1,184 @@
+"""gin/: the operative configuration of every shipped experiment, and that every file fits.
+
+`UPDATE_GOLDEN=1 pytest tests/test_golden_configs.py` writes tests/goldens/ anew; look at the
+difference before it is committed.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ait_jax import assets, configuration, experiment, pretraining
+from ait_jax.configuration import GinFlags, gin_folder
+from ait_jax.models.t5 import Transformer, abstract_params, num_params
+from ait_jax.tasks import DEFAULT_DATA_DIR
+
+GOLDENS = Path(__file__).resolve().parent / "goldens"
+ROOT = Path(__file__).resolve().parent.parent
+NIV2_VALUES = ("NIV2_DIR = 'clone'", "DATA_DIR = 'data'")
+T5_VALUES = ("INIT_CHECKPOINT = 'checkpoint'", "VOCABULARY_PATH = 'vocabulary.model'")
+# Experiment -> (what is built, values that it leaves to the user).
+EXPERIMENTS = {
+    "mini": (experiment.Experiment, ()),
+    "niv2": (experiment.Experiment, NIV2_VALUES),
+    "niv2_paper": (experiment.Experiment, NIV2_VALUES + T5_VALUES),
+    "mini_base": (pretraining.Pretraining, ()),
+}
+# Published sizes of T5 1.1 (google/t5-v1_1-small to google/t5-v1_1-xxl).
+NUM_PARAMS = {
+    "small": 76_961_152,
+    "base": 247_577_856,
+    "large": 783_150_080,
+    "xl": 2_849_757_184,
+    "xxl": 11_135_332_352,
+}
+# The tests that hold the files of each folder.
+COVERED = {
+    "experiments": {"active", *EXPERIMENTS},
+    "models": {"mini", "t5_1_1_tiny", *NUM_PARAMS},
+    "pools": {"mini", "niv2", "split_files"},
+    "trainers": {"embedded"},
+    "strategies": {
+        "ambiguous",
+        "difficult",
+        "easy",
+        "high_perplexity",
+        "low_perplexity",
+        "low_prompt_uncertainty",
+        "prompt_uncertainty",
+        "random",
+        "random_category",
+    },
+}
+
+pytestmark = pytest.mark.usefixtures("clean_gin")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A working folder with a clone of two tasks, so that goldens hold relative paths only."""
+    folder = tmp_path_factory.mktemp("working")
+    (folder / "clone" / "tasks").mkdir(parents=True)
+    (folder / "clone" / "splits" / "default").mkdir(parents=True)
+    for split, name in (("train", "task001_colours"), ("test", "task002_words")):
+        task = {
+            "Definition": ["Name the colour."],
+            "Positive Examples": [{"input": "sky", "output": "blue", "explanation": ""}] * 2,
+            "Negative Examples": [],
+            "Instances": [{"id": f"{name}-1", "input": "grass", "output": ["green"]}],
+            "Categories": ["Naming"],
+        }
+        (folder / "clone" / "tasks" / f"{name}.json").write_text(json.dumps(task))
+        (folder / "clone" / "splits" / "default" / f"{split}_tasks.txt").write_text(f"{name}\n")
+    shutil.copy(assets.mini_vocabulary(), folder / "vocabulary.model")
+    return folder
+
+
+def parse(*files: str, bindings: tuple[str, ...] = ()) -> None:
+    configuration.parse(GinFlags(files, bindings), "experiments/mini.gin")
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_operative_configuration_is_the_golden_one(name, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    kind, values = EXPERIMENTS[name]
+    parse(f"experiments/{name}.gin", bindings=values)
+    configuration.build(kind)
+    current = configuration.operative_config()
+    golden = GOLDENS / f"{name}.gin"
+    if os.environ.get("UPDATE_GOLDEN"):
+        GOLDENS.mkdir(exist_ok=True)
+        golden.write_text(current)
+    assert str(ROOT) not in current and str(folder) not in current
+    hint = "UPDATE_GOLDEN=1 pytest tests/test_golden_configs.py"
+    assert configuration.differences(golden.read_text(), current) == [], hint
+    assert current == golden.read_text(), hint
+
+
+@pytest.mark.parametrize("name", sorted(COVERED["strategies"]))
+def test_every_strategy_fits_an_experiment(name):
+    parse(
+        "experiments/mini.gin",
+        f"strategies/{name}.gin",
+        bindings=("mini.load_pool.instances_per_task = 2",),
+    )
+    strategy = configuration.build(experiment.Experiment).strategy
+    expected = {"prompt_uncertainty": "high_prompt_uncertainty"}.get(name, name)
+    assert strategy.name == expected
+
+
+@pytest.mark.parametrize("name", NUM_PARAMS)
+def test_t5_sizes_have_the_published_number_of_parameters(name):
+    parse("experiments/niv2_paper.gin", f"models/{name}.gin", bindings=T5_VALUES)
+    model = configuration.build(Transformer)
+    assert num_params(abstract_params(model)[0]) == NUM_PARAMS[name]
+    assert not model.config.logits_via_embedding
+    assert model.config.mlp_activations == ("gelu", "linear")
+
+
+def test_the_tiny_model_is_t5xs():
+    parse("experiments/niv2_paper.gin", "models/t5_1_1_tiny.gin", bindings=T5_VALUES)
+    config = configuration.build(Transformer).config
+    sizes = (config.vocab_size, config.emb_dim, config.num_heads, config.head_dim, config.mlp_dim)
+    assert sizes == (384, 32, 4, 8, 64)
+    assert (config.num_encoder_layers, config.num_decoder_layers) == (2, 2)
+
+
+def test_the_paper_begins_from_its_own_split_files(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    parse(
+        "experiments/niv2_paper.gin",
+        "pools/split_files.gin",
+        bindings=(*NIV2_VALUES, *T5_VALUES, "SPLITS_DIR = 'splits'", "MISSING_TASKS = 'drop'"),
+    )
+    splits = configuration.build(experiment.Experiment).initial_splits
+    assert (splits.directory, splits.missing_tasks) == ("splits", "drop")
+    assert splits.official_test_tasks is None
+
+
+def test_the_paper_protocol():
+    """The numbers of the paper, stated in one file."""
+    text = (GOLDENS / "niv2_paper.gin").read_text()
+    for line in (
+        "ROUNDS = 5",
+        "INITIAL_TASKS = 68",
+        "TASKS_PER_ROUND = 68",
+        "CLS_RATIO = 0.356",
+        "MAX_INSTANCES_PER_TASK = 200",
+        "EPOCHS = 8",
+        "BATCH_SIZE = 128",
+        "LEARNING_RATE = 5e-05",
+        "MAX_SOURCE_LENGTH = 1024",
+        "NUM_INSTANCES = 10",
+        "NUM_PERTURBATIONS = 10",
+        "MODEL/t5.T5Config.emb_dim = 1024",
+        "perturb.WordDrop.rate = 0.2",
+    ):
+        assert f"\n{line}\n" in text
+    targets = next(line for line in text.splitlines() if line.startswith("TARGET_LENGTHS"))
+    assert targets.endswith("128)")
+
+
+def test_no_shipped_file_is_left_out():
+    shipped = {
+        str(path.relative_to(gin_folder()).with_suffix("")) for path in gin_folder().rglob("*.gin")
+    }
+    assert shipped == {f"{folder}/{name}" for folder, names in COVERED.items() for name in names}
+
+
+def test_the_prepared_pool_lies_where_the_command_line_puts_it(clean_gin):
+    clean_gin.config._LOCATION_PREFIXES[:] = [str(gin_folder())]
+    clean_gin.parse_config_file("pools/niv2.gin")
+    assert clean_gin.query_parameter("%DATA_DIR") == DEFAULT_DATA_DIR
+
+
+def test_the_gin_folder_does_not_shadow_gin_config():
+    assert not list(gin_folder().rglob("__init__.py"))
+    command = [sys.executable, "-c", "import gin; print(gin.parse_config)"]
+    output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert output.startswith("<function parse_config")
