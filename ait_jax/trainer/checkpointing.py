@@ -29,6 +29,7 @@ class Checkpoints:
         self.best_metric = best_metric
         self.directory = Path(directory).absolute()
         try:
+            self.directory.mkdir(parents=True, exist_ok=True)
             self._manager = ocp.CheckpointManager(self.directory, options=self._options())
         except OSError as error:
             raise UserError(
@@ -125,7 +126,8 @@ class Checkpoints:
             return self._manager.restore(
                 step, args=self._ocp.args.StandardRestore(abstract_state)
             )
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        # Orbax raises many kinds, bare Exception for a cut array among them.
+        except Exception as error:
             raise UserError(
                 f"{self.directory / f'checkpoint_{step}'} cannot be read, it is damaged or of "
                 f"another model or optimizer: {_first_line(error)}. Delete that folder to "
