@@ -113,7 +113,8 @@ def test_pool_equals_the_one_read_from_the_files(made):
     clone, data, _ = made
     pool = niv2.load_pool(data)
     direct = TaskPool([read_task(path) for path in sorted((clone / "tasks").iterdir())])
-    assert pool.fingerprint() == direct.fingerprint()
+    assert TaskPool(pool.values()).fingerprint() == direct.fingerprint()
+    assert pool.fingerprint() == niv2.prepare(clone, data).fingerprint, "no instance is read for it"
 
 
 def test_splits_and_labels(made):
