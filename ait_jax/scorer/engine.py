@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -62,6 +62,21 @@ class Work:
         )
 
 
+class Answers(NamedTuple):
+    """Greedy answers to a list of prompts.
+
+    Attributes:
+      tokens: for every prompt the answer's ids, end-of-sequence left out.
+      log_likelihoods: float32 [prompts], mean over the answer's tokens, end-of-sequence included.
+      finished: bool [prompts], False where the longest answer came without end-of-sequence:
+        there `log_likelihoods` is not the likelihood of the answer as it would be scored.
+    """
+
+    tokens: list[list[int]]
+    log_likelihoods: np.ndarray
+    finished: np.ndarray
+
+
 class Engine:
     """Runs a model over many prompts; the parameters are given at every call.
 
@@ -96,7 +111,7 @@ class Engine:
         def decode(params, prompts_BxL):
             return greedy_decode(
                 self.model, params, prompts_BxL, self.buckets.max_target_length, eos_id=EOS_ID
-            ).tokens
+            )
 
         rows = self.partitioner.batch_sharding
         return jax.jit(decode, in_shardings=(self.param_shardings, rows), out_shardings=rows)
@@ -117,22 +132,26 @@ class Engine:
         return jax.jit(score, in_shardings=(self.param_shardings, rows, rows), out_shardings=rows)
 
     def generate(self, params: Any, prompts: Sequence[Tokens]) -> list[list[int]]:
+        """Returns the greedy answers' ids alone; see `decode`."""
+        return self.decode(params, prompts).tokens
+
+    def decode(self, params: Any, prompts: Sequence[Tokens]) -> Answers:
         """Decodes greedily.
 
         Args:
           prompts: token ids, each ending in end-of-sequence, at most `max_source_length`.
-
-        Returns:
-          For every prompt the answer's ids, end-of-sequence left out.
         """
         shapes = [(padded_length(len(p), self.buckets.inputs),) for p in prompts]
         answers: list[Any] = [None] * len(prompts)
-        for indices, tokens_BxT in self._run(self._decode, params, shapes, (prompts,)):
-            for index, row in zip(indices, tokens_BxT.tolist()):
-                end = next((i for i, t in enumerate(row) if t in (0, EOS_ID)), len(row))
-                answers[index] = row[:end]
+        log_likelihoods = np.zeros(len(prompts), np.float32)
+        finished = np.zeros(len(prompts), bool)
+        for indices, decoded in self._run(self._decode, params, shapes, (prompts,)):
+            log_likelihoods[indices] = decoded.log_likelihood
+            finished[indices] = decoded.finished
+            for index, row, length in zip(indices, decoded.tokens.tolist(), decoded.lengths.tolist()):
+                answers[index] = row[: length - (row[length - 1] == EOS_ID)]
         self._count_flops(prompts, [[*answer, EOS_ID] for answer in answers])
-        return answers
+        return Answers(answers, log_likelihoods, finished)
 
     def log_likelihoods(
         self, params: Any, prompts: Sequence[Tokens], targets: Sequence[Tokens]
@@ -156,7 +175,7 @@ class Engine:
         return result
 
     def _run(self, compiled, params, shapes, columns):
-        """Dispatches all batches, then yields (row indices, host array) of each."""
+        """Dispatches all batches, then yields (row indices, host arrays) of each."""
         start = time.perf_counter()
         pending = []
         with self.partitioner.activate():
@@ -168,11 +187,11 @@ class Engine:
                     for column, length in zip(columns, shape)
                 ]
                 output = compiled(params, *self.partitioner.shard_batch(arrays))
-                output.copy_to_host_async()
+                jax.tree.map(lambda array: array.copy_to_host_async(), output)
                 pending.append((indices, output))
                 self.work.padded_tokens += arrays[0].size
         for indices, output in pending:
-            yield indices, np.asarray(output)
+            yield indices, jax.tree.map(np.asarray, output)
         self.work.seconds += time.perf_counter() - start
 
     def _count_flops(self, prompts: Sequence[Tokens], targets: Sequence[Tokens]) -> None:
