@@ -5,13 +5,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from ait_jax import files, randomness, task_map
 from ait_jax.errors import UserError
 from ait_jax.evaluation import evaluate_splits, write_predictions
 from ait_jax.experiment import Experiment
 from ait_jax.learning_curve import CurvePoint, plot_learning_curve, render_text
 from ait_jax.models.checkpoints import check_params, read_params
-from ait_jax.models.t5 import abstract_params, init_params
+from ait_jax.models.parameters import abstract_params, init_params, match_layout
 from ait_jax.partitioning import model_info
 from ait_jax.prediction import predict
 from ait_jax.run_directory import RunDirectory
@@ -87,9 +89,11 @@ class _Run:
                 params = init_params(experiment.model, experiment.seed)[0]
             else:
                 params = read_params(experiment.init_checkpoint)
+                params = match_layout(params, experiment.model.config.scan_layers)
                 check_params(params, shapes, experiment.init_checkpoint)
-            self._base = self.engine.place(params)
-            info = model_info(shapes, axes, self.engine.param_shardings)
+            shardings = experiment.partitioner.param_shardings(shapes, axes)
+            self._base = jax.device_put(params, shardings)
+            info = model_info(shapes, axes, shardings)
             files.write_text(self.directory.path / "model-info.txt", info)
         return self._base
 
@@ -141,7 +145,7 @@ class _Run:
     def predictions(self, params: Any, tasks: Sequence[str], max_instances: int):
         return predict(
             self.engine,
-            params,
+            self.engine.place(params),
             self.pool,
             tasks,
             max_instances=max_instances,
@@ -273,7 +277,7 @@ class _Round:
             path,
             pool=self.run.pool,
             engine=self.run.engine,
-            params=self.params,
+            params=self.run.engine.place(self.params),
             vocabulary=experiment.vocabulary,
             encoding=experiment.encoding,
             seed=experiment.seed,

@@ -1,7 +1,10 @@
 """Rows of tokens to padded batches of a few fixed shapes."""
 
+from bisect import bisect_left
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -68,24 +71,38 @@ class LengthBuckets:
         }
 
 
-def rows_per_batch(length: int, tokens_per_batch: int, multiple_of: int) -> int:
-    """Returns how many rows of `length` make a batch: a power of two, at least 8.
+def finer_lengths(lengths: Sequence[int], growth: float, multiple_of: int = 8) -> tuple[int, ...]:
+    """Returns ascending lengths up to `lengths[-1]`, each at most `growth` times the one before.
 
-    Rounded up to a multiple of the mesh's 'data' axis.
+    Args:
+      lengths: ascending; all but the last give way.
+      growth: above 1; rows of evenly spread lengths then have (growth - 1) / 2 of padding.
+      multiple_of: all but the last are multiples of it.
     """
-    rows = max(8, 1 << max(0, (tokens_per_batch // length).bit_length() - 1))
-    return -(-rows // multiple_of) * multiple_of
+    finer = [multiple_of]
+    while finer[-1] < lengths[-1]:
+        steps = int(finer[-1] * (growth - 1)) // multiple_of
+        finer.append(finer[-1] + max(1, steps) * multiple_of)
+    return (*(length for length in finer if length < lengths[-1]), lengths[-1])
+
+
+def rows_per_batch(length: int, tokens_per_batch: int, multiple_of: int) -> int:
+    """Returns how many rows of `length` make a batch of at most `tokens_per_batch` tokens.
+
+    A multiple of the mesh's 'data' axis, and at least that.
+    """
+    return max(1, tokens_per_batch // length // multiple_of) * multiple_of
 
 
 def batches_by_length(
     shapes: Sequence[tuple[int, ...]], tokens_per_batch: int, multiple_of: int
 ) -> Iterator[tuple[tuple[int, ...], list[int]]]:
-    """Groups rows into batches, one fixed size for every padded shape.
+    """Groups rows into batches, one fixed number of rows for every padded shape.
 
-    Rows that do not fill a batch of their shape join the next longer inputs (with targets of
-    the same length), so that at most one batch per target length is not full. That one
-    repeats its first row: every batch of a shape runs the same executable, and no made-up
-    row delays decoding.
+    From the longest to the shortest, so that a batch holds rows of neighbouring lengths. Rows
+    left over by one target length are joined by rows with shorter targets and no longer inputs;
+    a batch that still is not full repeats its first row. So every batch of a shape runs the
+    same executable, and no made-up row delays decoding.
 
     Args:
       shapes: the padded shape of every row: (input length,) or (input, target length).
@@ -93,18 +110,33 @@ def batches_by_length(
       multiple_of: shards of a batch.
 
     Yields:
-      (shape, row indices), longer inputs later.
+      (shape, row indices).
     """
-    by_targets: dict[tuple[int, ...], dict[int, list[int]]] = {}
+    groups: dict[tuple[int, ...], deque[tuple[int, int]]] = {}
     for row, (length, *targets) in enumerate(shapes):
-        by_targets.setdefault(tuple(targets), {}).setdefault(length, []).append(row)
-    for targets, rows_of in sorted(by_targets.items()):
-        waiting: list[int] = []
-        for length in sorted(rows_of):
-            waiting += rows_of[length]
+        groups.setdefault(tuple(targets), deque()).append((length, row))
+    for targets, rows in groups.items():
+        groups[targets] = deque(sorted(rows, key=lambda pair: (-pair[0], pair[1])))
+    order = sorted(groups, reverse=True)
+    for place, targets in enumerate(order):
+        while groups[targets]:
+            length = groups[targets][0][0]
             size = rows_per_batch(length, tokens_per_batch, multiple_of)
-            while len(waiting) >= size:
-                yield (length, *targets), waiting[:size]
-                waiting = waiting[size:]
-        if waiting:
-            yield (length, *targets), waiting + [waiting[0]] * (size - len(waiting))
+            batch: list[int] = []
+            for donor in order[place:]:
+                batch += _take(groups[donor], size - len(batch), length)
+            yield (length, *targets), batch + batch[:1] * (size - len(batch))
+
+
+def _take(rows: deque[tuple[int, int]], count: int, length: int) -> list[int]:
+    """Removes and returns the `count` longest rows that are no longer than `length`."""
+    if not count:
+        return []
+    # Descending lengths: bisect on their negatives.
+    first = bisect_left(rows, -length, key=lambda pair: -pair[0])
+    taken = list(islice(rows, first, first + count))
+    rows.rotate(-first)
+    for _ in taken:
+        rows.popleft()
+    rows.rotate(first)
+    return [row for _, row in taken]

@@ -25,7 +25,7 @@ def predict(
     NIV2 puts its label-balanced official test instances first (paper: 100 a task).
 
     Args:
-      params: parameters on the engine's mesh.
+      params: parameters from `Engine.place`.
     """
     places = [
         (name, instance)

@@ -12,7 +12,8 @@ import numpy as np
 
 from ait_jax import randomness
 from ait_jax.errors import UserError
-from ait_jax.models.t5 import Transformer, init_params
+from ait_jax.models.parameters import init_params
+from ait_jax.models.t5 import Transformer
 from ait_jax.partitioning import Partitioner
 from ait_jax.trainer.embedded import EmbeddedTrainer
 from ait_jax.vocabulary import EOS_ID, Vocabulary

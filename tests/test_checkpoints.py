@@ -11,7 +11,7 @@ import pytest
 from shared_data import GOLDEN_T5X, needs_shared
 
 from ait_jax.errors import UserError
-from ait_jax.models import checkpoints, t5, weights
+from ait_jax.models import checkpoints, parameters, t5, weights
 
 CONFIG = t5.T5Config(
     vocab_size=48,
@@ -57,12 +57,12 @@ def writable_copy(source, target):
 
 
 def abstract(**changes):
-    return t5.abstract_params(t5.Transformer(t5.T5Config(**{**vars(CONFIG), **changes})))[0]
+    return parameters.abstract_params(t5.Transformer(t5.T5Config(**{**vars(CONFIG), **changes})))[0]
 
 
 @pytest.fixture(scope="module")
 def params():
-    return jax.tree.map(np.asarray, t5.init_params(t5.Transformer(CONFIG), 0)[0])
+    return jax.tree.map(np.asarray, parameters.init_params(t5.Transformer(CONFIG), 0)[0])
 
 
 @needs_shared

@@ -1,5 +1,7 @@
 """Greedy decoding against T5X's answers and against teacher forcing."""
 
+import dataclasses
+
 import flax
 import jax
 import jax.numpy as jnp
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 from shared_data import GOLDEN_T5X, needs_shared
 
-from ait_jax.models import decoding, likelihood, t5
+from ait_jax.models import decoding, likelihood, parameters, t5
 
 CONFIG = t5.T5Config(
     vocab_size=384,
@@ -26,7 +28,7 @@ MAX_LENGTH = 12
 @pytest.fixture(scope="module")
 def params():
     # Larger than initial values, so that answers differ from row to row.
-    params = t5.init_params(MODEL, 1)[0]
+    params = parameters.init_params(MODEL, 1)[0]
     return jax.tree.map(lambda x: x * 2 if x.ndim == 2 else x, params)
 
 
@@ -174,10 +176,41 @@ def test_cross_attention_keys_are_projected_once(params, prompts):
         (loop,) = [eqn for eqn in jaxpr.eqns if eqn.primitive.name == "while"]
         return loop.params["body_jaxpr"].jaxpr
 
-    jaxpr = jax.make_jaxpr(lambda x: decoding.greedy_decode(MODEL, params, x, MAX_LENGTH))(prompts)
+    jaxpr = jax.make_jaxpr(
+        lambda x: decoding.greedy_decode(MODEL, params, x, MAX_LENGTH, compact=False)
+    )(prompts)
     text = str(loop_body(jaxpr.jaxpr))
     # Inside the loop nothing of the encoder's length goes through a projection.
     assert "f32[5,1,32]" in text and "f32[5,9,32]" not in text.split("let", 1)[1]
+
+
+@pytest.mark.parametrize("scan_layers", [False, True])
+def test_compaction_changes_no_answer(params, scan_layers):
+    # 70 rows and an end-of-sequence that most meet, soon or late: all stages run.
+    params = flax.core.copy(params)
+    kernel = params["decoder"]["logits_dense"]["kernel"]
+    params["decoder"]["logits_dense"]["kernel"] = kernel.at[:, 1].multiply(2.5)
+    rng = np.random.default_rng(2)
+    prompts = rng.integers(2, 384, (70, 6)).astype(np.int32)
+    model = t5.Transformer(dataclasses.replace(CONFIG, scan_layers=scan_layers))
+    layout = parameters.match_layout(params, scan_layers)
+
+    def decoded(compact):
+        function = jax.jit(
+            lambda x: decoding.greedy_decode(model, layout, x, MAX_LENGTH, compact=compact)
+        )
+        return jax.tree.map(np.asarray, function(prompts))
+
+    plain, compacted = decoded(False), decoded(True)
+    assert len(set(plain.lengths.tolist())) > 5
+    for ours, reference in zip(compacted, plain):
+        np.testing.assert_allclose(ours, reference, atol=1e-5)
+
+
+def test_stages_shrink_by_four():
+    assert decoding._stage_sizes(70, True) == [(70, 17), (17, 4), (4, 1), (1, 0)]
+    assert decoding._stage_sizes(3, True) == [(3, 0)]
+    assert decoding._stage_sizes(70, False) == [(70, 0)]
 
 
 def test_wrong_calls_are_refused(params, prompts):

@@ -6,7 +6,8 @@ import pytest
 
 from ait_jax import randomness
 from ait_jax.batching import LengthBuckets
-from ait_jax.models.t5 import T5Config, Transformer, init_params
+from ait_jax.models.parameters import init_params
+from ait_jax.models.t5 import T5Config, Transformer
 from ait_jax.partitioning import Partitioner
 from ait_jax.scorer.engine import Engine
 
@@ -88,6 +89,6 @@ def test_work_counts_real_and_padded_tokens(model, params, prompts):
 def test_parameters_are_sharded_over_the_model_axis(model, params):
     engine = Engine(model, Partitioner(num_partitions=2), BUCKETS)
     placed = engine.place(params)
-    kernel = placed["encoder"]["layers_0"]["mlp"]["wi_0"]["kernel"]
+    kernel = placed["encoder"]["layers"]["mlp"]["wi_0"]["kernel"]
     shapes = {shard.data.shape for shard in kernel.addressable_shards}
-    assert shapes == {(16, 16)} and len(jax.devices()) == 8
+    assert shapes == {(1, 16, 16)} and len(jax.devices()) == 8

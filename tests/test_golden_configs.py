@@ -15,7 +15,8 @@ import pytest
 
 from ait_jax import assets, configuration, experiment, pretraining
 from ait_jax.configuration import GinFlags, gin_folder
-from ait_jax.models.t5 import Transformer, abstract_params, num_params
+from ait_jax.models.parameters import abstract_params, num_params
+from ait_jax.models.t5 import Transformer
 from ait_jax.tasks import DEFAULT_DATA_DIR
 
 GOLDENS = Path(__file__).resolve().parent / "goldens"

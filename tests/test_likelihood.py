@@ -92,3 +92,36 @@ def test_shift_right():
     np.testing.assert_array_equal(likelihood.shift_right(targets), [[0, 5, 6, 1, 7, 1]])
     segments = np.array([[1, 1, 1, 2, 2, 0]])
     np.testing.assert_array_equal(likelihood.shift_right(targets, segments), [[0, 5, 6, 0, 7, 0]])
+
+
+@pytest.mark.parametrize("vocab_axis", [0, 1])
+@pytest.mark.parametrize("block_elements", [1, 256 * 12, 300 * 12, 2**20])
+def test_fused_projection_equals_the_plain_one(vocab_axis, block_elements):
+    rng = np.random.default_rng(1)
+    hidden = rng.normal(size=(3, 4, 16)).astype(np.float32)
+    kernel = rng.normal(size=(16, 1000)).astype(np.float32)
+    targets = rng.integers(1, 1000, (3, 4))
+    targets[1, 2:] = 0
+    output = likelihood.OutputLayer(kernel if vocab_axis else kernel.T, vocab_axis, scale=0.5)
+    expected = likelihood.mean_log_likelihood(0.5 * hidden @ kernel, targets)
+    fused = likelihood.fused_mean_log_likelihood(
+        hidden, output, targets, block_elements=block_elements
+    )
+    np.testing.assert_allclose(fused, expected, atol=2e-6)
+    np.testing.assert_allclose(
+        likelihood.logits_of(hidden, output), 0.5 * hidden @ kernel, atol=1e-5
+    )
+
+
+def test_fused_projection_never_holds_all_logits():
+    hidden, kernel = np.zeros((64, 16, 8), np.float32), np.zeros((8, 4096), np.float32)
+    output = likelihood.OutputLayer(kernel, 1, 1.0)
+    compiled = (
+        jax.jit(
+            lambda h, t: likelihood.fused_mean_log_likelihood(h, output, t, block_elements=2**18)
+        )
+        .lower(hidden, np.ones((64, 16), np.int32))
+        .compile()
+    )
+    all_logits = 64 * 16 * 4096 * 4
+    assert compiled.memory_analysis().temp_size_in_bytes < all_logits / 4

@@ -7,7 +7,7 @@ from jax.sharding import PartitionSpec
 from tiny_training import TINY
 
 from ait_jax.errors import UserError
-from ait_jax.models import t5
+from ait_jax.models import parameters, t5
 from ait_jax.models.layers import with_sharding_constraint
 from ait_jax.partitioning import STANDARD_LOGICAL_AXIS_RULES, Partitioner, model_info
 
@@ -61,10 +61,10 @@ def test_a_rule_to_no_mesh_axis():
 
 def test_parameters_on_the_mesh():
     model = t5.Transformer(TINY)
-    shapes, axes = t5.abstract_params(model)
+    shapes, axes = parameters.abstract_params(model)
     shardings = Partitioner(2).param_shardings(shapes, axes)
     assert jax.tree.structure(shardings) == jax.tree.structure(shapes)
-    params = jax.device_put(t5.init_params(model, 0)[0], shardings)
+    params = jax.device_put(parameters.init_params(model, 0)[0], shardings)
     embedding = params["token_embedder"]["embedding"]
     assert embedding.sharding.shard_shape(embedding.shape) == (32, 16)
     out = params["decoder"]["layers_0"]["self_attention"]["out"]["kernel"]
@@ -73,7 +73,7 @@ def test_parameters_on_the_mesh():
 
 
 def test_a_dimension_that_the_mesh_does_not_divide():
-    shapes, axes = t5.abstract_params(t5.Transformer(TINY))
+    shapes, axes = parameters.abstract_params(t5.Transformer(TINY))
     # 2 heads over 8 parts; alphabetically the decoder's table is met first.
     message = r"rel_embedding: dimension 2 of \(2, 32\).*'model' axis of 8.*num_partitions"
     with pytest.raises(UserError, match=message):
@@ -107,11 +107,11 @@ def test_constraints_hold_inside_activate():
 
 
 def test_model_info():
-    shapes, axes = t5.abstract_params(t5.Transformer(TINY))
+    shapes, axes = parameters.abstract_params(t5.Transformer(TINY))
     text = model_info(shapes, axes, Partitioner(2).param_shardings(shapes, axes))
     lines = text.splitlines()
     assert len(lines) == len(jax.tree.leaves(shapes)) + 1
-    assert lines[-1] == f"Total number of parameters: {t5.num_params(shapes)}"
+    assert lines[-1] == f"Total number of parameters: {parameters.num_params(shapes)}"
     embedding = next(line for line in lines if line.startswith("token_embedder/embedding "))
     assert embedding.split(maxsplit=1)[1].split() == [
         "(64,", "16)", "('vocab',", "'embed')", "('model',", "None)",

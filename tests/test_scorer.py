@@ -5,7 +5,7 @@ import pytest
 from tiny_experiment import tiny_experiment
 
 from ait_jax.errors import UserError
-from ait_jax.models.t5 import init_params
+from ait_jax.models.parameters import init_params
 from ait_jax.perturb import perturbed_instructions
 from ait_jax.scorer import likelihoods
 from ait_jax.scorer.engine import Engine

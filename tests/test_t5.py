@@ -12,7 +12,7 @@ from flax.linen import partitioning as nn_partitioning
 from shared_data import GOLDEN_T5X, needs_shared
 
 from ait_jax.errors import UserError
-from ait_jax.models import layers, t5
+from ait_jax.models import attention, layers, parameters, t5
 
 TINY = t5.T5Config(
     vocab_size=384,
@@ -39,7 +39,7 @@ def golden():
 @pytest.fixture(scope="module")
 def tiny():
     model = t5.Transformer(TINY)
-    return model, t5.init_params(model, 3)[0]
+    return model, parameters.init_params(model, 3)[0]
 
 
 def random_tokens(seed, lengths, padded_length):
@@ -79,7 +79,7 @@ def test_logits_equal_t5x(golden):
 
 @needs_shared
 def test_parameter_names_and_shapes_equal_t5x(golden):
-    abstract, axes = t5.abstract_params(t5.Transformer(TINY))
+    abstract, axes = parameters.abstract_params(t5.Transformer(TINY))
     assert jax.tree.map(lambda x: x.shape, abstract) == jax.tree.map(np.shape, golden[0])
     flat_axes = flax.traverse_util.flatten_dict(axes)
     for name, leaf in flax.traverse_util.flatten_dict(abstract).items():
@@ -87,7 +87,7 @@ def test_parameter_names_and_shapes_equal_t5x(golden):
 
 
 def test_logical_axes_are_t5x_names(tiny):
-    axes = t5.abstract_params(tiny[0])[1]
+    axes = parameters.abstract_params(tiny[0])[1]
     layer = axes["decoder"]["layers_1"]
     assert axes["token_embedder"]["embedding"] == ("vocab", "embed")
     assert axes["encoder"]["relpos_bias"]["rel_embedding"] == ("heads", "relpos_buckets")
@@ -234,7 +234,7 @@ def test_layer_norm_and_softmax_against_float64():
     weights /= weights.sum(-1, keepdims=True)
     expected = np.einsum("bhqk,bkhd->bqhd", weights, v)
     float32 = (jnp.asarray(a, jnp.float32) for a in (q, k, v))
-    attended = layers.dot_product_attention(*float32, None, jnp.asarray(mask))
+    attended = attention.dot_product_attention(*float32, None, jnp.asarray(mask))
     np.testing.assert_allclose(attended, expected, atol=1e-5)
 
 
@@ -271,14 +271,14 @@ def test_abstract_params_of_xxl_need_no_memory():
         mlp_dim=10240,
         mlp_activations=["gelu", "linear"],
     )
-    abstract, _ = t5.abstract_params(t5.Transformer(config))
-    assert t5.num_params(abstract) == pytest.approx(11.1e9, rel=0.01)
+    abstract, _ = parameters.abstract_params(t5.Transformer(config))
+    assert parameters.num_params(abstract) == pytest.approx(11.1e9, rel=0.01)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(abstract))
 
 
 def test_initial_values_fold_the_query_scale():
     config = dataclasses.replace(TINY, emb_dim=256, num_heads=16, head_dim=16)
-    params, _ = t5.init_params(t5.Transformer(config), 0)
+    params, _ = parameters.init_params(t5.Transformer(config), 0)
     attention = params["encoder"]["layers_0"]["attention"]
     assert np.std(attention["key"]["kernel"]) == pytest.approx(256**-0.5, rel=0.03)
     assert np.std(attention["query"]["kernel"]) == pytest.approx(256**-0.5 / 4, rel=0.03)
@@ -354,7 +354,7 @@ def test_logits_equal_hugging_face(variant):
     changes, feed_forward, tied = HF_VARIANTS[variant]
     config = dataclasses.replace(TINY, **changes)
     model = t5.Transformer(config)
-    params = jax.tree.map(np.asarray, t5.init_params(model, 5)[0])
+    params = jax.tree.map(np.asarray, parameters.init_params(model, 5)[0])
     # Scales and biases away from their initial values, or a swapped norm would not show.
     params = jax.tree.map(
         lambda x: x * np.linspace(0.7, 1.4, x.size, dtype=x.dtype).reshape(x.shape), params

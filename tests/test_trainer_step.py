@@ -17,7 +17,7 @@ from tiny_training import (
     model_and_params,
 )
 
-from ait_jax.models import t5
+from ait_jax.models import parameters, t5
 from ait_jax.models.likelihood import cross_entropy_loss, shift_right
 from ait_jax.trainer.optimizer import adafactor, adamw
 from ait_jax.trainer.step import init_state, make_train_step, state_shardings
@@ -183,7 +183,7 @@ def leaves_by_path(tree):
 def test_moments_lie_where_their_parameters_lie(optimizer):
     model, _ = model_and_params()
     partitioner = OnDevices(num_partitions=2, num_devices=8)
-    shapes, axes = t5.abstract_params(model)
+    shapes, axes = parameters.abstract_params(model)
     state = jax.eval_shape(lambda p: init_state(p, optimizer), shapes)
     shardings = state_shardings(
         state, optimizer, partitioner.param_shardings(shapes, axes), partitioner.replicated

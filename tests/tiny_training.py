@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from ait_jax import randomness
-from ait_jax.models import t5
+from ait_jax.models import parameters, t5
 from ait_jax.partitioning import Partitioner, make_mesh
 from ait_jax.trainer.embedded import EmbeddedTrainer
 
@@ -28,7 +28,7 @@ DROPPING = dataclasses.replace(TINY, dropout_rate=0.2)
 
 @cache
 def _initial_params(config, seed):
-    return t5.init_params(t5.Transformer(config), seed)[0]
+    return parameters.init_params(t5.Transformer(config), seed)[0]
 
 
 def model_and_params(config=TINY, seed=0):

@@ -21,13 +21,16 @@ def feature_dropout(config: "T5Config") -> nn.Dropout:
     return nn.Dropout(config.dropout_rate, broadcast_dims=(-2,))
 
 
-def _attention(config: "T5Config", name: str) -> layers.Attention:
+def _attention(config: "T5Config", name: str, absorb: bool = False) -> layers.Attention:
     return layers.Attention(
         num_heads=config.num_heads,
         head_dim=config.head_dim,
         dtype=config.dtype,
+        output_dtype=config.activation_dtype,
         dropout_rate=config.dropout_rate,
         float32_logits=config.float32_attention_logits,
+        kernel=config.attention_kernel,
+        absorb=absorb,
         name=name,
     )
 
@@ -38,6 +41,7 @@ def _mlp(config: "T5Config") -> layers.MlpBlock:
         activations=config.mlp_activations,
         dropout_rate=config.dropout_rate,
         dtype=config.dtype,
+        output_dtype=config.activation_dtype,
         name="mlp",
     )
 
@@ -49,7 +53,7 @@ class EncoderLayer(nn.Module):
 
     @nn.compact
     def __call__(self, inputs_BxLxE, bias_1xHxLxL, mask_Bx1xLxL, deterministic: bool):
-        """Returns (B, L, E)."""
+        """Returns (B, L, E) and None: a scan's carry and its outputs."""
         config = self.config
         x = layers.LayerNorm(config.dtype, name="pre_attention_layer_norm")(inputs_BxLxE)
         x = _attention(config, "attention")(
@@ -61,7 +65,7 @@ class EncoderLayer(nn.Module):
         y = layers.LayerNorm(config.dtype, name="pre_mlp_layer_norm")(x)
         y = _mlp(config)(y, deterministic=deterministic)
         y = x + feature_dropout(config)(y, deterministic=deterministic)
-        return layers.with_sharding_constraint(y, ("batch", "length", "embed"))
+        return layers.with_sharding_constraint(y, ("batch", "length", "embed")), None
 
 
 class DecoderLayer(nn.Module):
@@ -80,7 +84,7 @@ class DecoderLayer(nn.Module):
         deterministic: bool,
         decode: bool,
     ):
-        """Returns (B, T, E)."""
+        """Returns (B, T, E) and None: a scan's carry and its outputs."""
         config = self.config
         x = layers.LayerNorm(config.dtype, name="pre_self_attention_layer_norm")(inputs_BxTxE)
         x = _attention(config, "self_attention")(
@@ -89,7 +93,9 @@ class DecoderLayer(nn.Module):
         x = inputs_BxTxE + feature_dropout(config)(x, deterministic=deterministic)
 
         y = layers.LayerNorm(config.dtype, name="pre_cross_attention_layer_norm")(x)
-        y = _attention(config, "encoder_decoder_attention")(
+        y = _attention(
+            config, "encoder_decoder_attention", absorb=config.absorb_cross_attention
+        )(
             y,
             encoded_BxLxE,
             cross_mask_Bx1xTxL,
@@ -102,4 +108,4 @@ class DecoderLayer(nn.Module):
         z = layers.LayerNorm(config.dtype, name="pre_mlp_layer_norm")(y)
         z = _mlp(config)(z, deterministic=deterministic)
         z = y + feature_dropout(config)(z, deterministic=deterministic)
-        return layers.with_sharding_constraint(z, ("batch", "length", "embed"))
+        return layers.with_sharding_constraint(z, ("batch", "length", "embed")), None

@@ -18,7 +18,7 @@ from flax import serialization, traverse_util
 
 from ait_jax import files
 from ait_jax.errors import UserError
-from ait_jax.models import weights
+from ait_jax.models import parameters, weights
 from ait_jax.models.t5 import Params
 
 # Where parameters lie in the trees of T5X (`target`) and of our trainer (`params`).
@@ -271,7 +271,7 @@ def check_params(params: Params, abstract_params: Params, source: Any) -> None:
 
     Args:
         params: nested dict of arrays, from `read_params`.
-        abstract_params: nested dict of shapes, from `t5.abstract_params`.
+        abstract_params: nested dict of shapes, from `parameters.abstract_params`.
         source: where `params` came from, for the message.
 
     Raises:

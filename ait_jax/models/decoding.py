@@ -1,8 +1,10 @@
 """Greedy decoding with a KV cache, all inside one jit-able function.
 
-Shape suffixes: B batch, L encoder length, T decode length, V vocab_size.
+Shape suffixes: B batch, L encoder length, T decode length, V vocab_size, S shards of the batch,
+R rows of a shard.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax
@@ -10,8 +12,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ait_jax.models.likelihood import PAD_ID
+from ait_jax.models.likelihood import PAD_ID, logits_of
+from ait_jax.models.parameters import output_layer
 from ait_jax.models.t5 import Params, Transformer
+
+# Finished rows are dropped when at most a quarter of the rows is left: a row is then carried
+# along for at most four times the work it needs, and few programs are compiled.
+_COMPACTION = 4
 
 
 class Decoded(NamedTuple):
@@ -30,13 +37,27 @@ class Decoded(NamedTuple):
     finished: jax.Array
 
 
+class _Rows(NamedTuple):
+    """What is known of every row, arrays with B first."""
+
+    tokens_BxT: jax.Array
+    sum_B: jax.Array
+    done_B: jax.Array
+
+
 class _State(NamedTuple):
     step: jax.Array
     last_token_Bx1: jax.Array
-    done_B: jax.Array
-    tokens_BxT: jax.Array
-    sum_B: jax.Array
+    rows: _Rows
     cache: Any
+
+
+class _Stage(NamedTuple):
+    """Rows that are decoded together, and what does not change while they are."""
+
+    encoder_tokens_BxL: jax.Array
+    encoded: jax.Array
+    cross_cache: Any
 
 
 def greedy_decode(
@@ -45,19 +66,27 @@ def greedy_decode(
     encoder_tokens_BxL: jax.Array,
     max_decode_length: int,
     eos_id: int = 1,
+    *,
+    compact: bool = True,
 ) -> Decoded:
     """Returns the most likely token at every step until end-of-sequence.
 
-    Stops when all rows have finished. A row of padding alone (a filler) is finished
-    from the start: no tokens, length 0, log-likelihood 0. Of equally likely tokens the
-    smallest id is taken. A row cut at `max_decode_length` has no end-of-sequence, so its
-    log-likelihood is not the one that teacher forcing gives to the answer with
-    end-of-sequence appended (the paper's p_i0): score such rows again.
+    Stops when all rows have finished. Prompts are encoded, and their cross-attention keys and
+    values computed, once. Whenever three quarters of the rows have finished, the others are
+    gathered and go on by themselves: most answers have a few tokens, and one of a hundred
+    must not keep its whole batch. Rows stay in their shard of the mesh's 'data' axis.
+
+    A row of padding alone (a filler) is finished from the start: no tokens, length 0,
+    log-likelihood 0. Of equally likely tokens the smallest id is taken. A row cut at
+    `max_decode_length` has no end-of-sequence, so its log-likelihood is not the one that
+    teacher forcing gives to the answer with end-of-sequence appended (the paper's p_i0):
+    score such rows again.
 
     Args:
-        model, max_decode_length, eos_id: static under jit.
+        model, max_decode_length, eos_id, compact: static under jit.
         encoder_tokens_BxL: int, 0 is padding.
         max_decode_length: T, at least 1.
+        compact: False carries all rows to the end (the plain form).
 
     Raises:
         ValueError: `max_decode_length` below 1.
@@ -65,54 +94,128 @@ def greedy_decode(
     if max_decode_length < 1:
         raise ValueError(f"max_decode_length is {max_decode_length}; needed: at least 1.")
     batch = encoder_tokens_BxL.shape[0]
+    shards = jax.sharding.get_abstract_mesh().shape.get("data", 1)
+    shards = shards if batch % shards == 0 else 1
     encoded = model.apply(
         {"params": params}, encoder_tokens_BxL, enable_dropout=False, method=Transformer.encode
     )
     cache, cross_cache = _empty_cache(model, params, encoded, encoder_tokens_BxL, max_decode_length)
+    stage = _Stage(encoder_tokens_BxL, encoded, cross_cache)
+    is_filler_B = jnp.all(encoder_tokens_BxL == PAD_ID, axis=-1)
+    rows = _Rows(
+        tokens_BxT=jnp.full((batch, max_decode_length), PAD_ID, jnp.int32),
+        sum_B=jnp.zeros((batch,), jnp.float32),
+        done_B=is_filler_B,
+    )
+    first_token_Bx1 = jnp.full((batch, 1), PAD_ID, jnp.int32)
+    state = _State(jnp.zeros((), jnp.int32), first_token_Bx1, rows, cache)
+
+    result = rows
+    places_SxR = jnp.broadcast_to(jnp.arange(batch // shards), (shards, batch // shards))
+    for size, next_size in _stage_sizes(batch // shards, compact):
+        if size < places_SxR.shape[1]:
+            kept_SxR = jnp.argsort(state.rows.done_B.reshape(shards, -1), axis=1)[:, :size]
+            places_SxR = jnp.take_along_axis(places_SxR, kept_SxR, axis=1)
+            stage, state = _gather_rows((stage, state), kept_SxR)
+        step = _step_function(model, params, stage, max_decode_length, eos_id)
+
+        def goes_on(state: _State, next_size=next_size) -> jax.Array:
+            active_S = jnp.sum(~state.rows.done_B.reshape(shards, -1), axis=1)
+            return (state.step < max_decode_length) & (jnp.max(active_S) > next_size)
+
+        state = lax.while_loop(goes_on, step, state)
+        result = _scatter_rows(result, state.rows, places_SxR)
+    return _decoded(result, is_filler_B, eos_id)
+
+
+def _stage_sizes(rows: int, compact: bool) -> list[tuple[int, int]]:
+    """Returns (rows of a stage, at how many unfinished rows it ends): (32, 8), (8, 2), (2, 0)."""
+    sizes = [rows]
+    while compact and sizes[-1] >= _COMPACTION:
+        sizes.append(sizes[-1] // _COMPACTION)
+    return list(zip(sizes, [*sizes[1:], 0]))
+
+
+def _step_function(
+    model: Transformer, params: Params, stage: _Stage, max_decode_length: int, eos_id: int
+) -> Callable[[_State], _State]:
+    output = output_layer(model.config, params)
 
     def step(state: _State) -> _State:
-        logits_Bx1xV, updated = model.apply(
-            {"params": params, "cache": state.cache, "cross_cache": cross_cache},
-            encoded,
-            encoder_tokens_BxL,
+        hidden_Bx1xE, updated = model.apply(
+            {"params": params, "cache": state.cache, "cross_cache": stage.cross_cache},
+            stage.encoded,
+            stage.encoder_tokens_BxL,
             state.last_token_Bx1,
             state.last_token_Bx1,
             enable_dropout=False,
             decode=True,
             max_decode_length=max_decode_length,
+            return_hidden=True,
             mutable=["cache"],
             method=Transformer.decode,
         )
-        logits_BxV = logits_Bx1xV[:, 0].astype(jnp.float32)
+        logits_BxV = logits_of(hidden_Bx1xE[:, 0], output)
         token_B = jnp.argmax(logits_BxV, axis=-1).astype(jnp.int32)
         # The largest logit is the chosen one: its log-probability needs no gather.
         log_p_B = jnp.max(logits_BxV, axis=-1) - jax.nn.logsumexp(logits_BxV, axis=-1)
-        token_B = jnp.where(state.done_B, PAD_ID, token_B)
+        rows = state.rows
+        token_B = jnp.where(rows.done_B, PAD_ID, token_B)
         return _State(
             step=state.step + 1,
             last_token_Bx1=token_B[:, None],
-            done_B=state.done_B | (token_B == eos_id),
-            tokens_BxT=lax.dynamic_update_slice_in_dim(
-                state.tokens_BxT, token_B[:, None], state.step, axis=1
+            rows=_Rows(
+                tokens_BxT=lax.dynamic_update_slice_in_dim(
+                    rows.tokens_BxT, token_B[:, None], state.step, axis=1
+                ),
+                sum_B=rows.sum_B + jnp.where(rows.done_B, 0.0, log_p_B),
+                done_B=rows.done_B | (token_B == eos_id),
             ),
-            sum_B=state.sum_B + jnp.where(state.done_B, 0.0, log_p_B),
             cache=updated["cache"],
         )
 
-    is_filler_B = jnp.all(encoder_tokens_BxL == PAD_ID, axis=-1)
-    state = lax.while_loop(
-        lambda state: (state.step < max_decode_length) & ~jnp.all(state.done_B),
-        step,
-        _State(
-            step=jnp.zeros((), jnp.int32),
-            last_token_Bx1=jnp.full((batch, 1), PAD_ID, jnp.int32),
-            done_B=is_filler_B,
-            tokens_BxT=jnp.full((batch, max_decode_length), PAD_ID, jnp.int32),
-            sum_B=jnp.zeros((batch,), jnp.float32),
-            cache=cache,
-        ),
-    )
-    return _decoded(state, is_filler_B, eos_id)
+    return step
+
+
+def _gather_rows(tree: Any, kept_SxR: jax.Array) -> Any:
+    """Keeps the given rows of every shard in all arrays; scalars stay as they are."""
+    shards, size = kept_SxR.shape
+
+    def gather(path: Any, leaf: jax.Array) -> jax.Array:
+        axis = _batch_axis(path, leaf)
+        if axis is None:
+            return leaf
+        shape = leaf.shape
+        by_shard = leaf.reshape(*shape[:axis], shards, -1, *shape[axis + 1 :])
+        taken = jax.vmap(
+            lambda rows, kept: jnp.take(rows, kept, axis=axis), (axis, 0), axis
+        )(by_shard, kept_SxR)
+        return taken.reshape(*shape[:axis], shards * size, *shape[axis + 1 :])
+
+    return jax.tree_util.tree_map_with_path(gather, tree)
+
+
+def _batch_axis(path: Any, leaf: jax.Array) -> int | None:
+    """Returns where an array has B: behind the layers in caches that are stacked (scan_layers)."""
+    keys = [getattr(entry, "key", None) for entry in path]
+    if keys[-1] == "cache_index" or leaf.ndim == 0:
+        return None
+    return 1 if "layers" in keys else 0
+
+
+def _scatter_rows(everything: _Rows, rows: _Rows, places_SxR: jax.Array) -> _Rows:
+    """Writes the rows of a stage to their places in the whole batch."""
+    shards = places_SxR.shape[0]
+
+    def scatter(whole: jax.Array, part: jax.Array) -> jax.Array:
+        written = jax.vmap(lambda to, at, values: to.at[at].set(values))(
+            whole.reshape(shards, -1, *whole.shape[1:]),
+            places_SxR,
+            part.reshape(shards, -1, *part.shape[1:]),
+        )
+        return written.reshape(whole.shape)
+
+    return jax.tree.map(scatter, everything, rows)
 
 
 def _empty_cache(
@@ -137,6 +240,7 @@ def _empty_cache(
         enable_dropout=False,
         decode=True,
         max_decode_length=max_decode_length,
+        return_hidden=True,
         mutable=["cache", "cross_cache"],
         method=Transformer.decode,
     )
@@ -144,16 +248,16 @@ def _empty_cache(
     return variables["cache"], variables["cross_cache"]
 
 
-def _decoded(state: _State, is_filler_B: jax.Array, eos_id: int) -> Decoded:
-    is_eos_BxT = state.tokens_BxT == eos_id
+def _decoded(rows: _Rows, is_filler_B: jax.Array, eos_id: int) -> Decoded:
+    is_eos_BxT = rows.tokens_BxT == eos_id
     finished_B = jnp.any(is_eos_BxT, axis=-1) | is_filler_B
     first_eos_B = jnp.argmax(is_eos_BxT, axis=-1)
     # Not a count of non-zero tokens: a model may well predict token 0 before the end.
-    lengths_B = jnp.where(finished_B, first_eos_B + 1, state.tokens_BxT.shape[1])
+    lengths_B = jnp.where(finished_B, first_eos_B + 1, rows.tokens_BxT.shape[1])
     lengths_B = jnp.where(is_filler_B, 0, lengths_B).astype(jnp.int32)
     return Decoded(
-        tokens=state.tokens_BxT,
-        log_likelihood=state.sum_B / jnp.maximum(lengths_B, 1),
+        tokens=rows.tokens_BxT,
+        log_likelihood=rows.sum_B / jnp.maximum(lengths_B, 1),
         lengths=lengths_B,
         finished=finished_B,
     )

@@ -1,4 +1,4 @@
-"""The parts of T5: projections, embedding, layer norm, relative positions, attention.
+"""The parts of T5: projections, embedding, layer norm, relative positions, attention block.
 
 Parameter names, shapes, initial values and logical axis names follow T5X
 (t5x/examples/t5/layers.py), so that its checkpoints and its partitioning rules
@@ -20,12 +20,10 @@ from flax import linen as nn
 from flax.linen import partitioning as nn_partitioning
 from jax import lax
 
+from ait_jax.models import attention
+
 param_with_axes = nn_partitioning.param_with_axes
 with_sharding_constraint = nn_partitioning.with_sharding_constraint
-
-# What a masked attention logit becomes: finite, so that a row with nothing to
-# attend to (a padding query) gives a uniform distribution instead of NaN.
-MASKED_LOGIT = -1e10
 
 attention_kernel_init = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 dense_kernel_init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
@@ -42,24 +40,41 @@ class Dense(nn.Module):
     Attributes:
         features: size of the output axis.
         kernel_axes: logical names of the kernel's two axes.
-        dtype: the dtype of the multiplication and of the result; the kernel is float32.
+        dtype: the dtype of the multiplication; the kernel is float32.
+        output_dtype: the dtype of the result, `dtype` if None.
     """
 
     features: int
     kernel_axes: tuple[str, str]
     dtype: Any = jnp.float32
+    output_dtype: Any = None
     kernel_init: Callable[..., jax.Array] = dense_kernel_init
 
     @nn.compact
-    def __call__(self, inputs: jax.Array) -> jax.Array:
+    def __call__(self, inputs: jax.Array, return_kernel: bool = False) -> jax.Array:
+        """Returns `inputs` times the kernel or, if asked, the kernel itself."""
         kernel = param_with_axes(
             "kernel",
             self.kernel_init,
             (inputs.shape[-1], self.features),
             jnp.float32,
             axes=self.kernel_axes,
-        )
-        return jnp.dot(inputs.astype(self.dtype), kernel.astype(self.dtype))
+        ).astype(self.dtype)
+        if return_kernel:
+            return kernel
+        return matmul(inputs.astype(self.dtype), kernel, self.output_dtype or self.dtype)
+
+
+def matmul(inputs: jax.Array, kernel: jax.Array, output_dtype: Any) -> jax.Array:
+    """Returns inputs times kernel, summed in float32.
+
+    Accelerators sum products of bfloat16 in float32 whatever the result's dtype. XLA's CPU
+    backend takes its bfloat16 instructions, two to three times as fast, only where the
+    result is float32.
+    """
+    if jax.default_backend() != "cpu":
+        return jnp.dot(inputs, kernel, preferred_element_type=output_dtype)
+    return jnp.dot(inputs, kernel, preferred_element_type=jnp.float32).astype(output_dtype)
 
 
 class Embed(nn.Module):
@@ -167,48 +182,6 @@ class RelativePositionBiases(nn.Module):
         return jnp.take(table_HxR.astype(self.dtype), buckets_QxK, axis=1)[None]
 
 
-def dot_product_attention(
-    query_BxQxHxD: jax.Array,
-    key_BxKxHxD: jax.Array,
-    value_BxKxHxD: jax.Array,
-    bias_1xHxQxK: jax.Array | None,
-    mask_Bx1xQxK: jax.Array | None,
-    *,
-    dropout_rng: jax.Array | None = None,
-    dropout_rate: float = 0.0,
-    float32_logits: bool = False,
-) -> jax.Array:
-    """Returns the attended values (B, Q, H, D) in the dtype of `value`.
-
-    The softmax is in float32; `float32_logits` also keeps the products of bfloat16
-    queries and keys in float32. There is no 1/sqrt(D): T5 has it in the query
-    kernel's initial values. Dropout falls on whole key positions (the same for every
-    query), as in T5X.
-    """
-    logits_BxHxQxK = jnp.einsum(
-        "bqhd,bkhd->bhqk",
-        query_BxQxHxD,
-        key_BxKxHxD,
-        preferred_element_type=jnp.float32 if float32_logits else None,
-    ).astype(jnp.float32)
-    if bias_1xHxQxK is not None:
-        logits_BxHxQxK = logits_BxHxQxK + bias_1xHxQxK.astype(jnp.float32)
-    if mask_Bx1xQxK is not None:
-        logits_BxHxQxK = jnp.where(mask_Bx1xQxK, logits_BxHxQxK, MASKED_LOGIT)
-    weights_BxHxQxK = jax.nn.softmax(logits_BxHxQxK).astype(value_BxKxHxD.dtype)
-    if dropout_rng is not None:
-        keep_prob = 1.0 - dropout_rate
-        batch, num_heads, _, key_length = weights_BxHxQxK.shape
-        keep_BxHx1xK = jax.random.bernoulli(
-            dropout_rng, keep_prob, (batch, num_heads, 1, key_length)
-        )
-        scale_BxHx1xK = keep_BxHx1xK.astype(weights_BxHxQxK.dtype) / jnp.asarray(
-            keep_prob, weights_BxHxQxK.dtype
-        )
-        weights_BxHxQxK = weights_BxHxQxK * scale_BxHx1xK
-    return jnp.einsum("bhqk,bkhd->bqhd", weights_BxHxQxK, value_BxKxHxD)
-
-
 class Attention(nn.Module):
     """Multi-head attention with T5X's cache for decoding.
 
@@ -221,13 +194,19 @@ class Attention(nn.Module):
     `inputs_kv` are kept in the collection `cross_cache` when that is mutable, and
     taken from there when it is present. T5X's own decoding knows neither and projects
     the encoder output at every step; it is served too, since the collection is then absent.
+
+    `kernel` (one of `attention.KERNELS`) and `absorb` (of cross-attention, see
+    `attention.absorbed_cross_attention`) choose the form of a pass without dropout.
     """
 
     num_heads: int
     head_dim: int
     dtype: Any = jnp.float32
+    output_dtype: Any = None
     dropout_rate: float = 0.0
     float32_logits: bool = False
+    kernel: str = "plain"
+    absorb: bool = False
 
     @nn.compact
     def __call__(
@@ -255,42 +234,67 @@ class Attention(nn.Module):
         # Adafactor does not notice; under Adam the scale of the initial values matters.
         query_init = _divided(attention_kernel_init, math.sqrt(self.head_dim))
         query = self._project("query", inputs_q, query_init)
-        key, value = self._key_and_value(inputs_kv, keep_key_value)
-        if decode and self.has_variable("cache", "cached_key"):
-            key, value, mask, bias = self._decode_step(key, value, mask, bias)
-        elif decode:
-            self._cache_variables(key)
-        dropout_rng = None
-        if not deterministic and self.dropout_rate > 0.0:
-            dropout_rng = self.make_rng("dropout")
-        attended_BxQxHxD = dot_product_attention(
-            query,
-            key,
-            value,
-            bias,
-            mask,
-            dropout_rng=dropout_rng,
-            dropout_rate=self.dropout_rate,
-            float32_logits=self.float32_logits,
-        )
+        drops = not deterministic and self.dropout_rate > 0.0
+        if not (drops or keep_key_value) and self._absorbs(inputs_q, inputs_kv):
+            attended_BxQxHxD = attention.absorbed_cross_attention(
+                query,
+                inputs_kv,
+                self._kernel("key", inputs_kv),
+                self._kernel("value", inputs_kv),
+                mask,
+                blocked=self.kernel == "blocked",
+            )
+        else:
+            key, value = self._key_and_value(inputs_kv, keep_key_value)
+            if decode and self.has_variable("cache", "cached_key"):
+                key, value, mask, bias = self._decode_step(key, value, mask, bias)
+            elif decode:
+                self._cache_variables(key)
+            if self.kernel == "blocked" and not drops and inputs_q.shape[1] > 1:
+                attended_BxQxHxD = attention.blocked_attention(query, key, value, bias, mask)
+            else:
+                attended_BxQxHxD = attention.dot_product_attention(
+                    query,
+                    key,
+                    value,
+                    bias,
+                    mask,
+                    dropout_rng=self.make_rng("dropout") if drops else None,
+                    dropout_rate=self.dropout_rate,
+                    float32_logits=self.float32_logits,
+                )
         return Dense(
             inputs_q.shape[-1],
             ("joined_kv", "embed"),
             self.dtype,
+            self.output_dtype,
             attention_kernel_init,
             name="out",
         )(attended_BxQxHxD.reshape(*inputs_q.shape[:2], -1))
 
-    def _project(
-        self, name: str, inputs: jax.Array, kernel_init: Callable[..., jax.Array]
-    ) -> jax.Array:
-        joined = Dense(
+    def _absorbs(self, inputs_q: jax.Array, inputs_kv: jax.Array) -> bool:
+        return self.absorb and attention.absorbing_is_cheaper(
+            inputs_q.shape[1], inputs_kv.shape[1], inputs_kv.shape[2], self.num_heads, self.head_dim
+        )
+
+    def _dense(self, name: str, kernel_init: Callable[..., jax.Array]) -> Dense:
+        return Dense(
             self.num_heads * self.head_dim,
             ("embed", "joined_kv"),
             self.dtype,
+            self.output_dtype,
             kernel_init,
             name=name,
-        )(inputs)
+        )
+
+    def _kernel(self, name: str, inputs: jax.Array) -> jax.Array:
+        kernel = self._dense(name, attention_kernel_init)(inputs, return_kernel=True)
+        return kernel.reshape(inputs.shape[-1], self.num_heads, self.head_dim)
+
+    def _project(
+        self, name: str, inputs: jax.Array, kernel_init: Callable[..., jax.Array]
+    ) -> jax.Array:
+        joined = self._dense(name, kernel_init)(inputs)
         heads = joined.reshape(*inputs.shape[:2], self.num_heads, self.head_dim)
         return with_sharding_constraint(heads, ("batch", "length", "heads", "kv"))
 
@@ -364,6 +368,7 @@ class MlpBlock(nn.Module):
     activations: Sequence[str]
     dropout_rate: float = 0.0
     dtype: Any = jnp.float32
+    output_dtype: Any = None
 
     @nn.compact
     def __call__(self, inputs_BxLxE: jax.Array, deterministic: bool = False) -> jax.Array:
@@ -372,7 +377,7 @@ class MlpBlock(nn.Module):
         for index, activation in enumerate(self.activations):
             name = "wi" if len(self.activations) == 1 else f"wi_{index}"
             projected_BxLxM = Dense(
-                self.intermediate_dim, ("embed", "mlp"), self.dtype, name=name
+                self.intermediate_dim, ("embed", "mlp"), self.dtype, self.output_dtype, name=name
             )(inputs_BxLxE)
             branch_BxLxM = activation_function(activation)(projected_BxLxM)
             hidden_BxLxM = branch_BxLxM if index == 0 else hidden_BxLxM * branch_BxLxM
@@ -380,4 +385,6 @@ class MlpBlock(nn.Module):
             hidden_BxLxM, deterministic=deterministic
         )
         hidden_BxLxM = with_sharding_constraint(hidden_BxLxM, ("batch", "length", "mlp"))
-        return Dense(inputs_BxLxE.shape[-1], ("mlp", "embed"), self.dtype, name="wo")(hidden_BxLxM)
+        return Dense(
+            inputs_BxLxE.shape[-1], ("mlp", "embed"), self.dtype, self.output_dtype, name="wo"
+        )(hidden_BxLxM)

@@ -1,11 +1,13 @@
-"""Log-likelihoods of target tokens, and the training loss, from logits.
+"""Log-likelihoods of target tokens, and the training loss, from logits or from hidden states.
 
 Pure functions, all in float32 whatever the logits' dtype. Token 0 is padding.
 
-Shape suffixes: B batch, L target length, V vocab_size.
+Shape suffixes: B batch, L target length, V vocab_size, E emb_dim, N = B * L, S shards of the
+vocabulary, C columns of the vocabulary taken together.
 """
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -63,8 +65,107 @@ def mean_log_likelihood(logits_BxLxV: jax.Array, targets_BxL: jax.Array) -> jax.
     Its exponential is the likelihood p_ij of the paper's prompt uncertainty (section 3.2).
     A row of padding alone gives 0.
     """
-    num_tokens_B = jnp.sum(targets_BxL != PAD_ID, axis=-1)
-    return sum_log_likelihood(logits_BxLxV, targets_BxL) / jnp.maximum(num_tokens_B, 1)
+    return _mean_over_real(token_log_likelihoods(logits_BxLxV, targets_BxL), targets_BxL)
+
+
+def _mean_over_real(log_p_BxL: jax.Array, targets_BxL: jax.Array) -> jax.Array:
+    real_BxL = targets_BxL != PAD_ID
+    num_tokens_B = jnp.sum(real_BxL, axis=-1)
+    return jnp.sum(jnp.where(real_BxL, log_p_BxL, 0.0), axis=-1) / jnp.maximum(num_tokens_B, 1)
+
+
+class OutputLayer(NamedTuple):
+    """What turns the decoder's hidden states into logits.
+
+    Attributes:
+        kernel: (E, V), or the token table (V, E) where the output layer is tied to it.
+        vocab_axis: which axis of `kernel` is V.
+        scale: the logits are multiplied by it.
+    """
+
+    kernel: jax.Array
+    vocab_axis: int
+    scale: float
+
+
+def logits_of(hidden: jax.Array, output: OutputLayer) -> jax.Array:
+    """Returns the logits, float32 (..., V), of hidden states (..., E), multiplied in their dtype."""
+    axes = ((hidden.ndim - 1,), (1 - output.vocab_axis,))
+    kernel = output.kernel.astype(hidden.dtype)
+    products = lax.dot_general(hidden, kernel, (axes, ((), ())), preferred_element_type=jnp.float32)
+    return output.scale * products
+
+
+def fused_mean_log_likelihood(
+    hidden_BxLxE: jax.Array,
+    output: OutputLayer,
+    targets_BxL: jax.Array,
+    *,
+    block_elements: int | None = None,
+) -> jax.Array:
+    """Returns `mean_log_likelihood` of the logits of `hidden`, which never exist as a whole.
+
+    The vocabulary is taken in blocks of columns with a running maximum and sum, so that a
+    block's logits stay in fast memory (32,128 columns of 128 tokens of 64 rows in float32
+    are 1 GB, written once and read three times). Where V is sharded over the mesh's 'model'
+    axis every shard goes through its own columns and only (N, S) numbers meet at the end.
+
+    Args:
+        hidden: in the dtype of the multiplication; sums are float32.
+        block_elements: logits of a block; None suits the caches of a CPU or the memory of an
+            accelerator.
+    """
+    hidden_NxE = hidden_BxLxE.reshape(-1, hidden_BxLxE.shape[-1])
+    targets_N = targets_BxL.reshape(-1)
+    log_z_N = _log_sum_exp(hidden_NxE, output, block_elements)
+    rows_NxE = jnp.take(output.kernel, targets_N, axis=output.vocab_axis, mode="clip")
+    rows_NxE = rows_NxE if output.vocab_axis == 0 else rows_NxE.T
+    products_NxE = hidden_NxE.astype(jnp.float32) * rows_NxE.astype(jnp.float32)
+    target_N = output.scale * jnp.sum(products_NxE, axis=-1)
+    return _mean_over_real((target_N - log_z_N).reshape(targets_BxL.shape), targets_BxL)
+
+
+def _log_sum_exp(
+    hidden_NxE: jax.Array, output: OutputLayer, block_elements: int | None
+) -> jax.Array:
+    """Returns log(sum(exp(logits))) over the vocabulary, float32 (N,)."""
+    if block_elements is None:
+        block_elements = 2**20 if jax.default_backend() == "cpu" else 2**25
+    shards = jax.sharding.get_abstract_mesh().shape.get("model", 1)
+    vocab_size = output.kernel.shape[output.vocab_axis]
+    shards = shards if vocab_size % shards == 0 else 1
+    columns = vocab_size // shards
+    block = min(columns, max(256, block_elements // hidden_NxE.shape[0]))
+    num_blocks = -(-columns // block)
+    axis = output.vocab_axis
+    shape = list(output.kernel.shape)
+    shape[axis : axis + 1] = [shards, columns]
+    kernel = output.kernel.astype(hidden_NxE.dtype).reshape(shape)
+    equation = "ne,sce->nsc" if axis == 0 else "ne,esc->nsc"
+
+    def step(carry, index):
+        largest_NxS, sum_NxS = carry
+        # The last block starts early instead of reaching beyond the end; what it shares with
+        # the one before is masked.
+        start = jnp.minimum(index * block, columns - block)
+        kernel_block = lax.dynamic_slice_in_dim(kernel, start, block, axis + 1)
+        logits_NxSxC = output.scale * jnp.einsum(
+            equation, hidden_NxE, kernel_block, preferred_element_type=jnp.float32
+        )
+        if columns % block:
+            is_new_C = start + jnp.arange(block) >= index * block
+            logits_NxSxC = jnp.where(is_new_C, logits_NxSxC, -jnp.inf)
+        larger_NxS = jnp.maximum(largest_NxS, jnp.max(logits_NxSxC, axis=-1))
+        sum_NxS = sum_NxS * jnp.exp(largest_NxS - larger_NxS)
+        sum_NxS += jnp.sum(jnp.exp(logits_NxSxC - larger_NxS[..., None]), axis=-1)
+        return (larger_NxS, sum_NxS), None
+
+    # Finite, so that the first step's difference of maxima is no NaN.
+    start = jnp.full((hidden_NxE.shape[0], shards), jnp.finfo(jnp.float32).min)
+    (largest_NxS, sum_NxS), _ = lax.scan(
+        step, (start, jnp.zeros_like(start)), jnp.arange(num_blocks)
+    )
+    return jax.nn.logsumexp(largest_NxS + jnp.log(sum_NxS), axis=-1)
 
 
 def cross_entropy_loss(

@@ -11,16 +11,17 @@ Shape suffixes as in `layers`.
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.linen import partitioning as nn_partitioning
 
 from ait_jax.errors import UserError, nearest
 from ait_jax.models import layers
+from ait_jax.models.attention import KERNELS
 from ait_jax.models.blocks import DecoderLayer, EncoderLayer, feature_dropout
 
 Params = Mapping[str, Any]
@@ -41,6 +42,14 @@ class T5Config:
         float32_attention_logits: keep query-key products in float32 under bfloat16.
         remat_policy: what the backward pass recomputes: "none", "minimal" (all but the
             matrix products without batch axes) or "full" (everything inside a layer).
+        scan_layers: compile one layer and loop over stacked parameters: compilation time and
+            program size no longer grow with depth (`parameters.match_layout` converts).
+        attention_kernel: "plain", or "blocked": a few rows at a time, for CPU caches.
+        absorb_cross_attention: apply the cross-attention's key and value kernels to the
+            queries where that is cheaper. Both keep the result, up to rounding, and hold for
+            passes without dropout.
+        intermediate_dtype: of what lies between matrix products; None is `dtype`. float32
+            beside a bfloat16 `dtype` is more exact and, on CPUs, faster.
 
     Raises:
         UserError: an unknown dtype, activation or remat policy, or a size below 1.
@@ -59,10 +68,17 @@ class T5Config:
     logits_via_embedding: bool = False
     float32_attention_logits: bool = False
     remat_policy: str = "none"
+    scan_layers: bool = False
+    attention_kernel: str = "plain"
+    absorb_cross_attention: bool = False
+    intermediate_dtype: Any = None
 
     def __post_init__(self) -> None:
         # Gin passes strings and lists; the modules need a dtype and a hashable tuple.
         object.__setattr__(self, "dtype", _float_dtype(self.dtype))
+        if self.intermediate_dtype is not None:
+            between = _float_dtype(self.intermediate_dtype)
+            object.__setattr__(self, "intermediate_dtype", between)
         activations = self.mlp_activations
         activations = (activations,) if isinstance(activations, str) else tuple(activations)
         object.__setattr__(self, "mlp_activations", activations)
@@ -78,6 +94,11 @@ class T5Config:
                 f"T5Config.remat_policy is {self.remat_policy!r}; needed: one of "
                 f"{', '.join(REMAT_POLICIES)}.{nearest(str(self.remat_policy), REMAT_POLICIES)}"
             )
+        if self.attention_kernel not in KERNELS:
+            raise UserError(
+                f"T5Config.attention_kernel is {self.attention_kernel!r}; needed: one of "
+                f"{', '.join(KERNELS)}.{nearest(str(self.attention_kernel), KERNELS)}"
+            )
         for field in ("vocab_size", "emb_dim", "num_heads", "head_dim", "mlp_dim"):
             if getattr(self, field) < 1:
                 raise UserError(f"T5Config.{field} is {getattr(self, field)}; needed: at least 1.")
@@ -85,6 +106,11 @@ class T5Config:
             raise UserError(
                 f"T5Config.dropout_rate is {self.dropout_rate}; needed: from 0 to below 1."
             )
+
+    @property
+    def activation_dtype(self) -> jnp.dtype:
+        """The dtype of what lies between matrix products."""
+        return self.intermediate_dtype or self.dtype
 
 
 def _float_dtype(dtype: Any) -> jnp.dtype:
@@ -110,6 +136,35 @@ def _remat(layer: type[nn.Module], config: T5Config, static_argnums: tuple[int, 
     return nn.remat(layer, policy=policy, static_argnums=static_argnums)
 
 
+def _layer_stack(layer_class: type[nn.Module], config: T5Config, num_layers: int) -> Callable:
+    """Returns the function (x, *others) -> x of all layers, one after the other.
+
+    With `scan_layers` it is one layer compiled once and run over parameters, and caches, that
+    are stacked along axis 0: `layers` instead of `layers_0`, `layers_1`, ...
+    """
+    if not config.scan_layers:
+
+        def unrolled(x, *others):
+            for index in range(num_layers):
+                x = layer_class(config, name=f"layers_{index}")(x, *others)[0]
+            return x
+
+        return unrolled
+
+    def scanned(x, *others):
+        stack = nn_partitioning.scan_with_axes(
+            layer_class,
+            variable_axes={"params": 0, "cache": 0, "cross_cache": 0},
+            split_rngs={"params": True, "dropout": True},
+            in_axes=(nn.broadcast,) * len(others),
+            length=num_layers,
+            axis_name="layers",
+        )
+        return stack(config, name="layers")(x, *others)[0]
+
+    return scanned
+
+
 class Encoder(nn.Module):
     """The token table, the encoder layers and the final norm."""
 
@@ -118,20 +173,19 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, tokens_BxL, mask_Bx1xLxL, deterministic: bool):
-        """Returns the encoder output, (B, L, E) in `config.dtype`."""
+        """Returns the encoder output, (B, L, E) in `config.activation_dtype`."""
         config = self.config
         length = tokens_BxL.shape[-1]
         bias_1xHxLxL = layers.RelativePositionBiases(
-            config.num_heads, config.dtype, name="relpos_bias"
+            config.num_heads, config.activation_dtype, name="relpos_bias"
         )(length, length, bidirectional=True)
         x = self.shared_embedding(tokens_BxL)
-        x = feature_dropout(config)(x, deterministic=deterministic).astype(config.dtype)
+        x = feature_dropout(config)(x, deterministic=deterministic)
         layer_class = _remat(EncoderLayer, config, static_argnums=(4,))
-        for index in range(config.num_encoder_layers):
-            x = layer_class(config, name=f"layers_{index}")(
-                x, bias_1xHxLxL, mask_Bx1xLxL, deterministic
-            )
-        x = layers.LayerNorm(config.dtype, name="encoder_norm")(x)
+        x = _layer_stack(layer_class, config, config.num_encoder_layers)(
+            x, bias_1xHxLxL, mask_Bx1xLxL, deterministic
+        )
+        x = layers.LayerNorm(config.activation_dtype, name="encoder_norm")(x)
         # T5X drops single elements here, not whole features.
         return nn.Dropout(config.dropout_rate)(x, deterministic=deterministic)
 
@@ -152,32 +206,34 @@ class Decoder(nn.Module):
         deterministic: bool,
         decode: bool = False,
         max_decode_length: int | None = None,
+        return_hidden: bool = False,
     ):
-        """Returns the logits, float32 (B, T, V)."""
+        """Returns the logits, float32 (B, T, V), or what the output layer would turn into them."""
         config = self.config
         bias_length = tokens_BxT.shape[-1]
         if decode and max_decode_length:
             bias_length = max_decode_length
         bias_1xHxTxT = layers.RelativePositionBiases(
-            config.num_heads, config.dtype, name="relpos_bias"
+            config.num_heads, config.activation_dtype, name="relpos_bias"
         )(bias_length, bias_length, bidirectional=False)
         y = self.shared_embedding(tokens_BxT)
-        y = feature_dropout(config)(y, deterministic=deterministic).astype(config.dtype)
+        y = feature_dropout(config)(y, deterministic=deterministic)
         layer_class = DecoderLayer
         if not decode:
             layer_class = _remat(DecoderLayer, config, static_argnums=(6, 7))
-        for index in range(config.num_decoder_layers):
-            y = layer_class(config, name=f"layers_{index}")(
-                y,
-                encoded_BxLxE,
-                bias_1xHxTxT,
-                mask_Bx1xTxT,
-                cross_mask_Bx1xTxL,
-                deterministic,
-                decode,
-            )
+        y = _layer_stack(layer_class, config, config.num_decoder_layers)(
+            y,
+            encoded_BxLxE,
+            bias_1xHxTxT,
+            mask_Bx1xTxT,
+            cross_mask_Bx1xTxL,
+            deterministic,
+            decode,
+        )
         y = layers.LayerNorm(config.dtype, name="decoder_norm")(y)
         y = feature_dropout(config)(y, deterministic=deterministic)
+        if return_hidden:
+            return y
         if config.logits_via_embedding:
             logits_BxTxV = self.shared_embedding.attend(y) / math.sqrt(config.emb_dim)
         else:
@@ -205,7 +261,7 @@ class Transformer(nn.Module):
     def setup(self) -> None:
         config = self.config
         self.shared_embedding = layers.Embed(
-            config.vocab_size, config.emb_dim, config.dtype, name="token_embedder"
+            config.vocab_size, config.emb_dim, config.activation_dtype, name="token_embedder"
         )
         self.encoder = Encoder(config, self.shared_embedding)
         self.decoder = Decoder(config, self.shared_embedding)
@@ -213,10 +269,14 @@ class Transformer(nn.Module):
     def encode(self, encoder_input_tokens, encoder_segment_ids=None, enable_dropout=True):
         """Returns the encoder output, (B, L, E), of int tokens (B, L)."""
         real_BxL = encoder_input_tokens > 0
-        mask_Bx1xLxL = _pairs(real_BxL, real_BxL, jnp.logical_and)
+        mask = real_BxL[:, None, None, :]
+        if self.config.attention_kernel == "plain":
+            # What padding positions attend to shows in other padding positions only; T5X lets
+            # them attend to everything alike, and so does the plain form, to be comparable there.
+            mask = _pairs(real_BxL, real_BxL, jnp.logical_and)
         if encoder_segment_ids is not None:
-            mask_Bx1xLxL &= _pairs(encoder_segment_ids, encoder_segment_ids, jnp.equal)
-        return self.encoder(encoder_input_tokens, mask_Bx1xLxL, not enable_dropout)
+            mask &= _pairs(encoder_segment_ids, encoder_segment_ids, jnp.equal)
+        return self.encoder(encoder_input_tokens, mask, not enable_dropout)
 
     def decode(
         self,
@@ -230,6 +290,7 @@ class Transformer(nn.Module):
         enable_dropout=True,
         decode=False,
         max_decode_length=None,
+        return_hidden=False,
     ):
         """Returns the logits, float32 (B, T, V).
 
@@ -240,6 +301,8 @@ class Transformer(nn.Module):
             decode: one position a step with the mutable collection `cache`; the first
                 call, with (B, max length) tokens, makes the cache.
             max_decode_length: length of that cache, needed in every step.
+            return_hidden: return the final hidden states instead, (B, T, E) in
+                `config.dtype`, for `output_layer` (T5X never asks for this).
 
         Raises:
             ValueError: segment ids together with `decode`.
@@ -267,6 +330,7 @@ class Transformer(nn.Module):
             not enable_dropout,
             decode,
             max_decode_length,
+            return_hidden,
         )
 
     def __call__(
@@ -295,47 +359,6 @@ class Transformer(nn.Module):
             enable_dropout=enable_dropout,
             decode=decode,
         )
-
-
-def _init_variables(model: Transformer, rng: jax.Array) -> dict[str, Any]:
-    tokens_1x1 = jnp.ones((1, 1), jnp.int32)
-    return flax.core.unfreeze(
-        model.init(rng, tokens_1x1, tokens_1x1, tokens_1x1, enable_dropout=False)
-    )
-
-
-def abstract_params(model: Transformer) -> tuple[Params, Params]:
-    """Returns shapes and logical axes without allocating anything.
-
-    Returns:
-        Two nested dicts with the same keys: jax.ShapeDtypeStruct leaves, and tuples of
-        logical axis names ("vocab", "embed", "mlp", "joined_kv", "heads", "relpos_buckets").
-    """
-    variables = jax.eval_shape(lambda: _init_variables(model, jax.random.PRNGKey(0)))
-    return variables["params"], _axes_of(variables["params_axes"])
-
-
-def _axes_of(tree: Mapping[str, Any]) -> Params:
-    axes = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            axes[name] = _axes_of(value)
-        else:
-            axes[name.removesuffix("_axes")] = tuple(value.names)
-    return axes
-
-
-def init_params(model: Transformer, rng_seed: int) -> tuple[Params, Params]:
-    """Returns (parameters, logical axes), the values T5X draws from PRNGKey(rng_seed)."""
-    params = jax.jit(lambda rng: _init_variables(model, rng)["params"])(
-        jax.random.PRNGKey(rng_seed)
-    )
-    return params, abstract_params(model)[1]
-
-
-def num_params(params: Params) -> int:
-    """Counts the elements of a tree of arrays or of ShapeDtypeStructs."""
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
 
 def flops_per_example(config: T5Config, encoder_tokens: int, decoder_tokens: int) -> float:

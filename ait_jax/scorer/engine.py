@@ -1,65 +1,37 @@
 """Prompts in, answers or log-likelihoods out: compiled once per shape, sharded over the mesh."""
 
+import dataclasses
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections import deque
+from collections.abc import Iterator, Sequence
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from ait_jax.batching import LengthBuckets, Tokens, batches_by_length, pad_rows, padded_length
-from ait_jax.hardware import peak_flops
+from ait_jax.batching import (
+    LengthBuckets,
+    Tokens,
+    batches_by_length,
+    finer_lengths,
+    pad_rows,
+    padded_length,
+)
 from ait_jax.models.decoding import greedy_decode
-from ait_jax.models.likelihood import mean_log_likelihood, shift_right
-from ait_jax.models.t5 import Transformer, abstract_params, flops_per_example
+from ait_jax.models.likelihood import fused_mean_log_likelihood, shift_right
+from ait_jax.models.parameters import abstract_params, match_layout, output_layer
+from ait_jax.models.t5 import T5Config, Transformer, flops_per_example
 from ait_jax.partitioning import Partitioner
+from ait_jax.scorer.executables import Executables
+from ait_jax.scorer.feeding import feed, fetch, slots_of_all_processes
+from ait_jax.scorer.work import Work
 from ait_jax.vocabulary import EOS_ID
 
-
-@dataclass
-class Work:
-    """What an engine has read since the last `clear`, for throughput.
-
-    Attributes:
-      prompts: rows asked for.
-      tokens: prompt tokens of them, without padding.
-      padded_tokens: prompt tokens that the device saw.
-      flops: model FLOPs of the real tokens (decoding counts the answer's tokens).
-      seconds: from dispatch to the last result on the host.
-    """
-
-    prompts: int = 0
-    tokens: int = 0
-    padded_tokens: int = 0
-    flops: float = 0.0
-    seconds: float = 0.0
-
-    def clear(self) -> None:
-        self.__init__()
-
-    def summary(self) -> dict[str, float]:
-        """Returns {} or the figures of timings.jsonl."""
-        if not self.tokens:
-            return {}
-        return {
-            "prompts": self.prompts,
-            "tokens": self.tokens,
-            "padding_fraction": round(1 - self.tokens / self.padded_tokens, 4),
-            "tokens_per_second": round(self.tokens / self.seconds, 1),
-            "mfu": round(self.flops / self.seconds / peak_flops(), 4),
-        }
-
-    def describe(self) -> str:
-        """Returns "" or the same as text for the terminal."""
-        figures = self.summary()
-        if not figures:
-            return ""
-        return (
-            f", {figures['prompts']:,} prompts at {figures['tokens_per_second']:,.0f} tokens/s, "
-            f"padding {figures['padding_fraction']:.0%}, MFU {figures['mfu']:.1%}"
-        )
+# Batches given to the device before the first of them is fetched: enough that it never waits
+# for the host, few enough that their temporary buffers fit.
+_IN_FLIGHT = 3
 
 
 class Answers(NamedTuple):
@@ -77,12 +49,30 @@ class Answers(NamedTuple):
     finished: np.ndarray
 
 
+def scoring_config(config: T5Config) -> T5Config:
+    """Returns the same model in the form that reads fastest; results differ by rounding only.
+
+    On CPUs attention goes row by row, and beside bfloat16 products everything else is float32.
+    """
+    on_cpu = jax.default_backend() == "cpu"
+    return dataclasses.replace(
+        config,
+        scan_layers=True,
+        absorb_cross_attention=True,
+        attention_kernel="blocked" if on_cpu else config.attention_kernel,
+        intermediate_dtype=jnp.float32 if on_cpu else config.intermediate_dtype,
+    )
+
+
 class Engine:
-    """Runs a model over many prompts; the parameters are given at every call.
+    """Runs a model over many prompts; `place`d parameters are given at every call.
 
     Args:
-      buckets: the lengths that prompts and answers are padded to.
+      model: any form of it; the engine uses its own (`scoring_config`).
+      buckets: their last lengths are the longest prompt and answer; the engine's own lengths
+        lie closer together.
       tokens_per_batch: budget of padded input tokens of one batch.
+      length_growth: every padded prompt length is at most so many times the one before.
     """
 
     def __init__(
@@ -91,45 +81,44 @@ class Engine:
         partitioner: Partitioner,
         buckets: LengthBuckets,
         tokens_per_batch: int = 16384,
+        length_growth: float = 1.06,
     ):
-        self.model = model
+        self.model = Transformer(scoring_config(model.config))
         self.partitioner = partitioner
         self.buckets = buckets
+        self.input_lengths = finer_lengths(buckets.inputs, length_growth)
+        self.target_lengths = finer_lengths(buckets.targets, 2.0)
         self.tokens_per_batch = tokens_per_batch
         self.work = Work()
+        self._executables = Executables(self._compile)
 
     @cached_property
-    def param_shardings(self) -> Any:
-        return self.partitioner.param_shardings(*abstract_params(self.model))
+    def _abstract_params(self) -> Any:
+        """Shapes, dtypes and shardings of placed parameters.
+
+        Matrices are kept in the dtype of the multiplication, which is what they are cast to in
+        every pass; norms and position biases stay float32.
+        """
+        shapes, axes = abstract_params(self.model)
+        shardings = self.partitioner.param_shardings(shapes, axes)
+
+        def placed(path, shape, sharding):
+            small = path[-1].key in ("scale", "rel_embedding")
+            dtype = shape.dtype if small else self.model.config.dtype
+            return jax.ShapeDtypeStruct(shape.shape, dtype, sharding=sharding)
+
+        return jax.tree_util.tree_map_with_path(placed, shapes, shardings)
 
     def place(self, params: Any) -> Any:
-        """Puts host parameters on the mesh by the rules."""
-        return jax.device_put(params, self.param_shardings)
+        """Puts parameters, from the host or a mesh, on the engine's mesh in the engine's form."""
+        wanted = self._abstract_params
 
-    @cached_property
-    def _decode(self):
-        def decode(params, prompts_BxL):
-            return greedy_decode(
-                self.model, params, prompts_BxL, self.buckets.max_target_length, eos_id=EOS_ID
-            )
+        def convert(params):
+            params = match_layout(params, self.model.config.scan_layers)
+            return jax.tree.map(lambda leaf, to: leaf.astype(to.dtype), params, wanted)
 
-        rows = self.partitioner.batch_sharding
-        return jax.jit(decode, in_shardings=(self.param_shardings, rows), out_shardings=rows)
-
-    @cached_property
-    def _score(self):
-        def score(params, prompts_BxL, targets_BxT):
-            logits_BxTxV = self.model.apply(
-                {"params": params},
-                prompts_BxL,
-                shift_right(targets_BxT),
-                targets_BxT,
-                enable_dropout=False,
-            )
-            return mean_log_likelihood(logits_BxTxV, targets_BxT)
-
-        rows = self.partitioner.batch_sharding
-        return jax.jit(score, in_shardings=(self.param_shardings, rows, rows), out_shardings=rows)
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, wanted)
+        return jax.jit(convert, out_shardings=shardings)(params)
 
     def generate(self, params: Any, prompts: Sequence[Tokens]) -> list[list[int]]:
         """Returns the greedy answers' ids alone; see `decode`."""
@@ -139,18 +128,21 @@ class Engine:
         """Decodes greedily.
 
         Args:
-          prompts: token ids, each ending in end-of-sequence, at most `max_source_length`.
+          params: from `place`.
+          prompts: token ids, each ending in end-of-sequence, at most `max_source_length`; of
+            this process.
         """
-        shapes = [(padded_length(len(p), self.buckets.inputs),) for p in prompts]
+        shapes = [(padded_length(len(p), self.input_lengths),) for p in prompts]
         answers: list[Any] = [None] * len(prompts)
         log_likelihoods = np.zeros(len(prompts), np.float32)
         finished = np.zeros(len(prompts), bool)
-        for indices, decoded in self._run(self._decode, params, shapes, (prompts,)):
-            log_likelihoods[indices] = decoded.log_likelihood
-            finished[indices] = decoded.finished
-            for index, row, length in zip(indices, decoded.tokens.tolist(), decoded.lengths.tolist()):
-                answers[index] = row[: length - (row[length - 1] == EOS_ID)]
-        self._count_flops(prompts, [[*answer, EOS_ID] for answer in answers])
+        for rows, slots, decoded in self._run(params, shapes, (prompts,)):
+            log_likelihoods[rows] = decoded.log_likelihood[slots]
+            finished[rows] = decoded.finished[slots]
+            tokens, lengths = decoded.tokens[slots].tolist(), decoded.lengths[slots].tolist()
+            for row, ids, length in zip(rows, tokens, lengths):
+                answers[row] = ids[: length - (ids[length - 1] == EOS_ID)]
+        self._count(prompts, [[*answer, EOS_ID] for answer in answers])
         return Answers(answers, log_likelihoods, finished)
 
     def log_likelihoods(
@@ -158,43 +150,100 @@ class Engine:
     ) -> np.ndarray:
         """Teacher-forces `targets` under `prompts`, both ending in end-of-sequence.
 
+        Args:
+          params: from `place`.
+          prompts, targets: of this process.
+
         Returns:
           float32 [len(prompts)]: mean log-likelihood of a target's tokens.
         """
         shapes = [
-            (
-                padded_length(len(p), self.buckets.inputs),
-                padded_length(len(t), self.buckets.targets),
-            )
+            (padded_length(len(p), self.input_lengths), padded_length(len(t), self.target_lengths))
             for p, t in zip(prompts, targets, strict=True)
         ]
         result = np.zeros(len(prompts), np.float32)
-        for indices, values_B in self._run(self._score, params, shapes, (prompts, targets)):
-            result[indices] = values_B
-        self._count_flops(prompts, targets)
+        for rows, slots, values in self._run(params, shapes, (prompts, targets)):
+            result[rows] = values[slots]
+        self._count(prompts, targets)
         return result
 
-    def _run(self, compiled, params, shapes, columns):
-        """Dispatches all batches, then yields (row indices, host arrays) of each."""
+    def _run(
+        self, params: Any, shapes: Sequence[tuple[int, ...]], columns: Sequence[Sequence[Tokens]]
+    ) -> Iterator[tuple[list[int], list[int], Any]]:
+        """Yields (rows, their places in the batch, host arrays) of every batch."""
         start = time.perf_counter()
-        pending = []
-        with self.partitioner.activate():
-            for shape, indices in batches_by_length(
-                shapes, self.tokens_per_batch, self.partitioner.data_size
-            ):
-                arrays = [
-                    pad_rows([column[i] for i in indices], length)
-                    for column, length in zip(columns, shape)
-                ]
-                output = compiled(params, *self.partitioner.shard_batch(arrays))
-                jax.tree.map(lambda array: array.copy_to_host_async(), output)
-                pending.append((indices, output))
-                self.work.padded_tokens += arrays[0].size
-        for indices, output in pending:
-            yield indices, jax.tree.map(np.asarray, output)
+        processes = jax.process_count()
+        slots = slots_of_all_processes(shapes)
+        batches = list(
+            batches_by_length(
+                [shape for shape, _ in slots],
+                self.tokens_per_batch // processes,
+                self.partitioner.data_size // processes,
+            )
+        )
+        compiled = self._executables.in_order(
+            (len(places) * processes, *shape) for shape, places in batches
+        )
+        pending: deque[tuple[list[int], list[int], Any]] = deque()
+        for shape, places in batches:
+            rows = [slots[place][1] for place in places]
+            arrays = [
+                pad_rows([() if row is None else column[row] for row in rows], length)
+                for column, length in zip(columns, shape)
+            ]
+            waited = time.perf_counter()
+            executable = compiled[len(places) * processes, *shape]
+            compile_wait = time.perf_counter() - waited
+            self.work.device_busy(compile_wait)
+            output = executable(params, *(feed(x, self.partitioner.batch_sharding) for x in arrays))
+            jax.tree.map(lambda array: array.copy_to_host_async(), output)
+            self.work.padded_tokens += arrays[0].size
+            real = [(row, slot) for slot, row in enumerate(rows) if row is not None]
+            pending.append(([row for row, _ in real], [slot for _, slot in real], output))
+            if len(pending) == _IN_FLIGHT:
+                yield self._fetched(pending)
+        while pending:
+            yield self._fetched(pending)
+        self.work.device_idle()
         self.work.seconds += time.perf_counter() - start
 
-    def _count_flops(self, prompts: Sequence[Tokens], targets: Sequence[Tokens]) -> None:
+    def _fetched(self, pending: deque) -> tuple[list[int], list[int], Any]:
+        rows, slots, output = pending.popleft()
+        return rows, slots, jax.tree.map(fetch, output)
+
+    def _compile(self, shape: tuple[int, ...]):
+        """Compiles decoding for (rows, input length), scoring for (rows, input, target length)."""
+        rows, *lengths = shape
+        sharding = self.partitioner.batch_sharding
+        arrays = [
+            jax.ShapeDtypeStruct((rows, length), jnp.int32, sharding=sharding)
+            for length in lengths
+        ]
+        function = self._decode if len(lengths) == 1 else self._score
+        with self.partitioner.activate():
+            jitted = jax.jit(function, out_shardings=sharding)
+            return jitted.lower(self._abstract_params, *arrays).compile()
+
+    def _decode(self, params, prompts_BxL):
+        return greedy_decode(
+            self.model, params, prompts_BxL, self.buckets.max_target_length, eos_id=EOS_ID
+        )
+
+    def _score(self, params, prompts_BxL, targets_BxT):
+        apply = partial(self.model.apply, {"params": params}, enable_dropout=False)
+        encoded_BxLxE = apply(prompts_BxL, method=Transformer.encode)
+        hidden_BxTxE = apply(
+            encoded_BxLxE,
+            prompts_BxL,
+            shift_right(targets_BxT),
+            targets_BxT,
+            return_hidden=True,
+            method=Transformer.decode,
+        )
+        output = output_layer(self.model.config, params)
+        return fused_mean_log_likelihood(hidden_BxTxE, output, targets_BxT)
+
+    def _count(self, prompts: Sequence[Tokens], targets: Sequence[Tokens]) -> None:
         self.work.prompts += len(prompts)
         self.work.tokens += sum(map(len, prompts))
         self.work.flops += sum(

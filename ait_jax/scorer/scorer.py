@@ -67,7 +67,7 @@ class Scorer:
         Args:
           tasks: names in `pool`, in the order of the rows.
           path: the table; finished chunks wait in the folder `<path>.chunks`.
-          params: parameters on the engine's mesh.
+          params: parameters from `Engine.place`.
         """
         folder = path.with_suffix(".chunks")
         parts = []

@@ -14,7 +14,8 @@ import optax
 from ait_jax.console import progress
 from ait_jax.errors import UserError
 from ait_jax.hardware import peak_flops
-from ait_jax.models.t5 import Transformer, abstract_params, flops_per_example
+from ait_jax.models.parameters import abstract_params
+from ait_jax.models.t5 import Transformer, flops_per_example
 from ait_jax.partitioning import Partitioner
 from ait_jax.trainer.checkpointing import Checkpoints
 from ait_jax.trainer.data import ExampleSource, batches

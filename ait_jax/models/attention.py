@@ -1,0 +1,191 @@
+"""Attention over projected heads: the plain form, and forms that cost less and give the same.
+
+T5 does not divide by sqrt(D): its query kernel's initial values do. All softmaxes are in
+float32. `dot_product_attention` is the reference that the others are tested against.
+
+Shape suffixes: B batch, Q query length, K key length, H heads, D head_dim, E emb_dim.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+# What a masked attention logit becomes: finite, so that a row with nothing to
+# attend to (a padding query) gives a uniform distribution instead of NaN.
+MASKED_LOGIT = -1e10
+
+KERNELS = ("plain", "blocked")
+
+# Logits of one block of rows, float32: 4 MiB stay in a core's share of the last-level cache.
+_BLOCK_ELEMENTS = 2**20
+
+
+def dot_product_attention(
+    query_BxQxHxD: jax.Array,
+    key_BxKxHxD: jax.Array,
+    value_BxKxHxD: jax.Array,
+    bias_1xHxQxK: jax.Array | None,
+    mask_Bx1xQxK: jax.Array | None,
+    *,
+    dropout_rng: jax.Array | None = None,
+    dropout_rate: float = 0.0,
+    float32_logits: bool = False,
+) -> jax.Array:
+    """Returns the attended values (B, Q, H, D) in the dtype of `value`.
+
+    The softmax is in float32; `float32_logits` also keeps the products of bfloat16
+    queries and keys in float32. Dropout falls on whole key positions (the same for every
+    query), as in T5X.
+    """
+    logits_BxHxQxK = jnp.einsum(
+        "bqhd,bkhd->bhqk",
+        query_BxQxHxD,
+        key_BxKxHxD,
+        preferred_element_type=jnp.float32 if float32_logits else None,
+    ).astype(jnp.float32)
+    logits_BxHxQxK = _biased_and_masked(logits_BxHxQxK, bias_1xHxQxK, mask_Bx1xQxK)
+    weights_BxHxQxK = jax.nn.softmax(logits_BxHxQxK).astype(value_BxKxHxD.dtype)
+    if dropout_rng is not None:
+        keep_prob = 1.0 - dropout_rate
+        batch, num_heads, _, key_length = weights_BxHxQxK.shape
+        keep_BxHx1xK = jax.random.bernoulli(
+            dropout_rng, keep_prob, (batch, num_heads, 1, key_length)
+        )
+        scale_BxHx1xK = keep_BxHx1xK.astype(weights_BxHxQxK.dtype) / jnp.asarray(
+            keep_prob, weights_BxHxQxK.dtype
+        )
+        weights_BxHxQxK = weights_BxHxQxK * scale_BxHx1xK
+    return jnp.einsum("bhqk,bkhd->bqhd", weights_BxHxQxK, value_BxKxHxD)
+
+
+def blocked_attention(
+    query_BxQxHxD: jax.Array,
+    key_BxKxHxD: jax.Array,
+    value_BxKxHxD: jax.Array,
+    bias_1xHxQxK: jax.Array | None,
+    mask_Bx1xQxK: jax.Array | None,
+) -> jax.Array:
+    """Returns what `dot_product_attention` does, a few rows at a time.
+
+    On a CPU the (B, H, Q, K) logits would be written to memory and read again five times;
+    those of a few rows stay in the cache (measured: 3 times as fast at Q = K = 368). XLA's CPU
+    backend multiplies batched float32 matrices best, so give float32 there.
+    """
+
+    def attend(query, key, value, mask):
+        query, key, value = (jnp.moveaxis(x, 2, 1) for x in (query, key, value))
+        logits = jnp.einsum("bhqd,bhkd->bhqk", query, key, preferred_element_type=jnp.float32)
+        weights, total = _unnormalized_softmax(_biased_and_masked(logits, bias_1xHxQxK, mask))
+        attended = jnp.einsum(
+            "bhqk,bhkd->bhqd",
+            weights.astype(value.dtype),
+            value,
+            preferred_element_type=jnp.float32,
+        )
+        return jnp.moveaxis(attended / total, 1, 2).astype(value.dtype)
+
+    _, query_length, num_heads, _ = query_BxQxHxD.shape
+    row_elements = num_heads * query_length * key_BxKxHxD.shape[1]
+    return _over_blocks(
+        attend, row_elements, query_BxQxHxD, key_BxKxHxD, value_BxKxHxD, mask_Bx1xQxK
+    )
+
+
+def absorbed_cross_attention(
+    query_BxQxHxD: jax.Array,
+    encoded_BxKxE: jax.Array,
+    key_kernel_ExHxD: jax.Array,
+    value_kernel_ExHxD: jax.Array,
+    mask_Bx1xQxK: jax.Array | None,
+    *,
+    blocked: bool = False,
+) -> jax.Array:
+    """Returns cross-attention without ever projecting the encoder output to keys and values.
+
+    q (x W_k)^T = (q W_k^T) x^T, and the weighted sum of x W_v is that of x, times W_v: so the
+    kernels are applied to Q queries instead of K source positions. For answers of a few tokens
+    under prompts of hundreds that is far less work (`absorbing_is_cheaper`).
+    """
+    dtype = encoded_BxKxE.dtype
+
+    def attend(query_BxQxHxE, encoded, mask):
+        logits = jnp.einsum(
+            "bqhe,bke->bhqk", query_BxQxHxE, encoded, preferred_element_type=jnp.float32
+        )
+        weights, total = _unnormalized_softmax(_biased_and_masked(logits, None, mask))
+        attended_BxQxHxE = jnp.einsum(
+            "bhqk,bke->bqhe", weights.astype(dtype), encoded, preferred_element_type=jnp.float32
+        )
+        return (attended_BxQxHxE / jnp.moveaxis(total, 1, 2)).astype(dtype)
+
+    query_BxQxHxE = jnp.einsum(
+        "bqhd,ehd->bqhe", query_BxQxHxD, key_kernel_ExHxD.astype(dtype)
+    )
+    _, query_length, num_heads, _ = query_BxQxHxE.shape
+    row_elements = num_heads * query_length * encoded_BxKxE.shape[1]
+    if blocked:
+        attended_BxQxHxE = _over_blocks(
+            attend, row_elements, query_BxQxHxE, encoded_BxKxE, mask_Bx1xQxK
+        )
+    else:
+        attended_BxQxHxE = attend(query_BxQxHxE, encoded_BxKxE, mask_Bx1xQxK)
+    return jnp.einsum(
+        "bqhe,ehd->bqhd", attended_BxQxHxE, value_kernel_ExHxD.astype(dtype)
+    )
+
+
+def absorbing_is_cheaper(
+    query_length: int, key_length: int, emb_dim: int, num_heads: int, head_dim: int
+) -> bool:
+    """Says whether `absorbed_cross_attention` takes clearly fewer multiply-adds than projecting.
+
+    Clearly: its products are smaller and run less efficiently (measured on a CPU).
+    """
+    joined_kv = num_heads * head_dim
+    projected = key_length * emb_dim * joined_kv + query_length * key_length * joined_kv
+    absorbed = query_length * emb_dim * joined_kv + query_length * key_length * num_heads * emb_dim
+    return 1.5 * absorbed < projected
+
+
+def _biased_and_masked(logits_BxHxQxK, bias_1xHxQxK, mask_Bx1xQxK):
+    if bias_1xHxQxK is not None:
+        logits_BxHxQxK = logits_BxHxQxK + bias_1xHxQxK.astype(jnp.float32)
+    if mask_Bx1xQxK is not None:
+        logits_BxHxQxK = jnp.where(mask_Bx1xQxK, logits_BxHxQxK, MASKED_LOGIT)
+    return logits_BxHxQxK
+
+
+def _unnormalized_softmax(logits_BxHxQxK):
+    """Returns exp(logits - largest) and its sums (B, H, Q, 1).
+
+    Dividing the attended values instead of the weights saves a pass over (B, H, Q, K).
+    """
+    weights = jnp.exp(logits_BxHxQxK - jnp.max(logits_BxHxQxK, axis=-1, keepdims=True))
+    return weights, jnp.sum(weights, axis=-1, keepdims=True)
+
+
+def _over_blocks(function, row_elements: int, *arrays):
+    """Maps `function` over blocks of rows of `arrays` (None stays None), in sequence.
+
+    Rows lie in shards over the mesh's 'data' axis: a block takes as many rows of every shard,
+    so that no row moves.
+    """
+    shards = jax.sharding.get_abstract_mesh().shape.get("data", 1)
+    batch = arrays[0].shape[0]
+    rows = batch // shards
+    if rows * shards != batch:
+        return function(*arrays)
+    wanted = max(1, _BLOCK_ELEMENTS // (row_elements * shards))
+    block = max(size for size in range(1, rows + 1) if rows % size == 0 and size <= wanted)
+    if block == rows:
+        return function(*arrays)
+
+    def split(x):
+        x = x.reshape(shards, rows // block, block, *x.shape[1:])
+        return jnp.moveaxis(x, 1, 0).reshape(rows // block, shards * block, *x.shape[3:])
+
+    def joined(x):
+        x = x.reshape(rows // block, shards, block, *x.shape[2:])
+        return jnp.moveaxis(x, 0, 1).reshape(batch, *x.shape[3:])
+
+    return joined(lax.map(lambda block: function(*block), jax.tree.map(split, arrays)))

@@ -1,0 +1,69 @@
+"""What an engine has done, in figures: throughput, padding, waiting."""
+
+import time
+from dataclasses import dataclass
+
+from ait_jax.hardware import peak_flops
+
+
+@dataclass
+class Work:
+    """What an engine has read since the last `clear`.
+
+    Attributes:
+      prompts: rows that the device ran for.
+      tokens: prompt tokens of them, without padding.
+      padded_tokens: prompt tokens that the device saw.
+      flops: model FLOPs of the real tokens (decoding counts the answer's tokens).
+      seconds: from the first dispatch of a call to its last result on the host, summed.
+      compile_wait: seconds of these in which a batch waited for its executable.
+      host_wait: seconds between two calls, or inside one, in which the device had nothing to
+        do because the host was not ready; without `compile_wait`.
+    """
+
+    prompts: int = 0
+    tokens: int = 0
+    padded_tokens: int = 0
+    flops: float = 0.0
+    seconds: float = 0.0
+    compile_wait: float = 0.0
+    host_wait: float = 0.0
+    _idle_since: float | None = None
+
+    def clear(self) -> None:
+        self.__init__()
+
+    def device_idle(self) -> None:
+        """Says that the device has finished all it was given."""
+        self._idle_since = time.perf_counter()
+
+    def device_busy(self, compile_wait: float = 0.0) -> None:
+        """Says that the device is given work, after waiting so long for its executable."""
+        self.compile_wait += compile_wait
+        if self._idle_since is not None:
+            self.host_wait += max(0.0, time.perf_counter() - self._idle_since - compile_wait)
+            self._idle_since = None
+
+    def summary(self) -> dict[str, float]:
+        """Returns {} or the figures of timings.jsonl."""
+        if not self.tokens:
+            return {}
+        return {
+            "prompts": self.prompts,
+            "tokens": self.tokens,
+            "padding_fraction": round(1 - self.tokens / self.padded_tokens, 4),
+            "tokens_per_second": round(self.tokens / self.seconds, 1),
+            "mfu": round(self.flops / self.seconds / peak_flops(), 4),
+            "compile_wait": round(self.compile_wait, 3),
+            "host_wait": round(self.host_wait, 3),
+        }
+
+    def describe(self) -> str:
+        """Returns "" or the same as text for the terminal."""
+        figures = self.summary()
+        if not figures:
+            return ""
+        return (
+            f", {figures['prompts']:,} prompts at {figures['tokens_per_second']:,.0f} tokens/s, "
+            f"padding {figures['padding_fraction']:.1%}, MFU {figures['mfu']:.1%}"
+        )
