@@ -15,6 +15,7 @@ from ait_jax.models.t5 import abstract_params, init_params
 from ait_jax.partitioning import model_info
 from ait_jax.prediction import predict
 from ait_jax.run_directory import RunDirectory
+from ait_jax.scorer.counts import PromptCounts
 from ait_jax.scorer.engine import Engine
 from ait_jax.scorer.likelihoods import read_likelihoods, read_task_scores, write_task_scores
 from ait_jax.selection import select
@@ -57,6 +58,7 @@ class _Run:
         pool = {"name": self.pool.name, "fingerprint": self.pool.fingerprint()}
         self.continued = directory.open(config, pool, experiment.seed)
         self._base: Any = None
+        self.counts = PromptCounts()
 
     def run(self) -> list[CurvePoint]:
         experiment = self.experiment
@@ -114,7 +116,8 @@ class _Run:
             + (f"; {stage['dropped_tasks']} named in the split files are not in the pool"
                if stage["dropped_tasks"] else "")
         )
-        few = [name for name in splits.names if name in set(self.pool.few_examples)]
+        has_few = set(self.pool.few_examples)
+        few = [name for name in splits.names if name in has_few]
         if few:
             self.report(f"{len(few)} tasks have fewer than 2 positive examples, {few[0]} for one")
         return splits
@@ -161,9 +164,11 @@ class _Run:
             return self.directory.stage(name, work)
         start = time.perf_counter()
         self.engine.work.clear()
+        self.counts = PromptCounts()
         result = self.directory.stage(name, work)
         seconds = time.perf_counter() - start
-        self.directory.add_timing(name, seconds, **self.engine.work.summary())
+        figures = self.engine.work.summary() | self.counts.summary()
+        self.directory.add_timing(name, seconds, **figures)
         self.report(f"{name}: {seconds:.1f} s{self.engine.work.describe()}")
         return result
 
@@ -268,7 +273,7 @@ class _Round:
     def _score(self) -> dict[str, Any]:
         experiment = self.run.experiment
         path = self.folder / "likelihoods.parquet"
-        experiment.scorer.score(
+        self.run.counts += experiment.scorer.score(
             self.splits.remain,
             path,
             pool=self.run.pool,
