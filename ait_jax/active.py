@@ -17,6 +17,7 @@ from ait_jax.models.parameters import abstract_params, init_params, match_layout
 from ait_jax.partitioning import model_info
 from ait_jax.prediction import predict
 from ait_jax.run_directory import RunDirectory
+from ait_jax.scorer.counts import PromptCounts
 from ait_jax.scorer.engine import Engine
 from ait_jax.scorer.likelihoods import read_likelihoods, read_task_scores, write_task_scores
 from ait_jax.selection import select
@@ -59,6 +60,7 @@ class _Run:
         pool = {"name": self.pool.name, "fingerprint": self.pool.fingerprint()}
         self.continued = directory.open(config, pool, experiment.seed)
         self._base: Any = None
+        self.counts = PromptCounts()
 
     def run(self) -> list[CurvePoint]:
         experiment = self.experiment
@@ -118,7 +120,8 @@ class _Run:
             + (f"; {stage['dropped_tasks']} named in the split files are not in the pool"
                if stage["dropped_tasks"] else "")
         )
-        few = [name for name in splits.names if name in set(self.pool.few_examples)]
+        has_few = set(self.pool.few_examples)
+        few = [name for name in splits.names if name in has_few]
         if few:
             self.report(f"{len(few)} tasks have fewer than 2 positive examples, {few[0]} for one")
         return splits
@@ -165,9 +168,11 @@ class _Run:
             return self.directory.stage(name, work)
         start = time.perf_counter()
         self.engine.work.clear()
+        self.counts = PromptCounts()
         result = self.directory.stage(name, work)
         seconds = time.perf_counter() - start
-        self.directory.add_timing(name, seconds, **self.engine.work.summary())
+        figures = self.engine.work.summary() | self.counts.summary()
+        self.directory.add_timing(name, seconds, **figures)
         self.report(f"{name}: {seconds:.1f} s{self.engine.work.describe()}")
         return result
 
@@ -272,7 +277,7 @@ class _Round:
     def _score(self) -> dict[str, Any]:
         experiment = self.run.experiment
         path = self.folder / "likelihoods.parquet"
-        experiment.scorer.score(
+        self.run.counts += experiment.scorer.score(
             self.splits.remain,
             path,
             pool=self.run.pool,

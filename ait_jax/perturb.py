@@ -53,20 +53,32 @@ def perturbed_instructions(
 ) -> tuple[Instruction, ...]:
     """Returns k + 1 instructions: the original, then k perturbed ones.
 
-    A function of the arguments only: which tasks came before, and how many, does not matter,
-    and the first k of a longer draw are the same.
-
     Raises:
       UserError: k is negative.
     """
     if k < 0:
         raise UserError(f"{k} perturbations per task were asked for; give 0 or more.")
-    original = task.instruction
-    perturbed = (
-        perturbation.perturb(original, task, (seed, "perturb", round, task.name, j), used_instances)
-        for j in range(1, k + 1)
-    )
-    return (original, *perturbed)
+    draw = {"seed": seed, "round": round, "used_instances": used_instances}
+    return tuple(perturbed_instruction(task, perturbation, j, **draw) for j in range(k + 1))
+
+
+def perturbed_instruction(
+    task: Task,
+    perturbation: Perturbation,
+    j: int,
+    *,
+    seed: int,
+    round: int,
+    used_instances: Collection[str] = (),
+) -> Instruction:
+    """Returns the original instruction for j = 0, otherwise the j-th perturbed one.
+
+    A function of the arguments only: which tasks and numbers came before does not matter.
+    """
+    if j == 0:
+        return task.instruction
+    key = (seed, "perturb", round, task.name, j)
+    return perturbation.perturb(task.instruction, task, key, used_instances)
 
 
 @dataclass(frozen=True)

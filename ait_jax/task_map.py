@@ -84,11 +84,11 @@ def plot_task_map(
 
     Args:
       path: file to write, local or any epath.
-      scores: of the remaining tasks, finite; 1 to several thousand.
+      scores: of the remaining tasks, finite; 1 to tens of thousands.
       categories: as from `classify`.
       is_cls: circles for CLS, triangles for GEN.
       selected: tasks to ring: the round's selection.
-      round, strategy: for the title.
+      round, strategy: for the title; without a round it is a map of tasks that were only scored.
       x_scale: "cube_root" as in the authors' figures, or "linear".
       num_labels: at most so many names are written, where there is room.
 
@@ -100,16 +100,17 @@ def plot_task_map(
         figure = figures.new_figure(10, 6)
         axes = figure.add_axes((0.07, 0.1, 0.665, 0.76))
         _set_axes(axes, scores, x_scale)
-        size = float(np.interp(np.log10(len(scores)), [1, 2, 3.3], [70, 42, 14]))
+        size = float(np.interp(np.log10(len(scores)), [1, 2, 3.3, 4.7], [70, 42, 14, 2]))
         cls = np.array([bool(is_cls(task)) for task in scores.tasks])
         chosen_tasks = set(selected)
         ringed = np.array([task in chosen_tasks for task in scores.tasks])
         _draw_points(axes, scores, categories, cls, ringed, size)
         _draw_legend(axes, categories, cls, int(ringed.sum()))
         where = "Task map" if round is None else f"Task map, round {round}"
-        chosen = f", {int(ringed.sum())} selected" if ringed.any() else ""
+        tasks = "tasks" if round is None else "remaining tasks"
+        chosen = f", {int(ringed.sum()):,} selected" if ringed.any() else ""
         by = f" by {strategy}" if strategy and chosen else ""
-        figures.add_title(axes, where, f"{len(scores):,} remaining tasks{chosen}{by}")
+        figures.add_title(axes, where, f"{len(scores):,} {tasks}{chosen}{by}")
         _draw_labels(axes, scores, _tasks_to_label(scores, categories, selected, num_labels))
         figures.save_png(figure, path)
 
@@ -159,10 +160,12 @@ def _ticks(largest: float) -> list[float]:
 def _draw_points(axes, scores: TaskScores, categories, cls, ringed, size: float) -> None:
     x, y = scores.prompt_uncertainty, scores.prediction_probability
     of_category = np.array([categories[task] for task in scores.tasks])
+    # Where many points lie on each other, their darkness tells how many.
+    crowd_alpha = float(np.interp(size, [2, 14], [0.4, 0.6]))
     for category in reversed(CATEGORIES):  # the grey ones below
         for marker, group in (("o", cls), ("^", ~cls)):
             rows = (of_category == category) & group
-            color, alpha = _COLORS[category], 0.6 if category == OTHER else 0.9
+            color, alpha = _COLORS[category], crowd_alpha if category == OTHER else 0.9
             axes.scatter(x[rows], y[rows], size, color, marker=marker, alpha=alpha, lw=0)
     axes.scatter(
         x[ringed],
@@ -170,7 +173,7 @@ def _draw_points(axes, scores: TaskScores, categories, cls, ringed, size: float)
         size * 2.6,
         facecolors="none",
         edgecolors=figures.INK,
-        linewidths=float(np.interp(size, [14, 70], [0.7, 1.3])),
+        linewidths=float(np.interp(size, [2, 14, 70], [0.2, 0.7, 1.3])),
     )
 
 
@@ -183,17 +186,17 @@ def _draw_legend(axes, categories: Mapping[str, str], cls, num_selected: int) ->
 
     counts = {name: sum(c == name for c in categories.values()) for name in CATEGORIES}
     entries = [
-        entry("s", f"{name} ({counts[name]})", color=_COLORS[name], markeredgewidth=0)
+        entry("s", f"{name} ({counts[name]:,})", color=_COLORS[name], markeredgewidth=0)
         for name in CATEGORIES
     ]
     shape = {"color": figures.FAINT_INK, "markeredgewidth": 0}
     entries += [
-        entry("o", f"CLS ({int(cls.sum())})", **shape),
-        entry("^", f"GEN ({int((~cls).sum())})", **shape),
+        entry("o", f"CLS ({int(cls.sum()):,})", **shape),
+        entry("^", f"GEN ({int((~cls).sum()):,})", **shape),
     ]
     if num_selected:
         ring = {"markerfacecolor": "none", "markeredgecolor": figures.INK}
-        entries.append(entry("o", f"selected ({num_selected})", **ring))
+        entries.append(entry("o", f"selected ({num_selected:,})", **ring))
     axes.legend(
         handles=entries,
         loc="upper left",

@@ -20,111 +20,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from ait_jax.errors import UserError
-
-# A mean log-probability above zero is a rounding error below this, a wrong sign above it.
-LARGEST_LOG_LIKELIHOOD = 1e-2
-
-
-@dataclass(frozen=True)
-class LikelihoodTable:
-    """Log-likelihoods by task, in a canonical order that row order cannot change.
-
-    Attributes:
-      tasks: task names, ascending.
-      instance_ids: per task, the ids of its n instances, ascending.
-      log_likelihoods: per task, float64[n, k + 1]; column 0 is the original prompt.
-        n and k may differ between tasks.
-    """
-
-    tasks: tuple[str, ...]
-    instance_ids: tuple[tuple[str, ...], ...]
-    log_likelihoods: tuple[np.ndarray, ...]
-
-    @classmethod
-    def from_columns(
-        cls,
-        task: Sequence[str],
-        instance_id: Sequence[str],
-        prompt: Sequence[int],
-        log_likelihood: Sequence[float],
-        *,
-        source: str = "the likelihood table",
-    ) -> "LikelihoodTable":
-        """Builds the table from four columns of equal length, rows in any order.
-
-        Args:
-          task, instance_id: strings [rows].
-          prompt: integers [rows], 0 for the original instruction, then 1..k.
-          log_likelihood: mean token log-likelihoods in nats [rows], at most 0.
-          source: named in errors, usually the file.
-
-        Raises:
-          UserError: the columns differ in length, a row is missing or double, or a
-            log-likelihood is not a finite number at most 0.
-        """
-        values = np.asarray(log_likelihood, np.float64)
-        prompts = np.asarray(prompt)
-        lengths = {len(task), len(instance_id), len(prompts), len(values)}
-        if len(lengths) != 1:
-            raise UserError(
-                f"{source}: columns of different lengths (task {len(task)}, instance_id "
-                f"{len(instance_id)}, prompt {len(prompts)}, log_likelihood {len(values)}); "
-                "score the round again."
-            )
-        _refuse_impossible(task, instance_id, prompts, values, source)
-        rows_by_task: dict[str, dict[str, dict[int, float]]] = {}
-        rows = zip(task, instance_id, prompts.tolist(), values.tolist())
-        for name, instance, j, value in rows:
-            cells = rows_by_task.setdefault(str(name), {}).setdefault(str(instance), {})
-            if j in cells:
-                raise UserError(
-                    f"{source}: task {name!r}, instance {instance!r}, prompt {j} occurs "
-                    "twice; score the round again."
-                )
-            cells[j] = value
-        tasks = tuple(sorted(rows_by_task))
-        return cls(
-            tasks=tasks,
-            instance_ids=tuple(tuple(sorted(rows_by_task[name])) for name in tasks),
-            log_likelihoods=tuple(_matrix(name, rows_by_task[name], source) for name in tasks),
-        )
-
-    def matrix(self, task: str) -> np.ndarray:
-        """Returns float64[n, k + 1] of one task; KeyError for a task that is not in it."""
-        try:
-            return self.log_likelihoods[self.tasks.index(task)]
-        except ValueError:
-            raise KeyError(task) from None
-
-
-def _refuse_impossible(task, instance_id, prompts, values, source: str) -> None:
-    wrong = np.flatnonzero(~np.isfinite(values) | (values > LARGEST_LOG_LIKELIHOOD))
-    if len(wrong):
-        row = int(wrong[0])
-        raise UserError(
-            f"{source}: {len(wrong)} of {len(values)} log-likelihoods are not finite numbers "
-            f"at most 0; the first is {values[row]} (task {str(task[row])!r}, instance "
-            f"{str(instance_id[row])!r}, prompt {prompts[row]}). A model whose training "
-            "diverged gives such numbers: look at the round's metrics.jsonl, lower the "
-            "learning rate or score in float32."
-        )
-
-
-def _matrix(task: str, cells: Mapping[str, Mapping[int, float]], source: str) -> np.ndarray:
-    """Returns float64[n, k + 1] of one task, refusing holes."""
-    num_prompts = 1 + max(max(by_prompt) for by_prompt in cells.values())
-    for instance in sorted(cells):
-        missing = sorted(set(range(num_prompts)) - set(cells[instance]))
-        if missing or len(cells[instance]) != num_prompts:
-            raise UserError(
-                f"{source}: task {task!r}, instance {instance!r} has no log-likelihood for "
-                f"prompt(s) {missing[:5]} of 0..{num_prompts - 1}; the file is cut short or "
-                "was written by two settings. Delete it and run again: the round is scored anew."
-            )
-    return np.array(
-        [[cells[instance][j] for j in range(num_prompts)] for instance in sorted(cells)],
-        np.float64,
-    )
+from ait_jax.likelihood_table import LikelihoodTable
 
 
 @dataclass(frozen=True)
@@ -198,62 +94,71 @@ class TaskScores:
 
 
 def _differences(log_likelihood: np.ndarray) -> np.ndarray:
-    """Returns p_i0 - p_ij for j >= 1: float64[n, k] from float[n, k + 1]."""
+    """Returns p_i0 - p_ij for j >= 1: float64[..., n, k] from float[..., n, k + 1]."""
     probability = np.exp(np.asarray(log_likelihood, np.float64))
-    return probability[:, :1] - probability[:, 1:]
+    return probability[..., :1] - probability[..., 1:]
 
 
-def _mean(values: np.ndarray) -> float:
-    return float(values.mean()) if values.size else float("nan")
+def _mean(values: np.ndarray) -> np.ndarray:
+    """Returns the mean over instances and prompts: float64[...] from float64[..., n, k]."""
+    *tasks, n, k = values.shape
+    # One axis to sum over: a task's sum has the same rounding alone and in a stack.
+    return values.reshape(*tasks, n * k).mean(axis=-1) if k else np.full(tasks, np.nan)
+
+
+# Every measure takes mean token log-likelihoods in nats, float[..., n, k + 1]: of one task, or
+# of a stack of tasks, each with n instances and k perturbed prompts. It returns float64[...].
 
 
 def instance_prompt_uncertainty(log_likelihood: np.ndarray) -> np.ndarray:
-    """Returns mean over j >= 1 of |p_i0 - p_ij| for each instance: float64[n], NaN if k is 0."""
+    """Returns mean over j >= 1 of |p_i0 - p_ij|: float64[..., n], NaN if k is 0."""
     differences = np.abs(_differences(log_likelihood))
-    if not differences.shape[1]:
-        return np.full(len(differences), np.nan)
-    return differences.mean(axis=1)
+    if not differences.shape[-1]:
+        return np.full(differences.shape[:-1], np.nan)
+    return differences.mean(axis=-1)
 
 
-def prompt_uncertainty(log_likelihood: np.ndarray) -> float:
+def prompt_uncertainty(log_likelihood: np.ndarray) -> np.ndarray:
     """Returns the paper's measure, mean |p_i0 - p_ij| over i and j >= 1 (NaN if k is 0).
 
     Source: paper section 3; `get_task_PI_StdOrMean_OriginalDef` with Mean-abs-bald.
-    `log_likelihood` is float[n, k + 1], mean token log-likelihoods in nats.
     """
     return _mean(np.abs(_differences(log_likelihood)))
 
 
-def prompt_uncertainty_error(log_likelihood: np.ndarray) -> float:
+def prompt_uncertainty_error(log_likelihood: np.ndarray) -> np.ndarray:
     """Returns the standard error of `prompt_uncertainty` over instances (NaN if n is 1)."""
     by_instance = instance_prompt_uncertainty(log_likelihood)
-    if len(by_instance) < 2:
-        return float("nan")
-    return float(by_instance.std(ddof=1) / np.sqrt(len(by_instance)))
+    n = by_instance.shape[-1]
+    if n < 2:
+        return np.full(by_instance.shape[:-1], np.nan)
+    return by_instance.std(axis=-1, ddof=1) / np.sqrt(n)
 
 
-def signed_mean(log_likelihood: np.ndarray) -> float:
+def signed_mean(log_likelihood: np.ndarray) -> np.ndarray:
     """Returns mean (p_i0 - p_ij) over i and j >= 1: how much the original prompt helps."""
     return _mean(_differences(log_likelihood))
 
 
-def std(log_likelihood: np.ndarray) -> float:
+def std(log_likelihood: np.ndarray) -> np.ndarray:
     """Returns the mean over i of the population standard deviation of p_ij over j >= 1.
 
     The authors' "Std" variant without "bald": only perturbed prompts take part.
     """
-    perturbed = np.exp(np.asarray(log_likelihood, np.float64)[:, 1:])
-    return float(perturbed.std(axis=1).mean()) if perturbed.size else float("nan")
+    perturbed = np.exp(np.asarray(log_likelihood, np.float64)[..., 1:])
+    if not perturbed.shape[-1]:
+        return np.full(perturbed.shape[:-2], np.nan)
+    return _mean(perturbed.std(axis=-1, keepdims=True))
 
 
-def prediction_probability(log_likelihood: np.ndarray) -> float:
+def prediction_probability(log_likelihood: np.ndarray) -> np.ndarray:
     """Returns mean p_i0: the model's confidence in its answers (the task map's y axis)."""
-    return _mean(np.exp(np.asarray(log_likelihood, np.float64)[:, 0]))
+    return _mean(np.exp(np.asarray(log_likelihood, np.float64)[..., :1]))
 
 
-def perplexity(log_likelihood: np.ndarray) -> float:
+def perplexity(log_likelihood: np.ndarray) -> np.ndarray:
     """Returns mean over i of exp(-log_likelihood_i0), the authors' perplexity baseline."""
-    return _mean(np.exp(-np.asarray(log_likelihood, np.float64)[:, 0]))
+    return _mean(np.exp(-np.asarray(log_likelihood, np.float64)[..., :1]))
 
 
 MEASURES = {
@@ -268,11 +173,14 @@ MEASURES = {
 
 def task_scores(table: LikelihoodTable) -> TaskScores:
     """Returns every measure for every task of the table, tasks ascending by name."""
-    arrays = {
-        name: np.array([measure(matrix) for matrix in table.log_likelihoods], np.float64)
-        for name, measure in MEASURES.items()
-    }
     shapes = np.array([matrix.shape for matrix in table.log_likelihoods], np.int64).reshape(-1, 2)
+    columns = {name: np.empty(len(table.tasks)) for name in MEASURES}
+    # Tasks of equal n and k are measured at once.
+    for shape in np.unique(shapes, axis=0):
+        rows = np.flatnonzero((shapes == shape).all(axis=1))
+        stack = np.stack([table.log_likelihoods[row] for row in rows])
+        for name, measure in MEASURES.items():
+            columns[name][rows] = measure(stack)
     return TaskScores(
-        tasks=table.tasks, **arrays, num_instances=shapes[:, 0], num_prompts=shapes[:, 1]
+        tasks=table.tasks, **columns, num_instances=shapes[:, 0], num_prompts=shapes[:, 1]
     )

@@ -121,6 +121,15 @@ def test_evaluation_covers_dev_and_test_and_metrics_have_no_times(finished):
     assert '"loss"' in text and '"dev/rougeL"' in text and "second" not in text
 
 
+def test_timings_tell_prompts_asked_from_prompts_run(finished):
+    model_dir, _, _ = finished
+    lines = map(json.loads, (model_dir / "timings.jsonl").read_text().splitlines())
+    (line,) = [line for line in lines if line["stage"] == "round_000/score"]
+    assert line["prompts_asked"] == 7 * 2 * 3
+    passes = line["prompts_asked"] - line["prompts_from_decode"] - line["prompts_identical"]
+    assert line["prompts"] == 7 * 2 + passes
+
+
 def test_a_finished_run_does_nothing_when_started_again(finished):
     model_dir, points, _ = finished
     before = {p: p.stat().st_mtime_ns for p in model_dir.rglob("*") if p.suffix in (".parquet", ".txt")}
@@ -131,8 +140,8 @@ def test_a_finished_run_does_nothing_when_started_again(finished):
 
 
 @pytest.mark.parametrize(
-    ("point", "call"), [("checkpoint", 2), ("chunk", 2), ("write", 0)],
-    ids=["training", "scoring", "selecting"],
+    ("point", "call"), [("checkpoint", 2), ("score", 2), ("chunk", 2), ("write", 0)],
+    ids=["training", "scoring", "saving", "selecting"],
 )
 def test_killed_and_continued_equals_uninterrupted(finished, tmp_path, point, call):
     model_dir, _, _ = finished

@@ -22,6 +22,7 @@ from ait_jax.perturb import WordDrop
 from ait_jax.pool import Splits, TaskPool
 from ait_jax.prompts import TkInstructEncoding
 from ait_jax.scorer import likelihoods
+from ait_jax.scorer.engine import Engine
 from ait_jax.scorer.scorer import Scorer
 from ait_jax.selection import PromptUncertainty
 from ait_jax.tasks import mini
@@ -72,7 +73,7 @@ def tiny_experiment(model_dir, num_partitions: int = 1, **changes) -> Experiment
             best_metric="rougeL",
             log_period=1,
         ),
-        scorer=Scorer(WordDrop(), num_perturbations=2, num_instances=2, tasks_per_chunk=3),
+        scorer=Scorer(WordDrop(), num_perturbations=2, num_instances=2, prompts_per_chunk=18),
         strategy=PromptUncertainty(),
         partitioner=Partitioner(num_partitions=num_partitions),
         encoding=TkInstructEncoding(max_source_length=128),
@@ -93,6 +94,7 @@ def kill_at(point: str, call: int) -> None:
     owner, name = {
         "checkpoint": (Checkpoints, "save"),
         "chunk": (likelihoods, "write_rows"),
+        "score": (Engine, "log_likelihoods"),
         "write": (files, "write_text"),
     }[point]
     original = getattr(owner, name)

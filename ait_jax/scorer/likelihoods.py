@@ -1,8 +1,11 @@
 """likelihoods.parquet and task_scores.parquet: written whole, read with clear errors."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ait_jax import files
 from ait_jax.errors import UserError
@@ -19,20 +22,14 @@ COLUMNS = (
     "num_tokens_cut",
     "log_likelihood",
 )
+_TEXT_COLUMNS = ("task", "instance_id", "answer")
 
 
 def _schema():
     import pyarrow as pa
 
-    text = {"task", "instance_id", "answer"}
-    return pa.schema(
-        [
-            (name, pa.string() if name in text else pa.int32())
-            for name in COLUMNS
-            if name != "log_likelihood"
-        ]
-        + [("log_likelihood", pa.float32())]
-    )
+    kinds = dict.fromkeys(_TEXT_COLUMNS, pa.string()) | {"log_likelihood": pa.float32()}
+    return pa.schema([(name, kinds.get(name, pa.int32())) for name in COLUMNS])
 
 
 def write_rows(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
@@ -44,25 +41,73 @@ def write_rows(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
 
 def read_rows(path: Path) -> dict[str, list[Any]]:
     """Returns the columns of a table; UserError if it is truncated or of another layout."""
-    table = _read(path)
-    missing = [name for name in COLUMNS if name not in table.column_names]
-    if missing:
-        raise UserError(f"{path} lacks the column(s) {', '.join(missing)}; delete it to score again.")
+    table = _read(path, COLUMNS)
     return {name: table[name].to_pylist() for name in COLUMNS}
 
 
-def concatenate(parts: Sequence[Path], path: Path) -> None:
-    """Writes the rows of `parts`, in that order, as one table."""
-    import pyarrow as pa
+def has_rows(path: Path, num_rows: Mapping[str, int], prompts: range) -> bool:
+    """Says whether a table holds what a chunk should.
 
-    _write(path, pa.concat_tables([_read(part) for part in parts]).combine_chunks())
+    Args:
+      num_rows: of every task, tasks in the order of the rows.
+      prompts: which every instance has, in this order.
+
+    Raises:
+      UserError: as `read_rows`.
+    """
+    table = _read(path, COLUMNS)
+    expected = [name for name, number in num_rows.items() for _ in range(number)]
+    return (
+        table["task"].to_pylist() == expected
+        and table["prompt"].to_pylist() == [*prompts] * (len(expected) // len(prompts))
+    )
+
+
+def read_answers(path: Path) -> dict[tuple[str, str], tuple[str, float]]:
+    """Returns {(task, instance id): (answer, its log-likelihood under the original prompt)}."""
+    names = ("task", "instance_id", "answer", "log_likelihood")
+    table = _read(path, (*names, "prompt"), filters=[("prompt", "==", 0)])
+    tasks, instances, answers, values = (table[name].to_pylist() for name in names)
+    return dict(zip(zip(tasks, instances), zip(answers, values)))
+
+
+def concatenate(parts: Sequence[Path], path: Path) -> None:
+    """Writes the rows of `parts`, in that order, as one table; holds one row group at a time."""
+    import pyarrow.parquet as pq
+
+    with files.replace_with(path) as temporary, pq.ParquetWriter(temporary, _schema()) as writer:
+        for part in parts:
+            for rows in _row_groups(part):
+                writer.write_table(rows)
+
+
+def _row_groups(path: Path) -> Iterator[Any]:
+    import pyarrow.parquet as pq
+
+    schema = _schema()
+    with _errors_of(path):
+        file = pq.ParquetFile(path)
+    with file:
+        _check_columns(path, file.schema_arrow.names, COLUMNS)
+        for group in range(file.num_row_groups):
+            with _errors_of(path):
+                rows = file.read_row_group(group, list(COLUMNS)).select(COLUMNS).cast(schema)
+            yield rows
 
 
 def read_likelihoods(path: Path) -> LikelihoodTable:
     """Returns what `uncertainty.task_scores` takes."""
-    columns = read_rows(path)
     names = ("task", "instance_id", "prompt", "log_likelihood")
-    return LikelihoodTable.from_columns(*(columns[name] for name in names), source=str(path))
+    table = _read(path, names, read_dictionary=["task", "instance_id"]).unify_dictionaries()
+    task, instance = (_codes(table[name]) for name in ("task", "instance_id"))
+    prompt, value = (table[name].to_numpy() for name in ("prompt", "log_likelihood"))
+    return LikelihoodTable.from_codes(*task, *instance, prompt, value, source=str(path))
+
+
+def _codes(column: Any) -> tuple[np.ndarray, list[str]]:
+    """Returns a dictionary-encoded column as (indices, names)."""
+    array = column.combine_chunks()
+    return array.indices.to_numpy(), array.dictionary.to_pylist()
 
 
 def write_task_scores(path: Path, scores: TaskScores) -> None:
@@ -82,12 +127,29 @@ def _write(path: Path, table: Any) -> None:
         pq.write_table(table, temporary)
 
 
-def _read(path: Path):
-    import pyarrow as pa
+def _read(path: Path, columns: Sequence[str] | None = None, **options: Any):
+    """Returns a table, with just `columns` where they are given; UserError if it lacks one."""
     import pyarrow.parquet as pq
 
+    with _errors_of(path):
+        if columns is not None:
+            _check_columns(path, pq.read_schema(path).names, columns)
+        return pq.read_table(path, columns=columns and list(columns), **options)
+
+
+def _check_columns(path: Path, names: Sequence[str], needed: Sequence[str]) -> None:
+    missing = [name for name in needed if name not in names]
+    if missing:
+        raise UserError(f"{path} lacks the column(s) {', '.join(missing)}; delete it to score again.")
+
+
+@contextmanager
+def _errors_of(path: Path) -> Iterator[None]:
+    """Turns pyarrow's complaints about a file into a UserError that names it."""
+    import pyarrow as pa
+
     try:
-        return pq.read_table(path)
+        yield
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(
             f"{path} cannot be read as parquet ({str(error).splitlines()[0]}); "

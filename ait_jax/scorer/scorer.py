@@ -5,19 +5,26 @@ greedily under the original instruction, then teacher-forced under it (j = 0) an
 the k perturbed instructions (j = 1..k).
 """
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ait_jax import randomness
+import numpy as np
+
 from ait_jax.errors import UserError
-from ait_jax.perturb import WordDrop, perturbed_instructions
-from ait_jax.pool import Instance, Task, TaskPool
-from ait_jax.prompts import Prompt, TkInstructEncoding
-from ait_jax.scorer import likelihoods
+from ait_jax.perturb import WordDrop
+from ait_jax.pool import TaskPool
+from ait_jax.prompts import TkInstructEncoding
+from ait_jax.scorer import answers, background, chunk, likelihoods
+from ait_jax.scorer.answers import Answered, EarlierAnswers
+from ait_jax.scorer.chunk import Chunk
+from ait_jax.scorer.counts import PromptCounts
 from ait_jax.scorer.engine import Engine
-from ait_jax.vocabulary import EOS_ID, Vocabulary
+from ait_jax.scorer.prompts_of_task import TaskPrompts
+from ait_jax.vocabulary import Vocabulary
 
 ANSWERS = ("predictions", "gold")
 
@@ -32,17 +39,18 @@ class Scorer:
       num_instances: n, the instances of a task (all, where it has fewer).
       answers: 'predictions' scores the model's own greedy answers (the paper), 'gold' the
         first reference output (the authors' HL variant).
-      tasks_per_chunk: tasks scored and saved together; a killed run repeats one chunk at most.
+      prompts_per_chunk: tasks are scored and saved together until they have this many prompts;
+        a killed run repeats one chunk at most.
     """
 
     perturbation: Any = WordDrop()
     num_perturbations: int = 10
     num_instances: int = 10
     answers: str = "predictions"
-    tasks_per_chunk: int = 32
+    prompts_per_chunk: int = 4096
 
     def __post_init__(self):
-        for name in ("num_perturbations", "num_instances", "tasks_per_chunk"):
+        for name in ("num_perturbations", "num_instances", "prompts_per_chunk"):
             if getattr(self, name) < 1:
                 raise UserError(f"scorer.Scorer.{name} = {getattr(self, name)} must be at least 1.")
         if self.answers not in ANSWERS:
@@ -60,122 +68,108 @@ class Scorer:
         encoding: TkInstructEncoding,
         seed: int,
         round: int,
+        prompts: range | None = None,
+        answers_from: Path | None = None,
         report: Callable[[str], None] = print,
-    ) -> None:
+    ) -> PromptCounts:
         """Writes likelihoods.parquet for `tasks`, chunk by chunk, and continues after a crash.
 
+        All prompts at once, or in parts: `prompts=range(0, 4)` into one table, then
+        `prompts=range(4, 11)` for some of its tasks into another, with `answers_from` the
+        first. The two hold what one table would, up to the rounding of another batch.
+
         Args:
-          tasks: names in `pool`, in the order of the rows.
+          tasks: names in `pool`, in the order of the rows; one without instances has no rows.
           path: the table; finished chunks wait in the folder `<path>.chunks`.
           params: parameters from `Engine.place`.
+          prompts: which prompts j are scored, consecutive ones; None is all, 0..k.
+          answers_from: a table with the rows of prompt 0; needed where `prompts` lacks it.
+
+        Returns:
+          What was asked in this call; `engine.work` has what the device ran for it.
+
+        Raises:
+          UserError: a file cannot be read or written.
+          ValueError: `prompts` is empty, beyond 0..k or not consecutive, or it begins after 0
+            and there is no `answers_from`, or at 0 and there is.
         """
+        prompts = self._checked(prompts, answers_from)
+        task_prompts = TaskPrompts(
+            pool, vocabulary, encoding, self.perturbation, self.num_instances, seed=seed, round=round
+        )
+        tasks = [name for name in tasks if task_prompts.count_instances(name)]
+        chunks = chunk.split(
+            tasks,
+            lambda name: task_prompts.count_instances(name) * len(prompts),
+            self.prompts_per_chunk,
+        )
         folder = path.with_suffix(".chunks")
-        parts = []
-        chunks = [
-            tasks[i : i + self.tasks_per_chunk] for i in range(0, len(tasks), self.tasks_per_chunk)
+        parts = [folder / f"chunk_{index:05d}.parquet" for index in range(len(chunks))]
+        missing = [
+            index
+            for index, names in enumerate(chunks)
+            if not _is_whole(parts[index], names, prompts, task_prompts, report)
         ]
-        for index, names in enumerate(chunks):
-            part = folder / f"chunk_{index:05d}.parquet"
-            parts.append(part)
-            if not _is_whole(part, names, report):
-                rows = _ChunkRows(self, pool, vocabulary, encoding, seed, round)
-                likelihoods.write_rows(part, rows.score(names, engine, params))
-            done = min(len(tasks), (index + 1) * self.tasks_per_chunk)
-            report(f"scored {done}/{len(tasks)} tasks")
+        answer = self._answerer(engine, params, vocabulary, answers_from)
+        counts = PromptCounts()
+        done = len(tasks) - sum(len(chunks[index]) for index in missing)
+        prepare = partial(chunk.prepare, prompts=prompts, task_prompts=task_prompts)
+        with (
+            background.ahead(prepare, [chunks[index] for index in missing]) as prepared,
+            background.behind() as later,
+        ):
+            for index, ready in zip(missing, prepared):
+                answered = answer(ready)
+                values, counted = chunk.log_likelihoods(ready, answered, engine, params)
+                later(_save, parts[index], ready, answered, values)
+                counts += counted
+                done += len(chunks[index])
+                report(f"scored {done}/{len(tasks)} tasks, {counts.describe()}")
         likelihoods.concatenate(parts, path)
-        for part in parts:
-            part.unlink()
-        folder.rmdir()
+        shutil.rmtree(folder, ignore_errors=True)
+        return counts
+
+    def _checked(self, prompts: range | None, answers_from: Path | None) -> range:
+        prompts = range(self.num_perturbations + 1) if prompts is None else prompts
+        if prompts.step != 1 or not 0 <= prompts.start < prompts.stop <= self.num_perturbations + 1:
+            raise ValueError(f"{prompts} is no range within 0..{self.num_perturbations}.")
+        if (prompts.start > 0) != (answers_from is not None):
+            raise ValueError(f"{prompts} and answers_from={answers_from} do not fit together.")
+        return prompts
+
+    def _answerer(
+        self, engine: Engine, params: Any, vocabulary: Vocabulary, answers_from: Path | None
+    ) -> Callable[[Chunk], Answered]:
+        """Returns what gives a chunk its answers."""
+        if answers_from is not None:
+            earlier = EarlierAnswers(answers_from)
+            return lambda ready: earlier.of(ready.places, engine, vocabulary)
+        if self.answers == "gold":
+            return lambda ready: answers.gold(
+                [place.instance for place in ready.places], engine, vocabulary
+            )
+        return lambda ready: answers.decode(
+            ready.original, ready.inputs, engine, params, vocabulary
+        )
 
 
-def _is_whole(part: Path, names: Sequence[str], report: Callable[[str], None]) -> bool:
-    """Says whether an earlier run left this chunk readable and for the same tasks."""
+def _save(part: Path, ready: Chunk, answered: Answered, values: np.ndarray) -> None:
+    likelihoods.write_rows(part, chunk.columns(ready, answered, values))
+
+
+def _is_whole(
+    part: Path,
+    names: Sequence[str],
+    prompts: range,
+    task_prompts: TaskPrompts,
+    report: Callable[[str], None],
+) -> bool:
+    """Says whether an earlier run left this chunk readable and for the same rows."""
     if not part.exists():
         return False
+    num_rows = {name: task_prompts.count_instances(name) * len(prompts) for name in names}
     try:
-        return set(likelihoods.read_rows(part)["task"]) == set(names)
+        return likelihoods.has_rows(part, num_rows, prompts)
     except UserError as error:
         report(f"{error} Scoring it again.")
         return False
-
-
-def scoring_instances(task: Task, num_instances: int, *, seed: int, round: int) -> list[Instance]:
-    """Returns the n instances of a task that are scored in a round, drawn at random."""
-    order = randomness.shuffled(
-        range(len(task.instances)), seed, "scoring_instances", round, task.name
-    )
-    return [task.instances[i] for i in order[:num_instances]]
-
-
-class _ChunkRows:
-    """Builds the rows of one chunk."""
-
-    def __init__(self, scorer, pool, vocabulary, encoding, seed, round):
-        self.scorer, self.pool, self.vocabulary = scorer, pool, vocabulary
-        self.encoding, self.seed, self.round = encoding, seed, round
-
-    def score(self, names: Sequence[str], engine: Engine, params: Any) -> dict[str, list[Any]]:
-        groups = [group for name in names for group in self._groups(self.pool[name])]
-        max_length = self.encoding.max_source_length
-        tokens = [
-            [self.vocabulary.encode_source(prompt.text, max_length) for prompt in prompts]
-            for _, _, prompts in groups
-        ]
-        if self.scorer.answers == "gold":
-            answers = [instance.outputs[0] for _, instance, _ in groups]
-        else:
-            decoded = engine.generate(params, [prompts[0] for prompts in tokens])
-            answers = [self.vocabulary.decode(ids).strip() for ids in decoded]
-        targets = [self._target(answer, engine) for answer in answers]
-        values = engine.log_likelihoods(
-            params,
-            [prompt for prompts in tokens for prompt in prompts],
-            [target for prompts, target in zip(tokens, targets) for _ in prompts],
-        )
-        return self._columns(groups, tokens, answers, targets, values)
-
-    def _groups(self, task: Task):
-        """Yields (task name, instance, its k + 1 prompts)."""
-        instructions = perturbed_instructions(
-            task,
-            self.scorer.perturbation,
-            self.scorer.num_perturbations,
-            seed=self.seed,
-            round=self.round,
-        )
-        for instance in scoring_instances(
-            task, self.scorer.num_instances, seed=self.seed, round=self.round
-        ):
-            yield task.name, instance, [
-                self._prompt(instruction, instance, task.name) for instruction in instructions
-            ]
-
-    def _prompt(self, instruction, instance: Instance, name: str) -> Prompt:
-        return self.encoding.encode(
-            instruction,
-            instance.input,
-            self.vocabulary.count_tokens,
-            self.vocabulary.truncate,
-            task_name=name,
-        )
-
-    def _target(self, answer: str, engine: Engine) -> list[int]:
-        """The answer's text tokenized anew and ended, as the authors' data pipeline does."""
-        ids = self.vocabulary.encode(answer)[: engine.buckets.max_target_length - 1]
-        return [*ids, EOS_ID]
-
-    def _columns(self, groups, tokens, answers, targets, values) -> dict[str, list[Any]]:
-        columns: dict[str, list[Any]] = {name: [] for name in likelihoods.COLUMNS}
-        row = 0
-        for (name, instance, prompts), ids, answer, target in zip(groups, tokens, answers, targets):
-            for j, prompt in enumerate(prompts):
-                columns["task"].append(name)
-                columns["instance_id"].append(instance.id)
-                columns["prompt"].append(j)
-                columns["answer"].append(answer)
-                columns["num_answer_tokens"].append(len(target))
-                columns["num_prompt_tokens"].append(len(ids[j]))
-                columns["num_tokens_cut"].append(prompt.tokens_cut)
-                columns["log_likelihood"].append(values[row])
-                row += 1
-        return columns

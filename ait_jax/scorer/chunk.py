@@ -1,0 +1,137 @@
+"""A chunk: tasks that are scored and saved together, each distinct prompt held once."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ait_jax.pool import Instance
+from ait_jax.scorer import likelihoods
+from ait_jax.scorer.answers import Answered
+from ait_jax.scorer.counts import PromptCounts
+from ait_jax.scorer.engine import Engine
+from ait_jax.scorer.prompts_of_task import TaskPrompts
+
+
+class Place(NamedTuple):
+    """One scored instance."""
+
+    task: str
+    instance: Instance
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Prompts of a run of tasks, ready for the device.
+
+    Attributes:
+      places: the scored instances, task after task.
+      prompts: which prompts j are scored, 0 for the original instruction.
+      inputs: distinct prompts, token ids that end in end-of-sequence.
+      original: int32[places], the original prompt's index in `inputs`.
+      rows: int32[places, len(prompts)], indices in `inputs`.
+      tokens_cut: int32[places, len(prompts)], tokens lost to the maximum source length.
+    """
+
+    places: list[Place]
+    prompts: range
+    inputs: list[tuple[int, ...]]
+    original: np.ndarray
+    rows: np.ndarray
+    tokens_cut: np.ndarray
+
+
+def split(
+    tasks: Sequence[str], num_prompts: Callable[[str], int], prompts_per_chunk: int
+) -> list[list[str]]:
+    """Returns runs of tasks, each the shortest with at least `prompts_per_chunk` prompts.
+
+    The last run takes what is left.
+    """
+    chunks: list[list[str]] = []
+    room = 0
+    for name in tasks:
+        if room <= 0:
+            chunks.append([])
+            room = prompts_per_chunk
+        chunks[-1].append(name)
+        room -= num_prompts(name)
+    return chunks
+
+
+def prepare(tasks: Sequence[str], prompts: range, task_prompts: TaskPrompts) -> Chunk:
+    """Builds and tokenizes the prompts of `tasks`; needs no device."""
+    # The original prompt is always wanted: it is decoded, and others may equal it.
+    wanted = prompts if prompts.start == 0 else (0, *prompts)
+    places: list[Place] = []
+    index_of: dict[tuple[int, ...], int] = {}
+    indices, cuts = [], []
+    for name in tasks:
+        for instance, built in task_prompts.build(name, wanted):
+            places.append(Place(name, instance))
+            indices.append([index_of.setdefault(p.tokens, len(index_of)) for p in built])
+            cuts.append([p.tokens_cut for p in built])
+    shape = (len(places), len(wanted))
+    indices, cuts = (np.array(values, np.int32).reshape(shape) for values in (indices, cuts))
+    first = len(wanted) - len(prompts)
+    return Chunk(
+        places, prompts, list(index_of), indices[:, 0], indices[:, first:], cuts[:, first:]
+    )
+
+
+def log_likelihoods(
+    chunk: Chunk, answered: Answered, engine: Engine, params: Any
+) -> tuple[np.ndarray, PromptCounts]:
+    """Teacher-forces every place's answer under its prompts, each distinct pair once.
+
+    Returns:
+      float32[places, len(chunk.prompts)], and what of it the device did not have to score.
+    """
+    index_of: dict[tuple[int, ...], int] = {}
+    target_of_place = np.array([index_of.setdefault(t, len(index_of)) for t in answered.targets])
+    targets = list(index_of)
+    # A pair (prompt, target) as one number.
+    pairs, pair_of_row = np.unique(
+        chunk.rows.astype(np.int64) * len(targets) + target_of_place[:, None], return_inverse=True
+    )
+    values = np.full(len(pairs), np.nan, np.float32)
+    originals = chunk.original.astype(np.int64) * len(targets) + target_of_place
+    at = np.minimum(np.searchsorted(pairs, originals), len(pairs) - 1)
+    is_asked = pairs[at] == originals
+    values[at[is_asked]] = answered.log_likelihoods[is_asked]
+    unknown = np.flatnonzero(np.isnan(values))
+    if len(unknown):
+        values[unknown] = engine.log_likelihoods(
+            params,
+            [chunk.inputs[pair // len(targets)] for pair in pairs[unknown]],
+            [targets[pair % len(targets)] for pair in pairs[unknown]],
+        )
+    from_decode = len(pairs) - len(unknown) if answered.decoded else 0
+    counts = PromptCounts(
+        asked=chunk.rows.size,
+        from_decode=from_decode,
+        identical=chunk.rows.size - len(unknown) - from_decode,
+    )
+    return values[pair_of_row].reshape(chunk.rows.shape), counts
+
+
+def columns(chunk: Chunk, answered: Answered, values: np.ndarray) -> dict[str, Any]:
+    """Returns the columns of likelihoods.parquet, one row per (instance, prompt)."""
+    num_prompts = len(chunk.prompts)
+
+    def repeated(of_place: Sequence[Any]) -> list[Any]:
+        return [value for value in of_place for _ in range(num_prompts)]
+
+    lengths = np.array([len(tokens) for tokens in chunk.inputs], np.int32)
+    found = {
+        "task": repeated([place.task for place in chunk.places]),
+        "instance_id": repeated([place.instance.id for place in chunk.places]),
+        "prompt": np.tile(np.array(chunk.prompts, np.int32), len(chunk.places)),
+        "answer": repeated(answered.texts),
+        "num_answer_tokens": repeated([len(target) for target in answered.targets]),
+        "num_prompt_tokens": lengths[chunk.rows].ravel(),
+        "num_tokens_cut": chunk.tokens_cut.ravel(),
+        "log_likelihood": values.ravel(),
+    }
+    return {name: found[name] for name in likelihoods.COLUMNS}

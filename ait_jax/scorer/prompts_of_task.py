@@ -1,0 +1,91 @@
+"""The prompts of one task: which instances are scored, and under which instructions."""
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from ait_jax import randomness
+from ait_jax.perturb import perturbed_instruction
+from ait_jax.pool import Instance, Task, TaskPool
+from ait_jax.prompts import TkInstructEncoding
+from ait_jax.task import Instruction
+from ait_jax.vocabulary import EOS_ID, Vocabulary
+
+
+class TokenizedPrompt(NamedTuple):
+    """What the model reads: ids that end in end-of-sequence, and how many were cut off."""
+
+    tokens: tuple[int, ...]
+    tokens_cut: int
+
+
+def scoring_instances(task: Task, num_instances: int, *, seed: int, round: int) -> list[Instance]:
+    """Returns the n instances of a task that are scored in a round, drawn at random."""
+    order = randomness.shuffled(
+        range(len(task.instances)), seed, "scoring_instances", round, task.name
+    )
+    return [task.instances[i] for i in order[:num_instances]]
+
+
+class TaskPrompts:
+    """Builds the prompts of tasks, one task at a time. Safe to use in another thread.
+
+    Args:
+      perturbation: how an instruction is perturbed (`perturb.Perturbation`).
+      num_instances: n, the instances of a task (all, where it has fewer).
+      seed, round: keys of every draw.
+    """
+
+    def __init__(
+        self,
+        pool: TaskPool,
+        vocabulary: Vocabulary,
+        encoding: TkInstructEncoding,
+        perturbation: Any,
+        num_instances: int,
+        *,
+        seed: int,
+        round: int,
+    ):
+        self.pool, self.vocabulary, self.encoding = pool, vocabulary, encoding
+        self.perturbation, self.num_instances = perturbation, num_instances
+        self.seed, self.round = seed, round
+        # The encoding counts the tokens of the text it ends up with: once more would be waste.
+        self._tokens = lru_cache(maxsize=8)(vocabulary.encode)
+
+    def count_instances(self, name: str) -> int:
+        """Returns how many instances of a task are scored."""
+        return min(self.num_instances, len(self.pool[name].instances))
+
+    def build(
+        self, name: str, prompts: Sequence[int]
+    ) -> Iterator[tuple[Instance, list[TokenizedPrompt]]]:
+        """Yields every scored instance of a task with its prompts.
+
+        Args:
+          prompts: which ones, j = 0 for the original instruction, then 1..k.
+        """
+        task = self.pool[name]
+        instances = scoring_instances(task, self.num_instances, seed=self.seed, round=self.round)
+        used = [instance.id for instance in instances]
+        instructions = [
+            perturbed_instruction(
+                task, self.perturbation, j, seed=self.seed, round=self.round, used_instances=used
+            )
+            for j in prompts
+        ]
+        for instance in instances:
+            # A perturbation may change nothing: equal instructions are encoded once.
+            prompt_of = {i: self._prompt(i, instance, name) for i in dict.fromkeys(instructions)}
+            yield instance, [prompt_of[instruction] for instruction in instructions]
+
+    def _prompt(self, instruction: Instruction, instance: Instance, name: str) -> TokenizedPrompt:
+        prompt = self.encoding.encode(
+            instruction,
+            instance.input,
+            lambda text: len(self._tokens(text)) + 1,
+            self.vocabulary.truncate,
+            task_name=name,
+        )
+        ids = self._tokens(prompt.text)[: self.encoding.max_source_length - 1]
+        return TokenizedPrompt((*ids, EOS_ID), prompt.tokens_cut)
