@@ -1,11 +1,14 @@
 """The engine against one prompt at a time, without padding, buckets or mesh."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
 from ait_jax import randomness
-from ait_jax.batching import LengthBuckets
+from ait_jax.batching import LengthBuckets, pad_rows
+from ait_jax.models.likelihood import shift_right
 from ait_jax.models.parameters import init_params
 from ait_jax.models.t5 import T5Config, Transformer
 from ait_jax.partitioning import Partitioner
@@ -37,18 +40,20 @@ def prompts():
     return [tokens(randomness.integer(2, 17, "length", i), "prompt", i) for i in range(21)]
 
 
-def by_hand(model, params, prompt, target) -> float:
-    """Mean log-likelihood of one target in float64 NumPy, from the model's raw logits."""
-    decoder_inputs = np.array([[0, *target[:-1]]])
+def by_hand(model, params, prompts, targets) -> np.ndarray:
+    """Mean log-likelihoods in float64 NumPy, from the logits of one plain, padded batch."""
+    inputs = pad_rows(prompts, max(map(len, prompts)))
+    outputs = pad_rows(targets, max(map(len, targets)))
     logits = np.asarray(
-        model.apply(
-            {"params": params}, np.array([prompt]), decoder_inputs, np.array([target]),
-            enable_dropout=False,
+        jax.jit(lambda *tokens: model.apply({"params": params}, *tokens, enable_dropout=False))(
+            inputs, shift_right(outputs), outputs
         ),
         np.float64,
-    )[0]
-    normalizer = np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1)) + logits.max(-1)
-    return float(np.mean(logits[np.arange(len(target)), target] - normalizer))
+    )
+    largest = logits.max(-1, keepdims=True)
+    log_p = logits - largest - np.log(np.exp(logits - largest).sum(-1, keepdims=True))
+    of_targets = np.take_along_axis(log_p, outputs[..., None], -1)[..., 0]
+    return np.array([row[: len(t)].mean() for row, t in zip(of_targets, targets)])
 
 
 @pytest.mark.parametrize("num_partitions", [1, 2])
@@ -56,7 +61,7 @@ def test_log_likelihoods_are_those_of_single_rows(model, params, prompts, num_pa
     engine = Engine(model, Partitioner(num_partitions), BUCKETS, tokens_per_batch=64)
     targets = [tokens(randomness.integer(1, 9, "t", i), "target", i) for i in range(len(prompts))]
     values = engine.log_likelihoods(engine.place(params), prompts, targets)
-    expected = [by_hand(model, params, p, t) for p, t in zip(prompts, targets)]
+    expected = by_hand(model, params, prompts, targets)
     assert values.dtype == np.float32
     np.testing.assert_allclose(values, expected, atol=1e-5)
 
@@ -92,3 +97,63 @@ def test_parameters_are_sharded_over_the_model_axis(model, params):
     kernel = placed["encoder"]["layers"]["mlp"]["wi_0"]["kernel"]
     shapes = {shard.data.shape for shard in kernel.addressable_shards}
     assert shapes == {(1, 16, 16)} and len(jax.devices()) == 8
+
+
+@pytest.fixture(scope="module")
+def wide():
+    """A model whose heads and vocabulary divide over four shards."""
+    config = T5Config(
+        vocab_size=96, emb_dim=32, num_heads=4, num_encoder_layers=2, num_decoder_layers=2,
+        head_dim=8, mlp_dim=64, mlp_activations=("gelu", "linear"),
+    )
+    model = Transformer(config)
+    params = init_params(model, 5)[0]
+    prompts = [tokens(randomness.integer(4, 60, "length", i), "wide", i) for i in range(37)]
+    targets = [tokens(randomness.integer(1, 17, "t", i), "target", i) for i in range(37)]
+    return model, params, prompts, targets
+
+
+@pytest.fixture(scope="module")
+def plain(wide):
+    return by_hand(*wide)
+
+
+@pytest.mark.parametrize(
+    ("num_partitions", "inputs", "tokens_per_batch", "growth"),
+    [(1, (64,), 1024, 1.06), (2, (16, 64), 512, 1.3), (4, (64,), 256, 2.0), (4, (60,), 64, 1.5)],
+)
+def test_any_mesh_and_any_layouts_of_buckets_give_the_plain_numbers(
+    wide, plain, num_partitions, inputs, tokens_per_batch, growth
+):
+    model, params, prompts, targets = wide
+    buckets = LengthBuckets(inputs=inputs, targets=(16,))
+    engine = Engine(model, Partitioner(num_partitions), buckets, tokens_per_batch, growth)
+    placed = engine.place(params)
+    values = engine.log_likelihoods(placed, prompts, targets)
+    np.testing.assert_allclose(values, plain, atol=1e-5)
+
+    answers = engine.decode(placed, prompts[:9])
+    ended = [[*ids, 1] if done else ids for ids, done in zip(answers.tokens, answers.finished)]
+    np.testing.assert_allclose(
+        answers.log_likelihoods, by_hand(model, params, prompts[:9], ended), atol=1e-5
+    )
+
+
+def test_bfloat16_stays_near_float32(wide, plain):
+    model, params, prompts, targets = wide
+    half = Transformer(dataclasses.replace(model.config, dtype="bfloat16"))
+    engine = Engine(half, Partitioner(), LengthBuckets((64,), (16,)), 1024)
+    placed = engine.place(params)
+    assert placed["encoder"]["layers"]["mlp"]["wo"]["kernel"].dtype == "bfloat16"
+    assert placed["encoder"]["layers"]["pre_mlp_layer_norm"]["scale"].dtype == "float32"
+    values = engine.log_likelihoods(placed, prompts, targets)
+    assert 1e-5 < np.abs(values - plain).max() < 0.1
+
+
+def test_an_interrupted_call_leaves_no_compilations_behind(wide):
+    model, params, prompts, _ = wide
+    engine = Engine(model, Partitioner(), LengthBuckets((64,), (16,)), 64)
+    shapes = [(8, length) for length in engine.input_lengths]
+    compiled = engine._executables.in_order(shapes)
+    compiled[shapes[0]]
+    assert len(engine._executables._futures) == 1 + engine._executables.ahead < len(shapes)

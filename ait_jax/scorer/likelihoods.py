@@ -25,7 +25,8 @@ COLUMNS = (
 _TEXT_COLUMNS = ("task", "instance_id", "answer")
 
 
-def _schema():
+def schema():
+    """Returns the table's Arrow schema: text, int32, and float32 log-likelihoods."""
     import pyarrow as pa
 
     kinds = dict.fromkeys(_TEXT_COLUMNS, pa.string()) | {"log_likelihood": pa.float32()}
@@ -36,7 +37,7 @@ def write_rows(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
     """Writes one table of `COLUMNS`."""
     import pyarrow as pa
 
-    _write(path, pa.table({name: columns[name] for name in COLUMNS}, schema=_schema()))
+    _write(path, pa.table({name: columns[name] for name in COLUMNS}, schema=schema()))
 
 
 def read_rows(path: Path) -> dict[str, list[Any]]:
@@ -75,7 +76,7 @@ def concatenate(parts: Sequence[Path], path: Path) -> None:
     """Writes the rows of `parts`, in that order, as one table; holds one row group at a time."""
     import pyarrow.parquet as pq
 
-    with files.replace_with(path) as temporary, pq.ParquetWriter(temporary, _schema()) as writer:
+    with files.replace_with(path) as temporary, pq.ParquetWriter(temporary, schema()) as writer:
         for part in parts:
             for rows in _row_groups(part):
                 writer.write_table(rows)
@@ -84,14 +85,14 @@ def concatenate(parts: Sequence[Path], path: Path) -> None:
 def _row_groups(path: Path) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
-    schema = _schema()
+    wanted = schema()
     with _errors_of(path):
         file = pq.ParquetFile(path)
     with file:
         _check_columns(path, file.schema_arrow.names, COLUMNS)
         for group in range(file.num_row_groups):
             with _errors_of(path):
-                rows = file.read_row_group(group, list(COLUMNS)).select(COLUMNS).cast(schema)
+                rows = file.read_row_group(group, list(COLUMNS)).select(COLUMNS).cast(wanted)
             yield rows
 
 

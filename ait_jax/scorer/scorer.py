@@ -12,13 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ait_jax.errors import UserError
 from ait_jax.perturb import WordDrop
 from ait_jax.pool import TaskPool
 from ait_jax.prompts import TkInstructEncoding
-from ait_jax.scorer import answers, background, chunk, likelihoods
+from ait_jax.scorer import answers, background, chunk, likelihoods, processes
 from ait_jax.scorer.answers import Answered, EarlierAnswers
 from ait_jax.scorer.chunk import Chunk
 from ait_jax.scorer.counts import PromptCounts
@@ -74,6 +72,9 @@ class Scorer:
     ) -> PromptCounts:
         """Writes likelihoods.parquet for `tasks`, chunk by chunk, and continues after a crash.
 
+        Of several processes each tokenizes and feeds its part of every chunk's tasks, and the
+        first one writes; all call this with the same arguments.
+
         All prompts at once, or in parts: `prompts=range(0, 4)` into one table, then
         `prompts=range(4, 11)` for some of its tasks into another, with `answers_from` the
         first. The two hold what one table would, up to the rounding of another batch.
@@ -105,28 +106,37 @@ class Scorer:
         )
         folder = path.with_suffix(".chunks")
         parts = [folder / f"chunk_{index:05d}.parquet" for index in range(len(chunks))]
-        missing = [
-            index
-            for index, names in enumerate(chunks)
-            if not _is_whole(parts[index], names, prompts, task_prompts, report)
-        ]
+        missing = processes.as_the_writer_sees(
+            [
+                index
+                for index, names in enumerate(chunks)
+                if not _is_whole(parts[index], names, prompts, task_prompts, report)
+            ]
+        )
         answer = self._answerer(engine, params, vocabulary, answers_from)
         counts = PromptCounts()
         done = len(tasks) - sum(len(chunks[index]) for index in missing)
         prepare = partial(chunk.prepare, prompts=prompts, task_prompts=task_prompts)
         with (
-            background.ahead(prepare, [chunks[index] for index in missing]) as prepared,
+            background.ahead(
+                prepare, [processes.own(chunks[index]) for index in missing]
+            ) as prepared,
             background.behind() as later,
         ):
             for index, ready in zip(missing, prepared):
                 answered = answer(ready)
                 values, counted = chunk.log_likelihoods(ready, answered, engine, params)
-                later(_save, parts[index], ready, answered, values)
+                columns = processes.gathered(
+                    chunk.columns(ready, answered, values), chunks[index]
+                )
+                if processes.is_writer():
+                    later(likelihoods.write_rows, parts[index], columns)
                 counts += counted
                 done += len(chunks[index])
                 report(f"scored {done}/{len(tasks)} tasks, {counts.describe()}")
-        likelihoods.concatenate(parts, path)
-        shutil.rmtree(folder, ignore_errors=True)
+        if processes.is_writer():
+            likelihoods.concatenate(parts, path)
+            shutil.rmtree(folder, ignore_errors=True)
         return counts
 
     def _checked(self, prompts: range | None, answers_from: Path | None) -> range:
@@ -151,10 +161,6 @@ class Scorer:
         return lambda ready: answers.decode(
             ready.original, ready.inputs, engine, params, vocabulary
         )
-
-
-def _save(part: Path, ready: Chunk, answered: Answered, values: np.ndarray) -> None:
-    likelihoods.write_rows(part, chunk.columns(ready, answered, values))
 
 
 def _is_whole(
