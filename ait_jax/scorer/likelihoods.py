@@ -71,6 +71,12 @@ def read_answers(path: Path) -> dict[tuple[str, str], tuple[str, float]]:
     return dict(zip(zip(tasks, instances), zip(answers, values)))
 
 
+def count_cut(path: Path) -> tuple[int, int]:
+    """Returns how many prompts a table has, and how many lost tokens at their end."""
+    cut = _read(path, ["num_tokens_cut"])["num_tokens_cut"].to_numpy()
+    return len(cut), int(np.count_nonzero(cut))
+
+
 def concatenate(parts: Sequence[Path], path: Path) -> None:
     """Writes the rows of `parts`, in that order, as one table; holds one row group at a time."""
     import pyarrow.parquet as pq

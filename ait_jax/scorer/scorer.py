@@ -40,7 +40,7 @@ class Scorer:
       answers: 'predictions' scores the model's own greedy answers (the paper), 'gold' the
         first reference output (the authors' HL variant).
       prompts_per_chunk: tasks are scored and saved together until they have this many prompts;
-        a killed run repeats one chunk at most.
+        a killed run repeats the chunk at work and the one being saved, at most.
     """
 
     perturbation: Any = WordDrop()
