@@ -1,29 +1,21 @@
 """The loop: train, evaluate, score the remaining tasks, select, next round."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-
-from ait_jax import files, randomness, task_map
+from ait_jax import files, randomness
 from ait_jax.errors import UserError
 from ait_jax.evaluation import evaluate_splits, write_predictions
 from ait_jax.experiment import Experiment
 from ait_jax.learning_curve import CurvePoint, plot_learning_curve, render_text
-from ait_jax.models.checkpoints import check_params, read_params
-from ait_jax.models.parameters import abstract_params, init_params, match_layout
-from ait_jax.partitioning import model_info
 from ait_jax.prediction import predict
 from ait_jax.run_directory import RunDirectory
-from ait_jax.scorer.counts import PromptCounts
-from ait_jax.scorer.engine import Engine
-from ait_jax.scorer.likelihoods import read_likelihoods, read_task_scores, write_task_scores
-from ait_jax.selection import select
+from ait_jax.scorer.likelihoods import read_task_scores
 from ait_jax.splits import Splits, read_names, read_splits, write_splits
+from ait_jax.stages import Stages, selection_summary
 from ait_jax.trainer.examples import InstructionExamples
-from ait_jax.uncertainty import TaskScores, task_scores
+from ait_jax.uncertainty import TaskScores
 
 
 def run(
@@ -43,24 +35,12 @@ def run(
         return _Run(experiment, directory, config, report).run()
 
 
-class _Run:
+class _Run(Stages):
     """One run over its rounds."""
 
     def __init__(self, experiment, directory, config, report):
-        self.experiment, self.directory, self.report = experiment, directory, report
-        self.pool = experiment.pool
-        if not len(self.pool):
-            raise UserError("The pool is empty; look at the gin name POOL.")
-        self.engine = Engine(
-            experiment.model,
-            experiment.partitioner,
-            experiment.buckets,
-            experiment.tokens_per_batch,
-        )
-        pool = {"name": self.pool.name, "fingerprint": self.pool.fingerprint()}
-        self.continued = directory.open(config, pool, experiment.seed)
-        self._base: Any = None
-        self.counts = PromptCounts()
+        super().__init__(experiment, directory, config, report)
+        self.experiment = experiment
 
     def run(self) -> list[CurvePoint]:
         experiment = self.experiment
@@ -80,24 +60,6 @@ class _Run:
             previous = round
         self._summarize(points)
         return points
-
-    @property
-    def base_params(self) -> Any:
-        """The parameters every round starts from, on the mesh."""
-        if self._base is None:
-            experiment = self.experiment
-            shapes, axes = abstract_params(experiment.model)
-            if experiment.init_checkpoint is None:
-                params = init_params(experiment.model, experiment.seed)[0]
-            else:
-                params = read_params(experiment.init_checkpoint)
-                params = match_layout(params, experiment.model.config.scan_layers)
-                check_params(params, shapes, experiment.init_checkpoint)
-            shardings = experiment.partitioner.param_shardings(shapes, axes)
-            self._base = jax.device_put(params, shardings)
-            info = model_info(shapes, axes, shardings)
-            files.write_text(self.directory.path / "model-info.txt", info)
-        return self._base
 
     def _initial_splits(self) -> Splits:
         def draw() -> dict[str, Any]:
@@ -161,20 +123,6 @@ class _Run:
         return evaluate_splits(
             predictions, named, self.pool.is_cls, lambda name: self.pool[name].category
         )
-
-    def timed_stage(self, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """A stage of run.json whose duration and throughput go to timings.jsonl."""
-        if self.directory.is_done(name):
-            return self.directory.stage(name, work)
-        start = time.perf_counter()
-        self.engine.work.clear()
-        self.counts = PromptCounts()
-        result = self.directory.stage(name, work)
-        seconds = time.perf_counter() - start
-        figures = self.engine.work.summary() | self.counts.summary()
-        self.directory.add_timing(name, seconds, **figures)
-        self.report(f"{name}: {seconds:.1f} s{self.engine.work.describe()}")
-        return result
 
     def _report_scores(self, name: str, result: Mapping[str, Any]) -> None:
         test = result["test"]
@@ -275,44 +223,28 @@ class _Round:
         return read_splits(self.run.directory.round(self.number + 1))
 
     def _score(self) -> dict[str, Any]:
-        experiment = self.run.experiment
-        path = self.folder / "likelihoods.parquet"
-        self.run.counts += experiment.scorer.score(
+        return self.run.score(
             self.splits.remain,
-            path,
-            pool=self.run.pool,
-            engine=self.run.engine,
-            params=self.run.engine.place(self.params),
-            vocabulary=experiment.vocabulary,
-            encoding=experiment.encoding,
-            seed=experiment.seed,
-            round=self.number,
+            self.folder,
+            self.params,
+            self.number,
             report=lambda line: self.run.report(f"{self.name}: {line}"),
+            strategy=self.run.experiment.strategy,
         )
-        write_task_scores(self.folder / "task_scores.parquet", task_scores(read_likelihoods(path)))
-        return {"tasks": len(self.splits.remain)}
 
     def _select(self) -> dict[str, Any]:
-        experiment, pool = self.run.experiment, self.run.pool
-        scored = experiment.strategy.needs_scores
+        strategy = self.run.experiment.strategy
+        scored = strategy.needs_scores
         scores = (
             read_task_scores(self.folder / "task_scores.parquet")
             if scored
             else TaskScores.unscored(self.splits.remain)
         )
-        selection = select(
-            experiment.strategy,
-            scores,
-            experiment.tasks_per_round,
-            is_cls=pool.is_cls,
-            cls_ratio=experiment.cls_ratio,
-            seed=experiment.seed,
-            round=self.number,
-            category_of=lambda name: pool[name].category,
-        )
+        selection = self.run.select(self.folder, strategy, scores, self.number)
         if scored:
-            self._plot_task_map(scores, selection.tasks)
-        files.write_text(self.folder / "selected.txt", "".join(f"{t}\n" for t in selection.tasks))
+            self.run.draw_task_map(
+                self.folder, scores, selection.tasks, round=self.number, strategy=strategy.name
+            )
         chosen = set(selection.tasks)
         following = Splits(
             train=self.splits.train + selection.tasks,
@@ -321,29 +253,7 @@ class _Round:
             test=self.splits.test,
         )
         write_splits(self.run.directory.round(self.number + 1), following)
-        return {
-            "strategy": experiment.strategy.name,
-            "tasks": len(selection.tasks),
-            "cls": selection.num_cls,
-            "gen": selection.num_gen,
-            "margins": dict(selection.margins),
-            "close_calls": selection.close_calls(),
-        }
-
-    def _plot_task_map(self, scores: TaskScores, selected: Sequence[str]) -> None:
-        experiment, is_cls = self.run.experiment, self.run.pool.is_cls
-        categories = task_map.classify(
-            scores, experiment.tasks_per_round, is_cls=is_cls, cls_ratio=experiment.cls_ratio
-        )
-        task_map.plot_task_map(
-            self.folder / "task_map.png",
-            scores,
-            categories,
-            is_cls=is_cls,
-            selected=selected,
-            round=self.number,
-            strategy=experiment.strategy.name,
-        )
+        return selection_summary(strategy, selection)
 
 
 def _headline(metrics: Mapping[str, Any], flat: bool = False) -> dict[str, Any]:

@@ -19,11 +19,12 @@ EXIT_INTERRUPTED = 130
 POOLS = ("niv2",)
 _GIN_COMMANDS = {
     "run": "rounds of train, evaluate, score, select (experiments/mini.gin by default)",
+    "score": "score a pool with a checkpoint, no training (experiments/score.gin by default)",
     "pretrain": "pre-train a small model from nothing (experiments/mini_base.gin by default)",
 }
 
 _GIN_HELP = """\
-gin flags (run, pretrain):
+gin flags (run, score, pretrain):
   --gin_file=FILE          a configuration, from the working folder or the shipped ones
                            (experiments/mini.gin, experiments/niv2.gin, ...); may be repeated,
                            later files win
@@ -138,9 +139,8 @@ def _main(arguments: list[str]) -> int:
         _prepare_process()
     elif flags != GinFlags():
         raise UserError(f"`ait-jax {options.command}` takes no gin flags.")
-    return {"run": _run, "pretrain": _pretrain, "prepare": _prepare}[options.command](
-        options, flags
-    )
+    work = {"run": _run, "score": _score, "pretrain": _pretrain, "prepare": _prepare}
+    return work[options.command](options, flags)
 
 
 def _suggest_command(commands: Iterable[str], arguments: list[str]) -> None:
@@ -188,11 +188,22 @@ def _run(options, flags) -> int:
     return EXIT_OK
 
 
+def _score(options, flags) -> int:
+    from ait_jax import configuration, scoring
+
+    default_file = "experiments/score.gin"
+    configuration.parse(flags, default_file, unused=scoring.UNUSED_MACROS)
+    built = configuration.build(scoring.Scoring, default_file)
+    scoring.run(built, configuration.operative_config())
+    return EXIT_OK
+
+
 def _pretrain(options, flags) -> int:
     from ait_jax import configuration, pretraining
 
-    configuration.parse(flags, "experiments/mini_base.gin")
-    configuration.build(pretraining.Pretraining).run()
+    default_file = "experiments/mini_base.gin"
+    configuration.parse(flags, default_file)
+    configuration.build(pretraining.Pretraining, default_file).run()
     return EXIT_OK
 
 

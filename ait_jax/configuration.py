@@ -98,7 +98,7 @@ def _literal(value: str) -> str:
     return text if literal else repr(value)
 
 
-def parse(flags: GinFlags, default_file: str) -> None:
+def parse(flags: GinFlags, default_file: str, unused: Iterable[str] = ()) -> None:
     """Loads gin files and overrides into gin's global configuration.
 
     Later files win over earlier ones, and overrides over files. A file, its includes and the
@@ -108,6 +108,7 @@ def parse(flags: GinFlags, default_file: str) -> None:
     Args:
       flags: of the command line.
       default_file: what is loaded where no file is given.
+      unused: macros that shared files set and that may have no use here.
 
     Raises:
       UserError: a missing file, an unknown configurable, parameter or macro, bad syntax, a
@@ -125,7 +126,7 @@ def parse(flags: GinFlags, default_file: str) -> None:
     folders = list(dict.fromkeys([*search_paths, *beside, str(Path.cwd())]))
     gin.config._LOCATION_PREFIXES[:] = [*folders, str(shipped)]
     sys.path += [folder for folder in folders if folder not in sys.path]
-    referred_to: set[str] = set()
+    referred_to = set(unused)
     for file in files:
         _try(lambda: referred_to.update(_macros_in(gin.parse_config_file(str(file)))))
     macros = tuple(gin_checks.macro_values())
@@ -232,8 +233,11 @@ def _override(binding: str) -> None:
         gin.config._IMPORTS.update(imports)
 
 
-def build(configurable: Callable[..., Any]) -> Any:
+def build(configurable: Callable[..., Any], default_file: str = "experiments/mini.gin") -> Any:
     """Calls `configurable` with what gin binds to its parameters.
+
+    Args:
+      default_file: what `parse` loads where no file is given.
 
     Raises:
       UserError: the configuration is for something else, has a value of the wrong type or
@@ -244,7 +248,7 @@ def build(configurable: Callable[..., Any]) -> Any:
     if not gin_checks.is_configured(configurable):
         raise UserError(
             f"the gin files configure no {configurable.__name__}. --gin_file replaces the default: "
-            "give an experiment first (--gin_file=experiments/mini.gin), then what changes it."
+            f"give an experiment first (--gin_file={default_file}), then what changes it."
         )
     gin_checks.check_types()
     try:

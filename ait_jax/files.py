@@ -5,7 +5,7 @@ import errno
 import json
 import os
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,11 @@ def write_bytes(path: Any, data: bytes) -> None:
 def write_text(path: Any, text: str) -> None:
     """Writes `text` as UTF-8 with its line ends untouched, whole or not at all."""
     write_bytes(path, text.encode("utf-8"))
+
+
+def write_lines(path: Any, lines: Iterable[str]) -> None:
+    """Writes one line for each string, whole or not at all."""
+    write_text(path, "".join(f"{line}\n" for line in lines))
 
 
 def write_json(path: Any, value: Any) -> None:

@@ -109,11 +109,11 @@ _PATTERNS: tuple[tuple[str, _Describe], ...] = (
 def missing_arguments(error: Exception) -> str | None:
     """Returns the message for a configurable that gin called without all it needs, or None."""
     text = str(error)
-    missing = re.search(r"No values supplied by Gin or caller for arguments: \[([^\]]*)\]", text)
+    missing = re.search(r"missing \d+ required [\w-]+ arguments?: (.*)", text)
     called = re.search(r"In call to configurable '(\w+)'", text)
     if not (isinstance(error, TypeError) and missing and called):
         return None
-    names = [name.strip(" '") for name in missing[1].split(",")]
+    names = sorted(re.findall(r"'(\w+)'", missing[1]))
     return (
         f"{called[1]} has no value for {', '.join(names)}; bind {called[1]}.{names[0]} in a gin "
         f"file or give --gin.{called[1]}.{names[0]}=..."

@@ -169,9 +169,10 @@ class _Rows:
         new_task = np.flatnonzero(np.diff(task, prepend=-1))
         new_instance = np.flatnonzero(np.diff(task, prepend=-1) | np.diff(instance, prepend=-1))
         task_of_instance = np.searchsorted(new_task, new_instance, side="right") - 1
-        num_prompts = 1 + np.maximum.reduceat(prompt, new_task) if len(task) else new_task
+        first_instance = np.searchsorted(new_instance, new_task)
         found = np.diff(new_instance, append=len(task))
-        # Distinct numbers from 0 to k, as many as there are numbers: then all are there.
+        # A race leaves other prompts to other instances, but as many to all of a task.
+        num_prompts = np.maximum.reduceat(found, first_instance) if len(task) else new_task
         holes = (found != num_prompts[task_of_instance]) | (prompt[new_instance] != 0)
         if holes.any():
             first = int(np.flatnonzero(holes)[0])

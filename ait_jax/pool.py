@@ -72,7 +72,9 @@ class TaskPool(Mapping[str, Task]):
                 )
             self._tasks[task.name] = task
         if not self._tasks:
-            raise UserError(f"{self._called} is empty: give at least one task.")
+            raise UserError(
+                f"{self._called} is empty: give at least one task (in a configuration: POOL)."
+            )
         self._given_labels = dict(cls_labels or {})
         self._derived_labels: dict[str, bool] = {}
         self._fingerprint = fingerprint

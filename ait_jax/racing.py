@@ -186,7 +186,7 @@ class Race:
         quotas: Mapping[str, int],
         num_perturbations: int,
     ):
-        _refuse_other_measures(strategy)
+        check_strategy(strategy)
         self.settings, self.strategy = settings, strategy
         # Sorted, for sums to be the same to the last bit whatever the order of the tasks.
         self.groups = {group: sorted(tasks) for group, tasks in groups.items()}
@@ -365,10 +365,20 @@ class Race:
             self._verdicts |= dict.fromkeys(open_tasks[places:], OUT)
 
 
-def _refuse_other_measures(strategy: Strategy) -> None:
+def check_strategy(strategy: Strategy | None) -> None:
+    """Refuses what cannot be raced: a race decides by prompt uncertainty, and nothing else.
+
+    Raises:
+      UserError: no strategy, or one that ranks by something else.
+    """
+    if strategy is None:
+        raise UserError(
+            "RACING = True needs a STRATEGY that says which places are raced for: add "
+            "--gin_file=strategies/prompt_uncertainty.gin, or set RACING = False."
+        )
     measure = getattr(strategy, "measure", None)
     if not isinstance(strategy, PromptUncertainty) or measure != "prompt_uncertainty":
         raise UserError(
-            f"STRATEGY {strategy.name!r} cannot be raced: racing.Racing decides by prompt "
-            "uncertainty alone. Score without racing, or choose PromptUncertainty."
+            f"STRATEGY {strategy.name!r} cannot be raced: a race decides by prompt uncertainty "
+            "alone. Set RACING = False, or choose strategies/prompt_uncertainty.gin."
         )

@@ -13,7 +13,7 @@ from ait_jax.errors import UserError
 SCHEMA_VERSION = 1
 _KEYS = {"schema_version", "code_version", "pool", "seed", "stages"}
 # A run directory may be moved: where it lies is no part of what it holds.
-_OWN_PATH = ("MODEL_DIR", "experiment.Experiment.model_dir")
+_OWN_PATH = ("MODEL_DIR", "experiment.Experiment.model_dir", "scoring.Scoring.model_dir")
 
 
 class RunDirectory:

@@ -300,14 +300,9 @@ def select(
     """
     _check_request(num_tasks, len(scores), cls_ratio)
     context = SelectionContext(seed, round, category_of)
-    if cls_ratio is None:
-        groups, quotas = {"all": list(scores.tasks)}, {"all": num_tasks}
-    else:
-        groups = {
-            "cls": [task for task in scores.tasks if is_cls(task)],
-            "gen": [task for task in scores.tasks if not is_cls(task)],
-        }
-        quotas = group_quotas(num_tasks, cls_ratio, len(groups["cls"]), len(groups["gen"]))
+    groups, quotas = groups_and_quotas(
+        scores.tasks, num_tasks, is_cls=is_cls, cls_ratio=cls_ratio
+    )
     chosen: list[str] = []
     margins: dict[str, float | None] = {}
     for group, names in groups.items():
@@ -315,6 +310,24 @@ def select(
         chosen += ranked[: quotas[group]]
     num_cls = sum(bool(is_cls(task)) for task in chosen)
     return Selection(tuple(chosen), num_cls, len(chosen) - num_cls, margins)
+
+
+def groups_and_quotas(
+    tasks: Iterable[str],
+    num_tasks: int,
+    *,
+    is_cls: Callable[[str], bool],
+    cls_ratio: float | None,
+) -> tuple[dict[str, list[str]], dict[str, int]]:
+    """Returns the groups that are ranked apart, and how many tasks of each are selected."""
+    tasks = list(tasks)
+    if cls_ratio is None:
+        return {"all": tasks}, {"all": min(num_tasks, len(tasks))}
+    groups = {
+        "cls": [task for task in tasks if is_cls(task)],
+        "gen": [task for task in tasks if not is_cls(task)],
+    }
+    return groups, group_quotas(num_tasks, cls_ratio, len(groups["cls"]), len(groups["gen"]))
 
 
 def group_quotas(num_tasks: int, cls_ratio: float, num_cls: int, num_gen: int) -> dict[str, int]:

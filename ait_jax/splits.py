@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ait_jax.errors import UserError, nearest
-from ait_jax.files import as_path, check_name, write_text
+from ait_jax.files import as_path, check_name, write_lines
 
 SPLIT_NAMES = ("train", "remain", "dev", "test")
 
@@ -242,4 +242,4 @@ def write_splits(directory: Any, splits: Splits, combine_dev_and_test: bool = Fa
     for split, names in groups.items():
         for name in names:
             check_name(name, f"{split} task name")
-        write_text(directory / f"{split}_tasks.txt", "".join(f"{name}\n" for name in names))
+        write_lines(directory / f"{split}_tasks.txt", names)

@@ -6,6 +6,7 @@ authors use no thresholds: a category is the chunk of tasks that a strategy woul
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,19 @@ def classify(
             if rival == OTHER or (rival == EASY and place < place_of[task]):
                 category_of[task], place_of[task] = category, place
     return category_of
+
+
+def ranked(scores: TaskScores, categories: Mapping[str, str]) -> dict[str, list[str]]:
+    """Returns the tasks of "ambiguous", "easy" and "difficult", the most telling ones first.
+
+    Args:
+      categories: as from `classify`.
+    """
+    context = selection.SelectionContext(seed=0, round=0)
+    return {
+        category: [t for t in strategy.rank(scores, context) if categories[t] == category]
+        for category, strategy in _STRATEGIES.items()
+    }
 
 
 def plot_task_map(
@@ -211,12 +225,8 @@ def _tasks_to_label(
     scores: TaskScores, categories: Mapping[str, str], selected: Sequence[str], num_labels: int
 ) -> list[str]:
     """Returns names, most telling first: every category's first tasks in turn, then selected."""
-    context = selection.SelectionContext(seed=0, round=0)
-    by_category = []
-    for category, strategy in _STRATEGIES.items():
-        ranked = strategy.rank(scores, context)
-        by_category.append([task for task in ranked if categories[task] == category])
-    names = [t for place in zip(*(r + [""] * len(scores) for r in by_category)) for t in place if t]
+    by_category = ranked(scores, categories).values()
+    names = [task for place in zip_longest(*by_category) for task in place if task is not None]
     rest = [task for task in selected if categories.get(task) == OTHER]
     if len(scores) <= num_labels:
         named = {*names, *rest}

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from ait_jax import __version__, active, cli, pretraining
+from ait_jax import __version__, active, cli, pretraining, scoring
 from ait_jax.tasks import DEFAULT_DATA_DIR, niv2
 
 SLOW = ("jax", "tensorflow", "gin", "numpy", "flax", "matplotlib", "pyarrow")
@@ -25,8 +25,9 @@ def run(capsys, *arguments: str) -> tuple[int, str, str]:
 
 @pytest.fixture
 def experiments(monkeypatch, tmp_path, clean_gin):
-    """Replaces the work of `run` and `pretrain`; gives what they were called with."""
+    """Replaces the work of `run`, `score` and `pretrain`; gives what they were called with."""
     called = []
+    monkeypatch.setattr(scoring, "run", lambda made, config: called.append((made, config)))
     monkeypatch.setattr(active, "run", lambda experiment, config: called.append((experiment, config)))
     monkeypatch.setattr(pretraining.Pretraining, "run", lambda self: called.append((self, "")))
     monkeypatch.setattr(cli, "_prepare_process", lambda: None)  # it configures this process's JAX
@@ -70,13 +71,30 @@ def test_help_imports_nothing_slow(arguments):
 
 
 def test_help_shows_the_gin_flags(capsys):
-    for arguments in (["--help"], ["run", "--help"], ["pretrain", "--help"]):
+    for arguments in (["--help"], ["run", "--help"], ["score", "--help"], ["pretrain", "--help"]):
         code, out, _ = run(capsys, *arguments)
         assert code == 0
         for flag in ("--gin_file=FILE", "--gin.NAME=VALUE", "--gin_search_paths", "--debug"):
             assert flag in out
     assert "--gin_file" not in run(capsys, "prepare", "--help")[1]
     assert run(capsys, "--version")[:2] == (0, f"ait-jax {__version__}\n")
+
+
+def test_score_builds_a_scoring(capsys, experiments, clone, tmp_path):
+    (clone / "tasks" / "task003_bad.json").unlink()
+    assert run(capsys, "score", "--gin.mini.load_pool.instances_per_task=2")[0] == 0
+    niv2_flags = (f"--gin.NIV2_DIR={clone}", f"--gin.DATA_DIR={tmp_path / 'data'}")
+    files = ("--gin_file=experiments/score.gin", "--gin_file=pools/niv2.gin")
+    code, _, err = run(
+        capsys, "score", *files, *niv2_flags, "--gin.INIT_CHECKPOINT=checkpoint_60",
+        "--gin_file=strategies/prompt_uncertainty.gin",
+    )
+    assert code == 0, err
+    (made, config), (niv2_made, _) = experiments
+    assert made.model_dir == "runs/score" and "MODEL_DIR = 'runs/score'" in config
+    assert made.strategy is None and made.tasks is None and len(made.pool) == 139
+    assert niv2_made.pool.name == "niv2" and niv2_made.init_checkpoint == "checkpoint_60"
+    assert niv2_made.strategy.name == "high_prompt_uncertainty"
 
 
 def test_run_and_pretrain_build_their_experiments(capsys, experiments):
@@ -90,7 +108,7 @@ def test_run_and_pretrain_build_their_experiments(capsys, experiments):
 @pytest.mark.parametrize(
     ("arguments", "texts"),
     [
-        ("rnu", ["Unknown command 'rnu'", "Did you mean 'run'?", "Commands: run, pretrain, prepare"]),
+        ("rnu", ["Unknown command 'rnu'", "Did you mean 'run'?", "Commands: run, score, pretrain, prepare"]),
         ("--debug rnu", ["Did you mean 'run'?"]),
         ("run --debg", ["Unknown argument '--debg'", "'--debug'?", "`ait-jax run --help`"]),
         ("run gin.ROUNDS=5", ["Unknown argument 'gin.ROUNDS=5'", "'--gin.ROUNDS=5'?"]),
@@ -100,6 +118,10 @@ def test_run_and_pretrain_build_their_experiments(capsys, experiments):
         ("run --gin_file=experiments/nvi2.gin", ["'experiments/niv2.gin'?"]),
         ("run --gin_file=experiments/niv2_paper.gin", ["--gin.VOCABULARY_PATH=..."]),
         ("--gin.ROUNDS=5", ["gin flags need a command"]),
+        ("score --gin.INIT_CHECKPOINT=None", ["set --gin.INIT_CHECKPOINT"]),
+        ("score --gin.ROUNDS=5", ["--gin.ROUNDS: no gin file defines ROUNDS"]),
+        ("score --gin_file=experiments/mini.gin",
+         ["configure no Scoring", "--gin_file=experiments/score.gin"]),
         ("prepare", ["the following arguments are required: POOL, --source"]),
         ("prepare niv2 --source x --overwrit", ["'--overwrite'?"]),
         ("prepare niv2 --source x --gin.A=1", ["`ait-jax prepare` takes no gin flags"]),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ait_jax import assets, configuration, experiment, pretraining
+from ait_jax import assets, configuration, experiment, pretraining, scoring
 from ait_jax.configuration import GinFlags, gin_folder
 from ait_jax.models.parameters import abstract_params, num_params
 from ait_jax.models.t5 import Transformer
@@ -29,6 +29,7 @@ EXPERIMENTS = {
     "niv2": (experiment.Experiment, NIV2_VALUES),
     "niv2_paper": (experiment.Experiment, NIV2_VALUES + T5_VALUES),
     "mini_base": (pretraining.Pretraining, ()),
+    "score": (scoring.Scoring, ()),
 }
 # Published sizes of T5 1.1 (google/t5-v1_1-small to google/t5-v1_1-xxl).
 NUM_PARAMS = {
@@ -40,7 +41,7 @@ NUM_PARAMS = {
 }
 # The tests that hold the files of each folder.
 COVERED = {
-    "experiments": {"active", *EXPERIMENTS},
+    "experiments": {"active", "parts", *EXPERIMENTS},
     "models": {"mini", "t5_1_1_tiny", *NUM_PARAMS},
     "pools": {"mini", "niv2", "split_files"},
     "trainers": {"embedded"},
@@ -81,7 +82,8 @@ def folder(tmp_path_factory):
 
 
 def parse(*files: str, bindings: tuple[str, ...] = ()) -> None:
-    configuration.parse(GinFlags(files, bindings), "experiments/mini.gin")
+    unused = scoring.UNUSED_MACROS if "experiments/score.gin" in files else ()
+    configuration.parse(GinFlags(files, bindings), "experiments/mini.gin", unused)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -111,6 +113,15 @@ def test_every_strategy_fits_an_experiment(name):
     strategy = configuration.build(experiment.Experiment).strategy
     expected = {"prompt_uncertainty": "high_prompt_uncertainty"}.get(name, name)
     assert strategy.name == expected
+
+
+def test_every_pool_and_strategy_fits_scoring(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    parse(
+        "experiments/score.gin", "pools/niv2.gin", "strategies/random.gin", bindings=NIV2_VALUES
+    )
+    built = configuration.build(scoring.Scoring)
+    assert built.pool.name == "niv2" and built.strategy.name == "random"
 
 
 @pytest.mark.parametrize("name", NUM_PARAMS)

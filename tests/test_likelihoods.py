@@ -133,12 +133,13 @@ def test_answers_are_those_of_the_original_prompts(parts, tmp_path):
 
 def test_rows_of_a_chunk_are_checked_by_task_and_prompt(parts):
     _, (path, *_) = parts
-    assert likelihoods.has_rows(path, {"task00000": 8}, range(4))
-    for num_rows, prompts in (
-        ({"task00000": 4}, range(4)), ({"task00001": 8}, range(4)), ({"task00000": 8}, range(1, 5)),
-        ({"task00000": 8}, range(2)), ({"task00000": 8, "task00001": 8}, range(4)),
+    assert likelihoods.has_rows(path, {"task00000": [0, 1, 2, 3] * 2})
+    for planned in (
+        {"task00000": [0, 1, 2, 3]}, {"task00001": [0, 1, 2, 3] * 2},
+        {"task00000": [1, 2, 3, 4] * 2}, {"task00000": [0, 1] * 4},
+        {"task00000": [0, 1, 2, 3] * 2, "task00001": [0, 1, 2, 3] * 2},
     ):
-        assert not likelihoods.has_rows(path, num_rows, prompts)
+        assert not likelihoods.has_rows(path, planned)
 
 
 def test_a_stack_of_tasks_is_measured_as_each_alone(tmp_path):

@@ -334,7 +334,7 @@ def test_impossible_settings_are_refused(settings, message):
 
 @pytest.mark.parametrize("strategy", [HighPerplexity(), Random(), PromptUncertainty(measure="std")])
 def test_only_prompt_uncertainty_is_raced(strategy, clear):
-    with pytest.raises(UserError, match=f"'{strategy.name}' cannot be raced: racing.Racing"):
+    with pytest.raises(UserError, match=f"'{strategy.name}' cannot be raced: a race"):
         start(clear, 2, strategy)
 
 

@@ -11,7 +11,7 @@ from ait_jax.scorer import likelihoods
 from ait_jax.scorer.answers import Answered
 from ait_jax.scorer.counts import PromptCounts
 from ait_jax.scorer.engine import Engine
-from ait_jax.scorer.prompts_of_task import TaskPrompts
+from ait_jax.scorer.prompts_of_task import PromptPlan, TaskPrompts
 
 
 class Place(NamedTuple):
@@ -27,15 +27,15 @@ class Chunk:
 
     Attributes:
       places: the scored instances, task after task.
-      prompts: which prompts j are scored, 0 for the original instruction.
+      prompts: int32[places, prompts], the numbers j, 0 for the original instruction.
       inputs: distinct prompts, token ids that end in end-of-sequence.
       original: int32[places], the original prompt's index in `inputs`.
-      rows: int32[places, len(prompts)], indices in `inputs`.
-      tokens_cut: int32[places, len(prompts)], tokens lost to the maximum source length.
+      rows: int32[places, prompts], indices in `inputs`.
+      tokens_cut: int32[places, prompts], tokens lost to the maximum source length.
     """
 
     places: list[Place]
-    prompts: range
+    prompts: np.ndarray
     inputs: list[tuple[int, ...]]
     original: np.ndarray
     rows: np.ndarray
@@ -60,24 +60,22 @@ def split(
     return chunks
 
 
-def prepare(tasks: Sequence[str], prompts: range, task_prompts: TaskPrompts) -> Chunk:
+def prepare(tasks: Sequence[str], prompts: PromptPlan, task_prompts: TaskPrompts) -> Chunk:
     """Builds and tokenizes the prompts of `tasks`; needs no device."""
-    # The original prompt is always wanted: it is decoded, and others may equal it.
-    wanted = prompts if prompts.start == 0 else (0, *prompts)
     places: list[Place] = []
     index_of: dict[tuple[int, ...], int] = {}
-    indices, cuts = [], []
+    originals, numbers, rows, cuts = [], [], [], []
     for name in tasks:
-        for instance, built in task_prompts.build(name, wanted):
+        # The original prompt is always wanted: it is decoded, and others may equal it.
+        for instance, original, wanted, built in task_prompts.build(name, prompts):
             places.append(Place(name, instance))
-            indices.append([index_of.setdefault(p.tokens, len(index_of)) for p in built])
+            originals.append(index_of.setdefault(original.tokens, len(index_of)))
+            numbers.append(wanted)
+            rows.append([index_of.setdefault(p.tokens, len(index_of)) for p in built])
             cuts.append([p.tokens_cut for p in built])
-    shape = (len(places), len(wanted))
-    indices, cuts = (np.array(values, np.int32).reshape(shape) for values in (indices, cuts))
-    first = len(wanted) - len(prompts)
-    return Chunk(
-        places, prompts, list(index_of), indices[:, 0], indices[:, first:], cuts[:, first:]
-    )
+    arrays = (np.array(column, np.int32).reshape(len(places), -1) for column in (numbers, rows, cuts))
+    numbers, rows, cuts = arrays
+    return Chunk(places, numbers, list(index_of), np.array(originals, np.int32), rows, cuts)
 
 
 def log_likelihoods(
@@ -86,7 +84,7 @@ def log_likelihoods(
     """Teacher-forces every place's answer under its prompts, each distinct pair once.
 
     Returns:
-      float32[places, len(chunk.prompts)], and what of it the device did not have to score.
+      float32[places, prompts], and what of it the device did not have to score.
     """
     index_of: dict[tuple[int, ...], int] = {}
     target_of_place = np.array([index_of.setdefault(t, len(index_of)) for t in answered.targets])
@@ -118,7 +116,7 @@ def log_likelihoods(
 
 def columns(chunk: Chunk, answered: Answered, values: np.ndarray) -> dict[str, Any]:
     """Returns the columns of likelihoods.parquet, one row per (instance, prompt)."""
-    num_prompts = len(chunk.prompts)
+    num_prompts = chunk.prompts.shape[1]
 
     def repeated(of_place: Sequence[Any]) -> list[Any]:
         return [value for value in of_place for _ in range(num_prompts)]
@@ -127,7 +125,7 @@ def columns(chunk: Chunk, answered: Answered, values: np.ndarray) -> dict[str, A
     found = {
         "task": repeated([place.task for place in chunk.places]),
         "instance_id": repeated([place.instance.id for place in chunk.places]),
-        "prompt": np.tile(np.array(chunk.prompts, np.int32), len(chunk.places)),
+        "prompt": chunk.prompts.ravel(),
         "answer": repeated(answered.texts),
         "num_answer_tokens": repeated([len(target) for target in answered.targets]),
         "num_prompt_tokens": lengths[chunk.rows].ravel(),

@@ -46,22 +46,19 @@ def read_rows(path: Path) -> dict[str, list[Any]]:
     return {name: table[name].to_pylist() for name in COLUMNS}
 
 
-def has_rows(path: Path, num_rows: Mapping[str, int], prompts: range) -> bool:
+def has_rows(path: Path, planned: Mapping[str, Sequence[int]]) -> bool:
     """Says whether a table holds what a chunk should.
 
     Args:
-      num_rows: of every task, tasks in the order of the rows.
-      prompts: which every instance has, in this order.
+      planned: the prompts of every task's rows, tasks in the order of the rows.
 
     Raises:
       UserError: as `read_rows`.
     """
     table = _read(path, COLUMNS)
-    expected = [name for name, number in num_rows.items() for _ in range(number)]
-    return (
-        table["task"].to_pylist() == expected
-        and table["prompt"].to_pylist() == [*prompts] * (len(expected) // len(prompts))
-    )
+    tasks = [name for name, prompts in planned.items() for _ in prompts]
+    prompts = [j for prompts in planned.values() for j in prompts]
+    return table["task"].to_pylist() == tasks and table["prompt"].to_pylist() == prompts
 
 
 def read_answers(path: Path) -> dict[tuple[str, str], tuple[str, float]]:
@@ -70,6 +67,12 @@ def read_answers(path: Path) -> dict[tuple[str, str], tuple[str, float]]:
     table = _read(path, (*names, "prompt"), filters=[("prompt", "==", 0)])
     tasks, instances, answers, values = (table[name].to_pylist() for name in names)
     return dict(zip(zip(tasks, instances), zip(answers, values)))
+
+
+def count_cut(path: Path) -> tuple[int, int]:
+    """Returns how many prompts a table has, and how many lost tokens at their end."""
+    cut = _read(path, ["num_tokens_cut"])["num_tokens_cut"].to_numpy()
+    return len(cut), int(np.count_nonzero(cut))
 
 
 def concatenate(parts: Sequence[Path], path: Path) -> None:

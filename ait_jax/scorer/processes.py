@@ -20,6 +20,14 @@ def is_writer() -> bool:
     return jax.process_index() == 0
 
 
+def wait_for_the_writer(name: str) -> None:
+    """Waits until every process has come here, and so the file of that name is written."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)
+
+
 def as_the_writer_sees(numbers: Sequence[int]) -> list[int]:
     """Returns the first process's list of non-negative numbers, in every process.
 

@@ -1,8 +1,10 @@
 """The prompts of one task: which instances are scored, and under which instructions."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from ait_jax import randomness
 from ait_jax.perturb import perturbed_instruction
@@ -10,6 +12,16 @@ from ait_jax.pool import Instance, Task, TaskPool
 from ait_jax.prompts import TkInstructEncoding
 from ait_jax.task import Instruction
 from ait_jax.vocabulary import EOS_ID, Vocabulary
+
+
+# Ids of a task's scored instances -> int[instances, prompts per instance], the prompts j of each.
+PromptPlan = Callable[[Sequence[str]], np.ndarray]
+
+
+def same_prompts(prompts: Sequence[int]) -> PromptPlan:
+    """Returns the plan that scores every instance under the same prompts."""
+    numbers = np.array(prompts, np.int64)
+    return lambda instance_ids: np.tile(numbers, (len(instance_ids), 1))
 
 
 class TokenizedPrompt(NamedTuple):
@@ -57,27 +69,44 @@ class TaskPrompts:
         """Returns how many instances of a task are scored."""
         return min(self.num_instances, len(self.pool[name].instances))
 
-    def build(
-        self, name: str, prompts: Sequence[int]
-    ) -> Iterator[tuple[Instance, list[TokenizedPrompt]]]:
-        """Yields every scored instance of a task with its prompts.
+    def instances(self, name: str) -> list[Instance]:
+        """Returns the scored instances of a task."""
+        return scoring_instances(
+            self.pool[name], self.num_instances, seed=self.seed, round=self.round
+        )
 
-        Args:
-          prompts: which ones, j = 0 for the original instruction, then 1..k.
+    def count_planned(self, name: str, plan: PromptPlan) -> int:
+        """Returns how many prompts a plan asks of a task, without reading its instances."""
+        return plan([str(i) for i in range(self.count_instances(name))]).size
+
+    def planned(self, name: str, plan: PromptPlan) -> np.ndarray:
+        """Returns int[instances, prompts per instance], what a plan asks of a task."""
+        return plan([instance.id for instance in self.instances(name)])
+
+    def build(
+        self, name: str, plan: PromptPlan
+    ) -> Iterator[tuple[Instance, TokenizedPrompt, list[int], list[TokenizedPrompt]]]:
+        """Yields every scored instance of a task, its original prompt, and the planned ones.
+
+        Yields:
+          (instance, prompt 0, the numbers j that the plan gives the instance, their prompts).
         """
         task = self.pool[name]
-        instances = scoring_instances(task, self.num_instances, seed=self.seed, round=self.round)
+        instances = self.instances(name)
         used = [instance.id for instance in instances]
-        instructions = [
-            perturbed_instruction(
+        numbers = self.planned(name, plan).tolist()
+        instructions = {
+            j: perturbed_instruction(
                 task, self.perturbation, j, seed=self.seed, round=self.round, used_instances=used
             )
-            for j in prompts
-        ]
-        for instance in instances:
+            for j in sorted({0}.union(*numbers))
+        }
+        for instance, wanted in zip(instances, numbers):
             # A perturbation may change nothing: equal instructions are encoded once.
-            prompt_of = {i: self._prompt(i, instance, name) for i in dict.fromkeys(instructions)}
-            yield instance, [prompt_of[instruction] for instruction in instructions]
+            distinct = dict.fromkeys(instructions[j] for j in (0, *wanted))
+            prompt_of = {i: self._prompt(i, instance, name) for i in distinct}
+            built = [prompt_of[instructions[j]] for j in wanted]
+            yield instance, prompt_of[instructions[0]], wanted, built
 
     def _prompt(self, instruction: Instruction, instance: Instance, name: str) -> TokenizedPrompt:
         prompt = self.encoding.encode(

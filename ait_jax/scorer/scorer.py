@@ -21,7 +21,7 @@ from ait_jax.scorer.answers import Answered, EarlierAnswers
 from ait_jax.scorer.chunk import Chunk
 from ait_jax.scorer.counts import PromptCounts
 from ait_jax.scorer.engine import Engine
-from ait_jax.scorer.prompts_of_task import TaskPrompts
+from ait_jax.scorer.prompts_of_task import PromptPlan, TaskPrompts, same_prompts
 from ait_jax.vocabulary import Vocabulary
 
 ANSWERS = ("predictions", "gold")
@@ -38,7 +38,7 @@ class Scorer:
       answers: 'predictions' scores the model's own greedy answers (the paper), 'gold' the
         first reference output (the authors' HL variant).
       prompts_per_chunk: tasks are scored and saved together until they have this many prompts;
-        a killed run repeats one chunk at most.
+        a killed run repeats the chunk at work and the one being saved, at most.
     """
 
     perturbation: Any = WordDrop()
@@ -66,7 +66,7 @@ class Scorer:
         encoding: TkInstructEncoding,
         seed: int,
         round: int,
-        prompts: range | None = None,
+        prompts: PromptPlan | None = None,
         answers_from: Path | None = None,
         report: Callable[[str], None] = print,
     ) -> PromptCounts:
@@ -75,15 +75,16 @@ class Scorer:
         Of several processes each tokenizes and feeds its part of every chunk's tasks, and the
         first one writes; all call this with the same arguments.
 
-        All prompts at once, or in parts: `prompts=range(0, 4)` into one table, then
-        `prompts=range(4, 11)` for some of its tasks into another, with `answers_from` the
-        first. The two hold what one table would, up to the rounding of another batch.
+        All prompts at once, or in parts: with a plan of some prompts, 0 among them, into one
+        table, then with a plan of others for some of its tasks into another, with
+        `answers_from` the first. Together they hold what one table would, up to the rounding
+        of another batch.
 
         Args:
           tasks: names in `pool`, in the order of the rows; one without instances has no rows.
           path: the table; finished chunks wait in the folder `<path>.chunks`.
           params: parameters from `Engine.place`.
-          prompts: which prompts j are scored, consecutive ones; None is all, 0..k.
+          prompts: which prompts j are scored; None is all, 0..k.
           answers_from: a table with the rows of prompt 0; needed where `prompts` lacks it.
 
         Returns:
@@ -91,17 +92,15 @@ class Scorer:
 
         Raises:
           UserError: a file cannot be read or written.
-          ValueError: `prompts` is empty, beyond 0..k or not consecutive, or it begins after 0
-            and there is no `answers_from`, or at 0 and there is.
         """
-        prompts = self._checked(prompts, answers_from)
+        prompts = prompts or same_prompts(range(self.num_perturbations + 1))
         task_prompts = TaskPrompts(
             pool, vocabulary, encoding, self.perturbation, self.num_instances, seed=seed, round=round
         )
         tasks = [name for name in tasks if task_prompts.count_instances(name)]
         chunks = chunk.split(
             tasks,
-            lambda name: task_prompts.count_instances(name) * len(prompts),
+            lambda name: task_prompts.count_planned(name, prompts),
             self.prompts_per_chunk,
         )
         folder = path.with_suffix(".chunks")
@@ -137,15 +136,8 @@ class Scorer:
         if processes.is_writer():
             likelihoods.concatenate(parts, path)
             shutil.rmtree(folder, ignore_errors=True)
+        processes.wait_for_the_writer(str(path))
         return counts
-
-    def _checked(self, prompts: range | None, answers_from: Path | None) -> range:
-        prompts = range(self.num_perturbations + 1) if prompts is None else prompts
-        if prompts.step != 1 or not 0 <= prompts.start < prompts.stop <= self.num_perturbations + 1:
-            raise ValueError(f"{prompts} is no range within 0..{self.num_perturbations}.")
-        if (prompts.start > 0) != (answers_from is not None):
-            raise ValueError(f"{prompts} and answers_from={answers_from} do not fit together.")
-        return prompts
 
     def _answerer(
         self, engine: Engine, params: Any, vocabulary: Vocabulary, answers_from: Path | None
@@ -166,16 +158,16 @@ class Scorer:
 def _is_whole(
     part: Path,
     names: Sequence[str],
-    prompts: range,
+    prompts: PromptPlan,
     task_prompts: TaskPrompts,
     report: Callable[[str], None],
 ) -> bool:
     """Says whether an earlier run left this chunk readable and for the same rows."""
     if not part.exists():
         return False
-    num_rows = {name: task_prompts.count_instances(name) * len(prompts) for name in names}
+    planned = {name: task_prompts.planned(name, prompts).ravel().tolist() for name in names}
     try:
-        return likelihoods.has_rows(part, num_rows, prompts)
+        return likelihoods.has_rows(part, planned)
     except UserError as error:
         report(f"{error} Scoring it again.")
         return False

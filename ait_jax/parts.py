@@ -1,0 +1,72 @@
+"""What it takes to score tasks, in a run (`experiment.py`) or alone (`scoring.py`)."""
+
+from dataclasses import dataclass
+
+from ait_jax.batching import LengthBuckets
+from ait_jax.errors import UserError
+from ait_jax.models.t5 import Transformer
+from ait_jax.partitioning import Partitioner
+from ait_jax.pool import TaskPool
+from ait_jax.prompts import TkInstructEncoding
+from ait_jax.racing import Racing
+from ait_jax.scorer.scorer import Scorer
+from ait_jax.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """A model, a pool, how one is asked about the other, and where the answers go.
+
+    Args:
+      model_dir: the run directory; the same configuration continues there.
+      pool: all tasks.
+      model, vocabulary: what reads the prompts.
+      init_checkpoint: parameters to start from (T5X, Orbax or safetensors); None is random.
+      partitioner, scorer, encoding: the parts.
+      buckets: the lengths that prompts and answers are padded to; the last ones are the
+        maximum source and target length.
+      tokens_per_batch: padded prompt tokens of one batch in decoding and scoring.
+      tasks_per_round: tasks that are selected at a time, and of each category of a task map.
+      cls_ratio: share of CLS tasks among them; None ranks CLS and GEN together.
+      racing: stop perturbing tasks whose place in the selection is certain (`racing`).
+      racing_settings: after how many prompts that is judged, and how certain is certain.
+      seed: of everything that is drawn.
+    """
+
+    model_dir: str
+    pool: TaskPool
+    model: Transformer
+    vocabulary: Vocabulary
+    scorer: Scorer
+    init_checkpoint: str | None = None
+    partitioner: Partitioner = Partitioner()
+    encoding: TkInstructEncoding = TkInstructEncoding()
+    buckets: LengthBuckets = LengthBuckets()
+    tokens_per_batch: int = 16384
+    tasks_per_round: int = 68
+    cls_ratio: float | None = None
+    racing: bool = False
+    racing_settings: Racing = Racing()
+    seed: int = 42
+
+    def __post_init__(self):
+        check_positive({"TASKS_PER_ROUND": self.tasks_per_round})
+        if self.encoding.max_source_length != self.buckets.max_source_length:
+            raise UserError(
+                f"TkInstructEncoding.max_source_length = {self.encoding.max_source_length} differs "
+                f"from the longest of LengthBuckets.inputs = {tuple(self.buckets.inputs)}; "
+                "make them equal."
+            )
+        if self.vocabulary.vocab_size > self.model.config.vocab_size:
+            raise UserError(
+                f"The vocabulary {self.vocabulary.path} has {self.vocabulary.vocab_size} ids, the "
+                f"model T5Config.vocab_size = {self.model.config.vocab_size}; give the model's own "
+                "VOCABULARY_PATH or a larger vocab_size."
+            )
+
+
+def check_positive(values: dict[str, int]) -> None:
+    """Refuses values below 1; the keys are gin names."""
+    for name, value in values.items():
+        if value < 1:
+            raise UserError(f"{name} = {value} must be at least 1.")

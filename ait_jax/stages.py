@@ -1,0 +1,182 @@
+"""What the loop and `ait-jax score` share: stages of a run directory, worked on by one engine."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from ait_jax import files, raced_scoring, task_map
+from ait_jax.errors import UserError
+from ait_jax.models.checkpoints import check_params, read_params
+from ait_jax.models.parameters import abstract_params, init_params, match_layout
+from ait_jax.parts import Parts
+from ait_jax.partitioning import model_info
+from ait_jax.racing import Race
+from ait_jax.run_directory import RunDirectory
+from ait_jax.scorer import likelihoods
+from ait_jax.scorer.counts import PromptCounts
+from ait_jax.scorer.engine import Engine
+from ait_jax.selection import Selection, Strategy, groups_and_quotas, select
+from ait_jax.uncertainty import TaskScores, task_scores
+
+
+class Stages:
+    """The stages of one folder.
+
+    Args:
+      parts: what works in them.
+      directory: locked by the caller.
+      config: the operative configuration, kept as config.gin.
+      report: takes lines for the terminal.
+      identity: what else must be the same when the folder is continued, for JSON.
+
+    Attributes:
+      continued: whether there was something to continue.
+      counts: the prompts that the stage at work asked about.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        directory: RunDirectory,
+        config: str,
+        report: Callable[[str], None],
+        identity: Mapping[str, str] = {},
+    ):
+        self.parts, self.directory, self.report = parts, directory, report
+        self.pool = parts.pool
+        self.engine = Engine(
+            parts.model, parts.partitioner, parts.buckets, parts.tokens_per_batch
+        )
+        self.counts = PromptCounts()
+        pool = {"name": self.pool.name, "fingerprint": self.pool.fingerprint(), **identity}
+        self.continued = directory.open(config, pool, parts.seed)
+
+    @cached_property
+    def base_params(self) -> Any:
+        """The parameters of INIT_CHECKPOINT, on the mesh."""
+        parts = self.parts
+        shapes, axes = abstract_params(parts.model)
+        if parts.init_checkpoint is None:
+            params = init_params(parts.model, parts.seed)[0]
+        else:
+            try:
+                params = read_params(parts.init_checkpoint)
+                params = match_layout(params, parts.model.config.scan_layers)
+                check_params(params, shapes, parts.init_checkpoint)
+            except UserError as error:
+                raise UserError(f"INIT_CHECKPOINT = {parts.init_checkpoint!r}: {error}") from error
+        shardings = parts.partitioner.param_shardings(shapes, axes)
+        info = model_info(shapes, axes, shardings)
+        files.write_text(self.directory.path / "model-info.txt", info)
+        return jax.device_put(params, shardings)
+
+    def timed_stage(self, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """A stage of run.json whose duration and throughput go to timings.jsonl."""
+        if self.directory.is_done(name):
+            return self.directory.stage(name, work)
+        start = time.perf_counter()
+        self.engine.work.clear()
+        self.counts = PromptCounts()
+        result = self.directory.stage(name, work)
+        seconds = time.perf_counter() - start
+        figures = self.engine.work.summary() | self.counts.summary()
+        self.directory.add_timing(name, seconds, **figures)
+        asked = f", asked for {self.counts.describe()}" if self.counts.asked else ""
+        self.report(f"{name}: {seconds:.1f} s{self.engine.work.describe()}{asked}")
+        return result
+
+    def score(
+        self,
+        tasks: Sequence[str],
+        folder: Path,
+        params: Any,
+        round: int,
+        report: Callable[[str], None],
+        strategy: Strategy | None = None,
+    ) -> dict[str, Any]:
+        """Writes likelihoods.parquet and task_scores.parquet of `tasks`; returns the stage's summary.
+
+        With RACING, only as much of them as the selection by `strategy` needs, and race.json.
+        """
+        parts = self.parts
+        path = folder / "likelihoods.parquet"
+        ask = partial(
+            parts.scorer.score,
+            pool=self.pool,
+            engine=self.engine,
+            params=self.engine.place(params),
+            vocabulary=parts.vocabulary,
+            encoding=parts.encoding,
+            seed=parts.seed,
+            round=round,
+            report=report,
+        )
+        if parts.racing:
+            groups, quotas = groups_and_quotas(
+                tasks, parts.tasks_per_round, is_cls=self.pool.is_cls, cls_ratio=parts.cls_ratio
+            )
+            race = Race(
+                parts.racing_settings, strategy, groups, quotas, parts.scorer.num_perturbations
+            )
+            self.counts += raced_scoring.score(race, ask, tasks, path, report)
+        else:
+            self.counts += ask(tasks, path)
+        num_prompts, num_cut = likelihoods.count_cut(path)
+        if num_cut:
+            report(
+                f"{num_cut:,} of {num_prompts:,} prompts were cut at MAX_SOURCE_LENGTH = "
+                f"{parts.encoding.max_source_length} tokens"
+            )
+        scores = task_scores(likelihoods.read_likelihoods(path))
+        likelihoods.write_task_scores(folder / "task_scores.parquet", scores)
+        return {"tasks": len(tasks), "prompts_cut": num_cut}
+
+    def select(self, folder: Path, strategy: Strategy, scores: TaskScores, round: int) -> Selection:
+        """Writes selected.txt."""
+        if self.parts.racing:
+            strategy = raced_scoring.ranking(strategy, folder / "likelihoods.parquet")
+        selection = select(
+            strategy,
+            scores,
+            self.parts.tasks_per_round,
+            is_cls=self.pool.is_cls,
+            cls_ratio=self.parts.cls_ratio,
+            seed=self.parts.seed,
+            round=round,
+            category_of=lambda name: self.pool[name].category,
+        )
+        files.write_lines(folder / "selected.txt", selection.tasks)
+        return selection
+
+    def draw_task_map(
+        self, folder: Path, scores: TaskScores, selected: Sequence[str] = (), **title: Any
+    ) -> dict[str, str]:
+        """Writes task_map.png; returns every task's category.
+
+        Args:
+          selected: tasks to ring.
+          title: round and strategy, as `task_map.plot_task_map` takes them.
+        """
+        is_cls = self.pool.is_cls
+        categories = task_map.classify(
+            scores, self.parts.tasks_per_round, is_cls=is_cls, cls_ratio=self.parts.cls_ratio
+        )
+        path = folder / "task_map.png"
+        task_map.plot_task_map(path, scores, categories, is_cls=is_cls, selected=selected, **title)
+        return categories
+
+
+def selection_summary(strategy: Strategy, selection: Selection) -> dict[str, Any]:
+    """Returns what run.json says of a selection."""
+    return {
+        "strategy": strategy.name,
+        "tasks": len(selection.tasks),
+        "cls": selection.num_cls,
+        "gen": selection.num_gen,
+        "margins": dict(selection.margins),
+        "close_calls": selection.close_calls(),
+    }
