@@ -93,7 +93,15 @@ class Stages:
         round: int,
         report: Callable[[str], None],
     ) -> dict[str, Any]:
-        """Writes likelihoods.parquet and task_scores.parquet of `tasks`; returns the stage's summary."""
+        """Writes likelihoods.parquet and task_scores.parquet of `tasks`: the work of a stage.
+
+        Args:
+          params: parameters on the engine's mesh.
+          round: keys the draws of instances and perturbations.
+
+        Returns:
+          What run.json says of it.
+        """
         parts = self.parts
         path = folder / "likelihoods.parquet"
         self.counts += parts.scorer.score(

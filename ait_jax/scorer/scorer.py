@@ -95,7 +95,13 @@ class Scorer:
         """
         prompts = self._checked(prompts, answers_from)
         task_prompts = TaskPrompts(
-            pool, vocabulary, encoding, self.perturbation, self.num_instances, seed=seed, round=round
+            pool,
+            vocabulary,
+            encoding,
+            self.perturbation,
+            self.num_instances,
+            seed=seed,
+            round=round,
         )
         tasks = [name for name in tasks if task_prompts.count_instances(name)]
         chunks = chunk.split(
@@ -106,25 +112,18 @@ class Scorer:
         folder = path.with_suffix(".chunks")
         parts = [folder / f"chunk_{index:05d}.parquet" for index in range(len(chunks))]
         missing = [
-            index
-            for index, names in enumerate(chunks)
-            if not _is_whole(parts[index], names, prompts, task_prompts, report)
+            (part, names)
+            for part, names in zip(parts, chunks)
+            if not _is_whole(part, names, prompts, task_prompts, report)
         ]
-        answer = self._answerer(engine, params, vocabulary, answers_from)
-        counts = PromptCounts()
-        done = len(tasks) - sum(len(chunks[index]) for index in missing)
-        prepare = partial(chunk.prepare, prompts=prompts, task_prompts=task_prompts)
-        with (
-            background.ahead(prepare, [chunks[index] for index in missing]) as prepared,
-            background.behind() as later,
-        ):
-            for index, ready in zip(missing, prepared):
-                answered = answer(ready)
-                values, counted = chunk.log_likelihoods(ready, answered, engine, params)
-                later(_save, parts[index], ready, answered, values)
-                counts += counted
-                done += len(chunks[index])
-                report(f"scored {done}/{len(tasks)} tasks, {counts.describe()}")
+        counts = _score_chunks(
+            missing,
+            partial(chunk.prepare, prompts=prompts, task_prompts=task_prompts),
+            self._answerer(engine, params, vocabulary, answers_from),
+            partial(chunk.log_likelihoods, engine=engine, params=params),
+            len(tasks),
+            report,
+        )
         likelihoods.concatenate(parts, path)
         shutil.rmtree(folder, ignore_errors=True)
         return counts
@@ -151,6 +150,33 @@ class Scorer:
         return lambda ready: answers.decode(
             ready.original, ready.inputs, engine, params, vocabulary
         )
+
+
+def _score_chunks(
+    missing: Sequence[tuple[Path, Sequence[str]]],
+    prepare: Callable[[Sequence[str]], Chunk],
+    answer: Callable[[Chunk], Answered],
+    log_likelihoods: Callable[[Chunk, Answered], tuple[np.ndarray, PromptCounts]],
+    num_tasks: int,
+    report: Callable[[str], None],
+) -> PromptCounts:
+    """Writes the missing chunks: prepared ahead of the device and saved behind it."""
+    counts = PromptCounts()
+    done = num_tasks - sum(len(names) for _, names in missing)
+    if done:
+        report(f"{done}/{num_tasks} tasks were scored before")
+    with (
+        background.ahead(prepare, [names for _, names in missing]) as prepared,
+        background.behind() as later,
+    ):
+        for (part, names), ready in zip(missing, prepared):
+            answered = answer(ready)
+            values, counted = log_likelihoods(ready, answered)
+            later(_save, part, ready, answered, values)
+            counts += counted
+            done += len(names)
+            report(f"scored {done}/{num_tasks} tasks, {counts.describe()}")
+    return counts
 
 
 def _save(part: Path, ready: Chunk, answered: Answered, values: np.ndarray) -> None:
