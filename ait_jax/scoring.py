@@ -148,7 +148,8 @@ class _Scored(Stages):
         selected: Sequence[str] = ()
         if strategy is not None:
             selection = self.select(self.folder, strategy, scores, ROUND)
-            selected, summary = selection.tasks, {"selection": selection_summary(strategy, selection)}
+            selected = selection.tasks
+            summary = {"selection": selection_summary(strategy, selection)}
         categories = self.draw_task_map(
             self.folder, scores, selected, strategy=strategy.name if strategy else ""
         )

@@ -98,9 +98,16 @@ class Stages:
         report: Callable[[str], None],
         strategy: Strategy | None = None,
     ) -> dict[str, Any]:
-        """Writes likelihoods.parquet and task_scores.parquet of `tasks`; returns the stage's summary.
+        """Writes likelihoods.parquet and task_scores.parquet of `tasks`: the work of a stage.
 
         With RACING, only as much of them as the selection by `strategy` needs, and race.json.
+
+        Args:
+          params: float32 parameters of `parts.model`.
+          round: keys the draws of instances and perturbations.
+
+        Returns:
+          What run.json says of it.
         """
         parts = self.parts
         path = folder / "likelihoods.parquet"

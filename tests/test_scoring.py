@@ -96,7 +96,7 @@ def test_killed_and_continued_equals_uninterrupted(finished, weights, tmp_path, 
 
 
 def test_scores_are_those_of_a_runs_first_round(tmp_path):
-    experiment = tiny_experiment(tmp_path / "run")
+    experiment = tiny_experiment(tmp_path / "run", evaluate_base=False)
     active.run(experiment, CONFIG, lambda line: None)
     first = tmp_path / "run" / "round_000"
     step = json.loads((tmp_path / "run" / "run.json").read_text())["stages"]["round_000/train"]

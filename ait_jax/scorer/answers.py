@@ -58,7 +58,10 @@ def decode(
     )
     values = np.where(decoded.finished & same, decoded.log_likelihoods, np.float32("nan"))
     return Answered(
-        [texts[i] for i in of_instance], [targets[i] for i in of_instance], values[of_instance], True
+        [texts[i] for i in of_instance],
+        [targets[i] for i in of_instance],
+        values[of_instance],
+        decoded=True,
     )
 
 
@@ -66,7 +69,7 @@ def gold(instances: Sequence[Instance], engine: Engine, vocabulary: Vocabulary) 
     """Takes every instance's first reference output."""
     texts = [instance.outputs[0] for instance in instances]
     targets = [target_of(text, engine, vocabulary) for text in texts]
-    return Answered(texts, targets, np.full(len(texts), np.nan, np.float32), False)
+    return Answered(texts, targets, np.full(len(texts), np.nan, np.float32), decoded=False)
 
 
 def target_of(answer: str, engine: Engine, vocabulary: Vocabulary) -> tuple[int, ...]:
@@ -99,4 +102,5 @@ class EarlierAnswers:
             ) from error
         texts = [text for text, _ in found]
         targets = [target_of(text, engine, vocabulary) for text in texts]
-        return Answered(texts, targets, np.array([value for _, value in found], np.float32), False)
+        values = np.array([value for _, value in found], np.float32)
+        return Answered(texts, targets, values, decoded=False)

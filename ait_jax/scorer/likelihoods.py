@@ -144,7 +144,9 @@ def _read(path: Path, columns: Sequence[str] | None = None, **options: Any):
 def _check_columns(path: Path, names: Sequence[str], needed: Sequence[str]) -> None:
     missing = [name for name in needed if name not in names]
     if missing:
-        raise UserError(f"{path} lacks the column(s) {', '.join(missing)}; delete it to score again.")
+        raise UserError(
+            f"{path} lacks the column(s) {', '.join(missing)}; delete it to score again."
+        )
 
 
 @contextmanager

@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ait_jax.errors import UserError
 from ait_jax.perturb import WordDrop
 from ait_jax.pool import TaskPool
@@ -95,7 +97,13 @@ class Scorer:
         """
         prompts = prompts or same_prompts(range(self.num_perturbations + 1))
         task_prompts = TaskPrompts(
-            pool, vocabulary, encoding, self.perturbation, self.num_instances, seed=seed, round=round
+            pool,
+            vocabulary,
+            encoding,
+            self.perturbation,
+            self.num_instances,
+            seed=seed,
+            round=round,
         )
         tasks = [name for name in tasks if task_prompts.count_instances(name)]
         chunks = chunk.split(
@@ -112,27 +120,14 @@ class Scorer:
                 if not _is_whole(parts[index], names, prompts, task_prompts, report)
             ]
         )
-        answer = self._answerer(engine, params, vocabulary, answers_from)
-        counts = PromptCounts()
-        done = len(tasks) - sum(len(chunks[index]) for index in missing)
-        prepare = partial(chunk.prepare, prompts=prompts, task_prompts=task_prompts)
-        with (
-            background.ahead(
-                prepare, [processes.own(chunks[index]) for index in missing]
-            ) as prepared,
-            background.behind() as later,
-        ):
-            for index, ready in zip(missing, prepared):
-                answered = answer(ready)
-                values, counted = chunk.log_likelihoods(ready, answered, engine, params)
-                columns = processes.gathered(
-                    chunk.columns(ready, answered, values), chunks[index]
-                )
-                if processes.is_writer():
-                    later(likelihoods.write_rows, parts[index], columns)
-                counts += counted
-                done += len(chunks[index])
-                report(f"scored {done}/{len(tasks)} tasks, {counts.describe()}")
+        counts = _score_chunks(
+            [(parts[index], chunks[index]) for index in missing],
+            partial(chunk.prepare, prompts=prompts, task_prompts=task_prompts),
+            self._answerer(engine, params, vocabulary, answers_from),
+            partial(chunk.log_likelihoods, engine=engine, params=params),
+            len(tasks),
+            report,
+        )
         if processes.is_writer():
             likelihoods.concatenate(parts, path)
             shutil.rmtree(folder, ignore_errors=True)
@@ -153,6 +148,35 @@ class Scorer:
         return lambda ready: answers.decode(
             ready.original, ready.inputs, engine, params, vocabulary
         )
+
+
+def _score_chunks(
+    missing: Sequence[tuple[Path, Sequence[str]]],
+    prepare: Callable[[Sequence[str]], Chunk],
+    answer: Callable[[Chunk], Answered],
+    log_likelihoods: Callable[[Chunk, Answered], tuple[np.ndarray, PromptCounts]],
+    num_tasks: int,
+    report: Callable[[str], None],
+) -> PromptCounts:
+    """Writes the missing chunks: prepared ahead of the device and saved behind it."""
+    counts = PromptCounts()
+    done = num_tasks - sum(len(names) for _, names in missing)
+    if done:
+        report(f"{done}/{num_tasks} tasks were scored before")
+    with (
+        background.ahead(prepare, [processes.own(names) for _, names in missing]) as prepared,
+        background.behind() as later,
+    ):
+        for (part, names), ready in zip(missing, prepared):
+            answered = answer(ready)
+            values, counted = log_likelihoods(ready, answered)
+            columns = processes.gathered(chunk.columns(ready, answered, values), names)
+            if processes.is_writer():
+                later(likelihoods.write_rows, part, columns)
+            counts += counted
+            done += len(names)
+            report(f"scored {done}/{num_tasks} tasks, {counts.describe()}")
+    return counts
 
 
 def _is_whole(
