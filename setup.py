@@ -70,6 +70,7 @@ setup(
         "cuda": ["jax[cuda12]"],
         "t5x": ["t5x @ git+https://github.com/google-research/t5x@cc342d4"],
         "test": ["pytest>=8.3", "pytest-xdist>=3.6"],
+        "bench": ["psutil>=7.0", "torch>=2.13", "transformers>=5.23"],
     },
     entry_points={"console_scripts": ["ait-jax = ait_jax.cli:main"]},
 )

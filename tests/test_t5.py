@@ -303,43 +303,9 @@ def test_wrong_configuration_names_the_field(field, value, message):
 
 
 HF_VARIANTS = {
-    "t5_1_0": (dict(mlp_activations=("relu",), logits_via_embedding=True), "relu", True),
-    "t5_1_1": (dict(), "gated-gelu", False),
+    "t5_1_0": dict(mlp_activations=("relu",), logits_via_embedding=True),
+    "t5_1_1": dict(),
 }
-
-
-def hugging_face_state(params, config):
-    """Our parameters under Hugging Face's T5 names, as torch-shaped numpy arrays."""
-    state = {"shared.weight": params["token_embedder"]["embedding"]}
-    kernels = {"query": "q", "key": "k", "value": "v", "out": "o"}
-    for stack, sublayers in (
-        ("encoder", (("attention", "SelfAttention", "pre_attention_layer_norm"),)),
-        (
-            "decoder",
-            (
-                ("self_attention", "SelfAttention", "pre_self_attention_layer_norm"),
-                ("encoder_decoder_attention", "EncDecAttention", "pre_cross_attention_layer_norm"),
-            ),
-        ),
-    ):
-        state[f"{stack}.final_layer_norm.weight"] = params[stack][f"{stack}_norm"]["scale"]
-        first = f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
-        state[first] = params[stack]["relpos_bias"]["rel_embedding"].T
-        for index in range(config.num_encoder_layers):
-            layer, block = params[stack][f"layers_{index}"], f"{stack}.block.{index}.layer"
-            for number, (ours, theirs, norm) in enumerate(sublayers):
-                state[f"{block}.{number}.layer_norm.weight"] = layer[norm]["scale"]
-                for kernel, letter in kernels.items():
-                    state[f"{block}.{number}.{theirs}.{letter}.weight"] = layer[ours][kernel][
-                        "kernel"
-                    ].T
-            number = len(sublayers)
-            state[f"{block}.{number}.layer_norm.weight"] = layer["pre_mlp_layer_norm"]["scale"]
-            for name, kernel in layer["mlp"].items():
-                state[f"{block}.{number}.DenseReluDense.{name}.weight"] = kernel["kernel"].T
-    if not config.logits_via_embedding:
-        state["lm_head.weight"] = params["decoder"]["logits_dense"]["kernel"].T
-    return state
 
 
 @pytest.mark.skipif(
@@ -349,39 +315,16 @@ def hugging_face_state(params, config):
 @pytest.mark.parametrize("variant", sorted(HF_VARIANTS))
 def test_logits_equal_hugging_face(variant):
     import torch
-    import transformers
+    from hugging_face import hugging_face_model
 
-    changes, feed_forward, tied = HF_VARIANTS[variant]
-    config = dataclasses.replace(TINY, **changes)
+    config = dataclasses.replace(TINY, **HF_VARIANTS[variant])
     model = t5.Transformer(config)
     params = jax.tree.map(np.asarray, parameters.init_params(model, 5)[0])
     # Scales and biases away from their initial values, or a swapped norm would not show.
     params = jax.tree.map(
         lambda x: x * np.linspace(0.7, 1.4, x.size, dtype=x.dtype).reshape(x.shape), params
     )
-    theirs = transformers.T5ForConditionalGeneration(
-        transformers.T5Config(
-            vocab_size=config.vocab_size,
-            d_model=config.emb_dim,
-            d_kv=config.head_dim,
-            d_ff=config.mlp_dim,
-            num_layers=config.num_encoder_layers,
-            num_decoder_layers=config.num_decoder_layers,
-            num_heads=config.num_heads,
-            feed_forward_proj=feed_forward,
-            tie_word_embeddings=tied,
-            decoder_start_token_id=0,
-        )
-    ).eval()
-    if not tied:
-        # transformers 5 ties the output layer of every T5 that is not read from a file.
-        theirs.lm_head.weight = torch.nn.Parameter(theirs.lm_head.weight.detach().clone())
-    state = hugging_face_state(params, config)
-    state = {name: torch.tensor(np.ascontiguousarray(x)) for name, x in state.items()}
-    missing, unexpected = theirs.load_state_dict(state, strict=False)
-    assert not unexpected
-    tied_names = {"encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"}
-    assert set(missing) <= tied_names
+    theirs = hugging_face_model(params, config)
     inputs, targets = random_tokens(0, [200, 150], 200), random_tokens(1, [40, 30], 40)
     with torch.no_grad():
         expected = theirs(
