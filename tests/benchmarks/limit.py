@@ -80,7 +80,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
     from ait_jax.batching import LengthBuckets
     from ait_jax.hardware import peak_flops
-    from ait_jax.models.t5 import Transformer, flops_per_example, init_params, num_params
+    from ait_jax.models.parameters import init_params, num_params
+    from ait_jax.models.t5 import Transformer, flops_per_example
     from ait_jax.partitioning import Partitioner
     from ait_jax.scorer.engine import Engine
 

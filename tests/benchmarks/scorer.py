@@ -43,7 +43,8 @@ def measure_ours(options: argparse.Namespace, dtype: str) -> dict[str, Any]:
     import jax
     from timed_engine import TimedEngine
 
-    from ait_jax.models.t5 import Transformer, init_params
+    from ait_jax.models.parameters import init_params
+    from ait_jax.models.t5 import Transformer
 
     # A cold compilation is to be cold.
     jax.config.update("jax_enable_compilation_cache", False)
@@ -90,7 +91,8 @@ def _score(engine, params, pool, options: argparse.Namespace, path: Path) -> dic
 def measure_theirs(options: argparse.Namespace, dtype: str) -> dict[str, Any]:
     from authors_way import AuthorsWay, measure
 
-    from ait_jax.models.t5 import Transformer, init_params
+    from ait_jax.models.parameters import init_params
+    from ait_jax.models.t5 import Transformer
 
     pool = workload.choose(options.tasks).pool
     model = Transformer(workload.t5_config(options.model_size, dtype))

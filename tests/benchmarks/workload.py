@@ -90,7 +90,7 @@ def task_prompts(task: Task, num_instances: int, num_perturbations: int) -> list
 
     What `Scorer.score` reads, through the same public functions.
     """
-    from ait_jax.scorer.scorer import scoring_instances
+    from ait_jax.scorer.prompts_of_task import scoring_instances
 
     encoding, words = TkInstructEncoding(max_source_length=MAX_SOURCE_LENGTH), vocabulary()
     instructions = perturbed_instructions(
