@@ -12,6 +12,11 @@ from ait_jax.errors import UserError
 
 Tokens = Sequence[int]
 
+# A batch is halved while more of it than this would be padding, down to this share of the
+# budget: small batches make poor use of a device, and each size costs a compilation.
+_MAX_PADDING = 0.2
+_SMALLEST_BATCH = 0.25
+
 
 def padded_length(length: int, lengths: Sequence[int]) -> int:
     """Returns the smallest of the ascending `lengths` that holds `length`.
@@ -97,12 +102,13 @@ def rows_per_batch(length: int, tokens_per_batch: int, multiple_of: int) -> int:
 def batches_by_length(
     shapes: Sequence[tuple[int, ...]], tokens_per_batch: int, multiple_of: int
 ) -> Iterator[tuple[tuple[int, ...], list[int]]]:
-    """Groups rows into batches, one fixed number of rows for every padded shape.
+    """Groups rows into batches, one fixed number of rows for every padded shape, or half of it.
 
     From the longest to the shortest, so that a batch holds rows of neighbouring lengths. Rows
     left over by one target length are joined by rows with shorter targets and no longer inputs;
-    a batch that still is not full repeats its first row. So every batch of a shape runs the
-    same executable, and no made-up row delays decoding.
+    a batch that still is not full repeats its first row, so that no made-up row delays decoding.
+    Where few rows of spread lengths would make much padding, a batch is half or a quarter as
+    large. So nearly every batch of a shape runs the same executable.
 
     Args:
       shapes: the padded shape of every row: (input length,) or (input, target length).
@@ -119,22 +125,43 @@ def batches_by_length(
         groups[targets] = deque(sorted(rows, key=lambda pair: (-pair[0], pair[1])))
     order = sorted(groups, reverse=True)
     for place, targets in enumerate(order):
+        donors = [groups[donor] for donor in order[place:]]
         while groups[targets]:
             length = groups[targets][0][0]
-            size = rows_per_batch(length, tokens_per_batch, multiple_of)
+            size = _worthwhile_rows(donors, length, tokens_per_batch, multiple_of)
             batch: list[int] = []
-            for donor in order[place:]:
-                batch += _take(groups[donor], size - len(batch), length)
+            for rows in donors:
+                batch += _take(rows, size - len(batch), length)
             yield (length, *targets), batch + batch[:1] * (size - len(batch))
 
 
-def _take(rows: deque[tuple[int, int]], count: int, length: int) -> list[int]:
-    """Removes and returns the `count` longest rows that are no longer than `length`."""
-    if not count:
-        return []
+def _worthwhile_rows(
+    donors: Sequence[deque[tuple[int, int]]], length: int, tokens_per_batch: int, multiple_of: int
+) -> int:
+    """Returns `rows_per_batch`, halved while too much of the batch would be padding."""
+    size = rows_per_batch(length, tokens_per_batch, multiple_of)
+    lengths: list[int] = []
+    for rows in donors:
+        lengths += [n for n, _ in _longest(rows, size - len(lengths), length)]
+    while 1 - sum(lengths[:size]) / (size * length) > _MAX_PADDING:
+        half = size // 2 // multiple_of * multiple_of
+        if half * length < tokens_per_batch * _SMALLEST_BATCH:
+            break
+        size = half
+    return size
+
+
+def _longest(rows: deque[tuple[int, int]], count: int, length: int) -> list[tuple[int, int]]:
+    """Returns the `count` longest rows that are no longer than `length`."""
     # Descending lengths: bisect on their negatives.
     first = bisect_left(rows, -length, key=lambda pair: -pair[0])
-    taken = list(islice(rows, first, first + count))
+    return list(islice(rows, first, first + max(0, count)))
+
+
+def _take(rows: deque[tuple[int, int]], count: int, length: int) -> list[int]:
+    """Removes what `_longest` returns; returns the rows."""
+    first = bisect_left(rows, -length, key=lambda pair: -pair[0])
+    taken = _longest(rows, count, length)
     rows.rotate(-first)
     for _ in taken:
         rows.popleft()

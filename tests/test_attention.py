@@ -71,6 +71,15 @@ def test_blocks_of_a_sharded_batch_stay_in_their_shard(case, monkeypatch):
     assert not any(word in text for word in ("all-gather", "all-to-all", "collective-permute"))
 
 
+def test_step_attention(case):
+    query, key, value, bias, mask = case
+    one = query[:, :1], key, value, bias[:, :, :1], mask
+    kept = [np.moveaxis(x, 1, -1) for x in (key, value)]
+    stepped = jax.jit(attention.step_attention)(query[:, :1], *kept, bias[:, :, :1], mask)
+    np.testing.assert_allclose(stepped, attention.dot_product_attention(*one), atol=1e-6)
+    np.testing.assert_allclose(stepped, float64(*one), atol=1e-6)
+
+
 @pytest.mark.parametrize("blocked", [False, True])
 def test_absorbed_cross_attention(case, blocked, monkeypatch):
     monkeypatch.setattr(attention, "_BLOCK_ELEMENTS", 1)

@@ -1,8 +1,9 @@
 """Scoring that takes seconds, and a process that is killed in the middle of it.
 
-    python tests/tiny_scoring.py MODEL_DIR INIT_CHECKPOINT POINT CALL
+    python tests/tiny_scoring.py MODEL_DIR INIT_CHECKPOINT POINT CALL [raced]
 
-runs it and sends itself SIGKILL at the CALL-th call of POINT (`tiny_experiment.kill_at`).
+runs it, as a race if asked, and sends itself SIGKILL at the CALL-th call of POINT
+(`tiny_experiment.kill_at`).
 """
 
 import dataclasses
@@ -12,7 +13,10 @@ from tiny_experiment import CONFIG, kill_at, tiny_experiment, tiny_pool
 
 from ait_jax import scoring
 from ait_jax.pool import TaskPool
+from ait_jax.racing import Racing
+from ait_jax.scorer.scorer import Scorer
 from ait_jax.scoring import Scoring
+from ait_jax.selection import PromptUncertainty
 
 
 def tiny_scoring(model_dir, init_checkpoint, **changes) -> Scoring:
@@ -33,7 +37,19 @@ def tiny_scoring(model_dir, init_checkpoint, **changes) -> Scoring:
     return Scoring(**shared | changes)
 
 
+def tiny_race(model_dir, init_checkpoint, **changes) -> Scoring:
+    """Returns the same 8 tasks under more prompts, raced for 2 places in three waves."""
+    raced = {
+        "scorer": Scorer(num_perturbations=6, num_instances=3, prompts_per_chunk=30),
+        "strategy": PromptUncertainty(),
+        "racing": True,
+        "racing_settings": Racing(waves=(2, 4), error=0.1),
+    }
+    return tiny_scoring(model_dir, init_checkpoint, **raced | changes)
+
+
 if __name__ == "__main__":
-    model_dir, init_checkpoint, point, call = sys.argv[1:]
+    model_dir, init_checkpoint, point, call, *raced = sys.argv[1:]
     kill_at(point, int(call))
-    scoring.run(tiny_scoring(model_dir, init_checkpoint), CONFIG)
+    make = tiny_race if raced else tiny_scoring
+    scoring.run(make(model_dir, init_checkpoint), CONFIG)

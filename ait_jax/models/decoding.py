@@ -4,6 +4,7 @@ Shape suffixes: B batch, L encoder length, T decode length, V vocab_size, S shar
 R rows of a shard.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ait_jax.models.likelihood import PAD_ID, logits_of
-from ait_jax.models.parameters import output_layer
+from ait_jax.models.parameters import match_layout, output_layer
 from ait_jax.models.t5 import Params, Transformer
 
 # Finished rows are dropped when at most a quarter of the rows is left: a row is then carried
@@ -68,6 +69,7 @@ def greedy_decode(
     eos_id: int = 1,
     *,
     compact: bool = True,
+    unroll_layers: bool = False,
 ) -> Decoded:
     """Returns the most likely token at every step until end-of-sequence.
 
@@ -83,10 +85,12 @@ def greedy_decode(
     score such rows again.
 
     Args:
-        model, max_decode_length, eos_id, compact: static under jit.
+        model, max_decode_length, eos_id, compact, unroll_layers: static under jit.
         encoder_tokens_BxL: int, 0 is padding.
         max_decode_length: T, at least 1.
         compact: False carries all rows to the end (the plain form).
+        unroll_layers: take the steps layer by layer even of a model with `scan_layers`: its
+            stacked caches are then no longer copied at every step, for a longer compilation.
 
     Raises:
         ValueError: `max_decode_length` below 1.
@@ -99,6 +103,9 @@ def greedy_decode(
     encoded = model.apply(
         {"params": params}, encoder_tokens_BxL, enable_dropout=False, method=Transformer.encode
     )
+    if unroll_layers:
+        model = Transformer(dataclasses.replace(model.config, scan_layers=False))
+        params = match_layout(params, scan_layers=False)
     cache, cross_cache = _empty_cache(model, params, encoded, encoder_tokens_BxL, max_decode_length)
     stage = _Stage(encoder_tokens_BxL, encoded, cross_cache)
     is_filler_B = jnp.all(encoder_tokens_BxL == PAD_ID, axis=-1)

@@ -244,12 +244,26 @@ class Attention(nn.Module):
                 mask,
                 blocked=self.kernel == "blocked",
             )
+        elif decode and self.has_variable("cache", "cached_key"):
+            key, value = self._project_key_and_value(inputs_kv)
+            attended_BxQxHxD = attention.step_attention(
+                query, *self._decode_step(key, value, mask, bias)
+            )
+        elif keep_key_value and self._has_kept():
+            attended_BxQxHxD = attention.step_attention(
+                query,
+                self.get_variable("cross_cache", "key"),
+                self.get_variable("cross_cache", "value"),
+                bias,
+                mask,
+            )
         else:
-            key, value = self._key_and_value(inputs_kv, keep_key_value)
-            if decode and self.has_variable("cache", "cached_key"):
-                key, value, mask, bias = self._decode_step(key, value, mask, bias)
-            elif decode:
+            key, value = self._project_key_and_value(inputs_kv)
+            if decode:
                 self._cache_variables(key)
+            if keep_key_value and self.is_mutable_collection("cross_cache"):
+                self.put_variable("cross_cache", "key", _length_last(key))
+                self.put_variable("cross_cache", "value", _length_last(value))
             if self.kernel == "blocked" and not drops and inputs_q.shape[1] > 1:
                 attended_BxQxHxD = attention.blocked_attention(query, key, value, bias, mask)
             else:
@@ -298,18 +312,13 @@ class Attention(nn.Module):
         heads = joined.reshape(*inputs.shape[:2], self.num_heads, self.head_dim)
         return with_sharding_constraint(heads, ("batch", "length", "heads", "kv"))
 
-    def _key_and_value(self, inputs: jax.Array, keep: bool) -> tuple[jax.Array, jax.Array]:
-        to_write = keep and self.is_mutable_collection("cross_cache")
-        if keep and not to_write and self.has_variable("cross_cache", "key"):
-            return self.get_variable("cross_cache", "key"), self.get_variable(
-                "cross_cache", "value"
-            )
+    def _project_key_and_value(self, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
         key = self._project("key", inputs, attention_kernel_init)
-        value = self._project("value", inputs, attention_kernel_init)
-        if to_write:
-            self.put_variable("cross_cache", "key", key)
-            self.put_variable("cross_cache", "value", value)
-        return key, value
+        return key, self._project("value", inputs, attention_kernel_init)
+
+    def _has_kept(self) -> bool:
+        writes = self.is_mutable_collection("cross_cache")
+        return not writes and self.has_variable("cross_cache", "key")
 
     def _cache_variables(self, key_BxLxHxD: jax.Array) -> tuple[nn.Variable, ...]:
         batch, length, num_heads, head_dim = key_BxLxHxD.shape
@@ -336,7 +345,7 @@ class Attention(nn.Module):
         length = cached_key.value.shape[-1]
         index = cache_index.value
         for cached, new_Bx1xHxD in ((cached_key, key_Bx1xHxD), (cached_value, value_Bx1xHxD)):
-            new_BxHxDx1 = jnp.moveaxis(new_Bx1xHxD, 1, -1).astype(cached.value.dtype)
+            new_BxHxDx1 = _length_last(new_Bx1xHxD).astype(cached.value.dtype)
             cached.value = lax.dynamic_update_slice_in_dim(cached.value, new_BxHxDx1, index, -1)
         cache_index.value = index + 1
         seen_1x1x1xL = (jnp.arange(length) <= index)[None, None, None]
@@ -348,9 +357,11 @@ class Attention(nn.Module):
                     f"{bias_1xHxLxL.shape[-1]}: pass max_decode_length={length}."
                 )
             bias_1xHxLxL = lax.dynamic_slice_in_dim(bias_1xHxLxL, index, 1, axis=2)
-        key_BxLxHxD = jnp.moveaxis(cached_key.value, -1, 1)
-        value_BxLxHxD = jnp.moveaxis(cached_value.value, -1, 1)
-        return key_BxLxHxD, value_BxLxHxD, mask, bias_1xHxLxL
+        return cached_key.value, cached_value.value, bias_1xHxLxL, mask
+
+
+def _length_last(x_BxLxHxD: jax.Array) -> jax.Array:
+    return jnp.moveaxis(x_BxLxHxD, 1, -1)
 
 
 def _divided(init: Callable[..., jax.Array], divisor: float) -> Callable[..., jax.Array]:

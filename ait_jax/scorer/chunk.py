@@ -73,8 +73,10 @@ def prepare(tasks: Sequence[str], prompts: PromptPlan, task_prompts: TaskPrompts
             numbers.append(wanted)
             rows.append([index_of.setdefault(p.tokens, len(index_of)) for p in built])
             cuts.append([p.tokens_cut for p in built])
-    arrays = (np.array(column, np.int32).reshape(len(places), -1) for column in (numbers, rows, cuts))
-    numbers, rows, cuts = arrays
+    shape = (len(places), len(numbers[0]) if numbers else 0)
+    numbers, rows, cuts = (
+        np.array(column, np.int32).reshape(shape) for column in (numbers, rows, cuts)
+    )
     return Chunk(places, numbers, list(index_of), np.array(originals, np.int32), rows, cuts)
 
 
@@ -87,7 +89,9 @@ def log_likelihoods(
       float32[places, prompts], and what of it the device did not have to score.
     """
     index_of: dict[tuple[int, ...], int] = {}
-    target_of_place = np.array([index_of.setdefault(t, len(index_of)) for t in answered.targets])
+    target_of_place = np.array(
+        [index_of.setdefault(t, len(index_of)) for t in answered.targets], np.int64
+    )
     targets = list(index_of)
     # A pair (prompt, target) as one number.
     pairs, pair_of_row = np.unique(
@@ -95,16 +99,16 @@ def log_likelihoods(
     )
     values = np.full(len(pairs), np.nan, np.float32)
     originals = chunk.original.astype(np.int64) * len(targets) + target_of_place
-    at = np.minimum(np.searchsorted(pairs, originals), len(pairs) - 1)
-    is_asked = pairs[at] == originals
-    values[at[is_asked]] = answered.log_likelihoods[is_asked]
+    is_asked = np.isin(originals, pairs)
+    at = np.searchsorted(pairs, originals[is_asked])
+    values[at] = answered.log_likelihoods[is_asked]
     unknown = np.flatnonzero(np.isnan(values))
-    if len(unknown):
-        values[unknown] = engine.log_likelihoods(
-            params,
-            [chunk.inputs[pair // len(targets)] for pair in pairs[unknown]],
-            [targets[pair % len(targets)] for pair in pairs[unknown]],
-        )
+    # Also with nothing to ask: other processes may have some, and all run the same batches.
+    values[unknown] = engine.log_likelihoods(
+        params,
+        [chunk.inputs[pair // len(targets)] for pair in pairs[unknown]],
+        [targets[pair % len(targets)] for pair in pairs[unknown]],
+    )
     from_decode = len(pairs) - len(unknown) if answered.decoded else 0
     counts = PromptCounts(
         asked=chunk.rows.size,

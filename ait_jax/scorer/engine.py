@@ -33,6 +33,10 @@ from ait_jax.vocabulary import EOS_ID
 # for the host, few enough that their temporary buffers fit.
 _IN_FLIGHT = 3
 
+# A step of decoding reads all weights for one token a row, so its batches are this many times
+# as large.
+_DECODING_BATCH = 2
+
 
 class Answers(NamedTuple):
     """Greedy answers to a list of prompts.
@@ -71,7 +75,8 @@ class Engine:
       model: any form of it; the engine uses its own (`scoring_config`).
       buckets: their last lengths are the longest prompt and answer; the engine's own lengths
         lie closer together.
-      tokens_per_batch: budget of padded input tokens of one batch.
+      tokens_per_batch: budget of padded input tokens of one batch of teacher forcing; decoding
+        takes twice as many.
       length_growth: every padded prompt length is at most so many times the one before.
     """
 
@@ -80,7 +85,7 @@ class Engine:
         model: Transformer,
         partitioner: Partitioner,
         buckets: LengthBuckets,
-        tokens_per_batch: int = 16384,
+        tokens_per_batch: int = 8192,
         length_growth: float = 1.06,
     ):
         self.model = Transformer(scoring_config(model.config))
@@ -136,7 +141,8 @@ class Engine:
         answers: list[Any] = [None] * len(prompts)
         log_likelihoods = np.zeros(len(prompts), np.float32)
         finished = np.zeros(len(prompts), bool)
-        for rows, slots, decoded in self._run(params, shapes, (prompts,)):
+        budget = _DECODING_BATCH * self.tokens_per_batch
+        for rows, slots, decoded in self._run(params, shapes, (prompts,), budget):
             log_likelihoods[rows] = decoded.log_likelihood[slots]
             finished[rows] = decoded.finished[slots]
             tokens, lengths = decoded.tokens[slots].tolist(), decoded.lengths[slots].tolist()
@@ -162,13 +168,18 @@ class Engine:
             for p, t in zip(prompts, targets, strict=True)
         ]
         result = np.zeros(len(prompts), np.float32)
-        for rows, slots, values in self._run(params, shapes, (prompts, targets)):
+        columns, budget = (prompts, targets), self.tokens_per_batch
+        for rows, slots, values in self._run(params, shapes, columns, budget):
             result[rows] = values[slots]
         self._count(prompts, targets)
         return result
 
     def _run(
-        self, params: Any, shapes: Sequence[tuple[int, ...]], columns: Sequence[Sequence[Tokens]]
+        self,
+        params: Any,
+        shapes: Sequence[tuple[int, ...]],
+        columns: Sequence[Sequence[Tokens]],
+        tokens_per_batch: int,
     ) -> Iterator[tuple[list[int], list[int], Any]]:
         """Yields (rows, their places in the batch, host arrays) of every batch."""
         start = time.perf_counter()
@@ -177,7 +188,7 @@ class Engine:
         batches = list(
             batches_by_length(
                 [shape for shape, _ in slots],
-                self.tokens_per_batch // processes,
+                tokens_per_batch // processes,
                 self.partitioner.data_size // processes,
             )
         )
@@ -200,7 +211,7 @@ class Engine:
             self.work.padded_tokens += arrays[0].size
             real = [(row, slot) for slot, row in enumerate(rows) if row is not None]
             pending.append(([row for row, _ in real], [slot for _, slot in real], output))
-            if len(pending) == _IN_FLIGHT:
+            if len(pending) == _batches_in_flight():
                 yield self._fetched(pending)
         while pending:
             yield self._fetched(pending)
@@ -226,7 +237,12 @@ class Engine:
 
     def _decode(self, params, prompts_BxL):
         return greedy_decode(
-            self.model, params, prompts_BxL, self.buckets.max_target_length, eos_id=EOS_ID
+            self.model,
+            params,
+            prompts_BxL,
+            self.buckets.max_target_length,
+            eos_id=EOS_ID,
+            unroll_layers=jax.default_backend() == "cpu",
         )
 
     def _score(self, params, prompts_BxL, targets_BxT):
@@ -250,3 +266,10 @@ class Engine:
             flops_per_example(self.model.config, len(prompt), len(target))
             for prompt, target in zip(prompts, targets)
         )
+
+
+def _batches_in_flight() -> int:
+    # CPU devices run programs in any order: one process would wait for another that is at work
+    # on the next batch.
+    alone = jax.process_count() == 1 or jax.default_backend() != "cpu"
+    return _IN_FLIGHT if alone else 1

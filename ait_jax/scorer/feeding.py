@@ -26,7 +26,8 @@ def slots_of_all_processes(shapes: Sequence[Shape]) -> list[tuple[Shape, int | N
     for row, shape in enumerate(shapes):
         rows_of.setdefault(shape, []).append(row)
     slots: list[tuple[Shape, int | None]] = []
-    for shape, count in sorted(_largest_counts({s: len(rows) for s, rows in rows_of.items()}).items()):
+    counts = _largest_counts({shape: len(rows) for shape, rows in rows_of.items()})
+    for shape, count in sorted(counts.items()):
         own = rows_of.get(shape, [])
         slots += [(shape, own[i] if i < len(own) else None) for i in range(count)]
     return slots
@@ -38,7 +39,9 @@ def _largest_counts(counts: dict[Shape, int]) -> dict[Shape, int]:
 
     width = max((len(shape) for shape in counts), default=0)
     most = multihost_utils.process_allgather(np.array([len(counts), width], np.int64))
-    num_shapes, width = most.max(axis=0).tolist()
+    num_shapes, width = most.reshape(-1, 2).max(axis=0).tolist()
+    if not num_shapes:
+        return {}
     table = np.zeros((num_shapes, width + 1), np.int64)
     for i, (shape, count) in enumerate(sorted(counts.items())):
         table[i] = [*shape, count]

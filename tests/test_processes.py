@@ -1,0 +1,59 @@
+"""Several processes, each with devices of its own, score one pool as one process does."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_processes
+
+from ait_jax.scorer.likelihoods import read_rows
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone")
+    tiny_processes.score(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    """The folder that two processes with two devices each have written."""
+    folder = tmp_path_factory.mktemp("together")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    flags = "--xla_force_host_platform_device_count=2"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, tiny_processes.__file__, str(index), "2", address, str(folder)],
+            env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for index in range(2)
+    ]  # fmt: skip
+    try:
+        outputs = [process.communicate(timeout=300)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert all(process.returncode == 0 for process in processes), "\n".join(outputs)
+    return folder
+
+
+@pytest.mark.parametrize("table", ["likelihoods.parquet", "raced/likelihoods.parquet"])
+def test_two_processes_write_what_one_does(alone, together, table):
+    ours, reference = (read_rows(folder / table) for folder in (together, alone))
+    values, expected = (np.array(rows.pop("log_likelihood")) for rows in (ours, reference))
+    # All else is equal, the order of the rows too.
+    assert ours == reference and len(set(ours["task"])) == tiny_processes.NUM_TASKS
+    np.testing.assert_allclose(values, expected, atol=1e-5)
+
+
+def test_nothing_else_is_left(together):
+    files = {str(path.relative_to(together)) for path in together.rglob("*") if path.is_file()}
+    assert files == {"likelihoods.parquet", "raced/likelihoods.parquet", "raced/race.json"}
