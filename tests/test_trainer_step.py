@@ -68,6 +68,19 @@ def test_metrics_against_float64(plain):
     assert int(state.step) == 1
 
 
+def test_scanned_layers_have_the_same_gradient(plain):
+    scanned = dataclasses.replace(TINY, scan_layers=True)
+    _, params = model_and_params()
+    state = init_state(parameters.match_layout(params, True), GRADIENT)
+    state, metrics = compiled(scanned, 7)(state, BATCH)
+    assert float(metrics["loss"]) == pytest.approx(float(plain[1]["loss"]), rel=1e-6)
+    jax.tree.map(
+        lambda ours, reference: np.testing.assert_allclose(ours, reference, atol=1e-6),
+        parameters.match_layout(state.params, False),
+        plain[0].params,
+    )
+
+
 def test_the_gradient_against_differences(plain):
     state, _ = plain
     grad = gradient(state)["decoder"]["logits_dense"]["kernel"]

@@ -44,6 +44,7 @@ class T5Config:
             matrix products without batch axes) or "full" (everything inside a layer).
         scan_layers: compile one layer and loop over stacked parameters: compilation time and
             program size no longer grow with depth (`parameters.match_layout` converts).
+            Optimizers see one array of all layers: Adafactor then scales and clips them together.
         attention_kernel: "plain", or "blocked": a few rows at a time, for CPU caches.
         absorb_cross_attention: apply the cross-attention's key and value kernels to the
             queries where that is cheaper. Both keep the result, up to rounding, and hold for
