@@ -169,8 +169,9 @@ def _prepare_process() -> None:
 
     import jax
 
-    # Orbax and Grain log every save and read at INFO through absl.
-    logging.getLogger("absl").setLevel(logging.WARNING)
+    # Orbax and Grain log every save and read through absl, and Orbax warns at every checkpoint
+    # between two evaluations that it has no dev metric.
+    logging.getLogger("absl").setLevel(logging.ERROR)
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or os.path.join(
         os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "ait_jax", "xla"
     )

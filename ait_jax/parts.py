@@ -25,7 +25,9 @@ class Parts:
       partitioner, scorer, encoding: the parts.
       buckets: the lengths that prompts and answers are padded to; the last ones are the
         maximum source and target length.
-      tokens_per_batch: padded prompt tokens of one batch in decoding and scoring.
+      tokens_per_batch: padded prompt tokens of one batch in scoring; decoding takes twice as many.
+      length_growth: prompts are padded to lengths each at most so many times the one before:
+        smaller is less padding and more programs to compile.
       tasks_per_round: tasks that are selected at a time, and of each category of a task map.
       cls_ratio: share of CLS tasks among them; None ranks CLS and GEN together.
       racing: stop perturbing tasks whose place in the selection is certain (`racing`).
@@ -43,6 +45,7 @@ class Parts:
     encoding: TkInstructEncoding = TkInstructEncoding()
     buckets: LengthBuckets = LengthBuckets()
     tokens_per_batch: int = 16384
+    length_growth: float = 1.06
     tasks_per_round: int = 68
     cls_ratio: float | None = None
     racing: bool = False
@@ -51,6 +54,8 @@ class Parts:
 
     def __post_init__(self):
         check_positive({"TASKS_PER_ROUND": self.tasks_per_round})
+        if self.length_growth <= 1:
+            raise UserError(f"LENGTH_GROWTH = {self.length_growth} must be above 1, as in 1.06.")
         if self.encoding.max_source_length != self.buckets.max_source_length:
             raise UserError(
                 f"TkInstructEncoding.max_source_length = {self.encoding.max_source_length} differs "

@@ -49,7 +49,11 @@ class Stages:
         self.parts, self.directory, self.report = parts, directory, report
         self.pool = parts.pool
         self.engine = Engine(
-            parts.model, parts.partitioner, parts.buckets, parts.tokens_per_batch
+            parts.model,
+            parts.partitioner,
+            parts.buckets,
+            parts.tokens_per_batch,
+            parts.length_growth,
         )
         self.counts = PromptCounts()
         pool = {"name": self.pool.name, "fingerprint": self.pool.fingerprint(), **identity}
