@@ -11,7 +11,7 @@ import safetensors.numpy
 from shared_data import GOLDEN_T5X, needs_shared
 from tiny_hugging_face import VARIANTS, config_of, edit_json, needs_torch, random_params
 
-from ait_jax import assets, cli, configuration, conversion, files
+from ait_jax import assets, cli, configuration, conversion, files, scoring
 from ait_jax.errors import UserError
 from ait_jax.models import (
     checkpoints,
@@ -32,7 +32,7 @@ needs_t5x = pytest.mark.skipif(
 
 
 @pytest.fixture(autouse=True)
-def no_process_settings(monkeypatch):
+def no_process_settings(monkeypatch, clean_gin):
     monkeypatch.setattr(cli, "_prepare_process", lambda: None)  # it configures this process's JAX
 
 
@@ -109,11 +109,13 @@ def config_of_made(folder):
     """The T5Config that a converted folder's gin file makes."""
     import gin
 
-    gin.clear_config()
     text = (folder / "model.gin").read_text().replace('"bfloat16"', '"float32"')
+    text = text.replace("%gin.REQUIRED", "'not needed'")
     (folder / "float32.gin").write_text(text)
-    flags = configuration.GinFlags(files=("experiments/score.gin", str(folder / "float32.gin")))
-    configuration.parse(flags, "experiments/score.gin", unused=("INIT_CHECKPOINT",))
+    files_given = ("experiments/score.gin", str(folder / "float32.gin"))
+    configuration.parse(
+        configuration.GinFlags(files_given), files_given[0], unused=scoring.UNUSED_MACROS
+    )
     config = gin.get_configurable(t5.T5Config)()
     gin.clear_config()
     return config
@@ -189,8 +191,6 @@ def test_the_mini_model_with_its_vocabulary(tmp_path, capsys, without_torch, cle
 
 
 def test_the_gin_file_scores(tmp_path, capsys, without_torch, clean_gin, monkeypatch):
-    from ait_jax import scoring
-
     monkeypatch.chdir(tmp_path)
     flags = ["--to=t5x", f"--vocabulary_path={assets.mini_vocabulary()}"]
     assert convert(capsys, assets.mini_weights(), "out", *flags)[0] == 0
