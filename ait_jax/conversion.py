@@ -98,7 +98,8 @@ def convert(
     report(original.describe())
     read = resized(original, vocab_size)
     # What should come back: the source, rounded to how it is stored.
-    params = jax.tree.map(lambda x: x.astype(stored or x.dtype, copy=False), read.params)
+    with np.errstate(over="ignore"):  # what overflows shows in the logits
+        params = jax.tree.map(lambda x: x.astype(stored or x.dtype, copy=False), read.params)
     changed = dataclasses.replace(read, params=params)
     extra_ids = extra_ids_of(read.vocabulary, read.config.vocab_size)
     with files.new_folder(target) as folder:

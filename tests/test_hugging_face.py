@@ -108,7 +108,8 @@ def test_names_of_the_smallest_t5_1_1(tmp_path):
     hugging_face.write(tmp_path, params, config)
     attention = [f"{x}.weight" for x in ("q", "k", "v", "o")]
     expected = {"shared.weight": (4, 3), "lm_head.weight": (4, 3)}
-    for stack, kinds in (("encoder", ["SelfAttention"]), ("decoder", ["SelfAttention", "EncDecAttention"])):
+    decoder = ["SelfAttention", "EncDecAttention"]
+    for stack, kinds in (("encoder", ["SelfAttention"]), ("decoder", decoder)):
         layer = f"{stack}.block.0.layer"
         bias = f"{layer}.0.SelfAttention.relative_attention_bias.weight"
         expected |= {f"{stack}.final_layer_norm.weight": (3,), bias: (32, 1)}
@@ -149,7 +150,7 @@ def test_copies_of_a_tied_table_are_accepted(tied):
     rewrite(tied, shared__weight=None)
     assert_equal(hugging_face.read(tied)[1], params)
     rewrite(tied, encoder__embed_tokens__weight=table + 1)
-    with pytest.raises(UserError, match="encoder.embed_tokens.weight differs from shared.weight"):
+    with pytest.raises(UserError, match="embed_tokens.weight differs from shared.weight"):
         hugging_face.read(tied)
 
 
@@ -165,9 +166,9 @@ def test_tied_but_not_scaled(folder):
     assert not config.logits_via_embedding
     rewrite(folder, lm_head__weight=None)
     config, params = hugging_face.read(folder)
-    kernel, table = params["decoder"]["logits_dense"]["kernel"], params["token_embedder"]["embedding"]
+    kernel = params["decoder"]["logits_dense"]["kernel"]
     assert not config.logits_via_embedding
-    np.testing.assert_array_equal(kernel, table.T)
+    np.testing.assert_array_equal(kernel, params["token_embedder"]["embedding"].T)
 
 
 def test_mt5_is_t5_1_1(folder):
@@ -205,10 +206,16 @@ BAD_FOLDERS = {
     "pickle": (pickle_only, "only as pytorch_model.bin, a pickle.*make safetensors of it"),
     "no weights": (lambda d: (d / "model.safetensors").unlink(), "neither model.safetensors nor"),
     "truncated": (lambda d: cut(d / "model.safetensors"), "no complete safetensors file"),
-    "other sizes": (set_config(vocab_size=132), r"shared.weight is \(128, 16\).*should be \(132, 16\)"),
+    "other sizes": (
+        set_config(vocab_size=132),
+        r"shared.weight is \(128, 16\).*should be \(132, 16\)",
+    ),
     "fewer layers": (set_config(num_layers=1), "holds unexpected encoder.block.1.layer"),
     "more layers": (set_config(num_decoder_layers=3), "lacks decoder.block.2.layer"),
-    "not gated": (set_config(feed_forward_proj="relu", dense_act_fn=None), "lacks .*DenseReluDense.wi.w"),
+    "not gated": (
+        set_config(feed_forward_proj="relu", dense_act_fn=None),
+        "lacks .*DenseReluDense.wi.w",
+    ),
     "tied after all": (set_config(tie_word_embeddings=True), "lm_head.weight differs from shared"),
     "no output": (lambda d: rewrite(d, lm_head__weight=None), "lacks lm_head.weight"),
     "no table": (lambda d: rewrite(d, shared__weight=None), "lacks shared.weight"),
@@ -327,7 +334,7 @@ def test_their_folders_give_their_logits(tmp_path, variant, max_shard_size):
     read_config, params = hugging_face.read(tmp_path)
     assert read_config == config
     ours = logits_check.our_logits(params, read_config, asked)
-    assert np.std(expected) > 0.3
+    assert np.std(expected) > 0.2  # tied ones are scaled down
     np.testing.assert_allclose(ours, expected, atol=1e-4, rtol=0)
     # The same configuration as transformers 4 writes it.
     edit_json(
@@ -348,7 +355,7 @@ def test_our_folders_give_our_logits_there(tmp_path, variant, max_shard_bytes):
     asked = logits_check.prompts(config.vocab_size)
     theirs = logits_check.torch_logits(tmp_path, asked)
     ours = logits_check.our_logits(params, config, asked)
-    assert np.std(ours) > 0.3
+    assert np.std(ours) > 0.2
     np.testing.assert_allclose(theirs, ours, atol=1e-4, rtol=0)
 
 

@@ -112,7 +112,6 @@ class TensorFile(contextlib.AbstractContextManager):
     """
 
     def __init__(self, path: Any):
-        self._path = path
         with _opened(path) as file:
             whole = file.read() if "://" in str(path) else None
         try:
