@@ -1,6 +1,7 @@
 """`ait-jax convert`: every form into every other, compared, and nothing left where it fails."""
 
 import dataclasses
+import functools
 import importlib.util
 import json
 
@@ -453,8 +454,8 @@ def test_their_tokenizer_gives_our_ids(tmp_path, capsys):
 @needs_t5x
 def test_t5x_restores_what_was_written_for_it(tmp_path, capsys, without_torch):
     import flax
+    from t5x import adafactor, partitioning, state_utils, train_state
     from t5x import checkpoints as t5x_checkpoints
-    from t5x import partitioning, train_state
 
     # T5X's own mesh splits heads over all 8 of the virtual devices.
     config = dataclasses.replace(config_of("t5_1_1"), num_heads=8, head_dim=2)
@@ -476,3 +477,23 @@ def test_t5x_restores_what_was_written_for_it(tmp_path, capsys, without_torch):
     restored = manager.restore(path=str(tmp_path / "b" / "checkpoint_7"))
     assert int(restored.step) == 7
     assert_equal(flax.core.unfreeze(restored.params), expected)
+
+    # And in training, with an optimizer state from scratch, as README says.
+    optimizer = adafactor.Adafactor(
+        logical_factor_rules=adafactor.standard_logical_factor_rules(), step_offset=0
+    )
+    state = train_state.FlaxOptimTrainState.create(optimizer, flax.core.freeze(variables))
+    manager = t5x_checkpoints.OrbaxCheckpointManagerInterface(
+        str(tmp_path / "b"), state, partitioner
+    )
+    restored = manager.restore(
+        path=str(tmp_path / "b" / "checkpoint_7"),
+        fallback_state=state.state_dict(),
+        state_transformation_fns=[
+            functools.partial(state_utils.apply_assignment_map, assignment_map=())
+        ],
+    )
+    assert int(restored.step) == 7
+    assert_equal(flax.core.unfreeze(restored.params), expected)
+    leaves = jax.tree.leaves(restored.param_states)
+    assert leaves and not any(np.asarray(leaf).any() for leaf in leaves)

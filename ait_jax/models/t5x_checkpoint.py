@@ -2,8 +2,8 @@
 
 The layout is what OrbaxCheckpointManagerInterface saves and restores (t5x/checkpoints.py, commit
 cc342d4): `checkpoint_<step>/state` is one tree with `target` and `state/step`. T5X's eval and
-infer need no more than that; its train takes the optimizer's state from scratch where gin's
-RestoreCheckpointConfig.fallback_to_scratch is set.
+infer need no more than that; its train makes the optimizer's state anew where
+RestoreCheckpointConfig.fallback_to_scratch and state_transformation_fns are set.
 """
 
 from pathlib import Path
