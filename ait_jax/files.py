@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -82,6 +83,51 @@ def replace_with(path: Any) -> Iterator[Any]:
         raise UserError(
             f"cannot write {str(path)!r}: {error.strerror}. Give a folder that can be written to "
             "(for a run: the gin name MODEL_DIR) or free some space."
+        ) from error
+
+
+def check_new_folder(path: Any) -> Path:
+    """Returns `path`, absolute, if `new_folder` may make it there; raises UserError else."""
+    if not _is_local(path):
+        raise UserError(f"{path} is not a local folder; write to one and copy it there.")
+    path = Path(os.path.abspath(path))
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        kind = "a folder with files in it" if path.is_dir() else "a file"
+        raise UserError(f"{path} is {kind}; needed: a folder that is not there yet, or empty.")
+    return path
+
+
+@contextlib.contextmanager
+def new_folder(path: Any) -> Iterator[Path]:
+    """Yields a temporary folder beside `path`; on a clean exit it becomes `path`.
+
+    If the block raises, nothing stays behind. What a killed program left under the temporary
+    name (`.tmp-<name>`) is removed first.
+
+    Args:
+      path: a local folder that is not there yet, or is empty.
+
+    Raises:
+      UserError: the folder holds something, is a file, is not local or cannot be written.
+    """
+    path = check_new_folder(path)
+    temporary = path.parent / (_TEMPORARY_PREFIX + path.name)
+    try:
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            yield temporary
+            temporary.replace(path)
+            _sync(path.parent)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
+        raise UserError(
+            f"cannot write {str(path)!r}: {error.strerror}. Give a folder that can be written to "
+            "or free some space."
         ) from error
 
 

@@ -21,7 +21,8 @@ class Parts:
       model_dir: the run directory; the same configuration continues there.
       pool: all tasks.
       model, vocabulary: what reads the prompts.
-      init_checkpoint: parameters to start from (T5X, Orbax or safetensors); None is random.
+      init_checkpoint: parameters to start from (T5X, Orbax, Hugging Face or safetensors);
+        None is random.
       partitioner, scorer, encoding: the parts.
       buckets: the lengths that prompts and answers are padded to; the last ones are the
         maximum source and target length.

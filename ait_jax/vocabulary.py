@@ -10,6 +10,8 @@ from ait_jax.errors import UserError
 PAD_ID = 0
 EOS_ID = 1
 UNK_ID = 2
+EXTRA_IDS = 100  # T5's sentinels
+_ROWS_MULTIPLE = 128  # so that token tables divide among devices
 _WORD_START = "\N{LOWER ONE EIGHTH BLOCK}"
 
 
@@ -39,7 +41,7 @@ class Vocabulary:
       UserError: no such file, or it is no SentencePiece model with T5's special ids.
     """
 
-    def __init__(self, path: str, extra_ids: int = 100):
+    def __init__(self, path: str, extra_ids: int = EXTRA_IDS):
         self.path = str(path)
         self.extra_ids = extra_ids
 
@@ -76,6 +78,11 @@ class Vocabulary:
     def vocab_size(self) -> int:
         """Pieces and sentinels together."""
         return self._processor.get_piece_size()
+
+    @property
+    def padded_size(self) -> int:
+        """Rows of the token table that T5X makes for it: a multiple of 128."""
+        return -(-self.vocab_size // _ROWS_MULTIPLE) * _ROWS_MULTIPLE
 
     def sentinel(self, index: int) -> int:
         """Returns the id of `<extra_id_{index}>`."""

@@ -1,7 +1,7 @@
-"""Parameters out of checkpoints: T5X legacy, Orbax (T5X's and our trainer's), safetensors.
+"""Parameters out of checkpoints: T5X's, Orbax's, Hugging Face's and safetensors.
 
-Only parameters are read, never optimizer states, and always as float32 on the host.
-Nothing is unpickled or evaluated, and the paths that a checkpoint names stay inside it.
+Only parameters are read, never optimizer states, onto the host and, unless asked otherwise, as
+float32. Nothing is unpickled or evaluated, and the paths that a checkpoint names stay inside it.
 """
 
 import itertools
@@ -18,7 +18,7 @@ from flax import serialization, traverse_util
 
 from ait_jax import files
 from ait_jax.errors import UserError
-from ait_jax.models import parameters, weights
+from ait_jax.models import hugging_face, weights
 from ait_jax.models.t5 import Params
 
 # Where parameters lie in the trees of T5X (`target`) and of our trainer (`params`).
@@ -26,33 +26,59 @@ _ROOTS = ("target", "params")
 _STEP_FOLDER = re.compile(r"checkpoint_(\d+)$")
 _SAFETENSORS = "model.safetensors"
 
+# The forms of checkpoints, and what to call them.
+FORMS = {
+    "t5x": "T5X legacy checkpoint",
+    "orbax": "Orbax checkpoint",
+    "hugging_face": "Hugging Face folder",
+    "safetensors": "safetensors file",
+}
 
-def read_params(path: Any) -> Params:
+
+def read_params(path: Any, dtype: Any = np.float32) -> Params:
     """Returns the parameters of a checkpoint in whatever form it has.
+
+    Args:
+        path: as in `find`.
+        dtype: what the arrays are cast to; None keeps what is stored.
+
+    Returns:
+        Nested dict of numpy arrays under T5X's names.
+
+    Raises:
+        UserError: nothing there, no checkpoint, or an incomplete one.
+    """
+    form, place = find(path)
+    readers = {
+        "t5x": read_t5x_legacy,
+        "orbax": read_orbax,
+        "hugging_face": lambda folder, dtype: hugging_face.read(folder, dtype)[1],
+        "safetensors": weights.read_weights,
+    }
+    return readers[form](place, dtype)
+
+
+def find(path: Any) -> tuple[str, Any]:
+    """Returns the form of a checkpoint (a key of FORMS) and the very folder or file it is.
 
     Args:
         path: a `checkpoint_<step>` folder of T5X (legacy or Orbax) or of our trainer, the
             folder that holds such folders (the complete one of the highest step is taken), a
-            safetensors file, or a folder with `model.safetensors`.
-
-    Returns:
-        Nested dict of float32 numpy arrays under T5X's names.
+            Hugging Face folder, a safetensors file, or a folder with `model.safetensors`.
 
     Raises:
-        UserError: nothing there, no checkpoint, or an incomplete one.
+        UserError: nothing there, or no checkpoint.
     """
     path = files.as_path(path)
     if not path.exists():
         raise UserError(f"No checkpoint at {path}: there is no such file or folder.")
     if path.is_file():
-        if path.name == "checkpoint":
-            return read_t5x_legacy(path.parent)
-        return weights.read_weights(path)
-    reader = _reader(path)
-    if reader is not None:
-        return reader(path)
-    folder = newest_checkpoint(path)
-    return _reader(folder)(folder)
+        return ("t5x", path.parent) if path.name == "checkpoint" else ("safetensors", path)
+    form = _form(path)
+    if form is None:
+        path = newest_checkpoint(path)
+        form = _form(path)
+    return form, path / _SAFETENSORS if form == "safetensors" else path
 
 
 def newest_checkpoint(directory: Any) -> Any:
@@ -66,45 +92,53 @@ def newest_checkpoint(directory: Any) -> Any:
     directory = files.as_path(directory)
     steps = {}
     for child in directory.iterdir():
-        match = _STEP_FOLDER.match(child.name)
-        if match and child.is_dir():
-            steps[int(match[1])] = child
+        if child.is_dir() and step_of(child) is not None:
+            steps[step_of(child)] = child
     for step in sorted(steps, reverse=True):
-        if _reader(steps[step]) is not None:
+        if _form(steps[step]) is not None:
             return steps[step]
     if steps:
         names = ", ".join(sorted(child.name for child in steps.values()))
         raise UserError(f"{directory} holds only incomplete checkpoints ({names}).")
-    if _STEP_FOLDER.match(directory.name):
+    if step_of(directory) is not None:
         raise UserError(
             f"{directory} is an incomplete checkpoint: it has neither T5X's index file "
             "'checkpoint' nor Orbax's '_METADATA'. Copy it again or name an older step."
         )
     raise UserError(
         f"No checkpoint in {directory}; needed: a checkpoint_<step> folder of T5X or ait-jax, "
-        f"a folder of such folders, or a safetensors file."
+        "a folder of such folders, a Hugging Face folder with its config.json, or a safetensors "
+        "file."
     )
 
 
-def _reader(directory: Any) -> Any:
+def step_of(folder: Any) -> int | None:
+    """Returns the step in the name of a `checkpoint_<step>` folder, None for another name."""
+    match = _STEP_FOLDER.match(folder.name)
+    return int(match[1]) if match else None
+
+
+def _form(directory: Any) -> str | None:
     if (directory / "checkpoint").is_file():
-        return read_t5x_legacy
+        return "t5x"
     if _orbax_items(directory):
-        return read_orbax
+        return "orbax"
+    if hugging_face.is_folder(directory):
+        return "hugging_face"
     if (directory / _SAFETENSORS).is_file():
-        return lambda folder: weights.read_weights(folder / _SAFETENSORS)
+        return "safetensors"
     return None
 
 
 # --- T5X legacy: a msgpack index, one zarr array per parameter ---
 
 
-def read_t5x_legacy(directory: Any) -> Params:
+def read_t5x_legacy(directory: Any, dtype: Any = np.float32) -> Params:
     """Returns the parameters (`target.*`) of a T5X checkpoint folder of versions 2 and 3.
 
     The index `checkpoint` is msgpack (flax.serialization): small arrays lie in it, large ones
     are described there as TensorStore zarr arrays in folders beside it
-    (t5x/checkpoints.py).
+    (t5x/checkpoints.py). `dtype` as in `read_params`.
 
     Raises:
         UserError: no index, a truncated one, an old version, a missing or broken array.
@@ -143,7 +177,8 @@ def read_t5x_legacy(directory: Any) -> Params:
     for name, value in flat.items():
         if name in opened:
             value = _read_zarr(directory, name, opened[name])
-        arrays[name] = np.asarray(value).astype(np.float32)
+        value = np.asarray(value)
+        arrays[name] = value.astype(dtype or value.dtype, copy=False)
     return traverse_util.unflatten_dict(arrays)
 
 
@@ -195,8 +230,10 @@ def _orbax_items(directory: Any) -> list[Any]:
     return [folder for folder in candidates if (folder / "_METADATA").is_file()]
 
 
-def read_orbax(directory: Any) -> Params:
+def read_orbax(directory: Any, dtype: Any = np.float32) -> Params:
     """Returns the parameters of an Orbax checkpoint: T5X's (`target`) or ours (`params`).
+
+    `dtype` as in `read_params`.
 
     Raises:
         UserError: no Orbax checkpoint, one without parameters, a broken one.
@@ -213,7 +250,7 @@ def read_orbax(directory: Any) -> Params:
             continue
         root, names = found
         try:
-            return _restore_orbax(ocp, item, root, names)
+            return _restore_orbax(ocp, item, root, names, dtype)
         except Exception as error:  # Orbax and TensorStore raise many types on broken files
             raise UserError(
                 f"{directory} is incomplete or damaged: {item.name}/{root} cannot be read "
@@ -241,7 +278,9 @@ def _orbax_names(item: Any) -> tuple[str, list[tuple[str, ...]]] | None:
     return None
 
 
-def _restore_orbax(ocp: Any, item: Any, root: str, names: list[tuple[str, ...]]) -> Params:
+def _restore_orbax(
+    ocp: Any, item: Any, root: str, names: list[tuple[str, ...]], dtype: Any
+) -> Params:
     # Orbax wants its own kind of path, and an absolute one.
     from etils import epath
 
@@ -250,7 +289,7 @@ def _restore_orbax(ocp: Any, item: Any, root: str, names: list[tuple[str, ...]])
     # array of the optimizer state too.
     tree = traverse_util.unflatten_dict({(root, *name): 0 for name in names})
     as_numpy = jax.tree.map(
-        lambda _: ocp.RestoreArgs(restore_type=np.ndarray, dtype=np.float32), tree
+        lambda _: ocp.RestoreArgs(restore_type=np.ndarray, dtype=dtype), tree
     )
     handler = ocp.PyTreeCheckpointHandler()
     try:

@@ -5,13 +5,16 @@ Checkpoints of every kind hold one subtree per layer (`layers_0`, `layers_1`, ..
 """
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax
 import jax
 import jax.numpy as jnp
 
+from ait_jax.errors import UserError
+from ait_jax.models import weights
 from ait_jax.models.likelihood import OutputLayer
 from ait_jax.models.t5 import Params, T5Config, Transformer
 
@@ -65,6 +68,48 @@ def init_params(model: Transformer, rng_seed: int) -> tuple[Params, Params]:
 def num_params(params: Params) -> int:
     """Counts the elements of a tree of arrays or of ShapeDtypeStructs."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+
+
+def config_of(params: Params, mlp_activations: Sequence[str] | None = None) -> T5Config:
+    """Returns the T5Config that unscanned parameters fit, read off their names and shapes.
+
+    Args:
+        params: nested dict of arrays.
+        mlp_activations: what shapes cannot tell; by default as in T5 1.1 where the feed-forward
+            layer is gated, ("gelu", "linear"), and as in T5 1.0 where it is not, ("relu",).
+
+    Raises:
+        UserError: names that no T5 of ours has.
+    """
+    shapes = {name: tuple(array.shape) for name, array in weights.flatten(params).items()}
+
+    def shape(name: str) -> tuple[int, int]:
+        if len(shapes.get(name, ())) != 2:
+            why = f"it lacks the matrix {name}"
+            if "encoder.encoder.relpos_bias.rel_embedding" in shapes:
+                why = "each of its layers has position biases of its own (T5X's scalable_t5)"
+            raise UserError(f"no T5 1.0 or 1.1 under T5X's names: {why}.")
+        return shapes[name]
+
+    def num_layers(stack: str) -> int:
+        found = (re.match(rf"{stack}\.layers_(\d+)\.", name) for name in shapes)
+        return 1 + max((int(match[1]) for match in found if match), default=-1)
+
+    gated = "encoder.layers_0.mlp.wi_0.kernel" in shapes
+    vocab_size, emb_dim = shape("token_embedder.embedding")
+    num_heads = shape("encoder.relpos_bias.rel_embedding")[0]
+    joined_kv = shape("encoder.layers_0.attention.query.kernel")[1]
+    return T5Config(
+        vocab_size=vocab_size,
+        emb_dim=emb_dim,
+        num_heads=num_heads,
+        num_encoder_layers=num_layers("encoder"),
+        num_decoder_layers=num_layers("decoder"),
+        head_dim=joined_kv // num_heads,
+        mlp_dim=shape("encoder.layers_0.mlp.wo.kernel")[0],
+        mlp_activations=mlp_activations or (("gelu", "linear") if gated else ("relu",)),
+        logits_via_embedding="decoder.logits_dense.kernel" not in shapes,
+    )
 
 
 def match_layout(params: Params, scan_layers: bool) -> Params:

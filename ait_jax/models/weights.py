@@ -5,7 +5,9 @@ Names are the paths in the parameter tree joined by dots, for example
 metadata always give the same bytes.
 """
 
+import contextlib
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,44 +45,53 @@ def save_weights(
     path: Any,
     params: Mapping[str, Any],
     *,
-    dtype: str = "float32",
+    dtype: str | None = "float32",
     metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Writes parameters to a safetensors file, whole or not at all.
 
     Args:
         path: where to; replaced if it exists.
-        params: nested or dotted names, arrays of any float dtype on host or device.
-        dtype: "float32", "bfloat16" or "float16" on disk.
+        params: nested or dotted names, arrays of any float dtype on host or device. One at a
+            time is copied.
+        dtype: "float32", "bfloat16" or "float16" on disk; None keeps each array's own.
         metadata: strings kept in the file's header.
 
     Raises:
         UserError: another dtype, metadata that are not strings, an unwritable folder.
     """
-    stored = _stored_dtype(dtype)
+    stored = None if dtype is None else stored_dtype(dtype)
+    flat = flatten(params)
     header: dict[str, Any] = {}
     if metadata:
         if not all(isinstance(x, str) for pair in metadata.items() for x in pair):
             raise UserError(f"Metadata of {path} must be strings, got {dict(metadata)!r}.")
         # Sorted here, for the library writes metadata in random order.
         header["__metadata__"] = dict(sorted(metadata.items()))
-    chunks, offset = [], 0
-    for name, value in flatten(params).items():
-        array = np.ascontiguousarray(np.asarray(value).astype(stored))
+    offset = 0
+    for name, value in flat.items():
+        kind = stored or np.dtype(value.dtype)
+        if kind not in _CODES:
+            raise UserError(f"{name} is of dtype {kind}; weights are floating-point.")
+        end = offset + math.prod(value.shape) * kind.itemsize
         header[name] = {
-            "dtype": _CODES[stored],
-            "shape": list(np.shape(value)),
-            "data_offsets": [offset, offset + array.nbytes],
+            "dtype": _CODES[kind],
+            "shape": list(value.shape),
+            "data_offsets": [offset, end],
         }
-        chunks.append(array.tobytes())
-        offset += array.nbytes
+        offset = end
     encoded = json.dumps(header, separators=(",", ":")).encode()
     # Spaces bring the data to a multiple of 8 bytes, as the format asks.
     encoded += b" " * (-len(encoded) % 8)
-    files.write_bytes(path, b"".join([len(encoded).to_bytes(8, "little"), encoded, *chunks]))
+    with files.replace_with(path) as temporary, temporary.open("wb") as file:
+        file.write(len(encoded).to_bytes(8, "little") + encoded)
+        for value in flat.values():
+            array = np.asarray(value)
+            file.write(array.astype(stored or array.dtype, copy=False).tobytes())
 
 
-def _stored_dtype(dtype: str) -> np.dtype:
+def stored_dtype(dtype: str) -> np.dtype:
+    """Returns the dtype of a name that parameters may be stored as; UserError for another."""
     names = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
     if str(dtype) not in names:
         raise UserError(
@@ -88,6 +99,52 @@ def _stored_dtype(dtype: str) -> np.dtype:
             f"{nearest(str(dtype), names)}"
         )
     return _DTYPES[names[str(dtype)]]
+
+
+class TensorFile(contextlib.AbstractContextManager):
+    """A safetensors file whose tensors are read one by one.
+
+    Attributes:
+        shapes: of every tensor, by name.
+
+    Raises:
+        UserError: no such file; truncated, or no safetensors file; integer tensors.
+    """
+
+    def __init__(self, path: Any):
+        with _opened(path) as file:
+            whole = file.read() if "://" in str(path) else None
+        try:
+            if whole is None:
+                self._file = safetensors.safe_open(str(path), framework="np")
+                slices = {name: self._file.get_slice(name) for name in self._file.keys()}
+                described = {n: (s.get_dtype(), s.get_shape()) for n, s in slices.items()}
+            else:
+                self._file, self._whole = None, dict(safetensors.deserialize(whole))
+                described = {n: (t["dtype"], t["shape"]) for n, t in self._whole.items()}
+        except (safetensors.SafetensorError, OSError) as error:
+            raise UserError(
+                f"{path} is no complete safetensors file ({str(error).splitlines()[0]}); "
+                "copy or write it again."
+            ) from error
+        for name, (code, _) in described.items():
+            if code not in _DTYPES:
+                raise UserError(
+                    f"{path} holds {name!r} of dtype {code}; weights are floating-point."
+                )
+        self.shapes = {name: tuple(shape) for name, (_, shape) in described.items()}
+
+    def read(self, name: str, dtype: Any = np.float32) -> np.ndarray:
+        """Returns one tensor, cast to `dtype`; None keeps what the file has."""
+        if self._file is not None:
+            array = self._file.get_tensor(name)
+        else:
+            tensor = self._whole[name]
+            array = np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]])
+        return array.reshape(self.shapes[name]).astype(dtype or array.dtype, copy=False)
+
+    def __exit__(self, *_) -> None:
+        self._file = self._whole = None
 
 
 def read_weights(path: Any, dtype: Any = np.float32) -> dict[str, Any]:
@@ -101,24 +158,9 @@ def read_weights(path: Any, dtype: Any = np.float32) -> dict[str, Any]:
         UserError: no such file; truncated, or no safetensors file; integer tensors; names
             that are no parameter tree of ours.
     """
-    data = _read_bytes(path)
-    try:
-        tensors = safetensors.deserialize(data)
-    except safetensors.SafetensorError as error:
-        raise UserError(
-            f"{path} is no complete safetensors file ({str(error).splitlines()[0]}); "
-            "copy or write it again."
-        ) from error
-    flat = {}
-    for name, tensor in tensors:
-        if tensor["dtype"] not in _DTYPES:
-            raise UserError(
-                f"{path} holds {name!r} of dtype {tensor['dtype']}; weights are floating-point."
-            )
-        array = np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]]).reshape(tensor["shape"])
-        flat[name] = array if dtype is None else array.astype(dtype)
-    _check_names(path, flat)
-    return unflatten(flat)
+    with TensorFile(path) as file:
+        _check_names(path, file.shapes)
+        return unflatten({name: file.read(name, dtype) for name in file.shapes})
 
 
 def _check_names(path: Any, flat: Mapping[str, Any]) -> None:
@@ -130,7 +172,7 @@ def _check_names(path: Any, flat: Mapping[str, Any]) -> None:
         return
     hint = "Its names are none of ours."
     if "shared.weight" in flat or "encoder.block.0.layer.0.SelfAttention.q.weight" in flat:
-        hint = "Its names are Hugging Face's: convert it first."
+        hint = "Its names are Hugging Face's: give the folder, with its config.json."
     raise UserError(f"{path} has no 'token_embedder.embedding'. {hint}")
 
 
@@ -159,8 +201,3 @@ def _opened(path: Any):
         return path.open("rb")
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise UserError(f"No weights to read at {path}: {error.strerror}.") from error
-
-
-def _read_bytes(path: Any) -> bytes:
-    with _opened(path) as file:
-        return file.read()

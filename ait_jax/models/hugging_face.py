@@ -1,0 +1,320 @@
+"""Hugging Face's T5 folders, in and out: config.json and safetensors, whole or in shards.
+
+The networks are the same; names, the kernels' orientation and the configuration differ. Files
+are read one tensor at a time, and nothing is unpickled: a folder with only
+`pytorch_model.bin` is refused. The reference is transformers' models/t5/modeling_t5.py
+(4.x and 5.x).
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from flax import traverse_util
+
+from ait_jax import files
+from ait_jax.errors import UserError
+from ait_jax.models import weights
+from ait_jax.models.hugging_face_config import CONFIG, FIXED, read_settings, to_config, to_settings
+from ait_jax.models.t5 import Params, T5Config
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+VOCABULARY = "spiece.model"
+# Where transformers 4 begins to write shards; 5 writes larger ones and reads both.
+MAX_SHARD_BYTES = 5 * 10**9
+
+_TABLE = "shared.weight"
+_OUTPUT = "lm_head.weight"
+# Copies of the token table that files may hold under these names too.
+_TABLE_COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+# In T5 1.0's files, and used by no version of the network.
+_UNUSED = ("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",)
+
+
+def is_folder(path: Any) -> bool:
+    """Whether a folder looks like one that transformers wrote, of whatever architecture."""
+    return any((path / name).is_file() for name in (CONFIG, INDEX)) or bool(_pickled(path))
+
+
+def _pickled(folder: Any) -> list[str]:
+    return sorted(child.name for child in folder.glob("pytorch_model*.bin"))
+
+
+# --- the mapping ---
+
+
+def names_and_shapes(config: T5Config) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Returns {name in Hugging Face's T5: (dotted name of ours, shape there)}.
+
+    Every matrix but the token table is transposed there: torch's linear layers hold
+    (outputs, inputs).
+    """
+    emb_dim, joined_kv = config.emb_dim, config.num_heads * config.head_dim
+    table = {_TABLE: ("token_embedder.embedding", (config.vocab_size, emb_dim))}
+    for stack, num_layers in (
+        ("encoder", config.num_encoder_layers),
+        ("decoder", config.num_decoder_layers),
+    ):
+        table[f"{stack}.final_layer_norm.weight"] = (f"{stack}.{stack}_norm.scale", (emb_dim,))
+        table[f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"] = (
+            f"{stack}.relpos_bias.rel_embedding",
+            (FIXED["relative_attention_num_buckets"], config.num_heads),
+        )
+        for layer in range(num_layers):
+            there, here = f"{stack}.block.{layer}.layer", f"{stack}.layers_{layer}"
+            for number, (theirs, ours, norm) in enumerate(_SUBLAYERS[stack]):
+                prefix = f"{there}.{number}"
+                table[f"{prefix}.layer_norm.weight"] = (f"{here}.{norm}.scale", (emb_dim,))
+                for letter, kernel in (("q", "query"), ("k", "key"), ("v", "value"), ("o", "out")):
+                    shape = (emb_dim, joined_kv) if letter == "o" else (joined_kv, emb_dim)
+                    name = f"{here}.{ours}.{kernel}.kernel"
+                    table[f"{prefix}.{theirs}.{letter}.weight"] = (name, shape)
+            prefix = f"{there}.{len(_SUBLAYERS[stack])}"
+            table[f"{prefix}.layer_norm.weight"] = (f"{here}.pre_mlp_layer_norm.scale", (emb_dim,))
+            gated = len(config.mlp_activations) > 1
+            for kernel in ("wi_0", "wi_1", "wo") if gated else ("wi", "wo"):
+                shape = (emb_dim, config.mlp_dim) if kernel == "wo" else (config.mlp_dim, emb_dim)
+                name = f"{here}.mlp.{kernel}.kernel"
+                table[f"{prefix}.DenseReluDense.{kernel}.weight"] = (name, shape)
+    if not config.logits_via_embedding:
+        table[_OUTPUT] = ("decoder.logits_dense.kernel", (config.vocab_size, emb_dim))
+    return table
+
+
+_SUBLAYERS = {
+    "encoder": (("SelfAttention", "attention", "pre_attention_layer_norm"),),
+    "decoder": (
+        ("SelfAttention", "self_attention", "pre_self_attention_layer_norm"),
+        ("EncDecAttention", "encoder_decoder_attention", "pre_cross_attention_layer_norm"),
+    ),
+}
+
+
+def _transposed(name: str, array: Any) -> Any:
+    """Turns an array from their orientation into ours, or back."""
+    return array if name == _TABLE else array.T
+
+
+def to_tensors(params: Params, config: T5Config) -> dict[str, Any]:
+    """Returns unscanned parameters under Hugging Face's names and in its shapes, as views."""
+    flat = weights.flatten(params)
+    return {
+        theirs: _transposed(theirs, flat[ours])
+        for theirs, (ours, _) in names_and_shapes(config).items()
+    }
+
+
+# --- reading ---
+
+
+def read(folder: Any, dtype: Any = np.float32) -> tuple[T5Config, Params]:
+    """Returns a folder's configuration and its parameters under our names.
+
+    Args:
+        folder: config.json beside model.safetensors, or beside
+            model.safetensors.index.json and its shards.
+        dtype: what the arrays are cast to; None keeps what is stored.
+
+    Raises:
+        UserError: another architecture, no safetensors, a missing or truncated shard, names
+            that differ from the index or the configuration, a wrong shape.
+    """
+    folder = files.as_path(folder)
+    settings = read_settings(folder)
+    config = to_config(settings, folder)
+    shards = _shards(folder)
+    shapes = _checked_shapes(folder, shards)
+    if _OUTPUT not in shapes and not config.logits_via_embedding:
+        if settings.get("tie_word_embeddings") is not True:
+            raise UserError(
+                f"{folder} lacks {_OUTPUT}, and its {CONFIG} does not tie the output layer."
+            )
+    tensors = _read_tensors(folder, config, shards, shapes, dtype)
+    if not config.logits_via_embedding:
+        # transformers 5 can tie without scaling; ours then holds the table twice.
+        tensors.setdefault(_OUTPUT, tensors[_TABLE])
+    table = names_and_shapes(config)
+    flat = {
+        tuple(ours.split(".")): _transposed(theirs, tensors[theirs])
+        for theirs, (ours, _) in table.items()
+    }
+    return config, traverse_util.unflatten_dict(flat)
+
+
+def _shards(folder: Any) -> dict[str, set[str] | None]:
+    """Returns the names that each file of weights should hold; None where no index says so."""
+    if (folder / WEIGHTS).is_file():
+        return {WEIGHTS: None}
+    path = folder / INDEX
+    if not path.is_file():
+        pickled = _pickled(folder)
+        if pickled:
+            raise UserError(
+                f"{folder} has its weights only as {pickled[0]}, a pickle, which is never opened "
+                "here; where you trust it, make safetensors of it with transformers: "
+                "AutoModelForSeq2SeqLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)."
+            )
+        raise UserError(f"{folder} has neither {WEIGHTS} nor {INDEX}.")
+    try:
+        weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        entries = sorted(weight_map.items())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} is no index or a truncated one (no weight_map); copy it again."
+        ) from error
+    shards: dict[str, set[str] | None] = {}
+    for name, file in entries:
+        files.check_name(file, f"file of {name!r} in {path}")
+        shards.setdefault(file, set()).add(name)
+    missing = [file for file in shards if not (folder / file).is_file()]
+    if missing or not shards:
+        names = ", ".join(sorted(missing)[:4]) or "any file"
+        raise UserError(f"{folder} lacks {names}, which {INDEX} names; copy it there.")
+    return shards
+
+
+def _checked_shapes(
+    folder: Any, shards: Mapping[str, set[str] | None]
+) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of all tensors, each of them in the file where the index has it."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file, expected in shards.items():
+        with weights.TensorFile(folder / file) as tensors:
+            found = tensors.shapes
+        wrong = sorted(set(found) ^ (set(found) if expected is None else expected))
+        if wrong:
+            state = "does not hold" if wrong[0] in expected else "holds"
+            raise UserError(
+                f"{folder / file} {state} {wrong[0]}, against {INDEX}; copy both again."
+            )
+        shapes |= found
+    return shapes
+
+
+def _read_tensors(
+    folder: Any,
+    config: T5Config,
+    shards: Mapping[str, set[str] | None],
+    shapes: Mapping[str, tuple[int, ...]],
+    dtype: Any,
+) -> dict[str, np.ndarray]:
+    """Returns the tensors under their names, after all names and shapes have been compared."""
+    needed = {name: shape for name, (_, shape) in names_and_shapes(config).items()}
+    copies = (*_TABLE_COPIES, *([_OUTPUT] if config.logits_via_embedding else []))
+    source = _TABLE if _TABLE in shapes else next((n for n in copies if n in shapes), _TABLE)
+    missing = [n for n in needed if n not in shapes and n not in (_TABLE, _OUTPUT)]
+    missing += [_TABLE] if source not in shapes else []
+    unexpected = sorted(set(shapes) - set(needed) - set(copies) - set(_UNUSED))
+    for problem, names in (("lacks", missing), ("holds unexpected", unexpected)):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise UserError(
+                f"{folder} {problem} {names[0]}{more}: it is no T5ForConditionalGeneration of "
+                f"the sizes in its {CONFIG}."
+            )
+    for name in [*needed, *copies]:
+        expected = needed.get(name, needed[_TABLE])
+        if name in shapes and shapes[name] != expected:
+            raise UserError(
+                f"{folder}: {name} is {shapes[name]}, by its {CONFIG} it should be {expected}."
+            )
+    tensors, duplicates = {}, {}
+    for name, array in _arrays(folder, shards, set(needed) | set(copies), dtype):
+        (duplicates if name in copies else tensors)[name] = array
+    tensors.setdefault(_TABLE, duplicates.get(source))
+    for name, array in duplicates.items():
+        if not np.array_equal(array, tensors[_TABLE]):
+            raise UserError(
+                f"{folder}: {name} differs from {_TABLE} although {CONFIG} makes them one "
+                "(tie_word_embeddings); this network has one token table."
+            )
+    return tensors
+
+
+def _arrays(
+    folder: Any, shards: Mapping[str, set[str] | None], names: set[str], dtype: Any
+) -> Iterator[tuple[str, np.ndarray]]:
+    for file in shards:
+        with weights.TensorFile(folder / file) as tensors:
+            for name in tensors.shapes:
+                if name in names:
+                    yield name, tensors.read(name, dtype)
+
+
+# --- writing ---
+
+
+def write(
+    folder: Any,
+    params: Params,
+    config: T5Config,
+    *,
+    dtype: str | None = "float32",
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> None:
+    """Writes config.json, generation_config.json and the weights into an existing folder.
+
+    Args:
+        folder: where to.
+        params: unscanned parameters of `config`, on the host.
+        dtype: "float32", "bfloat16" or "float16"; None keeps each array's own.
+        max_shard_bytes: above this the weights come in several files with an index.
+
+    Raises:
+        UserError: another dtype; a network that Hugging Face's T5 cannot be.
+    """
+    tensors = to_tensors(params, config)
+    stored = str(tensors[_TABLE].dtype) if dtype is None else dtype
+    settings = to_settings(config, stored)
+    sizes = {name: _num_bytes(array, dtype) for name, array in tensors.items()}
+    shards = _grouped(sizes, max_shard_bytes)
+    # transformers reads files that say they come from torch.
+    metadata = {"format": "pt"}
+    weight_map = {}
+    for number, names in enumerate(shards, start=1):
+        file = WEIGHTS
+        if len(shards) > 1:
+            file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        shard = {name: tensors[name] for name in names}
+        weights.save_weights(folder / file, shard, dtype=dtype, metadata=metadata)
+        weight_map |= dict.fromkeys(names, file)
+    if len(shards) > 1:
+        total = {"total_size": sum(sizes.values())}
+        index = {"metadata": total, "weight_map": dict(sorted(weight_map.items()))}
+        files.write_json(folder / INDEX, index)
+    files.write_json(folder / CONFIG, settings)
+    generation = {"decoder_start_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
+    files.write_json(folder / "generation_config.json", generation)
+
+
+def write_tokenizer_config(folder: Any, extra_ids: int) -> None:
+    """Writes what makes transformers read `spiece.model` as T5's vocabulary."""
+    settings = {
+        "eos_token": "</s>",
+        "extra_ids": extra_ids,
+        "pad_token": "<pad>",
+        "tokenizer_class": "T5Tokenizer",
+        "unk_token": "<unk>",
+    }
+    files.write_json(folder / "tokenizer_config.json", settings)
+
+
+def _num_bytes(array: Any, dtype: str | None) -> int:
+    kind = np.dtype(array.dtype) if dtype is None else weights.stored_dtype(dtype)
+    return math.prod(array.shape) * kind.itemsize
+
+
+def _grouped(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
+    """Fills one group after the other up to `limit`, at least one name in each."""
+    groups: list[list[str]] = []
+    room = 0
+    for name, size in sizes.items():
+        if not groups or size > room:
+            groups.append([])
+            room = limit
+        groups[-1].append(name)
+        room -= size
+    return groups
