@@ -20,7 +20,7 @@ TINY = (
     "t5.T5Config.head_dim=8",
     "t5.T5Config.mlp_dim=32",
     "mini.load_pool.instances_per_task=2",
-    "eval_mixture/registry.register_pool.mixture='mini_mini002_second_word'",
+    "eval_mixture/registry.register_pool.mixture='mini_mini008_second_word'",
 )
 
 
@@ -59,7 +59,7 @@ def test_pretrain_finetune_eval_and_infer(tmp_path, network):
         f"INITIAL_CHECKPOINT_PATH='{pretrained}'",
     )  # fmt: skip
     checkpoint = second / "checkpoint_4"
-    metrics = second / "inference_eval" / "mini_mini002_second_word-metrics.jsonl"
+    metrics = second / "inference_eval" / "mini_mini008_second_word-metrics.jsonl"
     measured = json.loads(metrics.read_text().splitlines()[-1])
     assert {"rougeL", "exact_match"} <= measured.keys()
 
@@ -76,7 +76,7 @@ def test_pretrain_finetune_eval_and_infer(tmp_path, network):
             "infer", "infer", tmp_path, f"CHECKPOINT_PATH='{checkpoint}'", chosen,
             f"INFER_OUTPUT_DIR='{output}'", f"INFER_MODE='{mode}'",
         )  # fmt: skip
-        (written,) = output.glob(f"mini_mini002_second_word-{mode}.jsonl-00000-of-00001")
+        (written,) = output.glob(f"mini_mini008_second_word-{mode}.jsonl-00000-of-00001")
         rows = [json.loads(line) for line in written.read_text().splitlines()]
         assert len(rows) == 2 and all(key in row for row in rows)
         assert rows[0]["inputs"]["inputs_pretokenized"].startswith("Definition:")
