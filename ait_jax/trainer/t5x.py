@@ -184,6 +184,20 @@ class _Training:
         }
         return min(ranks, key=lambda step: (-ranks[step], step)) if ranks else None
 
+    def _wait_for_writing(self, grace: float = 5.0) -> None:
+        """Returns once the checkpoint that T5X writes in the background is there.
+
+        T5X keeps its checkpoint manager to itself, so this looks at the folder.
+        """
+        name = f"checkpoint_{self._saved}"
+        since = time.monotonic()
+        while not (self.directory / name).exists():
+            if list(self.directory.glob(f"{name}.*tmp*")):
+                since = time.monotonic()
+            elif time.monotonic() - since > grace:
+                return
+            time.sleep(0.02)
+
     def _delete_all_but(self, kept: set[int | None]) -> None:
         for step in set(self.steps) - kept:
             shutil.rmtree(self.directory / f"checkpoint_{step}")
@@ -214,7 +228,8 @@ class _Training:
         t5x_train, parts, seqio_examples = _import_t5x()
         if start:
             self.report(f"continuing from step {start}")
-        self._step, self._clock = start or 0, (start or 0, time.perf_counter())
+        self._step = self._saved = start or 0
+        self._clock = start or 0, time.perf_counter()
         examples = seqio_examples.mixture(
             "ait_jax_" + re.sub(r"\W", "_", self.directory.name),
             self.source,
@@ -230,10 +245,9 @@ class _Training:
             arguments = self._arguments(parts, mixture)
             try:
                 t5x_train.train(**arguments)
-            except UserError:
-                raise
             except Exception as error:  # T5X, Orbax and TensorStore raise many kinds
-                if not start or self._step > start:
+                self._wait_for_writing()
+                if isinstance(error, UserError) or not start or self._step > start:
                     raise
                 raise UserError(
                     f"T5X cannot continue from {self.directory / f'checkpoint_{start}'} "
@@ -295,7 +309,9 @@ class _Training:
         saving = evaluating or step % config.checkpoint_period == 0
         checked = {"loss": values["loss"]}
         if saving:
-            checked["param_norm"] = optax.global_norm(params)
+            checked["param_norm"] = float(optax.global_norm(params))
+        if not all(math.isfinite(value) for value in checked.values()):
+            self._wait_for_writing()
         config.check_finite(step, checked, self.steps[-1] if self.steps else None, self.directory)
         if last or step % config.log_period == 0:
             self._log(step, values)
@@ -305,6 +321,7 @@ class _Training:
             self._file.write(step, {f"dev/{name}": value for name, value in dev.items()})
         if saving:
             self._delete_all_but({*self.steps[-NUM_LATEST:], self._best_step()})
+            self._saved = step
         self._show(step)
 
     def _log(self, step: int, values: Mapping[str, float]) -> None:
