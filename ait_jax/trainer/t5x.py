@@ -46,7 +46,8 @@ _INSTALL = (
 class T5XTrainer(Trainer):
     """Trains with T5X; the same call continues from T5X's last checkpoint.
 
-    With `optimizer.adafactor` T5X uses its own Adafactor, any other optimizer is wrapped. With
+    With `optimizer.adafactor` T5X uses its own Adafactor, any other optimizer is wrapped. T5X's
+    factors the moments of scanned layers (scan_layers) whatever their size, layer by layer. With
     num_microbatches the gradient is the sum of the microbatches' mean gradients, as always
     in T5X; Adafactor's updates do not depend on that scale.
 
