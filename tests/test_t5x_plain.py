@@ -22,6 +22,7 @@ TINY = (
     "mini.load_pool.instances_per_task=2",
     "eval_mixture/registry.register_pool.mixture='mini_mini008_second_word'",
 )
+PERIODS = ("BATCH_SIZE=8", "CHECKPOINT_PERIOD=2", "EVAL_PERIOD=2")
 
 
 def t5x(program: str, file: str, folder: Path, *bindings: str) -> None:
@@ -46,16 +47,24 @@ def t5x(program: str, file: str, folder: Path, *bindings: str) -> None:
     assert done.returncode == 0, done.stderr[-4000:]
 
 
-@pytest.mark.parametrize("network", ["ait_jax", "t5x"])
-def test_pretrain_finetune_eval_and_infer(tmp_path, network):
-    chosen = f"NETWORK='{network}'"
+def infer(folder: Path, checkpoint: Path, mode: str, network: str = "ait_jax") -> list[dict]:
+    """Returns the lines that t5x.infer writes for the task of TINY."""
+    output = folder / f"{mode}_{network}"
+    t5x(
+        "infer", "infer", folder, f"CHECKPOINT_PATH='{checkpoint}'", f"NETWORK='{network}'",
+        f"INFER_OUTPUT_DIR='{output}'", f"INFER_MODE='{mode}'",
+    )  # fmt: skip
+    (written,) = output.glob(f"mini_mini008_second_word-{mode}.jsonl-00000-of-00001")
+    return [json.loads(line) for line in written.read_text().splitlines()]
+
+
+def test_pretrain_finetune_eval_and_infer(tmp_path):
     first, second = tmp_path / "pretrained", tmp_path / "finetuned"
-    periods = ("BATCH_SIZE=8", "CHECKPOINT_PERIOD=2", "EVAL_PERIOD=2", chosen)
-    t5x("train", "pretrain", tmp_path, f"MODEL_DIR='{first}'", "TRAIN_STEPS=2", *periods)
+    t5x("train", "pretrain", tmp_path, f"MODEL_DIR='{first}'", "TRAIN_STEPS=2", *PERIODS)
     pretrained = first / "checkpoint_2"
     assert read_params(pretrained)["token_embedder"]["embedding"].shape == (4096, 16)
     t5x(
-        "train", "finetune", tmp_path, f"MODEL_DIR='{second}'", "TRAIN_STEPS=4", *periods,
+        "train", "finetune", tmp_path, f"MODEL_DIR='{second}'", "TRAIN_STEPS=4", *PERIODS,
         f"INITIAL_CHECKPOINT_PATH='{pretrained}'",
     )  # fmt: skip
     checkpoint = second / "checkpoint_4"
@@ -65,18 +74,23 @@ def test_pretrain_finetune_eval_and_infer(tmp_path, network):
 
     t5x(
         "eval", "eval", tmp_path, f"CHECKPOINT_PATH='{checkpoint}'",
-        f"EVAL_OUTPUT_DIR='{tmp_path / 'eval'}'", chosen,
+        f"EVAL_OUTPUT_DIR='{tmp_path / 'eval'}'",
     )  # fmt: skip
     again = tmp_path / "eval" / "inference_eval" / metrics.name
     assert json.loads(again.read_text())["rougeL"] == measured["rougeL"]
 
     for mode, key in (("predict", "prediction"), ("score", "score")):
-        output = tmp_path / mode
-        t5x(
-            "infer", "infer", tmp_path, f"CHECKPOINT_PATH='{checkpoint}'", chosen,
-            f"INFER_OUTPUT_DIR='{output}'", f"INFER_MODE='{mode}'",
-        )  # fmt: skip
-        (written,) = output.glob(f"mini_mini008_second_word-{mode}.jsonl-00000-of-00001")
-        rows = [json.loads(line) for line in written.read_text().splitlines()]
+        rows = infer(tmp_path, checkpoint, mode)
         assert len(rows) == 2 and all(key in row for row in rows)
         assert rows[0]["inputs"]["inputs_pretokenized"].startswith("Definition:")
+
+
+def test_what_t5xs_own_network_learned_our_network_scores_alike(tmp_path):
+    folder = tmp_path / "pretrained"
+    bindings = (f"MODEL_DIR='{folder}'", "TRAIN_STEPS=2", "NETWORK='t5x'")
+    t5x("train", "pretrain", tmp_path, *bindings, *PERIODS)
+    ours, theirs = (
+        [row["score"] for row in infer(tmp_path, folder / "checkpoint_2", "score", network)]
+        for network in ("ait_jax", "t5x")
+    )
+    assert len(ours) == 2 and ours == pytest.approx(theirs, abs=1e-4)
