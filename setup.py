@@ -68,7 +68,8 @@ setup(
     extras_require={
         "tpu": ["jax[tpu]"],
         "cuda": ["jax[cuda12]"],
-        "t5x": ["t5x @ git+https://github.com/google-research/t5x@cc342d4"],
+        # With requirements-t5x.txt; T5X itself is not on the package index.
+        "t5x": ["cached_property>=1.5", "fiddle>=0.3", "tensorboard>=2.19"],
         "test": ["pytest>=8.3", "pytest-xdist>=3.6"],
         "bench": ["psutil>=7.0", "torch>=2.13", "transformers>=5.23"],
     },

@@ -177,7 +177,7 @@ class _Round:
             buckets=experiment.buckets,
             seed=experiment.seed,
         )
-        trained = experiment.trainer.train(
+        trained = experiment.trainer_of(self.number).train(
             examples,
             start,
             self.folder,

@@ -1,5 +1,6 @@
 """What one run consists of: the parts, the sizes, the seed. Gin fills it (gin/experiments)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,7 +8,7 @@ from ait_jax.errors import UserError
 from ait_jax.parts import Parts, check_positive
 from ait_jax.racing import check_strategy
 from ait_jax.selection import Strategy
-from ait_jax.trainer.embedded import EmbeddedTrainer
+from ait_jax.trainer.interface import Trainer
 
 TRAIN_FROM = ("base", "previous")
 
@@ -18,7 +19,9 @@ class Experiment(Parts):
 
     Args:
       initial_splits: pool, seed -> Splits of round 0 (`initial.Drawn`, `initial.FromFiles`).
-      trainer, strategy: the parts that `Parts` lacks.
+      strategy: the part that `Parts` lacks.
+      trainer: one for all rounds, or {round: trainer}, each used until the next one's round:
+        {0: @embedded.EmbeddedTrainer(), 2: @t5x.T5XTrainer()}.
       rounds: trainings; the last one is evaluated and selects nothing.
       max_instances_per_task: training instances of a task.
       max_eval_instances: instances of a test or dev task that are evaluated after a round.
@@ -29,7 +32,7 @@ class Experiment(Parts):
     """
 
     initial_splits: Any
-    trainer: EmbeddedTrainer
+    trainer: Trainer | Mapping[int, Trainer]
     strategy: Strategy
     rounds: int = 5
     max_instances_per_task: int = 200
@@ -42,6 +45,8 @@ class Experiment(Parts):
         super().__post_init__()
         if self.racing:
             check_strategy(self.strategy)
+        if isinstance(self.trainer, Mapping):
+            _check_trainers(self.trainer, self.rounds)
         if self.train_from not in TRAIN_FROM:
             raise UserError(f"TRAIN_FROM = {self.train_from!r} is none of {TRAIN_FROM}.")
         check_positive(
@@ -50,4 +55,18 @@ class Experiment(Parts):
                 "MAX_INSTANCES_PER_TASK": self.max_instances_per_task,
                 "MAX_EVAL_INSTANCES": self.max_eval_instances,
             }
+        )
+
+    def trainer_of(self, round: int) -> Trainer:
+        if not isinstance(self.trainer, Mapping):
+            return self.trainer
+        return self.trainer[max(first for first in self.trainer if first <= round)]
+
+
+def _check_trainers(trainers: Mapping[int, Trainer], rounds: int) -> None:
+    bad = [r for r in trainers if isinstance(r, bool) or not isinstance(r, int) or r not in range(rounds)]
+    if bad or 0 not in trainers:
+        raise UserError(
+            f"TRAINER gives trainers for the rounds {list(trainers)}; it must have 0, and others "
+            f"below ROUNDS = {rounds}."
         )

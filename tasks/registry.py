@@ -22,7 +22,7 @@ Splits of every task:
 
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,8 @@ VOCABULARY_VARIABLE = "AIT_JAX_VOCABULARY_PATH"
 _registered: dict[str, "Registered"] = {}
 # The arguments of the last `register_niv2`.
 _niv2_arguments: list[tuple] = []
+# Prefix -> the arguments of the last `register_pool`.
+_pool_arguments: dict[str, tuple] = {}
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ def register(
 
     seqio_tasks.hide_accelerators()
     _niv2_arguments.clear()
+    _pool_arguments.pop(prefix, None)
     vocabulary = _vocabulary(vocabulary)
     feature = seqio.Feature(
         seqio.SentencePieceVocabulary(vocabulary.path, extra_ids=vocabulary.extra_ids), add_eos=True
@@ -222,6 +225,47 @@ def _vocabulary(vocabulary: Any) -> Vocabulary:
     return vocabulary
 
 
+def register_pool(
+    mixture: str,
+    load_pool: Callable[[], TaskPool],
+    vocabulary: Any = None,
+    prefix: str = "mini",
+    encoding: TkInstructEncoding = TkInstructEncoding(),
+    splits: InstanceSplits = InstanceSplits(),
+    seed: int = 0,
+) -> str:
+    """Registers a pool, once for the same arguments, and returns `mixture`: for use in gin files.
+
+    Args:
+      mixture: the SeqIO mixture or task wanted; must be one that the pool has.
+      load_pool: makes the pool.
+      vocabulary: as for `register`; else the variable AIT_JAX_VOCABULARY_PATH.
+      prefix: of all names.
+      encoding, splits, seed: as for `register`.
+
+    Raises:
+      UserError: no vocabulary, or an unknown `mixture` (with the nearest).
+    """
+    vocabulary = _vocabulary(vocabulary or os.environ.get(VOCABULARY_VARIABLE))
+    key = (load_pool, vocabulary.path, vocabulary.extra_ids, encoding, splits, seed)
+    if _pool_arguments.get(prefix) != key:
+        register(
+            load_pool(), prefix, vocabulary=vocabulary, encoding=encoding, splits=splits, seed=seed
+        )
+        _pool_arguments[prefix] = key
+    return _known_mixture(mixture, prefix)
+
+
+def _known_mixture(mixture: str, prefix: str) -> str:
+    registered = _registered[prefix]
+    known = [*registered.mixtures, *registered.task_names.values()]
+    if mixture not in known:
+        raise UserError(
+            f"{prefix} has no SeqIO mixture or task {mixture!r}." + nearest(mixture, known)
+        )
+    return mixture
+
+
 def register_niv2(
     mixture: str = "niv2_default_train",
     data_dir: Any = None,
@@ -259,10 +303,7 @@ def register_niv2(
         pool = niv2.load_pool(data_dir, source)
         register(pool, "niv2", vocabulary=vocabulary, encoding=encoding, splits=splits, seed=seed)
         _niv2_arguments[:] = [key]
-    known = [*_registered["niv2"].mixtures, *_registered["niv2"].task_names.values()]
-    if mixture not in known:
-        raise UserError(f"NIV2 has no SeqIO mixture or task {mixture!r}." + nearest(mixture, known))
-    return mixture
+    return _known_mixture(mixture, "niv2")
 
 
 if os.environ.get(DATA_DIR_VARIABLE) and os.environ.get(VOCABULARY_VARIABLE):

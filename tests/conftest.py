@@ -1,5 +1,6 @@
 """What every test needs before JAX and TensorFlow are imported, and fixtures that files share."""
 
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -30,3 +31,13 @@ def clean_gin():
     gin.clear_config()
     sys.path[:] = path
     gin.config._LOCATION_PREFIXES[:] = prefixes
+
+
+def pytest_collection_modifyitems(items):
+    """Tests marked t5x run where T5X can be imported."""
+    if all(importlib.util.find_spec(name) for name in ("t5x", "airio", "jestimator", "fiddle")):
+        return
+    skip = pytest.mark.skip(reason="T5X is not installed: see T5X in the README")
+    for item in items:
+        if item.get_closest_marker("t5x"):
+            item.add_marker(skip)

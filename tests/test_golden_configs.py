@@ -4,6 +4,7 @@
 difference before it is committed.
 """
 
+import dataclasses
 import json
 import os
 import shutil
@@ -15,9 +16,11 @@ import pytest
 
 from ait_jax import assets, configuration, experiment, pretraining, scoring
 from ait_jax.configuration import GinFlags, gin_folder
+from ait_jax.errors import UserError
 from ait_jax.models.parameters import abstract_params, num_params
 from ait_jax.models.t5 import Transformer
 from ait_jax.tasks import DEFAULT_DATA_DIR
+from ait_jax.trainer import t5x
 
 GOLDENS = Path(__file__).resolve().parent / "goldens"
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,7 +47,8 @@ COVERED = {
     "experiments": {"active", "parts", *EXPERIMENTS},
     "models": {"mini", "t5_1_1_tiny", *NUM_PARAMS},
     "pools": {"mini", "niv2", "split_files"},
-    "trainers": {"embedded"},
+    "t5x": {"model", "mini", "niv2", "pretrain", "finetune", "eval", "infer"},
+    "trainers": {"embedded", "t5x"},
     "strategies": {
         "ambiguous",
         "difficult",
@@ -113,6 +117,34 @@ def test_every_strategy_fits_an_experiment(name):
     strategy = configuration.build(experiment.Experiment).strategy
     expected = {"prompt_uncertainty": "high_prompt_uncertainty"}.get(name, name)
     assert strategy.name == expected
+
+
+def test_the_t5x_trainer_takes_the_experiments_settings(monkeypatch):
+    monkeypatch.setattr(t5x, "require_t5x", lambda: None)
+    few = ("mini.load_pool.instances_per_task = 2",)
+    parse("experiments/mini.gin", bindings=few)
+    embedded = configuration.build(experiment.Experiment).trainer
+    parse("experiments/mini.gin", "trainers/t5x.gin", bindings=few)
+    trainer = configuration.build(experiment.Experiment).trainer
+    assert isinstance(trainer, t5x.T5XTrainer) and trainer.network == "ait_jax"
+    for field in dataclasses.fields(embedded):
+        if field.name not in ("optimizer", "schedule"):
+            assert getattr(trainer, field.name) == getattr(embedded, field.name), field.name
+    assert trainer.optimizer(trainer.schedule).settings == embedded.optimizer(embedded.schedule).settings
+    assert [trainer.schedule(s) for s in (0, 10, 20)] == [embedded.schedule(s) for s in (0, 10, 20)]
+
+
+def test_rounds_may_have_trainers_of_their_own(monkeypatch):
+    monkeypatch.setattr(t5x, "require_t5x", lambda: None)
+    trainers = "TRAINER = {0: @embedded.EmbeddedTrainer(), 2: @t5x.T5XTrainer()}"
+    bindings = ("mini.load_pool.instances_per_task = 2", trainers)
+    parse("experiments/mini.gin", "trainers/t5x.gin", bindings=bindings)
+    built = configuration.build(experiment.Experiment)
+    kinds = [built.trainer_of(round).gin_name for round in range(3)]
+    assert kinds == ["embedded.EmbeddedTrainer"] * 2 + ["t5x.T5XTrainer"]
+    parse("experiments/mini.gin", "trainers/t5x.gin", bindings=(*bindings, "ROUNDS = 2"))
+    with pytest.raises(UserError, match=r"TRAINER .* rounds \[0, 2\].* ROUNDS = 2"):
+        configuration.build(experiment.Experiment)
 
 
 def test_every_pool_and_strategy_fits_scoring(folder, monkeypatch):

@@ -1,8 +1,8 @@
 """A whole experiment that runs in seconds, and a process that is killed in the middle of it.
 
-    python tests/tiny_experiment.py MODEL_DIR POINT CALL [NUM_PARTITIONS]
+    python tests/tiny_experiment.py MODEL_DIR POINT CALL [NUM_PARTITIONS] [TRAINER]
 
-runs it and sends itself SIGKILL at the CALL-th call of POINT ("never" runs to the end).
+runs it, with the embedded trainer, "t5x" or "both", and sends itself SIGKILL at the CALL-th call of POINT ("never" runs to the end).
 """
 
 import dataclasses
@@ -26,9 +26,10 @@ from ait_jax.scorer.engine import Engine
 from ait_jax.scorer.scorer import Scorer
 from ait_jax.selection import PromptUncertainty
 from ait_jax.tasks import mini
+from ait_jax.trainer import t5x
 from ait_jax.trainer.checkpointing import Checkpoints
 from ait_jax.trainer.embedded import EmbeddedTrainer
-from ait_jax.trainer.optimizer import constant_with_warmup
+from ait_jax.trainer.optimizer import adafactor, constant_with_warmup
 from ait_jax.vocabulary import Vocabulary
 
 CONFIG = "tiny.seed = 0\n"
@@ -44,6 +45,25 @@ def tiny_pool(num_tasks: int = 12, instances: int = 8) -> TaskPool:
     ]
     splits = Splits(remain=names[:-3], dev=names[-3:-2], test=names[-2:])
     return TaskPool(tasks, {n: pool.is_cls(n) for n in names}, name="tiny", splits=splits)
+
+
+TRAINING = {
+    "batch_size": 8,
+    "epochs": 2,
+    "schedule": constant_with_warmup(0.02, 1),
+    "checkpoint_period": 1,
+    "best_metric": "rougeL",
+    "log_period": 1,
+}
+
+
+def three_rounds(model_dir, trainer: str) -> Experiment:
+    """Three rounds of T5X, or ("both") of the embedded trainer first and T5X from round 1 on."""
+    with_t5x = t5x.T5XTrainer(**TRAINING, optimizer=adafactor)
+    trainers = {0: EmbeddedTrainer(**TRAINING, optimizer=adafactor), 1: with_t5x}
+    return tiny_experiment(
+        model_dir, rounds=3, trainer=with_t5x if trainer == "t5x" else trainers
+    )
 
 
 def tiny_experiment(model_dir, num_partitions: int = 1, **changes) -> Experiment:
@@ -65,14 +85,7 @@ def tiny_experiment(model_dir, num_partitions: int = 1, **changes) -> Experiment
         initial_splits=Drawn(initial_tasks=2, dev_tasks=0),
         model=Transformer(config),
         vocabulary=Vocabulary(assets.mini_vocabulary()),
-        trainer=EmbeddedTrainer(
-            batch_size=8,
-            epochs=2,
-            schedule=constant_with_warmup(0.02, 1),
-            checkpoint_period=1,
-            best_metric="rougeL",
-            log_period=1,
-        ),
+        trainer=EmbeddedTrainer(**TRAINING),
         scorer=Scorer(WordDrop(), num_perturbations=2, num_instances=2, prompts_per_chunk=18),
         strategy=PromptUncertainty(),
         partitioner=Partitioner(num_partitions=num_partitions),
@@ -96,6 +109,7 @@ def kill_at(point: str, call: int) -> None:
         "chunk": (likelihoods, "write_rows"),
         "score": (Engine, "log_likelihoods"),
         "write": (files, "write_text"),
+        "t5x": (t5x._Training, "_after_step"),
     }[point]
     original = getattr(owner, name)
     calls = 0
@@ -114,7 +128,11 @@ def main() -> None:
     model_dir, point, call, *rest = sys.argv[1:]
     if point != "never":
         kill_at(point, int(call))
-    run(tiny_experiment(Path(model_dir), int(rest[0]) if rest else 1), CONFIG)
+    if len(rest) == 2:
+        experiment = three_rounds(Path(model_dir), rest[1])
+    else:
+        experiment = tiny_experiment(Path(model_dir), int(rest[0]) if rest else 1)
+    run(experiment, CONFIG)
 
 
 if __name__ == "__main__":

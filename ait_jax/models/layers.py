@@ -96,7 +96,9 @@ class Embed(nn.Module):
     def __call__(self, tokens_BxL: jax.Array) -> jax.Array:
         """Returns the rows of the table, (B, L, E) in `dtype`."""
         # Gathering before the cast spares a cast of the whole table at every step.
-        embedded_BxLxE = jnp.take(self.embedding, tokens_BxL, axis=0, mode="clip")
+        # t5x.eval asks for the parameters' shapes with float tokens.
+        ids_BxL = tokens_BxL.astype(jnp.int32)
+        embedded_BxLxE = jnp.take(self.embedding, ids_BxL, axis=0, mode="clip")
         embedded_BxLxE = embedded_BxLxE.astype(self.dtype)
         return with_sharding_constraint(embedded_BxLxE, ("batch", "length", "embed"))
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ait_jax.errors import UserError, nearest
+from ait_jax.errors import UserError
 
 # The latest one may turn out to be damaged or, after the loss has run away, useless.
 NUM_LATEST = 2
@@ -95,11 +95,6 @@ class Checkpoints:
 
     def save(self, step: int, state: Any, metrics: Mapping[str, float] | None) -> None:
         """Starts to write checkpoint_<step>; training goes on meanwhile."""
-        if self.best_metric and metrics is not None and self.best_metric not in metrics:
-            raise UserError(
-                f"embedded.EmbeddedTrainer.best_metric (BEST_METRIC) = {self.best_metric!r} is "
-                f"none of the dev metrics {sorted(metrics)}.{nearest(self.best_metric, metrics)}"
-            )
         self._manager.save(
             step,
             args=self._ocp.args.StandardSave(state),

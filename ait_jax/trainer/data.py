@@ -25,6 +25,26 @@ class ExampleSource(Protocol):
     def collate(self, examples: Sequence[Any]) -> Batch: ...
 
 
+def in_order(source: ExampleSource, *, seed: int, num_examples: int) -> Any:
+    """Returns the examples in the order in which they are trained on, for random access.
+
+    Every epoch is a new permutation. What lies at a position depends on `source`, `seed` and
+    the position alone.
+
+    Args:
+      num_examples: the result has at least so many.
+
+    Raises:
+      UserError: `source` is empty.
+    """
+    import grain
+
+    if not len(source):
+        raise UserError("There is nothing to train on: the chosen tasks have no instances.")
+    epochs = math.ceil(num_examples / len(source))
+    return grain.MapDataset.source(source).shuffle(seed=seed % 2**32).repeat(epochs)
+
+
 def batches(
     source: ExampleSource,
     *,
@@ -36,21 +56,16 @@ def batches(
 ) -> Iterator[Batch]:
     """Yields the batches of steps start..stop-1, read ahead in threads.
 
-    Every epoch is a new permutation. The batch of step s depends on `source`, `seed`
-    and s alone, so a run continues at any step as if it had never stopped.
+    The batch of step s, the examples from s x batch_size on of `in_order`, depends on
+    `source`, `seed` and s alone, so a run continues at any step as if it had never stopped.
 
     Raises:
       UserError: `source` is empty.
     """
     import grain
 
-    if not len(source):
-        raise UserError("There is nothing to train on: the chosen tasks have no instances.")
-    epochs = math.ceil(stop * batch_size / len(source))
     dataset = (
-        grain.MapDataset.source(source)
-        .shuffle(seed=seed % 2**32)
-        .repeat(epochs)
+        in_order(source, seed=seed, num_examples=stop * batch_size)
         .batch(batch_size, batch_fn=source.collate)
         .slice(slice(start, stop))
     )

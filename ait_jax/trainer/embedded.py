@@ -1,105 +1,30 @@
 """The embedded trainer: optax updates over the mesh, Orbax checkpoints, exact resume."""
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from ait_jax.console import progress
-from ait_jax.errors import UserError
 from ait_jax.hardware import peak_flops
 from ait_jax.models.parameters import abstract_params
 from ait_jax.models.t5 import Transformer, flops_per_example
 from ait_jax.partitioning import Partitioner
 from ait_jax.trainer.checkpointing import Checkpoints
 from ait_jax.trainer.data import ExampleSource, batches
+from ait_jax.trainer.interface import Evaluate, Trained, Trainer
 from ait_jax.trainer.metrics import TrainingLog
-from ait_jax.trainer.optimizer import adamw, constant_with_warmup
 from ait_jax.trainer.step import init_state, make_train_step, state_shardings
 
-Evaluate = Callable[[Any], Mapping[str, float]]
-
 
 @dataclass(frozen=True)
-class Trained:
-    """What a training leaves behind: the parameters of its chosen checkpoint."""
-
-    params: Any
-    step: int
-    directory: Path
-
-
-@dataclass(frozen=True)
-class EmbeddedTrainer:
-    """Trains with jit over the mesh; the same call continues what was interrupted.
-
-    Args:
-      batch_size: examples per update; a multiple of the mesh's 'data' axis x num_microbatches.
-      epochs: passes over the examples; exactly one of `epochs` and `steps` is set.
-      steps: number of updates.
-      optimizer: makes the optax optimizer from a schedule.
-      schedule: learning rate by step.
-      num_microbatches: gradient accumulation, T5X's name.
-      eval_period: updates between evaluations on the dev tasks; 0 is once an epoch
-        (or at the end only, where `steps` is set).
-      checkpoint_period: updates between checkpoints; one is also kept at every evaluation.
-      best_metric: the dev metric whose best checkpoint is kept and returned; None is the last.
-      log_period: updates between lines of metrics.
-      z_loss, label_smoothing: as in T5X; both 0 for fine-tuning.
-    """
-
-    batch_size: int = 128
-    epochs: int | None = 8
-    steps: int | None = None
-    optimizer: Callable[[optax.Schedule], optax.GradientTransformation] = adamw
-    schedule: optax.Schedule = field(default_factory=constant_with_warmup)
-    num_microbatches: int = 1
-    eval_period: int = 0
-    checkpoint_period: int = 500
-    best_metric: str | None = None
-    log_period: int = 10
-    z_loss: float = 0.0
-    label_smoothing: float = 0.0
-
-    def __post_init__(self):
-        if (self.epochs is None) == (self.steps is None):
-            raise UserError(
-                f"embedded.EmbeddedTrainer needs one of epochs and steps, got epochs = "
-                f"{self.epochs} and steps = {self.steps}; set the other to None."
-            )
-        for name, least in {
-            "batch_size": 1,
-            "epochs": 1,
-            "steps": 1,
-            "num_microbatches": 1,
-            "eval_period": 0,
-            "checkpoint_period": 1,
-            "log_period": 1,
-        }.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UserError(
-                    f"embedded.EmbeddedTrainer.{name} = {value} must be at least {least}."
-                )
-        if self.batch_size % self.num_microbatches:
-            raise UserError(
-                f"embedded.EmbeddedTrainer.batch_size = {self.batch_size} is not a multiple of "
-                f"num_microbatches = {self.num_microbatches}."
-            )
-
-    def total_steps(self, num_examples: int) -> int:
-        if self.steps is not None:
-            return self.steps
-        return self.epochs * self.steps_per_epoch(num_examples)
-
-    def steps_per_epoch(self, num_examples: int) -> int:
-        return math.ceil(num_examples / self.batch_size)
+class EmbeddedTrainer(Trainer):
+    """Trains with jit over the mesh; the same call continues what was interrupted."""
 
     def train(
         self,
@@ -113,19 +38,7 @@ class EmbeddedTrainer:
         evaluate: Evaluate | None = None,
         report: Callable[[str], None] = print,
     ) -> Trained:
-        """Trains from `params` on `source`; continues from the last checkpoint in `directory`.
-
-        Args:
-          params: float32 parameters to start from.
-          directory: gets checkpoint_<step>/, metrics.jsonl and train/.
-          seed: of the order of examples and of dropout.
-          evaluate: parameters -> dev metrics.
-
-        Raises:
-          UserError: a non-finite loss (the last good checkpoint is kept), a batch size
-            that the mesh does not divide, nothing to train on, a damaged checkpoint, one of
-            more steps than asked for, a folder that cannot be written to.
-        """
+        """See `Trainer.train`."""
         return _Training(
             self, source, params, directory, model, partitioner, seed, evaluate, report
         ).run()
@@ -139,15 +52,13 @@ class _Training:
     ):
         partitioner.check_batch_size(
             config.batch_size // config.num_microbatches,
-            "embedded.EmbeddedTrainer.batch_size / num_microbatches",
+            f"{config.gin_name}.batch_size / num_microbatches",
         )
         self.config, self.source, self.params = config, source, params
         self.directory, self.model, self.partitioner = directory, model, partitioner
         self.seed, self.evaluate, self.report = seed, evaluate, report
         self.total_steps = config.total_steps(len(source))
-        self.eval_period = config.eval_period or (
-            config.steps_per_epoch(len(source)) if config.epochs else self.total_steps
-        )
+        self.eval_period = config.steps_between_evaluations(len(source))
         self.checkpoints = Checkpoints(
             directory, best_metric=config.best_metric if evaluate else None
         )
@@ -195,11 +106,7 @@ class _Training:
     def run(self) -> Trained:
         with self.checkpoints, self.partitioner.activate():
             start = self.checkpoints.latest_step or 0
-            if start > self.total_steps:
-                raise UserError(
-                    f"{self.directory} holds checkpoint_{start}, but the training ends at step "
-                    f"{self.total_steps}; give another MODEL_DIR or more steps or epochs."
-                )
+            self.config.check_start(start, self.total_steps, self.directory)
             if start < self.total_steps:
                 self._train(start)
             step = self.checkpoints.chosen_step
@@ -245,6 +152,7 @@ class _Training:
         if self.evaluate is None:
             return None
         dev = {name: float(value) for name, value in self.evaluate(params).items()}
+        self.config.check_best_metric(dev)
         log.evaluation(step, dev)
         return dev
 
@@ -257,18 +165,10 @@ class _Training:
 
     def _check_finite(self, step: int, metrics) -> None:
         """Stops before a step that ran away reaches a checkpoint."""
-        for name in ("loss", "grad_norm", "param_norm"):
-            value = float(metrics[name])
-            if math.isfinite(value):
-                continue
+        checked = {name: metrics[name] for name in ("loss", "grad_norm", "param_norm")}
+        if not all(math.isfinite(float(value)) for value in checked.values()):
             self.checkpoints.wait()
-            kept = self.checkpoints.latest_step
-            raise UserError(
-                f"The {name} at step {step} is {value}. Training stopped; "
-                + (f"checkpoint_{kept} is kept" if kept is not None else "no checkpoint was made")
-                + f" in {self.directory}. Lower LEARNING_RATE, or set T5Config.dtype "
-                "(ACTIVATION_DTYPE) = 'float32' where it is not."
-            )
+        self.config.check_finite(step, checked, self.checkpoints.latest_step, self.directory)
 
 
 def _real_work(config, batch) -> tuple[int, float]:

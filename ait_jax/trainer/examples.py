@@ -54,6 +54,14 @@ class InstructionExamples:
                 self._cache[index] = example
         return example
 
+    @property
+    def feature_lengths(self) -> dict[str, int]:
+        """The longest lengths, which T5X pads every batch to."""
+        return {
+            "inputs": self.buckets.max_source_length,
+            "targets": self.buckets.max_target_length,
+        }
+
     def collate(self, examples: Sequence[tuple[Tokens, Tokens]]) -> dict[str, np.ndarray]:
         return self.buckets.collate(examples)
 

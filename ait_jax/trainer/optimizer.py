@@ -1,5 +1,7 @@
 """Optimizers and schedules, by optax."""
 
+from typing import Any
+
 import optax
 
 
@@ -38,18 +40,26 @@ def adamw(
     )
 
 
+class Adafactor(optax.GradientTransformationExtraArgs):
+    """An optax transformation that knows its settings: T5X's own is made from them."""
+
+    settings: dict[str, Any]
+
+
 def adafactor(
     schedule: optax.Schedule,
     decay_rate: float = 0.8,
     clipping_threshold: float = 1.0,
     multiply_by_parameter_scale: bool = True,
     min_dim_size_to_factor: int = 128,
-) -> optax.GradientTransformation:
+) -> Adafactor:
     """Adafactor as T5 uses it: factored second moments, update clipping, relative step sizes."""
-    return optax.adafactor(
-        schedule,
-        decay_rate=decay_rate,
-        clipping_threshold=clipping_threshold,
-        multiply_by_parameter_scale=multiply_by_parameter_scale,
-        min_dim_size_to_factor=min_dim_size_to_factor,
-    )
+    settings = {
+        "decay_rate": decay_rate,
+        "clipping_threshold": clipping_threshold,
+        "multiply_by_parameter_scale": multiply_by_parameter_scale,
+        "min_dim_size_to_factor": min_dim_size_to_factor,
+    }
+    made = Adafactor(*optax.adafactor(schedule, **settings))
+    made.settings = settings
+    return made

@@ -1,0 +1,165 @@
+"""What every trainer has: its settings, and `train`, which goes on where it was interrupted."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optax
+
+from ait_jax.errors import UserError, nearest
+from ait_jax.models.t5 import Transformer
+from ait_jax.partitioning import Partitioner
+from ait_jax.trainer.data import ExampleSource
+from ait_jax.trainer.optimizer import adamw, constant_with_warmup
+
+Evaluate = Callable[[Any], Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training leaves behind: the parameters of its chosen checkpoint."""
+
+    params: Any
+    step: int
+    directory: Path
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """The settings that trainers share.
+
+    Args:
+      batch_size: examples per update; a multiple of the mesh's 'data' axis x num_microbatches.
+      epochs: passes over the examples; exactly one of `epochs` and `steps` is set.
+      steps: number of updates.
+      optimizer: makes the optax optimizer from a schedule.
+      schedule: learning rate by step.
+      num_microbatches: gradient accumulation, T5X's name.
+      eval_period: updates between evaluations on the dev tasks; 0 is once an epoch
+        (or at the end only, where `steps` is set).
+      checkpoint_period: updates between checkpoints; one is also kept at every evaluation.
+      best_metric: the dev metric whose best checkpoint is kept and returned; None is the last.
+      log_period: updates between lines of metrics.
+      z_loss, label_smoothing: as in T5X; both 0 for fine-tuning.
+
+    Raises:
+      UserError: a value out of its range.
+    """
+
+    batch_size: int = 128
+    epochs: int | None = 8
+    steps: int | None = None
+    optimizer: Callable[[optax.Schedule], optax.GradientTransformation] = adamw
+    schedule: optax.Schedule = field(default_factory=constant_with_warmup)
+    num_microbatches: int = 1
+    eval_period: int = 0
+    checkpoint_period: int = 500
+    best_metric: str | None = None
+    log_period: int = 10
+    z_loss: float = 0.0
+    label_smoothing: float = 0.0
+
+    def __post_init__(self):
+        if (self.epochs is None) == (self.steps is None):
+            raise UserError(
+                f"{self.gin_name} needs one of epochs and steps, got epochs = "
+                f"{self.epochs} and steps = {self.steps}; set the other to None."
+            )
+        for name, least in {
+            "batch_size": 1,
+            "epochs": 1,
+            "steps": 1,
+            "num_microbatches": 1,
+            "eval_period": 0,
+            "checkpoint_period": 1,
+            "log_period": 1,
+        }.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UserError(f"{self.gin_name}.{name} = {value} must be at least {least}.")
+        if self.batch_size % self.num_microbatches:
+            raise UserError(
+                f"{self.gin_name}.batch_size = {self.batch_size} is not a multiple of "
+                f"num_microbatches = {self.num_microbatches}."
+            )
+
+    @property
+    def gin_name(self) -> str:
+        """As gin files and messages name it: "embedded.EmbeddedTrainer"."""
+        return f"{type(self).__module__.rpartition('.')[2]}.{type(self).__name__}"
+
+    def total_steps(self, num_examples: int) -> int:
+        if self.steps is not None:
+            return self.steps
+        return self.epochs * self.steps_per_epoch(num_examples)
+
+    def steps_per_epoch(self, num_examples: int) -> int:
+        return math.ceil(num_examples / self.batch_size)
+
+    def steps_between_evaluations(self, num_examples: int) -> int:
+        if self.eval_period:
+            return self.eval_period
+        return self.steps_per_epoch(num_examples) if self.epochs else self.steps
+
+    def check_start(self, start: int, total_steps: int, directory: Path) -> None:
+        """Refuses to continue from a checkpoint that lies behind the end."""
+        if start > total_steps:
+            raise UserError(
+                f"{directory} holds checkpoint_{start}, but the training ends at step "
+                f"{total_steps}; give another MODEL_DIR or more steps or epochs."
+            )
+
+    def check_best_metric(self, metrics: Mapping[str, float]) -> None:
+        if self.best_metric and self.best_metric not in metrics:
+            raise UserError(
+                f"{self.gin_name}.best_metric (BEST_METRIC) = {self.best_metric!r} is none of "
+                f"the dev metrics {sorted(metrics)}.{nearest(self.best_metric, metrics)}"
+            )
+
+    def check_finite(
+        self, step: int, metrics: Mapping[str, Any], kept: int | None, directory: Path
+    ) -> None:
+        """Stops before a step that ran away reaches a checkpoint.
+
+        Args:
+          metrics: scalars that must be finite.
+          kept: the last checkpoint's step.
+        """
+        for name, value in metrics.items():
+            if math.isfinite(float(value)):
+                continue
+            raise UserError(
+                f"The {name} at step {step} is {float(value)}. Training stopped; "
+                + (f"checkpoint_{kept} is kept" if kept is not None else "no checkpoint was made")
+                + f" in {directory}. Lower LEARNING_RATE, or set T5Config.dtype "
+                "(ACTIVATION_DTYPE) = 'float32' where it is not."
+            )
+
+    def train(
+        self,
+        source: ExampleSource,
+        params: Any,
+        directory: Path,
+        *,
+        model: Transformer,
+        partitioner: Partitioner,
+        seed: int,
+        evaluate: Evaluate | None = None,
+        report: Callable[[str], None] = print,
+    ) -> Trained:
+        """Trains from `params` on `source`; continues from the last checkpoint in `directory`.
+
+        Args:
+          params: float32 parameters to start from.
+          directory: gets checkpoint_<step>/, metrics.jsonl and train/.
+          seed: of the order of examples and of dropout.
+          evaluate: parameters -> dev metrics.
+
+        Raises:
+          UserError: a non-finite loss (the last good checkpoint is kept), a batch size
+            that the mesh does not divide, nothing to train on, a damaged checkpoint, one of
+            more steps than asked for, a folder that cannot be written to.
+        """
+        raise NotImplementedError

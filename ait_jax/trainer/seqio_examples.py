@@ -1,0 +1,119 @@
+"""A trainer's examples as a SeqIO mixture. Imports TensorFlow and SeqIO: import it late."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+import seqio
+import tensorflow as tf
+
+from ait_jax.errors import UserError
+from ait_jax.tasks.seqio_tasks import hide_accelerators
+from ait_jax.trainer.data import ExampleSource, in_order
+from ait_jax.vocabulary import EOS_ID
+
+_SPLIT = "train"
+
+
+class OrderedExamples(seqio.DataSource):
+    """The (inputs, targets) examples of steps start..stop-1, in the embedded trainer's order.
+
+    What comes at which step does not depend on where a run stopped, so a run that continues
+    at `start` skips what it has seen without reading it.
+    """
+
+    def __init__(self, source: ExampleSource, *, batch_size: int, seed: int, start: int, stop: int):
+        self._examples = in_order(source, seed=seed, num_examples=stop * batch_size)
+        self._positions = range(start * batch_size, stop * batch_size)
+        self.error: UserError | None = None
+        super().__init__(splits=[_SPLIT])
+
+    @property
+    def supports_arbitrary_sharding(self) -> bool:
+        return True
+
+    def list_shards(self, split: str) -> list[str]:
+        return [split]
+
+    def get_dataset(
+        self,
+        split: str = _SPLIT,
+        shuffle: bool = False,
+        seed: int | None = None,
+        shard_info: seqio.ShardInfo | None = None,
+        *,
+        sequence_length: Mapping[str, int] | None = None,
+        use_cached: bool = False,
+        num_epochs: int | None = 1,
+    ) -> tf.data.Dataset:
+        """Returns elements with "inputs" and "targets", int32 vectors of token ids."""
+        positions = self._positions
+        dataset = tf.data.Dataset.range(positions.start, positions.stop)
+        if shard_info and shard_info.num_shards > 1:
+            dataset = dataset.shard(shard_info.num_shards, shard_info.index)
+
+        def read(position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            try:
+                inputs, targets = self._examples[int(position)]
+            except UserError as error:
+                self.error = error
+                raise
+            return np.asarray(inputs, np.int32), np.asarray(targets, np.int32)
+
+        def features(position: tf.Tensor) -> dict[str, tf.Tensor]:
+            inputs, targets = tf.numpy_function(read, [position], [tf.int32, tf.int32])
+            inputs.set_shape([None])
+            targets.set_shape([None])
+            return {"inputs": inputs, "targets": targets}
+
+        return dataset.map(features)
+
+
+@contextmanager
+def mixture(
+    name: str,
+    source: ExampleSource,
+    *,
+    vocab_size: int,
+    batch_size: int,
+    seed: int,
+    start: int,
+    stop: int,
+) -> Iterator[str]:
+    """Registers the examples of steps start..stop-1 with SeqIO while the block runs.
+
+    Args:
+      name: letters, digits and underscores; whatever had it before is replaced.
+      vocab_size: of the model; the examples are token ids already.
+
+    Yields:
+      The mixture's name. Its one task has the split "train".
+    """
+    hide_accelerators()
+    task = f"{name}_examples"
+    vocabulary = seqio.PassThroughVocabulary(vocab_size, eos_id=EOS_ID)
+    feature = seqio.Feature(vocabulary, add_eos=False, dtype=tf.int32)
+    examples = OrderedExamples(source, batch_size=batch_size, seed=seed, start=start, stop=stop)
+    _remove(name, task)
+    seqio.TaskRegistry.add(
+        task,
+        source=examples,
+        preprocessors=[],
+        output_features={"inputs": feature, "targets": feature},
+        shuffle_buffer_size=None,
+    )
+    seqio.MixtureRegistry.add(name, [(task, 1.0)])
+    try:
+        yield name
+    except Exception as error:
+        # TensorFlow hands on the text of an error, not the error.
+        if examples.error is not None:
+            raise examples.error from error
+        raise
+    finally:
+        _remove(name, task)
+
+
+def _remove(name: str, task: str) -> None:
+    seqio.MixtureRegistry.remove(name)
+    seqio.TaskRegistry.remove(task)

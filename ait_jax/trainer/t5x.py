@@ -1,0 +1,352 @@
+"""T5X as the trainer: a round's training is one call of T5X's own `t5x.train.train`.
+
+Its Trainer, PjitPartitioner, checkpoints and summaries do the work. The examples are a SeqIO
+mixture in the embedded trainer's order, so both trainers see the same batches, and a training
+that continues skips what it has seen. T5X is optional and is imported where it is needed.
+"""
+
+import functools
+import importlib.util
+import inspect
+import logging
+import math
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+
+from ait_jax.console import progress
+from ait_jax.errors import UserError, nearest
+from ait_jax.models.checkpoints import check_params, read_params
+from ait_jax.models.parameters import abstract_params, match_layout
+from ait_jax.models.t5 import Transformer
+from ait_jax.partitioning import Partitioner
+from ait_jax.trainer.checkpointing import NUM_LATEST
+from ait_jax.trainer.data import ExampleSource
+from ait_jax.trainer.interface import Evaluate, Trained, Trainer
+from ait_jax.trainer.metrics import MetricsFile
+
+NETWORKS = ("ait_jax", "t5x")
+# What T5X imports beside what ait-jax needs itself.
+_PACKAGES = ("t5x", "airio", "jestimator", "fiddle", "tensorboard", "cached_property")
+_INSTALL = (
+    "install the extra in a clone of ait-jax: pip install -e '.[t5x]' && "
+    "pip install --no-deps -r requirements-t5x.txt"
+)
+
+
+@dataclass(frozen=True)
+class T5XTrainer(Trainer):
+    """Trains with T5X; the same call continues from T5X's last checkpoint.
+
+    With `optimizer.adafactor` T5X uses its own Adafactor, any other optimizer is wrapped. T5X's
+    factors the moments of scanned layers (scan_layers) whatever their size, layer by layer. With
+    num_microbatches the gradient is the sum of the microbatches' mean gradients, as always
+    in T5X; Adafactor's updates do not depend on that scale.
+
+    Args:
+      network: "ait_jax" trains our network, "t5x" T5X's own T5 of the same sizes.
+      Others: see `Trainer`.
+
+    Raises:
+      UserError: T5X is not installed, or a value is out of its range.
+    """
+
+    network: str = "ait_jax"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.network not in NETWORKS:
+            near = nearest(str(self.network), NETWORKS)
+            raise UserError(
+                f"{self.gin_name}.network (NETWORK) = {self.network!r} is none of {NETWORKS}.{near}"
+            )
+        require_t5x()
+
+    def train(
+        self,
+        source: ExampleSource,
+        params: Any,
+        directory: Path,
+        *,
+        model: Transformer,
+        partitioner: Partitioner,
+        seed: int,
+        evaluate: Evaluate | None = None,
+        report: Callable[[str], None] = print,
+    ) -> Trained:
+        """See `Trainer.train`. The examples must be pairs of token ids (inputs, targets), and
+        `source.feature_lengths` the lengths that T5X pads them to."""
+        return _Training(
+            self, source, params, directory, model, partitioner, seed, evaluate, report
+        ).run()
+
+
+def require_t5x() -> None:
+    """Refuses to go on where T5X, or what it imports, is not installed.
+
+    Raises:
+      UserError: names what is missing and how to install it.
+    """
+    missing = [name for name in _PACKAGES if not _is_installed(name)]
+    if missing:
+        raise UserError(
+            f"The T5X trainer needs {', '.join(missing)}, not installed here; {_INSTALL} "
+            "(or leave out --gin_file=trainers/t5x.gin to use the embedded trainer)."
+        )
+
+
+def _is_installed(name: str) -> bool:
+    spec = importlib.util.find_spec(name)
+    # A mere folder called t5x, such as the shipped gin/t5x, is a namespace without a file.
+    return spec is not None and (name != "t5x" or spec.origin is not None)
+
+
+def _import_t5x() -> tuple[Any, Any, Any]:
+    """Returns the modules t5x.train, t5x_parts and seqio_examples.
+
+    Raises:
+      UserError: T5X cannot be imported, or is another than the one this is made for.
+    """
+    import gin
+
+    try:
+        # T5X registers its functions with gin, whose configuration is final by now.
+        with gin.unlock_config():
+            from t5x import train as t5x_train
+
+            from ait_jax.trainer import seqio_examples, t5x_parts
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"T5X cannot be imported ({_first_line(error)}); {_INSTALL}.") from error
+    needed = {"train_state_initializer_cls", "use_orbax", "actions", "stats_period"}
+    lacking = needed - set(inspect.signature(t5x_train.train).parameters)
+    if lacking:
+        from t5x import version
+
+        raise UserError(
+            f"T5X {version.__version__} in {Path(t5x_train.__file__).parent} is too old: its train() "
+            f"has no {', '.join(sorted(lacking))}; {_INSTALL}."
+        )
+    return t5x_train, t5x_parts, seqio_examples
+
+
+class _Training:
+    """One call of `T5XTrainer.train`."""
+
+    def __init__(
+        self, config, source, params, directory, model, partitioner, seed, evaluate, report
+    ):
+        partitioner.check_batch_size(
+            config.batch_size // config.num_microbatches,
+            f"{config.gin_name}.batch_size / num_microbatches",
+        )
+        if not hasattr(source, "feature_lengths"):
+            raise UserError(
+                f"{config.gin_name} cannot train on {type(source).__name__}; use "
+                "embedded.EmbeddedTrainer there."
+            )
+        self.config, self.source, self.params = config, source, params
+        self.directory, self.model = Path(directory).absolute(), model
+        self.partitioner, self.seed = partitioner, seed
+        self.evaluate, self.report = evaluate, report
+        self.total_steps = config.total_steps(len(source))
+        self.eval_period = config.steps_between_evaluations(len(source))
+
+    # --- checkpoints: T5X writes and restores them, we choose and delete ---
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps of finished checkpoints, found as T5X finds them."""
+        names = (path.name for path in self.directory.glob("checkpoint_*") if path.is_dir())
+        matches = (re.fullmatch(r"checkpoint_(\d+)", name) for name in names)
+        return sorted(int(match[1]) for match in matches if match)
+
+    def _saving_steps(self) -> list[int]:
+        """All steps with a checkpoint. The last step must be in T5X's list, or it runs past it."""
+        periods = (self.config.checkpoint_period, self.eval_period)
+        steps = {s for period in periods for s in range(period, self.total_steps, period)}
+        return sorted(steps | {self.total_steps})
+
+    def _best_step(self) -> int | None:
+        """The earliest checkpoint of the highest dev metric; None without dev metrics."""
+        name = f"dev/{self.config.best_metric}"
+        there = set(self.steps)
+        ranks = {
+            line["step"]: -math.inf if math.isnan(line[name]) else line[name]
+            for line in self._file.lines()
+            if name in line and line["step"] in there
+        }
+        return min(ranks, key=lambda step: (-ranks[step], step)) if ranks else None
+
+    def _wait_for_writing(self, grace: float = 5.0) -> None:
+        """Returns once the checkpoint that T5X writes in the background is there.
+
+        T5X keeps its checkpoint manager to itself, so this looks at the folder.
+        """
+        name = f"checkpoint_{self._saved}"
+        since = time.monotonic()
+        while not (self.directory / name).exists():
+            if list(self.directory.glob(f"{name}.*tmp*")):
+                since = time.monotonic()
+            elif time.monotonic() - since > grace:
+                return
+            time.sleep(0.02)
+
+    def _delete_all_but(self, kept: set[int | None]) -> None:
+        for step in set(self.steps) - kept:
+            shutil.rmtree(self.directory / f"checkpoint_{step}")
+
+    def _read(self, step: int) -> Any:
+        """Returns a checkpoint's parameters in the model's layout, on the mesh."""
+        folder = self.directory / f"checkpoint_{step}"
+        shapes, axes = abstract_params(self.model)
+        params = match_layout(read_params(folder), self.model.config.scan_layers)
+        check_params(params, shapes, folder)
+        return jax.device_put(params, self.partitioner.param_shardings(shapes, axes))
+
+    # --- the training ---
+
+    def run(self) -> Trained:
+        start = self.steps[-1] if self.steps else None
+        self.config.check_start(start or 0, self.total_steps, self.directory)
+        self._file = MetricsFile(self.directory / "metrics.jsonl", start or 0)
+        if start != self.total_steps:
+            self._train(start)
+        step = self._best_step() if self.config.best_metric and self.evaluate else None
+        step = self.total_steps if step is None else step
+        params = self._read(step)
+        self._delete_all_but({step, self.total_steps})
+        return Trained(params, step, self.directory / f"checkpoint_{step}")
+
+    def _train(self, start: int | None) -> None:
+        t5x_train, parts, seqio_examples = _import_t5x()
+        if start:
+            self.report(f"continuing from step {start}")
+        self._step = self._saved = start or 0
+        self._clock = start or 0, time.perf_counter()
+        examples = seqio_examples.mixture(
+            "ait_jax_" + re.sub(r"\W", "_", self.directory.name),
+            self.source,
+            vocab_size=self.model.config.vocab_size,
+            batch_size=self.config.batch_size,
+            seed=self.seed,
+            start=start or 0,
+            stop=self.total_steps,
+        )
+        with _quiet(), examples as mixture, progress(
+            "training", self.total_steps, start or 0
+        ) as self._show:
+            arguments = self._arguments(parts, mixture)
+            try:
+                t5x_train.train(**arguments)
+            except Exception as error:  # T5X, Orbax and TensorStore raise many kinds
+                self._wait_for_writing()
+                if isinstance(error, UserError) or not start or self._step > start:
+                    raise
+                raise UserError(
+                    f"T5X cannot continue from {self.directory / f'checkpoint_{start}'} "
+                    f"({_first_line(error)}). If it is damaged or of another model, delete that "
+                    "folder to continue from the checkpoint before it."
+                ) from error
+
+    def _arguments(self, parts: Any, mixture: str) -> dict[str, Any]:
+        """Returns the arguments of `t5x.train.train`."""
+        config = self.config
+        save = parts.utils.SaveCheckpointConfig(
+            dtype="float32", period=self.total_steps, checkpoint_steps=self._saving_steps()
+        )
+        return {
+            "model": parts.encoder_decoder(
+                parts.network(self.model, config.network),
+                self.model.config.vocab_size,
+                config.optimizer(config.schedule),
+                z_loss=config.z_loss,
+                label_smoothing=config.label_smoothing,
+            ),
+            "train_dataset_cfg": parts.utils.DatasetConfig(
+                mixture_or_task_name=mixture,
+                task_feature_lengths=self.source.feature_lengths,
+                split="train",
+                batch_size=config.batch_size,
+                shuffle=False,
+                seed=0,
+            ),
+            "train_eval_dataset_cfg": None,
+            "infer_eval_dataset_cfg": None,
+            "checkpoint_cfg": parts.utils.CheckpointConfig(save=save),
+            "partitioner": parts.MeshPartitioner(self.partitioner),
+            "trainer_cls": functools.partial(
+                parts.t5x_trainer.Trainer,
+                learning_rate_fn=config.schedule,
+                num_microbatches=config.num_microbatches if config.num_microbatches > 1 else None,
+            ),
+            "model_dir": str(self.directory),
+            "total_steps": self.total_steps,
+            "eval_steps": 0,
+            "eval_period": 0,
+            # After every step, so that what is logged does not depend on where a run stopped.
+            "stats_period": 1,
+            "random_seed": self.seed,
+            "summarize_config_fn": lambda *_: None,
+            "concurrent_metrics": False,
+            "actions": {"TRAIN": [parts.EveryStep(self._after_step)]},
+            "train_state_initializer_cls": parts.start_from(self.params),
+            "verify_matching_vocabs_fn": None,
+        }
+
+    def _after_step(self, step: int, metrics: Mapping[str, Any], params: Any) -> None:
+        """Logs and evaluates; T5X saves the step's checkpoint after this."""
+        config, last = self.config, step == self.total_steps
+        self._step = step
+        values = {name: float(metrics[name]) for name in ("loss", "accuracy", "learning_rate")}
+        evaluating = last or step % self.eval_period == 0
+        saving = evaluating or step % config.checkpoint_period == 0
+        checked = {"loss": values["loss"]}
+        if saving:
+            checked["param_norm"] = float(optax.global_norm(params))
+        if not all(math.isfinite(value) for value in checked.values()):
+            self._wait_for_writing()
+        config.check_finite(step, checked, self.steps[-1] if self.steps else None, self.directory)
+        if last or step % config.log_period == 0:
+            self._log(step, values)
+        if evaluating and self.evaluate is not None:
+            dev = {name: float(value) for name, value in self.evaluate(params).items()}
+            config.check_best_metric(dev)
+            self._file.write(step, {f"dev/{name}": value for name, value in dev.items()})
+        if saving:
+            self._delete_all_but({*self.steps[-NUM_LATEST:], self._best_step()})
+            self._saved = step
+        self._show(step)
+
+    def _log(self, step: int, values: Mapping[str, float]) -> None:
+        self._file.write(step, values)
+        since, clock = self._clock
+        self._clock = step, time.perf_counter()
+        speed = (step - since) / max(self._clock[1] - clock, 1e-9)
+        self.report(
+            f"step {step:>{len(str(self.total_steps))}}/{self.total_steps}  "
+            f"loss {values['loss']:.4f}  accuracy {values['accuracy']:.3f}  {speed:.2f} steps/s"
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps T5X's warnings, one for every parameter of Adafactor, off the terminal."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]

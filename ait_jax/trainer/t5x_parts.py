@@ -1,0 +1,160 @@
+"""What T5X's `train` is made of, from our parts. Imports T5X: import it late.
+
+Model, optimizer, mesh, first state and the action after every step (t5x/models.py,
+t5x/adafactor.py, t5x/partitioning.py, t5x/utils.py, t5x/trainer.py at commit cc342d4).
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax
+import optax
+import seqio
+from flax import linen as nn
+from t5x import adafactor as t5x_adafactor
+from t5x import models, optimizers, partitioning, train_state, utils
+from t5x import trainer as t5x_trainer
+from t5x.examples.t5 import network as t5x_network
+
+from ait_jax.errors import UserError, nearest
+from ait_jax.models.t5 import Transformer
+from ait_jax.partitioning import Partitioner
+from ait_jax.trainer.optimizer import Adafactor
+from ait_jax.trainer.t5x import NETWORKS
+from ait_jax.vocabulary import EOS_ID
+
+_CONFIG_FIELDS = (
+    "vocab_size",
+    "dtype",
+    "emb_dim",
+    "num_heads",
+    "num_encoder_layers",
+    "num_decoder_layers",
+    "head_dim",
+    "mlp_dim",
+    "mlp_activations",
+    "dropout_rate",
+    "logits_via_embedding",
+    "float32_attention_logits",
+)
+
+
+def network(model: Transformer, name: str = "ait_jax") -> nn.Module:
+    """Returns our network, or T5X's own T5 of the same sizes: parameters are exchangeable.
+
+    Args:
+      name: "ait_jax" or "t5x".
+
+    Raises:
+      UserError: another name, or layers that are scanned, which T5X's T5 has not.
+    """
+    if name not in NETWORKS:
+        raise UserError(f"NETWORK = {name!r} is none of {NETWORKS}.{nearest(str(name), NETWORKS)}")
+    if name == "ait_jax":
+        return model
+    if model.config.scan_layers:
+        raise UserError(
+            "T5X's own T5 cannot scan its layers: set t5.T5Config.scan_layers = False or "
+            "NETWORK = 'ait_jax'."
+        )
+    values = {field: getattr(model.config, field) for field in _CONFIG_FIELDS}
+    return t5x_network.Transformer(config=t5x_network.T5Config(**values))
+
+
+def encoder_decoder(
+    module: nn.Module,
+    vocab_size: int,
+    optimizer: optax.GradientTransformation,
+    *,
+    z_loss: float,
+    label_smoothing: float,
+) -> models.EncoderDecoderModel:
+    """Returns T5X's model around a network, for examples that are token ids already.
+
+    The loss is the mean over a (micro)batch's target tokens.
+    """
+    vocabulary = seqio.PassThroughVocabulary(vocab_size, eos_id=EOS_ID)
+    return models.EncoderDecoderModel(
+        module=module,
+        input_vocabulary=vocabulary,
+        output_vocabulary=vocabulary,
+        optimizer_def=optimizer_definition(optimizer),
+        z_loss=z_loss,
+        label_smoothing=label_smoothing,
+        loss_normalizing_factor="NUM_REAL_TARGET_TOKENS",
+    )
+
+
+def optimizer_definition(optimizer: optax.GradientTransformation) -> optimizers.OptimizerDef:
+    """Returns T5X's own Adafactor where `optimizer` is ours, else `optimizer` wrapped.
+
+    T5X's takes the learning rate from its Trainer; a wrapped one follows its own schedule.
+    """
+    if isinstance(optimizer, Adafactor):
+        return t5x_adafactor.Adafactor(
+            **optimizer.settings,
+            logical_factor_rules=t5x_adafactor.standard_logical_factor_rules(),
+        )
+    return optimizers.OptaxWrapper(optimizer)
+
+
+class MeshPartitioner(partitioning.PjitPartitioner):
+    """T5X's partitioner on our mesh, with our rules first.
+
+    T5X lays its own mesh by the kind of device; on CPUs all of them go to 'model'.
+    """
+
+    def __init__(self, partitioner: Partitioner):
+        rules = dict(partitioning.standard_logical_axis_rules())
+        rules |= dict(partitioner.logical_axis_rules)
+        super().__init__(
+            num_partitions=partitioner.num_partitions, logical_axis_rules=tuple(rules.items())
+        )
+        self._given_mesh = partitioner.mesh
+
+    @property
+    def mesh(self):
+        return self._given_mesh
+
+
+def start_from(params: Any) -> type[utils.TrainStateInitializer]:
+    """Returns T5X's initializer whose state "from scratch" holds `params`.
+
+    T5X asks it where model_dir has no checkpoint; what it would draw is left undrawn.
+    """
+
+    class FromParams(utils.TrainStateInitializer):
+        def __init__(self, optimizer_def: Any, *arguments: Any, **named: Any):
+            self._optimizer_def = optimizer_def
+            super().__init__(optimizer_def, *arguments, **named)
+
+        def from_scratch(self, init_rng: Any) -> train_state.FlaxOptimTrainState:
+            del init_rng
+            params_axes = self.global_train_state_shape.params_axes
+
+            def create(given):
+                variables = flax.core.freeze({"params": given, "params_axes": params_axes})
+                return train_state.FlaxOptimTrainState.create(self._optimizer_def, variables)
+
+            place = self._partitioner.partition(
+                create,
+                in_axis_resources=(self.train_state_axes.params,),
+                out_axis_resources=self.train_state_axes,
+            )
+            return place(flax.core.freeze(params))
+
+    return FromParams
+
+
+class EveryStep(t5x_trainer.BaseAction):
+    """Hands every step's number, metrics and parameters to a function."""
+
+    def __init__(self, call: Callable[[int, Mapping[str, Any], Any], None]):
+        self._call = call
+
+    def run(self, train_state: Any, metrics_by_task: Mapping[str, Any]) -> bool:
+        (metrics,) = metrics_by_task.values()
+        step = int(utils.get_local_data(train_state.step))
+        values = {name: getattr(metric, "value", metric) for name, metric in metrics.items()}
+        self._call(step, values, flax.core.unfreeze(train_state.params))
+        return False
