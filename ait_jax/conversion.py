@@ -17,9 +17,11 @@ import numpy as np
 from ait_jax import files
 from ait_jax.errors import UserError
 from ait_jax.model_gin import model_gin
-from ait_jax.models import checkpoints, hugging_face, logits_check, t5x_checkpoint, weights
-from ait_jax.models.parameters import abstract_params, config_of, match_layout, num_params
+from ait_jax.models import checkpoints, hugging_face, logits_check, orbax_checkpoint, weights
+from ait_jax.models.layouts import match_layout
+from ait_jax.models.parameters import abstract_params, config_of, num_params
 from ait_jax.models.t5 import Params, T5Config, Transformer
+from ait_jax.restore import check_params
 from ait_jax.vocabulary import EXTRA_IDS, Vocabulary
 
 TARGETS = {
@@ -148,7 +150,8 @@ def read_source(
             config = config_of(params, activations)
         except UserError as error:
             raise UserError(f"{place}: {error}") from error
-        checkpoints.check_params(params, abstract_params(Transformer(config))[0], place)
+        needed = map(weights.flatten, abstract_params(Transformer(config)))
+        check_params(weights.flatten(params), *needed, place)
     folder = place if place.is_dir() else place.parent
     step = checkpoints.step_of(folder)
     if vocabulary_path is None and isinstance(folder, Path):
@@ -233,7 +236,7 @@ def _write(folder: Path, to: str, source: Source, max_shard_bytes: int) -> str:
         )
         return "."
     if to == "t5x":
-        return t5x_checkpoint.write(folder, params, source.step, dtype=None).name
+        return orbax_checkpoint.write(folder, params, source.step, dtype=None).name
     name = "model.safetensors"
     weights.save_weights(folder / name, params, dtype=None)
     return name

@@ -23,6 +23,8 @@ class Parts:
       model, vocabulary: what reads the prompts.
       init_checkpoint: parameters to start from (T5X, Orbax, Hugging Face or safetensors);
         None is random.
+      fallback_to_scratch: draw what `init_checkpoint` lacks at random, leave out what the model
+        lacks; else either is refused.
       partitioner, scorer, encoding: the parts.
       buckets: the lengths that prompts and answers are padded to; the last ones are the
         maximum source and target length.
@@ -42,6 +44,7 @@ class Parts:
     vocabulary: Vocabulary
     scorer: Scorer
     init_checkpoint: str | None = None
+    fallback_to_scratch: bool = False
     partitioner: Partitioner = Partitioner()
     encoding: TkInstructEncoding = TkInstructEncoding()
     buckets: LengthBuckets = LengthBuckets()

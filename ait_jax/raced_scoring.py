@@ -57,12 +57,14 @@ def score(
         _fill(cells, table, wave.num_perturbations)
         race.record(cells)
         report(race.report().describe())
+    # Others may still read the last wave's table, which the writer now takes away.
+    processes.wait_for_all(f"{path}: waves read")
     if processes.is_writer():
         summary = {"report": dataclasses.asdict(race.report()), "verdicts": race.verdicts}
         files.write_json(path.with_name(RACE_FILE), summary)
         likelihoods.concatenate(tables, path)
         shutil.rmtree(folder, ignore_errors=True)
-    processes.wait_for_the_writer(str(path))
+    processes.wait_for_all(str(path))
     return counts
 
 

@@ -6,15 +6,13 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from ait_jax import files, raced_scoring, task_map
 from ait_jax.errors import UserError
-from ait_jax.models.checkpoints import check_params, read_params
-from ait_jax.models.parameters import abstract_params, init_params, match_layout
+from ait_jax.models.parameters import abstract_params, init_params
 from ait_jax.parts import Parts
 from ait_jax.partitioning import model_info
 from ait_jax.racing import Race
+from ait_jax.restore import restore_params
 from ait_jax.run_directory import RunDirectory
 from ait_jax.scorer import likelihoods
 from ait_jax.scorer.counts import PromptCounts
@@ -64,19 +62,23 @@ class Stages:
         """The parameters of INIT_CHECKPOINT, on the mesh."""
         parts = self.parts
         shapes, axes = abstract_params(parts.model)
-        if parts.init_checkpoint is None:
-            params = init_params(parts.model, parts.seed)[0]
-        else:
-            try:
-                params = read_params(parts.init_checkpoint)
-                params = match_layout(params, parts.model.config.scan_layers)
-                check_params(params, shapes, parts.init_checkpoint)
-            except UserError as error:
-                raise UserError(f"INIT_CHECKPOINT = {parts.init_checkpoint!r}: {error}") from error
         shardings = parts.partitioner.param_shardings(shapes, axes)
         info = model_info(shapes, axes, shardings)
         files.write_text(self.directory.path / "model-info.txt", info)
-        return jax.device_put(params, shardings)
+        if parts.init_checkpoint is None:
+            return init_params(parts.model, parts.seed, shardings)[0]
+        try:
+            restored = restore_params(
+                parts.init_checkpoint,
+                parts.model,
+                parts.partitioner,
+                fallback_to_scratch=parts.fallback_to_scratch,
+                rng_seed=parts.seed,
+            )
+        except UserError as error:
+            raise UserError(f"INIT_CHECKPOINT = {parts.init_checkpoint!r}: {error}") from error
+        self.report(f"INIT_CHECKPOINT: {restored.describe()}")
+        return restored.params
 
     def timed_stage(self, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """A stage of run.json whose duration and throughput go to timings.jsonl."""

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import importlib.util
 import json
 
 import jax
@@ -12,25 +11,24 @@ import pytest
 import safetensors.numpy
 from shared_data import GOLDEN_T5X, needs_shared
 from tiny_hugging_face import VARIANTS, config_of, edit_json, needs_torch, random_params
+from tiny_training import OnDevices
 
 from ait_jax import assets, cli, configuration, conversion, files, scoring
 from ait_jax.errors import UserError
 from ait_jax.models import (
     checkpoints,
     hugging_face,
+    layouts,
     logits_check,
+    orbax_checkpoint,
     parameters,
     t5,
-    t5x_checkpoint,
     weights,
 )
+from ait_jax.restore import restore_params
 from ait_jax.vocabulary import Vocabulary
 
 TO = ["hf", "t5x", "safetensors"]
-needs_t5x = pytest.mark.skipif(
-    importlib.util.find_spec("t5x") is None,
-    reason="needs t5x (it reads the checkpoints that are written for it), absent here",
-)
 
 
 @pytest.fixture(autouse=True)
@@ -153,7 +151,7 @@ def test_values_that_float16_cannot_hold(tmp_path, capsys, source):
 
 def test_scanned_layers(tmp_path, capsys, source):
     path, params = source
-    stacked = parameters.match_layout(params, scan_layers=True)
+    stacked = layouts.match_layout(params, scan_layers=True)
     assert "layers" in stacked["encoder"]
     weights.save_weights(path, stacked)
     assert convert(capsys, path, tmp_path / "b", "--to=hf")[0] == 0
@@ -162,11 +160,12 @@ def test_scanned_layers(tmp_path, capsys, source):
 
 def test_biases_of_every_layer_are_another_network(tmp_path, capsys, source):
     path, params = source
-    stack = {"relpos_bias": {"rel_embedding": np.ones((2, 2, 32), np.float32)}}
+    biases = np.arange(2 * 2 * 32, dtype=np.float32).reshape(2, 2, 32)
+    stack = {"relpos_bias": {"rel_embedding": biases}}
     others = {"token_embedder": params["token_embedder"]}
     weights.save_weights(path, {**others, "encoder": {"encoder": stack}})
     code, _, err = convert(capsys, path, tmp_path / "b", "--to=hf")
-    assert code == 2 and "position biases of its own" in err and not (tmp_path / "b").exists()
+    assert code == 2 and "position biases of their own" in err and not (tmp_path / "b").exists()
 
 
 def test_the_mini_model_with_its_vocabulary(tmp_path, capsys, without_torch, clean_gin):
@@ -187,9 +186,7 @@ def test_the_mini_model_with_its_vocabulary(tmp_path, capsys, without_torch, cle
     )
     assert str(tmp_path / "c" / "checkpoint_0") in out
     config = config_of_made(tmp_path / "c")
-    checkpoints.check_params(
-        read(tmp_path / "c"), parameters.abstract_params(t5.Transformer(config))[0], "c"
-    )
+    restore_params(tmp_path / "c", t5.Transformer(config), OnDevices())
 
 
 def test_the_gin_file_scores(tmp_path, capsys, without_torch, clean_gin, monkeypatch):
@@ -256,7 +253,7 @@ def test_a_writer_that_changes_values_is_found_out(tmp_path, capsys, source, mon
         return writes
 
     monkeypatch.setattr(hugging_face, "write", spoiled(hugging_face.write, 1))
-    monkeypatch.setattr(t5x_checkpoint, "write", spoiled(t5x_checkpoint.write, 1))
+    monkeypatch.setattr(orbax_checkpoint, "write", spoiled(orbax_checkpoint.write, 1))
     if to == "safetensors":
         monkeypatch.setattr(weights, "save_weights", spoiled(weights.save_weights, 1))
     code, _, err = convert(capsys, path, tmp_path / "spoil", f"--to={to}")
@@ -366,9 +363,8 @@ def test_activations_against_config_json(tmp_path, capsys, without_torch):
 def test_another_model_as_init_checkpoint(tmp_path):
     config = config_of("unpadded")
     hugging_face.write(tmp_path, random_params(config), config)
-    shapes = parameters.abstract_params(t5.Transformer(config_of("t5_1_1")))[0]
     with pytest.raises(UserError, match="Likely wrong: T5Config.vocab_size"):
-        checkpoints.check_params(checkpoints.read_params(tmp_path), shapes, tmp_path)
+        restore_params(tmp_path, t5.Transformer(config_of("t5_1_1")), OnDevices())
 
 
 def test_differences_are_seen_and_nan_is_one():
@@ -451,7 +447,7 @@ def test_their_tokenizer_gives_our_ids(tmp_path, capsys):
     assert theirs.convert_tokens_to_ids("<extra_id_99>") == ours.sentinel(99)
 
 
-@needs_t5x
+@pytest.mark.t5x
 def test_t5x_restores_what_was_written_for_it(tmp_path, capsys, without_torch):
     import flax
     from t5x import adafactor, partitioning, state_utils, train_state

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from shared_data import GOLDEN_T5X, needs_shared
 
-from ait_jax.models import decoding, likelihood, parameters, t5
+from ait_jax.models import decoding, layouts, likelihood, parameters, t5
 
 CONFIG = t5.T5Config(
     vocab_size=384,
@@ -193,7 +193,7 @@ def test_compaction_changes_no_answer(params, scan_layers):
     rng = np.random.default_rng(2)
     prompts = rng.integers(2, 384, (70, 6)).astype(np.int32)
     model = t5.Transformer(dataclasses.replace(CONFIG, scan_layers=scan_layers))
-    layout = parameters.match_layout(params, scan_layers)
+    layout = layouts.match_layout(params, scan_layers)
 
     def decoded(compact):
         function = jax.jit(

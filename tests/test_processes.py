@@ -1,5 +1,6 @@
-"""Several processes, each with devices of its own, score one pool as one process does."""
+"""Several processes, each with devices of its own: scores as of one process, parameters by parts."""
 
+import json
 import os
 import socket
 import subprocess
@@ -56,4 +57,12 @@ def test_two_processes_write_what_one_does(alone, together, table):
 
 def test_nothing_else_is_left(together):
     files = {str(path.relative_to(together)) for path in together.rglob("*") if path.is_file()}
-    assert files == {"likelihoods.parquet", "raced/likelihoods.parquet", "raced/race.json"}
+    scored = {"likelihoods.parquet", "raced/likelihoods.parquet", "raced/race.json"}
+    assert files == scored | {"restored_0.json", "restored_1.json"}
+
+
+def test_a_process_reads_only_the_parameters_of_its_devices(together):
+    figures = [json.loads((together / f"restored_{i}.json").read_text()) for i in range(2)]
+    for process in figures:
+        # Half of what is partitioned; norms and biases of positions are whole everywhere.
+        assert process["total"] / 2 < process["read"] < process["total"] * 0.51

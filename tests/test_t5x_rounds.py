@@ -1,16 +1,26 @@
-"""Rounds on T5X: killed and continued, and a run that changes its trainer."""
+"""Rounds on T5X: killed and continued, with another trainer, scored again from conversions."""
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 from test_active import checkpoints, stable_files
+from tiny_experiment import CONFIG, tiny_experiment
+from tiny_training import OnDevices
 
+from ait_jax.conversion import TARGETS, convert
+from ait_jax.files import write_lines
+from ait_jax.parts import Parts
+from ait_jax.scorer.likelihoods import read_task_scores
+from ait_jax.scoring import Scoring
+from ait_jax.scoring import run as run_scoring
 from ait_jax.splits import read_names
 
 pytestmark = pytest.mark.t5x
@@ -29,10 +39,17 @@ def run(*arguments: object) -> subprocess.CompletedProcess:
     )
 
 
-def test_three_rounds_killed_and_continued_equal_uninterrupted_ones(tmp_path):
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    finished = run(whole, "never", 0, 1, "t5x")
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Three uninterrupted rounds."""
+    model_dir = tmp_path_factory.mktemp("whole")
+    finished = run(model_dir, "never", 0, 1, "t5x")
     assert finished.returncode == 0, finished.stderr
+    return model_dir
+
+
+def test_three_rounds_killed_and_continued_equal_uninterrupted_ones(whole, tmp_path):
+    cut = tmp_path / "cut"
     # In the third step of round 1: the first one's checkpoint is on disk, the second one's may be.
     killed = run(cut, "t5x", STEPS_OF_ROUND_0 + 3, 1, "t5x")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -49,6 +66,34 @@ def test_three_rounds_killed_and_continued_equal_uninterrupted_ones(tmp_path):
     for name in wanted:
         for parameter in wanted[name]:
             np.testing.assert_array_equal(wanted[name][parameter], there[name][parameter])
+
+
+def test_converted_weights_select_what_the_trained_ones_did(whole, tmp_path):
+    step = json.loads((whole / "run.json").read_text())["stages"]["round_000/train"]["checkpoint_step"]
+    trained = whole / "round_000" / f"checkpoint_{step}"
+    tasks = tmp_path / "tasks.txt"
+    write_lines(tasks, read_task_scores(whole / "round_000" / "task_scores.parquet").tasks)
+    experiment = tiny_experiment(tmp_path)
+    shared = {f.name: getattr(experiment, f.name) for f in fields(Parts)}
+
+    def scored(name, checkpoint):
+        changes = {
+            "model_dir": str(tmp_path / f"scored_{name}"),
+            "init_checkpoint": str(checkpoint),
+            "partitioner": OnDevices(),
+        }
+        strategy = experiment.strategy
+        run_scoring(Scoring(**shared | changes, tasks=str(tasks), strategy=strategy), CONFIG)
+        return tmp_path / f"scored_{name}"
+
+    original = scored("trained", trained)
+    selected = (whole / "round_000" / "selected.txt").read_bytes()
+    assert (original / "selected.txt").read_bytes() == selected
+    for to in TARGETS:
+        convert(trained, tmp_path / to, to, ask_torch=False, report=lambda line: None)
+        folder = scored(to, tmp_path / to)
+        for file in ("selected.txt", "task_scores.parquet", "likelihoods.parquet"):
+            assert (folder / file).read_bytes() == (original / file).read_bytes(), (to, file)
 
 
 def test_the_trainer_may_change_between_rounds(tmp_path):

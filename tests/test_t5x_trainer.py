@@ -23,7 +23,7 @@ from tiny_training import (
 from ait_jax import cli
 from ait_jax.errors import UserError
 from ait_jax.models.checkpoints import read_params
-from ait_jax.models.parameters import match_layout
+from ait_jax.models.layouts import match_layout
 from ait_jax.trainer import t5x
 from ait_jax.trainer.optimizer import adafactor, adamw
 

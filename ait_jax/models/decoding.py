@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from ait_jax.models.likelihood import PAD_ID, logits_of
-from ait_jax.models.parameters import match_layout, output_layer
+from ait_jax.models.layouts import match_layout
+from ait_jax.models.parameters import output_layer
 from ait_jax.models.t5 import Params, Transformer
 
 # Finished rows are dropped when at most a quarter of the rows is left: a row is then carried

@@ -8,16 +8,16 @@ are read one tensor at a time, and nothing is unpickled: a folder with only
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from flax import traverse_util
 
 from ait_jax import files
 from ait_jax.errors import UserError
 from ait_jax.models import weights
 from ait_jax.models.hugging_face_config import CONFIG, FIXED, read_settings, to_config, to_settings
+from ait_jax.models.stored_arrays import StoredArray, StoredParams, stored_params
 from ait_jax.models.t5 import Params, T5Config
 
 WEIGHTS = "model.safetensors"
@@ -110,13 +110,12 @@ def to_tensors(params: Params, config: T5Config) -> dict[str, Any]:
 # --- reading ---
 
 
-def read(folder: Any, dtype: Any = np.float32) -> tuple[T5Config, Params]:
-    """Returns a folder's configuration and its parameters under our names.
+def open_params(folder: Any) -> tuple[T5Config, StoredParams]:
+    """Returns a folder's configuration and its parameters under our names; none is read yet.
 
     Args:
         folder: config.json beside model.safetensors, or beside
             model.safetensors.index.json and its shards.
-        dtype: what the arrays are cast to; None keeps what is stored.
 
     Raises:
         UserError: another architecture, no safetensors, a missing or truncated shard, names
@@ -125,23 +124,33 @@ def read(folder: Any, dtype: Any = np.float32) -> tuple[T5Config, Params]:
     folder = files.as_path(folder)
     settings = read_settings(folder)
     config = to_config(settings, folder)
-    shards = _shards(folder)
-    shapes = _checked_shapes(folder, shards)
-    if _OUTPUT not in shapes and not config.logits_via_embedding:
+    tensors = _open_tensors(folder, _shards(folder))
+    if _OUTPUT not in tensors and not config.logits_via_embedding:
         if settings.get("tie_word_embeddings") is not True:
             raise UserError(
                 f"{folder} lacks {_OUTPUT}, and its {CONFIG} does not tie the output layer."
             )
-    tensors = _read_tensors(folder, config, shards, shapes, dtype)
+    tensors = _checked(folder, config, tensors)
     if not config.logits_via_embedding:
         # transformers 5 can tie without scaling; ours then holds the table twice.
         tensors.setdefault(_OUTPUT, tensors[_TABLE])
-    table = names_and_shapes(config)
-    flat = {
-        tuple(ours.split(".")): _transposed(theirs, tensors[theirs])
-        for theirs, (ours, _) in table.items()
-    }
-    return config, traverse_util.unflatten_dict(flat)
+    return config, stored_params(
+        {
+            ours: _transposed(theirs, tensors[theirs])
+            for theirs, (ours, _) in names_and_shapes(config).items()
+        }
+    )
+
+
+def read(folder: Any, dtype: Any = np.float32) -> tuple[T5Config, Params]:
+    """Returns a folder's configuration and its parameters as a nested dict of host arrays.
+
+    Args:
+        folder: as in `open_params`, errors too.
+        dtype: what the arrays are cast to; None keeps what is stored.
+    """
+    config, stored = open_params(folder)
+    return config, weights.unflatten(stored.load(stored.shapes, dtype))
 
 
 def _shards(folder: Any) -> dict[str, set[str] | None]:
@@ -176,38 +185,33 @@ def _shards(folder: Any) -> dict[str, set[str] | None]:
     return shards
 
 
-def _checked_shapes(
+def _open_tensors(
     folder: Any, shards: Mapping[str, set[str] | None]
-) -> dict[str, tuple[int, ...]]:
-    """Returns the shapes of all tensors, each of them in the file where the index has it."""
-    shapes: dict[str, tuple[int, ...]] = {}
+) -> dict[str, StoredArray]:
+    """Returns all tensors by name, each of them from the file where the index has it."""
+    opened: dict[str, StoredArray] = {}
     for file, expected in shards.items():
-        with weights.TensorFile(folder / file) as tensors:
-            found = tensors.shapes
+        found = weights.open_tensors(folder / file)
         wrong = sorted(set(found) ^ (set(found) if expected is None else expected))
         if wrong:
             state = "does not hold" if wrong[0] in expected else "holds"
             raise UserError(
                 f"{folder / file} {state} {wrong[0]}, against {INDEX}; copy both again."
             )
-        shapes |= found
-    return shapes
+        opened |= found
+    return opened
 
 
-def _read_tensors(
-    folder: Any,
-    config: T5Config,
-    shards: Mapping[str, set[str] | None],
-    shapes: Mapping[str, tuple[int, ...]],
-    dtype: Any,
-) -> dict[str, np.ndarray]:
-    """Returns the tensors under their names, after all names and shapes have been compared."""
+def _checked(
+    folder: Any, config: T5Config, tensors: Mapping[str, StoredArray]
+) -> dict[str, StoredArray]:
+    """Returns the tensors that the network has, after all names and shapes were compared."""
     needed = {name: shape for name, (_, shape) in names_and_shapes(config).items()}
     copies = (*_TABLE_COPIES, *([_OUTPUT] if config.logits_via_embedding else []))
-    source = _TABLE if _TABLE in shapes else next((n for n in copies if n in shapes), _TABLE)
-    missing = [n for n in needed if n not in shapes and n not in (_TABLE, _OUTPUT)]
-    missing += [_TABLE] if source not in shapes else []
-    unexpected = sorted(set(shapes) - set(needed) - set(copies) - set(_UNUSED))
+    tables = [name for name in (_TABLE, *copies) if name in tensors]
+    missing = [n for n in needed if n not in tensors and n not in (_TABLE, _OUTPUT)]
+    missing += [] if tables else [_TABLE]
+    unexpected = sorted(set(tensors) - set(needed) - set(copies) - set(_UNUSED))
     for problem, names in (("lacks", missing), ("holds unexpected", unexpected)):
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
@@ -217,31 +221,21 @@ def _read_tensors(
             )
     for name in [*needed, *copies]:
         expected = needed.get(name, needed[_TABLE])
-        if name in shapes and shapes[name] != expected:
+        if name in tensors and tensors[name].shape != expected:
             raise UserError(
-                f"{folder}: {name} is {shapes[name]}, by its {CONFIG} it should be {expected}."
+                f"{folder}: {name} is {tensors[name].shape}, by its {CONFIG} it should be "
+                f"{expected}."
             )
-    tensors, duplicates = {}, {}
-    for name, array in _arrays(folder, shards, set(needed) | set(copies), dtype):
-        (duplicates if name in copies else tensors)[name] = array
-    tensors.setdefault(_TABLE, duplicates.get(source))
-    for name, array in duplicates.items():
-        if not np.array_equal(array, tensors[_TABLE]):
-            raise UserError(
-                f"{folder}: {name} differs from {_TABLE} although {CONFIG} makes them one "
-                "(tie_word_embeddings); this network has one token table."
-            )
-    return tensors
-
-
-def _arrays(
-    folder: Any, shards: Mapping[str, set[str] | None], names: set[str], dtype: Any
-) -> Iterator[tuple[str, np.ndarray]]:
-    for file in shards:
-        with weights.TensorFile(folder / file) as tensors:
-            for name in tensors.shapes:
-                if name in names:
-                    yield name, tensors.read(name, dtype)
+    if len(tables) > 1:
+        table = tensors[tables[0]].whole()
+        for name in tables[1:]:
+            if not np.array_equal(tensors[name].whole(), table):
+                raise UserError(
+                    f"{folder}: {name} differs from {tables[0]} although {CONFIG} makes them one "
+                    "(tie_word_embeddings); this network has one token table."
+                )
+    kept = {name: tensors[name] for name in needed if name in tensors}
+    return kept | {_TABLE: tensors[tables[0]]}
 
 
 # --- writing ---

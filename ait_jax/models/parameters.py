@@ -1,8 +1,4 @@
-"""A T5 model's parameters: their shapes, first values, layouts, and the output layer among them.
-
-Checkpoints of every kind hold one subtree per layer (`layers_0`, `layers_1`, ...). A model with
-`scan_layers` takes them stacked along a first axis, as `layers`.
-"""
+"""A T5 model's parameters: their shapes and first values, and the output layer among them."""
 
 import math
 import re
@@ -17,8 +13,6 @@ from ait_jax.errors import UserError
 from ait_jax.models import weights
 from ait_jax.models.likelihood import OutputLayer
 from ait_jax.models.t5 import Params, T5Config, Transformer
-
-_STACKED = "layers"
 
 
 def output_layer(config: T5Config, params: Params) -> OutputLayer:
@@ -57,12 +51,15 @@ def _axes_of(tree: Mapping[str, Any]) -> Params:
     return axes
 
 
-def init_params(model: Transformer, rng_seed: int) -> tuple[Params, Params]:
-    """Returns (parameters, logical axes), the values T5X draws from PRNGKey(rng_seed)."""
-    params = jax.jit(lambda rng: _init_variables(model, rng)["params"])(
-        jax.random.PRNGKey(rng_seed)
-    )
-    return params, abstract_params(model)[1]
+def init_params(
+    model: Transformer, rng_seed: int, shardings: Params | None = None
+) -> tuple[Params, Params]:
+    """Returns (parameters, logical axes), the values T5X draws from PRNGKey(rng_seed).
+
+    With `shardings`, a tree of them, every device draws its own part.
+    """
+    draw = jax.jit(lambda rng: _init_variables(model, rng)["params"], out_shardings=shardings)
+    return draw(jax.random.PRNGKey(rng_seed)), abstract_params(model)[1]
 
 
 def num_params(params: Params) -> int:
@@ -85,10 +82,7 @@ def config_of(params: Params, mlp_activations: Sequence[str] | None = None) -> T
 
     def shape(name: str) -> tuple[int, int]:
         if len(shapes.get(name, ())) != 2:
-            why = f"it lacks the matrix {name}"
-            if "encoder.encoder.relpos_bias.rel_embedding" in shapes:
-                why = "each of its layers has position biases of its own (T5X's scalable_t5)"
-            raise UserError(f"no T5 1.0 or 1.1 under T5X's names: {why}.")
+            raise UserError(f"no T5 1.0 or 1.1 under T5X's names: it lacks the matrix {name}.")
         return shapes[name]
 
     def num_layers(stack: str) -> int:
@@ -110,40 +104,3 @@ def config_of(params: Params, mlp_activations: Sequence[str] | None = None) -> T
         mlp_activations=mlp_activations or (("gelu", "linear") if gated else ("relu",)),
         logits_via_embedding="decoder.logits_dense.kernel" not in shapes,
     )
-
-
-def match_layout(params: Params, scan_layers: bool) -> Params:
-    """Returns `params` with their layers stacked, or not, whichever they were.
-
-    Args:
-        params: nested dicts of arrays, NumPy's or JAX's (also under jit).
-    """
-    convert = _stacked if scan_layers else _unstacked
-    return {
-        name: convert(subtree) if name in ("encoder", "decoder") else subtree
-        for name, subtree in params.items()
-    }
-
-
-def _stacked(stack: Params) -> Params:
-    names = sorted(
-        (name for name in stack if name.startswith(f"{_STACKED}_")),
-        key=lambda name: int(name.rpartition("_")[2]),
-    )
-    if not names:
-        return stack
-    others = {name: value for name, value in stack.items() if name not in names}
-    layers = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(stack[name] for name in names))
-    return {**others, _STACKED: layers}
-
-
-def _unstacked(stack: Params) -> Params:
-    if _STACKED not in stack:
-        return stack
-    others = {name: value for name, value in stack.items() if name != _STACKED}
-    num_layers = jax.tree.leaves(stack[_STACKED])[0].shape[0]
-
-    def layer(index: int) -> Params:
-        return jax.tree.map(lambda leaf: leaf[index], stack[_STACKED])
-
-    return {**others, **{f"{_STACKED}_{index}": layer(index) for index in range(num_layers)}}

@@ -43,7 +43,7 @@ class T5Config:
         remat_policy: what the backward pass recomputes: "none", "minimal" (all but the
             matrix products without batch axes) or "full" (everything inside a layer).
         scan_layers: compile one layer and loop over stacked parameters: compilation time and
-            program size no longer grow with depth (`parameters.match_layout` converts).
+            program size no longer grow with depth (`layouts.match_layout` converts).
             Optimizers see one array of all layers: Adafactor then scales and clips them together.
         attention_kernel: "plain", or "blocked": a few rows at a time, for CPU caches.
         absorb_cross_attention: apply the cross-attention's key and value kernels to the

@@ -5,7 +5,6 @@ Names are the paths in the parameter tree joined by dots, for example
 metadata always give the same bytes.
 """
 
-import contextlib
 import json
 import math
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from flax import traverse_util
 
 from ait_jax import files
 from ait_jax.errors import UserError, nearest
+from ait_jax.models.stored_arrays import StoredArray, StoredParams, stored_params
 
 _DTYPES = {
     "F64": np.dtype(np.float64),
@@ -101,50 +101,58 @@ def stored_dtype(dtype: str) -> np.dtype:
     return _DTYPES[names[str(dtype)]]
 
 
-class TensorFile(contextlib.AbstractContextManager):
-    """A safetensors file whose tensors are read one by one.
-
-    Attributes:
-        shapes: of every tensor, by name.
+def open_tensors(path: Any) -> dict[str, StoredArray]:
+    """Returns the tensors of a safetensors file by name; a local file is read slice by slice.
 
     Raises:
         UserError: no such file; truncated, or no safetensors file; integer tensors.
     """
+    with _opened(path) as file:
+        whole = file.read() if "://" in str(path) else None
+    try:
+        stored = _in_memory(whole) if whole is not None else _in_file(path)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise UserError(
+            f"{path} is no complete safetensors file ({str(error).splitlines()[0]}); "
+            "copy or write it again."
+        ) from error
+    for name, (code, _, _) in stored.items():
+        if code not in _DTYPES:
+            raise UserError(f"{path} holds {name!r} of dtype {code}; weights are floating-point.")
+    return {
+        name: StoredArray(tuple(shape), _DTYPES[code], read)
+        for name, (code, shape, read) in stored.items()
+    }
 
-    def __init__(self, path: Any):
-        with _opened(path) as file:
-            whole = file.read() if "://" in str(path) else None
-        try:
-            if whole is None:
-                self._file = safetensors.safe_open(str(path), framework="np")
-                slices = {name: self._file.get_slice(name) for name in self._file.keys()}
-                described = {n: (s.get_dtype(), s.get_shape()) for n, s in slices.items()}
-            else:
-                self._file, self._whole = None, dict(safetensors.deserialize(whole))
-                described = {n: (t["dtype"], t["shape"]) for n, t in self._whole.items()}
-        except (safetensors.SafetensorError, OSError) as error:
-            raise UserError(
-                f"{path} is no complete safetensors file ({str(error).splitlines()[0]}); "
-                "copy or write it again."
-            ) from error
-        for name, (code, _) in described.items():
-            if code not in _DTYPES:
-                raise UserError(
-                    f"{path} holds {name!r} of dtype {code}; weights are floating-point."
-                )
-        self.shapes = {name: tuple(shape) for name, (_, shape) in described.items()}
 
-    def read(self, name: str, dtype: Any = np.float32) -> np.ndarray:
-        """Returns one tensor, cast to `dtype`; None keeps what the file has."""
-        if self._file is not None:
-            array = self._file.get_tensor(name)
-        else:
-            tensor = self._whole[name]
-            array = np.frombuffer(tensor["data"], _DTYPES[tensor["dtype"]])
-        return array.reshape(self.shapes[name]).astype(dtype or array.dtype, copy=False)
+def _in_file(path: Any) -> dict[str, tuple]:
+    file = safetensors.safe_open(str(path), framework="np")
+    slices = {name: file.get_slice(name) for name in file.keys()}
 
-    def __exit__(self, *_) -> None:
-        self._file = self._whole = None
+    def reader(name: str) -> Any:
+        return lambda index: slices[name][index] if index else file.get_tensor(name)
+
+    return {n: (part.get_dtype(), part.get_shape(), reader(n)) for n, part in slices.items()}
+
+
+def _in_memory(data: bytes) -> dict[str, tuple]:
+    def reader(tensor: Mapping[str, Any]) -> Any:
+        values = np.frombuffer(tensor["data"], _DTYPES.get(tensor["dtype"], np.uint8))
+        return lambda index: values.reshape(tensor["shape"])[index]
+
+    tensors = safetensors.deserialize(data)
+    return {name: (t["dtype"], t["shape"], reader(t)) for name, t in tensors}
+
+
+def open_weights(path: Any) -> StoredParams:
+    """Returns the parameters of a safetensors file; none is read yet.
+
+    Raises:
+        UserError: as `open_tensors`; names that are no parameter tree of ours.
+    """
+    tensors = open_tensors(path)
+    _check_names(path, tensors)
+    return stored_params(tensors)
 
 
 def read_weights(path: Any, dtype: Any = np.float32) -> dict[str, Any]:
@@ -155,12 +163,10 @@ def read_weights(path: Any, dtype: Any = np.float32) -> dict[str, Any]:
         dtype: what the arrays are cast to; None keeps what the file has.
 
     Raises:
-        UserError: no such file; truncated, or no safetensors file; integer tensors; names
-            that are no parameter tree of ours.
+        UserError: as `open_weights`.
     """
-    with TensorFile(path) as file:
-        _check_names(path, file.shapes)
-        return unflatten({name: file.read(name, dtype) for name in file.shapes})
+    stored = open_weights(path)
+    return unflatten(stored.load(stored.shapes, dtype))
 
 
 def _check_names(path: Any, flat: Mapping[str, Any]) -> None:

@@ -21,7 +21,8 @@ from ait_jax.batching import (
 )
 from ait_jax.models.decoding import greedy_decode
 from ait_jax.models.likelihood import fused_mean_log_likelihood, shift_right
-from ait_jax.models.parameters import abstract_params, match_layout, output_layer
+from ait_jax.models.layouts import match_layout
+from ait_jax.models.parameters import abstract_params, output_layer
 from ait_jax.models.t5 import T5Config, Transformer, flops_per_example
 from ait_jax.partitioning import Partitioner
 from ait_jax.scorer.executables import Executables

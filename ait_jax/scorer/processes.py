@@ -20,8 +20,8 @@ def is_writer() -> bool:
     return jax.process_index() == 0
 
 
-def wait_for_the_writer(name: str) -> None:
-    """Waits until every process has come here, and so the file of that name is written."""
+def wait_for_all(name: str) -> None:
+    """Waits until every process has come here: what the writer wrote before is there."""
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils
 

@@ -131,7 +131,7 @@ class Scorer:
         if processes.is_writer():
             likelihoods.concatenate(parts, path)
             shutil.rmtree(folder, ignore_errors=True)
-        processes.wait_for_the_writer(str(path))
+        processes.wait_for_all(str(path))
         return counts
 
     def _answerer(

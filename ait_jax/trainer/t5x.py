@@ -19,15 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import optax
 
 from ait_jax.console import progress
 from ait_jax.errors import UserError, nearest
-from ait_jax.models.checkpoints import check_params, read_params
-from ait_jax.models.parameters import abstract_params, match_layout
 from ait_jax.models.t5 import Transformer
 from ait_jax.partitioning import Partitioner
+from ait_jax.restore import restore_params
 from ait_jax.trainer.checkpointing import NUM_LATEST
 from ait_jax.trainer.data import ExampleSource
 from ait_jax.trainer.interface import Evaluate, Trained, Trainer
@@ -206,10 +204,7 @@ class _Training:
     def _read(self, step: int) -> Any:
         """Returns a checkpoint's parameters in the model's layout, on the mesh."""
         folder = self.directory / f"checkpoint_{step}"
-        shapes, axes = abstract_params(self.model)
-        params = match_layout(read_params(folder), self.model.config.scan_layers)
-        check_params(params, shapes, folder)
-        return jax.device_put(params, self.partitioner.param_shardings(shapes, axes))
+        return restore_params(folder, self.model, self.partitioner).params
 
     # --- the training ---
 

@@ -1,0 +1,96 @@
+"""Arrays on disk: their shapes are known, their values are read by parts, where they are needed."""
+
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+Index = tuple[slice, ...]
+# Reading waits for disks and networks: several arrays at a time.
+_THREADS = 8
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """One array.
+
+    Attributes:
+        shape, dtype: as stored.
+        read: slices, one for each axis and without steps -> the values there.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    read: Callable[[Index], np.ndarray]
+
+    def whole(self) -> np.ndarray:
+        return self.read(tuple(slice(0, size) for size in self.shape))
+
+    @property
+    def T(self) -> "StoredArray":
+        """The array with its axes reversed."""
+        return StoredArray(self.shape[::-1], self.dtype, lambda index: self.read(index[::-1]).T)
+
+
+@dataclass(frozen=True)
+class StoredParams:
+    """A checkpoint's parameters, of which none was read yet.
+
+    Attributes:
+        shapes: jax.ShapeDtypeStruct by dotted name.
+        num_others: arrays beside them that are never read: an optimizer's state.
+        load: (shapes of those wanted, dtype or None for their own, shardings by name or None for
+            host arrays) -> arrays by name. With shardings, a process reads only what its own
+            devices hold.
+    """
+
+    shapes: Mapping[str, jax.ShapeDtypeStruct]
+    num_others: int
+    load: Callable[..., dict[str, Any]]
+
+
+def stored_params(arrays: Mapping[str, StoredArray], num_others: int = 0) -> StoredParams:
+    """Returns `arrays`, by dotted name, as a checkpoint's parameters."""
+
+    def load(names: Iterable[str], dtype: Any = None, shardings: Mapping[str, Any] | None = None):
+        names, loaded = list(names), {}
+        with ThreadPoolExecutor(_THREADS) as pool:
+            # A few at a time, so that the host never holds much more than what it places.
+            for start in range(0, len(names), _THREADS):
+                some = names[start : start + _THREADS]
+                wanted = [shardings[name] if shardings else None for name in some]
+                read = pool.map(partial(_read, dtype=dtype), (arrays[n] for n in some), wanted)
+                # Placed by one thread and in order: processes wait for each other in this.
+                for name, sharding, parts in zip(some, wanted, read, strict=True):
+                    loaded[name] = _placed(arrays[name].shape, sharding, parts)
+        return loaded
+
+    shapes = {n: jax.ShapeDtypeStruct(a.shape, a.dtype) for n, a in sorted(arrays.items())}
+    return StoredParams(shapes, num_others, load)
+
+
+def _bounds(index: Index, shape: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    return tuple(s.indices(size)[:2] for s, size in zip(index, shape, strict=True))
+
+
+def _read(stored: StoredArray, sharding: Any, dtype: Any) -> dict[tuple, np.ndarray]:
+    """Returns the parts that this process's devices hold, each of them once, by their bounds."""
+    shape = stored.shape
+    whole = [(slice(None),) * len(shape)]
+    indices = sharding.addressable_devices_indices_map(shape).values() if sharding else whole
+    return {
+        bounds: stored.read(tuple(slice(*b) for b in bounds)).astype(
+            dtype or stored.dtype, copy=False
+        )
+        for bounds in dict.fromkeys(_bounds(index, shape) for index in indices)
+    }
+
+
+def _placed(shape: tuple[int, ...], sharding: Any, parts: dict[tuple, np.ndarray]) -> Any:
+    if sharding is None:
+        return next(iter(parts.values()))
+    return jax.make_array_from_callback(shape, sharding, lambda i: parts[_bounds(i, shape)])
