@@ -13,7 +13,7 @@ from ait_jax.prediction import predict
 from ait_jax.run_directory import RunDirectory
 from ait_jax.scorer.likelihoods import read_task_scores
 from ait_jax.splits import Splits, read_names, read_splits, write_splits
-from ait_jax.stages import Stages, selection_summary
+from ait_jax.stages import Stages, check_checkpoint, selection_summary
 from ait_jax.trainer.examples import InstructionExamples
 from ait_jax.uncertainty import TaskScores
 
@@ -31,6 +31,7 @@ def run(
       The learning curve's points.
     """
     directory = RunDirectory(experiment.model_dir)
+    check_checkpoint(experiment, directory)
     with directory.lock():
         return _Run(experiment, directory, config, report).run()
 

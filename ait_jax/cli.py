@@ -271,7 +271,10 @@ def _prepare(options, flags) -> int:
             f"Unknown pool {options.pool!r}.{nearest(options.pool, POOLS)} "
             f"Known: {', '.join(POOLS)}."
         )
-    from ait_jax.tasks import niv2
+    from ait_jax.console import quiet_stderr
+
+    with quiet_stderr():
+        from ait_jax.tasks import niv2
 
     prepared = niv2.prepare(
         options.source,

@@ -1,6 +1,8 @@
-"""Progress on a terminal; where output goes to a file or a pipe there is none."""
+"""The terminal: progress where there is one, and silence from libraries that greet at import."""
 
+import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -28,3 +30,26 @@ def progress(description: str, total: int, done: int = 0) -> Iterator[Callable[[
     ) as bar:
         task = bar.add_task(description, total=total, completed=done)
         yield lambda done: bar.update(task, completed=done)
+
+
+@contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """Keeps away what the block writes to the error stream, unless it raises.
+
+    TensorFlow's C++ writes lines about CUDA and oneDNN when it is imported, whatever its
+    log level.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as hidden:
+        os.dup2(hidden.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            hidden.seek(0)
+            os.write(kept, hidden.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)

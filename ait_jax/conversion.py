@@ -120,7 +120,7 @@ def convert(
     report(f"wrote {Path(target) / written}: {TARGETS[to]}, {_dtype_text(dtype)}")
     for line in [*lines, *_vocabulary_lines(target, vocabulary, read, extra_ids)]:
         report(line)
-    report(f"wrote {Path(target) / 'model.gin'}:\n\n{gin}")
+    report(f"wrote {Path(target) / 'model.gin'}: the model, its checkpoint and its vocabulary")
     report(
         "use it: ait-jax score --gin_file=experiments/score.gin "
         f"--gin_file={Path(target) / 'model.gin'}"

@@ -86,12 +86,11 @@ def restore_params(
     Raises:
         UserError: no checkpoint, an incomplete one, one that does not fit the model.
     """
-    checkpoint = open_checkpoint(path)
+    checkpoint, missing, unexpected = open_fitting(
+        path, model, fallback_to_scratch=fallback_to_scratch
+    )
     stored, layout = checkpoint.stored, checkpoint.layout
     shapes, axes = layouts.abstract_params_in(model, layout)
-    missing, unexpected = check_params(
-        stored.shapes, shapes, axes, checkpoint.place, partly=fallback_to_scratch
-    )
     names = [name for name in shapes if name not in missing]
     shardings = partitioner.param_shardings(shapes, axes)
     params = stored.load(names, np.float32, shardings)
@@ -104,6 +103,24 @@ def restore_params(
         params = _completed(params, _with_layers(model, layout), partitioner, rng_seed)
     params = _in_layout_of(model, layout, partitioner, unflatten(params))
     return Restored(params, checkpoint, tuple(missing), tuple(unexpected))
+
+
+def open_fitting(
+    path: Any, model: Transformer, *, fallback_to_scratch: bool = False
+) -> tuple[Checkpoint, list[str], list[str]]:
+    """Returns a checkpoint that fits the model, reading none of its parameters.
+
+    Arguments and errors are those of `restore_params`.
+
+    Returns:
+        The checkpoint, the names that only the model has, and those that only it has.
+    """
+    checkpoint = open_checkpoint(path)
+    shapes, axes = layouts.abstract_params_in(model, checkpoint.layout)
+    missing, unexpected = check_params(
+        checkpoint.stored.shapes, shapes, axes, checkpoint.place, partly=fallback_to_scratch
+    )
+    return checkpoint, missing, unexpected
 
 
 def _with_layers(model: Transformer, layout: str) -> Transformer:

@@ -37,6 +37,10 @@ class RunDirectory:
     def round(self, number: int) -> Path:
         return self.path / f"round_{number:03d}"
 
+    @property
+    def has_begun(self) -> bool:
+        return self._record.exists()
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Keeps a second process out of the same MODEL_DIR, until this one ends.

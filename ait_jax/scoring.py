@@ -14,7 +14,7 @@ from ait_jax.run_directory import RunDirectory
 from ait_jax.scorer.likelihoods import read_task_scores
 from ait_jax.selection import Strategy
 from ait_jax.splits import read_names
-from ait_jax.stages import Stages, selection_summary
+from ait_jax.stages import Stages, check_checkpoint, selection_summary
 from ait_jax.uncertainty import TaskScores
 
 # A pool's gin file also says how a run begins from it; scoring begins from nothing.
@@ -67,6 +67,7 @@ def run(
         or a folder that holds something else.
     """
     directory = RunDirectory(scoring.model_dir)
+    check_checkpoint(scoring, directory)
     with directory.lock():
         return _Scored(scoring, directory, config, report).run()
 

@@ -1,7 +1,8 @@
 """What the loop and `ait-jax score` share: stages of a run directory, worked on by one engine."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,31 @@ from ait_jax.models.parameters import abstract_params, init_params
 from ait_jax.parts import Parts
 from ait_jax.partitioning import model_info
 from ait_jax.racing import Race
-from ait_jax.restore import restore_params
+from ait_jax.restore import open_fitting, restore_params
 from ait_jax.run_directory import RunDirectory
 from ait_jax.scorer import likelihoods
 from ait_jax.scorer.counts import PromptCounts
 from ait_jax.scorer.engine import Engine
 from ait_jax.selection import Selection, Strategy, groups_and_quotas, select
 from ait_jax.uncertainty import TaskScores, task_scores
+
+
+def check_checkpoint(parts: Parts, directory: RunDirectory) -> None:
+    """Refuses an INIT_CHECKPOINT that is none, or does not fit, before anything is written."""
+    if parts.init_checkpoint is None or directory.has_begun:
+        return
+    with _about_init_checkpoint(parts):
+        open_fitting(
+            parts.init_checkpoint, parts.model, fallback_to_scratch=parts.fallback_to_scratch
+        )
+
+
+@contextmanager
+def _about_init_checkpoint(parts: Parts) -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"INIT_CHECKPOINT = {parts.init_checkpoint!r}: {error}") from error
 
 
 class Stages:
@@ -67,7 +86,7 @@ class Stages:
         files.write_text(self.directory.path / "model-info.txt", info)
         if parts.init_checkpoint is None:
             return init_params(parts.model, parts.seed, shardings)[0]
-        try:
+        with _about_init_checkpoint(parts):
             restored = restore_params(
                 parts.init_checkpoint,
                 parts.model,
@@ -75,8 +94,6 @@ class Stages:
                 fallback_to_scratch=parts.fallback_to_scratch,
                 rng_seed=parts.seed,
             )
-        except UserError as error:
-            raise UserError(f"INIT_CHECKPOINT = {parts.init_checkpoint!r}: {error}") from error
         self.report(f"INIT_CHECKPOINT: {restored.describe()}")
         return restored.params
 

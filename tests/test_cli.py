@@ -4,10 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import flax
+import numpy as np
 import pytest
 
-from ait_jax import __version__, active, cli, pretraining, scoring
+from ait_jax import __version__, active, assets, cli, pretraining, scoring
+from ait_jax.models import orbax_checkpoint, weights
 from ait_jax.tasks import DEFAULT_DATA_DIR, niv2
 
 SLOW = ("jax", "tensorflow", "gin", "numpy", "flax", "matplotlib", "pyarrow")
@@ -137,6 +141,51 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(capsys, experiments, argume
         assert text in err
     if "--debug" not in arguments:
         assert err.startswith("ait-jax: ") and err.count("\n") == 1
+
+
+def bad_checkpoints(folder):
+    """Makes folders that are no checkpoint of the mini model; {what is said of it: its path}."""
+    mini = assets.mini_weights()
+    for name in ("empty", "half", "old", "bert", "pickled", "cut", "wide"):
+        (folder / name).mkdir(parents=True)
+    (folder / "half" / "checkpoint_900").mkdir()
+    index = flax.serialization.msgpack_serialize({"version": 1, "optimizer": {"target": {}}})
+    (folder / "old" / "checkpoint").write_bytes(index)
+    for name, config in (("bert", {"model_type": "bert"}), ("pickled", {"model_type": "t5"})):
+        (folder / name / "config.json").write_text(json.dumps(config))
+    (folder / "pickled" / "pytorch_model.bin").write_bytes(b"")
+    (folder / "cut" / "model.safetensors").write_bytes(Path(mini).read_bytes()[:5000])
+    wide = weights.flatten(weights.read_weights(mini))
+    wide["token_embedder.embedding"] = np.zeros((4224, 128), np.float32)
+    orbax_checkpoint.write(folder / "wide", weights.unflatten(wide), 3)
+    return {
+        "no such file or folder": folder / "nowhere",
+        "No checkpoint in": folder / "empty",
+        "only incomplete checkpoints (checkpoint_900)": folder / "half",
+        "T5X checkpoint of version 1": folder / "old",
+        "describes a 'bert' model; needed: model_type 't5'": folder / "bert",
+        "a pickle, which is never opened": folder / "pickled",
+        "no complete safetensors file": folder / "cut",
+        "token_embedder.embedding is (4224, 128) there and (4096, 128) here. Likely wrong: "
+        "T5Config.vocab_size": folder / "wide",
+    }
+
+
+def test_a_bad_init_checkpoint_is_one_line_and_nothing_is_written(
+    capsys, tmp_path, monkeypatch, clean_gin
+):
+    monkeypatch.setattr(cli, "_prepare_process", lambda: None)
+    monkeypatch.chdir(tmp_path)
+    for text, path in bad_checkpoints(tmp_path).items():
+        for command in ("run", "score"):
+            code, out, err = run(
+                capsys, command, f"--gin.INIT_CHECKPOINT={path}", "--gin.MODEL_DIR=made",
+                "--gin.mini.load_pool.instances_per_task=2",
+            )  # fmt: skip
+            assert (code, out, err.count("\n")) == (2, "", 1), err
+            assert err.startswith(f"ait-jax: INIT_CHECKPOINT = '{path}': ") and text in err
+            assert not (tmp_path / "made").exists()
+            clean_gin.clear_config()
 
 
 def test_debug_adds_the_traceback(capsys, experiments):

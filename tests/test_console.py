@@ -1,9 +1,12 @@
-"""The progress bar: on terminals only, and the printed lines stay whole."""
+"""The progress bar, on terminals only; and what libraries write to the error stream, kept away."""
 
 import io
+import os
 import sys
 
-from ait_jax.console import progress
+import pytest
+
+from ait_jax.console import progress, quiet_stderr
 
 
 class Terminal(io.StringIO):
@@ -35,3 +38,18 @@ def test_a_bar_on_a_terminal(monkeypatch):
     assert "training" in shown and "2/6" in shown
     assert "step 3/6  loss 1.2345 [not markup]\n" in shown
     assert shown.endswith("after\n")
+
+
+def test_greetings_are_not_shown(capfd):
+    with quiet_stderr():
+        os.write(2, b"WARNING: could not find cuda drivers\n")
+    os.write(2, b"after\n")
+    assert capfd.readouterr().err == "after\n"
+
+
+def test_what_came_before_an_error_is_shown(capfd):
+    with pytest.raises(ImportError), quiet_stderr():
+        os.write(2, b"undefined symbol\n")
+        raise ImportError
+    os.write(2, b"after\n")
+    assert capfd.readouterr().err == "undefined symbol\nafter\n"

@@ -53,7 +53,8 @@ def open_params(directory: Any) -> StoredParams:
         for root in _ROOTS:
             params = {path[1:]: shape for path, shape in shapes.items() if path[0] == root}
             if params and () not in params:
-                return _stored(directory, folder, root, params, len(shapes) - len(params))
+                others = [p for p in shapes if p[0] != root and p[-1] != "step"]
+                return _stored(directory, folder, root, params, len(others))
     raise UserError(
         f"{directory} is an Orbax checkpoint without parameters: none of its trees has "
         f"{' or '.join(map(repr, _ROOTS))}."

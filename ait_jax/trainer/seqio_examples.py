@@ -8,7 +8,6 @@ import seqio
 import tensorflow as tf
 
 from ait_jax.errors import UserError
-from ait_jax.tasks.seqio_tasks import hide_accelerators
 from ait_jax.trainer.data import ExampleSource, in_order
 from ait_jax.vocabulary import EOS_ID
 
@@ -89,7 +88,6 @@ def mixture(
     Yields:
       The mixture's name. Its one task has the split "train".
     """
-    hide_accelerators()
     task = f"{name}_examples"
     vocabulary = seqio.PassThroughVocabulary(vocab_size, eos_id=EOS_ID)
     feature = seqio.Feature(vocabulary, add_eos=False, dtype=tf.int32)

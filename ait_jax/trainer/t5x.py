@@ -21,7 +21,7 @@ from typing import Any
 
 import optax
 
-from ait_jax.console import progress
+from ait_jax.console import progress, quiet_stderr
 from ait_jax.errors import UserError, nearest
 from ait_jax.models.t5 import Transformer
 from ait_jax.partitioning import Partitioner
@@ -117,10 +117,13 @@ def _import_t5x() -> tuple[Any, Any, Any]:
 
     try:
         # T5X registers its functions with gin, whose configuration is final by now.
-        with gin.unlock_config():
+        with gin.unlock_config(), quiet_stderr():
             from t5x import train as t5x_train
 
+            from ait_jax.tasks.seqio_tasks import hide_accelerators
             from ait_jax.trainer import seqio_examples, t5x_parts
+
+            hide_accelerators()
     except (ImportError, AttributeError) as error:
         raise UserError(f"T5X cannot be imported ({_first_line(error)}); {_INSTALL}.") from error
     needed = {"train_state_initializer_cls", "use_orbax", "actions", "stats_period"}
