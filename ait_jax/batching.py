@@ -66,13 +66,22 @@ class LengthBuckets:
     def max_target_length(self) -> int:
         return self.targets[-1]
 
-    def collate(self, examples: Sequence[tuple[Tokens, Tokens]]) -> dict[str, np.ndarray]:
-        """Pads (inputs, targets) pairs to the smallest pair of buckets that holds them all."""
+    def collate(
+        self,
+        examples: Sequence[tuple[Tokens, Tokens]],
+        longest: tuple[int, int] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Pads (inputs, targets) pairs to the smallest pair of buckets that holds them all.
+
+        Args:
+          longest: the longest input and target of a batch of which `examples` are a part.
+        """
         inputs = [tokens for tokens, _ in examples]
         targets = [tokens for _, tokens in examples]
+        longest = longest or (max(map(len, inputs)), max(map(len, targets)))
         return {
-            "inputs": pad_rows(inputs, padded_length(max(map(len, inputs)), self.inputs)),
-            "targets": pad_rows(targets, padded_length(max(map(len, targets)), self.targets)),
+            "inputs": pad_rows(inputs, padded_length(longest[0], self.inputs)),
+            "targets": pad_rows(targets, padded_length(longest[1], self.targets)),
         }
 
 

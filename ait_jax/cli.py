@@ -6,9 +6,11 @@ import re
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
+from functools import partial
 
-from ait_jax import __version__
+from ait_jax import __version__, distributed, preemption
 from ait_jax.errors import UserError, nearest
+from ait_jax.preemption import Preempted
 from ait_jax.tasks import DEFAULT_DATA_DIR
 
 EXIT_OK = 0
@@ -67,6 +69,7 @@ def _parser() -> _Parser:
         )
     _add_prepare(commands)
     _add_convert(commands)
+    _add_launch(commands)
     parser.commands = commands.choices
     for command in commands.choices.values():
         command.allow_abbrev = False
@@ -147,8 +150,25 @@ def _add_convert(commands) -> None:
     )
 
 
+def _add_launch(commands) -> None:
+    launch = commands.add_parser("launch", help="run a command in several processes together")
+    where = launch.add_subparsers(dest="where", metavar="WHERE", required=True)
+    local = where.add_parser(
+        "local",
+        help="on this machine",
+        description="several processes on this machine run one command together, as a pod's hosts "
+        "do: ait-jax launch local --processes 2 --devices_per_process 4 -- run --gin.SEED=1",
+    )
+    local.add_argument("--processes", type=int, required=True)
+    local.add_argument(
+        "--devices_per_process", type=int, help="CPU devices of each (default: what JAX finds)"
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and returns the exit code: 0 done, 2 the user's mistake.
+    """Runs one command and returns the exit code.
+
+    0 done; 2 the user's mistake; 69 another process was lost; 75 preempted and saved; 130 Ctrl-C.
 
     A defect leaves as the exception it is: Python prints the traceback and exits with 1.
     """
@@ -160,21 +180,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         if "--debug" in arguments:
             traceback.print_exc()
-        print(f"ait-jax: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
+        return _leave(EXIT_USER_ERROR, str(error))
     except KeyboardInterrupt:
-        print("\nait-jax: interrupted; the same command continues.", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        print(file=sys.stderr)
+        return _leave(EXIT_INTERRUPTED, "interrupted; the same command continues.")
+    except Preempted:
+        distributed.say("told to stop (SIGTERM), and saved; the same command continues.")
+        return distributed.EXIT_PREEMPTED
+    except distributed.PeerLost as error:
+        return _leave(distributed.EXIT_LOST, f"{error}. The same command continues the run.")
     except BrokenPipeError:
         # The reader of standard output is gone (`ait-jax run | head`); Python's own flush at
         # exit would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
+    except Exception as error:
+        if distributed.process_count() > 1:
+            # Another process may be the cause, and this one cannot end as if it were alone.
+            traceback.print_exc()
+            distributed.leave(EXIT_FAILED, f"{type(error).__name__}: {error}")
+        raise
+
+
+def _leave(code: int, message: str) -> int:
+    distributed.say(message)
+    distributed.leave(code, message)
+    return code
 
 
 def _main(arguments: list[str]) -> int:
     from ait_jax.configuration import GinFlags, split_flags
 
+    # What follows -- is another command line, for `launch`.
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    arguments, launched = arguments[:end], arguments[end + 1 :]
     flags, others = split_flags(arguments)
     parser = _parser()
     _suggest_command(parser.commands, others)
@@ -196,6 +235,7 @@ def _main(arguments: list[str]) -> int:
         "pretrain": _pretrain,
         "prepare": _prepare,
         "convert": _convert,
+        "launch": partial(_launch, launched),
     }
     return work[options.command](options, flags)
 
@@ -234,6 +274,8 @@ def _prepare_process() -> None:
     )
     jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    distributed.initialize()
+    preemption.heed()
 
 
 def _run(options, flags) -> int:
@@ -309,6 +351,12 @@ def _convert(options, flags) -> int:
         ask_torch=not options.skip_torch_check,
     )
     return EXIT_OK
+
+
+def _launch(launched: Sequence[str], options, flags) -> int:
+    from ait_jax.launch import local
+
+    return local.launch(launched, options.processes, options.devices_per_process)
 
 
 if __name__ == "__main__":

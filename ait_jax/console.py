@@ -6,6 +6,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from ait_jax import distributed
+
 
 @contextmanager
 def progress(description: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
@@ -14,7 +16,7 @@ def progress(description: str, total: int, done: int = 0) -> Iterator[Callable[[
     On a terminal it moves a bar below the printed lines, which stay as they are; the bar
     goes away at the end. Elsewhere nothing is shown.
     """
-    if not sys.stdout.isatty():
+    if not sys.stdout.isatty() or not distributed.is_writer():
         yield lambda done: None
         return
     from rich import progress as rich_progress

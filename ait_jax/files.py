@@ -5,11 +5,13 @@ import errno
 import json
 import os
 import shutil
+import tempfile
 import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ait_jax import distributed
 from ait_jax.errors import UserError
 
 # The limit of common file systems is 255 bytes; the rest is room for suffixes and `.tmp-`.
@@ -56,13 +58,18 @@ def replace_with(path: Any) -> Iterator[Any]:
     keeps what it held before and the temporary file is removed. The temporary name is
     `.tmp-<name>`: it keeps the suffix (libraries choose formats by it), and it is the
     same in every run, so that what a killed run left behind is overwritten, not
-    accumulated. One process at a time may write a given path. Missing parent folders
-    are made.
+    accumulated. One process at a time may write a given path: of several that run as one
+    program the first one does, and what the others write is thrown away. Missing parent
+    folders are made.
 
     Raises:
       UserError: the folder cannot be written to, or the disk is full.
     """
     path = as_path(path)
+    if not distributed.is_writer():
+        with tempfile.TemporaryDirectory() as elsewhere:
+            yield Path(elsewhere) / path.name
+        return
     temporary = path.parent / (_TEMPORARY_PREFIX + path.name)
     try:
         try:

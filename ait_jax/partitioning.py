@@ -46,6 +46,13 @@ class Partitioner:
     @cached_property
     def mesh(self) -> Mesh:
         devices = np.asarray(jax.devices())
+        local = jax.local_device_count()
+        if jax.process_count() > 1 and local % self.num_partitions:
+            raise UserError(
+                f"partitioning.Partitioner.num_partitions (NUM_PARTITIONS) = {self.num_partitions} "
+                f"does not divide the {local} devices of a process: a 'model' axis across processes "
+                f"is not supported; give a divisor of {local}."
+            )
         if self.num_partitions < 1 or devices.size % self.num_partitions:
             raise UserError(
                 f"partitioning.Partitioner.num_partitions = {self.num_partitions} does not divide "
@@ -127,9 +134,15 @@ class Partitioner:
                 f"{max(1, round(rows / self.data_size)) * self.data_size}."
             )
 
+    def own_rows(self, num_rows: int) -> slice:
+        """Returns the rows of a batch that lie on this process's devices."""
+        indices = self.batch_sharding.addressable_devices_indices_map((num_rows,)).values()
+        bounds = [rows.indices(num_rows)[:2] for (rows,) in indices]
+        return slice(min(start for start, _ in bounds), max(stop for _, stop in bounds))
+
     def shard_batch(self, batch: Any) -> Any:
-        """Puts host arrays on the mesh, rows over 'data'."""
-        return jax.tree.map(lambda x: jax.device_put(x, self.batch_sharding), batch)
+        """Puts host arrays, this process's rows of a batch, on the mesh, rows over 'data'."""
+        return jax.tree.map(lambda rows: feed(rows, self.batch_sharding), batch)
 
     @contextmanager
     def activate(self):
@@ -139,6 +152,13 @@ class Partitioner:
         # constraint without effect.
         with jax.set_mesh(self.mesh), flax_partitioning.axis_rules(rules):
             yield
+
+
+def feed(rows: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    """Puts this process's rows on its part of the mesh's 'data' axis."""
+    if jax.process_count() == 1:
+        return jax.device_put(rows, sharding)
+    return jax.make_array_from_process_local_data(sharding, rows)
 
 
 def make_mesh(devices: np.ndarray) -> Mesh:

@@ -1,8 +1,10 @@
 """Greedy answers of a model to the first instances of tasks."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
+from ait_jax import distributed
 from ait_jax.evaluation import Prediction
 from ait_jax.pool import TaskPool
 from ait_jax.prompts import TkInstructEncoding
@@ -27,11 +29,12 @@ def predict(
     Args:
       params: parameters from `Engine.place`.
     """
-    places = [
+    everything = [
         (name, instance)
         for name in tasks
         for instance in pool[name].instances[:max_instances]
     ]
+    places = distributed.own(everything)
     prompts = [
         encoding.encode(
             pool[name].instruction,
@@ -43,8 +46,17 @@ def predict(
         for name, instance in places
     ]
     tokens = [vocabulary.encode_source(text, encoding.max_source_length) for text in prompts]
-    answers = engine.generate(params, tokens)
+    answers = [vocabulary.decode(ids).strip() for ids in engine.generate(params, tokens)]
+    answered = _of_all_processes(list(zip(answers, prompts)), len(everything))
     return [
-        Prediction(name, instance.id, vocabulary.decode(ids).strip(), instance.outputs, text)
-        for (name, instance), ids, text in zip(places, answers, prompts)
+        Prediction(name, instance.id, answer, instance.outputs, text)
+        for (name, instance), (answer, text) in zip(everything, answered, strict=True)
     ]
+
+
+def _of_all_processes(own: list[Any], count: int) -> list[Any]:
+    """Returns what the processes have of `count` items, in the items' order; JSON's types."""
+    merged: list[Any] = [None] * count
+    for index, data in enumerate(distributed.all_gather(json.dumps(own).encode())):
+        merged[index :: distributed.process_count()] = json.loads(data)
+    return merged

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from ait_jax import files
+from ait_jax import distributed, files
 from ait_jax.errors import UserError
 from ait_jax.racing import Race, Raced, Wave
-from ait_jax.scorer import likelihoods, processes
+from ait_jax.scorer import likelihoods
 from ait_jax.scorer.counts import PromptCounts
 from ait_jax.scorer.prompts_of_task import PromptPlan
 from ait_jax.selection import Strategy
@@ -44,7 +44,7 @@ def score(
     counts = PromptCounts()
     while wave := race.next_wave():
         table = folder / f"wave_{len(tables):03d}.parquet"
-        (exists,) = processes.as_the_writer_sees([table.exists()])
+        (exists,) = distributed.broadcast(str(table), [table.exists()])
         if not exists:
             competing = set(wave.tasks)
             counts += ask(
@@ -58,13 +58,13 @@ def score(
         race.record(cells)
         report(race.report().describe())
     # Others may still read the last wave's table, which the writer now takes away.
-    processes.wait_for_all(f"{path}: waves read")
-    if processes.is_writer():
+    distributed.barrier(f"{path}: waves read")
+    if distributed.is_writer():
         summary = {"report": dataclasses.asdict(race.report()), "verdicts": race.verdicts}
         files.write_json(path.with_name(RACE_FILE), summary)
         likelihoods.concatenate(tables, path)
         shutil.rmtree(folder, ignore_errors=True)
-    processes.wait_for_all(str(path))
+    distributed.barrier(str(path))
     return counts
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ait_jax import __version__, configuration, files
+from ait_jax import __version__, configuration, distributed, files
 from ait_jax.errors import UserError
 
 SCHEMA_VERSION = 1
@@ -39,7 +39,7 @@ class RunDirectory:
 
     @property
     def has_begun(self) -> bool:
-        return self._record.exists()
+        return distributed.broadcast("has begun", self._record.exists())
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -48,6 +48,9 @@ class RunDirectory:
         Raises:
           UserError: another process is in it, or it cannot be written to.
         """
+        if not distributed.is_writer():
+            yield
+            return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             handle = open(self.path / ".lock", "w")
@@ -83,6 +86,12 @@ class RunDirectory:
           UserError: the folder holds a run of another configuration, pool or schema, a
             damaged one, or files that are not a run's.
         """
+        continued = distributed.is_writer() and self._open(config, pool, seed)
+        # Others may see the disk a moment later.
+        self._state, continued = distributed.broadcast("run.json", (self._state, continued))
+        return continued
+
+    def _open(self, config: str, pool: dict[str, Any], seed: int) -> bool:
         if not self._record.exists():
             self._refuse_foreign_files()
             return self._start(config, pool, seed)
@@ -159,12 +168,17 @@ class RunDirectory:
         """
         if not self.is_done(name):
             # As it will be read back, so that a resumed run sees what this one sees.
-            self._state["stages"][name] = json.loads(json.dumps(work()))
-            self._save()
+            result = json.loads(json.dumps(work()))
+            if distributed.is_writer():
+                self._state["stages"][name] = result
+                self._save()
+            self._state["stages"][name] = distributed.broadcast(name, result)
         return self._state["stages"][name]
 
     def add_timing(self, stage: str, seconds: float, **values: float) -> None:
         """Adds a line to timings.jsonl."""
+        if not distributed.is_writer():
+            return
         line = json.dumps({"stage": stage, "seconds": round(seconds, 3), **values})
         with open(self.path / "timings.jsonl", "a", encoding="utf-8") as file:
             file.write(line + "\n")

@@ -7,7 +7,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from ait_jax import files, raced_scoring, task_map
+from ait_jax import distributed, files, raced_scoring, task_map
 from ait_jax.errors import UserError
 from ait_jax.models.parameters import abstract_params, init_params
 from ait_jax.parts import Parts
@@ -64,6 +64,8 @@ class Stages:
         identity: Mapping[str, str] = {},
     ):
         self.parts, self.directory, self.report = parts, directory, report
+        if not distributed.is_writer():
+            self.report = _say_nothing
         self.pool = parts.pool
         self.engine = Engine(
             parts.model,
@@ -198,6 +200,10 @@ class Stages:
         path = folder / "task_map.png"
         task_map.plot_task_map(path, scores, categories, is_cls=is_cls, selected=selected, **title)
         return categories
+
+
+def _say_nothing(line: str) -> None:
+    """The report of all processes but the first."""
 
 
 def selection_summary(strategy: Strategy, selection: Selection) -> dict[str, Any]:

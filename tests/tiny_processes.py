@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from tiny_experiment import tiny_experiment, tiny_pool
 
-from ait_jax import raced_scoring
+from ait_jax import distributed, raced_scoring
 from ait_jax.models import stored_arrays, weights
 from ait_jax.models.parameters import init_params
 from ait_jax.models.t5 import Transformer
@@ -57,8 +57,9 @@ def restore(folder: Path, index: int) -> None:
     config = tiny_experiment(folder).model.config
     model = Transformer(dataclasses.replace(config, num_heads=4, head_dim=4))
     params = jax.tree.map(np.asarray, init_params(model, 2)[0])
-    path = folder / f"process_{index}.safetensors"
+    path = folder / "restored.safetensors"
     weights.save_weights(path, params)
+    distributed.barrier("written")
     read_bytes = []
 
     def counting(array: stored_arrays.StoredArray) -> stored_arrays.StoredArray:
@@ -76,7 +77,8 @@ def restore(folder: Path, index: int) -> None:
     for name, expected in weights.flatten(params).items():
         for shard in restored[name].addressable_shards:
             np.testing.assert_array_equal(shard.data, expected[shard.index])
-    path.unlink()
+    distributed.barrier("read")
+    path.unlink(missing_ok=True)
     total = sum(array.nbytes for array in weights.flatten(params).values())
     figures = {"read": sum(read_bytes), "total": total}
     (folder / f"restored_{index}.json").write_text(json.dumps(figures))
@@ -84,7 +86,10 @@ def restore(folder: Path, index: int) -> None:
 
 if __name__ == "__main__":
     index, count, address, folder = sys.argv[1:]
-    jax.distributed.initialize(address, int(count), int(index))
+    distributed.initialize(
+        {distributed.KIND: "local", distributed.COORDINATOR: address,
+         distributed.COUNT: count, distributed.INDEX: index}
+    )  # fmt: skip
     assert jax.process_count() == int(count) and jax.device_count() == 2 * int(count)
     score(Path(folder))
     restore(Path(folder), int(index))

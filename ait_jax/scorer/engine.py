@@ -24,9 +24,9 @@ from ait_jax.models.likelihood import fused_mean_log_likelihood, shift_right
 from ait_jax.models.layouts import match_layout
 from ait_jax.models.parameters import abstract_params, output_layer
 from ait_jax.models.t5 import T5Config, Transformer, flops_per_example
-from ait_jax.partitioning import Partitioner
+from ait_jax.partitioning import Partitioner, feed
 from ait_jax.scorer.executables import Executables
-from ait_jax.scorer.feeding import feed, fetch, slots_of_all_processes
+from ait_jax.scorer.feeding import fetch, slots_of_all_processes
 from ait_jax.scorer.work import Work
 from ait_jax.vocabulary import EOS_ID
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding
 
 Shape = tuple[int, ...]
 
@@ -50,13 +49,6 @@ def _largest_counts(counts: dict[Shape, int]) -> dict[Shape, int]:
         if count:
             largest[tuple(shape)] = max(count, largest.get(tuple(shape), 0))
     return largest
-
-
-def feed(rows: np.ndarray, sharding: NamedSharding) -> jax.Array:
-    """Puts this process's rows on its part of the mesh's 'data' axis."""
-    if jax.process_count() == 1:
-        return jax.device_put(rows, sharding)
-    return jax.make_array_from_process_local_data(sharding, rows)
 
 
 def fetch(array: jax.Array) -> np.ndarray:

@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from ait_jax import distributed, preemption
 from ait_jax.errors import UserError
 from ait_jax.perturb import WordDrop
 from ait_jax.pool import TaskPool
 from ait_jax.prompts import TkInstructEncoding
-from ait_jax.scorer import answers, background, chunk, likelihoods, processes
+from ait_jax.scorer import answers, background, chunk, gathering, likelihoods
 from ait_jax.scorer.answers import Answered, EarlierAnswers
 from ait_jax.scorer.chunk import Chunk
 from ait_jax.scorer.counts import PromptCounts
@@ -113,7 +114,8 @@ class Scorer:
         )
         folder = path.with_suffix(".chunks")
         parts = [folder / f"chunk_{index:05d}.parquet" for index in range(len(chunks))]
-        missing = processes.as_the_writer_sees(
+        missing = distributed.broadcast(
+            str(path),
             [
                 index
                 for index, names in enumerate(chunks)
@@ -128,10 +130,10 @@ class Scorer:
             len(tasks),
             report,
         )
-        if processes.is_writer():
+        if distributed.is_writer():
             likelihoods.concatenate(parts, path)
             shutil.rmtree(folder, ignore_errors=True)
-        processes.wait_for_all(str(path))
+        distributed.barrier(str(path))
         return counts
 
     def _answerer(
@@ -164,18 +166,19 @@ def _score_chunks(
     if done:
         report(f"{done}/{num_tasks} tasks were scored before")
     with (
-        background.ahead(prepare, [processes.own(names) for _, names in missing]) as prepared,
+        background.ahead(prepare, [distributed.own(names) for _, names in missing]) as prepared,
         background.behind() as later,
     ):
         for (part, names), ready in zip(missing, prepared):
             answered = answer(ready)
             values, counted = log_likelihoods(ready, answered)
-            columns = processes.gathered(chunk.columns(ready, answered, values), names)
-            if processes.is_writer():
+            columns = gathering.gathered(chunk.columns(ready, answered, values), names)
+            if distributed.is_writer():
                 later(likelihoods.write_rows, part, columns)
             counts += counted
             done += len(names)
             report(f"scored {done}/{num_tasks} tasks, {counts.describe()}")
+            preemption.check()
     return counts
 
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ait_jax import distributed, preemption
 from ait_jax.console import progress
 from ait_jax.hardware import peak_flops
 from ait_jax.models.parameters import abstract_params
@@ -132,6 +133,7 @@ class _Training:
             seed=self.seed,
             start=start,
             stop=self.total_steps,
+            rows=self.partitioner.own_rows(self.config.batch_size),
         )
         for step, batch in enumerate(stream, start=start + 1):
             state, metrics = self.train_step(state, self.partitioner.shard_batch(batch))
@@ -147,6 +149,13 @@ class _Training:
                 dev = self._evaluate(log, step, state.params) if evaluating else None
                 self.checkpoints.save(step, state, dev)
             show(step)
+            if preemption.is_due() and step < self.total_steps:
+                if previous is not None:
+                    self._log(log, *previous)
+                    self.checkpoints.save(step, state, None)
+                self.checkpoints.wait()
+                self.report(f"saved step {step}")
+                raise preemption.Preempted
 
     def _evaluate(self, log: TrainingLog, step: int, params) -> dict[str, float] | None:
         if self.evaluate is None:
@@ -172,11 +181,15 @@ class _Training:
 
 
 def _real_work(config, batch) -> tuple[int, float]:
-    """Returns the unpadded tokens of a batch and the model FLOPs of training on them."""
+    """Returns the unpadded tokens of a batch and the model FLOPs of training on them.
+
+    Other processes' rows are taken to be like this one's.
+    """
     lengths = zip(_lengths(batch, "inputs"), _lengths(batch, "targets"))
     # Backward costs twice forward.
     flops = 3 * sum(flops_per_example(config, inputs, targets) for inputs, targets in lengths)
-    return int(np.count_nonzero(batch["inputs"]) + np.count_nonzero(batch["targets"])), flops
+    tokens = int(np.count_nonzero(batch["inputs"]) + np.count_nonzero(batch["targets"]))
+    return tokens * distributed.process_count(), flops * distributed.process_count()
 
 
 def _lengths(batch, feature: str) -> list[int]:

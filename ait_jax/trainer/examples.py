@@ -62,8 +62,10 @@ class InstructionExamples:
             "targets": self.buckets.max_target_length,
         }
 
-    def collate(self, examples: Sequence[tuple[Tokens, Tokens]]) -> dict[str, np.ndarray]:
-        return self.buckets.collate(examples)
+    def collate(
+        self, examples: Sequence[tuple[Tokens, Tokens]], longest: tuple[int, int] | None = None
+    ) -> dict[str, np.ndarray]:
+        return self.buckets.collate(examples, longest)
 
     def _make(self, name: str, position: int) -> tuple[np.ndarray, np.ndarray]:
         task = self.pool[name]

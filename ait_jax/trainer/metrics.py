@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from ait_jax import files
+from ait_jax import distributed, files
 
 
 class MetricsFile:
@@ -34,6 +34,8 @@ class MetricsFile:
         return lines
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
+        if not distributed.is_writer():
+            return
         with open(self.path, "a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
             file.flush()
@@ -55,7 +57,11 @@ class TrainingLog:
         from tensorboardX import SummaryWriter
 
         self.file = MetricsFile(directory / "metrics.jsonl", resume_step)
-        self.events = SummaryWriter(str(directory / "train"), purge_step=resume_step + 1)
+        self.events = SummaryWriter(
+            str(directory / "train"),
+            purge_step=resume_step + 1,
+            write_to_disk=distributed.is_writer(),
+        )
         self.total_steps = total_steps
         self.peak_flops = peak_flops
         self.report = report

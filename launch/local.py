@@ -1,0 +1,156 @@
+"""Several processes on this machine that run one command together, as the hosts of a pod do."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ait_jax import distributed
+from ait_jax.errors import UserError
+
+# Others notice a dead process and leave by themselves; after that they are ended.
+_SECONDS_TO_LEAVE = 60.0
+_DEVICES_FLAG = "--xla_force_host_platform_device_count"
+
+
+@dataclass
+class _Process:
+    """One started process."""
+
+    index: int
+    handle: subprocess.Popen
+    reader: threading.Thread = field(init=False)
+
+    def __post_init__(self):
+        self.reader = threading.Thread(target=self._forward, daemon=True)
+        self.reader.start()
+
+    def _forward(self) -> None:
+        for line in self.handle.stdout:
+            sys.stdout.write(f"[{self.index}] {line}")
+            sys.stdout.flush()
+
+
+def launch(command: Sequence[str], processes: int, devices_per_process: int | None = None) -> int:
+    """Runs `ait-jax COMMAND` in every process and returns the exit code of all together.
+
+    A user's mistake (2) comes before a notice to stop (75), a lost process (69) and any other failure (1).
+    SIGTERM and Ctrl-C are handed on.
+
+    Args:
+      command: what follows `ait-jax`.
+      processes: how many.
+      devices_per_process: CPU devices of each; None leaves JAX the devices that are there.
+
+    Raises:
+      UserError: numbers below 1, no command.
+    """
+    _check(command, processes, devices_per_process)
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        coordinator = f"localhost:{free.getsockname()[1]}"
+    started = [
+        _Process(index, _start(command, coordinator, index, processes, devices_per_process))
+        for index in range(processes)
+    ]
+    former = {
+        number: signal.signal(number, lambda number, _: _tell(started, number))
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        _wait(started)
+    finally:
+        for process in started:
+            process.handle.kill()
+            process.handle.wait()
+            process.reader.join(timeout=5)
+        for number, handler in former.items():
+            signal.signal(number, handler)
+    return _together([process.handle.returncode for process in started])
+
+
+def _check(command: Sequence[str], processes: int, devices_per_process: int | None) -> None:
+    for flag, value in {
+        "--processes": processes,
+        "--devices_per_process": devices_per_process,
+    }.items():
+        if value is not None and value < 1:
+            raise UserError(f"{flag}={value} must be at least 1.")
+    if not command:
+        raise UserError(
+            "Nothing to run: give the command after --, as in `ait-jax launch local --processes 2 "
+            "-- run --gin.MODEL_DIR=runs/a`."
+        )
+
+
+def _start(
+    command: Sequence[str], coordinator: str, index: int, count: int, devices: int | None
+) -> subprocess.Popen:
+    environment = dict(os.environ)
+    environment |= {
+        distributed.KIND: "local",
+        distributed.COORDINATOR: coordinator,
+        distributed.COUNT: str(count),
+        distributed.INDEX: str(index),
+        "PYTHONUNBUFFERED": "1",
+    }
+    if devices is not None:
+        flags = environment.get("XLA_FLAGS", "").split()
+        kept = [flag for flag in flags if not flag.startswith(_DEVICES_FLAG)]
+        environment["XLA_FLAGS"] = " ".join([*kept, f"{_DEVICES_FLAG}={devices}"])
+        environment["JAX_PLATFORMS"] = "cpu"
+    return subprocess.Popen(
+        [sys.executable, "-m", "ait_jax.cli", *command],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        # Ctrl-C reaches the launcher alone, which hands it on once.
+        start_new_session=True,
+    )
+
+
+def _tell(started: Sequence[_Process], number: int) -> None:
+    for process in started:
+        if process.handle.poll() is None:
+            process.handle.send_signal(number)
+
+
+def _wait(started: Sequence[_Process]) -> None:
+    """Returns when all have ended, or some time after the first one that failed."""
+    failed_at = None
+    told: set[int] = set()
+    while any(process.handle.poll() is None for process in started):
+        for process in started:
+            code = process.handle.returncode
+            if code not in (None, 0) and process.index not in told:
+                told.add(process.index)
+                failed_at = failed_at or time.monotonic()
+                print(f"ait-jax: process {process.index} {_ended(code)}", file=sys.stderr)
+        if failed_at is not None and time.monotonic() - failed_at > _SECONDS_TO_LEAVE:
+            return
+        time.sleep(0.1)
+
+
+def _ended(code: int) -> str:
+    if code < 0:
+        return f"was ended by {signal.Signals(-code).name}"
+    return f"exited with {code}"
+
+
+def _together(codes: Sequence[int]) -> int:
+    if all(code == 0 for code in codes):
+        return 0
+    for code in (2, distributed.EXIT_PREEMPTED, 130):
+        if code in codes:
+            return code
+    # One that was killed makes the others leave with EXIT_LOST: the command may be given again.
+    lost = any(code < 0 or code == distributed.EXIT_LOST for code in codes)
+    return distributed.EXIT_LOST if lost and 1 not in codes else 1
