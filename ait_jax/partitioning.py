@@ -46,13 +46,6 @@ class Partitioner:
     @cached_property
     def mesh(self) -> Mesh:
         devices = np.asarray(jax.devices())
-        local = jax.local_device_count()
-        if jax.process_count() > 1 and local % self.num_partitions:
-            raise UserError(
-                f"partitioning.Partitioner.num_partitions (NUM_PARTITIONS) = {self.num_partitions} "
-                f"does not divide the {local} devices of a process: a 'model' axis across processes "
-                f"is not supported; give a divisor of {local}."
-            )
         if self.num_partitions < 1 or devices.size % self.num_partitions:
             raise UserError(
                 f"partitioning.Partitioner.num_partitions = {self.num_partitions} does not divide "
@@ -133,6 +126,30 @@ class Partitioner:
                 f"{self.num_partitions}); the nearest is "
                 f"{max(1, round(rows / self.data_size)) * self.data_size}."
             )
+
+    @cached_property
+    def row_groups(self) -> tuple[int, int]:
+        """This process's group and the number of groups.
+
+        Processes that a 'model' axis spans read the same rows: they are a group.
+        """
+        local, size = jax.local_device_count(), self.num_partitions
+        if jax.process_count() > 1 and local % size and size % local:
+            raise UserError(
+                f"partitioning.Partitioner.num_partitions (NUM_PARTITIONS) = {size} is neither a "
+                f"divisor nor a multiple of the {local} devices of a process."
+            )
+        processes = max(1, size // local) if jax.process_count() > 1 else 1
+        return jax.process_index() // processes, jax.process_count() // processes
+
+    def own(self, items: Sequence[Any]) -> list[Any]:
+        """Returns the items whose rows this process reads."""
+        group, count = self.row_groups
+        return list(items[group::count])
+
+    def first_of_groups(self, by_process: Sequence[Any]) -> list[Any]:
+        """Returns one of every group's equal values."""
+        return list(by_process[:: jax.process_count() // self.row_groups[1]])
 
     def own_rows(self, num_rows: int) -> slice:
         """Returns the rows of a batch that lie on this process's devices."""

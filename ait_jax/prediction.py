@@ -6,6 +6,7 @@ from typing import Any
 
 from ait_jax import distributed
 from ait_jax.evaluation import Prediction
+from ait_jax.partitioning import Partitioner
 from ait_jax.pool import TaskPool
 from ait_jax.prompts import TkInstructEncoding
 from ait_jax.scorer.engine import Engine
@@ -34,7 +35,7 @@ def predict(
         for name in tasks
         for instance in pool[name].instances[:max_instances]
     ]
-    places = distributed.own(everything)
+    places = engine.partitioner.own(everything)
     prompts = [
         encoding.encode(
             pool[name].instruction,
@@ -47,16 +48,17 @@ def predict(
     ]
     tokens = [vocabulary.encode_source(text, encoding.max_source_length) for text in prompts]
     answers = [vocabulary.decode(ids).strip() for ids in engine.generate(params, tokens)]
-    answered = _of_all_processes(list(zip(answers, prompts)), len(everything))
+    answered = _of_all(engine.partitioner, list(zip(answers, prompts)), len(everything))
     return [
         Prediction(name, instance.id, answer, instance.outputs, text)
         for (name, instance), (answer, text) in zip(everything, answered, strict=True)
     ]
 
 
-def _of_all_processes(own: list[Any], count: int) -> list[Any]:
+def _of_all(partitioner: Partitioner, own: list[Any], count: int) -> list[Any]:
     """Returns what the processes have of `count` items, in the items' order; JSON's types."""
     merged: list[Any] = [None] * count
-    for index, data in enumerate(distributed.all_gather(json.dumps(own).encode())):
-        merged[index :: distributed.process_count()] = json.loads(data)
+    gathered = partitioner.first_of_groups(distributed.all_gather(json.dumps(own).encode()))
+    for group, data in enumerate(gathered):
+        merged[group :: len(gathered)] = json.loads(data)
     return merged

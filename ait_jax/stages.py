@@ -15,7 +15,7 @@ from ait_jax.partitioning import model_info
 from ait_jax.racing import Race
 from ait_jax.restore import open_fitting, restore_params
 from ait_jax.run_directory import RunDirectory
-from ait_jax.scorer import likelihoods
+from ait_jax.scorer import gathering, likelihoods
 from ait_jax.scorer.counts import PromptCounts
 from ait_jax.scorer.engine import Engine
 from ait_jax.selection import Selection, Strategy, groups_and_quotas, select
@@ -108,10 +108,11 @@ class Stages:
         self.counts = PromptCounts()
         result = self.directory.stage(name, work)
         seconds = time.perf_counter() - start
-        figures = self.engine.work.summary() | self.counts.summary()
+        work = gathering.total(self.engine.work, self.parts.partitioner)
+        figures = work.summary() | self.counts.summary()
         self.directory.add_timing(name, seconds, **figures)
         asked = f", asked for {self.counts.describe()}" if self.counts.asked else ""
-        self.report(f"{name}: {seconds:.1f} s{self.engine.work.describe()}{asked}")
+        self.report(f"{name}: {seconds:.1f} s{work.describe()}{asked}")
         return result
 
     def score(

@@ -32,11 +32,19 @@ class _Process:
 
     def _forward(self) -> None:
         for line in self.handle.stdout:
+            if line.startswith("[Gloo] Rank"):  # every connection of every device
+                continue
             sys.stdout.write(f"[{self.index}] {line}")
             sys.stdout.flush()
 
 
-def launch(command: Sequence[str], processes: int, devices_per_process: int | None = None) -> int:
+def launch(
+    command: Sequence[str],
+    processes: int,
+    devices_per_process: int | None = None,
+    *,
+    program: Sequence[str] = ("-m", "ait_jax.cli"),
+) -> int:
     """Runs `ait-jax COMMAND` in every process and returns the exit code of all together.
 
     A user's mistake (2) comes before a notice to stop (75), a lost process (69) and any other failure (1).
@@ -46,6 +54,7 @@ def launch(command: Sequence[str], processes: int, devices_per_process: int | No
       command: what follows `ait-jax`.
       processes: how many.
       devices_per_process: CPU devices of each; None leaves JAX the devices that are there.
+      program: what Python runs.
 
     Raises:
       UserError: numbers below 1, no command.
@@ -55,7 +64,10 @@ def launch(command: Sequence[str], processes: int, devices_per_process: int | No
         free.bind(("localhost", 0))
         coordinator = f"localhost:{free.getsockname()[1]}"
     started = [
-        _Process(index, _start(command, coordinator, index, processes, devices_per_process))
+        _Process(
+            index,
+            _start([*program, *command], coordinator, index, processes, devices_per_process),
+        )
         for index in range(processes)
     ]
     former = {
@@ -105,7 +117,7 @@ def _start(
         environment["XLA_FLAGS"] = " ".join([*kept, f"{_DEVICES_FLAG}={devices}"])
         environment["JAX_PLATFORMS"] = "cpu"
     return subprocess.Popen(
-        [sys.executable, "-m", "ait_jax.cli", *command],
+        [sys.executable, *command],
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -126,14 +138,15 @@ def _tell(started: Sequence[_Process], number: int) -> None:
 def _wait(started: Sequence[_Process]) -> None:
     """Returns when all have ended, or some time after the first one that failed."""
     failed_at = None
-    told: set[int] = set()
-    while any(process.handle.poll() is None for process in started):
-        for process in started:
-            code = process.handle.returncode
-            if code not in (None, 0) and process.index not in told:
-                told.add(process.index)
+    running = list(started)
+    while running:
+        for process in [process for process in running if process.handle.poll() is not None]:
+            running.remove(process)
+            if process.handle.returncode:
                 failed_at = failed_at or time.monotonic()
-                print(f"ait-jax: process {process.index} {_ended(code)}", file=sys.stderr)
+                process.reader.join(timeout=5)
+                ended = _ended(process.handle.returncode)
+                print(f"ait-jax: process {process.index} {ended}", file=sys.stderr, flush=True)
         if failed_at is not None and time.monotonic() - failed_at > _SECONDS_TO_LEAVE:
             return
         time.sleep(0.1)

@@ -11,7 +11,7 @@ import signal
 import sys
 from pathlib import Path
 
-from ait_jax import assets, files
+from ait_jax import assets, cli, files
 from ait_jax.active import run
 from ait_jax.batching import LengthBuckets
 from ait_jax.experiment import Experiment
@@ -135,5 +135,21 @@ def main() -> None:
     run(experiment, CONFIG)
 
 
+def main_of_a_pod() -> int:
+    """One of several processes, as the command line would run it: MODEL_DIR is the argument."""
+    partitions = int(os.environ["TINY_PARTITIONS"])
+
+    def work(arguments):
+        cli._prepare_process()
+        experiment = tiny_experiment(Path(arguments[0]), partitions)
+        config = dataclasses.replace(experiment.model.config, num_heads=4, head_dim=4)
+        changes = {"model": Transformer(config), "tokens_per_batch": 2048}
+        run(dataclasses.replace(experiment, **changes), CONFIG)
+        return 0
+
+    cli._main = work
+    return cli.main()
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main_of_a_pod() if "TINY_PARTITIONS" in os.environ else main())

@@ -184,17 +184,17 @@ class Engine:
     ) -> Iterator[tuple[list[int], list[int], Any]]:
         """Yields (rows, their places in the batch, host arrays) of every batch."""
         start = time.perf_counter()
-        processes = jax.process_count()
+        groups = self.partitioner.row_groups[1]
         slots = slots_of_all_processes(shapes)
         batches = list(
             batches_by_length(
                 [shape for shape, _ in slots],
-                tokens_per_batch // processes,
-                self.partitioner.data_size // processes,
+                tokens_per_batch // groups,
+                self.partitioner.data_size // groups,
             )
         )
         compiled = self._executables.in_order(
-            (len(places) * processes, *shape) for shape, places in batches
+            (len(places) * groups, *shape) for shape, places in batches
         )
         pending: deque[tuple[list[int], list[int], Any]] = deque()
         for shape, places in batches:
@@ -204,7 +204,7 @@ class Engine:
                 for column, length in zip(columns, shape)
             ]
             waited = time.perf_counter()
-            executable = compiled[len(places) * processes, *shape]
+            executable = compiled[len(places) * groups, *shape]
             compile_wait = time.perf_counter() - waited
             self.work.device_busy(compile_wait)
             output = executable(params, *(feed(x, self.partitioner.batch_sharding) for x in arrays))

@@ -1,14 +1,40 @@
-"""A chunk's rows in several processes: each scores its own tasks, the first one writes them all."""
+"""What several processes scored, as if one had: rows in their order, figures added up."""
 
+import dataclasses
+import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ait_jax import distributed
+from ait_jax.partitioning import Partitioner
 
 
-def gathered(columns: dict[str, Sequence[Any]], tasks: Sequence[str]) -> dict[str, Sequence[Any]]:
+Figures = TypeVar("Figures")
+
+
+def total(figures: Figures, partitioner: Partitioner) -> Figures:
+    """Returns a dataclass of numbers summed over the processes, seconds averaged.
+
+    Every process has to call it.
+    """
+    if distributed.process_count() == 1:
+        return figures
+    values = json.dumps(dataclasses.asdict(figures)).encode()
+    all_values = [json.loads(v) for v in partitioner.first_of_groups(distributed.all_gather(values))]
+    summed = {
+        name: sum(values[name] or 0 for values in all_values)
+        / (len(all_values) if isinstance(value, float) and name != "flops" else 1)
+        for name, value in all_values[0].items()
+    }
+    kinds = {name: type(value or 0) for name, value in all_values[0].items()}
+    return type(figures)(**{name: kinds[name](value) for name, value in summed.items()})
+
+
+def gathered(
+    columns: dict[str, Sequence[Any]], tasks: Sequence[str], partitioner: Partitioner
+) -> dict[str, Sequence[Any]]:
     """Returns the rows of all processes, in the order of `tasks`; every process has to call it.
 
     Args:
@@ -19,7 +45,8 @@ def gathered(columns: dict[str, Sequence[Any]], tasks: Sequence[str]) -> dict[st
         return columns
     import pyarrow as pa
 
-    whole = pa.concat_tables([_from_bytes(data) for data in distributed.all_gather(_to_bytes(columns))])
+    of_groups = partitioner.first_of_groups(distributed.all_gather(_to_bytes(columns)))
+    whole = pa.concat_tables([_from_bytes(data) for data in of_groups])
     place = {name: index for index, name in enumerate(tasks)}
     places = np.array([place[name] for name in whole["task"].to_pylist()], np.int64)
     # Stable: the rows of a task come from one process and stay as they were.

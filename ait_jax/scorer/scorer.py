@@ -16,6 +16,7 @@ import numpy as np
 
 from ait_jax import distributed, preemption
 from ait_jax.errors import UserError
+from ait_jax.partitioning import Partitioner
 from ait_jax.perturb import WordDrop
 from ait_jax.pool import TaskPool
 from ait_jax.prompts import TkInstructEncoding
@@ -127,6 +128,7 @@ class Scorer:
             partial(chunk.prepare, prompts=prompts, task_prompts=task_prompts),
             self._answerer(engine, params, vocabulary, answers_from),
             partial(chunk.log_likelihoods, engine=engine, params=params),
+            engine.partitioner,
             len(tasks),
             report,
         )
@@ -157,6 +159,7 @@ def _score_chunks(
     prepare: Callable[[Sequence[str]], Chunk],
     answer: Callable[[Chunk], Answered],
     log_likelihoods: Callable[[Chunk, Answered], tuple[np.ndarray, PromptCounts]],
+    partitioner: Partitioner,
     num_tasks: int,
     report: Callable[[str], None],
 ) -> PromptCounts:
@@ -166,16 +169,18 @@ def _score_chunks(
     if done:
         report(f"{done}/{num_tasks} tasks were scored before")
     with (
-        background.ahead(prepare, [distributed.own(names) for _, names in missing]) as prepared,
+        background.ahead(prepare, [partitioner.own(names) for _, names in missing]) as prepared,
         background.behind() as later,
     ):
         for (part, names), ready in zip(missing, prepared):
             answered = answer(ready)
             values, counted = log_likelihoods(ready, answered)
-            columns = gathering.gathered(chunk.columns(ready, answered, values), names)
+            columns = gathering.gathered(
+                chunk.columns(ready, answered, values), names, partitioner
+            )
             if distributed.is_writer():
                 later(likelihoods.write_rows, part, columns)
-            counts += counted
+            counts += gathering.total(counted, partitioner)
             done += len(names)
             report(f"scored {done}/{num_tasks} tasks, {counts.describe()}")
             preemption.check()
