@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from ait_jax import __version__
 from ait_jax.errors import UserError, nearest
+from ait_jax.launch import command_line as launch
 from ait_jax.tasks import DEFAULT_DATA_DIR
 
 EXIT_OK = 0
@@ -67,6 +68,7 @@ def _parser() -> _Parser:
         )
     _add_prepare(commands)
     _add_convert(commands)
+    launch.add(commands)
     parser.commands = commands.choices
     for command in commands.choices.values():
         command.allow_abbrev = False
@@ -175,7 +177,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(arguments: list[str]) -> int:
     from ait_jax.configuration import GinFlags, split_flags
 
-    flags, others = split_flags(arguments)
+    own, hosts_command = launch.split(arguments)
+    flags, others = split_flags(own)
     parser = _parser()
     _suggest_command(parser.commands, others)
     options, unknown = parser.parse_known_args(others)
@@ -186,6 +189,8 @@ def _main(arguments: list[str]) -> int:
             raise UserError("gin flags need a command: `ait-jax run --gin_file=...`.")
         parser.print_help()
         return EXIT_OK
+    if hosts_command and options.command != "launch":
+        raise UserError(f"`ait-jax {options.command}` takes nothing after `--`.")
     if options.command in _GIN_COMMANDS:
         _prepare_process()
     elif flags != GinFlags():
@@ -196,6 +201,7 @@ def _main(arguments: list[str]) -> int:
         "pretrain": _pretrain,
         "prepare": _prepare,
         "convert": _convert,
+        "launch": lambda options, flags: launch.run(options, hosts_command),
     }
     return work[options.command](options, flags)
 
