@@ -72,11 +72,12 @@ export PATH="$PATH:/snap/bin:/usr/local/bin"
 run={run}
 folder={folder}
 stem={stem}
-metadata() {{
-  curl -sf -H 'Metadata-Flavor: Google' \\
-    "http://metadata.google.internal/computeMetadata/v1/instance/attributes/$1"
-}}
-host=$(metadata agent-worker-number || echo 0)
+attributes=http://metadata.google.internal/computeMetadata/v1/instance/attributes
+host=0
+if [ {hosts} -gt 1 ]; then
+  host=$(curl -sf --retry 20 --retry-connrefused -H 'Metadata-Flavor: Google' \\
+    "$attributes/agent-worker-number")
+fi
 fail() {{
   echo "ait-jax: $1" >&2
   printf '{{"fingerprint": "%s", "host": %d, "hostname": "%s", "message": "%s", ' \\
