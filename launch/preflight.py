@@ -248,7 +248,7 @@ class Preflight:
         thread.start()
         thread.join(self.asked.checks_timeout_s)
         if not found:
-            problem = f"JAX found no devices within {self.asked.checks_timeout_s:.0f} s"
+            problem = f"JAX found no devices within {self.asked.checks_timeout_s:g} s"
         elif isinstance(found[0], Exception):
             problem = f"JAX found no devices: {' '.join(str(found[0]).split())[:300]}"
         else:
@@ -288,7 +288,7 @@ class Preflight:
                 self.say(
                     f"preflight: host {', '.join(missing[:20])} of {self.asked.hosts} did not come "
                     f"to the check of {'its devices' if stage == 'devices' else 'all hosts'} "
-                    f"within {timeout_s:.0f} s; its log: {self.folder}/logs/host_{missing[0]}.log"
+                    f"within {timeout_s:.3g} s; its log: {self.folder}/logs/host_{missing[0]}.log"
                 )
                 return HOST_LOST
             if time.monotonic() > rewrite:

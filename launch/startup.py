@@ -73,8 +73,9 @@ run={run}
 folder={folder}
 stem={stem}
 attributes=http://metadata.google.internal/computeMetadata/v1/instance/attributes
+hosts={hosts}
 host=0
-if [ {hosts} -gt 1 ]; then
+if [ "$hosts" -gt 1 ]; then
   host=$(curl -sf --retry 20 --retry-connrefused -H 'Metadata-Flavor: Google' \\
     "$attributes/agent-worker-number")
 fi

@@ -3,7 +3,7 @@
 The folder named by STAND_IN holds `script.json`, what is to happen, and gets `calls.jsonl`, one
 line of arguments a call, and `bucket/`, for gs://. In the script:
 
-  lives    one list of scenes for each creation; each look (`describe`) moves to the next scene, and
+  lives    one list of scenes for each creation; each look (`describe`) moves to the next scene;
            the last one stays. A scene is {"state": "ACTIVE", "node": "READY", "hosts": {"0": {...}}}:
            the resource's state, its TPU VM's, and what hosts write into the bucket. A scene of
            "absent" is a resource that is not there.

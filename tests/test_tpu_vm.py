@@ -170,8 +170,8 @@ def test_a_run_that_is_done_costs_nothing_again(gcloud, launch):
 
 
 def test_another_command_under_the_same_name_is_refused(gcloud, launch):
-    gcloud.play(lives=[[RUNNING]], existing=True,
-                flags={"labels": "ait-jax-command=0000", "accelerator-type": "v5litepod-16"})  # fmt: skip
+    flags = {"labels": "ait-jax-command=0000", "accelerator-type": "v5litepod-16"}
+    gcloud.play(lives=[[RUNNING]], existing=True, flags=flags)
     code, output = launch()
     assert code == 2 and "runs another command" in output and gcloud.verbs() == []
 
