@@ -19,6 +19,8 @@ from ait_jax.launch.request import Request
 # worker's --max_retries.
 _MAX_RESTARTS = 100
 _PORTS = (8471, 8482)  # of libtpu, and of JAX's coordinator
+# PYTHONSAFEPATH: the installed package, not a folder of its name in the working folder.
+_VARIABLES = ("AIT_JAX_DISTRIBUTED=tpu", "PYTHONSAFEPATH=1")
 _IMAGE = re.compile(r"[a-z0-9][a-z0-9._/:@-]{0,254}")
 _CLUSTER = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,62}")
 _FOLDER = re.compile(r"/[A-Za-z0-9._/-]+")
@@ -71,6 +73,8 @@ spec:
               env:
               - name: AIT_JAX_DISTRIBUTED
                 value: tpu
+              - name: PYTHONSAFEPATH
+                value: "1"
               ports:
 {ports}
               resources:
@@ -97,7 +101,7 @@ _SLURM = """\
 # Two minutes before the time limit: the run saves, and is put into the queue again.
 #SBATCH --signal=TERM@120
 set -uo pipefail
-export AIT_JAX_DISTRIBUTED=slurm
+export AIT_JAX_DISTRIBUTED=slurm PYTHONSAFEPATH=1
 srun --kill-on-bad-exit=0 {venv}/bin/python -m ait_jax.launch.worker \\
   {flags} \\
   -- {command}
@@ -172,7 +176,7 @@ def xpk(request: Request, image: str, cluster: str) -> list[str]:
         f"--docker-image={image}",
         f"--max-restarts={_MAX_RESTARTS}",
         f"--restart-on-exit-codes={PREEMPTED}",
-        f"--command={shlex.join(['env', 'AIT_JAX_DISTRIBUTED=tpu', *worker(request)])}",
+        f"--command={shlex.join(['env', *_VARIABLES, *worker(request)])}",
     ]
 
 

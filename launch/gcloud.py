@@ -49,6 +49,7 @@ class GcloudError(Exception):
             "tier (--spot, --on_demand, --reserved, --flex_start) or a smaller --accelerator; "
             "suspended and failed requests take quota too until they are deleted.",
             "permission": _ROLES,
+            "missing": "Is the name right, and is it there?",
             "transient": "Google's service did not answer; the same command goes on from here.",
         }.get(self.kind, "")
         return UserError(f"{doing} failed: {self.line} {advice}".strip())

@@ -119,6 +119,8 @@ if [ "$(cat "$run/installed" 2>/dev/null)" != "$stem" ]; then
 fi
 cd "$run/code"
 export AIT_JAX_DISTRIBUTED={distributed}
+# The installed package, not the folder of the same name here.
+export PYTHONSAFEPATH=1
 exec "$run/venv/bin/python" -m ait_jax.launch.worker --host="$host" \\
   --work_dir="$run" --lock="$run/code/{lock}" \\
   {flags} \\

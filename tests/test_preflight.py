@@ -13,7 +13,9 @@ from ait_jax.launch.preflight import Asked, Devices, Preflight
 
 GRID = tuple((x, y, 0) for x in range(4) for y in range(4))
 GOOD = Devices("tpu", 16, 4, GRID)
-ASKED = Asked(hosts=4, chips=16, topology="4x4", arrival_timeout_s=5, checks_timeout_s=5, poll_s=0.02)
+ASKED = Asked(
+    hosts=4, chips=16, topology="4x4", arrival_timeout_s=5, checks_timeout_s=5, poll_s=0.02
+)
 IDENTITY = {
     "code": "c" * 64, "commit": "d" * 40, "lock": "e" * 64, "python": "3.11.9",
     "packages": ["jax==0.10.2", "numpy==2.4.6"],
@@ -86,13 +88,19 @@ def test_four_good_hosts(tmp_path):
         (Probe(skew=100.0), "host 2 (tpu-w-2): its clock is +100 s off the bucket's"),
         (Probe(skew=-40.0), "host 2 (tpu-w-2): its clock is -40 s off the bucket's"),
         (Probe(Devices("cpu", 1, 1)), "host 2 (tpu-w-2): JAX's backend is cpu, needed: tpu"),
-        (Probe(Devices("tpu", 12, 4, GRID[:12])), "host 2 (tpu-w-2): 12 devices in all, needed: 16"),
+        (
+            Probe(Devices("tpu", 12, 4, GRID[:12])),
+            "host 2 (tpu-w-2): 12 devices in all, needed: 16",
+        ),
         (Probe(Devices("tpu", 16, 3, GRID)), "host 2 (tpu-w-2): 3 devices of its own, needed: 4"),
         (
             Probe(Devices("tpu", 16, 4, tuple((x, y, 0) for x in range(8) for y in range(2)))),
             "host 2 (tpu-w-2): the topology is 2x8, needed: 4x4",
         ),
-        (Probe(RuntimeError("The TPU is already in use")), "host 2 (tpu-w-2): JAX found no devices"),
+        (
+            Probe(RuntimeError("The TPU is already in use")),
+            "host 2 (tpu-w-2): JAX found no devices",
+        ),
     ],
 )
 def test_a_wrong_host_is_named_by_all(tmp_path, probe, expected):

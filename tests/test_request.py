@@ -97,7 +97,10 @@ def test_the_fingerprint_is_of_the_command_and_the_slice():
     one = launches.a_request()
     assert one.fingerprint() == launches.a_request(tier="on_demand", keep=True).fingerprint()
     assert one.fingerprint() != launches.a_request(command=("score",)).fingerprint()
-    assert one.fingerprint() != launches.a_request(accelerator=accelerators.parse("v4-8")).fingerprint()
+    assert (
+        one.fingerprint()
+        != launches.a_request(accelerator=accelerators.parse("v4-8")).fingerprint()
+    )
 
 
 def test_uncommitted_changes_are_refused_or_sent(tmp_path):
@@ -112,7 +115,9 @@ def test_uncommitted_changes_are_refused_or_sent(tmp_path):
     dirty = source.archive(tmp_path / "b.tar.gz", allow_dirty=True, folder=clone)
     assert dirty.commit != clean.commit and dirty.sha256 != clean.sha256
     assert dirty.warnings == ("untracked files stay here: new.gin",)
-    text = subprocess.run(["tar", "-xzOf", dirty.archive, "mine.gin"], capture_output=True, text=True)
+    text = subprocess.run(
+        ["tar", "-xzOf", dirty.archive, "mine.gin"], capture_output=True, text=True
+    )
     assert text.stdout == "A = 1\n"
 
 

@@ -242,5 +242,7 @@ def test_a_host_number_is_needed(capsys, monkeypatch):
     for name in worker.HOST_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(SystemExit):
-        worker.main(["--run_id=a", "--folder=b", "--hosts=1", "--chips=1", "--work_dir=c", "--", "run"])
+        worker.main(
+            ["--run_id=a", "--folder=b", "--hosts=1", "--chips=1", "--work_dir=c", "--", "run"]
+        )
     assert "TPU_WORKER_ID" in capsys.readouterr().err
