@@ -12,6 +12,7 @@ from typing import Any
 from ait_jax.errors import UserError
 from ait_jax.launch.request import Request
 
+TIMEOUT_S = 900.0  # a deletion takes minutes
 _ROLES = (
     "Needed: roles/tpu.admin and roles/iam.serviceAccountUser on the project, "
     "roles/storage.objectAdmin on the bucket, and the Cloud TPU API enabled "
@@ -78,9 +79,18 @@ def call(arguments: Sequence[str]) -> str:
             "(https://cloud.google.com/sdk/docs/install), then `gcloud auth login`."
         )
     environment = os.environ | {"CLOUDSDK_CORE_DISABLE_PROMPTS": "1"}
-    done = subprocess.run(
-        arguments, capture_output=True, text=True, errors="replace", env=environment
-    )
+    try:
+        done = subprocess.run(
+            arguments,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            env=environment,
+            timeout=TIMEOUT_S,
+        )
+    except subprocess.TimeoutExpired:
+        line = f"{' '.join(arguments[:5])} did not end within {TIMEOUT_S:.0f} s"
+        raise GcloudError("transient", line) from None
     if done.returncode:
         raise classify(done.stderr or done.stdout)
     return done.stdout

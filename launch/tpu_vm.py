@@ -15,7 +15,7 @@ from ait_jax.errors import UserError
 from ait_jax.launch import gcloud, startup, statuses
 from ait_jax.launch.gcloud import GcloudError
 from ait_jax.launch.recipe import costs, going_on, logs_command
-from ait_jax.launch.request import Request
+from ait_jax.launch.request import Request, seconds
 from ait_jax.launch.source import Source
 
 EXIT_OK, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
@@ -61,6 +61,9 @@ class Launch:
         self.began = time.monotonic()
         self.failures = self.errors = self.waits = self.absences = 0
         self.delivered = self.uploaded = False
+        # Whether there is, or may be, a TPU that costs.
+        self.costing = False
+        self.created: float | None = None
         self.last_line, self.last_said = "", 0.0
 
     def say(self, line: str, always: bool = True) -> None:
@@ -76,6 +79,10 @@ class Launch:
         except KeyboardInterrupt:
             self._print(f"\nStopped watching. {going_on(self.request)}")
             return EXIT_INTERRUPTED
+        except UserError:
+            if self.costing:
+                self._print(f"This program ends here. {going_on(self.request)}")
+            raise
 
     def _run(self) -> int:
         for warning in self.source.warnings:
@@ -101,7 +108,8 @@ class Launch:
             return self._step_existing(seen, ended)
         if seen.resource == "ABSENT":
             return self._absent(seen, ended)
-        self.delivered, self.absences = True, 0
+        self.delivered = self.costing = True
+        self.absences = 0
         if ended == "done" or (ended and seen.resource == "ACTIVE"):
             return self._end(seen, ended)
         lost = seen.resource == "ACTIVE" and seen.node in _LOST_NODES
@@ -127,6 +135,7 @@ class Launch:
                 self.say(f"starting on {self.request.node}")
                 url = f"{self.request.folder}/startup.sh"
                 self._try(gcloud.deliver(self.request, url), f"starting on {self.request.node}")
+                self.costing = True
                 return None
         if ended:
             return self._end(seen, ended)
@@ -238,7 +247,8 @@ class Launch:
                 # Another start of this command was faster: it is watched as if made here.
                 if error.kind != "exists":
                     raise error.for_user(f"asking for {request.accelerator.name}") from None
-        self.delivered = True
+        self.delivered = self.costing = True
+        self.created = time.monotonic()
         self.waits = 0
 
     def _try(self, arguments: list[str], doing: str) -> None:
@@ -257,7 +267,7 @@ class Launch:
             self._pause()
             return None
         if not preempted:
-            self._count(f"{self.request.name} was {word} {{}} times")
+            self._count(f"{self.request.name} was {word} {self.failures + 1} times")
         return self._again()
 
     def _failed(self, seen: Seen) -> None:
@@ -266,7 +276,15 @@ class Launch:
             self._delete()
             raise error.for_user(f"asking for {self.request.accelerator.name}")
         self.say(f"the request failed: {error.line}")
-        self._count(f"{self.request.name} could not be had in {{}} attempts: {error.line}")
+        limit = self.request.valid_until_duration
+        if limit and self.created is not None and time.monotonic() - self.created >= seconds(limit):
+            self._delete()
+            raise UserError(
+                f"no {self.request.accelerator.name} came within --valid_until_duration={limit}: "
+                f"{error.line} {self._resume()}"
+            )
+        attempts = f"{self.failures + 1} attempts"
+        self._count(f"{self.request.name} could not be had in {attempts}: {error.line}")
         return self._again()
 
     def _count(self, message: str) -> None:
@@ -274,7 +292,7 @@ class Launch:
         if self.failures > self.request.max_retries:
             self._delete()
             raise UserError(
-                f"{message.format(self.failures)}. --max_retries={self.request.max_retries}; try "
+                f"{message}. --max_retries={self.request.max_retries}; try "
                 f"another --zone or tier. {self._resume()}"
             )
 
@@ -329,6 +347,7 @@ class Launch:
                 raise UserError(
                     f"deleting {self.request.name} failed: {error.line} {costs(self.request)}"
                 ) from None
+        self.costing = False
 
     def _resume(self) -> str:
         return "The same command goes on from the last checkpoint."

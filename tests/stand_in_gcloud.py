@@ -3,10 +3,10 @@
 The folder named by STAND_IN holds `script.json`, what is to happen, and gets `calls.jsonl`, one
 line of arguments a call, and `bucket/`, for gs://. In the script:
 
-  lives    one list of scenes for each creation; each look (`describe`) moves to the next scene;
-           the last one stays. A scene is {"state": "ACTIVE", "node": "READY", "hosts": {"0": {...}}}:
-           the resource's state, its TPU VM's, and what hosts write into the bucket. A scene of
-           "absent" is a resource that is not there.
+  lives    one list of scenes for each creation; each look (`describe`) moves to the next one;
+           the last one stays. A scene is {"state": "ACTIVE", "node": "READY", "hosts":
+           {"0": {...}}}: the resource's state, its TPU VM's, and what hosts write into the bucket.
+           The scene "absent" is a resource that is not there.
   errors   verb ("create") -> texts of the next calls' failures, "" for none.
   existing whether the first life is there before any creation.
 """

@@ -129,6 +129,19 @@ def test_requests_that_fail_are_bounded(gcloud, launch):
     assert "could not be had in 3 attempts: the valid until time has passed" in output
 
 
+def test_reasons_with_braces_are_only_text(gcloud, launch):
+    gcloud.play(lives=[[{"state": "FAILED", "error": "{no} %s {0}"}]])
+    code, output = launch("--max_retries=0")
+    assert code == 2 and "{no} %s {0}" in output
+
+
+def test_waiting_for_capacity_ends_when_asked_to(gcloud, launch):
+    gcloud.play(lives=[[{"state": "FAILED", "error": "expired"}]] * 9)
+    code, output = launch("--valid_until_duration=0s")
+    assert code == 2 and "came within --valid_until_duration=0s: expired" in output
+    assert gcloud.verbs().count("create") == 1 and gcloud.verbs()[-1] == "delete"
+
+
 def test_on_demand_that_is_taken_away_counts(gcloud, launch):
     gcloud.play(lives=[[SUSPENDED]] * 9)
     code, output = launch("--on_demand", "--max_retries=1")
@@ -243,9 +256,18 @@ def test_a_service_that_does_not_answer_is_asked_again(gcloud, launch):
     gcloud.play(lives=[[RUNNING, DONE]], errors={"describe": ["", "", busy, busy, ""]})
     code, output = launch()
     assert code == 0 and "asking again" in output
-    gcloud.play(lives=[[RUNNING]], errors={"describe": [busy] * 20})
+
+
+def test_a_service_that_is_gone_ends_the_launcher_not_the_run(gcloud, launch):
+    busy = "ERROR: (gcloud) UNAVAILABLE: The service is currently unavailable."
+    gcloud.play(lives=[[RUNNING]], errors={"queued-resources describe": [busy] * 20})
     code, output = launch()
     assert code == 2 and "the same command goes on from here" in output
+    assert "It costs until it is deleted: gcloud compute tpus" not in output  # nothing was made
+    gcloud.play(lives=[[RUNNING]], existing=True, accelerator="v5litepod-16",
+                errors={"queued-resources describe": ["", *[busy] * 20]})  # fmt: skip
+    code, output = launch()
+    assert code == 2 and "It costs until it is deleted: gcloud compute tpus" in output
 
 
 def test_no_gcloud(gcloud, launch, monkeypatch):
