@@ -37,7 +37,7 @@ def judge(code: int, failures: int, lasted_s: float, max_retries: int) -> Verdic
     final. Everything else is retried with growing pauses, `max_retries` times in a series.
     """
     if code == OK:
-        return Verdict("done", failures, 0.0, "done")
+        return Verdict("done", failures, 0.0, "exit code 0")
     if code == PREEMPTED:
         return Verdict("preempted", failures, _FIRST_PAUSE_S, "preempted, progress saved")
     if code in (USER_ERROR, PREFLIGHT):
