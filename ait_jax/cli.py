@@ -6,10 +6,10 @@ import re
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
-from functools import partial
 
 from ait_jax import __version__, distributed, preemption
 from ait_jax.errors import UserError, nearest
+from ait_jax.launch import command_line as launch
 from ait_jax.preemption import Preempted
 from ait_jax.tasks import DEFAULT_DATA_DIR
 
@@ -69,7 +69,7 @@ def _parser() -> _Parser:
         )
     _add_prepare(commands)
     _add_convert(commands)
-    _add_launch(commands)
+    launch.add(commands)
     parser.commands = commands.choices
     for command in commands.choices.values():
         command.allow_abbrev = False
@@ -150,21 +150,6 @@ def _add_convert(commands) -> None:
     )
 
 
-def _add_launch(commands) -> None:
-    launch = commands.add_parser("launch", help="run a command in several processes together")
-    where = launch.add_subparsers(dest="where", metavar="WHERE", required=True)
-    local = where.add_parser(
-        "local",
-        help="on this machine",
-        description="several processes on this machine run one command together, as a pod's hosts "
-        "do: ait-jax launch local --processes 2 --devices_per_process 4 -- run --gin.SEED=1",
-    )
-    local.add_argument("--processes", type=int, required=True)
-    local.add_argument(
-        "--devices_per_process", type=int, help="CPU devices of each (default: what JAX finds)"
-    )
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit code.
 
@@ -211,10 +196,8 @@ def _leave(code: int, message: str) -> int:
 def _main(arguments: list[str]) -> int:
     from ait_jax.configuration import GinFlags, split_flags
 
-    # What follows -- is another command line, for `launch`.
-    end = arguments.index("--") if "--" in arguments else len(arguments)
-    arguments, launched = arguments[:end], arguments[end + 1 :]
-    flags, others = split_flags(arguments)
+    own, hosts_command = launch.split(arguments)
+    flags, others = split_flags(own)
     parser = _parser()
     _suggest_command(parser.commands, others)
     options, unknown = parser.parse_known_args(others)
@@ -225,6 +208,8 @@ def _main(arguments: list[str]) -> int:
             raise UserError("gin flags need a command: `ait-jax run --gin_file=...`.")
         parser.print_help()
         return EXIT_OK
+    if hosts_command and options.command != "launch":
+        raise UserError(f"`ait-jax {options.command}` takes nothing after `--`.")
     if options.command in _GIN_COMMANDS:
         _prepare_process()
     elif flags != GinFlags():
@@ -235,7 +220,7 @@ def _main(arguments: list[str]) -> int:
         "pretrain": _pretrain,
         "prepare": _prepare,
         "convert": _convert,
-        "launch": partial(_launch, launched),
+        "launch": lambda options, flags: launch.run(options, hosts_command),
     }
     return work[options.command](options, flags)
 
@@ -351,12 +336,6 @@ def _convert(options, flags) -> int:
         ask_torch=not options.skip_torch_check,
     )
     return EXIT_OK
-
-
-def _launch(launched: Sequence[str], options, flags) -> int:
-    from ait_jax.launch import local
-
-    return local.launch(launched, options.processes, options.devices_per_process)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,134 @@
+"""TPU slices by name: chips, hosts, topology, runtime image, GKE labels; one table.
+
+The number in a name counts chips on v5e and v6e, but TensorCores, two a chip, on v4 and v5p: v4-8
+has 4 chips, v5litepod-8 has 8. From Google's pages on each generation, on TPU software versions
+and on TPUs in GKE.
+"""
+
+import dataclasses
+import math
+import re
+
+from ait_jax.errors import UserError, nearest
+
+# TPU7x cannot be had through the Cloud TPU API.
+GKE_ONLY = ("tpu7x", "v7x", "ironwood")
+
+
+@dataclasses.dataclass(frozen=True)
+class Generation:
+    """What all slices of one TPU generation share.
+
+    Attributes:
+      name: of the API's accelerator types, before the dash.
+      cores_per_chip: what the number of an accelerator type counts per chip.
+      single_host_chips: sizes that are one host; larger slices have 4 chips a host.
+      topologies: chips along each axis, smallest slice first.
+      runtime_version: the image that fits; another generation's image has no working driver.
+      gke_accelerator, gke_machine_type: of GKE node pools ({} stands for chips a host).
+      flex_start: whether flex-start requests are taken.
+    """
+
+    name: str
+    cores_per_chip: int
+    single_host_chips: tuple[int, ...]
+    topologies: tuple[str, ...]
+    runtime_version: str
+    gke_accelerator: str
+    gke_machine_type: str
+    flex_start: bool = False
+
+
+_PLANES = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
+_CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16")
+_LARGE_CUBES = ("8x16x16", "16x16x16")
+_V5P_CUBES = (
+    *_CUBES[:6],
+    *("4x4x12", "4x8x8", "4x4x20", "4x8x12", "4x4x28", "8x8x8", "4x12x12", "8x8x12", "8x8x16"),
+    *(*_LARGE_CUBES, "16x16x24"),
+)
+GENERATIONS = {
+    "v4": Generation(
+        "v4", 2, (4,), (*_CUBES, "8x16x16"), "tpu-ubuntu2204-base",
+        "tpu-v4-podslice", "ct4p-hightpu-{}t",
+    ),
+    "v5litepod": Generation(
+        "v5litepod", 1, (1, 4, 8), _PLANES, "v2-alpha-tpuv5-lite",
+        "tpu-v5-lite-podslice", "ct5lp-hightpu-{}t", flex_start=True,
+    ),
+    "v5p": Generation(
+        "v5p", 2, (4,), _V5P_CUBES, "v2-alpha-tpuv5", "tpu-v5p-slice", "ct5p-hightpu-{}t",
+    ),
+    "v6e": Generation(
+        "v6e", 1, (1, 4, 8), _PLANES, "v2-alpha-tpuv6e",
+        "tpu-v6e-slice", "ct6e-standard-{}t", flex_start=True,
+    ),
+}  # fmt: skip
+ALIASES = {"v5e": "v5litepod", "v5lite": "v5litepod"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Accelerator:
+    """One slice: `parse` makes it from a name."""
+
+    generation: Generation
+    topology: str
+
+    @property
+    def chips(self) -> int:
+        return math.prod(int(length) for length in self.topology.split("x"))
+
+    @property
+    def chips_per_host(self) -> int:
+        """JAX devices of one host; a device is a chip on all of these generations."""
+        return self.chips if self.chips in self.generation.single_host_chips else 4
+
+    @property
+    def hosts(self) -> int:
+        return self.chips // self.chips_per_host
+
+    @property
+    def name(self) -> str:
+        """The Cloud TPU API's accelerator type, `v5litepod-256`."""
+        return f"{self.generation.name}-{self.chips * self.generation.cores_per_chip}"
+
+    @property
+    def gke_machine_type(self) -> str:
+        return self.generation.gke_machine_type.format(self.chips_per_host)
+
+    def describe(self) -> str:
+        hosts = f"{self.hosts} host{'s' if self.hosts > 1 else ''}"
+        return f"{self.name}: {self.chips} chips ({self.topology}) on {hosts}"
+
+
+def parse(name: str) -> Accelerator:
+    """Returns the slice called `name`: `v5e-256`, `v5litepod-256`, `v4-8`, `v5p-128`, `v6e-16`.
+
+    Raises:
+      UserError: an unknown generation, or a size that it has no slice of; names the nearest one.
+    """
+    matched = re.fullmatch(r"([a-z0-9]+)-([0-9]{1,6})", name)
+    kind = ALIASES.get(matched[1], matched[1]) if matched else name.partition("-")[0]
+    if kind in GKE_ONLY:
+        raise UserError(
+            f"--accelerator={name}: the Cloud TPU API has no TPU7x, only GKE has. Nearest: v6e-256."
+        )
+    known = (*GENERATIONS, *ALIASES)
+    if not matched or kind not in GENERATIONS:
+        raise UserError(
+            f"--accelerator={name!r} is no TPU slice.{nearest(kind, known)} Needed: "
+            f"GENERATION-SIZE, as v5e-256; generations: {', '.join(known)}."
+        )
+    generation, size = GENERATIONS[kind], int(matched[2])
+    slices = [Accelerator(generation, topology) for topology in generation.topologies]
+    for accelerator in slices:
+        if accelerator.chips * generation.cores_per_chip == size:
+            return accelerator
+    sizes = [accelerator.chips * generation.cores_per_chip for accelerator in slices]
+    closest = min(sizes, key=lambda other: abs(other - size))
+    counted = "TensorCores, two a chip" if generation.cores_per_chip == 2 else "chips"
+    raise UserError(
+        f"--accelerator={name}: {generation.name} has no slice of that size. Did you mean "
+        f"'{generation.name}-{closest}'? The number counts {counted}; sizes: "
+        f"{', '.join(str(size) for size in sizes)}."
+    )

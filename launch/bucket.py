@@ -1,0 +1,42 @@
+"""Small files that hosts share: statuses, reports, logs, in a bucket or a common folder."""
+
+import json
+from typing import Any
+
+from ait_jax import files
+
+
+def status_path(folder: Any, host: int) -> Any:
+    return files.as_path(folder) / "status" / f"host_{host}.json"
+
+
+def report_path(folder: Any, host: int) -> Any:
+    return files.as_path(folder) / "preflight" / f"host_{host}.json"
+
+
+def log_path(folder: Any, host: int) -> Any:
+    return files.as_path(folder) / "logs" / f"host_{host}.log"
+
+
+def write(path: Any, value: dict) -> None:
+    """Writes one line of JSON, so that files read one after the other stay apart."""
+    files.write_text(path, json.dumps(value, sort_keys=True) + "\n")
+
+
+def read(path: Any) -> dict | None:
+    """Returns what `write` wrote; None where nothing is, or nothing whole."""
+    try:
+        value = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    except Exception as error:  # TensorFlow's, whose file system epath uses for gs://
+        if "NotFound" in type(error).__name__:
+            return None
+        raise
+    return value if isinstance(value, dict) else None
+
+
+def modified(path: Any) -> float:
+    """Returns when `path` was written by the clock of who keeps it, in seconds since 1970."""
+    stat = path.stat()
+    return float(getattr(stat, "st_mtime", None) or stat.mtime)

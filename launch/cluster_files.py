@@ -1,0 +1,248 @@
+"""The same run on other schedulers: a JobSet and an xpk line for GKE, a batch script for SLURM.
+
+All start `ait_jax.launch.worker`, as Cloud TPU VMs do. It restarts its command and remembers
+failures in the common folder; the scheduler replaces what was taken away.
+"""
+
+import dataclasses
+import json
+import re
+import shlex
+from collections.abc import Sequence
+
+from ait_jax.errors import UserError
+from ait_jax.launch import gcloud, request
+from ait_jax.launch.exit_codes import PREEMPTED, PREFLIGHT
+from ait_jax.launch.request import Request
+
+# Whole-set restarts by Kubernetes: machines that were taken away. Failures are bounded by the
+# worker's --max_retries.
+_MAX_RESTARTS = 100
+_PORTS = (8471, 8482)  # of libtpu, and of JAX's coordinator
+# PYTHONSAFEPATH: the installed package, not a folder of its name in the working folder.
+_VARIABLES = ("AIT_JAX_DISTRIBUTED=tpu", "PYTHONSAFEPATH=1")
+_IMAGE = re.compile(r"[a-z0-9][a-z0-9._/:@-]{0,254}")
+_CLUSTER = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,62}")
+_FOLDER = re.compile(r"/[A-Za-z0-9._/-]+")
+_PARTITION = re.compile(r"[A-Za-z0-9_.,-]*")
+_TIME = re.compile(r"([0-9]+-)?[0-9]+(:[0-9]{2}){0,2}")
+
+_JOBSET = """\
+# ait-jax run {name} on GKE: {slice}.
+#   kubectl apply -f THIS_FILE       the same again resumes; logs: {logs}
+# After it has failed for good, before trying again: {forget}
+apiVersion: jobset.x-k8s.io/v1alpha2
+kind: JobSet
+metadata:
+  name: {name}
+  annotations:
+    alpha.jobset.sigs.k8s.io/exclusive-topology: cloud.google.com/gke-nodepool
+spec:
+  failurePolicy:
+    maxRestarts: {restarts}
+    rules:
+    - name: given-up
+      action: FailJobSet
+      onJobFailureReasons: [PodFailurePolicy]
+  replicatedJobs:
+  - name: hosts
+    replicas: 1
+    template:
+      spec:
+        parallelism: {hosts}
+        completions: {hosts}
+        completionMode: Indexed
+        backoffLimit: 0
+        podFailurePolicy:
+          rules:
+          - action: FailJob  # the worker has given up; its status says why
+            onExitCodes:
+              containerName: worker
+              operator: In
+              values: [{given_up}]
+        template:
+          spec:
+            restartPolicy: Never
+            terminationGracePeriodSeconds: 60
+            nodeSelector:
+              cloud.google.com/gke-tpu-accelerator: {accelerator}
+              cloud.google.com/gke-tpu-topology: {topology}
+{spot}            containers:
+            - name: worker
+              image: {image}
+              env:
+              - name: AIT_JAX_DISTRIBUTED
+                value: tpu
+              - name: PYTHONSAFEPATH
+                value: "1"
+              ports:
+{ports}
+              resources:
+                requests:
+                  google.com/tpu: {chips_per_host}
+                limits:
+                  google.com/tpu: {chips_per_host}
+              command:
+{command}
+"""
+
+_SLURM = """\
+#!/bin/bash
+# ait-jax run {name} on SLURM, one process a GPU: sbatch THIS_FILE; the same again resumes.
+# Logs: {run}/logs/host_N.log. After it has failed for good, before trying again: rm -r {run}/status
+#SBATCH --job-name={name}
+#SBATCH --nodes={nodes}
+#SBATCH --ntasks-per-node={gpus}
+#SBATCH --gpus-per-node={gpus}
+#SBATCH --time={time}
+{partition}#SBATCH --output={run}/slurm.log
+#SBATCH --open-mode=append
+#SBATCH --requeue
+# Two minutes before the time limit: the run saves, and is put into the queue again.
+#SBATCH --signal=TERM@120
+set -uo pipefail
+export AIT_JAX_DISTRIBUTED=slurm PYTHONSAFEPATH=1
+srun --kill-on-bad-exit=0 {venv}/bin/python -m ait_jax.launch.worker \\
+  {flags} \\
+  -- {command}
+code=$?
+case "$code" in
+  0) echo "done" ;;
+  {given_up}) echo "given up; see {run}/status" ;;
+  {preempted}) scontrol requeue "$SLURM_JOB_ID" ;;
+  *) # a node was lost
+    if [ "${{SLURM_RESTART_COUNT:-0}}" -lt {restarts} ]; then
+      scontrol requeue "$SLURM_JOB_ID"
+    fi ;;
+esac
+exit "$code"
+"""
+
+
+def worker(request: Request) -> list[str]:
+    """Returns the worker's command line in a container."""
+    slice_ = request.accelerator
+    return [
+        "python",
+        "-m",
+        "ait_jax.launch.worker",
+        f"--run_id={request.name}",
+        f"--folder={request.folder}",
+        f"--hosts={slice_.hosts}",
+        f"--chips={slice_.chips}",
+        f"--topology={slice_.topology}",
+        f"--fingerprint={request.fingerprint()}",
+        f"--max_retries={request.max_retries}",
+        "--work_dir=/tmp/ait_jax",
+        "--",
+        *request.command,
+    ]
+
+
+def jobset(request: Request, image: str) -> str:
+    """Returns the JobSet as YAML. Raises UserError for an image that cannot be."""
+    _check("image", image, _IMAGE, "a container as REGION-docker.pkg.dev/PROJECT/REPO/NAME:TAG")
+    slice_ = request.accelerator
+    spot = '              cloud.google.com/gke-spot: "true"\n' if request.tier == "spot" else ""
+    # Kubernetes replaces $(NAME) in a command and reads $$ as $. JSON's strings are YAML's.
+    arguments = [json.dumps(argument.replace("$", "$$")) for argument in worker(request)]
+    return _JOBSET.format(
+        name=request.name,
+        slice=slice_.describe(),
+        logs=f"{request.folder}/logs/host_N.log",
+        forget=gcloud.show(gcloud.remove(f"{request.folder}/status/**")),
+        restarts=_MAX_RESTARTS,
+        hosts=slice_.hosts,
+        given_up=PREFLIGHT,
+        accelerator=slice_.generation.gke_accelerator,
+        topology=slice_.topology,
+        spot=spot,
+        image=image,
+        ports="\n".join(f"              - containerPort: {port}" for port in _PORTS),
+        chips_per_host=slice_.chips_per_host,
+        command="\n".join(f"              - {argument}" for argument in arguments),
+    )
+
+
+def xpk(request: Request, image: str, cluster: str) -> list[str]:
+    """Returns the xpk call; the container's shell reads its --command, so this is quoted twice."""
+    _check("cluster", cluster, _CLUSTER, "letters, digits and '-'")
+    place = {"project": request.project, "zone": request.zone}
+    return [
+        *("xpk", "workload", "create", f"--cluster={cluster}", f"--workload={request.name}"),
+        *(f"--{name}={value}" for name, value in place.items() if value),
+        f"--tpu-type={request.accelerator.name}",
+        "--num-slices=1",
+        f"--docker-image={image}",
+        f"--max-restarts={_MAX_RESTARTS}",
+        f"--restart-on-exit-codes={PREEMPTED}",
+        f"--command={shlex.join(['env', *_VARIABLES, *worker(request)])}",
+    ]
+
+
+def xpk_comment(request: Request, image: str, cluster: str) -> str:
+    line = gcloud.show(xpk(request, image, cluster))
+    return f"# The same with xpk, instead of this file:\n#   {line}\n"
+
+
+@dataclasses.dataclass(frozen=True)
+class SlurmJob:
+    """A batch job: `nodes` machines of `gpus_per_node`, one process a GPU."""
+
+    name: str
+    nodes: int
+    gpus_per_node: int
+    folder: str
+    venv: str
+    partition: str = ""
+    time: str = "24:00:00"
+    max_retries: int = 5
+
+
+def slurm(job: SlurmJob, command: Sequence[str]) -> str:
+    """Returns the batch script. Raises UserError for names that SLURM or a shell would misread."""
+    request.check_names(name=job.name)
+    for flag, pattern, needed in (
+        ("folder", _FOLDER, "an absolute path on all nodes of letters, digits, '.', '_', '-'"),
+        ("venv", _FOLDER, "an absolute path on all nodes of letters, digits, '.', '_', '-'"),
+        ("partition", _PARTITION, "letters, digits, '_', '-'"),
+        ("time", _TIME, "as 24:00:00 or 7-00"),
+    ):
+        _check(flag, getattr(job, flag), pattern, needed)
+    for flag in ("nodes", "gpus_per_node", "max_retries"):
+        if getattr(job, flag) < (flag != "max_retries"):
+            raise UserError(f"--{flag}={getattr(job, flag)}; needed: a positive number.")
+    command = request.check_command(command)
+    run = f"{job.folder.rstrip('/')}/{job.name}"
+    if request.binding(command, "MODEL_DIR") is None:
+        command = (*command, f"--gin.MODEL_DIR={run}/model_dir")
+    processes = job.nodes * job.gpus_per_node
+    flags = [
+        f"--run_id={job.name}",
+        f"--folder={run}",
+        f"--hosts={processes}",
+        f"--chips={processes}",
+        "--expect_backend=gpu",
+        f"--fingerprint={request.fingerprint([str(processes), *command])}",
+        f"--max_retries={job.max_retries}",
+        f"--work_dir=/tmp/ait_jax_{job.name}",
+    ]
+    return _SLURM.format(
+        name=job.name,
+        run=run,
+        nodes=job.nodes,
+        gpus=job.gpus_per_node,
+        time=job.time,
+        partition=f"#SBATCH --partition={job.partition}\n" if job.partition else "",
+        venv=job.venv.rstrip("/"),
+        flags=shlex.join(flags),
+        command=shlex.join(command),
+        given_up=PREFLIGHT,
+        preempted=PREEMPTED,
+        restarts=_MAX_RESTARTS,
+    )
+
+
+def _check(flag: str, value: str, pattern: re.Pattern, needed: str) -> None:
+    if not pattern.fullmatch(value):
+        raise UserError(f"--{flag}={value!r} cannot be; needed: {needed}.")

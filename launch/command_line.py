@@ -1,0 +1,208 @@
+"""`ait-jax launch KIND ... -- COMMAND`: flags of every kind of launch; slow imports come later."""
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from ait_jax.errors import UserError
+
+_TIERS = {
+    "spot": "spare capacity, cheapest; may be taken away, and the run then goes on by itself "
+    "(the default)",
+    "on_demand": "at the list price, until it is deleted",
+    "reserved": "from a reservation",
+    "flex_start": "for at most 7 days, v5e and v6e; needs --max_run_duration",
+}
+_EPILOG = """\
+COMMAND is what follows `ait-jax` on one host: `-- run --gin_file=... --gin.X=Y`. Values with
+spaces need quotes for this shell alone. The run id is the key to resume: the same line again
+watches what is there or goes on where the run stopped.
+"""
+
+
+def add(commands: Any) -> None:
+    """Adds `launch` to the sub-parsers of `ait-jax`."""
+    description = "run a command in many processes: here, on a Cloud TPU slice, on GKE and SLURM"
+    launch = commands.add_parser("launch", help=description, description=description)
+    kinds = launch.add_subparsers(dest="kind", metavar="KIND", required=True)
+    for name, (help_, add_flags, _) in KINDS.items():
+        kind = kinds.add_parser(
+            name,
+            help=help_,
+            description=help_,
+            epilog=_EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        kind.add_argument(
+            "--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
+        )
+        add_flags(kind)
+
+
+def split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Separates a launch's own arguments from the hosts' command after the first `--`."""
+    if "--" not in arguments:
+        return arguments, []
+    at = arguments.index("--")
+    return arguments[:at], arguments[at + 1 :]
+
+
+def run(options: argparse.Namespace, command: list[str]) -> int:
+    """Does what was parsed; returns the exit code."""
+    return KINDS[options.kind][2](options, command)
+
+
+def _add_run(kind: argparse.ArgumentParser) -> None:
+    kind.add_argument("--name", required=True, metavar="RUN_ID", help="names the run for good")
+    kind.add_argument(
+        "--accelerator", required=True, help="a slice: v5e-256 (or v5litepod-256), v4-8, v5p-128"
+    )
+    kind.add_argument("--bucket", default="", help="gs://... for code, logs, statuses, MODEL_DIR")
+    kind.add_argument("--max_retries", type=int, default=5, help="of failures (default: 5)")
+    kind.add_argument("--allow_dirty", action="store_true", help="launch uncommitted changes")
+    kind.add_argument("--dry_run", action="store_true", help="print every command, do nothing")
+
+
+def _add_place(kind: argparse.ArgumentParser) -> None:
+    kind.add_argument("--zone", required=True)
+    kind.add_argument("--project", required=True)
+
+
+def _add_tpu_vm(kind: argparse.ArgumentParser) -> None:
+    _add_run(kind)
+    _add_place(kind)
+    tier = kind.add_mutually_exclusive_group()
+    for name, help_ in _TIERS.items():
+        tier.add_argument(f"--{name}", dest="tier", action="store_const", const=name, help=help_)
+    kind.set_defaults(tier="spot")
+    kind.add_argument(
+        "--use_existing", default="", metavar="TPU_VM", help="run on it; it is not deleted"
+    )
+    kind.add_argument("--reservation", default="", help="its name, with --reserved")
+    kind.add_argument("--max_run_duration", default="", help="as 12h, with --flex_start")
+    kind.add_argument(
+        "--valid_until_duration", default="", help="give up waiting for capacity after, as 6h"
+    )
+    kind.add_argument("--runtime_version", default="", help="default: the generation's own")
+    kind.add_argument("--service_account", default="", help="of the hosts")
+    kind.add_argument(
+        "--keep", action="store_true", help="do not delete the TPU at the end; it goes on costing"
+    )
+    kind.add_argument("--poll_s", type=float, default=30.0, help="between looks (default: 30)")
+
+
+def _add_gke(kind: argparse.ArgumentParser) -> None:
+    _add_run(kind)
+    kind.add_argument("--image", required=True, help="a container with this package: see launch/")
+    kind.add_argument("--cluster", default="CLUSTER", help="for the xpk line")
+    kind.add_argument("--zone", default="")
+    kind.add_argument("--project", default="")
+    kind.add_argument("--spot", dest="tier", action="store_const", const="spot")
+    kind.set_defaults(tier="on_demand")
+
+
+def _add_slurm(kind: argparse.ArgumentParser) -> None:
+    kind.add_argument("--name", required=True, metavar="RUN_ID")
+    kind.add_argument("--nodes", type=int, required=True)
+    kind.add_argument("--gpus_per_node", type=int, required=True)
+    kind.add_argument("--folder", required=True, help="all nodes' own, for logs and MODEL_DIR")
+    kind.add_argument("--venv", required=True, help="a virtual environment with this package")
+    kind.add_argument("--partition", default="")
+    kind.add_argument("--time", default="24:00:00")
+    kind.add_argument("--max_retries", type=int, default=5)
+
+
+def _add_local(kind: argparse.ArgumentParser) -> None:
+    kind.add_argument("--processes", type=int, required=True, help="how many")
+    kind.add_argument(
+        "--devices_per_process", type=int, help="CPU devices of each (default: what JAX finds)"
+    )
+
+
+def _add_logs(kind: argparse.ArgumentParser) -> None:
+    kind.add_argument("--name", required=True, metavar="RUN_ID")
+    kind.add_argument("--bucket", required=True)
+    kind.add_argument("--host", type=int, help="of one host (default: of all)")
+
+
+def _request(options: argparse.Namespace, command: list[str]):
+    from ait_jax.launch import accelerators, request
+
+    fields = {
+        f for f in request.Request.__dataclass_fields__ if f not in ("accelerator", "command")
+    }
+    given = {name: value for name, value in vars(options).items() if name in fields and value}
+    # 0 retries and the like are meant.
+    given["max_retries"] = options.max_retries
+    slice_ = accelerators.parse(options.accelerator)
+    given = {"name": "", "bucket": ""} | given
+    return request.checked(request.Request(accelerator=slice_, command=tuple(command), **given))
+
+
+def _archived(options: argparse.Namespace, request, path):
+    from ait_jax.launch import source
+
+    made = source.archive(path, options.allow_dirty)
+    source.check_gin_files(request.command, source.root(), made.commit)
+    return made
+
+
+def _tpu_vm(options: argparse.Namespace, command: list[str]) -> int:
+    import tempfile
+    from pathlib import Path
+
+    from ait_jax.launch import recipe, tpu_vm
+
+    if options.poll_s < 0:
+        raise UserError(f"--poll_s={options.poll_s}; needed: 0 or more seconds.")
+    request = _request(options, command)
+    with tempfile.TemporaryDirectory() as temporary:
+        if options.dry_run:
+            made = _archived(options, request, Path(temporary, "code.tar.gz"))
+            print(recipe.dry_run(request, made), end="")
+            return 0
+        return tpu_vm.start(request, lambda path: _archived(options, request, path), options.poll_s)
+
+
+def _local(options: argparse.Namespace, command: list[str]) -> int:
+    from ait_jax.launch import local
+
+    return local.launch(command, options.processes, options.devices_per_process)
+
+
+def _gke(options: argparse.Namespace, command: list[str]) -> int:
+    from ait_jax.launch import cluster_files
+
+    request = _request(options, command)
+    print(cluster_files.jobset(request, options.image), end="")
+    print(cluster_files.xpk_comment(request, options.image, options.cluster), end="")
+    return 0
+
+
+def _slurm(options: argparse.Namespace, command: list[str]) -> int:
+    from ait_jax.launch import cluster_files
+
+    fields = cluster_files.SlurmJob.__dataclass_fields__
+    job = cluster_files.SlurmJob(**{name: getattr(options, name) for name in fields})
+    print(cluster_files.slurm(job, command), end="")
+    return 0
+
+
+def _logs(options: argparse.Namespace, command: list[str]) -> int:
+    from ait_jax.launch import request, statuses
+
+    request.check_names(name=options.name, bucket=options.bucket.rstrip("/"))
+    for line in statuses.logs(f"{options.bucket.rstrip('/')}/{options.name}", options.host):
+        print(line)
+    return 0
+
+
+# Name -> what it does, its flags, its work. The work takes the options and the hosts' command.
+KINDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[..., int]]] = {
+    "tpu-vm": ("create a Cloud TPU slice, run on it until done, delete it", _add_tpu_vm, _tpu_vm),
+    "local": ("run in several processes on this machine, as a pod's hosts do", _add_local, _local),
+    "gke": ("print a JobSet for GKE, and the xpk line", _add_gke, _gke),
+    "slurm": ("print a batch script for SLURM", _add_slurm, _slurm),
+    "logs": ("print the logs of all hosts of a run", _add_logs, _logs),
+}

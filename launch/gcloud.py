@@ -1,0 +1,182 @@
+"""Google's command line: every call in one place, its errors in words that say what to do."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Sequence
+from typing import Any
+
+from ait_jax.errors import UserError
+from ait_jax.launch.request import Request
+
+TIMEOUT_S = 900.0  # a deletion takes minutes
+_ROLES = (
+    "Needed: roles/tpu.admin and roles/iam.serviceAccountUser on the project, "
+    "roles/storage.objectAdmin on the bucket, and the Cloud TPU API enabled "
+    "(gcloud services enable tpu.googleapis.com)."
+)
+# What an error's text says -> its kind. The first match counts.
+_KINDS = (
+    ("exists", r"ALREADY_EXISTS|already exists"),
+    ("missing", r"NOT_FOUND|was not found|matched no objects|not found: 404|No URLs matched"),
+    ("login", r"not currently have an active|gcloud auth login|Reauthentication|invalid_grant"),
+    ("quota", r"RESOURCE_EXHAUSTED|[Qq]uota|Insufficient reserved capacity"),
+    ("permission", r"PERMISSION_DENIED|[Pp]ermission|does not have .* access|403|Forbidden"),
+    ("transient", r"UNAVAILABLE|DEADLINE_EXCEEDED|INTERNAL|\b50[0234]\b|ECONN|[Cc]onnection|"
+                  r"timed? ?out|ssl\."),
+)  # fmt: skip
+
+
+class GcloudError(Exception):
+    """A call failed.
+
+    Attributes:
+      kind: exists, missing, login, quota, permission, transient or other.
+      line: the first line of the error itself.
+    """
+
+    def __init__(self, kind: str, line: str):
+        super().__init__(line)
+        self.kind, self.line = kind, line
+
+    def for_user(self, doing: str) -> UserError:
+        """Returns the error that stops the launch; `doing` says what was tried."""
+        advice = {
+            "login": "Log in: gcloud auth login.",
+            "quota": "Ask for quota (console: IAM, Quotas, Cloud TPU API), or give another --zone, "
+            "tier (--spot, --on_demand, --reserved, --flex_start) or a smaller --accelerator; "
+            "suspended and failed requests take quota too until they are deleted.",
+            "permission": _ROLES,
+            "missing": "Is the name right, and is it there?",
+            "transient": "Google's service did not answer; the same command goes on from here.",
+        }.get(self.kind, "")
+        return UserError(f"{doing} failed: {self.line} {advice}".strip())
+
+
+def classify(text: str) -> GcloudError:
+    """Returns what standard error of a failed call says."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    line = next((line for line in lines if line.startswith("ERROR")), lines[0] if lines else "?")
+    if line.endswith(":") and line in lines[:-1]:
+        line = f"{line} {lines[lines.index(line) + 1]}"
+    kind = next((kind for kind, pattern in _KINDS if re.search(pattern, text)), "other")
+    return GcloudError(kind, line)
+
+
+def call(arguments: Sequence[str]) -> str:
+    """Runs `arguments`, returns its standard output.
+
+    Raises:
+      UserError: there is no `gcloud`.
+      GcloudError: it failed.
+    """
+    if shutil.which(arguments[0]) is None:
+        raise UserError(
+            "gcloud is not on PATH: install the Google Cloud CLI "
+            "(https://cloud.google.com/sdk/docs/install), then `gcloud auth login`."
+        )
+    environment = os.environ | {"CLOUDSDK_CORE_DISABLE_PROMPTS": "1"}
+    try:
+        done = subprocess.run(
+            arguments,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            env=environment,
+            timeout=TIMEOUT_S,
+        )
+    except subprocess.TimeoutExpired:
+        line = f"{' '.join(arguments[:5])} did not end within {TIMEOUT_S:.0f} s"
+        raise GcloudError("transient", line) from None
+    if done.returncode:
+        raise classify(done.stderr or done.stdout)
+    return done.stdout
+
+
+def show(arguments: Sequence[str]) -> str:
+    """Returns a call as one line that a shell takes as it is."""
+    return shlex.join(arguments)
+
+
+def _place(request: Request) -> tuple[str, str]:
+    return f"--zone={request.zone}", f"--project={request.project}"
+
+
+def create(request: Request, startup_script: str) -> list[str]:
+    """The call that asks for the TPU; `startup_script` is a local file."""
+    alpha = request.tier == "flex_start" or bool(request.reservation)
+    arguments = [
+        "gcloud", *(["alpha"] if alpha else []), "compute", "tpus", "queued-resources", "create",
+        request.name, f"--node-id={request.name}", *_place(request),
+        f"--accelerator-type={request.accelerator.name}",
+        f"--runtime-version={request.runtime_version}",
+    ]  # fmt: skip
+    arguments += {
+        "spot": ["--spot"],
+        "on_demand": [],
+        "reserved": ["--reserved"],
+        "flex_start": [
+            "--provisioning-model=flex-start",
+            f"--max-run-duration={request.max_run_duration}",
+        ],
+    }[request.tier]
+    if request.reservation:
+        arguments.append(f"--reservation={request.reservation}")
+    if request.valid_until_duration:
+        arguments.append(f"--valid-until-duration={request.valid_until_duration}")
+    if request.service_account:
+        arguments.append(f"--service-account={request.service_account}")
+    labels = f"ait-jax-run={request.name},ait-jax-command={request.fingerprint()}"
+    arguments.append(f"--labels={labels}")
+    arguments.append(f"--metadata-from-file=startup-script={startup_script}")
+    # Without it the call waits, silently, until the TPU is there.
+    return [*arguments, "--async"]
+
+
+def describe(request: Request) -> list[str]:
+    command = ["gcloud", "compute", "tpus", "queued-resources", "describe", request.name]
+    return [*command, *_place(request), "--format=json"]
+
+
+def describe_node(request: Request) -> list[str]:
+    command = ["gcloud", "compute", "tpus", "tpu-vm", "describe", request.node]
+    return [*command, *_place(request), "--format=json"]
+
+
+def delete(request: Request, wait: bool = True) -> list[str]:
+    """--force: the TPU VM goes too, and requests that are suspended or failed need it."""
+    command = ["gcloud", "compute", "tpus", "queued-resources", "delete", request.name]
+    return [*command, *_place(request), "--force", "--quiet", *([] if wait else ["--async"])]
+
+
+def deliver(request: Request, script_url: str) -> list[str]:
+    """Installs the start-up script on a TPU VM that is there; ssh only delivers it.
+
+    The last argument is a line for the shell of the host; `show` quotes it for this one.
+    """
+    inner = f"set -o pipefail; gcloud storage cat {shlex.quote(script_url)} | bash"
+    command = ["gcloud", "compute", "tpus", "tpu-vm", "ssh", request.node, *_place(request)]
+    return [*command, "--worker=all", f"--command={shlex.join(['sudo', 'bash', '-c', inner])}"]
+
+
+def copy(source: str, url: str) -> list[str]:
+    return ["gcloud", "storage", "cp", "--quiet", source, url]
+
+
+def cat(url: str) -> list[str]:
+    return ["gcloud", "storage", "cat", url]
+
+
+def remove(url: str) -> list[str]:
+    return ["gcloud", "storage", "rm", "--quiet", url]
+
+
+def parse_json(text: str, what: str) -> Any:
+    """Returns JSON that `gcloud` printed. Raises GcloudError if it is none."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise GcloudError("other", f"{what} printed no JSON: {text[:80]!r}") from None

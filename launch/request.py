@@ -1,0 +1,202 @@
+"""What to launch: every name checked, the command of the hosts completed and quoted.
+
+Nothing here starts anything. Names reach shells, URLs, paths and the resource manager, so each is
+held to the characters that its owner allows.
+"""
+
+import dataclasses
+import hashlib
+import re
+import unicodedata
+from collections.abc import Sequence
+
+from ait_jax.errors import UserError, nearest
+from ait_jax.launch.accelerators import Accelerator
+
+COMMANDS = ("run", "score", "pretrain")
+TIERS = ("spot", "on_demand", "reserved", "flex_start")
+# Kubernetes appends up to 23 characters to a JobSet's name; a pod's may have 63.
+_RUN_ID = re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?")
+_RESOURCE = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
+_PROJECT = re.compile(r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]")
+_ZONE = re.compile(r"[a-z]+-[a-z]+[0-9]+-[a-z]")
+_BUCKET = re.compile(r"gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](/[A-Za-z0-9][A-Za-z0-9._-]*)*")
+_VERSION = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
+_ACCOUNT = re.compile(r"[a-z0-9-]+@[a-z0-9.-]+")
+_DURATION = re.compile(r"([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?")
+_FLEX_START_DAYS = 7
+_RULES = {
+    "name": (_RUN_ID, "a lower-case letter, then letters, digits and '-', 40 at most: t5-xl-seed0"),
+    "use_existing": (_RESOURCE, "the name of a TPU VM: letters, digits and '-'"),
+    "project": (_PROJECT, "a project id as `gcloud projects list` shows it: my-project"),
+    "zone": (_ZONE, "a zone as us-west4-a"),
+    "bucket": (_BUCKET, "gs://BUCKET or gs://BUCKET/FOLDER of letters, digits, '.', '_', '-'"),
+    "runtime_version": (_VERSION, "an image as v2-alpha-tpuv5-lite"),
+    "reservation": (_RESOURCE, "a reservation's name: letters, digits and '-'"),
+    "service_account": (_ACCOUNT, "an address as NAME@PROJECT.iam.gserviceaccount.com"),
+    "valid_until_duration": (_DURATION, "a duration as 6h, 90m or 1d12h"),
+    "max_run_duration": (_DURATION, "a duration as 6h, 90m or 1d12h"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """One launch. `checked` makes it.
+
+    Attributes:
+      name: the run id: of the TPU, of the folder in the bucket, and so the key to resume.
+      accelerator: the slice.
+      command: of every host, after `ait-jax`: ("run", "--gin_file=...").
+      bucket: folder for code, logs, statuses and, by default, MODEL_DIR; no slash at the end.
+      tier: one of TIERS.
+      use_existing: a TPU VM to run on instead of creating one; it is never deleted.
+      max_retries: failures of a host, or of the resource, after which it is given up; being
+        preempted does not count.
+    """
+
+    name: str
+    accelerator: Accelerator
+    command: tuple[str, ...]
+    bucket: str
+    zone: str = ""
+    project: str = ""
+    tier: str = "spot"
+    use_existing: str = ""
+    runtime_version: str = ""
+    valid_until_duration: str = ""
+    max_run_duration: str = ""
+    reservation: str = ""
+    service_account: str = ""
+    max_retries: int = 5
+    keep: bool = False
+
+    @property
+    def folder(self) -> str:
+        return f"{self.bucket}/{self.name}"
+
+    @property
+    def node(self) -> str:
+        return self.use_existing or self.name
+
+    @property
+    def deletes(self) -> bool:
+        return not self.keep and not self.use_existing
+
+    def fingerprint(self) -> str:
+        return fingerprint([self.accelerator.name, *self.command])
+
+
+def fingerprint(parts: Sequence[str]) -> str:
+    """Tells a launch from one of another command or slice under the same name."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+
+
+def checked(request: Request) -> Request:
+    """Returns `request` with its command and image completed.
+
+    Raises:
+      UserError: a name or a flag that cannot be, or settings that contradict each other.
+    """
+    check_names(**{field: getattr(request, field) for field in _RULES})
+    if not request.name:
+        raise UserError("--name is empty; give the run an id, as --name=t5-xl-seed0.")
+    if request.max_retries < 0:
+        raise UserError(f"--max_retries={request.max_retries}; needed: 0 or more.")
+    request = dataclasses.replace(request, bucket=_bucket(request).rstrip("/"))
+    request = dataclasses.replace(request, command=_completed(request))
+    _check_tier(request)
+    image = request.runtime_version or request.accelerator.generation.runtime_version
+    return dataclasses.replace(request, runtime_version=image)
+
+
+def check_names(**names: str) -> None:
+    """Raises UserError for a name, by the flag that gave it, that its owner does not allow."""
+    for flag, value in names.items():
+        pattern, needed = _RULES[flag]
+        if value and not pattern.fullmatch(value):
+            raise UserError(f"--{flag}={value!r} cannot be; needed: {needed}.")
+
+
+def _bucket(request: Request) -> str:
+    model_dir = binding(request.command, "MODEL_DIR")
+    if request.bucket:
+        return request.bucket
+    if model_dir and model_dir.startswith("gs://"):
+        return "/".join(model_dir.split("/")[:3])
+    raise UserError(
+        "--bucket is missing: code, logs and the state of every host go there. Give "
+        "--bucket=gs://BUCKET/FOLDER in the TPU's region."
+    )
+
+
+def _completed(request: Request) -> tuple[str, ...]:
+    """The hosts' command, with MODEL_DIR derived from the run id where it is not given."""
+    command = check_command(request.command)
+    model_dir = binding(command, "MODEL_DIR")
+    if model_dir is None:
+        return (*command, f"--gin.MODEL_DIR={request.folder}/model_dir")
+    if not model_dir.startswith("gs://"):
+        raise UserError(
+            f"--gin.MODEL_DIR={model_dir} is a folder of one host, and hosts go away. Leave it "
+            f"out ({request.folder}/model_dir is taken) or give one in a bucket, gs://..."
+        )
+    return command
+
+
+def check_command(command: Sequence[str]) -> tuple[str, ...]:
+    """Returns the command after `--` if `ait-jax` has it and it fits on one line.
+
+    Raises:
+      UserError: no command, an unknown one, or line breaks and control characters in it.
+    """
+    command = tuple(command)
+    if not command:
+        raise UserError("The command is missing: end with `-- run --gin_file=...`.")
+    if command[0] == "ait-jax":
+        command = command[1:]
+    if not command or command[0] not in COMMANDS:
+        given = command[0] if command else ""
+        raise UserError(
+            f"{given!r} after `--` cannot be launched.{nearest(given, COMMANDS)} "
+            f"Commands: {', '.join(COMMANDS)}."
+        )
+    for argument in command:
+        if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in argument):
+            raise UserError(
+                f"the argument {argument!r} has a line break or control character, which start-up "
+                "scripts and logs cannot carry. Put such a value into a gin file."
+            )
+    return command
+
+
+def binding(command: Sequence[str], name: str) -> str | None:
+    """Returns the last value of `--gin.NAME=`, without the quotes that gin does not need."""
+    prefix = f"--gin.{name}="
+    values = [a.removeprefix(prefix).strip() for a in command if a.startswith(prefix)]
+    return values[-1].strip("\"'") if values else None
+
+
+def _check_tier(request: Request) -> None:
+    if request.tier not in TIERS:
+        raise UserError(f"tier {request.tier!r}; needed: one of {', '.join(TIERS)}.")
+    if request.reservation and request.tier != "reserved":
+        raise UserError("--reservation needs --reserved.")
+    if request.tier != "flex_start":
+        if request.max_run_duration:
+            raise UserError("--max_run_duration needs --flex_start; other tiers have no end.")
+        return
+    generation = request.accelerator.generation
+    if not generation.flex_start:
+        raise UserError(
+            f"--flex_start cannot be had for {generation.name}; needed: v5e or v6e, or --spot."
+        )
+    if not request.max_run_duration:
+        raise UserError("--flex_start needs --max_run_duration, as 12h; at most 7d.")
+    if seconds(request.max_run_duration) > _FLEX_START_DAYS * 86400:
+        raise UserError(f"--max_run_duration={request.max_run_duration}; --flex_start ends at 7d.")
+
+
+def seconds(duration: str) -> int:
+    """Returns the seconds of `1d12h`, `90m`."""
+    units = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+    return sum(int(n) * units[unit] for n, unit in re.findall(r"([0-9]+)([dhms])", duration))

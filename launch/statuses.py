@@ -1,0 +1,115 @@
+"""What the hosts of a run say of themselves: statuses and logs in the bucket, read by gcloud."""
+
+import collections
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+
+from ait_jax.errors import UserError
+from ait_jax.launch import gcloud
+
+SILENT_AFTER_S = 300.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Status:
+    """The last word of one host; see `worker.Worker.status`."""
+
+    host: int
+    hostname: str
+    state: str
+    message: str
+    attempt: int
+    time: float
+    fingerprint: str
+
+
+def parse(text: str) -> list[Status]:
+    """Returns the statuses in lines of JSON, by host; lines that are none are left out."""
+    found = {}
+    for line in text.splitlines():
+        try:
+            value = json.loads(line)
+            status = Status(
+                int(value["host"]),
+                str(value.get("hostname", "")),
+                str(value["state"]),
+                str(value.get("message", "")),
+                int(value.get("attempt", 0)),
+                float(value.get("time", 0.0)),
+                str(value.get("fingerprint", "")),
+            )
+        except (ValueError, KeyError, TypeError):
+            continue
+        found[status.host] = status
+    return [found[host] for host in sorted(found)]
+
+
+def read(folder: str) -> list[Status]:
+    """Returns the statuses in the bucket; none is no error. Raises GcloudError."""
+    try:
+        return parse(gcloud.call(gcloud.cat(f"{folder}/status/host_*.json")))
+    except gcloud.GcloudError as error:
+        if error.kind == "missing":
+            return []
+        raise
+
+
+def outcome(statuses: list[Status], hosts: int) -> str:
+    """Returns `done` when all hosts are, `failed` when one has given up, else ""."""
+    if any(status.state == "failed" for status in statuses):
+        return "failed"
+    done = sum(status.state == "done" for status in statuses)
+    return "done" if done == hosts else ""
+
+
+def culprit(statuses: list[Status]) -> Status:
+    """Returns the host that failed first of itself: others only gave up because of it."""
+    failed = [status for status in statuses if status.state == "failed"]
+    own = [status for status in failed if not status.message.startswith("given up")]
+    return min(own or failed, key=lambda status: status.time)
+
+
+def summary(statuses: list[Status], hosts: int, now: float) -> str:
+    """Returns one line: how many hosts are in which state, which are silent."""
+    if not statuses:
+        return f"no host of {hosts} has reported yet (booting, installing)"
+    counts = collections.Counter(status.state for status in statuses)
+    counts["not heard of"] = hosts - len(statuses)
+    parts = [f"{count} {state}" for state, count in counts.items() if count]
+    line = f"{hosts} hosts: {', '.join(parts)}; attempt {max(s.attempt for s in statuses)}"
+    silent = [s for s in statuses if s.state != "done" and now - s.time > SILENT_AFTER_S]
+    if silent:
+        oldest = min(silent, key=lambda status: status.time)
+        minutes = (now - oldest.time) / 60
+        line += f"; host {oldest.host} ({oldest.hostname}) silent for {minutes:.0f} min"
+    return line
+
+
+def logs(folder: str, host: int | None = None) -> Iterator[str]:
+    """Yields the lines of the hosts' logs, each with its host. UserError if there are none."""
+    pattern = f"{folder}/logs/host_{'*' if host is None else host}.log"
+    try:
+        urls = gcloud.call(["gcloud", "storage", "ls", pattern]).split()
+        for url in sorted(urls, key=_host_of):
+            for line in gcloud.call(gcloud.cat(url)).splitlines():
+                yield f"[host {_host_of(url)}] {line}"
+    except gcloud.GcloudError as error:
+        if error.kind == "missing":
+            raise UserError(f"no logs at {pattern}; hosts write them once they run.") from None
+        raise error.for_user(f"reading {pattern}") from None
+
+
+def _host_of(url: str) -> int:
+    number = url.rsplit("host_", 1)[-1].removesuffix(".log")
+    return int(number) if number.isdigit() else -1
+
+
+def tail(folder: str, host: int, lines: int, say: Callable[[str], None]) -> None:
+    """Says the last lines of one host's log, if there is one."""
+    try:
+        text = gcloud.call(gcloud.cat(f"{folder}/logs/host_{host}.log"))
+    except gcloud.GcloudError:
+        return
+    for line in text.splitlines()[-lines:]:
+        say(f"[host {host}] {line}")

@@ -1,0 +1,371 @@
+"""`ait-jax launch tpu-vm`: asks for a TPU, watches the run on it, deletes it at the end.
+
+Nothing is kept here: what there is to know lies with Google's resource manager and in the bucket.
+So this program may be stopped and started again at any time, and finds what is there.
+"""
+
+import dataclasses
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ait_jax.errors import UserError
+from ait_jax.launch import gcloud, startup, statuses
+from ait_jax.launch.gcloud import GcloudError
+from ait_jax.launch.recipe import costs, going_on, logs_command
+from ait_jax.launch.request import Request, seconds
+from ait_jax.launch.source import Source
+
+EXIT_OK, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
+TRANSIENT_ERRORS = 5
+_LOST_NODES = ("PREEMPTED", "TERMINATED")
+_SAY_AT_LEAST_EVERY_S = 600.0
+_LOG_LINES = 25
+# A request that was just made may not be found at once.
+_ABSENCES = 5
+_LONGEST_PAUSE_S = 600.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """What one look found.
+
+    Attributes:
+      resource: state of the queued resource: ABSENT, WAITING_FOR_RESOURCES, ACTIVE, ...
+      reason: why it failed or was suspended, as Google puts it.
+      node: state of the TPU VM where the resource is ACTIVE: READY, PREEMPTED, ABSENT, ...
+      hosts: statuses of this launch.
+    """
+
+    resource: str
+    reason: str = ""
+    node: str = ""
+    hosts: tuple[statuses.Status, ...] = ()
+
+
+class Launch:
+    """One launch of a checked request. `run` returns the exit code of the command line."""
+
+    def __init__(
+        self,
+        request: Request,
+        source: Source,
+        poll_s: float = 30.0,
+        say: Callable[[str], None] = print,
+        sleep: Callable[[float], None] = time.sleep,
+    ):
+        self.request, self.source, self.poll_s = request, source, poll_s
+        self._print, self._sleep = say, sleep
+        self.began = time.monotonic()
+        self.failures = self.errors = self.waits = self.absences = 0
+        self.delivered = self.uploaded = False
+        # Whether there is, or may be, a TPU that costs.
+        self.costing = False
+        self.created: float | None = None
+        self.last_line, self.last_said = "", 0.0
+
+    def say(self, line: str, always: bool = True) -> None:
+        now = time.monotonic()
+        if always or line != self.last_line or now - self.last_said > _SAY_AT_LEAST_EVERY_S:
+            minutes = (now - self.began) / 60
+            self._print(f"{time.strftime('%H:%M:%S')} ({minutes:.0f} min) {line}")
+            self.last_line, self.last_said = line, now
+
+    def run(self) -> int:
+        try:
+            return self._run()
+        except KeyboardInterrupt:
+            self._print(f"\nStopped watching. {going_on(self.request)}")
+            return EXIT_INTERRUPTED
+        except UserError:
+            if self.costing:
+                self._print(f"This program ends here. {going_on(self.request)}")
+            raise
+
+    def _run(self) -> int:
+        for warning in self.source.warnings:
+            self.say(warning)
+        while True:
+            try:
+                code = self._step(self._look())
+                self.errors = 0
+            except GcloudError as error:
+                self.errors += 1
+                if error.kind != "transient" or self.errors > TRANSIENT_ERRORS:
+                    raise error.for_user("gcloud") from None
+                self.say(f"{error.line} (asking again)")
+                code = None
+                self._pause()
+            if code is not None:
+                return code
+
+    def _step(self, seen: Seen) -> int | None:
+        """Does what follows from `seen`; returns an exit code at the end."""
+        ended = statuses.outcome(list(seen.hosts), self.request.accelerator.hosts)
+        if self.request.use_existing:
+            return self._step_existing(seen, ended)
+        if seen.resource == "ABSENT":
+            return self._absent(seen, ended)
+        self.delivered = self.costing = True
+        self.absences = 0
+        if ended == "done" or (ended and seen.resource == "ACTIVE"):
+            return self._end(seen, ended)
+        lost = seen.resource == "ACTIVE" and seen.node in _LOST_NODES
+        if seen.resource in ("SUSPENDED", "SUSPENDING") or lost:
+            return self._suspended(seen)
+        if seen.resource == "FAILED":
+            return self._failed(seen)
+        self._watch(seen)
+        return None
+
+    def _step_existing(self, seen: Seen, ended: str) -> int | None:
+        if seen.node != "READY":
+            raise UserError(
+                f"the TPU VM {self.request.node} is {seen.node}; --use_existing needs one that is "
+                "READY, and creates none. Leave the flag out to have one created."
+            )
+        if not self.delivered:
+            self.delivered = True
+            if ended == "done":
+                return self._end(seen, ended)
+            if not seen.hosts or ended == "failed":
+                self._upload()
+                self.say(f"starting on {self.request.node}")
+                url = f"{self.request.folder}/startup.sh"
+                self._try(gcloud.deliver(self.request, url), f"starting on {self.request.node}")
+                self.costing = True
+                return None
+        if ended:
+            return self._end(seen, ended)
+        self._watch(seen)
+        return None
+
+    def _look(self) -> Seen:
+        """Asks for the resource, its TPU VM and its hosts' statuses. Raises GcloudError."""
+        request = self.request
+        if request.use_existing:
+            node = self._describe(gcloud.describe_node(request))
+            self._check_slice(node.get("acceleratorType", ""))
+            hosts = self._statuses() if node else ()
+            return Seen("EXISTING", "", node.get("state", "ABSENT"), hosts)
+        resource = self._describe(gcloud.describe(request))
+        if not resource:
+            return Seen("ABSENT", hosts=self._statuses())
+        specs = resource.get("tpu", {}).get("nodeSpec", [{}])
+        node = specs[0].get("node", {})
+        self._check_slice(node.get("acceleratorType", ""))
+        self._check_fingerprint(node.get("labels", {}).get("ait-jax-command", ""))
+        state = resource.get("state", {})
+        name = state.get("state", "UNKNOWN")
+        if name == "SUSPENDED":
+            return Seen(name, _reason(state), hosts=self._statuses())
+        if name != "ACTIVE":
+            return Seen(name, _reason(state))
+        found = self._describe(gcloud.describe_node(request))
+        return Seen(name, "", found.get("state", "ABSENT"), self._statuses())
+
+    def _describe(self, arguments: list[str]) -> dict:
+        try:
+            return gcloud.parse_json(gcloud.call(arguments), "gcloud describe")
+        except GcloudError as error:
+            if error.kind == "missing":
+                return {}
+            raise
+
+    def _statuses(self) -> tuple[statuses.Status, ...]:
+        fingerprint = self.request.fingerprint()
+        found = statuses.read(self.request.folder)
+        return tuple(status for status in found if status.fingerprint == fingerprint)
+
+    def _check_slice(self, name: str) -> None:
+        name = name.rsplit("/", 1)[-1]
+        if name and name != self.request.accelerator.name:
+            raise UserError(
+                f"{self.request.node} is there already and is a {name}, not a "
+                f"{self.request.accelerator.name}. Give --accelerator={name}, or another --name."
+            )
+
+    def _check_fingerprint(self, label: str) -> None:
+        if label and label != self.request.fingerprint():
+            raise UserError(
+                f"{self.request.name} is there already and runs another command. Give another "
+                f"--name, or delete it first: {gcloud.show(gcloud.delete(self.request))}"
+            )
+
+    def _absent(self, seen: Seen, ended: str) -> int | None:
+        """Creates the resource, unless the run has ended or somebody has deleted it."""
+        if self.delivered and ended:
+            return self._end(seen, ended)
+        if self.delivered:
+            self.absences += 1
+            if self.absences <= _ABSENCES:
+                self._pause()
+                return None
+            self._print(f"{self.request.name} was deleted by somebody. {self._resume()}")
+            return EXIT_FAILED
+        if ended == "done":
+            folder = self.request.folder
+            self._print(
+                f"{self.request.name} is done already, nothing was created. To run it again: "
+                f"{gcloud.show(gcloud.remove(f'{folder}/status/**'))}"
+            )
+            return EXIT_OK
+        self._upload()
+        self._create()
+        return None
+
+    def _upload(self) -> None:
+        """Sends code and start-up script, and takes away statuses of an earlier launch."""
+        folder = self.request.folder
+        self.say(f"sending commit {self.source.commit[:12]} to {folder}/code")
+        code = gcloud.copy(self.source.archive, f"{folder}/code/{self.source.stem}.tar.gz")
+        self._try(code, f"writing to {self.request.bucket}")
+        with tempfile.TemporaryDirectory() as temporary:
+            path = Path(temporary, "startup.sh")
+            path.write_text(startup.script(self.request, self.source))
+            self._try(
+                gcloud.copy(str(path), f"{folder}/startup.sh"), f"writing to {self.request.bucket}"
+            )
+        try:
+            gcloud.call(gcloud.remove(f"{folder}/status/**"))
+        except GcloudError as error:
+            if error.kind != "missing":
+                raise
+        self.uploaded = True
+
+    def _create(self) -> None:
+        request = self.request
+        self.say(f"asking for {request.accelerator.describe()}, {request.tier}, in {request.zone}")
+        with tempfile.TemporaryDirectory() as temporary:
+            path = Path(temporary, "startup.sh")
+            path.write_text(startup.script(request, self.source))
+            try:
+                gcloud.call(gcloud.create(request, str(path)))
+            except GcloudError as error:
+                # Another start of this command was faster: it is watched as if made here.
+                if error.kind != "exists":
+                    raise error.for_user(f"asking for {request.accelerator.name}") from None
+        self.delivered = self.costing = True
+        self.created = time.monotonic()
+        self.waits = 0
+
+    def _try(self, arguments: list[str], doing: str) -> None:
+        try:
+            gcloud.call(arguments)
+        except GcloudError as error:
+            raise error.for_user(doing) from None
+
+    def _suspended(self, seen: Seen) -> None:
+        """The TPU was taken away: the request has to go before it can be made again."""
+        preempted = self.request.tier == "spot"
+        word = "preempted" if preempted else "taken away"
+        state = seen.node if seen.node in _LOST_NODES else seen.resource
+        self.say(f"{word} ({state}{': ' + seen.reason if seen.reason else ''})")
+        if seen.resource == "SUSPENDING":  # being deleted; the next look finds it SUSPENDED
+            self._pause()
+            return None
+        if not preempted:
+            self._count(f"{self.request.name} was {word} {self.failures + 1} times")
+        return self._again()
+
+    def _failed(self, seen: Seen) -> None:
+        error = gcloud.classify(seen.reason or "no reason given")
+        if error.kind in ("quota", "permission"):
+            self._delete()
+            raise error.for_user(f"asking for {self.request.accelerator.name}")
+        self.say(f"the request failed: {error.line}")
+        limit = self.request.valid_until_duration
+        if limit and self.created is not None and time.monotonic() - self.created >= seconds(limit):
+            self._delete()
+            raise UserError(
+                f"no {self.request.accelerator.name} came within --valid_until_duration={limit}: "
+                f"{error.line} {self._resume()}"
+            )
+        attempts = f"{self.failures + 1} attempts"
+        self._count(f"{self.request.name} could not be had in {attempts}: {error.line}")
+        return self._again()
+
+    def _count(self, message: str) -> None:
+        self.failures += 1
+        if self.failures > self.request.max_retries:
+            self._delete()
+            raise UserError(
+                f"{message}. --max_retries={self.request.max_retries}; try "
+                f"another --zone or tier. {self._resume()}"
+            )
+
+    def _again(self) -> None:
+        self._delete()
+        if self.failures:
+            self._sleep(min(self.poll_s * 2**self.failures, _LONGEST_PAUSE_S))
+        if not self.uploaded:  # another start of this command made the request
+            self._upload()
+        self._create()
+
+    def _watch(self, seen: Seen) -> None:
+        line = seen.resource
+        if seen.node == "READY":
+            hosts = self.request.accelerator.hosts
+            line += f", {statuses.summary(list(seen.hosts), hosts, time.time())}"
+            self.waits = 0
+        elif seen.node:
+            line += f", TPU VM {seen.node}"
+        self.say(line, always=False)
+        self._pause()
+
+    def _pause(self) -> None:
+        """Sleeps, longer and longer while nothing is there yet."""
+        self._sleep(self.poll_s * min(2**self.waits, 4))
+        self.waits += 1
+
+    def _end(self, seen: Seen, ended: str) -> int:
+        if ended == "failed":
+            status = statuses.culprit(list(seen.hosts))
+            statuses.tail(self.request.folder, status.host, _LOG_LINES, self._print)
+            self.say(f"failed on host {status.host} ({status.hostname}): {status.message}")
+        else:
+            self.say("done on all hosts")
+        if seen.resource != "ABSENT":
+            if self.request.deletes:
+                self._delete()
+            else:
+                node = self.request.node
+                self._print(f"{node} was kept (--use_existing={node}). {costs(self.request)}")
+        self._print(f"Logs: {logs_command(self.request)}")
+        if ended == "failed":
+            self._print(self._resume())
+        return EXIT_OK if ended == "done" else EXIT_FAILED
+
+    def _delete(self) -> None:
+        self.say(f"deleting {self.request.name}")
+        try:
+            gcloud.call(gcloud.delete(self.request))
+        except GcloudError as error:
+            if error.kind != "missing":
+                raise UserError(
+                    f"deleting {self.request.name} failed: {error.line} {costs(self.request)}"
+                ) from None
+        self.costing = False
+
+    def _resume(self) -> str:
+        return "The same command goes on from the last checkpoint."
+
+
+def _reason(state: dict) -> str:
+    """Returns the text of `failedData.error.message`, or of what else explains a state."""
+    for key in ("failedData", "suspendedData", "suspendingData", "deletingData"):
+        error = (state.get(key) or {}).get("error") or {}
+        if error.get("message"):
+            return str(error["message"]).strip()
+    initiator = str(state.get("stateInitiator", ""))
+    return f"by {initiator}" if initiator else ""
+
+
+def start(request: Request, archive: Callable[[Path], Source], poll_s: float) -> int:
+    """Archives the code and launches. Raises UserError before anything is created."""
+    if shutil.which("gcloud") is None:
+        gcloud.call(["gcloud"])
+    with tempfile.TemporaryDirectory() as temporary:
+        return Launch(request, archive(Path(temporary, "code.tar.gz")), poll_s).run()
