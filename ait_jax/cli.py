@@ -7,16 +7,11 @@ import sys
 import traceback
 from collections.abc import Iterable, Sequence
 
-from ait_jax import __version__, distributed, preemption
+from ait_jax import __version__, distributed, exit_codes, preemption
 from ait_jax.errors import UserError, nearest
 from ait_jax.launch import command_line as launch
 from ait_jax.preemption import Preempted
 from ait_jax.tasks import DEFAULT_DATA_DIR
-
-EXIT_OK = 0
-EXIT_FAILED = 1
-EXIT_USER_ERROR = 2
-EXIT_INTERRUPTED = 130
 
 POOLS = ("niv2",)
 _GIN_COMMANDS = {
@@ -165,25 +160,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         if "--debug" in arguments:
             traceback.print_exc()
-        return _leave(EXIT_USER_ERROR, str(error))
+        return _leave(exit_codes.USER_ERROR, str(error))
     except KeyboardInterrupt:
         print(file=sys.stderr)
-        return _leave(EXIT_INTERRUPTED, "interrupted; the same command continues.")
+        return _leave(exit_codes.INTERRUPTED, "interrupted; the same command continues.")
     except Preempted:
         distributed.say("told to stop (SIGTERM), and saved; the same command continues.")
-        return distributed.EXIT_PREEMPTED
+        return exit_codes.PREEMPTED
     except distributed.PeerLost as error:
-        return _leave(distributed.EXIT_LOST, f"{error}. The same command continues the run.")
+        return _leave(exit_codes.HOST_LOST, f"{error}. The same command continues the run.")
     except BrokenPipeError:
         # The reader of standard output is gone (`ait-jax run | head`); Python's own flush at
         # exit would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_FAILED
+        return exit_codes.FAILED
     except Exception as error:
         if distributed.process_count() > 1:
             # Another process may be the cause, and this one cannot end as if it were alone.
             traceback.print_exc()
-            distributed.leave(EXIT_FAILED, f"{type(error).__name__}: {error}")
+            distributed.leave(exit_codes.FAILED, f"{type(error).__name__}: {error}")
         raise
 
 
@@ -207,7 +202,7 @@ def _main(arguments: list[str]) -> int:
         if flags != GinFlags():
             raise UserError("gin flags need a command: `ait-jax run --gin_file=...`.")
         parser.print_help()
-        return EXIT_OK
+        return exit_codes.OK
     if hosts_command and options.command != "launch":
         raise UserError(f"`ait-jax {options.command}` takes nothing after `--`.")
     if options.command in _GIN_COMMANDS:
@@ -270,7 +265,7 @@ def _run(options, flags) -> int:
     configuration.parse(flags, "experiments/mini.gin")
     experiment = configuration.build(Experiment)
     active.run(experiment, configuration.operative_config())
-    return EXIT_OK
+    return exit_codes.OK
 
 
 def _score(options, flags) -> int:
@@ -280,7 +275,7 @@ def _score(options, flags) -> int:
     configuration.parse(flags, default_file, unused=scoring.UNUSED_MACROS)
     built = configuration.build(scoring.Scoring, default_file)
     scoring.run(built, configuration.operative_config())
-    return EXIT_OK
+    return exit_codes.OK
 
 
 def _pretrain(options, flags) -> int:
@@ -289,7 +284,7 @@ def _pretrain(options, flags) -> int:
     default_file = "experiments/mini_base.gin"
     configuration.parse(flags, default_file)
     configuration.build(pretraining.Pretraining, default_file).run()
-    return EXIT_OK
+    return exit_codes.OK
 
 
 def _prepare(options, flags) -> int:
@@ -316,7 +311,7 @@ def _prepare(options, flags) -> int:
         print(f"splits/{name}: {counts}")
     for name, reason in sorted(prepared.skipped.items()):
         print(f"left out {name}: {reason}")
-    return EXIT_OK
+    return exit_codes.OK
 
 
 def _convert(options, flags) -> int:
@@ -335,7 +330,7 @@ def _convert(options, flags) -> int:
         max_shard_size=options.max_shard_size,
         ask_torch=not options.skip_torch_check,
     )
-    return EXIT_OK
+    return exit_codes.OK
 
 
 if __name__ == "__main__":

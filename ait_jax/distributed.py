@@ -16,10 +16,7 @@ from typing import Any
 
 from ait_jax import last_words
 from ait_jax.errors import UserError, nearest
-
-# What a launcher keys on: sysexits.h's EX_UNAVAILABLE and EX_TEMPFAIL.
-EXIT_LOST = 69
-EXIT_PREEMPTED = 75
+from ait_jax.exit_codes import FAILED, HOST_LOST
 
 # How this process finds the others: "local" by the three variables below, "tpu" and "slurm"
 # by what is there.
@@ -104,7 +101,7 @@ def initialize(environ: Mapping[str, str] = os.environ) -> None:
     _pod = pod
     if pod.index:
         host, _, port = state.coordinator_address.rpartition(":")
-        last_words.on_abort(lambda: _coordinator_is_gone(pod, host, int(port)), EXIT_LOST)
+        last_words.on_abort(lambda: _coordinator_is_gone(pod, host, int(port)), HOST_LOST)
     threading.Thread(target=_watch, args=(pod,), name="watch", daemon=True).start()
 
 
@@ -244,7 +241,7 @@ def _watch(pod: Pod) -> None:
 def _end(message: str) -> None:
     say(f"{message}. The same command continues the run.")
     sys.stdout.flush()
-    os._exit(EXIT_LOST)
+    os._exit(HOST_LOST)
 
 
 def say(message: str) -> None:
@@ -271,7 +268,7 @@ def leave(code: int, message: str) -> None:
     if _pod is None:
         return
     try:
-        if code == 1:
+        if code == FAILED:
             # An error of a collective, before anyone knows who is missing: the watch may.
             time.sleep(_SILENCE_SECONDS + 2 * _BEAT_SECONDS)
         _pod.client.key_value_set(f"ait_jax/failed/{_pod.index}", message[:300])

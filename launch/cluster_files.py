@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from ait_jax.errors import UserError
 from ait_jax.launch import gcloud, request
-from ait_jax.launch.exit_codes import PREEMPTED, PREFLIGHT
+from ait_jax.exit_codes import PREEMPTED, PREFLIGHT
 from ait_jax.launch.request import Request
 
 # Whole-set restarts by Kubernetes: machines that were taken away. Failures are bounded by the

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from ait_jax import distributed
 from ait_jax.errors import UserError
+from ait_jax.exit_codes import FAILED, HOST_LOST, INTERRUPTED, PREEMPTED, USER_ERROR
 
 # Others notice a dead process and leave by themselves; after that they are ended.
 _SECONDS_TO_LEAVE = 60.0
@@ -161,9 +162,9 @@ def _ended(code: int) -> str:
 def _together(codes: Sequence[int]) -> int:
     if all(code == 0 for code in codes):
         return 0
-    for code in (2, distributed.EXIT_PREEMPTED, 130):
+    for code in (USER_ERROR, PREEMPTED, INTERRUPTED):
         if code in codes:
             return code
-    # One that was killed makes the others leave with EXIT_LOST: the command may be given again.
-    lost = any(code < 0 or code == distributed.EXIT_LOST for code in codes)
-    return distributed.EXIT_LOST if lost and 1 not in codes else 1
+    # One that was killed makes the others leave with HOST_LOST: the command may be given again.
+    lost = any(code < 0 or code == HOST_LOST for code in codes)
+    return HOST_LOST if lost and FAILED not in codes else FAILED

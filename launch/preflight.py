@@ -26,7 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ait_jax.launch import bucket
-from ait_jax.launch.exit_codes import HOST_LOST, OK, PREFLIGHT
+from ait_jax.exit_codes import HOST_LOST, OK, PREFLIGHT
 
 CHECKS_TIMEOUT_S = 55.0
 MIN_FREE_GB = 5.0

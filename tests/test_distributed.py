@@ -16,6 +16,7 @@ from test_active import checkpoints, stable_files
 
 from ait_jax import distributed
 from ait_jax.errors import UserError
+from ait_jax.exit_codes import HOST_LOST, PREEMPTED
 from ait_jax.launch import local
 from ait_jax.scorer.likelihoods import read_rows
 
@@ -120,11 +121,11 @@ def test_a_killed_process_is_named_and_the_run_continues(whole, tmp_path, victim
     wait_for(launcher, "round_000: step 1/")
     os.kill(children(launcher)[victim], signal.SIGKILL)
     since = time.monotonic()
-    output = finished(launcher, distributed.EXIT_LOST)
+    output = finished(launcher, HOST_LOST)
     assert time.monotonic() - since < 60
     assert f"process {victim} was ended by SIGKILL" in output
     assert re.search(rf"process {1 - victim} on \S+: process {victim} on \S+ has died", output)
-    assert f"process {1 - victim} exited with {distributed.EXIT_LOST}" in output
+    assert f"process {1 - victim} exited with {HOST_LOST}" in output
     # In another layout, and then to the end in the first one.
     assert "continuing in" in run(model_dir)
     assert_same_run(model_dir, whole)
@@ -136,7 +137,7 @@ def test_a_notice_to_stop_saves_and_exits_with_75(whole, tmp_path, text):
     launcher = pod(model_dir)
     wait_for(launcher, text)
     os.kill(children(launcher)[1], signal.SIGTERM)
-    output = finished(launcher, distributed.EXIT_PREEMPTED)
+    output = finished(launcher, PREEMPTED)
     assert "told to stop (SIGTERM), and saved; the same command continues" in output
     run(model_dir)
     assert_same_run(model_dir, whole)
@@ -147,7 +148,7 @@ def test_a_run_of_one_layout_continues_in_another(whole, tmp_path):
     launcher = pod(model_dir)
     wait_for(launcher, "round_000: scored")
     os.kill(children(launcher)[0], signal.SIGKILL)
-    finished(launcher, distributed.EXIT_LOST)
+    finished(launcher, HOST_LOST)
     run(model_dir, processes=1, devices=8)
     assert_like_run(model_dir, whole)
 
@@ -170,7 +171,7 @@ def test_killed_at_ten_random_times(whole, tmp_path):
             launcher.wait(timeout=wait)
         except subprocess.TimeoutExpired:
             os.kill(children(launcher)[victim], signal.SIGKILL)
-            finished(launcher, distributed.EXIT_LOST)
+            finished(launcher, HOST_LOST)
         run(model_dir)
         assert_same_run(model_dir, whole)
         print(f"attempt {attempt}: process {victim} killed after {wait:.1f} s, same result")

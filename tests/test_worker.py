@@ -1,4 +1,4 @@
-"""launch/worker.py, exit_codes.py: attempts by exit codes, SIGTERM, memory, logs, other hosts."""
+"""launch/worker.py, verdict.py: attempts by exit codes, SIGTERM, memory, logs, other hosts."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import time
 import pytest
 
 from ait_jax.launch import bucket, worker
-from ait_jax.launch.exit_codes import judge
+from ait_jax.launch.verdict import judge
 
 # Ends with the codes in the file `codes`, one an attempt; "sleep" waits for SIGTERM, ends with 75.
 SCRIPTED = """

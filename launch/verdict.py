@@ -1,12 +1,8 @@
-"""How a command on one of many hosts ended, and what follows from it. Nothing is imported here."""
+"""What follows from how a command on one of many hosts ended. Nothing slow is imported here."""
 
 import dataclasses
 
-OK = 0
-USER_ERROR = 2  # retrying changes nothing
-HOST_LOST = 69  # another host died or did not come to a barrier in time
-PREEMPTED = 75  # saved after SIGTERM
-PREFLIGHT = 78  # a host is not as asked for; retrying changes nothing
+from ait_jax.exit_codes import HOST_LOST, OK, PREEMPTED, PREFLIGHT, USER_ERROR
 
 # A failure after this long is the first of a new series: it does not add to last week's.
 SERIES_ENDS_AFTER_S = 3600.0
