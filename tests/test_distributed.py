@@ -85,7 +85,15 @@ def assert_like_run(model_dir, expected):
             assert line == pytest.approx(reference, abs=1e-3)
 
 
-@pytest.mark.parametrize("layout", [(1, 8, 1), (2, 2, 1), (2, 2, 4)], ids=str)
+# Every pod takes half a minute: the others run with -m benchmark.
+SLOW = pytest.mark.benchmark
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [(2, 2, 4), pytest.param((1, 8, 1), marks=SLOW), pytest.param((2, 2, 1), marks=SLOW)],
+    ids=str,
+)
 def test_layouts_agree(whole, tmp_path, layout):
     processes, devices, partitions = layout
     run(tmp_path / "run", processes=processes, devices=devices, partitions=partitions)
@@ -114,7 +122,7 @@ def children(launcher):
     return [int(pid) for pid in listed]
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=SLOW)])
 def test_a_killed_process_is_named_and_the_run_continues(whole, tmp_path, victim):
     model_dir = tmp_path / "run"
     launcher = pod(model_dir)
@@ -126,12 +134,13 @@ def test_a_killed_process_is_named_and_the_run_continues(whole, tmp_path, victim
     assert f"process {victim} was ended by SIGKILL" in output
     assert re.search(rf"process {1 - victim} on \S+: process {victim} on \S+ has died", output)
     assert f"process {1 - victim} exited with {HOST_LOST}" in output
-    # In another layout, and then to the end in the first one.
     assert "continuing in" in run(model_dir)
     assert_same_run(model_dir, whole)
 
 
-@pytest.mark.parametrize("text", ["round_000: step 1/", "round_000: scored"])
+@pytest.mark.parametrize(
+    "text", ["round_000: step 1/", pytest.param("round_000: scored", marks=SLOW)]
+)
 def test_a_notice_to_stop_saves_and_exits_with_75(whole, tmp_path, text):
     model_dir = tmp_path / "run"
     launcher = pod(model_dir)
@@ -147,8 +156,9 @@ def test_a_run_of_one_layout_continues_in_another(whole, tmp_path):
     model_dir = tmp_path / "run"
     launcher = pod(model_dir)
     wait_for(launcher, "round_000: scored")
-    os.kill(children(launcher)[0], signal.SIGKILL)
-    finished(launcher, HOST_LOST)
+    os.kill(children(launcher)[1], signal.SIGKILL)
+    output = finished(launcher, HOST_LOST)
+    assert re.search(r"process 0 on \S+: process 1 on \S+ has died: silent for 30 s", output)
     run(model_dir, processes=1, devices=8)
     assert_like_run(model_dir, whole)
 
@@ -159,7 +169,7 @@ def test_a_mistake_ends_all_with_its_own_code(tmp_path):
     assert "has rounds but no run.json" in output
 
 
-@pytest.mark.benchmark
+@SLOW
 def test_killed_at_ten_random_times(whole, tmp_path):
     """pytest -n0 -m benchmark tests/test_distributed.py (about 10 minutes)."""
     seconds = random.Random(int(os.environ.get("SEED", "0")))
