@@ -7,6 +7,7 @@ import flax
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import NamedSharding, PartitionSpec
 
 from ait_jax.models.likelihood import cross_entropy_loss, shift_right
 
@@ -32,12 +33,23 @@ def state_shardings(
 ) -> TrainState:
     """Returns a tree of shardings for an (abstract) state.
 
-    Moments of a parameter's own shape lie where it lies; everything else (counters,
-    Adafactor's factored moments) is replicated.
+    Moments of a parameter's own shape lie where it lies, and Adafactor's factored ones, which
+    lack one of its axes, where the other axes lie. Replicated is everything else: counters,
+    and the factors of a square matrix, whose missing axis the shape does not tell.
     """
 
     def moment(leaf, param, sharding):
-        return sharding if leaf.shape == param.shape else replicated
+        if leaf.shape == param.shape:
+            return sharding
+        spec = (*sharding.spec, *[None] * (len(param.shape) - len(sharding.spec)))
+        candidates = {
+            spec[:axis] + spec[axis + 1 :]
+            for axis in range(len(param.shape))
+            if leaf.shape == param.shape[:axis] + param.shape[axis + 1 :]
+        }
+        if len(candidates) != 1:
+            return replicated
+        return NamedSharding(sharding.mesh, PartitionSpec(*candidates.pop()))
 
     opt_state = optax.tree_map_params(
         optimizer,
