@@ -12,6 +12,7 @@ from flax.linen import partitioning as flax_partitioning
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ait_jax.errors import UserError, nearest
+from ait_jax.hardware import platform_of
 
 MESH_AXES = ("data", "model")
 
@@ -61,9 +62,14 @@ class Partitioner:
     def __post_init__(self):
         _check_rules(self.logical_axis_rules)
 
+    @property
+    def devices(self) -> Sequence[Any]:
+        """The devices that the mesh lies over."""
+        return jax.devices()
+
     @cached_property
     def mesh(self) -> Mesh:
-        devices = np.asarray(jax.devices())
+        devices = np.asarray(self.devices)
         if self.num_partitions < 1 or devices.size % self.num_partitions:
             raise UserError(
                 f"partitioning.Partitioner.num_partitions = {self.num_partitions} does not divide "
@@ -75,6 +81,11 @@ class Partitioner:
     def data_size(self) -> int:
         """Number of shards of a batch."""
         return self.mesh.shape["data"]
+
+    @property
+    def platform(self) -> str:
+        """What the mesh's devices are: "cpu", "gpu" or "tpu"."""
+        return platform_of(self.mesh.devices.flat[0].device_kind)
 
     @cached_property
     def replicated(self) -> NamedSharding:

@@ -10,6 +10,8 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ait_jax.models.likelihood import cross_entropy_loss, shift_right
+from ait_jax.models.parameters import abstract_params
+from ait_jax.partitioning import Partitioner
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -142,3 +144,30 @@ def make_train_step(
         return TrainState(state.step + 1, params, opt_state), metrics
 
     return train_step
+
+
+def sharded_train_step(
+    model: Any, optimizer: optax.GradientTransformation, partitioner: Partitioner, **options: Any
+) -> tuple[jax.stages.Wrapped, TrainState]:
+    """Returns the jitted train step on a mesh and the abstract state that it takes and gives.
+
+    The state is donated. To be called, or lowered, under `partitioner.activate()`.
+
+    Args:
+      options: of `make_train_step`.
+    """
+    shapes, axes = abstract_params(model)
+    abstract_state = jax.eval_shape(lambda p: init_state(p, optimizer), shapes)
+    shardings = state_shardings(
+        abstract_state, optimizer, partitioner.param_shardings(shapes, axes), partitioner.replicated
+    )
+    step = jax.jit(
+        make_train_step(model, optimizer, **options),
+        in_shardings=(shardings, partitioner.batch_sharding),
+        out_shardings=(shardings, partitioner.replicated),
+        donate_argnums=0,
+    )
+    placed = jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract_state, shardings
+    )
+    return step, placed
