@@ -12,8 +12,11 @@ import numpy as np
 from ait_jax import hlo, hlo_cost
 from ait_jax.hardware import Chip
 
-_GIB = 2**30
+# Two ways in which XLA says so; the second, of far too much, counts temporaries alone.
 _OUT_OF_MEMORY = re.compile(r"Used ([\d.]+)([KMG]) of ([\d.]+)([KMG]) hbm")
+_TEMPORARIES_ALONE = re.compile(
+    r"required for HLO temporaries \(([\d.]+)([KMG])\) exceeds available HBM \(([\d.]+)([KMG])\)"
+)
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 
@@ -139,12 +142,9 @@ def compile_stage(
     try:
         compiled = compile()
     except jax.errors.JaxRuntimeError as error:
-        needed = _OUT_OF_MEMORY.search(str(error))
-        if needed is None:
+        memory = _memory_of(str(error), weights, optimizer)
+        if memory is None:
             raise
-        used = float(needed[1]) * _UNITS[needed[2]]
-        capacity = float(needed[3]) * _UNITS[needed[4]]
-        memory = Memory(weights, optimizer, max(0.0, used - weights - optimizer), capacity)
         seconds = time.perf_counter() - start
         return CompiledStage(name, memory=memory, compile_seconds=seconds, **described)
     seconds = time.perf_counter() - start
@@ -174,3 +174,15 @@ def compile_stage(
         compile_seconds=seconds,
         **described,
     )
+
+
+def _memory_of(message: str, weights: float, optimizer: float) -> Memory | None:
+    """Returns what XLA says that a program needs beyond the chip's memory; None of another error."""
+    used = _OUT_OF_MEMORY.search(message)
+    found = used or _TEMPORARIES_ALONE.search(message)
+    if found is None:
+        return None
+    needed, capacity = (float(found[i]) * _UNITS[found[i + 1]] for i in (1, 3))
+    if used:
+        needed = max(0.0, needed - weights - optimizer)
+    return Memory(weights, optimizer, needed, capacity)

@@ -343,7 +343,7 @@ def group_size(attributes: str) -> int | None:
     iota = re.search(r"replica_groups=\[\d+,(\d+)\]<=", attributes)
     if iota:
         return int(iota[1])
-    named = re.search(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}", attributes)
+    named = re.search(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", attributes)
     if named:
         sizes = dict(re.findall(r"'(\w+)'=(\d+)", named[1]))
         return math.prod(int(sizes[name]) for name in re.findall(r"'(\w+)'", named[2]))

@@ -67,6 +67,8 @@ def devices_of(name: str) -> list[Any]:
         )
     # libtpu looks for a TPU machine's metadata and logs beside it, unless told not to.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    # It also lets one process at a time use a TPU; here none is used.
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     os.environ.setdefault("TPU_LOG_DIR", "disabled")
     os.environ.setdefault("TPU_STDERR_LOG_LEVEL", "3")
     os.environ.setdefault("TPU_MIN_LOG_LEVEL", "3")
