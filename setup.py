@@ -67,6 +67,8 @@ setup(
     ],
     extras_require={
         "tpu": ["jax[tpu]"],
+        # `ait-jax plan --topology`: the TPU compiler, also where there is no TPU.
+        "plan": ["jax[tpu]"],
         "cuda": ["jax[cuda12]"],
         # With requirements-t5x.txt; T5X itself is not on the package index.
         "t5x": ["cached_property>=1.5", "fiddle>=0.3", "tensorboard>=2.19"],

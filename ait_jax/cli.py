@@ -19,9 +19,10 @@ _GIN_COMMANDS = {
     "score": "score a pool with a checkpoint, no training (experiments/score.gin by default)",
     "pretrain": "pre-train a small model from nothing (experiments/mini_base.gin by default)",
 }
+_PLAN_HELP = "compile for devices that nobody holds: memory, FLOPs, time (experiments/mini.gin by default)"
 
 _GIN_HELP = """\
-gin flags (run, score, pretrain):
+gin flags (run, score, pretrain, plan):
   --gin_file=FILE          a configuration, from the working folder or the shipped ones
                            (experiments/mini.gin, experiments/niv2.gin, ...); may be repeated,
                            later files win
@@ -32,6 +33,19 @@ gin flags (run, score, pretrain):
 The same command continues an interrupted run.
 """
 
+_PLAN_EPILOG = f"""\
+{_GIN_HELP.rpartition(chr(10) * 2)[0]}
+
+examples:
+  ait-jax plan                                      the mini experiment on this machine
+  ait-jax plan --topology=v5e:16x16 --gin_file=experiments/niv2_paper.gin --gin_file=models/xxl.gin \\
+    --gin_file=partitioning/fsdp_2d.gin --gin.OPTIMIZER=@optimizer.adafactor --gin.BATCH_SIZE=256
+  ait-jax plan --topology=v5p:2x2x4 --gin_file=experiments/niv2_paper.gin --gin_file=models/xl.gin \\
+    --no_search --json=plan.json
+
+Neither a checkpoint nor a vocabulary is needed, nor a pool: without one NIV2's sizes are assumed.
+Slices: v4:4x4x8, v5e:16x16, v5p:4x4x8, v6e:8x8, ... (needs libtpu: pip install 'ait-jax[plan]').
+"""
 
 _DEBUG_HELP = "show the whole traceback of an error"
 
@@ -62,6 +76,7 @@ def _parser() -> _Parser:
             epilog=_GIN_HELP,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+    _add_plan(commands)
     _add_prepare(commands)
     _add_convert(commands)
     launch.add(commands)
@@ -72,6 +87,38 @@ def _parser() -> _Parser:
             "--debug", action="store_true", default=argparse.SUPPRESS, help=_DEBUG_HELP
         )
     return parser
+
+
+def _add_plan(commands) -> None:
+    plan = commands.add_parser(
+        "plan",
+        help=_PLAN_HELP,
+        description=_PLAN_HELP,
+        epilog=_PLAN_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    plan.add_argument("--topology", help="a TPU slice, v5e:16x16 (default: the devices at hand)")
+    plan.add_argument("--json", metavar="FILE", help="write everything there, too")
+    plan.add_argument(
+        "--stages", metavar="A,B", help="compile only these of: train step, teacher forcing, decode"
+    )
+    plan.add_argument(
+        "--no_search", action="store_true", help="do not look for the largest batches that fit"
+    )
+    plan.add_argument(
+        "--efficiency",
+        type=float,
+        default=0.5,
+        help="share of the roofline that chip-hours assume (default: %(default)s)",
+    )
+    for name, what in (
+        ("tasks", "tasks of the pool"),
+        ("prompt_tokens", "mean tokens of a prompt"),
+        ("answer_tokens", "mean tokens of an answer"),
+    ):
+        plan.add_argument(
+            f"--{name}", type=int, metavar="N", help=f"{what} (default: the pool's, or NIV2's)"
+        )
 
 
 def _add_prepare(commands) -> None:
@@ -205,7 +252,7 @@ def _main(arguments: list[str]) -> int:
         return exit_codes.OK
     if hosts_command and options.command != "launch":
         raise UserError(f"`ait-jax {options.command}` takes nothing after `--`.")
-    if options.command in _GIN_COMMANDS:
+    if options.command in (*_GIN_COMMANDS, "plan"):
         _prepare_process()
     elif flags != GinFlags():
         raise UserError(f"`ait-jax {options.command}` takes no gin flags.")
@@ -213,6 +260,7 @@ def _main(arguments: list[str]) -> int:
         "run": _run,
         "score": _score,
         "pretrain": _pretrain,
+        "plan": _plan,
         "prepare": _prepare,
         "convert": _convert,
         "launch": lambda options, flags: launch.run(options, hosts_command),
@@ -284,6 +332,19 @@ def _pretrain(options, flags) -> int:
     default_file = "experiments/mini_base.gin"
     configuration.parse(flags, default_file)
     configuration.build(pretraining.Pretraining, default_file).run()
+    return exit_codes.OK
+
+
+def _plan(options, flags) -> int:
+    from ait_jax import plan
+
+    given = {name: getattr(options, name) for name in vars(plan.Options()) if hasattr(options, name)}
+    given["search"] = not options.no_search
+    if options.stages is None:
+        del given["stages"]
+    else:
+        given["stages"] = [stage.strip() for stage in options.stages.split(",")]
+    plan.run(flags, plan.Options(**given))
     return exit_codes.OK
 
 

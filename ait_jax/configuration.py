@@ -98,7 +98,9 @@ def _literal(value: str) -> str:
     return text if literal else repr(value)
 
 
-def parse(flags: GinFlags, default_file: str, unused: Iterable[str] = ()) -> None:
+def parse(
+    flags: GinFlags, default_file: str, unused: Iterable[str] = (), required: bool = True
+) -> None:
     """Loads gin files and overrides into gin's global configuration.
 
     Later files win over earlier ones, and overrides over files. A file, its includes and the
@@ -109,6 +111,7 @@ def parse(flags: GinFlags, default_file: str, unused: Iterable[str] = ()) -> Non
       flags: of the command line.
       default_file: what is loaded where no file is given.
       unused: macros that shared files set and that may have no use here.
+      required: False lets values that must be given be missing: not all of them are used.
 
     Raises:
       UserError: a missing file, an unknown configurable, parameter or macro, bad syntax, a
@@ -139,8 +142,9 @@ def parse(flags: GinFlags, default_file: str, unused: Iterable[str] = ()) -> Non
         "before."
     )
     gin_checks.check_macros_used(referred_to, hint)
-    gin_checks.check_values_exist()
-    _try(gin.finalize)
+    if required:  # gin's own last step asks for the values, too
+        gin_checks.check_values_exist()
+        _try(gin.finalize)
 
 
 def _macros_in(parsed: Any) -> set[str]:
@@ -254,7 +258,7 @@ def build(configurable: Callable[..., Any], default_file: str = "experiments/min
     try:
         return gin.get_configurable(configurable)()
     except UserError as error:
-        raise _original(error) from None
+        raise original(error) from None
     except TypeError as error:
         missing = gin_errors.missing_arguments(error)
         if missing is None:
@@ -262,7 +266,7 @@ def build(configurable: Callable[..., Any], default_file: str = "experiments/min
         raise UserError(missing) from error
 
 
-def _original(error: BaseException) -> BaseException:
+def original(error: BaseException) -> BaseException:
     """Returns the error as it was raised: gin adds "In call to configurable" to its text."""
     while type(error) is not UserError and error.__context__ is not None:
         error = error.__context__

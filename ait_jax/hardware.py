@@ -1,27 +1,87 @@
-"""What the devices at hand can do at most, for model-FLOP utilisation."""
+"""What devices can do at most: for model-FLOP utilisation, and for plans of devices not at hand."""
 
+import os
 import time
 from functools import cache
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-# Dense bf16 FLOP/s of one JAX device, from the makers' data sheets; the longest matching name
-# wins. A device is a chip, but half of one on TPU v2 and v3.
-PEAK_FLOPS = {
-    "TPU v2": 22.5e12,
-    "TPU v3": 61.5e12,
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5e": 197e12,
-    "TPU v5": 459e12,
-    "TPU v5p": 459e12,
-    "TPU v6 lite": 918e12,
-    "TPU v6e": 918e12,
-    "NVIDIA A100": 312e12,
-    "NVIDIA H100": 989e12,
-    "NVIDIA H200": 989e12,
+
+class Chip(NamedTuple):
+    """The limits of one JAX device: a chip, but half of one on TPU v2 and v3.
+
+    Attributes:
+      flops: dense bf16 FLOP/s.
+      memory: bytes of HBM.
+      memory_bandwidth: bytes/s to and from HBM.
+      link_bandwidth: bytes/s that a chip sends in a ring of chips: both directions of one
+        axis of a TPU's torus, NVLink in one direction on GPUs.
+    """
+
+    flops: float
+    memory: float
+    memory_bandwidth: float
+    link_bandwidth: float
+
+
+_GIB = 2**30
+# By JAX's device_kind; the longest matching name wins. FLOP/s, HBM and its bandwidth from the makers'
+# data sheets (cloud.google.com/tpu/docs/v4, v5e, v5p, v6e; NVIDIA's of the SXM modules); links of TPUs
+# from jax-ml.github.io/scaling-book/tpus, of GPUs NVLink of the same data sheets.
+CHIPS = {
+    "TPU v2": Chip(22.5e12, 8 * _GIB, 350e9, 60e9),
+    "TPU v3": Chip(61.5e12, 16 * _GIB, 450e9, 80e9),
+    "TPU v4": Chip(275e12, 32 * _GIB, 1228e9, 90e9),
+    "TPU v5 lite": Chip(197e12, 16 * _GIB, 819e9, 90e9),
+    "TPU v5e": Chip(197e12, 16 * _GIB, 819e9, 90e9),
+    "TPU v5": Chip(459e12, 95 * _GIB, 2765e9, 180e9),
+    "TPU v5p": Chip(459e12, 95 * _GIB, 2765e9, 180e9),
+    "TPU v6 lite": Chip(918e12, 32 * _GIB, 1640e9, 180e9),
+    "TPU v6e": Chip(918e12, 32 * _GIB, 1640e9, 180e9),
+    "NVIDIA A100": Chip(312e12, 80e9, 2039e9, 300e9),
+    "NVIDIA H100": Chip(989e12, 80e9, 3350e9, 450e9),
+    "NVIDIA H200": Chip(989e12, 141e9, 4800e9, 450e9),
 }
+
+
+def known_chip(device_kind: str) -> Chip | None:
+    """Returns the table's row for JAX's name of a device, None where it has none."""
+    names = [name for name in CHIPS if device_kind.startswith(name)]
+    return CHIPS[max(names, key=len)] if names else None
+
+
+def local_chip() -> Chip:
+    """Returns the limits of one of this process's devices, measured where the table lacks it.
+
+    Virtual CPU devices share cores and memory: each has its part.
+    """
+    device = jax.devices()[0]
+    chip = known_chip(device.device_kind)
+    if chip is None:
+        bandwidth = _measured_copy_bandwidth()
+        shared = jax.device_count() if device.platform == "cpu" else 1
+        chip = Chip(
+            peak_flops() / jax.device_count(), _host_memory() / shared, bandwidth / shared,
+            bandwidth / shared,
+        )  # fmt: skip
+    limit = (device.memory_stats() or {}).get("bytes_limit")
+    return chip._replace(memory=limit) if limit and device.platform != "cpu" else chip
+
+
+def target_platform() -> str:
+    """Returns "cpu", "gpu" or "tpu": what is traced now is compiled for the devices of the mesh
+    in use (`jax.set_mesh`), which need not be those at hand, or for the default ones."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return platform_of(device.device_kind) if device is not None else jax.default_backend()
+
+
+def platform_of(device_kind: str) -> str:
+    """Returns the platform of a device by JAX's name of its kind."""
+    kind = device_kind.lower()
+    return "tpu" if kind.startswith("tpu") else "cpu" if kind == "cpu" else "gpu"
 
 
 @cache
@@ -32,9 +92,9 @@ def peak_flops() -> float:
     multiplication (a quarter of a second, once per process) for CPUs and unknown devices.
     """
     device = jax.devices()[0]
-    known = [name for name in PEAK_FLOPS if device.device_kind.startswith(name)]
-    if known:
-        return PEAK_FLOPS[max(known, key=len)] * jax.device_count()
+    chip = known_chip(device.device_kind)
+    if chip is not None:
+        return chip.flops * jax.device_count()
     # Virtual CPU devices share the same cores: one measurement is the whole machine.
     return _measured_matmul_flops() * (1 if device.platform == "cpu" else jax.device_count())
 
@@ -49,3 +109,18 @@ def _measured_matmul_flops(size: int = 1536, repeats: int = 3) -> float:
         matmul(a, a).block_until_ready()
         seconds.append(time.perf_counter() - start)
     return 2 * size**3 / min(seconds)
+
+
+@cache
+def _measured_copy_bandwidth(size: int = 2**26, repeats: int = 5) -> float:
+    source, target = np.ones(size, np.uint8), np.ones(size, np.uint8)
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        np.copyto(target, source)
+        seconds.append(time.perf_counter() - start)
+    return 2 * size / min(seconds)
+
+
+def _host_memory() -> float:
+    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))

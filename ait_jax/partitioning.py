@@ -12,10 +12,12 @@ from flax.linen import partitioning as flax_partitioning
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ait_jax.errors import UserError, nearest
+from ait_jax.hardware import platform_of
 
 MESH_AXES = ("data", "model")
 
-# Where each logical axis of a parameter or an activation lies on the mesh (T5X's names).
+# Where each logical axis of a parameter or an activation lies on the mesh (T5X's names). Rules are
+# in order of precedence, see `Partitioner.spec`; other tables are in gin/partitioning.
 STANDARD_LOGICAL_AXIS_RULES: tuple[tuple[str, str | None], ...] = (
     ("batch", "data"),
     ("vocab", "model"),
@@ -31,21 +33,43 @@ STANDARD_LOGICAL_AXIS_RULES: tuple[tuple[str, str | None], ...] = (
 )
 
 
+# What the model constrains (models/layers.py, blocks.py, t5.py): a table must place these, too.
+ACTIVATION_AXES = (
+    ("batch", "length", "embed"),
+    ("batch", "length", "heads", "kv"),
+    ("batch", "length", "mlp"),
+    ("batch", "length", "vocab"),
+)
+
+_RULES = "partitioning.Partitioner.logical_axis_rules"
+
+
 @dataclass(frozen=True)
 class Partitioner:
     """A ('data', 'model') mesh over all devices and the rules that place arrays on it.
 
     Args:
       num_partitions: size of the 'model' axis (T5X's name); 'data' gets the other devices.
-      logical_axis_rules: pairs (logical axis, mesh axis or None).
+      logical_axis_rules: pairs (logical axis, mesh axis or None), in order of precedence.
+
+    Raises:
+      UserError: a rule to no mesh axis, or one that is never reached.
     """
 
     num_partitions: int = 1
     logical_axis_rules: Sequence[tuple[str, str | None]] = STANDARD_LOGICAL_AXIS_RULES
 
+    def __post_init__(self):
+        _check_rules(self.logical_axis_rules)
+
+    @property
+    def devices(self) -> Sequence[Any]:
+        """The devices that the mesh lies over."""
+        return jax.devices()
+
     @cached_property
     def mesh(self) -> Mesh:
-        devices = np.asarray(jax.devices())
+        devices = np.asarray(self.devices)
         if self.num_partitions < 1 or devices.size % self.num_partitions:
             raise UserError(
                 f"partitioning.Partitioner.num_partitions = {self.num_partitions} does not divide "
@@ -57,6 +81,11 @@ class Partitioner:
     def data_size(self) -> int:
         """Number of shards of a batch."""
         return self.mesh.shape["data"]
+
+    @property
+    def platform(self) -> str:
+        """What the mesh's devices are: "cpu", "gpu" or "tpu"."""
+        return platform_of(self.mesh.devices.flat[0].device_kind)
 
     @cached_property
     def replicated(self) -> NamedSharding:
@@ -70,28 +99,40 @@ class Partitioner:
     def spec(self, logical_axes: Sequence[str | None], name: str = "array") -> PartitionSpec:
         """Translates logical axes into a PartitionSpec.
 
+        As T5X and Flax do: rules apply from the first to the last, and one whose mesh axis
+        another axis of the array has taken is passed over. With ("batch", "data"),
+        ("embed", "data"), ("embed", None) parameters have "embed" over 'data', and activations,
+        which have "batch" there, do not.
+
         Raises:
-          UserError: an axis without a rule, or two axes of one array on the same mesh axis.
+          UserError: an axis without a rule, or one all of whose mesh axes are taken.
         """
-        rules = dict(self.logical_axis_rules)
-        mesh_axes = []
+        taken: dict[str, str] = {}
+        placed: dict[str, str | None] = {}
+        for axis, mesh_axis in self.logical_axis_rules:
+            if axis in logical_axes and axis not in placed and mesh_axis not in taken:
+                placed[axis] = mesh_axis
+                if mesh_axis is not None:
+                    taken[mesh_axis] = axis
         for axis in logical_axes:
-            if axis is not None and axis not in rules:
-                raise UserError(
-                    f"{name}: no rule for logical axis {axis!r} in "
-                    f"partitioning.Partitioner.logical_axis_rules.{nearest(axis, rules)}"
-                )
-            mesh_axes.append(rules.get(axis))
-        used = [axis for axis in mesh_axes if axis is not None]
-        if len(used) != len(set(used)):
-            raise UserError(
-                f"{name}: logical axes {tuple(logical_axes)} collide on the mesh as "
-                f"{tuple(mesh_axes)}; change partitioning.Partitioner.logical_axis_rules."
-            )
-        unknown = set(used) - set(MESH_AXES)
-        if unknown:
-            raise UserError(f"{name}: mesh axes {sorted(unknown)} are none of {MESH_AXES}.")
-        return PartitionSpec(*mesh_axes)
+            if axis is not None and axis not in placed:
+                raise UserError(f"{name}: {self._why_not_placed(axis, logical_axes, taken)}")
+        return PartitionSpec(*(placed.get(axis) for axis in logical_axes))
+
+    def _why_not_placed(
+        self, axis: str, logical_axes: Sequence[str | None], taken: dict[str, str]
+    ) -> str:
+        wanted = [mesh_axis for known, mesh_axis in self.logical_axis_rules if known == axis]
+        if not wanted:
+            known = {known for known, _ in self.logical_axis_rules}
+            return f"no rule for logical axis {axis!r} in {_RULES}.{nearest(axis, known)}"
+        clashes = " and ".join(
+            f"{taken[mesh_axis]!r} collide on mesh axis {mesh_axis!r}" for mesh_axis in wanted
+        )
+        return (
+            f"logical axes {axis!r} and {clashes} in {tuple(logical_axes)}; give one of them another "
+            f"mesh axis in {_RULES}, or add ({axis!r}, None) behind its rules to leave it whole."
+        )
 
     def param_shardings(self, abstract_params: Any, logical_axes: Any) -> Any:
         """Returns the tree of shardings for a tree of parameters.
@@ -107,16 +148,33 @@ class Partitioner:
         def sharding(path, leaf, axes):
             name = "/".join(str(getattr(key, "key", key)) for key in path)
             spec = self.spec(axes, name)
-            for size, axis in zip(leaf.shape, spec):
+            for size, logical, axis in zip(leaf.shape, axes, spec, strict=True):
                 if axis is not None and size % self.mesh.shape[axis]:
                     raise UserError(
-                        f"{name}: dimension {size} of {leaf.shape} {tuple(axes)} is not divisible "
-                        f"by the mesh's {axis!r} axis of {self.mesh.shape[axis]}; lower "
-                        "partitioning.Partitioner.num_partitions."
+                        f"{name}: dimension {size} ({logical!r}) of {leaf.shape} {tuple(axes)} is "
+                        f"not divisible by the mesh's {axis!r} axis of {self.mesh.shape[axis]}; "
+                        + self._partitions_hint(axis, size)
+                        + f" or give {logical!r} another rule in {_RULES}."
                     )
             return NamedSharding(self.mesh, spec)
 
         return jax.tree_util.tree_map_with_path(sharding, abstract_params, logical_axes)
+
+    def _partitions_hint(self, axis: str, size: int) -> str:
+        """Names the size of the 'model' axis, nearest to the given one, that divides `size`."""
+        devices = self.mesh.size
+        fitting = [
+            n
+            for n in range(1, devices + 1)
+            if devices % n == 0 and size % (n if axis == "model" else devices // n) == 0
+        ]
+        if not fitting:
+            return "no NUM_PARTITIONS fits: use fewer devices"
+        closest = min(fitting, key=lambda n: abs(n - self.num_partitions))
+        return (
+            f"set NUM_PARTITIONS (partitioning.Partitioner.num_partitions) = {closest}, not "
+            f"{self.num_partitions},"
+        )
 
     def check_batch_size(self, rows: int, gin_name: str) -> None:
         if rows < 1 or rows % self.data_size:
@@ -163,8 +221,14 @@ class Partitioner:
 
     @contextmanager
     def activate(self):
-        """Makes mesh and rules visible to the model's sharding constraints while it is traced."""
-        rules = tuple(self.logical_axis_rules)
+        """Makes mesh and rules visible to the model's sharding constraints while it is traced.
+
+        Raises:
+          UserError: the rules leave an activation without a place.
+        """
+        for axes in ACTIVATION_AXES:
+            self.spec(axes, "an activation")
+        rules = tuple(tuple(rule) for rule in self.logical_axis_rules)
         # Flax looks for the mesh that jax.set_mesh sets; `with mesh:` alone would leave every
         # constraint without effect.
         with jax.set_mesh(self.mesh), flax_partitioning.axis_rules(rules):
@@ -176,6 +240,23 @@ def feed(rows: np.ndarray, sharding: NamedSharding) -> jax.Array:
     if jax.process_count() == 1:
         return jax.device_put(rows, sharding)
     return jax.make_array_from_process_local_data(sharding, rows)
+
+
+def _check_rules(rules: Sequence[tuple[str, str | None]]) -> None:
+    left_whole = set()
+    for axis, mesh_axis in rules:
+        if mesh_axis is not None and mesh_axis not in MESH_AXES:
+            raise UserError(
+                f"{_RULES} has ({axis!r}, {mesh_axis!r}), but the mesh axes are {MESH_AXES}."
+                + nearest(str(mesh_axis), MESH_AXES)
+            )
+        if axis in left_whole:
+            raise UserError(
+                f"{_RULES} has ({axis!r}, {mesh_axis!r}) behind ({axis!r}, None), where nothing "
+                "reaches it; the rules are in order of precedence: put it before."
+            )
+        if mesh_axis is None:
+            left_whole.add(axis)
 
 
 def make_mesh(devices: np.ndarray) -> Mesh:

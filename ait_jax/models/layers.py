@@ -20,6 +20,7 @@ from flax import linen as nn
 from flax.linen import partitioning as nn_partitioning
 from jax import lax
 
+from ait_jax.hardware import target_platform
 from ait_jax.models import attention
 
 param_with_axes = nn_partitioning.param_with_axes
@@ -72,7 +73,7 @@ def matmul(inputs: jax.Array, kernel: jax.Array, output_dtype: Any) -> jax.Array
     backend takes its bfloat16 instructions, two to three times as fast, only where the
     result is float32.
     """
-    if jax.default_backend() != "cpu":
+    if target_platform() != "cpu":
         return jnp.dot(inputs, kernel, preferred_element_type=output_dtype)
     return jnp.dot(inputs, kernel, preferred_element_type=jnp.float32).astype(output_dtype)
 

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ait_jax.hardware import target_platform
+
 PAD_ID = 0
 
 
@@ -130,7 +132,7 @@ def _log_sum_exp(
 ) -> jax.Array:
     """Returns log(sum(exp(logits))) over the vocabulary, float32 (N,)."""
     if block_elements is None:
-        block_elements = 2**20 if jax.default_backend() == "cpu" else 2**25
+        block_elements = 2**20 if target_platform() == "cpu" else 2**25
     shards = jax.sharding.get_abstract_mesh().shape.get("model", 1)
     vocab_size = output.kernel.shape[output.vocab_axis]
     shards = shards if vocab_size % shards == 0 else 1

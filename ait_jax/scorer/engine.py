@@ -19,6 +19,7 @@ from ait_jax.batching import (
     pad_rows,
     padded_length,
 )
+from ait_jax.hardware import target_platform
 from ait_jax.models.decoding import greedy_decode
 from ait_jax.models.likelihood import fused_mean_log_likelihood, shift_right
 from ait_jax.models.layouts import match_layout
@@ -36,7 +37,7 @@ _IN_FLIGHT = 3
 
 # A step of decoding reads all weights for one token a row, so its batches are this many times
 # as large.
-_DECODING_BATCH = 2
+DECODING_BATCH = 2
 
 
 class Answers(NamedTuple):
@@ -54,12 +55,12 @@ class Answers(NamedTuple):
     finished: np.ndarray
 
 
-def scoring_config(config: T5Config) -> T5Config:
+def scoring_config(config: T5Config, platform: str) -> T5Config:
     """Returns the same model in the form that reads fastest; results differ by rounding only.
 
     On CPUs attention goes row by row, and beside bfloat16 products everything else is float32.
     """
-    on_cpu = jax.default_backend() == "cpu"
+    on_cpu = platform == "cpu"
     return dataclasses.replace(
         config,
         scan_layers=True,
@@ -89,18 +90,18 @@ class Engine:
         tokens_per_batch: int = 8192,
         length_growth: float = 1.06,
     ):
-        self.model = Transformer(scoring_config(model.config))
+        self.model = Transformer(scoring_config(model.config, partitioner.platform))
         self.partitioner = partitioner
         self.buckets = buckets
         self.input_lengths = finer_lengths(buckets.inputs, length_growth)
         self.target_lengths = finer_lengths(buckets.targets, 2.0)
         self.tokens_per_batch = tokens_per_batch
         self.work = Work()
-        self._executables = Executables(self._compile)
+        self._executables = Executables(self.compile)
 
     @cached_property
-    def _abstract_params(self) -> Any:
-        """Shapes, dtypes and shardings of placed parameters.
+    def placed_params(self) -> Any:
+        """Shapes, dtypes and shardings of what `place` returns.
 
         Matrices are kept in the dtype of the multiplication, which is what they are cast to in
         every pass; norms and position biases stay float32.
@@ -117,7 +118,7 @@ class Engine:
 
     def place(self, params: Any) -> Any:
         """Puts parameters, from the host or a mesh, on the engine's mesh in the engine's form."""
-        wanted = self._abstract_params
+        wanted = self.placed_params
 
         def convert(params):
             params = match_layout(params, self.model.config.scan_layers)
@@ -142,7 +143,7 @@ class Engine:
         answers: list[Any] = [None] * len(prompts)
         log_likelihoods = np.zeros(len(prompts), np.float32)
         finished = np.zeros(len(prompts), bool)
-        budget = _DECODING_BATCH * self.tokens_per_batch
+        budget = DECODING_BATCH * self.tokens_per_batch
         for rows, slots, decoded in self._run(params, shapes, (prompts,), budget):
             log_likelihoods[rows] = decoded.log_likelihood[slots]
             finished[rows] = decoded.finished[slots]
@@ -223,7 +224,7 @@ class Engine:
         rows, slots, output = pending.popleft()
         return rows, slots, jax.tree.map(fetch, output)
 
-    def _compile(self, shape: tuple[int, ...]):
+    def compile(self, shape: tuple[int, ...]) -> jax.stages.Compiled:
         """Compiles decoding for (rows, input length), scoring for (rows, input, target length)."""
         rows, *lengths = shape
         sharding = self.partitioner.batch_sharding
@@ -234,7 +235,7 @@ class Engine:
         function = self._decode if len(lengths) == 1 else self._score
         with self.partitioner.activate():
             jitted = jax.jit(function, out_shardings=sharding)
-            return jitted.lower(self._abstract_params, *arrays).compile()
+            return jitted.lower(self.placed_params, *arrays).compile()
 
     def _decode(self, params, prompts_BxL):
         return greedy_decode(
@@ -243,7 +244,7 @@ class Engine:
             prompts_BxL,
             self.buckets.max_target_length,
             eos_id=EOS_ID,
-            unroll_layers=jax.default_backend() == "cpu",
+            unroll_layers=target_platform() == "cpu",
         )
 
     def _score(self, params, prompts_BxL, targets_BxT):

@@ -13,14 +13,13 @@ import numpy as np
 from ait_jax import distributed, preemption
 from ait_jax.console import progress
 from ait_jax.hardware import peak_flops
-from ait_jax.models.parameters import abstract_params
 from ait_jax.models.t5 import Transformer, flops_per_example
 from ait_jax.partitioning import Partitioner
 from ait_jax.trainer.checkpointing import Checkpoints
 from ait_jax.trainer.data import ExampleSource, batches
 from ait_jax.trainer.interface import Evaluate, Trained, Trainer
 from ait_jax.trainer.metrics import TrainingLog
-from ait_jax.trainer.step import init_state, make_train_step, state_shardings
+from ait_jax.trainer.step import init_state, sharded_train_step
 
 
 @dataclass(frozen=True)
@@ -67,30 +66,14 @@ class _Training:
         self._compile_step()
 
     def _compile_step(self) -> None:
-        shapes, axes = abstract_params(self.model)
-        self.param_shardings = self.partitioner.param_shardings(shapes, axes)
-        abstract_state = jax.eval_shape(lambda p: init_state(p, self.optimizer), shapes)
-        self.shardings = state_shardings(
-            abstract_state, self.optimizer, self.param_shardings, self.partitioner.replicated
-        )
-        self.abstract_state = jax.tree.map(
-            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-            abstract_state,
-            self.shardings,
-        )
-        step = make_train_step(
+        self.train_step, self.abstract_state = sharded_train_step(
             self.model,
             self.optimizer,
+            self.partitioner,
             dropout_seed=self.seed,
             num_microbatches=self.config.num_microbatches,
             z_loss=self.config.z_loss,
             label_smoothing=self.config.label_smoothing,
-        )
-        self.train_step = jax.jit(
-            step,
-            in_shardings=(self.shardings, self.partitioner.batch_sharding),
-            out_shardings=(self.shardings, self.partitioner.replicated),
-            donate_argnums=0,
         )
 
     def _initial_state(self):
@@ -101,7 +84,7 @@ class _Training:
         return jax.jit(
             # A copy, since the train step donates its state and the caller keeps `params`.
             lambda p: init_state(jax.tree.map(jnp.copy, p), self.optimizer),
-            out_shardings=self.shardings,
+            out_shardings=jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state),
         )(self.params)
 
     def run(self) -> Trained:

@@ -7,8 +7,11 @@ import flax
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import NamedSharding, PartitionSpec
 
 from ait_jax.models.likelihood import cross_entropy_loss, shift_right
+from ait_jax.models.parameters import abstract_params
+from ait_jax.partitioning import Partitioner
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -32,12 +35,23 @@ def state_shardings(
 ) -> TrainState:
     """Returns a tree of shardings for an (abstract) state.
 
-    Moments of a parameter's own shape lie where it lies; everything else (counters,
-    Adafactor's factored moments) is replicated.
+    Moments of a parameter's own shape lie where it lies, and Adafactor's factored ones, which
+    lack one of its axes, where the other axes lie. Replicated is everything else: counters,
+    and the factors of a square matrix, whose missing axis the shape does not tell.
     """
 
     def moment(leaf, param, sharding):
-        return sharding if leaf.shape == param.shape else replicated
+        if leaf.shape == param.shape:
+            return sharding
+        spec = (*sharding.spec, *[None] * (len(param.shape) - len(sharding.spec)))
+        candidates = {
+            spec[:axis] + spec[axis + 1 :]
+            for axis in range(len(param.shape))
+            if leaf.shape == param.shape[:axis] + param.shape[axis + 1 :]
+        }
+        if len(candidates) != 1:
+            return replicated
+        return NamedSharding(sharding.mesh, PartitionSpec(*candidates.pop()))
 
     opt_state = optax.tree_map_params(
         optimizer,
@@ -130,3 +144,30 @@ def make_train_step(
         return TrainState(state.step + 1, params, opt_state), metrics
 
     return train_step
+
+
+def sharded_train_step(
+    model: Any, optimizer: optax.GradientTransformation, partitioner: Partitioner, **options: Any
+) -> tuple[jax.stages.Wrapped, TrainState]:
+    """Returns the jitted train step on a mesh and the abstract state that it takes and gives.
+
+    The state is donated. To be called, or lowered, under `partitioner.activate()`.
+
+    Args:
+      options: of `make_train_step`.
+    """
+    shapes, axes = abstract_params(model)
+    abstract_state = jax.eval_shape(lambda p: init_state(p, optimizer), shapes)
+    shardings = state_shardings(
+        abstract_state, optimizer, partitioner.param_shardings(shapes, axes), partitioner.replicated
+    )
+    step = jax.jit(
+        make_train_step(model, optimizer, **options),
+        in_shardings=(shardings, partitioner.batch_sharding),
+        out_shardings=(shardings, partitioner.replicated),
+        donate_argnums=0,
+    )
+    placed = jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract_state, shardings
+    )
+    return step, placed

@@ -105,10 +105,12 @@ class MeshPartitioner(partitioning.PjitPartitioner):
     """
 
     def __init__(self, partitioner: Partitioner):
-        rules = dict(partitioning.standard_logical_axis_rules())
-        rules |= dict(partitioner.logical_axis_rules)
+        rules = [tuple(rule) for rule in partitioner.logical_axis_rules]
+        known = {axis for axis, _ in rules}
+        others = partitioning.standard_logical_axis_rules()
+        rules += [rule for rule in others if rule[0] not in known]
         super().__init__(
-            num_partitions=partitioner.num_partitions, logical_axis_rules=tuple(rules.items())
+            num_partitions=partitioner.num_partitions, logical_axis_rules=tuple(rules)
         )
         self._given_mesh = partitioner.mesh
 

@@ -1,0 +1,152 @@
+"""XLA's text of a compiled program as data: computations, their instructions, shapes in bytes.
+
+`jax.stages.Compiled.as_text()` is the program of one device after partitioning, fusion and
+scheduling. Only what its costs hang on is read (`hlo_cost`).
+"""
+
+import math
+import re
+from typing import NamedTuple
+
+_BYTES = {
+    "pred": 1, "s2": 0.25, "u2": 0.25, "s4": 0.5, "u4": 0.5, "s8": 1, "u8": 1, "s16": 2, "u16": 2,
+    "s32": 4, "u32": 4, "s64": 8, "u64": 8, "f16": 2, "bf16": 2, "f32": 4, "f64": 8, "c64": 8,
+    "c128": 16, "f8e4m3fn": 1, "f8e5m2": 1,
+}  # fmt: skip
+# A shape may have a layout behind it, with tiles in parentheses: bf16[8,128]{1,0:T(8,128)S(1)}.
+_SHAPE = re.compile(r"([a-z]+[a-z0-9]*)\[([\d,<=]*)\](\{[^{}]*\})?")
+_INSTRUCTION = re.compile(r"\s+(ROOT )?%?([\w.\-]+) = (.*)")
+_COMPUTATION = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
+_NAME = re.compile(r"%([\w.\-]+)")
+
+
+class Shape(NamedTuple):
+    """An array: its dimensions and bytes, and whether it lies outside main memory.
+
+    Attributes:
+      on_chip: in a memory space of its own, on TPUs the vector memory beside the cores.
+    """
+
+    dtype: str
+    dimensions: tuple[int, ...]
+    on_chip: bool
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.dimensions)
+
+    @property
+    def bytes(self) -> float:
+        return self.elements * _BYTES.get(self.dtype, 0)
+
+    @property
+    def memory_bytes(self) -> float:
+        """Bytes in main memory."""
+        return 0.0 if self.on_chip else self.bytes
+
+
+class Instruction(NamedTuple):
+    """One line of a computation.
+
+    Attributes:
+      shapes: the arrays of its result, several where that is a tuple.
+      operands: names of instructions of the same computation, or a parameter's number.
+      attributes: the text behind the operands.
+    """
+
+    name: str
+    opcode: str
+    shapes: tuple[Shape, ...]
+    operands: tuple[str, ...]
+    attributes: str
+    is_root: bool
+
+    def attribute(self, name: str) -> str | None:
+        """Returns the value of `name=`, without the braces or the % around it."""
+        match = re.search(rf"\b{name}=(?:\{{([^{{}}]*)\}}|%?([\w.\-]+))", self.attributes)
+        return None if match is None else match[1] if match[1] is not None else match[2]
+
+    def numbers(self, name: str) -> tuple[int, ...]:
+        """Returns `name={1,2}` as integers."""
+        value = self.attribute(name)
+        return tuple(int(number) for number in value.split(",")) if value else ()
+
+    @property
+    def memory_bytes(self) -> float:
+        return sum(shape.memory_bytes for shape in self.shapes)
+
+    @property
+    def bytes(self) -> float:
+        return sum(shape.bytes for shape in self.shapes)
+
+
+class Program(NamedTuple):
+    """A compiled program: its computations by name, instructions by name within each."""
+
+    computations: dict[str, dict[str, Instruction]]
+    entry: str
+
+    def constant(self, computation: str, name: str) -> int | None:
+        """Returns an integer constant's value, None for everything else."""
+        instruction = self.computations[computation].get(name)
+        if instruction is None or instruction.opcode != "constant":
+            return None
+        value = instruction.operands[0] if instruction.operands else ""
+        return int(value) if value.lstrip("-").isdigit() else None
+
+
+def parse(text: str) -> Program:
+    """Reads what `Compiled.as_text()` returns.
+
+    Raises:
+      ValueError: it has no entry computation.
+    """
+    computations: dict[str, dict[str, Instruction]] = {}
+    current: dict[str, Instruction] = {}
+    entry = None
+    for line in text.splitlines():
+        if line.startswith((" ", "\t")):
+            match = _INSTRUCTION.match(line)
+            if match is not None:
+                instruction = _instruction(match[2], match[3], match[1] is not None)
+                current[instruction.name] = instruction
+            continue
+        match = _COMPUTATION.match(line)
+        if match is not None:
+            current = computations[match[2]] = {}
+            entry = match[2] if match[1] else entry
+    if entry is None:
+        raise ValueError("no text of a compiled program: it has no ENTRY computation")
+    return Program(computations, entry)
+
+
+def _instruction(name: str, rest: str, is_root: bool) -> Instruction:
+    end = _closing(rest, 0) + 1 if rest.startswith("(") else rest.index(" ")
+    shape, rest = rest[:end], rest[end:].lstrip()
+    opening = rest.index("(")
+    closing = _closing(rest, opening)
+    opcode, inside, attributes = rest[:opening], rest[opening + 1 : closing], rest[closing + 1 :]
+    operands = tuple(_NAME.findall(inside)) or ((inside,) if inside else ())
+    return Instruction(name, opcode, shapes_in(shape), operands, attributes, is_root)
+
+
+def _closing(text: str, opening: int) -> int:
+    """Returns where the parenthesis at `opening` closes."""
+    depth = 0
+    for index in range(opening, len(text)):
+        depth += {"(": 1, ")": -1}.get(text[index], 0)
+        if depth == 0:
+            return index
+    return len(text) - 1
+
+
+def shapes_in(text: str) -> tuple[Shape, ...]:
+    """Returns the arrays of a shape's text, those of a tuple in order."""
+    found = []
+    for dtype, dimensions, layout in _SHAPE.findall(text):
+        if dtype in _BYTES:
+            sizes = tuple(int(size.lstrip("<=")) for size in dimensions.split(",") if size)
+            space = re.search(r"S\((\d+)\)", layout)
+            # Space 5 is the host's memory; it costs no chip anything here.
+            found.append(Shape(dtype, sizes, space is not None and space[1] != "0"))
+    return tuple(found)

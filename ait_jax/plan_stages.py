@@ -1,0 +1,118 @@
+"""The three programs of an experiment, compiled for a mesh: train step, teacher forcing, decode."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from ait_jax.batching import rows_per_batch
+from ait_jax.compiled_stage import CompiledStage, bytes_per_chip, compile_stage
+from ait_jax.hardware import Chip
+from ait_jax.models.recomputed import recomputed_flops
+from ait_jax.models.t5 import Transformer, flops_per_example
+from ait_jax.partitioning import Partitioner
+from ait_jax.planned import Planned
+from ait_jax.scorer.engine import DECODING_BATCH, Engine
+from ait_jax.trainer.step import sharded_train_step
+
+TRAIN, FORCE, DECODE = "train step", "teacher forcing", "decode"
+STAGES = (TRAIN, FORCE, DECODE)
+
+
+@dataclass(frozen=True)
+class PlanStages:
+    """Compiles the stages of `planned` on `partitioner`'s mesh of `chip`s.
+
+    Layers are scanned: the program then has one of each kind, compiled in seconds.
+    """
+
+    planned: Planned
+    partitioner: Partitioner
+    chip: Chip
+
+    @property
+    def chips(self) -> int:
+        return self.partitioner.mesh.size
+
+    @property
+    def lengths(self) -> tuple[int, int]:
+        """The longest prompt and answer, which every stage is compiled for."""
+        buckets = self.planned.buckets
+        return buckets.max_source_length, buckets.max_target_length
+
+    def scoring_rows(self, name: str, tokens_per_batch: int) -> int:
+        """Returns the rows of a batch of teacher forcing or decoding."""
+        budget = tokens_per_batch * (DECODING_BATCH if name == DECODE else 1)
+        return rows_per_batch(self.lengths[0], budget, self.partitioner.data_size)
+
+    def score(self, name: str, tokens_per_batch: int) -> CompiledStage:
+        """Compiles teacher forcing or decoding; every row decodes to the longest answer."""
+        source, target = self.lengths
+        engine = Engine(self.planned.model, self.partitioner, self.planned.buckets, tokens_per_batch)
+        rows = self.scoring_rows(name, tokens_per_batch)
+        shape = (rows, source) if name == DECODE else (rows, source, target)
+        config = engine.model.config
+        return compile_stage(
+            name,
+            lambda: engine.compile(shape),
+            self.chip,
+            weights=bytes_per_chip(engine.placed_params),
+            unknown_trips=target,
+            rows=rows,
+            lengths=self.lengths,
+            chips=self.chips,
+            ideal_flops=flops_per_example(config, source, target) * rows / self.chips,
+            settings={"TOKENS_PER_BATCH": tokens_per_batch},
+        )
+
+    def train(self, batch_size: int, num_microbatches: int, remat_policy: str) -> CompiledStage:
+        """Compiles a train step on rows of the longest prompts and answers."""
+        trainer = self.planned.trainer
+        self.partitioner.check_batch_size(
+            batch_size // num_microbatches, f"{trainer.gin_name}.batch_size / num_microbatches"
+        )
+        model = Transformer(
+            dataclasses.replace(
+                self.planned.model.config, scan_layers=True, remat_policy=remat_policy
+            )
+        )
+        step, state = sharded_train_step(
+            model,
+            trainer.optimizer(trainer.schedule),
+            self.partitioner,
+            dropout_seed=0,
+            num_microbatches=num_microbatches,
+            z_loss=trainer.z_loss,
+            label_smoothing=trainer.label_smoothing,
+        )
+        source, target = self.lengths
+        batch = {
+            name: jax.ShapeDtypeStruct(
+                (batch_size, length), jnp.int32, sharding=self.partitioner.batch_sharding
+            )
+            for name, length in (("inputs", source), ("targets", target))
+        }
+
+        def compiled():
+            with self.partitioner.activate():
+                return step.lower(state, batch).compile()
+
+        share = batch_size / self.chips
+        return compile_stage(
+            TRAIN,
+            compiled,
+            self.chip,
+            weights=bytes_per_chip(state.params),
+            optimizer=bytes_per_chip(state.opt_state),
+            rows=batch_size,
+            lengths=self.lengths,
+            chips=self.chips,
+            ideal_flops=3 * flops_per_example(model.config, source, target) * share,
+            recomputed_flops=recomputed_flops(model.config, source, target) * share,
+            settings={
+                "BATCH_SIZE": batch_size,
+                "NUM_MICROBATCHES": num_microbatches,
+                "REMAT_POLICY": remat_policy,
+            },
+        )
