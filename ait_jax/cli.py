@@ -254,6 +254,8 @@ def _main(arguments: list[str]) -> int:
         raise UserError(f"`ait-jax {options.command}` takes nothing after `--`.")
     if options.command in (*_GIN_COMMANDS, "plan"):
         _prepare_process()
+        if options.command in _GIN_COMMANDS:
+            _join_others()
     elif flags != GinFlags():
         raise UserError(f"`ait-jax {options.command}` takes no gin flags.")
     work = {
@@ -302,6 +304,10 @@ def _prepare_process() -> None:
     )
     jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def _join_others() -> None:
+    """Makes this process one of several, if the environment says so, and heeds SIGTERM."""
     distributed.initialize()
     preemption.heed()
 

@@ -35,6 +35,7 @@ def experiments(monkeypatch, tmp_path, clean_gin):
     monkeypatch.setattr(active, "run", lambda experiment, config: called.append((experiment, config)))
     monkeypatch.setattr(pretraining.Pretraining, "run", lambda self: called.append((self, "")))
     monkeypatch.setattr(cli, "_prepare_process", lambda: None)  # it configures this process's JAX
+    monkeypatch.setattr(cli, "_join_others", lambda: None)  # and this its signals
     monkeypatch.chdir(tmp_path)
     return called
 
@@ -175,6 +176,7 @@ def test_a_bad_init_checkpoint_is_one_line_and_nothing_is_written(
     capsys, tmp_path, monkeypatch, clean_gin
 ):
     monkeypatch.setattr(cli, "_prepare_process", lambda: None)
+    monkeypatch.setattr(cli, "_join_others", lambda: None)
     monkeypatch.chdir(tmp_path)
     for text, path in bad_checkpoints(tmp_path).items():
         for command in ("run", "score"):

@@ -34,6 +34,7 @@ TO = ["hf", "t5x", "safetensors"]
 @pytest.fixture(autouse=True)
 def no_process_settings(monkeypatch, clean_gin):
     monkeypatch.setattr(cli, "_prepare_process", lambda: None)  # it configures this process's JAX
+    monkeypatch.setattr(cli, "_join_others", lambda: None)
 
 
 @pytest.fixture

@@ -141,6 +141,7 @@ def main_of_a_pod() -> int:
 
     def work(arguments):
         cli._prepare_process()
+        cli._join_others()
         experiment = tiny_experiment(Path(arguments[0]), partitions)
         config = dataclasses.replace(experiment.model.config, num_heads=4, head_dim=4)
         # Few programs: a process but the first finds none of its programs in JAX's cache.

@@ -21,6 +21,7 @@ from typing import Any
 
 import optax
 
+from ait_jax import preemption
 from ait_jax.console import progress, quiet_stderr
 from ait_jax.errors import UserError, nearest
 from ait_jax.models.t5 import Transformer
@@ -322,6 +323,8 @@ class _Training:
             self._delete_all_but({*self.steps[-NUM_LATEST:], self._best_step()})
             self._saved = step
         self._show(step)
+        # T5X saves at steps of its own list only: what came after the last of them is done again.
+        preemption.check()
 
     def _log(self, step: int, values: Mapping[str, float]) -> None:
         self._file.write(step, values)
