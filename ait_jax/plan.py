@@ -118,7 +118,11 @@ def _run(flags: GinFlags, options: Options, report: Callable[[str], None]) -> Pl
         report(line)
     compiled = _compile(stages, options, report)
     suggestions = _search(stages, compiled, report) if options.search else {}
-    hours = hours_of(wanted, compiled, options.efficiency)
+    usable = {
+        name: stage if stage.fits else suggestions.get(name) or stage
+        for name, stage in compiled.items()
+    }
+    hours = hours_of(wanted, usable, options.efficiency)
     plan = Plan(wanted, compiled, suggestions, hours, device, options)
     for line in [*plan_text.suggestions(plan, stages), *plan_text.hours(plan)]:
         report(line)

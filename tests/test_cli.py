@@ -112,7 +112,7 @@ def test_run_and_pretrain_build_their_experiments(capsys, experiments):
 @pytest.mark.parametrize(
     ("arguments", "texts"),
     [
-        ("rnu", ["Unknown command 'rnu'", "Did you mean 'run'?", "Commands: run, score, pretrain, prepare"]),
+        ("rnu", ["Unknown command 'rnu'", "Did you mean 'run'?", "Commands: run, score, pretrain, plan, prepare"]),
         ("--debug rnu", ["Did you mean 'run'?"]),
         ("run --debg", ["Unknown argument '--debg'", "'--debug'?", "`ait-jax run --help`"]),
         ("run gin.ROUNDS=5", ["Unknown argument 'gin.ROUNDS=5'", "'--gin.ROUNDS=5'?"]),
