@@ -19,7 +19,9 @@ _GIN_COMMANDS = {
     "score": "score a pool with a checkpoint, no training (experiments/score.gin by default)",
     "pretrain": "pre-train a small model from nothing (experiments/mini_base.gin by default)",
 }
-_PLAN_HELP = "compile for devices that nobody holds: memory, FLOPs, time (experiments/mini.gin by default)"
+_PLAN_HELP = (
+    "compile for devices that nobody holds: memory, FLOPs, time (experiments/mini.gin by default)"
+)
 
 _GIN_HELP = """\
 gin flags (run, score, pretrain, plan):
@@ -38,10 +40,11 @@ _PLAN_EPILOG = f"""\
 
 examples:
   ait-jax plan                                      the mini experiment on this machine
-  ait-jax plan --topology=v5e:16x16 --gin_file=experiments/niv2_paper.gin --gin_file=models/xxl.gin \\
-    --gin_file=partitioning/fsdp_2d.gin --gin.OPTIMIZER=@optimizer.adafactor --gin.BATCH_SIZE=256
-  ait-jax plan --topology=v5p:2x2x4 --gin_file=experiments/niv2_paper.gin --gin_file=models/xl.gin \\
-    --no_search --json=plan.json
+  ait-jax plan --topology=v5e:16x16 --gin_file=experiments/niv2_paper.gin \\
+    --gin_file=models/xxl.gin --gin_file=partitioning/fsdp_2d.gin \\
+    --gin.OPTIMIZER=@optimizer.adafactor --gin.BATCH_SIZE=256
+  ait-jax plan --topology=v5p:2x2x4 --gin_file=experiments/niv2_paper.gin \\
+    --gin_file=models/xl.gin --quick --no_search --json=plan.json
 
 Neither a checkpoint nor a vocabulary is needed, nor a pool: without one NIV2's sizes are assumed.
 Slices: v4:4x4x8, v5e:16x16, v5p:4x4x8, v6e:8x8, ... (needs libtpu: pip install 'ait-jax[plan]').
@@ -101,6 +104,11 @@ def _add_plan(commands) -> None:
     plan.add_argument("--json", metavar="FILE", help="write everything there, too")
     plan.add_argument(
         "--stages", metavar="A,B", help="compile only these of: train step, teacher forcing, decode"
+    )
+    plan.add_argument(
+        "--quick",
+        action="store_true",
+        help="let the compiler try less hard: several times as fast, nearly the same figures",
     )
     plan.add_argument(
         "--no_search", action="store_true", help="do not look for the largest batches that fit"
@@ -344,7 +352,8 @@ def _pretrain(options, flags) -> int:
 def _plan(options, flags) -> int:
     from ait_jax import plan
 
-    given = {name: getattr(options, name) for name in vars(plan.Options()) if hasattr(options, name)}
+    names = vars(plan.Options())
+    given = {name: getattr(options, name) for name in names if hasattr(options, name)}
     given["search"] = not options.no_search
     if options.stages is None:
         del given["stages"]

@@ -1,4 +1,4 @@
-"""One compiled program on one kind of chip: what it holds, does and sends, and how long that takes."""
+"""One compiled program on one kind of chip: what it holds, does, sends, and how long that takes."""
 
 import re
 import time
@@ -177,7 +177,7 @@ def compile_stage(
 
 
 def _memory_of(message: str, weights: float, optimizer: float) -> Memory | None:
-    """Returns what XLA says that a program needs beyond the chip's memory; None of another error."""
+    """Returns what XLA says that a program needs, which is too much; None of another error."""
     used = _OUT_OF_MEMORY.search(message)
     found = used or _TEMPORARIES_ALONE.search(message)
     if found is None:

@@ -28,9 +28,9 @@ class Chip(NamedTuple):
 
 
 _GIB = 2**30
-# By JAX's device_kind; the longest matching name wins. FLOP/s, HBM and its bandwidth from the makers'
-# data sheets (cloud.google.com/tpu/docs/v4, v5e, v5p, v6e; NVIDIA's of the SXM modules); links of TPUs
-# from jax-ml.github.io/scaling-book/tpus, of GPUs NVLink of the same data sheets.
+# By JAX's device_kind; the longest matching name wins. FLOP/s, HBM and its bandwidth: the makers'
+# data sheets (cloud.google.com/tpu/docs/v4, v5e, v5p, v6e; NVIDIA's of the SXM modules). Links: of
+# TPUs jax-ml.github.io/scaling-book/tpus, of GPUs NVLink in the same data sheets.
 CHIPS = {
     "TPU v2": Chip(22.5e12, 8 * _GIB, 350e9, 60e9),
     "TPU v3": Chip(61.5e12, 16 * _GIB, 450e9, 80e9),
@@ -74,7 +74,7 @@ def local_chip() -> Chip:
 def target_platform() -> str:
     """Returns "cpu", "gpu" or "tpu": what is traced now is compiled for the devices of the mesh
     in use (`jax.set_mesh`), which need not be those at hand, or for the default ones."""
-    device = jax.sharding.get_abstract_mesh().abstract_device
+    device = getattr(jax.sharding.get_abstract_mesh(), "abstract_device", None)
     return platform_of(device.device_kind) if device is not None else jax.default_backend()
 
 

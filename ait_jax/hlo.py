@@ -17,6 +17,12 @@ _BYTES = {
 _SHAPE = re.compile(r"([a-z]+[a-z0-9]*)\[([\d,<=]*)\](\{[^{}]*\})?")
 _INSTRUCTION = re.compile(r"\s+(ROOT )?%?([\w.\-]+) = (.*)")
 _COMPUTATION = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
+_CALLS = re.compile(
+    r"(?:calls|to_apply|body|called_computations|branch_computations|true_computation|"
+    r"false_computation)=\{?(%?[\w.\-]+(?:, ?%[\w.\-]+)*)\}?"
+)
+# Instructions whose result is their operand's values, in the same order.
+IN_PLACE = ("bitcast", "reshape", "copy", "convert")
 _NAME = re.compile(r"%([\w.\-]+)")
 
 
@@ -120,6 +126,15 @@ def parse(text: str) -> Program:
     return Program(computations, entry)
 
 
+def called(instruction: Instruction) -> list[str]:
+    """Returns the computations that an instruction runs, a loop's condition left out."""
+    return [
+        name.strip().lstrip("%")
+        for match in _CALLS.finditer(instruction.attributes)
+        for name in match[1].split(",")
+    ]
+
+
 def _instruction(name: str, rest: str, is_root: bool) -> Instruction:
     end = _closing(rest, 0) + 1 if rest.startswith("(") else rest.index(" ")
     shape, rest = rest[:end], rest[end:].lstrip()
@@ -147,6 +162,5 @@ def shapes_in(text: str) -> tuple[Shape, ...]:
         if dtype in _BYTES:
             sizes = tuple(int(size.lstrip("<=")) for size in dimensions.split(",") if size)
             space = re.search(r"S\((\d+)\)", layout)
-            # Space 5 is the host's memory; it costs no chip anything here.
             found.append(Shape(dtype, sizes, space is not None and space[1] != "0"))
     return tuple(found)

@@ -10,20 +10,20 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
-from ait_jax.hlo import Instruction, Program, Shape
+from ait_jax.hlo import IN_PLACE, Instruction, Program, Shape, called
+from ait_jax.hlo_loops import trip_count
 
 COLLECTIVES = (
     "all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute",
     "ragged-all-to-all",
 )  # fmt: skip
+# Collectives whose results are larger than what goes into them, or as large.
+_GROWING = ("all-gather", "collective-permute", "ragged-all-to-all")
 # Instructions that move nothing, or whose work stands where their computation is.
 _FREE = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id",
     "replica-id", "while", "call", "conditional", "opt-barrier", "domain", "add-dependency",
 }  # fmt: skip
-_CALLS = re.compile(r"(?:calls|to_apply|body|called_computations|branch_computations|true_computation|"
-                    r"false_computation)=\{?(%?[\w.\-]+(?:, ?%[\w.\-]+)*)\}?")  # fmt: skip
-_IN_PLACE = ("bitcast", "reshape", "copy", "convert")
 
 
 @dataclass
@@ -101,13 +101,13 @@ class _Costs:
             else:
                 cost.add(body, trips)
         elif opcode == "conditional":
-            branches = [self._computation(name, fused) for name in _called(instruction)]
+            branches = [self._computation(name, fused) for name in called(instruction)]
             cost.add(max(branches, key=lambda branch: (branch.flops, branch.bytes)))
         elif opcode == "call":
-            for name in _called(instruction):
+            for name in called(instruction):
                 cost.add(self._computation(name, fused))
         elif opcode in ("fusion", "async-start"):
-            for name in _called(instruction):
+            for name in called(instruction):
                 cost.add(self._computation(name, True))
         elif opcode in ("convolution", "dot"):
             cost.flops += self._product_flops(computation, instruction)
@@ -126,6 +126,9 @@ class _Costs:
     def _shapes(self, computation: str, name: str) -> tuple[Shape, ...]:
         instruction = self.program.computations[computation].get(name)
         return instruction.shapes if instruction is not None else ()
+
+    def _memory_bytes(self, computation: str, name: str) -> float:
+        return sum(shape.memory_bytes for shape in self._shapes(computation, name))
 
     def _product_flops(self, computation: str, instruction: Instruction) -> float:
         left = self._operand(computation, instruction, 0)
@@ -162,7 +165,7 @@ class _Costs:
         ]
         sent = sum(shape.bytes for shape in operands)
         results = instruction.bytes - (sent if instruction.opcode.endswith("-start") else 0.0)
-        size = sent if kind in ("all-reduce", "reduce-scatter", "all-to-all") else max(results, sent)
+        size = max(results, sent) if kind in _GROWING else sent
         members = group_size(instruction.attributes)
         share = 1.0 if kind == "collective-permute" else (members - 1) / members if members else 1.0
         cost.counts[kind] += 1
@@ -177,11 +180,11 @@ class _Costs:
         if opcode in ("dynamic-slice", "slice", "gather"):
             return 2.0 * instruction.memory_bytes
         if opcode in ("dynamic-update-slice", "scatter"):
-            update = self._shapes(computation, instruction.operands[-1 if opcode == "scatter" else 1])
-            return 2.0 * sum(shape.memory_bytes for shape in update)
+            place = -1 if opcode == "scatter" else 1
+            return 2.0 * self._memory_bytes(computation, instruction.operands[place])
         if opcode in ("copy-start", "slice-start", "dynamic-slice-start"):
             return self._copied(instruction)
-        reads = [sum(s.memory_bytes for s in self._shapes(computation, o)) for o in instruction.operands]
+        reads = [self._memory_bytes(computation, name) for name in instruction.operands]
         writes = instruction.memory_bytes
         if opcode == "fusion":
             reads, writes = self._fusion_traffic(instruction, reads, writes)
@@ -200,8 +203,8 @@ class _Costs:
         self, instruction: Instruction, reads: list[float], writes: float
     ) -> tuple[list[float], float]:
         """Corrects a fusion's traffic where it reads or writes a slice of a large array only."""
-        called = _called(instruction)
-        body = self.program.computations.get(called[0], {}) if called else {}
+        names = called(instruction)
+        body = self.program.computations.get(names[0], {}) if names else {}
         parameters = {
             int(i.operands[0]): i.name for i in body.values() if i.opcode == "parameter"
         }
@@ -212,9 +215,9 @@ class _Costs:
         writes -= self._passed_through(body, instruction)
         for other in body.values():
             if other.opcode == "dynamic-update-slice" and len(other.operands) > 1:
-                whole, update = other.bytes, sum(s.bytes for s in _shapes_of(body, other.operands[1]))
-                if self._is_output(body, other) and writes >= whole:
-                    writes -= whole - update
+                update = sum(shape.bytes for shape in _shapes_of(body, other.operands[1]))
+                if self._is_output(body, other) and writes >= other.bytes:
+                    writes -= other.bytes - update
         return reads, writes
 
     def _passed_through(self, body: dict[str, Instruction], instruction: Instruction) -> float:
@@ -241,11 +244,10 @@ class _Costs:
                 continue
             elif (user.opcode == "tuple" and user.is_root) or _in_background(user):
                 continue
-            elif user.opcode in _IN_PLACE and user.name not in seen:
+            elif user.opcode in IN_PLACE and user.name not in seen:
                 used += self._used(body, user.name, seen | {user.name})
             elif user.opcode == "fusion":
-                called = _called(user)[0]
-                inner = self.program.computations[called]
+                inner = self.program.computations[called(user)[0]]
                 number = user.operands.index(name)
                 for parameter in inner.values():
                     if parameter.opcode == "parameter" and int(parameter.operands[0]) == number:
@@ -262,18 +264,10 @@ class _Costs:
             return True
         return any(
             instruction.name in user.operands
-            and user.opcode in (*_IN_PLACE, "tuple")
+            and user.opcode in (*IN_PLACE, "tuple")
             and self._is_output(body, user)
             for user in body.values()
         )
-
-
-def _called(instruction: Instruction) -> list[str]:
-    return [
-        name.strip().lstrip("%")
-        for match in _CALLS.finditer(instruction.attributes)
-        for name in match[1].split(",")
-    ]
 
 
 def _in_background(instruction: Instruction) -> bool:
@@ -348,100 +342,3 @@ def group_size(attributes: str) -> int | None:
         sizes = dict(re.findall(r"'(\w+)'=(\d+)", named[1]))
         return math.prod(int(sizes[name]) for name in re.findall(r"'(\w+)'", named[2]))
     return None
-
-
-def trip_count(program: Program, computation: str, loop: Instruction) -> int | None:
-    """Returns how often a loop's body runs; None where that depends on the data."""
-    noted = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.attributes)
-    if noted:
-        return int(noted[1])
-    condition, body = (loop.attribute(name) for name in ("condition", "body"))
-    root = next(i for i in program.computations[condition].values() if i.is_root)
-    found = _bound(program, condition, root)
-    if found is None:
-        return None
-    place, bound = found
-    start = _integer(program, computation, _member(program, computation, loop.operands[0], place))
-    step = _step(program, body, place)
-    if start is None or not step:
-        return None
-    return max(0, -(-(bound - start) // step))
-
-
-def _bound(program: Program, condition: str, root: Instruction) -> tuple[int, int] | None:
-    """Returns (which member of the loop's tuple is compared, the number that it stays below)."""
-    names = dict(enumerate(root.operands))
-    inside = condition
-    if root.opcode == "fusion":
-        outer, inside = names, _called(root)[0]
-        root = next(i for i in program.computations[inside].values() if i.is_root)
-        names = dict(enumerate(root.operands))
-    else:
-        outer = None
-    if root.opcode != "compare" or root.attribute("direction") != "LT":
-        return None
-
-    def follow(name: str) -> tuple[str, str]:
-        """Out of the fusion, to the condition's own instruction."""
-        instruction = program.computations[inside].get(name)
-        while instruction is not None and instruction.opcode in _IN_PLACE:
-            instruction = program.computations[inside].get(instruction.operands[0])
-        if outer is not None and instruction is not None and instruction.opcode == "parameter":
-            return condition, outer[int(instruction.operands[0])]
-        return inside, instruction.name if instruction is not None else name
-
-    place = _tuple_index(program, *follow(names[0]))
-    bound = _integer(program, *follow(names[1]))
-    return None if place is None or bound is None else (place, bound)
-
-
-def _tuple_index(program: Program, computation: str, name: str) -> int | None:
-    instruction = program.computations[computation].get(name)
-    while instruction is not None and instruction.opcode in _IN_PLACE:
-        instruction = program.computations[computation].get(instruction.operands[0])
-    if instruction is None or instruction.opcode != "get-tuple-element":
-        return None
-    return int(instruction.attribute("index"))
-
-
-def _member(program: Program, computation: str, name: str, place: int) -> str:
-    """Returns the name of a tuple's member."""
-    instruction = program.computations[computation][name]
-    return instruction.operands[place] if instruction.opcode == "tuple" else name
-
-
-def _integer(program: Program, computation: str, name: str) -> int | None:
-    instruction = program.computations[computation].get(name)
-    while instruction is not None and instruction.opcode in _IN_PLACE:
-        instruction = program.computations[computation].get(instruction.operands[0])
-    return None if instruction is None else program.constant(computation, instruction.name)
-
-
-def _step(program: Program, body: str, place: int) -> int | None:
-    """Returns by how much a loop's body raises a member of its tuple."""
-    instructions = program.computations[body]
-    root = next(i for i in instructions.values() if i.is_root)
-    if root.opcode != "tuple":
-        return None
-    inside, name = body, root.operands[place]
-    instruction = instructions.get(name)
-    while instruction is not None and instruction.opcode in _IN_PLACE:
-        instruction = instructions.get(instruction.operands[0])
-    if instruction is None:
-        return None
-    outer = instruction.operands
-    if instruction.opcode == "fusion":
-        inside = _called(instruction)[0]
-        instruction = next(i for i in program.computations[inside].values() if i.is_root)
-    if instruction.opcode != "add":
-        return None
-
-    def addend(name: str) -> int | None:
-        value = _integer(program, inside, name)
-        other = program.computations[inside].get(name)
-        if value is None and inside != body and other is not None and other.opcode == "parameter":
-            value = _integer(program, body, outer[int(other.operands[0])])
-        return value
-
-    values = [value for value in map(addend, instruction.operands) if value is not None]
-    return values[0] if len(values) == 1 else None

@@ -130,8 +130,9 @@ class Partitioner:
             f"{taken[mesh_axis]!r} collide on mesh axis {mesh_axis!r}" for mesh_axis in wanted
         )
         return (
-            f"logical axes {axis!r} and {clashes} in {tuple(logical_axes)}; give one of them another "
-            f"mesh axis in {_RULES}, or add ({axis!r}, None) behind its rules to leave it whole."
+            f"logical axes {axis!r} and {clashes} in {tuple(logical_axes)}; give one of them "
+            f"another mesh axis in {_RULES}, or add ({axis!r}, None) behind its rules to leave "
+            "it whole."
         )
 
     def param_shardings(self, abstract_params: Any, logical_axes: Any) -> Any:

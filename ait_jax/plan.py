@@ -1,7 +1,8 @@
 """`ait-jax plan`: what an experiment needs and takes on devices, before any of them is rented."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ class Options:
       topology: a TPU slice ("v5e:16x16"); None is the devices at hand.
       json: a file for everything that is printed.
       stages: which programs are compiled.
+      quick: lets the compiler try less hard: several times as fast, nearly the same figures.
       search: look for the largest batches and the best remat policy.
       efficiency: the share of the roofline that chip-hours assume.
       tasks, prompt_tokens, answer_tokens: of the pool, instead of what is measured or assumed.
@@ -36,6 +38,7 @@ class Options:
     topology: str | None = None
     json: str | None = None
     stages: Sequence[str] = STAGES
+    quick: bool = False
     search: bool = True
     efficiency: float = 0.5
     tasks: int | None = None
@@ -85,6 +88,22 @@ def run(flags: GinFlags, options: Options, report: Callable[[str], None] = print
         topology.check_name(options.topology)
         # The slice's own compiler does the work: no accelerator at hand is taken for it.
         jax.config.update("jax_platforms", "cpu")
+    with _effort(options.quick):
+        return _run(flags, options, report)
+
+
+@contextmanager
+def _effort(quick: bool) -> Iterator[None]:
+    before = jax.config.jax_exec_time_optimization_effort
+    if quick:
+        jax.config.update("jax_exec_time_optimization_effort", -1.0)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_exec_time_optimization_effort", before)
+
+
+def _run(flags: GinFlags, options: Options, report: Callable[[str], None]) -> Plan:
     given = {name: getattr(options, name) for name in ("tasks", "prompt_tokens", "answer_tokens")}
     wanted = planned(flags, DEFAULT_FILE, **given)
     if options.topology is None:
@@ -99,7 +118,11 @@ def run(flags: GinFlags, options: Options, report: Callable[[str], None] = print
         report(line)
     compiled = _compile(stages, options, report)
     suggestions = _search(stages, compiled, report) if options.search else {}
-    hours = hours_of(wanted, compiled, options.efficiency)
+    usable = {
+        name: stage if stage.fits else suggestions.get(name) or stage
+        for name, stage in compiled.items()
+    }
+    hours = hours_of(wanted, usable, options.efficiency)
     plan = Plan(wanted, compiled, suggestions, hours, device, options)
     for line in [*plan_text.suggestions(plan, stages), *plan_text.hours(plan)]:
         report(line)
@@ -151,6 +174,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
     """Returns a plan as JSON's types."""
     return {
         "topology": plan.options.topology,
+        "quick": plan.options.quick,
         "device": plan.device,
         "stages": {name: stage.to_json() for name, stage in plan.stages.items()},
         "suggestions": {

@@ -31,7 +31,9 @@ def largest_scoring_batch(
     return _largest(first, compile, data_size, most_rows, fixed, report)
 
 
-def best_train_step(stages: PlanStages, first: CompiledStage, report: Report) -> CompiledStage | None:
+def best_train_step(
+    stages: PlanStages, first: CompiledStage, report: Report
+) -> CompiledStage | None:
     """Returns the fastest train step of BATCH_SIZE examples that fits, None where none does.
 
     For every remat policy, the one that recomputes least first, the batch is divided into as few
@@ -61,7 +63,9 @@ def best_train_step(stages: PlanStages, first: CompiledStage, report: Report) ->
     return best
 
 
-def largest_train_batch(stages: PlanStages, best: CompiledStage, report: Report) -> CompiledStage | None:
+def largest_train_batch(
+    stages: PlanStages, best: CompiledStage, report: Report
+) -> CompiledStage | None:
     """Returns the largest batch of one microbatch under the policy of `best`, if larger."""
     if best.settings["NUM_MICROBATCHES"] > 1:
         return None

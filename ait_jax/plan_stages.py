@@ -49,7 +49,8 @@ class PlanStages:
     def score(self, name: str, tokens_per_batch: int) -> CompiledStage:
         """Compiles teacher forcing or decoding; every row decodes to the longest answer."""
         source, target = self.lengths
-        engine = Engine(self.planned.model, self.partitioner, self.planned.buckets, tokens_per_batch)
+        planned = self.planned
+        engine = Engine(planned.model, self.partitioner, planned.buckets, tokens_per_batch)
         rows = self.scoring_rows(name, tokens_per_batch)
         shape = (rows, source) if name == DECODE else (rows, source, target)
         config = engine.model.config

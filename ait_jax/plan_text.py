@@ -8,7 +8,7 @@ from ait_jax.compiled_stage import CompiledStage
 from ait_jax.hardware import Chip
 from ait_jax.models.parameters import abstract_params, num_params
 from ait_jax.partitioning import Partitioner
-from ait_jax.plan_stages import DECODE, TRAIN, PlanStages
+from ait_jax.plan_stages import DECODE, FORCE, TRAIN, PlanStages
 from ait_jax.planned import Planned
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ def heading(
     count = num_params(abstract_params(planned.model)[0])
     mesh = dict(partitioner.mesh.shape)
     where = f"{topology} ({device})" if topology else f"the devices at hand ({device})"
-    yield f"T5 of {_number(count)} parameters on {where}, mesh data {mesh['data']} x model {mesh['model']}"
+    sizes = f"mesh data {mesh['data']} x model {mesh['model']}"
+    yield f"T5 of {count:,} parameters on {where}, {sizes}"
     yield (
         f"a chip: {_number(chip.flops)}FLOP/s, {chip.memory / _GIB:.1f} GiB at "
         f"{_number(chip.memory_bandwidth)}B/s, links {_number(chip.link_bandwidth)}B/s"
@@ -80,6 +81,8 @@ def suggestions(plan: "Plan", stages: PlanStages) -> Iterator[str]:
             )
         elif name in plan.stages:
             yield f"  {name}: nothing. {_way_out(plan.stages[name], stages)}"
+    if all(plan.suggestions.get(name) for name in (FORCE, DECODE)):
+        yield "  both of scoring take the same TOKENS_PER_BATCH: give the smaller one"
     for name, stage in plan.stages.items():
         if not stage.fits and name not in plan.suggestions:
             yield f"\n{name} does not fit. {_way_out(stage, stages)}"
@@ -113,7 +116,9 @@ def hours(plan: "Plan") -> Iterator[str]:
     work, hours = plan.planned.workload, plan.hours
     if hours is None:
         return
-    yield f"\nthe whole at {hours.efficiency:.0%} of these peaks (--efficiency)"
+    instead = any(not stage.fits for stage in plan.stages.values())
+    with_what = ", with what fits" if instead else ""
+    yield f"\nthe whole at {hours.efficiency:.0%} of these peaks (--efficiency){with_what}"
     if work is not None:
         yield (
             f"  {work.tasks:,} tasks, prompts of {work.prompt_tokens:.0f} tokens, answers of "

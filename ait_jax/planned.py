@@ -153,8 +153,8 @@ def _workload(values: Mapping[str, Any], given: Mapping[str, Any]) -> Workload:
     try:
         known |= _measured(values["pool"], values)
     except (UserError, ValueError, TypeError, RuntimeError) as error:  # gin's own among them
-        reason = str(error).strip().splitlines()[0]
-        known["source"] = f"as NIV2's English tasks have them, since the pool cannot be read: {reason}"
+        reason = str(error).strip().splitlines()[0].partition(": ")[0]
+        known["source"] = f"assumed, NIV2's: {reason}"
     given = {name: value for name, value in given.items() if value is not None}
     if given:
         known["source"] += f"; given: {', '.join(sorted(given))}"

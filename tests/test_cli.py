@@ -10,7 +10,7 @@ import flax
 import numpy as np
 import pytest
 
-from ait_jax import __version__, active, assets, cli, pretraining, scoring
+from ait_jax import __version__, active, assets, cli, plan, pretraining, scoring
 from ait_jax.models import orbax_checkpoint, weights
 from ait_jax.tasks import DEFAULT_DATA_DIR, niv2
 
@@ -277,3 +277,32 @@ def test_prepare_and_run_share_a_default_data_dir(capsys, clone, tmp_path, monke
     (clone / "tasks" / "task003_bad.json").unlink()
     assert run(capsys, "prepare", "niv2", "--source", str(clone))[0] == 0
     assert len(niv2.load_pool(DEFAULT_DATA_DIR)) == 2
+
+
+def test_plan_help_has_examples_and_stays_fast(capsys):
+    code, out, _ = run(capsys, "plan", "--help")
+    assert code == 0 and "--topology=v5e:16x16" in out and "--gin_file=FILE" in out
+
+
+def test_plan_gets_its_flags(capsys, experiments, monkeypatch):
+    monkeypatch.setattr(plan, "run", lambda flags, options: experiments.append((flags, options)))
+    given = ("--topology=v5e:4x4", "--stages=decode, train step", "--no_search", "--tasks=9")
+    code, _, err = run(capsys, "plan", *given, "--gin_file=experiments/mini.gin")
+    assert code == 0, err
+    (flags, options), = experiments
+    assert flags.files == ("experiments/mini.gin",)
+    assert (options.topology, options.search, options.tasks) == ("v5e:4x4", False, 9)
+    assert options.stages == ["decode", "train step"]
+
+
+@pytest.mark.parametrize(
+    "flag, message",
+    [
+        ("--topology=v5:4x4", "'v5' is none of v4, v5e, v5p, v6e"),
+        ("--stages=decoding", "--stages has 'decoding'"),
+        ("--gin.ROUNDZ=3", "Did you mean 'ROUNDS'"),
+    ],
+)
+def test_plan_errors_are_one_line(capsys, experiments, flag, message):
+    code, _, err = run(capsys, "plan", flag)
+    assert code == 2 and message in err and err.count("\n") == 1

@@ -15,7 +15,7 @@ DESCRIBED = {"rows": 8, "lengths": (16, 4), "chips": 8, "ideal_flops": 1.0}
 @pytest.mark.parametrize(
     "message, total",
     [
-        ("Ran out of memory in memory space hbm. Used 34.50G of 15.75G hbm. Exceeded by 18G.", 34.5),
+        ("Ran out of memory in memory space hbm. Used 34.50G of 15.75G hbm. Too much.", 34.5),
         (
             "Ran out of memory on HBM, the total memory required for HLO temporaries (20.00G) "
             "exceeds available HBM (15.75G).",

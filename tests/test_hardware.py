@@ -58,3 +58,29 @@ def test_the_measurement_counts_multiplications_and_additions(monkeypatch):
 
 def test_a_real_measurement_is_plausible():
     assert 1e8 < hardware._measured_matmul_flops(size=256, repeats=2) < 1e15
+
+
+def test_every_chip_has_all_its_limits():
+    for name, chip in hardware.CHIPS.items():
+        assert chip.flops > 2e13 and chip.memory >= 8 * 2**30, name
+        # FLOPs per byte of memory, and bytes of memory per byte of links, are of an order.
+        assert 30 < chip.flops / chip.memory_bandwidth < 700, name
+        assert 3 < chip.memory_bandwidth / chip.link_bandwidth < 25, name
+    assert hardware.known_chip("TPU v5 lite") == hardware.CHIPS["TPU v5e"]
+    assert hardware.known_chip("cpu") is None
+
+
+def test_a_cpu_is_measured_and_shared():
+    chip = hardware.local_chip()
+    assert chip.flops == pytest.approx(hardware.peak_flops() / jax.device_count())
+    assert chip.memory * jax.device_count() == hardware._host_memory() > 2**28
+    assert 1e7 < chip.memory_bandwidth < 1e13
+
+
+def test_what_is_traced_is_for_the_mesh_in_use(monkeypatch):
+    assert hardware.target_platform() == "cpu"
+    kinds = {"cpu": "cpu", "TPU v5 lite": "tpu", "NVIDIA H100 80GB HBM3": "gpu"}
+    assert {kind: hardware.platform_of(kind) for kind in kinds} == kinds
+    elsewhere = SimpleNamespace(abstract_device=SimpleNamespace(device_kind="TPU v5 lite"))
+    monkeypatch.setattr(jax.sharding, "get_abstract_mesh", lambda: elsewhere)
+    assert hardware.target_platform() == "tpu"

@@ -93,7 +93,8 @@ def test_a_rule_to_no_mesh_axis():
 
 
 def test_a_rule_that_is_never_reached():
-    with pytest.raises(UserError, match=r"\('embed', 'data'\) behind \('embed', None\).*put it before"):
+    message = r"\('embed', 'data'\) behind \('embed', None\).*put it before"
+    with pytest.raises(UserError, match=message):
         Partitioner(2, (*STANDARD_LOGICAL_AXIS_RULES, ("embed", "data")))
 
 

@@ -95,7 +95,8 @@ def test_json_has_what_is_printed(made):
     train = saved["stages"][TRAIN]
     assert train["fits"] and train["memory"]["total"] == found.stages[TRAIN].memory.total
     assert train["bound"] in text and train["settings"]["BATCH_SIZE"] == 16
-    assert saved["chip_hours"]["total"] == pytest.approx(sum(saved["chip_hours"]["by_stage"].values()))
+    hours = saved["chip_hours"]
+    assert hours["total"] == pytest.approx(sum(hours["by_stage"].values()))
     assert f"{saved['workload']['tasks']:,} tasks" in text
 
 
@@ -125,14 +126,15 @@ def test_a_missing_pool_is_assumed_and_numbers_may_be_given():
     )
     work = found.planned.workload
     assert (work.tasks, work.prompt_tokens, work.test_tasks) == (1000, 50, 119)
-    assert "cannot be read" in work.source and "given: prompt_tokens, tasks" in work.source
+    assert "NIV2 is not prepared in 'nowhere'" in work.source
+    assert "given: prompt_tokens, tasks" in work.source
     assert found.hours is None and list(found.stages) == [DECODE]
 
 
 def test_what_does_not_fit_is_told_by_how_much(monkeypatch):
     small = CHIP._replace(memory=2**20)
     monkeypatch.setattr(plan, "local_chip", lambda: small)
-    found, text = planned("partitioning.Partitioner.num_partitions = 1", stages=[FORCE], search=False)
+    found, text = planned(stages=[FORCE], search=False)
     stage = found.stages[FORCE]
     assert not stage.fits
     assert stage.memory.excess == stage.memory.total - 2**20 > 0

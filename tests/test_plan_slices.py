@@ -1,17 +1,19 @@
 """Plans of TPU slices that nobody holds: T5 XXL fits, and does the model's FLOPs and no more.
 
-XXL's own widths and rules on 16 chips (v5e) and 8 chips (v5p) instead of 256 and 128, with two
-layers of each stack: every layer's program is the same, one compiled body that is looped, so the
-share of FLOPs beyond the ideal is that of 24 layers. Memory is held against the chip's for all 24.
+XXL's own widths and rules, on 8 chips with two layers of each stack. Every layer is the same
+program, one compiled body that is looped, so the share of FLOPs beyond the ideal is that of 24
+layers; eight chips are the mesh's 'model' axis, so parameters lie over that alone. With
+AIT_JAX_SLOW_TESTS=1 (minutes of compiling) all 24 layers go to v5e-256 and v5p-128 themselves.
 """
 
 import importlib.util
+import os
 
 import pytest
 
 from ait_jax import plan
 from ait_jax.configuration import GinFlags
-from ait_jax.plan_stages import DECODE, FORCE, TRAIN
+from ait_jax.plan_stages import FORCE, TRAIN
 
 pytestmark = [
     pytest.mark.usefixtures("clean_gin"),
@@ -22,44 +24,49 @@ pytestmark = [
 ]
 
 FILES = ("experiments/niv2_paper.gin", "models/xxl.gin", "partitioning/fsdp_2d.gin")
-LAYERS = 2
 
 
-def planned(topology, *bindings, stages):
-    values = (
-        "OPTIMIZER = @optimizer.adafactor",
-        f"T5Config.num_encoder_layers = {LAYERS}",
-        f"T5Config.num_decoder_layers = {LAYERS}",
-        "DROPOUT_RATE = 0.0",
-        *bindings,
-    )
-    options = plan.Options(topology=topology, stages=stages, search=False)
+def planned(topology, *bindings):
+    values = ("OPTIMIZER = @optimizer.adafactor", *bindings)
+    options = plan.Options(topology=topology, stages=[TRAIN, FORCE], search=False, quick=True)
     return plan.run(GinFlags(FILES, values), options, lambda line: None)
 
 
-@pytest.mark.parametrize(
-    "topology, partitions, rows", [("v5e:4x4", 8, 16), ("v5p:2x2x2", 4, 8)]
-)
-def test_xxl_trains_and_scores(topology, partitions, rows):
-    made = planned(
-        topology,
-        f"NUM_PARTITIONS = {partitions}",
-        f"BATCH_SIZE = {rows}",
-        f"TOKENS_PER_BATCH = {1024 * rows}",
-        stages=[TRAIN, FORCE],
-    )
+def check(made):
     for stage in made.stages.values():
         assert stage.fits
         assert abs(stage.over_ideal) < 0.05, stage.name
     train = made.stages[TRAIN]
-    assert train.recomputed_flops > 0.2 * train.ideal_flops
-    assert {"all-gather", "reduce-scatter"} & train.collectives.keys()
-    # 24 layers on as many chips as the goal names: weights, gradients and moments shrink with
-    # the chips; what a layer keeps for the backward pass (its input) does not.
-    chips = {"v5e:4x4": 256, "v5p:2x2x2": 128}[topology]
-    state = 2 * 4 * 11.14e9 / chips
-    kept = (24 - LAYERS) * 2 * rows / train.chips * 1152 * 4096 * 2
-    assert state + train.memory.temporaries + kept < 0.8 * train.memory.capacity
+    assert 0.2 < train.recomputed_flops / train.ideal_flops < 1 / 3
+    assert {"all-gather", "collective-permute"} <= train.collectives.keys()
+
+
+@pytest.mark.parametrize("topology", ["v5e:2x4", "v5p:2x2x2"])
+def test_xxl_stays_at_its_flops(topology):
+    made = planned(
+        topology,
+        "T5Config.num_encoder_layers = 2",
+        "T5Config.num_decoder_layers = 2",
+        "DROPOUT_RATE = 0.0",
+        "BATCH_SIZE = 8",
+        "TOKENS_PER_BATCH = 8192",
+    )
+    check(made)
+    # What a layer keeps for the backward pass is its input; the other 22 of both stacks, whose
+    # weights 256 or 128 chips share, leave room.
+    train = made.stages[TRAIN]
+    kept = 22 * 8 * (1024 + 128) * 4096 * 2 / 8
+    assert train.memory.total + kept < train.memory.capacity
+
+
+@pytest.mark.skipif(
+    not os.environ.get("AIT_JAX_SLOW_TESTS"), reason="minutes: set AIT_JAX_SLOW_TESTS=1"
+)
+@pytest.mark.parametrize("topology, chips", [("v5e:16x16", 256), ("v5p:4x4x8", 128)])
+def test_xxl_on_pods(topology, chips):
+    made = planned(topology, f"BATCH_SIZE = {chips}", f"TOKENS_PER_BATCH = {1024 * chips}")
+    check(made)
+    assert {stage.chips for stage in made.stages.values()} == {chips}
 
 
 def test_what_cannot_fit_is_told_by_how_much():
