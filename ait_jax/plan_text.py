@@ -99,8 +99,9 @@ def _way_out(stage: CompiledStage, stages: PlanStages) -> str:
     if resident < 0.8 * memory.capacity:
         return "Lower BATCH_SIZE or TOKENS_PER_BATCH, raise NUM_MICROBATCHES, or use more chips."
     if needed / stages.chips < 0.5 * memory.capacity:
+        what = "Parameters, gradients and optimizer" if stage.name == TRAIN else "Parameters"
         return (
-            f"Parameters, gradients and optimizer take {_gib(resident)} of {_gib(memory.capacity)} "
+            f"{what} take {_gib(resident)} of {_gib(memory.capacity)} "
             "GiB a chip: spread them with --gin_file=partitioning/fsdp_2d.gin, or raise "
             "NUM_PARTITIONS."
         )
