@@ -30,7 +30,10 @@ def is_due() -> bool:
     from jax.experimental import multihost_utils
 
     _points += 1
-    return multihost_utils.reached_preemption_sync_point(_points)
+    # JAX says so at one point only, where it may not have been a good one to stop at.
+    if not _noticed.is_set() and multihost_utils.reached_preemption_sync_point(_points):
+        _noticed.set()
+    return _noticed.is_set()
 
 
 def check() -> None:

@@ -158,8 +158,9 @@ def test_p_i0_is_taken_from_the_decode(trained, tmp_path):
         return engine.decode(params, prompts)._replace(finished=np.zeros(len(prompts), bool))
 
     forced_engine = SimpleNamespace(
-        decode=unfinished, log_likelihoods=engine.log_likelihoods, buckets=engine.buckets
-    )
+        decode=unfinished, log_likelihoods=engine.log_likelihoods, buckets=engine.buckets,
+        partitioner=engine.partitioner,
+    )  # fmt: skip
     forced = count(trained, tmp_path / "b.parquet", engine=forced_engine)
     assert forced.from_decode == 0
     again = likelihoods.read_rows(tmp_path / "b.parquet")
