@@ -71,7 +71,7 @@ def replace_with(path: Any) -> Iterator[Any]:
             yield Path(elsewhere) / path.name
         return
     temporary = path.parent / (_TEMPORARY_PREFIX + path.name)
-    try:
+    with _unwritable_is_a_mistake(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
@@ -84,6 +84,12 @@ def replace_with(path: Any) -> Iterator[Any]:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise
+
+
+@contextlib.contextmanager
+def _unwritable_is_a_mistake(path: Any) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         if error.errno not in _UNWRITABLE:
             raise
@@ -119,7 +125,7 @@ def new_folder(path: Any) -> Iterator[Path]:
     """
     path = check_new_folder(path)
     temporary = path.parent / (_TEMPORARY_PREFIX + path.name)
-    try:
+    with _unwritable_is_a_mistake(path):
         try:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
@@ -129,13 +135,6 @@ def new_folder(path: Any) -> Iterator[Path]:
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-    except OSError as error:
-        if error.errno not in _UNWRITABLE:
-            raise
-        raise UserError(
-            f"cannot write {str(path)!r}: {error.strerror}. Give a folder that can be written to "
-            "or free some space."
-        ) from error
 
 
 def _sync(path: Any) -> None:

@@ -1,6 +1,5 @@
 """Checkpoints of T5X and our own: read whole, or refused with what is wrong."""
 
-import json
 import shutil
 
 import flax

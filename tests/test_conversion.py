@@ -8,7 +8,6 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
-import safetensors.numpy
 from shared_data import GOLDEN_T5X, needs_shared
 from tiny_hugging_face import VARIANTS, config_of, edit_json, needs_torch, random_params
 from tiny_training import OnDevices
