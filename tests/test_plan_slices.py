@@ -3,11 +3,10 @@
 XXL's own widths and rules, on 8 chips with two layers of each stack. Every layer is the same
 program, one compiled body that is looped, so the share of FLOPs beyond the ideal is that of 24
 layers; eight chips are the mesh's 'model' axis, so parameters lie over that alone. With
-AIT_JAX_SLOW_TESTS=1 (minutes of compiling) all 24 layers go to v5e-256 and v5p-128 themselves.
+-m benchmark (minutes of compiling) all 24 layers go to v5e-256 and v5p-128 themselves.
 """
 
 import importlib.util
-import os
 
 import pytest
 
@@ -59,9 +58,7 @@ def test_xxl_stays_at_its_flops(topology):
     assert train.memory.total + kept < train.memory.capacity
 
 
-@pytest.mark.skipif(
-    not os.environ.get("AIT_JAX_SLOW_TESTS"), reason="minutes: set AIT_JAX_SLOW_TESTS=1"
-)
+@pytest.mark.benchmark
 @pytest.mark.parametrize("topology, chips", [("v5e:16x16", 256), ("v5p:4x4x8", 128)])
 def test_xxl_on_pods(topology, chips):
     made = planned(topology, f"BATCH_SIZE = {chips}", f"TOKENS_PER_BATCH = {1024 * chips}")

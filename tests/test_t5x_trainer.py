@@ -26,6 +26,7 @@ from ait_jax.models.checkpoints import read_params
 from ait_jax.models.layouts import match_layout
 from ait_jax.trainer import t5x
 from ait_jax.trainer.optimizer import adafactor, adamw
+from ait_jax.trainer.t5x_networks import NETWORKS
 
 # Of losses around 4, over 20 steps: both sides compute in float32, in another order.
 LOSS_TOLERANCE = 1e-4
@@ -85,7 +86,7 @@ def test_what_a_training_leaves(whole):
 
 
 @pytest.mark.t5x
-@pytest.mark.parametrize("network", t5x.NETWORKS)
+@pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("optimizer", [adafactor, adamw], ids=["adafactor", "adamw"])
 def test_losses_are_the_embedded_trainers(tmp_path, network, optimizer):
     settings = {"steps": 20, "optimizer": optimizer, "schedule": optax.linear_schedule(0, 1e-2, 5)}
@@ -144,7 +145,7 @@ def test_the_best_checkpoint_is_kept(tmp_path):
 
 
 @pytest.mark.t5x
-@pytest.mark.parametrize("network", t5x.NETWORKS)
+@pytest.mark.parametrize("network", NETWORKS)
 def test_the_mesh_does_not_matter(tmp_path, network):
     on_mesh = OnDevices(num_partitions=2, num_devices=8)
     one, many = (

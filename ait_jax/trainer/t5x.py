@@ -23,7 +23,7 @@ import optax
 
 from ait_jax import preemption
 from ait_jax.console import progress, quiet_stderr
-from ait_jax.errors import UserError, nearest
+from ait_jax.errors import UserError
 from ait_jax.models.t5 import Transformer
 from ait_jax.partitioning import Partitioner
 from ait_jax.restore import restore_params
@@ -31,8 +31,8 @@ from ait_jax.trainer.checkpointing import NUM_LATEST
 from ait_jax.trainer.data import ExampleSource
 from ait_jax.trainer.interface import Evaluate, Trained, Trainer
 from ait_jax.trainer.metrics import MetricsFile
+from ait_jax.trainer.t5x_networks import check_network
 
-NETWORKS = ("ait_jax", "t5x")
 # What T5X imports beside what ait-jax needs itself.
 _PACKAGES = ("t5x", "airio", "jestimator", "fiddle", "tensorboard", "cached_property")
 _INSTALL = (
@@ -62,11 +62,7 @@ class T5XTrainer(Trainer):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.network not in NETWORKS:
-            near = nearest(str(self.network), NETWORKS)
-            raise UserError(
-                f"{self.gin_name}.network (NETWORK) = {self.network!r} is none of {NETWORKS}.{near}"
-            )
+        check_network(self.network, f"{self.gin_name}.network (NETWORK)")
         require_t5x()
 
     def train(

@@ -16,11 +16,11 @@ from t5x import models, optimizers, partitioning, train_state, utils
 from t5x import trainer as t5x_trainer
 from t5x.examples.t5 import network as t5x_network
 
-from ait_jax.errors import UserError, nearest
+from ait_jax.errors import UserError
 from ait_jax.models.t5 import Transformer
 from ait_jax.partitioning import Partitioner
 from ait_jax.trainer.optimizer import Adafactor
-from ait_jax.trainer.t5x import NETWORKS
+from ait_jax.trainer.t5x_networks import check_network
 from ait_jax.vocabulary import EOS_ID
 
 _CONFIG_FIELDS = (
@@ -48,8 +48,7 @@ def network(model: Transformer, name: str = "ait_jax") -> nn.Module:
     Raises:
       UserError: another name, or layers that are scanned, which T5X's T5 has not.
     """
-    if name not in NETWORKS:
-        raise UserError(f"NETWORK = {name!r} is none of {NETWORKS}.{nearest(str(name), NETWORKS)}")
+    check_network(name, "NETWORK")
     if name == "ait_jax":
         return model
     if model.config.scan_layers:
