@@ -82,7 +82,6 @@ class PlanStages:
             model,
             trainer.optimizer(trainer.schedule),
             self.partitioner,
-            dropout_seed=0,
             num_microbatches=num_microbatches,
             z_loss=trainer.z_loss,
             label_smoothing=trainer.label_smoothing,
@@ -97,7 +96,7 @@ class PlanStages:
 
         def compiled():
             with self.partitioner.activate():
-                return step.lower(state, batch).compile()
+                return step.lower(state, batch, jax.ShapeDtypeStruct((), jnp.uint32)).compile()
 
         share = batch_size / self.chips
         return compile_stage(

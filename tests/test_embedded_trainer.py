@@ -1,6 +1,5 @@
 """The embedded trainer: exact resume, the chosen checkpoint, meshes, and what stops it."""
 
-import json
 import os
 import signal
 import subprocess
@@ -15,8 +14,11 @@ import pytest
 from tiny_training import (
     DROPPING,
     FirstTokens,
+    Killed,
     OnDevices,
     assert_trees_equal,
+    killing_at,
+    metric_lines,
     model_and_params,
     train,
     trainer,
@@ -26,22 +28,6 @@ from ait_jax.errors import UserError
 from ait_jax.models.checkpoints import read_params
 from ait_jax.trainer.embedded import EmbeddedTrainer
 from ait_jax.trainer.optimizer import adafactor, constant_with_warmup
-
-
-class Killed(Exception):
-    """Stands for whatever ends a process early."""
-
-
-def killing_at(step):
-    def report(line):
-        if line.startswith(f"step {step}/"):
-            raise Killed
-
-    return report
-
-
-def metric_lines(directory):
-    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")

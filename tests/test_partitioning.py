@@ -22,7 +22,7 @@ from ait_jax.partitioning import (
 )
 from ait_jax.scorer.engine import Engine
 from ait_jax.trainer.optimizer import adafactor, adamw
-from ait_jax.trainer.step import init_state, make_train_step, state_shardings
+from ait_jax.trainer.step import init_state, sharded_train_step, state_shardings
 
 # gin/partitioning -> size of the 'model' axis on 8 devices.
 REGIMES = {"data_parallel": 1, "tensor_parallel": 2, "fsdp_2d": 2}
@@ -197,19 +197,12 @@ def test_the_activations_are_those_that_the_model_constrains(monkeypatch):
 def one_step(partitioner, optimizer, config):
     """Trains one step and scores with the result; returns loss, parameters and scores."""
     model, params = model_and_params(config)
-    shapes, axes = parameters.abstract_params(model)
-    shardings = partitioner.param_shardings(shapes, axes)
-    state = jax.eval_shape(lambda p: init_state(p, optimizer), shapes)
-    where = state_shardings(state, optimizer, shardings, partitioner.replicated)
-    step = make_train_step(model, optimizer, dropout_seed=0, num_microbatches=2)
+    step, abstract = sharded_train_step(model, optimizer, partitioner, num_microbatches=2)
+    where = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     with partitioner.activate():
         state = jax.jit(lambda p: init_state(p, optimizer), out_shardings=where)(params)
-        jitted = jax.jit(
-            step,
-            in_shardings=(where, partitioner.batch_sharding),
-            out_shardings=(where, partitioner.replicated),
-        )
-        state, metrics = jitted(state, partitioner.shard_batch(FirstTokens().batch(range(8))))
+        batch = partitioner.shard_batch(FirstTokens().batch(range(8)))
+        state, metrics = step(state, batch, np.uint32(0))
     engine = Engine(model, partitioner, LengthBuckets((8,), (4,)), tokens_per_batch=64)
     prompts, targets = zip(*(FirstTokens()[i] for i in range(12)))
     placed = engine.place(state.params)

@@ -1,7 +1,6 @@
 """T5X as the trainer: the embedded trainer's losses, exact resume, and one line without T5X."""
 
 import dataclasses
-import json
 import math
 
 import jax
@@ -13,8 +12,11 @@ from tiny_training import (
     DROPPING,
     TINY,
     FirstTokens,
+    Killed,
     OnDevices,
     assert_trees_equal,
+    killing_at,
+    metric_lines,
     model_and_params,
     train,
     trainer,
@@ -45,24 +47,8 @@ def t5x_trainer(**changes):
     return t5x.T5XTrainer(**(SETTINGS | changes))
 
 
-def lines(directory):
-    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
-
-
 def values(directory, name):
-    return [line[name] for line in lines(directory) if name in line]
-
-
-class Killed(Exception):
-    """Stands for whatever ends a process early."""
-
-
-def killing_at(step):
-    def report(line):
-        if line.startswith(f"step {step}/"):
-            raise Killed
-
-    return report
+    return [line[name] for line in metric_lines(directory) if name in line]
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +68,7 @@ def test_what_a_training_leaves(whole):
     _, initial = model_and_params(DROPPING)
     changed = jax.tree.map(lambda a, b: bool(np.any(a != np.asarray(b))), initial, trained.params)
     assert all(jax.tree.leaves(changed))
-    assert [line["step"] for line in lines(directory)] == [1, 2, 3, 4, 5, 6]
+    assert [line["step"] for line in metric_lines(directory)] == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.t5x
@@ -141,7 +127,7 @@ def test_the_best_checkpoint_is_kept(tmp_path):
     )
     assert trained.step == 4
     assert {p.name for p in tmp_path.glob("checkpoint_*")} == {"checkpoint_4", "checkpoint_8"}
-    assert [line["step"] for line in lines(tmp_path) if "dev/rougeL" in line] == list(dev)
+    assert [line["step"] for line in metric_lines(tmp_path) if "dev/rougeL" in line] == list(dev)
 
 
 @pytest.mark.t5x

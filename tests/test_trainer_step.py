@@ -28,16 +28,14 @@ GRADIENT = optax.sgd(1.0)
 
 
 @cache
-def compiled(config, seed, **options):
-    return jax.jit(
-        make_train_step(t5.Transformer(config), GRADIENT, dropout_seed=seed, **options)
-    )
+def compiled(config, **options):
+    return jax.jit(make_train_step(t5.Transformer(config), GRADIENT, **options))
 
 
 def one_step(config=TINY, batch=BATCH, step=0, seed=7, **options):
     _, params = model_and_params(config)
     state = init_state(params, GRADIENT).replace(step=jnp.int32(step))
-    return compiled(config, seed, **options)(state, batch)
+    return compiled(config, **options)(state, batch, np.uint32(seed))
 
 
 def gradient(state):
@@ -72,7 +70,7 @@ def test_scanned_layers_have_the_same_gradient(plain):
     scanned = dataclasses.replace(TINY, scan_layers=True)
     _, params = model_and_params()
     state = init_state(layouts.match_layout(params, True), GRADIENT)
-    state, metrics = compiled(scanned, 7)(state, BATCH)
+    state, metrics = compiled(scanned)(state, BATCH, np.uint32(7))
     assert float(metrics["loss"]) == pytest.approx(float(plain[1]["loss"]), rel=1e-6)
     jax.tree.map(
         lambda ours, reference: np.testing.assert_allclose(ours, reference, atol=1e-6),

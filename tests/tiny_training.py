@@ -1,6 +1,7 @@
 """A model, data and meshes so small that training them takes no time."""
 
 import dataclasses
+import json
 from functools import cache, cached_property
 
 import jax
@@ -114,3 +115,19 @@ def assert_trees_equal(one, other, **tolerance):
             np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=0, **tolerance)
         else:
             np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+def metric_lines(directory):
+    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+
+
+class Killed(Exception):
+    """Stands for whatever ends a process early."""
+
+
+def killing_at(step):
+    def report(line):
+        if line.startswith(f"step {step}/"):
+            raise Killed
+
+    return report

@@ -70,7 +70,6 @@ class _Training:
             self.model,
             self.optimizer,
             self.partitioner,
-            dropout_seed=self.seed,
             num_microbatches=self.config.num_microbatches,
             z_loss=self.config.z_loss,
             label_smoothing=self.config.label_smoothing,
@@ -119,7 +118,9 @@ class _Training:
             rows=self.partitioner.own_rows(self.config.batch_size),
         )
         for step, batch in enumerate(stream, start=start + 1):
-            state, metrics = self.train_step(state, self.partitioner.shard_batch(batch))
+            state, metrics = self.train_step(
+                state, self.partitioner.shard_batch(batch), np.uint32(self.seed)
+            )
             work = _real_work(self.model.config, batch)
             # The metrics of the step before: the device computes while the host reads them.
             if previous is not None:

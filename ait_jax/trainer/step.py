@@ -68,16 +68,16 @@ def make_train_step(
     model: Any,
     optimizer: optax.GradientTransformation,
     *,
-    dropout_seed: int,
     num_microbatches: int = 1,
     z_loss: float = 0.0,
     label_smoothing: float = 0.0,
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """Returns step(state, batch) -> (state, metrics).
+) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]:
+    """Returns step(state, batch, dropout_seed) -> (state, metrics).
 
     The loss is the mean cross-entropy over the batch's target tokens, whatever the
     number of microbatches: microbatch i has the rows i, i + n, i + 2n, ... of the batch.
-    Dropout is a function of (dropout_seed, state.step, microbatch). Metrics (float32
+    Dropout is a function of (dropout_seed, state.step, microbatch); the seed, uint32, is an
+    argument so that rounds, which differ in it, run the same program. Metrics (float32
     scalars): loss, accuracy, grad_norm (before clipping), param_norm (after the update),
     tokens (of the targets).
     """
@@ -126,7 +126,9 @@ def make_train_step(
         )
         return jax.lax.scan(body, zeros, (microbatches, jnp.arange(num_microbatches)))[0]
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def train_step(
+        state: TrainState, batch: Batch, dropout_seed: jax.Array
+    ) -> tuple[TrainState, Metrics]:
         rng = jax.random.fold_in(jax.random.key(dropout_seed), state.step)
         compute = grad_sums if num_microbatches == 1 else accumulate
         grads, sums = compute(state.params, batch, rng)
@@ -163,7 +165,7 @@ def sharded_train_step(
     )
     step = jax.jit(
         make_train_step(model, optimizer, **options),
-        in_shardings=(shardings, partitioner.batch_sharding),
+        in_shardings=(shardings, partitioner.batch_sharding, partitioner.replicated),
         out_shardings=(shardings, partitioner.replicated),
         donate_argnums=0,
     )
