@@ -83,6 +83,8 @@ class _Handler(BaseHTTPRequestHandler):
         except _Refused as refused:
             status, headers = refused.status, {}
             answer = json.dumps({"error": {"code": status, "message": str(status)}}).encode()
+        if status in (204, 304):  # without a body, or the next answer is taken for it
+            answer = b""
         self.send_response(status)
         for name, value in {"Content-Type": "application/json", **headers}.items():
             self.send_header(name, value)
