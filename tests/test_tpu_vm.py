@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 
 import launches
@@ -260,14 +261,59 @@ def test_a_service_that_does_not_answer_is_asked_again(gcloud, launch):
 
 def test_a_service_that_is_gone_ends_the_launcher_not_the_run(gcloud, launch):
     busy = "ERROR: (gcloud) UNAVAILABLE: The service is currently unavailable."
-    gcloud.play(lives=[[RUNNING]], errors={"queued-resources describe": [busy] * 20})
+    gcloud.play(lives=[[RUNNING]], errors={"queued-resources describe": [busy] * 40})
     code, output = launch()
     assert code == 2 and "the same command goes on from here" in output
     assert "It costs until it is deleted: gcloud compute tpus" not in output  # nothing was made
     gcloud.play(lives=[[RUNNING]], existing=True, accelerator="v5litepod-16",
-                errors={"queued-resources describe": ["", *[busy] * 20]})  # fmt: skip
+                errors={"queued-resources describe": ["", *[busy] * 40]})  # fmt: skip
     code, output = launch()
     assert code == 2 and "It costs until it is deleted: gcloud compute tpus" in output
+
+
+def test_a_service_that_does_not_answer_when_a_tpu_is_made_again_is_asked_again(gcloud, launch):
+    busy = "ERROR: (gcloud) UNAVAILABLE: The service is currently unavailable."
+    slow = "ERROR: (gcloud) RESOURCE_EXHAUSTED: Quota exceeded for quota metric 'x' per minute"
+    gcloud.play(lives=[[RUNNING, SUSPENDED], [RUNNING, DONE]],
+                errors={"create": ["", busy, slow], "delete": [busy, ""]})  # fmt: skip
+    code, output = launch()
+    assert code == 0, output
+    assert gcloud.verbs()[3:] == ["create", *["delete"] * 2, *["create"] * 3, "delete"]
+    assert gcloud.verbs().count("rm") == 1 and "deleted by somebody" not in output
+
+
+def test_one_that_is_just_being_deleted_is_made_again(gcloud, launch):
+    gone = {"state": "DELETING"}
+    gcloud.play(lives=[[gone, gone, "absent"], [DONE]], existing=True, leaves=True,
+                accelerator="v5litepod-16")  # fmt: skip
+    code, output = launch()
+    assert code == 0, output
+    assert gcloud.verbs() == ["cp", "cp", "rm", "create", "delete"]
+
+
+def test_a_run_that_failed_before_its_tpu_was_taken_away_is_over(gcloud, launch):
+    failed = active(*["failed"] * 4)["hosts"]
+    gcloud.play(lives=[[RUNNING, SUSPENDED | {"hosts": failed}], [RUNNING]])
+    code, output = launch()
+    assert code == 1 and gcloud.verbs().count("create") == 1 and gcloud.verbs()[-1] == "delete"
+
+
+def test_hosts_of_whom_nothing_is_heard_are_not_paid_for_ever(gcloud, launch, monkeypatch):
+    ready = {"state": "ACTIVE", "node": "READY"}
+    gcloud.play(lives=[[BOOTING, ready]])
+    monkeypatch.setattr(tpu_vm, "SILENT_S", 0.2)
+    code, output = launch()
+    assert code == 2 and gcloud.verbs()[-1] == "delete"
+    for text in ("no host of t5-xl has written to gs://bucket/runs/t5-xl/status",
+                 "roles/storage.objectAdmin", "journalctl", "with --keep"):  # fmt: skip
+        assert text in output
+    # Those that say something from time to time are left alone.
+    talking = [active("running") for _ in range(20)]
+    for number, scene in enumerate(talking):
+        scene["hosts"]["0"]["time"] = float(number)
+    gcloud.play(lives=[[*talking, DONE]])
+    monkeypatch.setattr(tpu_vm, "SILENT_S", 1.0)
+    assert launch()[0] == 0
 
 
 def test_no_gcloud(gcloud, launch, monkeypatch):
@@ -282,6 +328,10 @@ def test_keep_leaves_it_and_says_what_it_costs(gcloud, launch):
     assert code == 0 and "delete" not in gcloud.verbs()
     assert "was kept" in output and "It costs until it is deleted: gcloud compute tpus" in output
     assert "--when_over" not in (gcloud.folder / "startup.sh").read_text()
+    shutil.rmtree(gcloud.in_bucket("t5-xl/status"))
+    gcloud.play(lives=[[active(*["failed"] * 4)]])
+    code, output = launch("--keep")
+    assert code == 1 and "With --use_existing=t5-xl the command goes on there." in output
 
 
 def test_ctrl_c_leaves_it_running_and_says_how_to_go_on(gcloud, launch, monkeypatch):
@@ -298,7 +348,8 @@ def test_ctrl_c_leaves_it_running_and_says_how_to_go_on(gcloud, launch, monkeypa
 
 
 def test_an_existing_tpu_is_used_and_never_deleted(gcloud, launch):
-    gcloud.play(lives=[[{"state": "ACTIVE"}, RUNNING, DONE]], existing=True, node_only=True,
+    repaired = RUNNING | {"node": "REPAIRING"}
+    gcloud.play(lives=[[{"state": "ACTIVE"}, RUNNING, repaired, DONE]], existing=True, node_only=True,
                 accelerator="v5litepod-16", run="t5-xl",
                 fingerprint=launches.a_request().fingerprint())  # fmt: skip
     code, output = launch("--use_existing=mine")
