@@ -295,8 +295,9 @@ class Preflight:
                 return OK
             if time.monotonic() > deadline:
                 missing = [host for host in range(self.asked.hosts) if host not in known]
+                named = ", ".join(map(str, missing[:20]))
                 self.say(
-                    f"preflight: host {', '.join(map(str, missing[:20]))} of {self.asked.hosts} did not come "
+                    f"preflight: host {named} of {self.asked.hosts} did not come "
                     f"to the check of {'its devices' if stage == 'devices' else 'all hosts'} "
                     f"within {timeout_s:.3g} s; its log: {self.folder}/logs/host_{missing[0]}.log"
                 )

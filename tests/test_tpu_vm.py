@@ -299,20 +299,22 @@ def test_a_run_that_failed_before_its_tpu_was_taken_away_is_over(gcloud, launch)
 
 
 def test_hosts_of_whom_nothing_is_heard_are_not_paid_for_ever(gcloud, launch, monkeypatch):
-    ready = {"state": "ACTIVE", "node": "READY"}
-    gcloud.play(lives=[[BOOTING, ready]])
-    monkeypatch.setattr(tpu_vm, "SILENT_S", 0.2)
+    clock = [0.0]
+    monkeypatch.setattr(tpu_vm.time, "monotonic", lambda: clock[0])
+    # Ten minutes between looks.
+    monkeypatch.setattr(tpu_vm.Launch, "_pause", lambda self: clock.append(clock.pop() + 600))
+    gcloud.play(lives=[[BOOTING, BOOTING, BOOTING, BOOTING, {"state": "ACTIVE", "node": "READY"}]])
     code, output = launch()
     assert code == 2 and gcloud.verbs()[-1] == "delete"
+    assert clock[0] == 600 * 4 + tpu_vm.SILENT_S
     for text in ("no host of t5-xl has written to gs://bucket/runs/t5-xl/status",
                  "roles/storage.objectAdmin", "journalctl", "with --keep"):  # fmt: skip
         assert text in output
     # Those that say something from time to time are left alone.
-    talking = [active("running") for _ in range(20)]
+    talking = [active("running") for _ in range(6)]
     for number, scene in enumerate(talking):
-        scene["hosts"]["0"]["time"] = float(number)
+        scene["hosts"]["0"]["time"] = float(number // 2)
     gcloud.play(lives=[[*talking, DONE]])
-    monkeypatch.setattr(tpu_vm, "SILENT_S", 1.0)
     assert launch()[0] == 0
 
 
@@ -347,9 +349,37 @@ def test_ctrl_c_leaves_it_running_and_says_how_to_go_on(gcloud, launch, monkeypa
         assert text in output
 
 
+# Code sent, asked for, seen running, deleted after it was preempted, asked for again.
+@pytest.mark.parametrize("calls", [4, 6, 10, 13, 16])
+def test_killed_at_any_time_the_same_line_ends_the_run(gcloud, launch, monkeypatch, calls):
+    """The launcher dies right after some call; given again, it leaves nothing that costs."""
+    gcloud.play(lives=[[WAITING, RUNNING, SUSPENDED], *[[RUNNING, DONE]] * 3])
+    call, left = tpu_vm.gcloud.call, [calls]
+
+    def dying(arguments):
+        try:
+            return call(arguments)
+        finally:
+            left[0] -= 1
+            if not left[0]:
+                raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tpu_vm.gcloud, "call", dying)
+        with pytest.raises(SystemExit):
+            launch()
+    code, output = launch()
+    assert code == 0, output
+    verbs = gcloud.verbs()
+    # The stand-in refuses to make what is there, so these alternate.
+    assert verbs.count("create") == verbs.count("delete") <= 3
+    assert json.loads((gcloud.folder / "script.json").read_text())["there"] is False
+
+
 def test_an_existing_tpu_is_used_and_never_deleted(gcloud, launch):
     repaired = RUNNING | {"node": "REPAIRING"}
-    gcloud.play(lives=[[{"state": "ACTIVE"}, RUNNING, repaired, DONE]], existing=True, node_only=True,
+    scenes = [{"state": "ACTIVE"}, RUNNING, repaired, DONE]
+    gcloud.play(lives=[scenes], existing=True, node_only=True,
                 accelerator="v5litepod-16", run="t5-xl",
                 fingerprint=launches.a_request().fingerprint())  # fmt: skip
     code, output = launch("--use_existing=mine")
