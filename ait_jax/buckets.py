@@ -30,6 +30,10 @@ os.environ.setdefault("EPATH_USE_TF", "false")
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 
 
+class Unavailable(Exception):
+    """A bucket did not answer; nothing is wrong with what was asked."""
+
+
 def is_local(path: Any) -> bool:
     return "://" not in str(path)
 
@@ -75,14 +79,14 @@ def file_system(path: Any) -> tuple[Any, str]:
 
 
 def upload(local: Any, path: Any) -> None:
-    """Copies a local file; the object appears whole. Raises UserError as `errors_of`."""
+    """Copies a local file; the object appears whole. Raises as `errors_of`."""
     with errors_of(path):
         system, name = file_system(path)
         system.put_file(str(local), name)
 
 
 def download(path: Any, local: Any) -> None:
-    """Copies an object to a local file. Raises FileNotFoundError, or UserError as `errors_of`."""
+    """Copies an object to a local file. Raises FileNotFoundError, or as `errors_of`."""
     with errors_of(path):
         system, name = file_system(path)
         system.get_file(name, str(local))
@@ -95,7 +99,7 @@ def cached(path: Any, folder: Path) -> Path:
 
     Raises:
       FileNotFoundError: there is no such object.
-      UserError: the bucket does not answer.
+      UserError, Unavailable: as `errors_of`.
     """
     local = folder / path.name
     if not local.exists():
@@ -114,22 +118,39 @@ def cache_folder() -> Path:
 
 @contextmanager
 def errors_of(path: Any) -> Iterator[None]:
-    """Turns what a bucket refuses, or does not answer, into a UserError that names it.
+    """Names the object in errors of a bucket: what it refuses, or that it does not answer.
 
     FileNotFoundError stays what it is: asking whether something is there is no mistake. So do
     all errors of a local `path`.
+
+    Raises:
+      UserError: the bucket refuses.
+      Unavailable: it does not answer, though it was asked several times.
     """
     if is_local(path):
         yield
         return
     try:
         yield
-    except (UserError, FileNotFoundError, FileExistsError):
+    except (UserError, Unavailable, FileNotFoundError, FileExistsError):
         raise
     except Exception as error:  # gcsfs, s3fs, adlfs, aiohttp and google-auth have no class in common
         line = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        told = f"{type(error).__name__}: {line}"
+        if _is_passing(error):
+            raise Unavailable(f"{path}: the bucket does not answer ({told})") from error
         raise UserError(
-            f"{path}: the bucket refuses or does not answer ({type(error).__name__}: {line}). Look at "
-            "its name, its permissions and your credentials (`gcloud auth application-default "
-            "login`); the same command continues."
+            f"{path}: the bucket refuses ({told}). Look at its name, its permissions and your "
+            "credentials (`gcloud auth application-default login`); the same command continues."
         ) from error
+
+
+def _is_passing(error: Exception) -> bool:
+    """Says whether the same request may succeed later."""
+    code = getattr(error, "code", None)
+    if isinstance(code, int):
+        return code >= 500 or code in (408, 429)
+    libraries = ("aiohttp", "requests", "urllib3")
+    return isinstance(error, (TimeoutError, ConnectionError)) or any(
+        kind.__module__.split(".")[0] in libraries for kind in type(error).__mro__
+    )

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Iterable, Sequence
 
 from ait_jax import __version__, distributed, exit_codes, preemption
+from ait_jax.buckets import Unavailable
 from ait_jax.errors import UserError, nearest
 from ait_jax.launch import command_line as launch
 from ait_jax.preemption import Preempted
@@ -223,6 +224,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return exit_codes.PREEMPTED
     except distributed.PeerLost as error:
         return _leave(exit_codes.HOST_LOST, f"{error}. The same command continues the run.")
+    except Unavailable as error:
+        return _leave(exit_codes.FAILED, f"{error}. The same command continues.")
     except BrokenPipeError:
         # The reader of standard output is gone (`ait-jax run | head`); Python's own flush at
         # exit would complain.

@@ -26,8 +26,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from ait_jax.buckets import Unavailable
+from ait_jax.exit_codes import FAILED, HOST_LOST, OK, PREFLIGHT
 from ait_jax.launch import bucket
-from ait_jax.exit_codes import HOST_LOST, OK, PREFLIGHT
 
 CHECKS_TIMEOUT_S = 55.0
 MIN_FREE_GB = 5.0
@@ -224,6 +225,9 @@ class Preflight:
         self.report["identity"] = self.probe.identity()
         try:
             skew = self._write()
+        except Unavailable as error:
+            self.say(f"preflight: host {self.host} ({socket.gethostname()}): {error}")
+            return FAILED
         except Exception as error:
             self.say(
                 f"preflight: host {self.host} ({socket.gethostname()}) cannot write to "

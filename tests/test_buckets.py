@@ -9,6 +9,7 @@ from tiny_experiment import CONFIG, tiny_experiment
 from test_active import checkpoints, in_process, stable_files
 
 from ait_jax import active, buckets, exit_codes, files
+from ait_jax.buckets import Unavailable
 from ait_jax.cli import main
 from ait_jax.errors import UserError
 
@@ -79,10 +80,45 @@ def test_paths_that_cannot_be(path, message, monkeypatch):
 
 def test_a_bucket_that_refuses_is_named(bucket):
     bucket.refuses = 403  # a status that gcsfs does not try again
-    with pytest.raises(UserError, match="gs://bucket/x: the bucket refuses or does not answer .*credentials"):
+    with pytest.raises(UserError, match="gs://bucket/x: the bucket refuses .*credentials"):
         files.write_text("gs://bucket/x", "")
     with pytest.raises(UserError, match="the same command continues"):
         files.read_text("gs://bucket/x")
+
+
+def _errors():
+    import aiohttp
+    from gcsfs.retry import HttpError
+    from google.auth.exceptions import DefaultCredentialsError
+
+    return [
+        (HttpError({"code": 503, "message": "busy"}), Unavailable),
+        (HttpError({"code": 429, "message": "slow down"}), Unavailable),
+        (HttpError({"code": 403, "message": "no"}), UserError),
+        (aiohttp.ServerDisconnectedError(), Unavailable),
+        (TimeoutError(), Unavailable),
+        (OSError("Forbidden: gs://bucket/x"), UserError),
+        (DefaultCredentialsError("none found"), UserError),
+        (FileNotFoundError("x"), FileNotFoundError),
+    ]
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_what_may_pass_is_told_from_mistakes(number):
+    """The launcher's worker tries the command again after the one, not after the other."""
+    error, expected = _errors()[number]
+    with pytest.raises(expected):
+        with buckets.errors_of("gs://bucket/x"):
+            raise error
+
+
+def test_the_command_line_tells_of_a_bucket_that_does_not_answer(monkeypatch, capsys):
+    def unavailable(options, flags):
+        raise Unavailable("gs://bucket/x: the bucket does not answer (TimeoutError)")
+
+    monkeypatch.setattr("ait_jax.cli._prepare", unavailable)
+    assert main(["prepare", "niv2", "--source=x"]) == exit_codes.FAILED
+    assert "does not answer (TimeoutError). The same command continues." in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

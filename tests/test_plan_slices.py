@@ -3,7 +3,8 @@
 XXL's own widths and rules, on 8 chips with two layers of each stack. Every layer is the same
 program, one compiled body that is looped, so the share of FLOPs beyond the ideal is that of 24
 layers; eight chips are the mesh's 'model' axis, so parameters lie over that alone. With
--m benchmark (minutes of compiling) all 24 layers go to v5e-256 and v5p-128 themselves.
+-m benchmark (minutes of compiling) all 24 layers go to v5e-256 and to v5p slices of 64 chips
+(Google's v5p-128) and 128.
 """
 
 import importlib.util
@@ -59,7 +60,7 @@ def test_xxl_stays_at_its_flops(topology):
 
 
 @pytest.mark.benchmark
-@pytest.mark.parametrize("topology, chips", [("v5e:16x16", 256), ("v5p:4x4x8", 128)])
+@pytest.mark.parametrize("topology, chips", [("v5e:16x16", 256), ("v5p:4x4x4", 64), ("v5p:4x4x8", 128)])
 def test_xxl_on_pods(topology, chips):
     made = planned(topology, f"BATCH_SIZE = {chips}", f"TOKENS_PER_BATCH = {1024 * chips}")
     check(made)

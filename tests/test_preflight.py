@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from ait_jax.buckets import Unavailable
 from ait_jax.launch import bucket, preflight
 from ait_jax.launch.preflight import Asked, Devices, Preflight
 
@@ -153,6 +154,21 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     codes, said = check(tmp_path, Probe(), asked=Asked(1, 16))
     assert codes == [78]
     assert "cannot write to" in said[0] and "roles/storage.objectAdmin" in said[0]
+
+
+def test_hosts_meet_in_a_bucket(bucket):
+    codes, said = check("gs://bucket/run", *[Probe()] * 3, Probe(commit="f" * 40))
+    assert codes == [78] * 4 and "host 3 (tpu-w-3): commit ffffffffffff" in said[0]
+    assert len(bucket.names("bucket/run/preflight/host_")) == 4
+
+
+def test_a_bucket_that_does_not_answer_is_tried_again(tmp_path, monkeypatch):
+    def unavailable(path, value):
+        raise Unavailable(f"{path}: the bucket does not answer (TimeoutError)")
+
+    monkeypatch.setattr(bucket, "write", unavailable)
+    codes, said = check(tmp_path, Probe(), asked=Asked(1, 16))
+    assert codes == [1] and "does not answer" in said[0]
 
 
 def test_one_host_in_a_process_on_cpu(tmp_path):
