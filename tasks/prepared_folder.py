@@ -107,7 +107,7 @@ class PreparedFolder:
         """
         record = {"schema": self.schema, **values, "files": files_to_json(files)}
         folder = building / self.name if building else self.path
-        write_json(folder / _RECORD, record)
+        write_json(folder / _RECORD, record, any_process=True)
         return record
 
     def read_record(self) -> dict[str, Any] | None:
