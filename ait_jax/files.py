@@ -206,7 +206,10 @@ def _name_problem(name: Any) -> str:
         return "is empty"
     if "/" in name or "\\" in name:
         return "contains a path separator"
-    if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in name):
+    # Printable ASCII, almost all names, is settled at once: a run checks every name several times.
+    if not (name.isascii() and name.isprintable()) and any(
+        unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in name
+    ):
         return "contains a control character"
     if name.startswith("."):
         return "starts with a dot"
