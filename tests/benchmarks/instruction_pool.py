@@ -96,7 +96,8 @@ def timed(work: Any) -> dict[str, Any]:
 def finished(start: float, **more: Any) -> dict[str, Any]:
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"seconds": round(seconds, 2), "peak MiB": round(peak), **more}
+    return {"seconds": round(seconds, 2), "CPU seconds of the process": round(time.process_time(), 2),
+            "peak MiB": round(peak), **more}  # fmt: skip
 
 
 def rounds(pool: Any, folder: Path) -> dict[str, Any]:
