@@ -53,7 +53,7 @@ COVERED = {
     "models": {"mini", "t5_1_1_tiny", *NUM_PARAMS},
     "partitioning": {"data_parallel", "tensor_parallel", "fsdp_2d"},
     "pools": {"mini", "niv2", "self_instruct", "split_files"},
-    "t5x": {"model", "mini", "niv2", "pretrain", "finetune", "parameters_only", "eval", "infer"},
+    "t5x": {"model", "mini", "niv2", "self_instruct", "pretrain", "finetune", "parameters_only", "eval", "infer"},
     "trainers": {"embedded", "t5x"},
     "strategies": {
         "ambiguous",

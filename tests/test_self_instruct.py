@@ -9,6 +9,8 @@ from shared_data import SHARED, needs_shared
 from tiny_experiment import CONFIG, tiny_experiment
 
 from ait_jax import active, cli
+from ait_jax.assets import mini_vocabulary
+from ait_jax.configuration import gin_folder
 from ait_jax.errors import UserError
 from ait_jax.files import check_name
 from ait_jax.initial import Drawn
@@ -262,6 +264,24 @@ def test_the_command(tmp_path, capsys):
     assert cli.main(command) == 0 and "already prepared" in capsys.readouterr().out
     assert cli.main(["prepare", "niv2", "--source=x", "--test_source=y"]) == 2
     assert "`ait-jax prepare niv2` takes no --test_source" in capsys.readouterr().err
+
+
+def test_plain_t5xs_gin_file(tmp_path, clean_gin):
+    seqio = pytest.importorskip("seqio")
+    source = write_lines(tmp_path / "a.jsonl", row("One."), row("Two."))
+    prepare(tmp_path, source, write_lines(tmp_path / "t.jsonl", row("Test.")))
+    with clean_gin.unlock_config():
+        clean_gin.add_config_file_search_path(str(gin_folder()))
+        values = f"DATA_DIR = '{tmp_path / 'data'}'\nVOCABULARY_PATH = '{mini_vocabulary()}'"
+        clean_gin.parse_config_files_and_bindings(["t5x/self_instruct.gin"], values)
+        names = [
+            clean_gin.query_parameter(f"{macro}/gin.macro.value").scoped_configurable_fn()
+            for macro in ("MIXTURE_OR_TASK_NAME", "EVAL_MIXTURE_OR_TASK_NAME")
+        ]
+    assert names == ["self_instruct_default_train", "self_instruct_default_test"]
+    (test,) = seqio.get_mixture_or_task(names[1]).tasks
+    (shown,) = test.get_dataset({"inputs": 64, "targets": 8}, "test", shuffle=False).as_numpy_iterator()
+    assert shown["inputs_pretokenized"].endswith(b"### Instruction:\nTest.\n\n### Response:")
 
 
 def tiny_run(tmp_path, pool, **changes):
