@@ -267,7 +267,7 @@ class _Round:
 
 
 def _headline(metrics: Mapping[str, Any], flat: bool = False) -> dict[str, Any]:
-    """Returns ROUGE-L and exact match, overall, CLS and GEN; what was not measured is left out of a flat one."""
+    """Returns ROUGE-L and exact match, overall, CLS and GEN; a flat one without what is None."""
     names = ("rougeL", "exact_match")
     headline: dict[str, Any] = {
         name: metrics[name] for name in names if not flat or metrics[name] is not None

@@ -150,7 +150,7 @@ def _add_prepare(commands) -> None:
     prepare.add_argument(
         "--name",
         default=argparse.SUPPRESS,
-        help="self_instruct: of the prepared pool, where a data_dir has several (default: self_instruct)",
+        help="self_instruct: of the prepared pool, one of several (default: self_instruct)",
     )
     prepare.add_argument(
         "--data_dir",
@@ -161,7 +161,7 @@ def _add_prepare(commands) -> None:
         "--on_bad_task",
         choices=("error", "skip"),
         default="error",
-        help="refuse malformed task files and rows, or leave them out and say so (default: %(default)s)",
+        help="refuse malformed files and rows, or leave them out and say so (default: %(default)s)",
     )
     prepare.add_argument(
         "--overwrite", action="store_true", help="prepare again and replace what is there"
@@ -391,9 +391,7 @@ def _prepare(options, flags) -> int:
 
     with quiet_stderr():
         module = importlib.import_module(f"ait_jax.tasks.{POOLS[options.pool]}")
-    given = {
-        name: value for name in ("test_source", "name") if (value := getattr(options, name, None)) is not None
-    }
+    given = {name: getattr(options, name) for name in ("test_source", "name") if name in options}
     known = inspect.signature(module.prepare).parameters
     for name in given:
         if name not in known:

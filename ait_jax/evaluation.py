@@ -296,7 +296,9 @@ def _parse_line(path: Any, number: int, line: str) -> Prediction:
     try:
         value = json.loads(line)
         inputs, prediction = value["inputs"], value["prediction"]
-        references = inputs["references"] if "references" in inputs else [inputs["targets_pretokenized"]]
+        references = inputs.get("references")
+        if references is None:
+            references = [inputs["targets_pretokenized"]]
         item = Prediction(
             task=inputs.get("task", ""),
             instance_id=inputs.get("id", str(number)),

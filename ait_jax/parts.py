@@ -71,9 +71,10 @@ class Parts:
         perturbation = self.scorer.perturbation
         if getattr(perturbation, "needs_examples", False) and not self.encoding.shows_examples:
             raise UserError(
-                f"{type(perturbation).__name__} perturbs examples, which {type(self.encoding).__name__} "
-                "does not show: every task's prompt uncertainty would be 0. Perturb the definition "
-                "(perturb.WordDrop.parts = 'TD') or show examples (ENCODING)."
+                f"{type(perturbation).__name__} perturbs examples, which "
+                f"{type(self.encoding).__name__} does not show: every task's prompt uncertainty "
+                "would be 0. Perturb the definition (PERTURBED_PARTS = 'TD') or show examples "
+                "(ENCODING)."
             )
         if self.vocabulary.vocab_size > self.model.config.vocab_size:
             raise UserError(
@@ -96,8 +97,8 @@ def _check_schedule(tasks_per_round: int | Sequence[int]) -> None:
     sizes = [tasks_per_round] if isinstance(tasks_per_round, int) else list(tasks_per_round)
     if not sizes or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in sizes):
         raise UserError(
-            f"TASKS_PER_ROUND = {tasks_per_round!r} must be a whole number of at least 1, or a list "
-            "of such numbers, one for each selection."
+            f"TASKS_PER_ROUND = {tasks_per_round!r} must be a whole number of at least 1, or a "
+            "list of such numbers, one for each selection."
         )
 
 

@@ -150,7 +150,10 @@ class Stages:
         )
         if parts.racing:
             groups, quotas = groups_and_quotas(
-                tasks, parts.tasks_of_round(round), is_cls=self.pool.is_cls, cls_ratio=parts.cls_ratio
+                tasks,
+                parts.tasks_of_round(round),
+                is_cls=self.pool.is_cls,
+                cls_ratio=parts.cls_ratio,
             )
             race = Race(
                 parts.racing_settings, strategy, groups, quotas, parts.scorer.num_perturbations

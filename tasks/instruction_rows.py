@@ -1,9 +1,10 @@
 """Rows of instruction data: Self-Instruct's, Alpaca's and their like, as JSON lists or JSON lines.
 
-Two schemas, which may even be mixed in a file (formats: paper_facts D; Self-Instruct arXiv 2212.10560):
+Two schemas, which may even be mixed in a file (Self-Instruct, arXiv 2212.10560):
 
-    {"instruction", "input", "output"}                          all_instances_82K.jsonl, alpaca_data.json
-    {"instruction", "instances": [{"input", "output"}, ...]}    seed_tasks.jsonl, user_oriented_instructions.jsonl
+    {"instruction", "input", "output"}           all_instances_82K.jsonl, alpaca_data.json
+    {"instruction",                              seed_tasks.jsonl,
+     "instances": [{"input", "output"}, ...]}    user_oriented_instructions.jsonl
 
 `input` may be absent, null or empty; `output` may be a list of references. Text is data: it is
 parsed as JSON and never evaluated.
@@ -20,10 +21,20 @@ from ait_jax.errors import UserError
 from ait_jax.task import without_lone_surrogates
 from ait_jax.tasks.tally import Tally
 
-_USED = {"id", "instruction", "input", "output", "instances", "is_classification", "motivation_app", "license", "website"}
+_USED = {
+    "id",
+    "instruction",
+    "input",
+    "output",
+    "instances",
+    "is_classification",
+    "motivation_app",
+    "license",
+    "website",
+}
 # Fields of released files that say nothing a task needs.
-_UNUSED = {"name", "taskname", "text", "prompt", "most_similar", "avg_similarity_score", "request_idx", "metadata",
-           "instruction_metadata", "instance_metadata"}  # fmt: skip
+_UNUSED = {"name", "taskname", "text", "prompt", "most_similar", "avg_similarity_score",
+           "request_idx", "metadata", "instruction_metadata", "instance_metadata"}  # fmt: skip
 # What `surrogateescape` makes of bytes that are not UTF-8.
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")
 _BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
@@ -154,7 +165,9 @@ def _row(value: Any, where: str, tally: Tally) -> Row:
         raise _Bad("empty instructions", "field 'instruction' is empty")
     label = value.get("is_classification")
     if label is not None and not isinstance(label, bool):
-        raise _Bad("fields of a wrong type", f"'is_classification' is {_kind(label)}, not a boolean")
+        raise _Bad(
+            "fields of a wrong type", f"'is_classification' is {_kind(label)}, not a boolean"
+        )
     identity = value.get("id", "")
     return Row(
         where=where,
@@ -211,5 +224,11 @@ def _text(value: Mapping[str, Any], key: str) -> str:
 
 
 def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a text", bool: "a boolean", type(None): "null"}
+    names = {
+        dict: "an object",
+        list: "a list",
+        str: "a text",
+        bool: "a boolean",
+        type(None): "null",
+    }
     return names.get(type(value), "a number")

@@ -10,7 +10,7 @@ _CHUNK = 256
 
 
 class LazyInstances(Sequence):
-    """A task's instances somewhere else. Subclasses have `_length` and `_read`, and pickle small."""
+    """A task's instances somewhere else. Subclasses have `_length` and `_read`."""
 
     __slots__ = ()
     _length: int

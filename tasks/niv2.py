@@ -127,8 +127,8 @@ def _unchanged(clone: Clone, folder: PreparedFolder, on_bad_task: str) -> Prepar
     if record["skipped"] and on_bad_task == "error":
         name, reason = next(iter(record["skipped"].items()))
         raise UserError(
-            f"{str(folder.path)!r} was prepared without {len(record['skipped'])} bad task files (the first is "
-            f"{name!r}: {reason}). Mend them, or accept that with on_bad_task='skip'."
+            f"{str(folder.path)!r} was prepared without {len(record['skipped'])} bad task files (the "
+            f"first is {name!r}: {reason}). Mend them, or accept that with on_bad_task='skip'."
         )
     if now != before:  # The same contents under new times: remembered, so as not to be read again.
         folder.write_record(now, {k: v for k, v in record.items() if k not in ("schema", "files")})

@@ -1,4 +1,4 @@
-"""Where a prepared pool lies: one writer at a time, replaced whole or not at all, and its record."""
+"""Where a prepared pool lies: one writer at a time, whole or not at all, and its record."""
 
 import contextlib
 import errno
@@ -16,14 +16,23 @@ from ait_jax.tasks.source_files import SourceFile, difference, files_from_json, 
 ON_BAD_TASK = ("error", "skip")
 _RECORD = "source.json"
 # What a data_dir can be guilty of; other failures are not the user's.
-_UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST}
+_UNWRITABLE = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.ENOTDIR,
+    errno.EEXIST,
+}
 
 
 def check_on_bad_task(value: str) -> None:
     """Refuses what is neither "error" nor "skip"."""
     if value not in ON_BAD_TASK:
         raise UserError(
-            f"on_bad_task is {value!r}; it must be 'error' or 'skip'." + nearest(str(value), ON_BAD_TASK)
+            f"on_bad_task is {value!r}; it must be 'error' or 'skip'."
+            + nearest(str(value), ON_BAD_TASK)
         )
 
 
@@ -47,7 +56,8 @@ class PreparedFolder:
     def __init__(self, data_dir: Any, name: str, command: str, schema: int = 1):
         if "://" in str(data_dir):
             raise UserError(
-                f"data_dir = {str(data_dir)!r} is not on a local disk; prepare {name} into a local folder."
+                f"data_dir = {str(data_dir)!r} is not on a local disk; prepare {name} into a "
+                "local folder."
             )
         self.name = check_name(name, "pool name")
         self.path = Path(data_dir).expanduser() / name
@@ -71,7 +81,8 @@ class PreparedFolder:
             if error.errno not in _UNWRITABLE:
                 raise
             raise UserError(
-                f"cannot write to {str(error.filename or self.path.parent)!r}: {error.strerror}. Give a "
+                f"cannot write to {str(error.filename or self.path.parent)!r}: {error.strerror}. "
+                "Give a "
                 "data_dir (gin name DATA_DIR) that can be written to and has room."
             ) from error
 
@@ -83,7 +94,7 @@ class PreparedFolder:
 
     @contextlib.contextmanager
     def rebuilt(self) -> Iterator[Path]:
-        """Yields a temporary folder; on a clean exit what it has under the pool's name takes its place."""
+        """Yields a temporary folder; on a clean exit its folder `name` is the pool."""
         building = self.path.parent / f".{self.name}-preparing"
         shutil.rmtree(building, ignore_errors=True)
         try:
@@ -96,7 +107,10 @@ class PreparedFolder:
         shutil.rmtree(self._replaced, ignore_errors=True)
 
     def write_record(
-        self, files: Mapping[str, SourceFile], values: Mapping[str, Any], building: Path | None = None
+        self,
+        files: Mapping[str, SourceFile],
+        values: Mapping[str, Any],
+        building: Path | None = None,
     ) -> dict[str, Any]:
         """Writes and returns the record.
 
@@ -129,8 +143,10 @@ class PreparedFolder:
             ) from error
         if record.get("schema") != self.schema:
             raise UserError(
-                f"{path} was written by another version of ait-jax (schema {record.get('schema')!r}, "
-                f"this one reads {self.schema}); prepare again with overwrite, or into another data_dir."
+                f"{path} was written by another version of ait-jax (schema "
+                f"{record.get('schema')!r}, "
+                f"this one reads {self.schema}); prepare again with overwrite, or into another "
+                "data_dir."
             )
         return record
 

@@ -116,7 +116,7 @@ class TaskMaker:
 
         members = [self.pool[task] for task in tasks]
         feature = seqio.Feature(
-            seqio.SentencePieceVocabulary(self.vocabulary.path, extra_ids=self.vocabulary.extra_ids),
+            seqio.SentencePieceVocabulary(self.vocabulary.path, self.vocabulary.extra_ids),
             add_eos=True,
         )
         seqio.TaskRegistry.add(
@@ -126,7 +126,7 @@ class TaskMaker:
             output_features={"inputs": feature, "targets": feature},
             postprocess_fn=seqio_tasks.all_references,
             metric_fns=[seqio_tasks.rouge_l, seqio_tasks.exact_match],
-            # The source shuffles all places; a buffer of tokens for each task would add memory only.
+            # The source shuffles all places; a buffer of tokens would add memory only.
             shuffle_buffer_size=None,
             task_cls=seqio_tasks.PoolTask,
         )
@@ -267,11 +267,14 @@ def add_mixture(
     return tuple(member for member, _ in rates)
 
 
-def _add_selection(name: str, tasks: Sequence[str], maker: TaskMaker, split: str) -> tuple[str, ...]:
+def _add_selection(
+    name: str, tasks: Sequence[str], maker: TaskMaker, split: str
+) -> tuple[str, ...]:
     known, unknown = maker.pool.drop_missing(tasks)
     if unknown:
         raise UserError(
-            f"mixture {name!r}: task {unknown[0]!r} is not registered." + nearest(unknown[0], maker.pool)
+            f"mixture {name!r}: task {unknown[0]!r} is not registered."
+            + nearest(unknown[0], maker.pool)
         )
     if not any(maker.splits.positions(maker.pool[task], maker.seed).get(split) for task in known):
         return ()
@@ -303,6 +306,7 @@ def register_pool(
     encoding: Encoding = TkInstructEncoding(),
     splits: InstanceSplits = InstanceSplits(),
     seed: int = 0,
+    max_seqio_tasks: int = MAX_SEQIO_TASKS,
 ) -> str:
     """Registers a pool, once for the same arguments, and returns `mixture`: for use in gin files.
 
@@ -311,17 +315,18 @@ def register_pool(
       load_pool: makes the pool.
       vocabulary: as for `register`; else the variable AIT_JAX_VOCABULARY_PATH.
       prefix: of all names.
-      encoding, splits, seed: as for `register`.
+      encoding, splits, seed, max_seqio_tasks: as for `register`.
 
     Raises:
       UserError: no vocabulary, or an unknown `mixture` (with the nearest).
     """
     vocabulary = _vocabulary(vocabulary or os.environ.get(VOCABULARY_VARIABLE))
-    key = (load_pool, vocabulary.path, vocabulary.extra_ids, encoding, splits, seed)
+    options = {
+        "encoding": encoding, "splits": splits, "seed": seed, "max_seqio_tasks": max_seqio_tasks,
+    }  # fmt: skip
+    key = (load_pool, vocabulary.path, vocabulary.extra_ids, *options.values())
     if _pool_arguments.get(prefix) != key:
-        register(
-            load_pool(), prefix, vocabulary=vocabulary, encoding=encoding, splits=splits, seed=seed
-        )
+        register(load_pool(), prefix, vocabulary=vocabulary, **options)
         _pool_arguments[prefix] = key
     return _known_mixture(mixture, prefix)
 

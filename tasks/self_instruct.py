@@ -59,7 +59,8 @@ class Prepared:
         """Returns lines for the terminal."""
         done = "prepared" if self.fresh else "already prepared:"
         return [
-            f"{done} {self.num_tasks:,} tasks with {self.num_instances:,} instances in {self.directory}; "
+            f"{done} {self.num_tasks:,} tasks with {self.num_instances:,} instances in "
+            f"{self.directory}; "
             f"{self.num_test_tasks:,} of them are test tasks",
             *self.tally.describe_noted(),
             *(f"left out {line}" for line in self.tally.describe_bad()),
@@ -73,7 +74,9 @@ class _Sources:
         self.train = _paths(source, "source (--source, gin name SELF_INSTRUCT_FILES)")
         self.test = _paths(test, "test source (--test_source, gin name TEST_FILES)") if test else []
         if not self.train:
-            raise UserError("no source is given; needed: at least one file (gin name SELF_INSTRUCT_FILES).")
+            raise UserError(
+                "no source is given; needed: at least one file (gin name SELF_INSTRUCT_FILES)."
+            )
         self._named = _named("source", self.train) | _named("test", self.test)
 
     @property
@@ -93,7 +96,10 @@ def _paths(given: str | Sequence[str], what: str) -> list[Path]:
     for path in paths:
         if not path.is_file():
             kind = "is a folder, not a file" if path.is_dir() else "is not there"
-            raise UserError(f"the {what} {str(path)!r} {kind}; give JSON or JSON-lines files, separated by commas.")
+            raise UserError(
+                f"the {what} {str(path)!r} {kind}; give JSON or JSON-lines files, separated by "
+                "commas."
+            )
     return paths
 
 
@@ -157,7 +163,8 @@ def _unchanged(sources: _Sources, folder: PreparedFolder, on_bad_task: str) -> P
     if prepared.tally.num_bad and on_bad_task == "error":
         raise UserError(
             f"{str(folder.path)!r} was prepared without {prepared.tally.num_bad} bad rows "
-            f"({'; '.join(prepared.tally.describe_bad())}). Mend them, or accept that with on_bad_task='skip'."
+            f"({'; '.join(prepared.tally.describe_bad())}). Mend them, or accept that with "
+            "on_bad_task='skip'."
         )
     if now != before:  # The same contents under new times: remembered, so as not to be read again.
         folder.write_record(now, {k: v for k, v in record.items() if k not in ("schema", "files")})
@@ -170,7 +177,8 @@ def _prepared(directory: Path, record: Mapping[str, Any], fresh: bool) -> Prepar
         return Prepared(directory, *numbers, tally=Tally(record["tally"]), fresh=fresh)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
-            f"{str(directory)!r} was not prepared by `ait-jax prepare {NAME}` ({error!r}); give another "
+            f"{str(directory)!r} was not prepared by `ait-jax prepare {NAME}` ({error!r}); give "
+            "another "
             "name or data_dir."
         ) from error
 
@@ -183,8 +191,10 @@ def _prepare_anew(sources: _Sources, folder: PreparedFolder, on_bad_task: str) -
             made = collect(sources.train, sources.test, tally, progress)
         if tally.num_bad and on_bad_task == "error":
             raise UserError(
-                f"{tally.num_bad:,} bad rows in {sources}: {'; '.join(tally.describe_bad())}. Mend them, or "
-                "leave them out with on_bad_task='skip' (--on_bad_task=skip, --gin.ON_BAD_TASK=skip)."
+                f"{tally.num_bad:,} bad rows in {sources}: {'; '.join(tally.describe_bad())}. "
+                "Mend them, or "
+                "leave them out with on_bad_task='skip' (--on_bad_task=skip, "
+                "--gin.ON_BAD_TASK=skip)."
             )
         if not any(not task.is_test for task in made):
             raise UserError(
@@ -266,7 +276,7 @@ def task_name(instruction: str) -> str:
 def collect(
     train: Sequence[Path], test: Sequence[Path], tally: Tally, progress: Progress | None = None
 ) -> list[CollectedTask]:
-    """Reads files and returns their tasks, in the order in which they first occur, test tasks last."""
+    """Reads files and returns their tasks as they first occur, test tasks last."""
     tasks: dict[str, CollectedTask] = {}
     # Test files first: what they have is not for training.
     for paths, is_test in ((test, True), (train, False)):
@@ -276,7 +286,9 @@ def collect(
                 if known is None:
                     known = tasks[row.instruction] = CollectedTask(row.instruction, is_test)
                 elif known.is_test and not is_test:
-                    tally.note("rows left out: their instruction is a test instruction, too", row.where)
+                    tally.note(
+                        "rows left out: their instruction is a test instruction, too", row.where
+                    )
                     continue
                 _add(known, row, path.name, tally)
             if progress:
@@ -300,7 +312,9 @@ def _add(task: CollectedTask, row: Row, file: str, tally: Tally) -> None:
                 tally.note("test instances without a reference: answered, not measured", row.where)
         elif new.keys() - known[2].keys():
             known[2].update((key, output) for key, output in new.items() if key not in known[2])
-            tally.note("instances merged: the same instruction and input, another reference", row.where)
+            tally.note(
+                "instances merged: the same instruction and input, another reference", row.where
+            )
         else:
             tally.note("instances dropped: exact duplicates", row.where)
     if row.is_classification is not None:
@@ -347,7 +361,8 @@ def load_pool(
         folder = _folder(data_dir, name)
         if folder.read_record() is None:
             raise UserError(
-                f"the pool {name!r} is not prepared in {str(data_dir)!r}: set the gin name SELF_INSTRUCT_FILES "
+                f"the pool {name!r} is not prepared in {str(data_dir)!r}: set the gin name "
+                "SELF_INSTRUCT_FILES "
                 f"to its files, or run `ait-jax prepare {NAME} --source FILE` first."
             )
         directory = folder.path

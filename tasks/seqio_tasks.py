@@ -86,7 +86,8 @@ class PoolSource(seqio.DataSource):
             outputs = instance.outputs or ("",)
             target = outputs[0]
             if split == _TRAIN:
-                target = randomness.choice(outputs, self._seed, "training target", task.name, instance.id)
+                key = (self._seed, "training target", task.name, instance.id)
+                target = randomness.choice(outputs, *key)
             texts = [task.name, instance.id, instance.input, target]
             return (*(text.encode() for text in texts), np.array([o.encode() for o in instance.outputs], object))
 
@@ -113,7 +114,7 @@ class PoolTask(seqio.Task):
 
 
 def make_preprocessor(tasks: Sequence[Task], encoding: Encoding, vocabulary: Vocabulary):
-    """Returns the SeqIO preprocessor that makes prompts and tokens of the elements of a `PoolSource`.
+    """Returns the SeqIO preprocessor that makes prompts and tokens of a `PoolSource`.
 
     Text and tokens are made in Python, by the very code that the loop uses: a second
     implementation in TensorFlow operations would be faster (here some hundred examples a
@@ -149,7 +150,9 @@ def make_preprocessor(tasks: Sequence[Task], encoding: Encoding, vocabulary: Voc
 
         def features(element: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             inputs, targets, prompt = tf.numpy_function(
-                encode, [element[key] for key in ("task", "input", "target")], [tf.int32, tf.int32, tf.string]
+                encode,
+                [element[key] for key in ("task", "input", "target")],
+                [tf.int32, tf.int32, tf.string],
             )
             inputs.set_shape([None])
             targets.set_shape([None])

@@ -70,7 +70,9 @@ def difference(before: Mapping[str, SourceFile], now: Mapping[str, SourceFile]) 
     groups = {
         "added": sorted(now.keys() - before.keys()),
         "removed": sorted(before.keys() - now.keys()),
-        "changed": sorted(n for n in now.keys() & before.keys() if now[n].sha256 != before[n].sha256),
+        "changed": sorted(
+            n for n in now.keys() & before.keys() if now[n].sha256 != before[n].sha256
+        ),
     }
     return ", ".join(
         f"{len(names)} {'file' if len(names) == 1 else 'files'} {what} (the first is {names[0]!r})"

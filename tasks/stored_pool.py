@@ -84,7 +84,8 @@ def _add_shard(
         for task in tasks:
             if task.name in digests:
                 raise UserError(
-                    f"{str(folder)!r}: there are two tasks named {task.name!r}; rename or remove one."
+                    f"{str(folder)!r}: there are two tasks named {task.name!r}; rename or remove "
+                    "one."
                 )
             digests[task.name] = task_digest(task)
             first = instance_rows.count
@@ -132,7 +133,11 @@ def read_record(directory: Any) -> dict[str, Any]:
                 f"{SCHEMA_VERSION}; prepare the pool again."
             )
         shards = [(int(shard["tasks"]), int(shard["instances"])) for shard in record["shards"]]
-        if not shards or not isinstance(record["name"], str) or not isinstance(record["fingerprint"], str):
+        if (
+            not shards
+            or not isinstance(record["name"], str)
+            or not isinstance(record["fingerprint"], str)
+        ):
             raise ValueError("name, fingerprint or shards are missing")
     except FileNotFoundError as error:
         raise UserError(f"{str(directory)!r} is no stored pool: it has no {_RECORD}.") from error
@@ -189,15 +194,16 @@ def _rows(
         path = _path(directory, "instances", number)
         # Opened now: a missing or cut table is an error of the pool, not of the first task read.
         instances = Table.open(path, fingerprint, shard["instances"])
-        if (table.schema, instances.schema) != (stored_rows.task_schema(), stored_rows.instance_schema()):
+        if (table.schema, instances.schema) != (
+            stored_rows.task_schema(),
+            stored_rows.instance_schema(),
+        ):
             raise _damaged(directory, f"other columns than needed in shard {number}")
         for row in table.rows():
             first, length = row["first_instance"], row["num_instances"]
             if first < 0 or length < 0 or first + length > shard["instances"]:
                 raise _damaged(directory, f"task {row['name']!r} has instances beyond the table")
-            yield row, StoredInstances(
-                str(path), fingerprint, shard["instances"], first, length
-            )
+            yield row, StoredInstances(str(path), fingerprint, shard["instances"], first, length)
 
 
 def _digests(folder: Path, record: Mapping[str, Any]) -> dict[str, bytes]:

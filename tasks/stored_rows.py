@@ -20,7 +20,9 @@ _ENGLISH = ("English",)
 
 def instance_schema() -> pa.Schema:
     """One row per instance; `outputs` are all its references."""
-    return pa.schema([("id", pa.string()), ("input", pa.string()), ("outputs", pa.list_(pa.string()))])
+    return pa.schema(
+        [("id", pa.string()), ("input", pa.string()), ("outputs", pa.list_(pa.string()))]
+    )
 
 
 def task_schema() -> pa.Schema:
@@ -144,7 +146,9 @@ class Table:
             self._reader = pa.ipc.open_file(pa.memory_map(path))
             num_batches = -(-num_rows // ROWS_PER_BATCH)
             if self._reader.num_record_batches != num_batches:
-                raise ValueError(f"{self._reader.num_record_batches} batches instead of {num_batches}")
+                raise ValueError(
+                    f"{self._reader.num_record_batches} batches instead of {num_batches}"
+                )
         self._num_rows = num_rows
 
     @property
@@ -204,7 +208,9 @@ class _Damage:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, (pa.ArrowException, OSError, ValueError)):
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(f"{self._path} is damaged ({reason}); prepare the pool again.") from error
+            raise UserError(
+                f"{self._path} is damaged ({reason}); prepare the pool again."
+            ) from error
 
 
 @functools.lru_cache(maxsize=64)

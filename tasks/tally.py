@@ -1,4 +1,4 @@
-"""What was wrong with, or left out of, a source of tasks: counted by reason, the first one named."""
+"""What was wrong with a source of tasks, or left out: counted by reason, the first named."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -44,4 +44,7 @@ class Tally:
 
 
 def _lines(group: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    return [f"{entry['count']:,} {reason}; the first: {entry['first']}" for reason, entry in group.items()]
+    return [
+        f"{entry['count']:,} {reason}; the first: {entry['first']}"
+        for reason, entry in group.items()
+    ]

@@ -29,7 +29,9 @@ def row(instruction, input="", output="out", **more):
 
 
 def write_lines(path, *rows):
-    path.write_bytes(b"".join((r if isinstance(r, bytes) else json.dumps(r).encode()) + b"\n" for r in rows))
+    path.write_bytes(
+        b"".join((r if isinstance(r, bytes) else json.dumps(r).encode()) + b"\n" for r in rows)
+    )
     return path
 
 
@@ -39,7 +41,9 @@ def write_list(path, *rows, indent=2):
 
 
 def prepare(tmp_path, source, test=None, **options):
-    return self_instruct.prepare([source], tmp_path / "data", test_source=[test] if test else None, **options)
+    return self_instruct.prepare(
+        [source], tmp_path / "data", test_source=[test] if test else None, **options
+    )
 
 
 def load(tmp_path, source, test=None, **options):
@@ -82,10 +86,10 @@ def test_rows_of_an_instruction_are_its_instances(tmp_path, write):
 
 def test_names_are_of_the_instruction_alone():
     name = self_instruct.task_name
-    assert name("Translate: “Guten Tag”/../etc\x00") == name("Translate: “Guten Tag”/../etc\x00")
+    assert name("Translate: “Guten Tag”").startswith("translate_guten_tag_")
     assert name("Say A.").startswith("say_a_") and name("Say A.") != name("Say a.")
     assert name("写一首诗").startswith("instruction_")
-    for text in ("x" * 500, "..", "a b " * 100, "\ud7ff", "CON", "-"):
+    for text in ("x" * 500, "..", "a/../b\x00", "a b " * 100, "\ud7ff", "CON", "-"):
         check_name(name(text), "task name")
         assert len(name(text)) < 70
 
@@ -102,14 +106,21 @@ def test_labels_apps_and_provenance(tmp_path):
     )  # fmt: skip
     test = write_lines(
         tmp_path / "test.jsonl",
-        {"id": "u0", "motivation_app": "Gmail", "instruction": "Reply.", "instances": [{"input": "", "output": "Ok"}]},
+        {
+            "id": "u0",
+            "motivation_app": "Gmail",
+            "instruction": "Reply.",
+            "instances": [{"input": "", "output": "Ok"}],
+        },
     )
     pool = load(tmp_path, source, test)
     tasks = by_instruction(pool)
     assert [pool.is_cls(task.name) for task in tasks.values()] == [True, False, True, False]
     assert [i.id for i in tasks["Spam?"].instances] == ["s0-0", "s0-1", f"{tasks['Spam?'].name}-2"]
     assert tasks["Spam?"].metadata == {
-        "Source": ("seed.jsonl",), "URL": ("https://example.org",), "Instance License": ("mit",),
+        "Source": ("seed.jsonl",),
+        "URL": ("https://example.org",),
+        "Instance License": ("mit",),
     }
     assert tasks["Reply."].category == "Gmail" and tasks["Reply."].instances[0].id == "u0"
     assert pool.splits.test == (tasks["Reply."].name,)
@@ -142,7 +153,9 @@ BAD = {
 
 def test_bad_rows_are_counted_by_reason_and_the_first_is_named(tmp_path):
     rows = [line for line in BAD.values() for _ in range(2)]
-    source = write_lines(tmp_path / "bad.jsonl", row("Good.", other="field"), b"", *rows, row("Good too."))
+    source = write_lines(
+        tmp_path / "bad.jsonl", row("Good.", other="field"), b"", *rows, row("Good too.")
+    )
     with pytest.raises(UserError) as error:
         prepare(tmp_path, source)
     for number, reason in enumerate(BAD):
@@ -150,9 +163,16 @@ def test_bad_rows_are_counted_by_reason_and_the_first_is_named(tmp_path):
     assert "16 bad rows" in str(error.value) and "--on_bad_task=skip" in str(error.value)
     assert not (tmp_path / "data" / "self_instruct").exists()
     prepared = prepare(tmp_path, source, on_bad_task="skip")
-    assert {reason: entry["count"] for reason, entry in prepared.tally.bad.items()} == dict.fromkeys(BAD, 2)
-    assert "1 fields that are not used; the first: bad.jsonl, line 1: 'other'" in prepared.describe()
-    assert list(by_instruction(self_instruct.load_pool(tmp_path / "data"))) == ["Good.", "Good too."]
+    assert {
+        reason: entry["count"] for reason, entry in prepared.tally.bad.items()
+    } == dict.fromkeys(BAD, 2)
+    assert (
+        "1 fields that are not used; the first: bad.jsonl, line 1: 'other'" in prepared.describe()
+    )
+    assert list(by_instruction(self_instruct.load_pool(tmp_path / "data"))) == [
+        "Good.",
+        "Good too.",
+    ]
     with pytest.raises(UserError, match="prepared without 16 bad rows"):
         prepare(tmp_path, source)
 
@@ -165,7 +185,10 @@ def test_bad_rows_are_counted_by_reason_and_the_first_is_named(tmp_path):
         ({"instruction": "x", "output": ["a", None, {}]}, "'output' is an object"),
         ({"instruction": "x", "instances": {"input": "y"}}, "'instances' is an object"),
         ({"instruction": "x", "instances": ["y"]}, "an instance is a text"),
-        ({"instruction": "x", "output": "y", "is_classification": "yes"}, "'is_classification' is a text"),
+        (
+            {"instruction": "x", "output": "y", "is_classification": "yes"},
+            "'is_classification' is a text",
+        ),
         ({"instruction": "x", "output": "y", "id": {}}, "'id' is an object"),
     ],
 )
@@ -189,7 +212,9 @@ def test_a_list_that_breaks_off_gives_what_comes_before(tmp_path, end, line, kep
     text = '[{"instruction": "a", "output": "1"},\n{"instruction": "b", "output": "2"}'
     source = tmp_path / "broken.json"
     source.write_text(text + ("," if end.startswith("\n") else "") + end)
-    with pytest.raises(UserError, match=f"1 places of broken JSON; the first: broken.json, line {line}: "):
+    with pytest.raises(
+        UserError, match=f"1 places of broken JSON; the first: broken.json, line {line}: "
+    ):
         prepare(tmp_path, source)
     assert prepare(tmp_path, source, on_bad_task="skip").num_tasks == kept
 
@@ -198,7 +223,12 @@ def test_text_is_kept_as_it_is(tmp_path):
     text = "tabs\tand\u2028separators\x85, \U0001f600 e\u0301, {instruction} %s \\u0041"
     source = tmp_path / "a.jsonl"
     lone = b'{"instruction": "lone", "output": "half \\ud83d pair"}'
-    source.write_bytes(b"\xef\xbb\xbf" + json.dumps(row(text, text, text), ensure_ascii=False).encode() + b"\r\n" + lone)
+    source.write_bytes(
+        b"\xef\xbb\xbf"
+        + json.dumps(row(text, text, text), ensure_ascii=False).encode()
+        + b"\r\n"
+        + lone
+    )
     tasks = by_instruction(load(tmp_path, source))
     assert tasks[text].instances[0].input == text and tasks[text].instances[0].outputs == (text,)
     assert tasks["lone"].instances[0].outputs == ("half \ufffd pair",)
@@ -231,13 +261,18 @@ def test_a_changed_source_is_refused_or_replaced(tmp_path):
     with pytest.raises(UserError, match="1 file removed.*test/t.jsonl"):
         prepare(tmp_path, source)
     write_lines(source, row("One."), row("Two."))
-    with pytest.raises(UserError, match=r"1 file changed.*`ait-jax prepare self_instruct --overwrite`"):
+    with pytest.raises(
+        UserError, match=r"1 file changed.*`ait-jax prepare self_instruct --overwrite`"
+    ):
         prepare(tmp_path, source, test)
     opened = self_instruct.load_pool(tmp_path / "data")
     assert prepare(tmp_path, source, test, overwrite=True).num_tasks == 3
     assert len(opened) == 2 and tuple(opened.values())[0].instances[0].outputs == ("out",)
     assert len(self_instruct.load_pool(tmp_path / "data")) == 3
-    assert sorted(p.name for p in (tmp_path / "data").iterdir()) == [".self_instruct.lock", "self_instruct"]
+    assert sorted(p.name for p in (tmp_path / "data").iterdir()) == [
+        ".self_instruct.lock",
+        "self_instruct",
+    ]
 
 
 def test_pools_of_several_names_lie_side_by_side(tmp_path):
@@ -245,7 +280,9 @@ def test_pools_of_several_names_lie_side_by_side(tmp_path):
     second = write_lines(tmp_path / "b.jsonl", row("Two."))
     prepare(tmp_path, first)
     assert prepare(tmp_path, second, name="second").directory.name == "second"
-    assert list(by_instruction(self_instruct.load_pool(tmp_path / "data", name="second"))) == ["Two."]
+    assert list(by_instruction(self_instruct.load_pool(tmp_path / "data", name="second"))) == [
+        "Two."
+    ]
     with pytest.raises(UserError, match="path separator"):
         prepare(tmp_path, first, name="../second")
     with pytest.raises(UserError, match="'third' is not prepared"):
@@ -256,7 +293,13 @@ def test_the_command(tmp_path, capsys):
     a = write_lines(tmp_path / "a.jsonl", row("One."), row("One."))
     b = write_lines(tmp_path / "b.jsonl", row("Two."))
     t = write_lines(tmp_path / "t.jsonl", row("Test."))
-    command = ["prepare", "self_instruct", f"--source={a},{b}", f"--test_source={t}", f"--data_dir={tmp_path / 'data'}"]
+    command = [
+        "prepare",
+        "self_instruct",
+        f"--source={a},{b}",
+        f"--test_source={t}",
+        f"--data_dir={tmp_path / 'data'}",
+    ]
     assert cli.main(command) == 0
     output = capsys.readouterr().out
     assert "prepared 3 tasks with 3 instances" in output and "1 of them are test tasks" in output
@@ -279,8 +322,11 @@ def test_plain_t5xs_gin_file(tmp_path, clean_gin):
             for macro in ("MIXTURE_OR_TASK_NAME", "EVAL_MIXTURE_OR_TASK_NAME")
         ]
     assert names == ["self_instruct_default_train", "self_instruct_default_test"]
-    (test,) = seqio.get_mixture_or_task(names[1]).tasks
-    (shown,) = test.get_dataset({"inputs": 64, "targets": 8}, "test", shuffle=False).as_numpy_iterator()
+    test = seqio.get_mixture_or_task(names[1])
+    assert isinstance(test, seqio.Task)
+    (shown,) = test.get_dataset(
+        {"inputs": 64, "targets": 8}, "test", shuffle=False
+    ).as_numpy_iterator()
     assert shown["inputs_pretokenized"].endswith(b"### Instruction:\nTest.\n\n### Response:")
 
 
@@ -296,17 +342,28 @@ def tiny_run(tmp_path, pool, **changes):
 
 
 def test_a_run_with_a_schedule_and_test_tasks_without_references(tmp_path):
-    source = write_lines(tmp_path / "a.jsonl", *(row(f"Say number {i} in a word.", "x" * (i % 2), f"n{i}") for i in range(12)))
-    test = write_lines(tmp_path / "t.jsonl", row("Open question?", "", ""), row("Another?", "", "yes"))
+    source = write_lines(
+        tmp_path / "a.jsonl",
+        *(row(f"Say number {i} in a word.", "x" * (i % 2), f"n{i}") for i in range(12)),
+    )
+    test = write_lines(
+        tmp_path / "t.jsonl", row("Open question?", "", ""), row("Another?", "", "yes")
+    )
     experiment = tiny_run(tmp_path, load(tmp_path, source, test), rounds=3, tasks_per_round=[1, 4])
     lines = []
     active.run(experiment, CONFIG, lines.append)
     sizes = [len(read_splits(tmp_path / "run" / f"round_00{i}").train) for i in range(3)]
     assert sizes == [2, 3, 7]
-    assert not any("fewer than 2 positive examples" in line for line in lines), "the template shows none"
-    found = [json.loads(line) for line in (tmp_path / "run" / "round_002" / "predictions.jsonl").open()]
+    assert not any("fewer than 2 positive examples" in line for line in lines), (
+        "the template shows none"
+    )
+    found = [
+        json.loads(line) for line in (tmp_path / "run" / "round_002" / "predictions.jsonl").open()
+    ]
     assert [len(f["inputs"]["references"]) for f in found] == [0, 1]
-    assert found[0]["inputs"]["inputs_pretokenized"].endswith("### Instruction:\nOpen question?\n\n### Response:")
+    assert found[0]["inputs"]["inputs_pretokenized"].endswith(
+        "### Instruction:\nOpen question?\n\n### Response:"
+    )
     result = json.loads((tmp_path / "run" / "round_002" / "eval.json").read_text())["test"]
     assert (result["num_instances"], result["num_without_references"]) == (1, 1)
 
@@ -315,19 +372,27 @@ def test_a_run_without_any_reference(tmp_path):
     source = write_lines(tmp_path / "a.jsonl", *(row(f"Say {i}.", "", f"n{i}") for i in range(6)))
     test = write_lines(tmp_path / "t.jsonl", {"instruction": "Open question?"})
     lines = []
-    active.run(tiny_run(tmp_path, load(tmp_path, source, test), tasks_per_round=1), CONFIG, lines.append)
+    active.run(
+        tiny_run(tmp_path, load(tmp_path, source, test), tasks_per_round=1), CONFIG, lines.append
+    )
     assert any("answered, not measured" in line for line in lines)
 
 
 def test_schedules_and_perturbations_that_cannot_be(tmp_path):
     pool = load(tmp_path, write_lines(tmp_path / "a.jsonl", *(row(f"Say {i}.") for i in range(6))))
-    with pytest.raises(UserError, match=r"TASKS_PER_ROUND = \[1, 2\] is for 2 selections, ROUNDS = 4 makes 3"):
+    with pytest.raises(
+        UserError, match=r"TASKS_PER_ROUND = \[1, 2\] is for 2 selections, ROUNDS = 4 makes 3"
+    ):
         tiny_run(tmp_path, pool, rounds=4, tasks_per_round=[1, 2])
     for wrong in ([], [1, 0], [1, 2.5], 0, [True]):
         with pytest.raises(UserError, match="TASKS_PER_ROUND = .* must be a whole number"):
             tiny_run(tmp_path, pool, tasks_per_round=wrong)
-    with pytest.raises(UserError, match=r"2 selections of TASKS_PER_ROUND = \[1, 4\] need 5 tasks, 4 remain"):
-        active.run(tiny_run(tmp_path, pool, rounds=3, tasks_per_round=[1, 4]), CONFIG, lambda line: None)
+    with pytest.raises(
+        UserError, match=r"2 selections of TASKS_PER_ROUND = \[1, 4\] need 5 tasks, 4 remain"
+    ):
+        active.run(
+            tiny_run(tmp_path, pool, rounds=3, tasks_per_round=[1, 4]), CONFIG, lambda line: None
+        )
     for perturbation in (ExampleResampling(), WordDrop(parts="TE")):
         with pytest.raises(UserError, match="which AlpacaEncoding does not show"):
             experiment = tiny_run(tmp_path, pool)
@@ -340,7 +405,9 @@ def test_real_seed_tasks_and_user_oriented_instructions(tmp_path):
     tally = Tally()
     tasks = self_instruct.collect([seed], [], tally)
     # paper_facts D: 175 tasks, 26 of them classification; 252 instructions, 44 with empty input.
-    assert len(tasks) == 175 and sum(bool(task.is_cls) for task in tasks) == 26 and not tally.num_bad
+    assert (
+        len(tasks) == 175 and sum(bool(task.is_cls) for task in tasks) == 26 and not tally.num_bad
+    )
     pool = load(tmp_path, seed, user)
     instances = [i for name in pool.splits.test for i in pool[name].instances]
     assert len(instances) == 252 and sum(not i.input for i in instances) == 44

@@ -53,7 +53,9 @@ def test_instances_are_lazy_and_pickle_small(tmp_path):
     whole = tuple(instances)
     assert len(instances) == len(whole) == 300
     assert instances[-1] == whole[299] and instances[2:5] == whole[2:5] and instances[5:2] == ()
-    assert pickle.loads(pickle.dumps(instances))[3] == whole[3] and len(pickle.dumps(instances)) < 500
+    assert (
+        pickle.loads(pickle.dumps(instances))[3] == whole[3] and len(pickle.dumps(instances)) < 500
+    )
     with pytest.raises(IndexError):
         instances[300]
 
@@ -86,10 +88,14 @@ def test_extending_changes_nothing_that_is_there(tmp_path):
     stored_pool.extend(folder, TaskPool(one_instance_tasks(3, 5), {"t6": True}))
     assert {name: (folder / name).read_bytes() for name in before} == before
     read = stored_pool.load(folder)
-    assert list(read) == [f"t{i}" for i in range(8)] and read.is_cls("t6") and read.name == "growing"
+    assert (
+        list(read) == [f"t{i}" for i in range(8)] and read.is_cls("t6") and read.name == "growing"
+    )
     assert read["t7"].instances[0].outputs == ("out 7",)
     assert opened["t4"].instances[0].id == "i4", "what was open stays open"
-    assert read.fingerprint() == TaskPool(one_instance_tasks(8)).fingerprint() != opened.fingerprint()
+    assert (
+        read.fingerprint() == TaskPool(one_instance_tasks(8)).fingerprint() != opened.fingerprint()
+    )
     with pytest.raises(UserError, match="two tasks named 't3'"):
         stored_pool.extend(folder, one_instance_tasks(1, 3))
     assert list(stored_pool.load(folder)) == list(read)
@@ -126,7 +132,9 @@ def test_damage_is_named(tmp_path, table, damage):
         path.unlink()
     else:
         # Bytes in the middle are offsets of texts: read unchecked they would be wrong addresses.
-        start = 0 if damage == "garbage" else data.find(b"Do 1" if table == "tasks" else b"out 1") - 250
+        start = (
+            0 if damage == "garbage" else data.find(b"Do 1" if table == "tasks" else b"out 1") - 250
+        )
         path.write_bytes(
             {
                 "cut": data[: len(data) // 2],
@@ -145,7 +153,12 @@ def test_damaged_and_foreign_records(tmp_path):
     folder = tmp_path / "pool"
     stored_pool.write(one_instance_tasks(2), folder)
     record = json.loads((folder / "pool.json").read_text())
-    for text in ("{", "[]", json.dumps({**record, "shards": []}), json.dumps({**record, "shards": [1]})):
+    for text in (
+        "{",
+        "[]",
+        json.dumps({**record, "shards": []}),
+        json.dumps({**record, "shards": [1]}),
+    ):
         (folder / "pool.json").write_text(text)
         with pytest.raises(UserError, match="pool.json is damaged"):
             stored_pool.load(folder)

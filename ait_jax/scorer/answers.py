@@ -74,7 +74,8 @@ def gold(instances: Sequence[Instance], engine: Engine, vocabulary: Vocabulary) 
     without = next((instance.id for instance in instances if not instance.outputs), None)
     if without is not None:
         raise UserError(
-            f"scorer.Scorer.answers = 'gold' needs a reference output of every instance; {without!r} has "
+            "scorer.Scorer.answers = 'gold' needs a reference output of every instance; "
+            f"{without!r} has "
             "none. Set it to 'predictions'."
         )
     texts = [instance.outputs[0] for instance in instances]

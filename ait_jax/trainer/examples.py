@@ -80,7 +80,8 @@ class InstructionExamples:
         )
         if not instance.outputs:
             raise UserError(
-                f"task {name!r}, instance {instance.id!r} has no reference output to train on; give it "
+                f"task {name!r}, instance {instance.id!r} has no reference output to train on; "
+                "give it "
                 "one or leave the task out of the training pool."
             )
         output = randomness.choice(instance.outputs, self.seed, "reference", name, instance.id)

@@ -1,11 +1,11 @@
-"""A pool of Self-Instruct's size: how long it takes to prepare, open and go through the loop's bookkeeping.
+"""A pool of Self-Instruct's size: preparing it, opening it, the loop's bookkeeping.
 
-    python tests/benchmarks/instruction_pool.py [--instructions 52000] [--instances 82000] [--json FILE]
+    python tests/benchmarks/instruction_pool.py [--instructions 52000] [--instances 82000]
 
 The file is synthetic, of all_instances_82K.jsonl's sizes and schema. Each step runs in a process
-of its own, so that its memory is its own: "open" reads nothing but the pool; "loop" is all that a run
-does with names and splits in the paper's schedule (500 tasks, then 1,000 to 16,000), scores drawn at
-random in place of a model's.
+of its own, so that its memory is its own: "open" reads nothing but the pool; "loop" is all that a
+run does with names and splits in the paper's schedule (500 tasks, then 1,000 to 16,000), scores
+drawn at random in place of a model's.
 """
 
 import argparse
@@ -42,19 +42,20 @@ def parse_options() -> argparse.Namespace:
 
 
 def write_rows(path: Path, num_instructions: int, num_instances: int) -> None:
-    """Writes rows of {instruction, input, output}: instructions of about 15 words, 40% without input."""
+    """Writes rows: instructions of about 15 words, 40% of them without input."""
 
     def words(low: int, high: int, *key: Any) -> str:
         length = randomness.integer(low, high, "instruction pool", *key)
         seed = randomness.stable_hash("instruction pool words", *key)
-        return " ".join(WORDS[(seed >> (3 * (i % 20))) % len(WORDS)] + "s" * (i % 7 == 3) for i in range(length))
+        return " ".join(
+            WORDS[(seed >> (3 * (i % 20))) % len(WORDS)] + "s" * (i % 7 == 3) for i in range(length)
+        )
 
     with path.open("w") as file:
         for number in range(num_instances):
             i = number % num_instructions
-            instruction = (
-                f"{VERBS[i % 8]} the {OBJECTS[i // 8 % 8]} {MANNERS[i // 64 % 8]}, number {i}: {words(3, 12, i)}."
-            )
+            what = f"{VERBS[i % 8]} the {OBJECTS[i // 8 % 8]} {MANNERS[i // 64 % 8]}"
+            instruction = f"{what}, number {i}: {words(3, 12, i)}."
             has_input = i % 5 > 1 or number >= num_instructions
             row = {
                 "instruction": instruction,
@@ -65,7 +66,7 @@ def write_rows(path: Path, num_instructions: int, num_instances: int) -> None:
 
 
 def measure(step: str, folder: Path) -> dict[str, Any]:
-    """Runs one step in this process: its seconds (imports not counted) and this process's peak memory."""
+    """Runs one step in this process: its seconds, without imports, and the peak memory."""
     from ait_jax.tasks import self_instruct
 
     if step == "prepare":
@@ -96,8 +97,12 @@ def timed(work: Any) -> dict[str, Any]:
 def finished(start: float, **more: Any) -> dict[str, Any]:
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"seconds": round(seconds, 2), "CPU seconds of the process": round(time.process_time(), 2),
-            "peak MiB": round(peak), **more}  # fmt: skip
+    return {
+        "seconds": round(seconds, 2),
+        "CPU seconds of the process": round(time.process_time(), 2),
+        "peak MiB": round(peak),
+        **more,
+    }
 
 
 def rounds(pool: Any, folder: Path) -> dict[str, Any]:
@@ -117,18 +122,21 @@ def rounds(pool: Any, folder: Path) -> dict[str, Any]:
     for number, size in enumerate(SCHEDULE):
         splits = read_splits(folder / f"round_{number:03d}")
         rng = np.random.default_rng(number)
-        blank = TaskScores.unscored(splits.remain)
-        columns = blank.columns()
-        scores = TaskScores.from_columns(
-            {k: (list(rng.random(len(blank))) if k not in ("task", "num_instances", "num_prompts") else v)
-             for k, v in columns.items()}
-        )  # fmt: skip
+        columns = TaskScores.unscored(splits.remain).columns()
+        for name in set(columns) - {"task", "num_instances", "num_prompts"}:
+            columns[name] = list(rng.random(len(splits.remain)))
+        scores = TaskScores.from_columns(columns)
         chosen = select(PromptUncertainty(), scores, size, is_cls=pool.is_cls, seed=0, round=number)
         task_map.classify(scores, size, is_cls=pool.is_cls)
         picked = set(chosen.tasks)
         write_splits(
             folder / f"round_{number + 1:03d}",
-            Splits(splits.train + chosen.tasks, [n for n in splits.remain if n not in picked], (), splits.test),
+            Splits(
+                splits.train + chosen.tasks,
+                [n for n in splits.remain if n not in picked],
+                (),
+                splits.test,
+            ),
         )
     return finished(start, initial_splits=round(drawn, 2), tasks=len(splits.train) + SCHEDULE[-1])
 
@@ -142,9 +150,14 @@ def training_examples(pool: Any) -> dict[str, Any]:
 
     start = time.perf_counter()
     examples = InstructionExamples(
-        pool, list(pool)[:16_000], max_instances_per_task=1, vocabulary=Vocabulary(assets.mini_vocabulary()),
-        encoding=prompts.AlpacaEncoding(max_source_length=512), buckets=LengthBuckets((512,), (128,)), seed=0,
-    )  # fmt: skip
+        pool,
+        list(pool)[:16_000],
+        max_instances_per_task=1,
+        vocabulary=Vocabulary(assets.mini_vocabulary()),
+        encoding=prompts.AlpacaEncoding(max_source_length=512),
+        buckets=LengthBuckets((512,), (128,)),
+        seed=0,
+    )
     made = time.perf_counter() - start
     for index in range(min(1000, len(examples))):
         examples[index]
