@@ -19,6 +19,7 @@ from typing import Any
 
 from ait_jax.errors import UserError
 from ait_jax.task import without_lone_surrogates
+from ait_jax.tasks.source_files import text_name
 from ait_jax.tasks.tally import Tally
 
 _USED = {
@@ -86,9 +87,10 @@ def read_rows(path: Path, tally: Tally) -> Iterator[Row]:
     except OSError as error:
         raise UserError(f"cannot read {str(path)!r}: {error.strerror or error}.") from error
     is_utf8 = _NOT_UTF8.search(text) is None
+    name = text_name(Path(path.name))
     elements = _list_elements if text.lstrip()[:1] == "[" else _line_elements
     for line, source, value in elements(text):
-        where = f"{path.name}, line {line}"
+        where = f"{name}, line {line}"
         try:
             if not is_utf8 and _NOT_UTF8.search(source):
                 raise _Bad("rows that are not UTF-8", "save the file as UTF-8")

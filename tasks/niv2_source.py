@@ -1,13 +1,12 @@
 """A clone of NIV2 on disk: its task files, its splits, and whether they changed."""
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ait_jax.errors import UserError
 from ait_jax.splits import read_names
-from ait_jax.tasks.source_files import SourceFile, read_source_files
+from ait_jax.tasks.source_files import SourceFile, read_source_files, text_name
 
 
 class Clone:
@@ -54,8 +53,7 @@ class Clone:
     ) -> dict[str, SourceFile]:
         """Returns every file by its path relative to the clone; see `read_source_files`."""
         paths = {
-            # A name that is not UTF-8 could not be written to the record.
-            os.fsencode(path.relative_to(self.directory)).decode("utf-8", "backslashreplace"): path
+            text_name(path.relative_to(self.directory)): path
             for path in [*self.task_paths, *self._split_paths]
         }
         return read_source_files(paths, known, advance)

@@ -28,7 +28,7 @@ from ait_jax.tasks import stored_pool
 from ait_jax.tasks.instruction_rows import Row, read_rows
 from ait_jax.tasks.prepared_folder import PreparedFolder, check_on_bad_task
 from ait_jax.tasks.progress import Progress
-from ait_jax.tasks.source_files import SourceFile, read_source_files
+from ait_jax.tasks.source_files import SourceFile, read_source_files, text_name
 from ait_jax.tasks.tally import Tally
 
 NAME = "self_instruct"
@@ -107,8 +107,7 @@ def _named(group: str, paths: Iterable[Path]) -> dict[str, Path]:
     """Returns the files by names that do not depend on where they lie."""
     named: dict[str, Path] = {}
     for path in paths:
-        # A name that is not UTF-8 could not be written to the record.
-        name = f"{group}/" + os.fsencode(path.name).decode("utf-8", "backslashreplace")
+        name = f"{group}/{text_name(Path(path.name))}"
         while name in named:
             name += "'"
         named[name] = path
@@ -290,7 +289,7 @@ def collect(
                         "rows left out: their instruction is a test instruction, too", row.where
                     )
                     continue
-                _add(known, row, path.name, tally)
+                _add(known, row, text_name(Path(path.name)), tally)
             if progress:
                 progress.advance(path.stat().st_size)
     kept = [task for task in tasks.values() if task.instances]

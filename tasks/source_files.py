@@ -1,6 +1,7 @@
 """The files a pool was prepared from: what is remembered of them, and whether they changed."""
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -47,6 +48,11 @@ def read_source_files(
         else:
             files[name] = SourceFile(status.st_size, status.st_mtime_ns, _sha256(path))
     return files
+
+
+def text_name(path: Path) -> str:
+    """Returns a path as text that can be written as UTF-8, which a file's name need not be."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _sha256(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 
 import pytest
@@ -235,6 +236,14 @@ def test_text_is_kept_as_it_is(tmp_path):
     encoding = AlpacaEncoding(10_000)
     shown = encoding.encode(tasks[text].instruction, text, len, lambda t, n: t[:n]).text
     assert shown.count(text) == 2, "the template is filled once"
+
+
+def test_a_file_name_that_is_not_utf8(tmp_path):
+    source = write_lines(tmp_path / os.fsdecode(b"caf\xe9.jsonl"), row("One."), row("One."))
+    prepared = prepare(tmp_path, source)
+    assert any(r"caf\xe9.jsonl, line 2" in line for line in prepared.describe())
+    (task,) = self_instruct.load_pool(tmp_path / "data").values()
+    assert task.metadata["Source"] == (r"caf\xe9.jsonl",)
 
 
 def test_files_without_a_row(tmp_path):
