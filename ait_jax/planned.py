@@ -13,7 +13,6 @@ from ait_jax.models.t5 import Transformer
 from ait_jax.partitioning import Partitioner
 from ait_jax.pool import TaskPool
 from ait_jax.pretraining import Pretraining
-from ait_jax.prompts import Encoding
 from ait_jax.scorer.prompts_of_task import TaskPrompts, same_prompts
 from ait_jax.scorer.scorer import Scorer
 from ait_jax.scoring import UNUSED_MACROS, Scoring
