@@ -53,7 +53,7 @@ def absolute(path: Any) -> Any:
 
 
 @contextlib.contextmanager
-def replace_with(path: Any) -> Iterator[Path]:
+def replace_with(path: Any, any_process: bool = False) -> Iterator[Path]:
     """Yields a temporary local path; on a clean exit its file becomes `path`.
 
     The block writes the whole file there. If the block raises, `path` keeps what it held
@@ -64,15 +64,21 @@ def replace_with(path: Any) -> Iterator[Path]:
     one program the first one does, and what the others write is thrown away. Missing parent
     folders are made.
 
+    Args:
+      path: of the file.
+      any_process: let this process write, whichever of several it is: for folders of which
+        each host may have its own and that a lock guards (prepared pools).
+
     Raises:
       UserError: the folder cannot be written to, or the disk is full.
     """
     path = as_path(path)
-    if not distributed.is_writer() or not buckets.is_local(path):
+    writes = any_process or distributed.is_writer()
+    if not writes or not buckets.is_local(path):
         with tempfile.TemporaryDirectory() as elsewhere:
             temporary = Path(elsewhere) / path.name
             yield temporary
-            if distributed.is_writer():
+            if writes:
                 buckets.upload(temporary, path)
         return
     temporary = path.parent / (_TEMPORARY_PREFIX + path.name)
@@ -183,7 +189,7 @@ def read_bytes(path: Any) -> bytes:
     Raises:
       OSError: a file on a disk that is not there or cannot be read.
       FileNotFoundError: no such object in the bucket.
-      UserError: the bucket does not answer.
+      UserError, buckets.Unavailable: as `buckets.errors_of`.
     """
     path = as_path(path)
     if buckets.is_local(path):
@@ -197,15 +203,15 @@ def read_text(path: Any) -> str:
     return read_bytes(path).decode("utf-8")
 
 
-def write_bytes(path: Any, data: bytes) -> None:
-    """Writes `data` to `path`, whole or not at all. Raises UserError as `replace_with`."""
-    with replace_with(path) as temporary:
+def write_bytes(path: Any, data: bytes, any_process: bool = False) -> None:
+    """Writes `data` to `path`, whole or not at all. Arguments and errors as of `replace_with`."""
+    with replace_with(path, any_process) as temporary:
         temporary.write_bytes(data)
 
 
-def write_text(path: Any, text: str) -> None:
+def write_text(path: Any, text: str, any_process: bool = False) -> None:
     """Writes `text` as UTF-8 with its line ends untouched, whole or not at all."""
-    write_bytes(path, text.encode("utf-8"))
+    write_bytes(path, text.encode("utf-8"), any_process)
 
 
 def write_lines(path: Any, lines: Iterable[str]) -> None:
@@ -213,7 +219,7 @@ def write_lines(path: Any, lines: Iterable[str]) -> None:
     write_text(path, "".join(f"{line}\n" for line in lines))
 
 
-def write_json(path: Any, value: Any) -> None:
+def write_json(path: Any, value: Any, any_process: bool = False) -> None:
     """Writes `value` as JSON in insertion order, one space of indent, newline at the end.
 
     Raises:
@@ -221,7 +227,7 @@ def write_json(path: Any, value: Any) -> None:
       UserError: as `replace_with`.
     """
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
-    write_text(path, text + "\n")
+    write_text(path, text + "\n", any_process)
 
 
 def check_name(name: Any, what: str) -> str:
@@ -252,7 +258,10 @@ def _name_problem(name: Any) -> str:
         return "is empty"
     if "/" in name or "\\" in name:
         return "contains a path separator"
-    if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in name):
+    # Printable ASCII, almost all names, is settled at once: a run checks every name several times.
+    if not (name.isascii() and name.isprintable()) and any(
+        unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in name
+    ):
         return "contains a control character"
     if name.startswith("."):
         return "starts with a dot"

@@ -13,7 +13,6 @@ from ait_jax.models.t5 import Transformer
 from ait_jax.partitioning import Partitioner
 from ait_jax.pool import TaskPool
 from ait_jax.pretraining import Pretraining
-from ait_jax.prompts import TkInstructEncoding
 from ait_jax.scorer.prompts_of_task import TaskPrompts, same_prompts
 from ait_jax.scorer.scorer import Scorer
 from ait_jax.scoring import UNUSED_MACROS, Scoring
@@ -173,11 +172,10 @@ def _measured(pool: TaskPool, values: Mapping[str, Any]) -> dict[str, Any]:
         if own.dev:
             found["dev_tasks"] = len(own.dev)
     vocabulary, encoding = values["vocabulary"], values["encoding"]
-    assert isinstance(encoding, TkInstructEncoding)
     prompts = TaskPrompts(pool, vocabulary, encoding, None, 2, seed=0, round=0)
     names = [name for name in pool if len(pool[name].instances)]
     sizes = [
-        (len(prompt.tokens), len(vocabulary.encode(instance.outputs[0])) + 1)
+        (len(prompt.tokens), len(vocabulary.encode((*instance.outputs, "")[0])) + 1)
         for name in names[:: max(1, len(names) // _SAMPLED_TASKS)]
         for instance, prompt, _, _ in prompts.build(name, same_prompts([0]))
     ]

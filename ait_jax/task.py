@@ -24,7 +24,11 @@ class Example:
 
 @dataclass(frozen=True)
 class Instance:
-    """One input of a task with its reference outputs (at least one)."""
+    """One input of a task with its reference outputs.
+
+    There are none where no answer is known: such an instance is scored and answered, not
+    trained on and not measured.
+    """
 
     id: str
     input: str
@@ -180,11 +184,16 @@ def _kind(value: Any) -> str:
 def _text(value: Any, source: str, where: str) -> str:
     if not isinstance(value, str):
         raise UserError(f"{source}: field {where} must be a string, found {_kind(value)}.")
+    return without_lone_surrogates(value)
+
+
+def without_lone_surrogates(text: str) -> str:
+    """Returns `text` with U+FFFD for half surrogate pairs: JSON can escape them, UTF-8 cannot."""
     try:
-        value.encode()
+        text.encode()
     except UnicodeEncodeError:
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return value
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def _texts(value: Any, source: str, where: str) -> tuple[str, ...]:

@@ -1,9 +1,7 @@
 """Instances of a prepared NIV2, read from disk when asked for, without TensorFlow."""
 
 import functools
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
@@ -13,10 +11,10 @@ from ait_jax.errors import UserError
 from ait_jax.files import as_path
 from ait_jax.pool import Instance
 from ait_jax.tasks import niv2_schema
+from ait_jax.tasks.lazy_instances import LazyInstances
 from ait_jax.tasks.niv2_builder import Niv2
+from ait_jax.tasks.pool_folder import local_copies
 
-# Instances fetched at a time when a task is read from end to end.
-_CHUNK = 256
 # Files held open; a pool has more tasks than a process may have open files.
 _MAX_OPEN_TASKS = 128
 
@@ -26,7 +24,7 @@ _MAX_OPEN_TASKS = 128
 def _open_builder(directory: str, fingerprint: str, config: str) -> tfds.core.DatasetBuilder:
     folder = as_path(directory) / config / str(Niv2.VERSION)
     if not buckets.is_local(folder):
-        folder = _copies(folder, fingerprint, [p.name for p in folder.glob("*.json")])
+        folder = local_copies(folder, fingerprint, [p.name for p in folder.glob("*.json")])
     return tfds.builder_from_directory(folder)
 
 
@@ -34,21 +32,9 @@ def _open_builder(directory: str, fingerprint: str, config: str) -> tfds.core.Da
 def _open_split(directory: str, fingerprint: str, config: str, split: str) -> Sequence[Mapping[str, Any]]:
     builder = _open_builder(directory, fingerprint, config)
     folder = as_path(directory) / config / str(Niv2.VERSION)
-    if not buckets.is_local(folder):
-        _copies(folder, fingerprint, sorted(builder.info.splits[split].filenames))
+    # ArrayRecord reads local files only. A task's file is fetched when the task is first read.
+    local_copies(folder, fingerprint, sorted(builder.info.splits[split].filenames))
     return builder.as_data_source(split=split)
-
-
-def _copies(folder: Any, fingerprint: str, names: Sequence[str]) -> Path:
-    """Returns the local folder for files of a pool in a bucket, with those named in it.
-
-    ArrayRecord reads local files only. A task's file is fetched when the task is first read.
-    """
-    place = hashlib.sha256(f"{folder}\0{fingerprint}".encode()).hexdigest()[:32]
-    local = buckets.cache_folder() / "pools" / place
-    for name in names:
-        buckets.cached(folder / name, local)
-    return local
 
 
 def close_all() -> None:
@@ -84,36 +70,17 @@ def read_rows(
         ) from error
 
 
-class StoredInstances(Sequence):
+class StoredInstances(LazyInstances):
     """A task's instances on disk, read when asked for. Small, and safe to pickle."""
 
     def __init__(self, directory: str, fingerprint: str, split: str, length: int):
         self._key = (directory, fingerprint, split)
         self._length = length
 
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, index: int | slice) -> Any:
-        if not isinstance(index, slice):
-            return self._read([range(self._length)[index]])[0]
-        return self._read(range(self._length)[index])
-
     def _read(self, positions: Sequence[int]) -> tuple[Instance, ...]:
         directory, fingerprint, split = self._key
         rows = read_rows(directory, fingerprint, "instances", split, positions)
         return tuple(niv2_schema.instance_from_row(row) for row in rows)
-
-    def __iter__(self) -> Iterator[Instance]:
-        for start in range(0, self._length, _CHUNK):
-            yield from self[start : start + _CHUNK]
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Sequence):
-            return NotImplemented
-        return len(self) == len(other) and all(a == b for a, b in zip(self, other))
-
-    __hash__ = None
 
     def __repr__(self) -> str:
         return f"StoredInstances({self._key[2]!r}, {self._length})"

@@ -6,9 +6,10 @@ says what the pool is, goes first when a pool is replaced and comes last when it
 
 import contextlib
 import fcntl
+import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,3 +88,20 @@ class PoolFolder:
             if file != last:
                 buckets.upload(file, self.path / file.relative_to(building).as_posix())
         buckets.upload(last, self.record)
+
+
+def local_copies(folder: Any, fingerprint: str, names: Sequence[str]) -> Any:
+    """Returns a local folder with the named files of a pool: `folder` itself if it is local.
+
+    Args:
+      folder: in which they lie.
+      fingerprint: of the pool's content: files of another one are other files.
+      names: which; fetched once by every machine.
+    """
+    if buckets.is_local(folder):
+        return folder
+    place = hashlib.sha256(f"{folder}\0{fingerprint}".encode()).hexdigest()[:32]
+    local = buckets.cache_folder() / "pools" / place
+    for name in names:
+        buckets.cached(folder / name, local)
+    return local

@@ -106,3 +106,11 @@ def test_bad_names(name, problem):
         files.check_name(name, "task name in a.txt")
     assert str(raised.value).startswith("task name in a.txt")
     assert len(str(raised.value)) < 400
+
+
+def test_any_process_may_write_what_a_lock_guards(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.distributed, "is_writer", lambda: False)
+    files.write_json(tmp_path / "a.json", 1)
+    assert not (tmp_path / "a.json").exists()
+    files.write_json(tmp_path / "a.json", 1, any_process=True)
+    assert (tmp_path / "a.json").read_text() == "1\n"

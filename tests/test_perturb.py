@@ -211,3 +211,13 @@ def test_other_bad_options():
         ExampleResampling(max_unused_instances=-1)
     with pytest.raises(UserError, match="-1 perturbations"):
         draw(WordDrop(), k=-1)
+
+
+def test_dropping_from_the_definition_alone_gives_the_same_definitions():
+    task = Task("t", Instruction("one two three four five six", (Example("a b c d e f", "x"),)), ())
+    both, alone = (
+        perturbed_instructions(task, WordDrop(parts=parts), 5, seed=0, round=0) for parts in ("TDTE", "TD")
+    )
+    assert [i.definition for i in both] == [i.definition for i in alone]
+    assert {i.positive_examples for i in alone} == {task.instruction.positive_examples}
+    assert WordDrop(parts="TE").needs_examples and not WordDrop(parts="TD").needs_examples

@@ -5,7 +5,7 @@ from shared_data import NIV2, needs_shared
 
 from ait_jax.errors import UserError
 from ait_jax.pool import Example, Instruction, read_task
-from ait_jax.prompts import Prompt, TkInstructEncoding
+from ait_jax.prompts import AlpacaEncoding, Prompt, TkInstructEncoding
 
 
 def count(text):
@@ -232,3 +232,43 @@ def test_real_tasks_against_a_second_encoder(positives, negatives, explain, name
             shown.add((prompt.positive_examples, prompt.tokens_cut > 0))
     # the limits are such that the interesting cases occur
     assert (2, False) in shown if limit > 100 else {(0, True), (0, False)} <= shown
+
+
+def alpaca(instruction, input, limit=1000):
+    """Alpaca's prompt of one input, with words for tokens."""
+    text = Instruction(instruction)
+    return AlpacaEncoding(limit).encode(
+        text, input, lambda t: len(t.split()) + 1, lambda t, n: " ".join(t.split()[:n])
+    )
+
+
+def test_alpacas_template_with_and_without_an_input():
+    with_input = (
+        "Below is an instruction that describes a task, paired with an input that provides further context. "
+        "Write a response that appropriately completes the request.\n\n### Instruction:\nAdd up.\n\n"
+        "### Input:\n1 and {instruction}\n\n### Response:"
+    )
+    without = (
+        "Below is an instruction that describes a task. Write a response that appropriately completes the "
+        "request.\n\n### Instruction:\n{input} Add up.\n\n### Response:"
+    )
+    shown = alpaca("Add up.", "1 and {instruction}")
+    assert shown == Prompt(with_input, 0, 0, len(with_input.split()) + 1, 0, 0)
+    assert alpaca("{input} Add up.", "").text == without == alpaca("{input} Add up.", " \n").text
+
+
+def test_alpacas_prompt_is_cut_at_its_end_and_the_cut_is_counted():
+    whole = alpaca("Add up these numbers.", "1 and 2")
+    cut = alpaca("Add up these numbers.", "1 and 2", limit=30)
+    assert cut.tokens_cut == whole.tokens - 30 and cut.text.split() == whole.text.split()[:30]
+    assert (cut.positive_examples, cut.negative_examples, cut.examples_left_out) == (0, 0, 0)
+
+
+def test_alpacas_template_shows_no_examples():
+    task = Instruction("Add.", (Example("1 and 1", "2"),), (Example("1", "9"),))
+    shown = AlpacaEncoding(1000).encode(task, "", len, lambda t, n: t[:n]).text
+    assert "1 and 1" not in shown and "9" not in shown
+    assert not AlpacaEncoding().shows_examples and TkInstructEncoding().shows_examples
+    assert not TkInstructEncoding(num_positive_examples=0).shows_examples
+    with pytest.raises(UserError, match="AlpacaEncoding.max_source_length is 0"):
+        AlpacaEncoding(0)
