@@ -52,18 +52,18 @@ class PoolFolder:
 
     @contextlib.contextmanager
     def replacing(self) -> Iterator[Path]:
-        """Yields a local folder of the pool's name; on a clean exit it becomes the pool.
+        """Yields a local folder of the pool's name, not there yet; on a clean exit it is the pool.
 
         Call it in `locked`. If the block raises, the pool that was there stays.
         """
         if self._is_local:
             root = self.path.parent / f".{self.path.name}-preparing"
             shutil.rmtree(root, ignore_errors=True)  # what a killed preparation left
+            root.mkdir()
         else:
             root = Path(tempfile.mkdtemp())
         building = root / self.path.name
         try:
-            building.mkdir(parents=True)
             yield building
             if self._is_local:
                 self._rename(building)

@@ -127,7 +127,7 @@ def prepare(
 
     Args:
       source: files of instructions, a list or separated by commas (gin name SELF_INSTRUCT_FILES).
-      data_dir: on a local disk; made if need be.
+      data_dir: local or in a bucket; made if need be.
       test_source: likewise, of the test tasks (gin name TEST_FILES).
       name: of the pool and its folder, so that several may lie in one `data_dir`.
       on_bad_task: "error" refuses files with malformed rows, and says how many of which kind
@@ -201,7 +201,6 @@ def _prepare_anew(sources: _Sources, folder: PreparedFolder, on_bad_task: str) -
                 + "".join(f"; {line}" for line in [*tally.describe_noted(), *tally.describe_bad()])
                 + ". Needed: rows of {instruction, input, output}."
             )
-        building.mkdir(parents=True)
         stored_pool.write(
             (task.build() for task in made),
             building / folder.name,
