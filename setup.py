@@ -70,6 +70,8 @@ setup(
         # `ait-jax plan --topology`: the TPU compiler, also where there is no TPU.
         "plan": ["jax[tpu]"],
         "cuda": ["jax[cuda12]"],
+        # `ait-jax judge` and what else asks an OpenAI-compatible endpoint.
+        "endpoint": ["openai>=1.60", "tenacity>=9.0"],
         # With requirements-t5x.txt; T5X itself is not on the package index.
         "t5x": ["cached_property>=1.5", "fiddle>=0.3", "tensorboard>=2.19"],
         "test": ["pytest>=8.3", "pytest-xdist>=3.6"],
