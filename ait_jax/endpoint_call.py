@@ -3,6 +3,7 @@
 import asyncio
 import email.utils
 import json
+import logging
 import math
 import re
 import time
@@ -18,6 +19,7 @@ _NO_KEY = "none"  # the library wants one; local endpoints do not look at it
 # Shorter ones ("EMPTY", "none") are no secrets, and words that answers contain.
 _SHORTEST_SECRET = 8
 _LIKE_A_KEY = re.compile(r"(?i)bearer\s+\S+|\bsk-[\w*-]{6,}")
+_TALKATIVE = ("openai", "httpx", "httpx2", "httpcore", "httpcore2")
 _RETRIED_STATUS = {408, 409, 425, 429}
 # Refusals of one conversation, not of what all of them share.
 _ABOUT_ONE_REQUEST = {"content_filter", "content_policy_violation", "context_length_exceeded"}
@@ -77,6 +79,10 @@ def client(base_url: str, key: str | None, timeout_s: float):
         raise UserError(
             f"{_KEY_NAME} holds white space or characters that no key has; set it to the key alone."
         )
+    for name in _TALKATIVE:
+        # At DEBUG they log the headers of responses, and some endpoints send the key back.
+        logger = logging.getLogger(name)
+        logger.setLevel(max(logging.INFO, logger.level))
     return openai.AsyncOpenAI(
         base_url=base_url, api_key=key or _NO_KEY, timeout=timeout_s, max_retries=0
     )

@@ -138,10 +138,12 @@ def good(handler: _Handler, body: dict[str, Any]) -> None:
     handler.send(200, completion(owner.answer(body), body, owner.tokens))
 
 
-def status(code: int, headers: Mapping[str, str] = {}, message: str = "no", **error) -> Misbehaviour:
+def status(
+    number: int, headers: Mapping[str, str] = {}, message: str = "no", **error: str
+) -> Misbehaviour:
     """An error of HTTP as OpenAI writes it: status(429, {"Retry-After": "1"})."""
     value = {"error": {"message": message, "type": None, "code": None, **error}}
-    return lambda handler, body: handler.send(code, value, headers)
+    return lambda handler, body: handler.send(number, value, headers)
 
 
 def hang(seconds: float) -> Misbehaviour:
