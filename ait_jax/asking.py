@@ -29,7 +29,7 @@ class Asking:
         self.redaction = Redaction(self.key)
         self.replies: dict[str, Reply] = {}
         self.reserved, self.in_flight = 0.0, 0
-        self.failures_in_a_row = 0
+        self.failed = self.failures_in_a_row = 0
         self.refusals: dict[str, int] = {}
         self.answers = 0
         self.not_before = 0.0
@@ -82,6 +82,7 @@ class Asking:
                 return
             if reply:
                 self.replies[key] = reply
+                self.failed += reply.text is None
                 self._show()
 
     async def _answer(self, opened, request: Request) -> Reply | None:
@@ -98,11 +99,7 @@ class Asking:
             sleep=self._sleep,
             reraise=True,
         )
-        reply = await attempts(self._attempt, opened, request)
-        if reply:
-            self.answers += 1
-            self.failures_in_a_row = 0
-        return reply
+        return await attempts(self._attempt, opened, request)
 
     async def _attempt(self, opened, request: Request) -> Reply | None:
         endpoint = self.endpoint
@@ -117,6 +114,8 @@ class Asking:
                 opened, request, endpoint.timeout_s, self.redaction, endpoint.prices
             )
             self.totals.cost += reply.cost
+            self.answers += 1
+            self.failures_in_a_row = 0
             if endpoint.cache:
                 # In a thread: waiting for the disk must not hold up the other workers.
                 await asyncio.to_thread(endpoint.cache.put, request, reply)
@@ -219,10 +218,9 @@ class Asking:
         )
 
     def _show(self) -> None:
-        failed = sum(reply.text is None for reply in self.replies.values())
         self.show(
             self.done_before + len(self.replies),
-            f"${self.totals.cost:.4f}, {self.done_before} cached, {failed} failed",
+            f"${self.totals.cost:.4f}, {self.done_before} cached, {self.failed} failed",
         )
 
 
