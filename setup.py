@@ -67,7 +67,9 @@ setup(
         "tensorstore>=0.1.71",
     ],
     extras_require={
-        "tpu": ["jax[tpu]"],
+        "tpu": ["jax[tpu]", "gcsfs>=2025.3"],
+        # gs:// paths; s3:// needs s3fs, az:// adlfs.
+        "gcs": ["gcsfs>=2025.3"],
         # `ait-jax plan --topology`: the TPU compiler, also where there is no TPU.
         "plan": ["jax[tpu]"],
         "cuda": ["jax[cuda12]"],
@@ -75,7 +77,7 @@ setup(
         "endpoint": ENDPOINT,
         # With requirements-t5x.txt; T5X itself is not on the package index.
         "t5x": ["cached_property>=1.5", "fiddle>=0.3", "tensorboard>=2.19"],
-        "test": [*ENDPOINT, "pytest>=8.3", "pytest-xdist>=3.6"],
+        "test": [*ENDPOINT, "gcsfs>=2025.3", "pytest>=8.3", "pytest-xdist>=3.6"],
         "bench": ["psutil>=7.0", "torch>=2.13", "transformers>=5.23"],
     },
     entry_points={"console_scripts": ["ait-jax = ait_jax.cli:main"]},

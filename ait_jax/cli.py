@@ -137,7 +137,7 @@ def _add_prepare(commands) -> None:
     prepare.add_argument(
         "--data_dir",
         default=DEFAULT_DATA_DIR,
-        help="where prepared pools lie (default: %(default)s, as in gin/pools/niv2.gin)",
+        help="where prepared pools lie, gs://... too (default: %(default)s, as in gin/pools/niv2.gin)",
     )
     prepare.add_argument(
         "--on_bad_task",

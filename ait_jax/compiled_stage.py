@@ -58,7 +58,8 @@ class CompiledStage:
       flops, bytes: of the compiled program; None where it does not fit, as it then is none.
       collectives: kind -> {"count", "bytes", "sent_bytes"}.
       seconds: what FLOPs, memory and links would each take alone at their peaks.
-      unknown_loops: loops that were taken to run to their longest.
+      settings: gin macros that make this batch -> their values.
+      compile_seconds: of this machine.
     """
 
     name: str

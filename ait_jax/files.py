@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ait_jax import distributed
+from ait_jax import buckets, distributed
 from ait_jax.errors import UserError
 
 # The limit of common file systems is 255 bytes; the rest is room for suffixes and `.tmp-`.
@@ -34,56 +34,87 @@ def as_path(path: Any) -> Any:
     """Returns `path` as an object with pathlib's methods.
 
     Objects that have them already (pathlib, `etils.epath`) are returned unchanged,
-    strings with a scheme (`gs://...`) become `epath.Path`, others `pathlib.Path`.
+    strings with a scheme (`gs://...`) become `epath.Path`, others `pathlib.Path` with the
+    home folder in place of `~`.
+
+    Raises:
+      UserError: a scheme that is not known, or whose package is not installed.
     """
     if hasattr(path, "read_bytes"):
         return path
     text = os.fspath(path)
-    if "://" in text:
-        from etils import epath  # imported late: local use must not pay for it
-
-        return epath.Path(text)
-    return Path(text)
+    return Path(text).expanduser() if buckets.is_local(text) else buckets.path(text)
 
 
-def _is_local(path: Any) -> bool:
-    return "://" not in str(path)
+def absolute(path: Any) -> Any:
+    """Returns `path` from the root on, as Orbax wants it; a bucket's path is that already."""
+    path = as_path(path)
+    return path.absolute() if buckets.is_local(path) else path
 
 
 @contextlib.contextmanager
-def replace_with(path: Any) -> Iterator[Any]:
-    """Yields a temporary path beside `path`; on a clean exit it becomes `path`.
+def replace_with(path: Any) -> Iterator[Path]:
+    """Yields a temporary local path; on a clean exit its file becomes `path`.
 
-    The block writes the whole file at the temporary path. If the block raises, `path`
-    keeps what it held before and the temporary file is removed. The temporary name is
-    `.tmp-<name>`: it keeps the suffix (libraries choose formats by it), and it is the
-    same in every run, so that what a killed run left behind is overwritten, not
-    accumulated. One process at a time may write a given path: of several that run as one
-    program the first one does, and what the others write is thrown away. Missing parent
+    The block writes the whole file there. If the block raises, `path` keeps what it held
+    before and the temporary file is removed. On a disk the temporary name is `.tmp-<name>` beside
+    `path`: it keeps the suffix (libraries choose formats by it), and it is the same in every run,
+    so that what a killed run left behind is overwritten, not accumulated. For a bucket the file
+    is uploaded at the end. One process at a time may write a given path: of several that run as
+    one program the first one does, and what the others write is thrown away. Missing parent
     folders are made.
 
     Raises:
       UserError: the folder cannot be written to, or the disk is full.
     """
     path = as_path(path)
-    if not distributed.is_writer():
+    if not distributed.is_writer() or not buckets.is_local(path):
         with tempfile.TemporaryDirectory() as elsewhere:
-            yield Path(elsewhere) / path.name
+            temporary = Path(elsewhere) / path.name
+            yield temporary
+            if distributed.is_writer():
+                buckets.upload(temporary, path)
         return
     temporary = path.parent / (_TEMPORARY_PREFIX + path.name)
     with _unwritable_is_a_mistake(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
-            if _is_local(temporary):
-                _sync(temporary)
+            _sync(temporary)
             temporary.replace(path)
-            if _is_local(path):
-                _sync(path.parent)
+            _sync(path.parent)
         except BaseException:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise
+
+
+@contextlib.contextmanager
+def local_copy(path: Any) -> Iterator[Path]:
+    """Yields a local path with the bytes of `path`: itself, or a copy of a bucket's object.
+
+    Raises:
+      FileNotFoundError: there is no such object.
+      UserError: the bucket does not answer.
+    """
+    path = as_path(path)
+    if buckets.is_local(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as elsewhere:
+        local = Path(elsewhere) / path.name
+        buckets.download(path, local)
+        yield local
+
+
+def remove_tree(path: Any) -> None:
+    """Deletes a folder and all in it, as far as that goes; one that is not there is no error."""
+    path = as_path(path)
+    if buckets.is_local(path):
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    with contextlib.suppress(OSError):
+        path.rmtree()
 
 
 @contextlib.contextmanager
@@ -101,7 +132,7 @@ def _unwritable_is_a_mistake(path: Any) -> Iterator[None]:
 
 def check_new_folder(path: Any) -> Path:
     """Returns `path`, absolute, if `new_folder` may make it there; raises UserError else."""
-    if not _is_local(path):
+    if not buckets.is_local(path):
         raise UserError(f"{path} is not a local folder; write to one and copy it there.")
     path = Path(os.path.abspath(path))
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -144,6 +175,26 @@ def _sync(path: Any) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def read_bytes(path: Any) -> bytes:
+    """Returns a file's bytes.
+
+    Raises:
+      OSError: a file on a disk that is not there or cannot be read.
+      FileNotFoundError: no such object in the bucket.
+      UserError: the bucket does not answer.
+    """
+    path = as_path(path)
+    if buckets.is_local(path):
+        return path.read_bytes()
+    with buckets.errors_of(path):
+        return path.read_bytes()
+
+
+def read_text(path: Any) -> str:
+    """Returns a UTF-8 file's text. Raises as `read_bytes`, and UnicodeDecodeError."""
+    return read_bytes(path).decode("utf-8")
 
 
 def write_bytes(path: Any, data: bytes) -> None:

@@ -166,11 +166,9 @@ class _Costs:
         sent = sum(shape.bytes for shape in operands)
         results = instruction.bytes - (sent if instruction.opcode.endswith("-start") else 0.0)
         size = max(results, sent) if kind in _GROWING else sent
-        members = group_size(instruction.attributes)
-        share = 1.0 if kind == "collective-permute" else (members - 1) / members if members else 1.0
         cost.counts[kind] += 1
         cost.payload[kind] += size
-        cost.wire[kind] += size * share * (2 if kind == "all-reduce" else 1)
+        cost.wire[kind] += size * sent_share(kind, group_size(instruction.attributes))
 
     # Memory
 
@@ -232,8 +230,15 @@ class _Costs:
             if name in body and (body[name].opcode == "parameter" or _in_background(body[name]))
         )
 
-    def _used(self, body: dict[str, Instruction], name: str, seen: set[str]) -> float:
-        """Returns how many bytes of a value the instructions of a fusion look at."""
+    def _used(
+        self, body: dict[str, Instruction], name: str, seen: set[str], nested: bool = False
+    ) -> float:
+        """Returns how many bytes of a value the instructions of a fusion look at.
+
+        Args:
+          seen: instructions that were followed already.
+          nested: whether the fusion is part of another one, in which its result is followed.
+        """
         used = 0.0
         for user in body.values():
             if name not in user.operands or user.opcode == "parameter":
@@ -242,21 +247,32 @@ class _Costs:
                 used += user.bytes
             elif user.opcode == "dynamic-update-slice" and user.operands[0] == name:
                 continue
-            elif (user.opcode == "tuple" and user.is_root) or _in_background(user):
+            elif _in_background(user) or (user.opcode == "tuple" and user.is_root):
+                if body[name].opcode in ("copy", "convert"):
+                    return math.inf
+            elif user.name in seen:
                 continue
-            elif user.opcode in IN_PLACE and user.name not in seen:
-                used += self._used(body, user.name, seen | {user.name})
+            elif user.opcode in IN_PLACE:
+                used += self._used_of_result(body, user, seen, nested)
             elif user.opcode == "fusion":
                 inner = self.program.computations[called(user)[0]]
                 number = user.operands.index(name)
                 for parameter in inner.values():
                     if parameter.opcode == "parameter" and int(parameter.operands[0]) == number:
-                        used += self._used(inner, parameter.name, set())
-                if any(i.is_root and i.opcode == "parameter" for i in inner.values()):
-                    return math.inf
+                        used += self._used(inner, parameter.name, set(), nested=True)
+                        if self._is_output(inner, parameter):
+                            used += self._used_of_result(body, user, seen, nested)
             else:
                 return math.inf
         return used
+
+    def _used_of_result(
+        self, body: dict[str, Instruction], user: Instruction, seen: set[str], nested: bool
+    ) -> float:
+        """As `_used`, of an instruction that hands a value on: all, if that is what is written."""
+        if user.is_root and not nested:
+            return math.inf
+        return self._used(body, user.name, seen | {user.name}, nested)
 
     def _is_output(self, body: dict[str, Instruction], instruction: Instruction) -> bool:
         """Says whether an instruction's result is (part of) its computation's."""
@@ -327,6 +343,22 @@ def _valid_positions(
         positions = (output * stride + offset for output in range(outputs))
         count += sum(0 <= at <= last and at % left_dilation == 0 for at in positions)
     return count
+
+
+def sent_share(kind: str, members: int | None) -> float:
+    """Returns how many times a collective's bytes each device of a ring sends.
+
+    The parts of an all-gather or a reduce-scatter go around once, but for a device's own, those of
+    an all-reduce twice. In an all-to-all every device passes on what is for others: in a ring with
+    two directions a part goes a quarter of it on average. (jax-ml.github.io/scaling-book/sharding)
+    Where the number of members is not known they are taken to be many.
+    """
+    if kind == "collective-permute":
+        return 1.0
+    if members and kind in ("all-to-all", "ragged-all-to-all"):
+        return (members**2 // 4) / members
+    share = (members - 1) / members if members else 1.0
+    return 2 * share if kind == "all-reduce" else share
 
 
 def group_size(attributes: str) -> int | None:

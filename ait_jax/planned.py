@@ -153,7 +153,8 @@ def _workload(values: Mapping[str, Any], given: Mapping[str, Any]) -> Workload:
     try:
         known |= _measured(values["pool"], values)
     except (UserError, ValueError, TypeError, RuntimeError) as error:  # gin's own among them
-        reason = str(error).strip().splitlines()[0].partition(": ")[0]
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        reason = lines[0].partition(": ")[0]
         known["source"] = f"assumed, NIV2's: {reason}"
     given = {name: value for name, value in given.items() if value is not None}
     if given:

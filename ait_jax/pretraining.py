@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ait_jax import randomness
+from ait_jax import distributed, files, randomness
 from ait_jax.errors import UserError
 from ait_jax.models.parameters import init_params
 from ait_jax.models.t5 import Transformer
@@ -169,8 +169,8 @@ class Pretraining:
         """Trains, or continues to, and returns the path of the weights."""
         from ait_jax.models.weights import save_weights
 
-        directory = Path(self.model_dir)
-        directory.mkdir(parents=True, exist_ok=True)
+        directory = files.as_path(self.model_dir)
+        report = distributed.report_of_writer(report)
         params, _ = init_params(self.model, self.seed)
         trained = self.trainer.train(
             self._examples(),

@@ -6,7 +6,6 @@ next wave and nothing else does, so that an interrupted race continues where it 
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,7 +62,7 @@ def score(
         summary = {"report": dataclasses.asdict(race.report()), "verdicts": race.verdicts}
         files.write_json(path.with_name(RACE_FILE), summary)
         likelihoods.concatenate(tables, path)
-        shutil.rmtree(folder, ignore_errors=True)
+        files.remove_tree(folder)
     distributed.barrier(str(path))
     return counts
 
@@ -76,7 +75,7 @@ def ranking(strategy: Strategy, path: Path) -> Raced:
     """
     record = path.with_name(RACE_FILE)
     try:
-        return Raced(strategy, json.loads(record.read_text(encoding="utf-8"))["verdicts"])
+        return Raced(strategy, json.loads(files.read_text(record))["verdicts"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{record} cannot be read ({error}), and without it a raced selection is not known; "

@@ -4,11 +4,12 @@ import fcntl
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from ait_jax import __version__, configuration, distributed, files
+from ait_jax import __version__, buckets, configuration, distributed, files
 from ait_jax.errors import UserError
+from ait_jax.lease import Holder, lease
+from ait_jax.lines_file import LinesFile
 
 SCHEMA_VERSION = 1
 _KEYS = {"schema_version", "code_version", "pool", "seed", "stages"}
@@ -17,29 +18,26 @@ _OWN_PATH = ("MODEL_DIR", "experiment.Experiment.model_dir", "scoring.Scoring.mo
 
 
 class RunDirectory:
-    """Files of one run. Everything in it is a function of the configuration and the pool.
+    """Files of one run, on a disk or in a bucket. Everything in it is a function of the configuration and the pool.
 
     Wall-clock values live only in `timings.jsonl`, TensorBoard's `train/` folders and
     Orbax's own metadata; all other files of a resumed run equal the uninterrupted one's.
     """
 
-    def __init__(self, path: str):
-        if "://" in str(path):
-            raise UserError(
-                f"MODEL_DIR = {str(path)!r} is not on a local disk; set --gin.MODEL_DIR to a local "
-                "folder and copy it when the run is done."
-            )
-        self.path = Path(path).expanduser()
+    def __init__(self, path: Any):
+        self.path = files.as_path(path)
         self._record = self.path / "run.json"
         self._config = self.path / "config.gin"
         self._state: dict[str, Any] = {}
+        self._lease: Holder | None = None
 
-    def round(self, number: int) -> Path:
+    def round(self, number: int) -> Any:
         return self.path / f"round_{number:03d}"
 
     @property
     def has_begun(self) -> bool:
-        return distributed.broadcast("has begun", self._record.exists())
+        with buckets.errors_of(self.path):
+            return distributed.broadcast("has begun", self._record.exists())
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -50,6 +48,10 @@ class RunDirectory:
         """
         if not distributed.is_writer():
             yield
+            return
+        if not buckets.is_local(self.path):
+            with lease(self.path / ".lock") as self._lease:
+                yield
             return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -135,7 +137,7 @@ class RunDirectory:
         """Returns what run.json and config.gin hold."""
         path = self._record
         try:
-            state = json.loads(path.read_text(encoding="utf-8"))
+            state = json.loads(files.read_text(path))
             if isinstance(state, dict) and state.get("schema_version") != SCHEMA_VERSION:
                 raise UserError(
                     f"{path} has schema {state.get('schema_version')}, this version of ait-jax "
@@ -146,13 +148,15 @@ class RunDirectory:
             if not isinstance(state["pool"], dict) or not isinstance(state["stages"], dict):
                 raise ValueError("pool and stages must be objects")
             path = self._config
-            return state, path.read_text(encoding="utf-8")
+            return state, files.read_text(path)
         except (ValueError, OSError) as error:  # JSON and UTF-8 errors are ValueErrors
             raise UserError(
                 f"{path} is damaged ({error}); restore it or set another --gin.MODEL_DIR."
             ) from error
 
     def _save(self) -> None:
+        if self._lease is not None:
+            self._lease.check()
         files.write_json(self._record, self._state)
 
     def is_done(self, stage: str) -> bool:
@@ -179,9 +183,9 @@ class RunDirectory:
         """Adds a line to timings.jsonl."""
         if not distributed.is_writer():
             return
-        line = json.dumps({"stage": stage, "seconds": round(seconds, 3), **values})
-        with open(self.path / "timings.jsonl", "a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        timings = LinesFile(self.path / "timings.jsonl")
+        timings.add(json.dumps({"stage": stage, "seconds": round(seconds, 3), **values}))
+        timings.flush()
 
 
 def _words(values: dict[str, Any]) -> str:

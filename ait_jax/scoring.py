@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ait_jax import files, task_map
@@ -76,7 +75,7 @@ def tasks_to_score(scoring: Scoring) -> tuple[str, ...]:
     """Returns the names that TASKS asks for, in its order."""
     if scoring.tasks is None:
         return tuple(scoring.pool)
-    path = Path(scoring.tasks).expanduser()
+    path = files.as_path(scoring.tasks)
     try:
         names = read_names(path)
     except UserError as error:

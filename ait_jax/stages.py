@@ -63,9 +63,8 @@ class Stages:
         report: Callable[[str], None],
         identity: Mapping[str, str] = {},
     ):
-        self.parts, self.directory, self.report = parts, directory, report
-        if not distributed.is_writer():
-            self.report = _say_nothing
+        self.parts, self.directory = parts, directory
+        self.report = distributed.report_of_writer(report)
         self.pool = parts.pool
         self.engine = Engine(
             parts.model,
@@ -201,10 +200,6 @@ class Stages:
         path = folder / "task_map.png"
         task_map.plot_task_map(path, scores, categories, is_cls=is_cls, selected=selected, **title)
         return categories
-
-
-def _say_nothing(line: str) -> None:
-    """The report of all processes but the first."""
 
 
 def selection_summary(strategy: Strategy, selection: Selection) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 import struct
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from pathlib import Path
 
+from ait_jax import files
 from ait_jax.errors import UserError
 
 PAD_ID = 0
@@ -49,20 +49,21 @@ class Vocabulary:
     def _processor(self):
         from sentencepiece import SentencePieceProcessor
 
-        if not Path(self.path).is_file():
+        try:
+            model = files.read_bytes(self.path)
+        except OSError as error:
             raise UserError(
                 f"No SentencePiece model at {self.path!r}; set VOCABULARY_PATH to a *.model file."
-            )
+            ) from error
         sentinels = (
             _user_defined_piece(f"{_WORD_START}<extra_id_{index}>")
             for index in reversed(range(self.extra_ids))
         )
         try:
-            model = Path(self.path).read_bytes()
             # Read alone first: sentinels after a cut file would hide that it is cut.
             SentencePieceProcessor(model_proto=model)
             processor = SentencePieceProcessor(model_proto=model + b"".join(sentinels))
-        except (OSError, RuntimeError) as error:
+        except RuntimeError as error:
             raise UserError(
                 f"{self.path!r} is not a SentencePiece model: {error}; set VOCABULARY_PATH to one."
             ) from error

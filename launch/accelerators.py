@@ -1,8 +1,12 @@
 """TPU slices by name: chips, hosts, topology, runtime image, GKE labels; one table.
 
 The number in a name counts chips on v5e and v6e, but TensorCores, two a chip, on v4 and v5p: v4-8
-has 4 chips, v5litepod-8 has 8. From Google's pages on each generation, on TPU software versions
-and on TPUs in GKE.
+has 4 chips, v5litepod-8 has 8. A host is a TPU VM: two of 4 chips share a machine of 8 on v5e and
+v6e, whose pages count machines.
+
+From docs.cloud.google.com/tpu/docs: v4, v5e, v5p, v6e (sizes, topologies, GKE's machine types; of
+v5p most, not all, full cubes), runtimes (images); /kubernetes-engine/docs/concepts/plan-tpus (GKE's
+accelerator labels).
 """
 
 import dataclasses

@@ -26,13 +26,9 @@ def write(path: Any, value: dict) -> None:
 def read(path: Any) -> dict | None:
     """Returns what `write` wrote; None where nothing is, or nothing whole."""
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(files.read_text(path))
     except (FileNotFoundError, ValueError):
         return None
-    except Exception as error:  # TensorFlow's, whose file system epath uses for gs://
-        if "NotFound" in type(error).__name__:
-            return None
-        raise
     return value if isinstance(value, dict) else None
 
 

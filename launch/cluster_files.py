@@ -18,6 +18,7 @@ from ait_jax.launch.request import Request
 # Whole-set restarts by Kubernetes: machines that were taken away. Failures are bounded by the
 # worker's --max_retries.
 _MAX_RESTARTS = 100
+_GKE_GRACE_S, _SLURM_NOTICE_S = 60, 120
 _PORTS = (8471, 8482)  # of libtpu, and of JAX's coordinator
 # PYTHONSAFEPATH: the installed package, not a folder of its name in the working folder.
 _VARIABLES = ("AIT_JAX_DISTRIBUTED=tpu", "PYTHONSAFEPATH=1")
@@ -31,6 +32,7 @@ _JOBSET = """\
 # ait-jax run {name} on GKE: {slice}.
 #   kubectl apply -f THIS_FILE       the same again resumes; logs: {logs}
 # After it has failed for good, before trying again: {forget}
+# Needs JobSet 0.6 or later and a node pool of {machine} machines, topology {topology}.
 apiVersion: jobset.x-k8s.io/v1alpha2
 kind: JobSet
 metadata:
@@ -63,7 +65,7 @@ spec:
         template:
           spec:
             restartPolicy: Never
-            terminationGracePeriodSeconds: 60
+            terminationGracePeriodSeconds: {grace}
             nodeSelector:
               cloud.google.com/gke-tpu-accelerator: {accelerator}
               cloud.google.com/gke-tpu-topology: {topology}
@@ -98,8 +100,8 @@ _SLURM = """\
 {partition}#SBATCH --output={run}/slurm.log
 #SBATCH --open-mode=append
 #SBATCH --requeue
-# Two minutes before the time limit: the run saves, and is put into the queue again.
-#SBATCH --signal=TERM@120
+# Before the time limit: the run saves, and is put into the queue again.
+#SBATCH --signal=TERM@{notice}
 set -uo pipefail
 export AIT_JAX_DISTRIBUTED=slurm PYTHONSAFEPATH=1
 srun --kill-on-bad-exit=0 {venv}/bin/python -m ait_jax.launch.worker \\
@@ -133,6 +135,7 @@ def worker(request: Request) -> list[str]:
         f"--topology={slice_.topology}",
         f"--fingerprint={request.fingerprint()}",
         f"--max_retries={request.max_retries}",
+        f"--grace_s={_GKE_GRACE_S - 10}",
         "--work_dir=/tmp/ait_jax",
         "--",
         *request.command,
@@ -154,6 +157,8 @@ def jobset(request: Request, image: str) -> str:
         restarts=_MAX_RESTARTS,
         hosts=slice_.hosts,
         given_up=PREFLIGHT,
+        grace=_GKE_GRACE_S,
+        machine=slice_.gke_machine_type,
         accelerator=slice_.generation.gke_accelerator,
         topology=slice_.topology,
         spot=spot,
@@ -225,6 +230,7 @@ def slurm(job: SlurmJob, command: Sequence[str]) -> str:
         "--expect_backend=gpu",
         f"--fingerprint={request.fingerprint([str(processes), *command])}",
         f"--max_retries={job.max_retries}",
+        f"--grace_s={_SLURM_NOTICE_S - 10}",
         f"--work_dir=/tmp/ait_jax_{job.name}",
     ]
     return _SLURM.format(
@@ -240,6 +246,7 @@ def slurm(job: SlurmJob, command: Sequence[str]) -> str:
         given_up=PREFLIGHT,
         preempted=PREEMPTED,
         restarts=_MAX_RESTARTS,
+        notice=_SLURM_NOTICE_S,
     )
 
 

@@ -60,8 +60,6 @@ def _add_run(kind: argparse.ArgumentParser) -> None:
     )
     kind.add_argument("--bucket", default="", help="gs://... for code, logs, statuses, MODEL_DIR")
     kind.add_argument("--max_retries", type=int, default=5, help="of failures (default: 5)")
-    kind.add_argument("--allow_dirty", action="store_true", help="launch uncommitted changes")
-    kind.add_argument("--dry_run", action="store_true", help="print every command, do nothing")
 
 
 def _add_place(kind: argparse.ArgumentParser) -> None:
@@ -72,6 +70,8 @@ def _add_place(kind: argparse.ArgumentParser) -> None:
 def _add_tpu_vm(kind: argparse.ArgumentParser) -> None:
     _add_run(kind)
     _add_place(kind)
+    kind.add_argument("--allow_dirty", action="store_true", help="launch uncommitted changes")
+    kind.add_argument("--dry_run", action="store_true", help="print every command, do nothing")
     tier = kind.add_mutually_exclusive_group()
     for name, help_ in _TIERS.items():
         tier.add_argument(f"--{name}", dest="tier", action="store_const", const=name, help=help_)

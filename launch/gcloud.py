@@ -23,8 +23,9 @@ _KINDS = (
     ("exists", r"ALREADY_EXISTS|already exists"),
     ("missing", r"NOT_FOUND|was not found|matched no objects|not found: 404|No URLs matched"),
     ("login", r"not currently have an active|gcloud auth login|Reauthentication|invalid_grant"),
+    ("transient", r"RATE_LIMIT_EXCEEDED|rateLimitExceeded|\b429\b|[Qq]uota metric .* per minute"),
     ("quota", r"RESOURCE_EXHAUSTED|[Qq]uota|Insufficient reserved capacity"),
-    ("permission", r"PERMISSION_DENIED|[Pp]ermission|does not have .* access|403|Forbidden"),
+    ("permission", r"PERMISSION_DENIED|[Pp]ermission|does not have .* access|\b403\b|Forbidden"),
     ("transient", r"UNAVAILABLE|DEADLINE_EXCEEDED|INTERNAL|\b50[0234]\b|ECONN|[Cc]onnection|"
                   r"timed? ?out|ssl\."),
 )  # fmt: skip
@@ -158,8 +159,13 @@ def deliver(request: Request, script_url: str) -> list[str]:
     The last argument is a line for the shell of the host; `show` quotes it for this one.
     """
     inner = f"set -o pipefail; gcloud storage cat {shlex.quote(script_url)} | bash"
+    return ssh(request, "all", shlex.join(["sudo", "bash", "-c", inner]))
+
+
+def ssh(request: Request, worker: int | str, line: str) -> list[str]:
+    """The call that has the shell of a host, or of all, run `line`."""
     command = ["gcloud", "compute", "tpus", "tpu-vm", "ssh", request.node, *_place(request)]
-    return [*command, "--worker=all", f"--command={shlex.join(['sudo', 'bash', '-c', inner])}"]
+    return [*command, f"--worker={worker}", f"--command={line}"]
 
 
 def copy(source: str, url: str) -> list[str]:

@@ -48,8 +48,8 @@ def launch(
 ) -> int:
     """Runs `ait-jax COMMAND` in every process and returns the exit code of all together.
 
-    A user's mistake (2) comes before a notice to stop (75), a lost process (69) and any other failure (1).
-    SIGTERM and Ctrl-C are handed on.
+    A user's mistake (2) comes before a notice to stop (75), a lost process (69) and any other
+    failure (1). SIGTERM and Ctrl-C are handed on.
 
     Args:
       command: what follows `ait-jax`.

@@ -6,7 +6,8 @@ Every host writes a report to the folder and reads the others'. First what needs
 the same code, lock and packages everywhere, free disk, the clock, and that the folder can be
 written at all. Only when all hosts have come is the accelerator started, which on a pod waits for
 every host: so a host that is missing is named, not waited for in silence. Then backend, devices
-and topology. Exit codes: 0; 78 a host is not as asked for (it is named); 69 a host did not come.
+and topology. Exit codes: 0; 78 a host is not as asked for (it is named); 69 a host did not come,
+or its accelerator did not start in time, which is also so when another host is just taken away.
 """
 
 import argparse
@@ -205,6 +206,7 @@ class Preflight:
             "identity": {},
             "problems": [],
             "stage": "host",
+            "timed_out": False,
         }
 
     def run(self) -> int:
@@ -254,7 +256,7 @@ class Preflight:
         else:
             problem = ""
         problems = [problem] if problem else device_problems(found[0], self.asked)
-        self.report |= {"stage": "devices", "problems": problems}
+        self.report |= {"stage": "devices", "problems": problems, "timed_out": not found}
         self._write()
         left = self.asked.checks_timeout_s - (time.monotonic() - began)
         return self._wait("devices", max(left, 5 * self.asked.poll_s))
@@ -268,8 +270,15 @@ class Preflight:
     def _wait(self, stage: str, timeout_s: float) -> int:
         """Waits until every host's report of this stage is there and right."""
         deadline, rewrite = time.monotonic() + timeout_s, time.monotonic() + REWRITE_S
+        known: dict[int, dict] = {}
         while True:
-            reports = self._fresh_reports(stage)
+            # Those that have come are read once more at the end: hundreds of hosts that read
+            # hundreds of files every other second are more than a bucket answers.
+            missing = [host for host in range(self.asked.hosts) if host not in known]
+            known |= self._fresh_reports(stage, missing)
+            if known and len(missing) < len(known) == self.asked.hosts:
+                known = self._fresh_reports(stage, sorted(known))
+            reports = [known[host] for host in sorted(known)]
             problems = [
                 f"{_name(report)}: {problem}"
                 for report in reports
@@ -279,14 +288,16 @@ class Preflight:
             if problems:
                 for problem in problems[:10]:
                     self.say(f"preflight: {problem}.")
-                return PREFLIGHT
+                wrong = [report for report in reports if report["problems"]]
+                late = wrong and all(report.get("timed_out") for report in wrong)
+                return HOST_LOST if late else PREFLIGHT
             if len(reports) == self.asked.hosts:
                 return OK
             if time.monotonic() > deadline:
-                here = {report["host"] for report in reports}
-                missing = [str(host) for host in range(self.asked.hosts) if host not in here]
+                missing = [host for host in range(self.asked.hosts) if host not in known]
+                named = ", ".join(map(str, missing[:20]))
                 self.say(
-                    f"preflight: host {', '.join(missing[:20])} of {self.asked.hosts} did not come "
+                    f"preflight: host {named} of {self.asked.hosts} did not come "
                     f"to the check of {'its devices' if stage == 'devices' else 'all hosts'} "
                     f"within {timeout_s:.3g} s; its log: {self.folder}/logs/host_{missing[0]}.log"
                 )
@@ -296,8 +307,8 @@ class Preflight:
                 rewrite = time.monotonic() + REWRITE_S
             time.sleep(self.asked.poll_s)
 
-    def _fresh_reports(self, stage: str) -> list[dict]:
-        """Reports of this attempt that have come to `stage`, by host."""
+    def _fresh_reports(self, stage: str, hosts: Sequence[int]) -> dict[int, dict]:
+        """Returns reports of this attempt that have come to `stage`, of these hosts."""
         newest = bucket.modified(self.path)
 
         def read(host: int) -> dict | None:
@@ -313,7 +324,7 @@ class Preflight:
             return None
 
         with ThreadPoolExecutor(min(32, self.asked.hosts)) as pool:
-            return [report for report in pool.map(read, range(self.asked.hosts)) if report]
+            return {report["host"]: report for report in pool.map(read, hosts) if report}
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,6 +1,5 @@
 """The code that the hosts run: one commit of this clone, as an archive with its SHA-256."""
 
-import contextlib
 import dataclasses
 import hashlib
 import subprocess
@@ -106,8 +105,12 @@ def check_gin_files(command: Iterable[str], folder: Path, commit: str) -> None:
             continue
         path = Path(value)
         if path.is_absolute():
-            with contextlib.suppress(ValueError):
-                path = path.relative_to(folder)
+            inside = path.is_relative_to(folder)
+            nearest = f" Write --gin_file={path.relative_to(folder)}." if inside else ""
+            raise UserError(
+                f"--gin_file={value} is a path of this machine; the hosts have {folder.name} "
+                f"elsewhere.{nearest} Needed: a path in the clone, or gs://..."
+            )
         if not any(str(Path(prefix, path)) in files for prefix in search):
             raise UserError(
                 f"--gin_file={value} is neither a shipped file nor one of commit {commit[:12]}, so "

@@ -84,7 +84,8 @@ fail() {{
   printf '{{"fingerprint": "%s", "host": %d, "hostname": "%s", "message": "%s", ' \\
     {fingerprint} "$host" "$(hostname)" "$1" > "$run/failed.json"
   printf '"state": "failed", "time": %d}}\\n' "$(date +%s)" >> "$run/failed.json"
-  gcloud storage cp --quiet "$run/failed.json" "$folder/status/host_$host.json"
+  # A host that cannot write there is silent; whoever launched it ends it then.
+  again gcloud storage cp --quiet "$run/failed.json" "$folder/status/host_$host.json" || true
   gcloud storage cp --quiet "$run/install.log" "$folder/logs/host_$host.log" || true
   {when_over}
   exit 78

@@ -19,13 +19,21 @@ from ait_jax.launch.request import Request, seconds
 from ait_jax.launch.source import Source
 
 EXIT_OK, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
-TRANSIENT_ERRORS = 5
+# In a row, with pauses of up to two minutes: a run may last for weeks, and needs this program when
+# its TPU is preempted.
+TRANSIENT_ERRORS = 20
+# Booting and installing take minutes; hosts that work say so every half minute. Those that cannot
+# write to the bucket would be waited for, and paid, for ever.
+SILENT_S = 1800.0
 _LOST_NODES = ("PREEMPTED", "TERMINATED")
+# A TPU VM comes back from these by itself, and its hosts then go on.
+_PASSING_NODES = ("REPAIRING", "RESTARTING", "STARTING")
 _SAY_AT_LEAST_EVERY_S = 600.0
 _LOG_LINES = 25
 # A request that was just made may not be found at once.
 _ABSENCES = 5
 _LONGEST_PAUSE_S = 600.0
+_RESUME = "The same command goes on from the last checkpoint."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +72,8 @@ class Launch:
         # Whether there is, or may be, a TPU that costs.
         self.costing = False
         self.created: float | None = None
+        # The last word of any host, and when it was first seen.
+        self.newest, self.heard = 0.0, None
         self.last_line, self.last_said = "", 0.0
 
     def say(self, line: str, always: bool = True) -> None:
@@ -108,9 +118,14 @@ class Launch:
             return self._step_existing(seen, ended)
         if seen.resource == "ABSENT":
             return self._absent(seen, ended)
+        if seen.resource == "DELETING":  # what follows shows once it is gone
+            self._watch(seen)
+            return None
+        # What had failed when this program came, on a TPU that is gone, is tried again.
+        new = self.delivered or seen.resource == "ACTIVE"
         self.delivered = self.costing = True
         self.absences = 0
-        if ended == "done" or (ended and seen.resource == "ACTIVE"):
+        if ended == "done" or (ended == "failed" and new):
             return self._end(seen, ended)
         lost = seen.resource == "ACTIVE" and seen.node in _LOST_NODES
         if seen.resource in ("SUSPENDED", "SUSPENDING") or lost:
@@ -121,22 +136,20 @@ class Launch:
         return None
 
     def _step_existing(self, seen: Seen, ended: str) -> int | None:
-        if seen.node != "READY":
+        passing = self.delivered and seen.node in _PASSING_NODES
+        if seen.node != "READY" and not passing:
             raise UserError(
                 f"the TPU VM {self.request.node} is {seen.node}; --use_existing needs one that is "
                 "READY, and creates none. Leave the flag out to have one created."
             )
-        if not self.delivered:
-            self.delivered = True
-            if ended == "done":
-                return self._end(seen, ended)
-            if not seen.hosts or ended == "failed":
-                self._upload()
-                self.say(f"starting on {self.request.node}")
-                url = f"{self.request.folder}/startup.sh"
-                self._try(gcloud.deliver(self.request, url), f"starting on {self.request.node}")
-                self.costing = True
-                return None
+        if not self.delivered and ended != "done" and (not seen.hosts or ended == "failed"):
+            self._upload()
+            self.say(f"starting on {self.request.node}")
+            url = f"{self.request.folder}/startup.sh"
+            self._call(gcloud.deliver(self.request, url), f"starting on {self.request.node}")
+            self.delivered = self.costing = True
+            return None
+        self.delivered = True
         if ended:
             return self._end(seen, ended)
         self._watch(seen)
@@ -203,7 +216,7 @@ class Launch:
             if self.absences <= _ABSENCES:
                 self._pause()
                 return None
-            self._print(f"{self.request.name} was deleted by somebody. {self._resume()}")
+            self._print(f"{self.request.name} was deleted by somebody. {_RESUME}")
             return EXIT_FAILED
         if ended == "done":
             folder = self.request.folder
@@ -212,7 +225,8 @@ class Launch:
                 f"{gcloud.show(gcloud.remove(f'{folder}/status/**'))}"
             )
             return EXIT_OK
-        self._upload()
+        if not self.uploaded:  # else statuses count on: it was made before, and taken away
+            self._upload()
         self._create()
         return None
 
@@ -221,13 +235,12 @@ class Launch:
         folder = self.request.folder
         self.say(f"sending commit {self.source.commit[:12]} to {folder}/code")
         code = gcloud.copy(self.source.archive, f"{folder}/code/{self.source.stem}.tar.gz")
-        self._try(code, f"writing to {self.request.bucket}")
+        self._call(code, f"writing to {self.request.bucket}")
         with tempfile.TemporaryDirectory() as temporary:
             path = Path(temporary, "startup.sh")
             path.write_text(startup.script(self.request, self.source))
-            self._try(
-                gcloud.copy(str(path), f"{folder}/startup.sh"), f"writing to {self.request.bucket}"
-            )
+            script = gcloud.copy(str(path), f"{folder}/startup.sh")
+            self._call(script, f"writing to {self.request.bucket}")
         try:
             gcloud.call(gcloud.remove(f"{folder}/status/**"))
         except GcloudError as error:
@@ -241,21 +254,22 @@ class Launch:
         with tempfile.TemporaryDirectory() as temporary:
             path = Path(temporary, "startup.sh")
             path.write_text(startup.script(request, self.source))
-            try:
-                gcloud.call(gcloud.create(request, str(path)))
-            except GcloudError as error:
-                # Another start of this command was faster: it is watched as if made here.
-                if error.kind != "exists":
-                    raise error.for_user(f"asking for {request.accelerator.name}") from None
+            asking = f"asking for {request.accelerator.name}"
+            # Another start of this command may be faster: it is watched as if made here.
+            self._call(gcloud.create(request, str(path)), asking, fine="exists")
         self.delivered = self.costing = True
         self.created = time.monotonic()
-        self.waits = 0
+        self.waits, self.heard = 0, None
 
-    def _try(self, arguments: list[str], doing: str) -> None:
+    def _call(self, arguments: list[str], doing: str, fine: str = "") -> None:
+        """Calls gcloud; an error of the kind `fine` is none, one that may pass is for `_run`."""
         try:
             gcloud.call(arguments)
         except GcloudError as error:
-            raise error.for_user(doing) from None
+            if error.kind == "transient":
+                raise
+            if error.kind != fine:
+                raise error.for_user(doing) from None
 
     def _suspended(self, seen: Seen) -> None:
         """The TPU was taken away: the request has to go before it can be made again."""
@@ -281,7 +295,7 @@ class Launch:
             self._delete()
             raise UserError(
                 f"no {self.request.accelerator.name} came within --valid_until_duration={limit}: "
-                f"{error.line} {self._resume()}"
+                f"{error.line} {_RESUME}"
             )
         attempts = f"{self.failures + 1} attempts"
         self._count(f"{self.request.name} could not be had in {attempts}: {error.line}")
@@ -293,19 +307,19 @@ class Launch:
             self._delete()
             raise UserError(
                 f"{message}. --max_retries={self.request.max_retries}; try "
-                f"another --zone or tier. {self._resume()}"
+                f"another --zone or tier. {_RESUME}"
             )
 
     def _again(self) -> None:
+        """Deletes the request; the next look finds none and makes one (`_absent`)."""
         self._delete()
+        self.delivered = False
         if self.failures:
             self._sleep(min(self.poll_s * 2**self.failures, _LONGEST_PAUSE_S))
-        if not self.uploaded:  # another start of this command made the request
-            self._upload()
-        self._create()
 
     def _watch(self, seen: Seen) -> None:
         line = seen.resource
+        self._check_silence(seen)
         if seen.node == "READY":
             hosts = self.request.accelerator.hosts
             line += f", {statuses.summary(list(seen.hosts), hosts, time.time())}"
@@ -314,6 +328,26 @@ class Launch:
             line += f", TPU VM {seen.node}"
         self.say(line, always=False)
         self._pause()
+
+    def _check_silence(self, seen: Seen) -> None:
+        """Ends what nobody hears of. Clocks of hosts need not be right: a change is a word."""
+        newest, now = max((status.time for status in seen.hosts), default=0.0), time.monotonic()
+        if seen.node != "READY" or self.heard is None or newest != self.newest:
+            self.newest, self.heard = newest, now if seen.node == "READY" else None
+        if self.heard is None or now - self.heard < SILENT_S:
+            return
+        request = self.request
+        journal = f"sudo journalctl --no-pager -n 50 -u ait-jax-{request.name}"
+        look = gcloud.show(gcloud.ssh(request, 0, journal))
+        if request.deletes:
+            self._delete()
+            look = f"with --keep: {look}"
+        raise UserError(
+            f"no host of {request.node} has written to {request.folder}/status for "
+            f"{SILENT_S / 60:.0f} minutes. Most often their service account may not write to the "
+            "bucket: give it roles/storage.objectAdmin there, or give another by "
+            f"--service_account. To see what they say, {look}"
+        )
 
     def _pause(self) -> None:
         """Sleeps, longer and longer while nothing is there yet."""
@@ -327,30 +361,24 @@ class Launch:
             self.say(f"failed on host {status.host} ({status.hostname}): {status.message}")
         else:
             self.say("done on all hosts")
+        resume = _RESUME
         if seen.resource != "ABSENT":
             if self.request.deletes:
                 self._delete()
             else:
                 node = self.request.node
-                self._print(f"{node} was kept (--use_existing={node}). {costs(self.request)}")
+                self._print(f"{node} was kept. {costs(self.request)}")
+                if not self.request.use_existing:
+                    resume = f"With --use_existing={node} the command goes on there."
         self._print(f"Logs: {logs_command(self.request)}")
         if ended == "failed":
-            self._print(self._resume())
+            self._print(resume)
         return EXIT_OK if ended == "done" else EXIT_FAILED
 
     def _delete(self) -> None:
         self.say(f"deleting {self.request.name}")
-        try:
-            gcloud.call(gcloud.delete(self.request))
-        except GcloudError as error:
-            if error.kind != "missing":
-                raise UserError(
-                    f"deleting {self.request.name} failed: {error.line} {costs(self.request)}"
-                ) from None
+        self._call(gcloud.delete(self.request), f"deleting {self.request.name}", fine="missing")
         self.costing = False
-
-    def _resume(self) -> str:
-        return "The same command goes on from the last checkpoint."
 
 
 def _reason(state: dict) -> str:

@@ -29,6 +29,7 @@ from ait_jax.launch.verdict import judge
 UPLOAD_EVERY_S = 30.0
 # A notice of preemption leaves 30 s before the machine is gone.
 GRACE_S = 27.0
+LAST_WRITES = 5
 # The number of this process among all: of GKE's TPU pods, indexed Kubernetes jobs, SLURM tasks.
 HOST_VARIABLES = ("TPU_WORKER_ID", "JOB_COMPLETION_INDEX", "SLURM_PROCID")
 MAX_LOG_BYTES = 16 * 2**20
@@ -142,7 +143,14 @@ class Worker:
                 return PREEMPTED
 
     def _survives(self, known: dict) -> bool:
-        """Counts an attempt that ended without a word: with the host, or out of memory."""
+        """Counts an attempt that ended without a word: with the host, or out of memory.
+
+        But not where this is another machine: that one was taken away, which its owner may do as
+        often as they like.
+        """
+        if known.get("hostname") != self.status["hostname"]:
+            self._report("starting", f"{known.get('hostname')} is gone, this is in its place")
+            return True
         lasted = float(known.get("time", 0.0)) - float(known.get("began", 0.0))
         verdict = judge(-9, self.status["failures"], lasted, self.options.max_retries)
         self.status["failures"] = verdict.failures
@@ -227,7 +235,7 @@ class Worker:
         with contextlib.suppress(ProcessLookupError):
             child.terminate()
             if first:
-                timer = threading.Timer(GRACE_S, child.kill)
+                timer = threading.Timer(self.options.grace_s, child.kill)
                 timer.daemon = True
                 timer.start()
 
@@ -236,14 +244,19 @@ class Worker:
         if message:
             self.log.say(f"{state}: {message}")
         self.log.upload()
-        self._write_status()
+        # Nothing repeats the last word, and others wait for it.
+        for _ in range(LAST_WRITES if state in ("done", "failed") else 1):
+            if self._write_status() or self.stopping.wait(self.options.poll_s):
+                return
 
-    def _write_status(self) -> None:
+    def _write_status(self) -> bool:
         with self.lock:  # or an older status could come after a newer one
             try:
                 bucket.write(self.status_path, self.status | {"time": round(time.time(), 1)})
+                return True
             except Exception as error:
                 self.log.say(f"the status could not be written: {error}")
+                return False
 
     def _upload_forever(self) -> None:
         while True:
@@ -253,7 +266,11 @@ class Worker:
                 self._write_status()
 
     def _read(self, host: int) -> dict | None:
-        status = bucket.read(bucket.status_path(self.options.folder, host))
+        try:
+            status = bucket.read(bucket.status_path(self.options.folder, host))
+        except Exception as error:  # it is read again; ending here would count as a failure
+            self.log.say(f"the status of host {host} could not be read: {error}")
+            return None
         same = status and status.get("fingerprint") == self.options.fingerprint
         return status if same and isinstance(status.get("state"), str) else None
 
@@ -290,6 +307,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--arrival_timeout_s", type=float, default=900.0)
     parser.add_argument("--poll_s", type=float, default=15.0)
     parser.add_argument("--pause_scale", type=float, default=1.0)
+    parser.add_argument("--grace_s", type=float, default=GRACE_S, help="to save after SIGTERM")
     parser.add_argument("--when_over", default="", help="a command line for host 0 at the end")
     parser.add_argument("--when_over_after_s", type=float, default=900.0)
     return parser

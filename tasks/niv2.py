@@ -18,10 +18,8 @@ Files are ArrayRecord: random access, and no TensorFlow to read them. Below `dat
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,13 +30,14 @@ from tensorflow_datasets.core.utils import tqdm_utils
 
 from ait_jax.cls_gen import labels_from_file
 from ait_jax.errors import UserError, nearest
-from ait_jax.files import write_json
+from ait_jax.files import as_path, read_text, write_json
 from ait_jax.pool import Task, TaskPool, read_task
 from ait_jax.splits import Splits
 from ait_jax.tasks import niv2_schema
 from ait_jax.tasks.niv2_builder import NAME, TASKS_SPLIT, Niv2
 from ait_jax.tasks.niv2_source import Clone, difference, files_from_json, files_to_json, fingerprint
 from ait_jax.tasks.niv2_store import StoredInstances, close_all, read_rows
+from ait_jax.tasks.pool_folder import PoolFolder
 from ait_jax.tasks.progress import Progress
 
 _RECORD = "source.json"
@@ -60,7 +59,7 @@ class Prepared:
       fresh: whether this call prepared it (False: there was nothing to do).
     """
 
-    directory: Path
+    directory: Any
     fingerprint: str
     num_tasks: int
     skipped: Mapping[str, str]
@@ -73,8 +72,8 @@ def prepare(
 ) -> Prepared:
     """Prepares a clone of NIV2 below `data_dir`, unless that was done before.
 
-    One task file is in memory at a time. The result appears whole (one rename of
-    `<data_dir>/niv2`) or not at all; what a killed preparation left is removed by the next.
+    One task file is in memory at a time. The result appears whole or not at all
+    (`pool_folder`); what a killed preparation left is removed by the next.
     Two processes that prepare at once take turns, and the second finds the work done.
 
     A clone that has changed since is refused rather than prepared beside the old one: runs
@@ -83,7 +82,7 @@ def prepare(
 
     Args:
       source: the clone, with tasks/*.json and splits/*/*_tasks.txt (gin name NIV2_DIR).
-      data_dir: TFDS data directory on a local disk; made if need be.
+      data_dir: TFDS data directory, local or in a bucket; made if need be.
       on_bad_task: "error" stops at a malformed task file; "skip" leaves such files out, and
         `Prepared.skipped` says which and why.
       overwrite: prepare in any case, and replace what is there.
@@ -98,13 +97,11 @@ def prepare(
             + nearest(str(on_bad_task), ("error", "skip"))
         )
     clone = Clone(source)
-    directory = _directory(data_dir)
+    folder = PoolFolder(_directory(data_dir), _RECORD)
     try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(directory.parent / f".{NAME}.lock"):
-            _finish_replacing(directory)
-            prepared = None if overwrite else _unchanged(clone, directory, on_bad_task)
-            return prepared or _prepare_anew(clone, directory, on_bad_task)
+        with folder.locked():
+            prepared = None if overwrite else _unchanged(clone, folder.path, on_bad_task)
+            return prepared or _prepare_anew(clone, folder, on_bad_task)
     except OSError as error:
         if error.errno not in _UNWRITABLE:
             raise
@@ -114,39 +111,15 @@ def prepare(
         ) from error
 
 
-def _directory(data_dir: Any) -> Path:
-    if "://" in str(data_dir):
-        raise UserError(
-            f"data_dir = {str(data_dir)!r} is not on a local disk; prepare NIV2 into a local folder."
-        )
-    return Path(data_dir).expanduser() / NAME
+def _directory(data_dir: Any) -> Any:
+    return as_path(data_dir) / NAME
 
 
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Holds a lock that the system releases when the process ends, however it ends."""
-    with open(path, "a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _replaced(directory: Path) -> Path:
-    return directory.parent / f".{NAME}-replaced"
-
-
-def _finish_replacing(directory: Path) -> None:
-    """Mends what a process killed between its two renames left: puts the old pool back."""
-    replaced = _replaced(directory)
-    if replaced.exists() and not directory.exists():
-        replaced.rename(directory)
-    shutil.rmtree(replaced, ignore_errors=True)
-
-
-def _read_record(directory: Path) -> dict[str, Any] | None:
+def _read_record(directory: Any) -> dict[str, Any] | None:
     """Returns the record of a prepared pool, None where there is no pool."""
     path = directory / _RECORD
     try:
-        record = json.loads(path.read_text("utf-8"))
+        record = json.loads(read_text(path))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
@@ -159,7 +132,7 @@ def _read_record(directory: Path) -> dict[str, Any] | None:
     return record
 
 
-def _prepared(directory: Path, record: Mapping[str, Any], fresh: bool) -> Prepared:
+def _prepared(directory: Any, record: Mapping[str, Any], fresh: bool) -> Prepared:
     return Prepared(
         directory=directory,
         fingerprint=record["fingerprint"],
@@ -170,7 +143,7 @@ def _prepared(directory: Path, record: Mapping[str, Any], fresh: bool) -> Prepar
     )
 
 
-def _unchanged(clone: Clone, directory: Path, on_bad_task: str) -> Prepared | None:
+def _unchanged(clone: Clone, directory: Any, on_bad_task: str) -> Prepared | None:
     """Returns the pool that `clone` was prepared to, None if nothing is prepared yet."""
     record = _read_record(directory)
     if record is None:
@@ -214,20 +187,18 @@ class _Reader:
             self._advance(path.stat().st_size)
 
 
-def _prepare_anew(clone: Clone, directory: Path, on_bad_task: str) -> Prepared:
-    """Writes both configurations and the record into a temporary folder, then renames it."""
-    building = directory.parent / f".{NAME}-preparing"
-    shutil.rmtree(building, ignore_errors=True)
+def _prepare_anew(clone: Clone, folder: PoolFolder, on_bad_task: str) -> Prepared:
+    """Writes both configurations and the record into a temporary folder, then puts it in place."""
     splits = clone.read_splits()
     label = f"Preparing {len(clone.task_paths)} NIV2 tasks"
-    try:
+    with folder.replacing() as building:
         # Each file is read three times: for its hash, its task row and its instances.
         with Progress(label, 3 * clone.num_bytes) as progress, _quiet():
             files = clone.files(known={}, advance=progress.advance)
             reader = _Reader(on_bad_task, progress.advance)
-            _write_config("tasks", clone, clone.task_paths, reader, building)
+            _write_config("tasks", clone, clone.task_paths, reader, building.parent)
             good = [path for path in clone.task_paths if path.name not in reader.skipped]
-            _write_config("instances", clone, good, reader, building)
+            _write_config("instances", clone, good, reader, building.parent)
         if clone.files(known=files) != files:
             raise UserError(f"NIV2_DIR = {str(clone.directory)!r} changed while it was read; prepare again.")
         record = {
@@ -239,15 +210,9 @@ def _prepare_anew(clone: Clone, directory: Path, on_bad_task: str) -> Prepared:
             "splits": splits,
             "files": files_to_json(files),
         }
-        write_json(building / NAME / _RECORD, record)
-        if directory.exists():
-            directory.rename(_replaced(directory))
-        (building / NAME).rename(directory)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-    shutil.rmtree(_replaced(directory), ignore_errors=True)
+        write_json(building / _RECORD, record)
     close_all()
-    return _prepared(directory, record, fresh=True)
+    return _prepared(folder.path, record, fresh=True)
 
 
 @contextlib.contextmanager

@@ -1,13 +1,16 @@
 """Instances of a prepared NIV2, read from disk when asked for, without TensorFlow."""
 
 import functools
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
 
+from ait_jax import buckets
 from ait_jax.errors import UserError
+from ait_jax.files import as_path
 from ait_jax.pool import Instance
 from ait_jax.tasks import niv2_schema
 from ait_jax.tasks.niv2_builder import Niv2
@@ -21,12 +24,31 @@ _MAX_OPEN_TASKS = 128
 # The fingerprint is part of both keys: a pool that was replaced is opened anew.
 @functools.lru_cache(maxsize=4)
 def _open_builder(directory: str, fingerprint: str, config: str) -> tfds.core.DatasetBuilder:
-    return tfds.builder_from_directory(Path(directory) / config / str(Niv2.VERSION))
+    folder = as_path(directory) / config / str(Niv2.VERSION)
+    if not buckets.is_local(folder):
+        folder = _copies(folder, fingerprint, [p.name for p in folder.glob("*.json")])
+    return tfds.builder_from_directory(folder)
 
 
 @functools.lru_cache(maxsize=_MAX_OPEN_TASKS)
 def _open_split(directory: str, fingerprint: str, config: str, split: str) -> Sequence[Mapping[str, Any]]:
-    return _open_builder(directory, fingerprint, config).as_data_source(split=split)
+    builder = _open_builder(directory, fingerprint, config)
+    folder = as_path(directory) / config / str(Niv2.VERSION)
+    if not buckets.is_local(folder):
+        _copies(folder, fingerprint, sorted(builder.info.splits[split].filenames))
+    return builder.as_data_source(split=split)
+
+
+def _copies(folder: Any, fingerprint: str, names: Sequence[str]) -> Path:
+    """Returns the local folder for files of a pool in a bucket, with those named in it.
+
+    ArrayRecord reads local files only. A task's file is fetched when the task is first read.
+    """
+    place = hashlib.sha256(f"{folder}\0{fingerprint}".encode()).hexdigest()[:32]
+    local = buckets.cache_folder() / "pools" / place
+    for name in names:
+        buckets.cached(folder / name, local)
+    return local
 
 
 def close_all() -> None:
@@ -54,9 +76,11 @@ def read_rows(
         rows = _open_split(directory, fingerprint, config, split)
         # Not rows.__getitems__: it starts threads, which costs more than reading a few rows.
         return [rows[position] for position in (range(len(rows)) if positions is None else positions)]
+    except UserError:
+        raise
     except Exception as error:  # TFDS, ArrayRecord and protobuf have no class in common
         raise UserError(
-            f"{str(Path(directory) / config)!r} is damaged ({error}); prepare NIV2 again with overwrite."
+            f"{str(as_path(directory) / config)!r} is damaged ({error}); prepare NIV2 again with overwrite."
         ) from error
 
 

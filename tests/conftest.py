@@ -41,3 +41,28 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("t5x"):
             item.add_marker(skip)
+
+
+@pytest.fixture
+def bucket(monkeypatch, tmp_path):
+    """A bucket on loopback that gs:// goes to, in this process and those that it starts."""
+    import bucket_server
+    import fsspec
+
+    from ait_jax import buckets  # before gcsfs, which reads its settings when imported
+
+    with bucket_server.serving() as (bucket, address):
+        for name, value in bucket_server.environment(address).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv(buckets.CACHE, str(tmp_path / "bucket_cache"))
+        _forget_file_systems(fsspec)
+        yield bucket
+        _forget_file_systems(fsspec)
+
+
+def _forget_file_systems(fsspec):
+    """They know the address of the bucket that was there when they were made."""
+    from etils.epath import backend
+
+    fsspec.get_filesystem_class("gcs").clear_instance_cache()
+    backend._FileSystemSpecBackend._get_filesystem.cache_clear()

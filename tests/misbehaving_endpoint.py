@@ -226,7 +226,8 @@ def echo_key(code: int = 400) -> Misbehaviour:
         header = handler.headers.get("Authorization", "")
         if code == 200:
             return handler.send(200, completion(f"You sent {header}.", body))
-        value = {"error": {"message": f"bad header: {header}", "headers": {"Authorization": header}}}
+        error = {"message": f"bad header: {header}", "headers": {"Authorization": header}}
+        value = {"error": error}
         return handler.send(code, value, {"X-Echo": header})
 
     return misbehave

@@ -9,6 +9,7 @@ line of arguments a call, and `bucket/`, for gs://. In the script:
            The scene "absent" is a resource that is not there.
   errors   verb ("create") -> texts of the next calls' failures, "" for none.
   existing whether the first life is there before any creation.
+  leaves   whether an "absent" resource is gone for good, so that it can be created.
 """
 
 import fnmatch
@@ -84,6 +85,7 @@ class Play:
         scene = scenes[min(number, len(scenes) - 1)] if scenes else "absent"
         if scene == "absent":
             self.script["scene"] += 1
+            self.script["there"] = self.script["there"] and not self.script.get("leaves")
             print(f"ERROR: (gcloud.compute.tpus) NOT_FOUND: Resource '{name}' was not found",
                   file=sys.stderr)  # fmt: skip
             sys.exit(self.leave(1))

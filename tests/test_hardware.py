@@ -32,6 +32,7 @@ def devices(monkeypatch):
         ("TPU v6 lite", 918),
         ("NVIDIA A100-SXM4-80GB", 312),
         ("NVIDIA H100 80GB HBM3", 989),
+        ("NVIDIA H100 PCIe", 756),
         ("NVIDIA H200", 989),
     ],
 )
@@ -58,6 +59,16 @@ def test_the_measurement_counts_multiplications_and_additions(monkeypatch):
 
 def test_a_real_measurement_is_plausible():
     assert 1e8 < hardware._measured_matmul_flops(size=256, repeats=2) < 1e15
+
+
+@pytest.mark.parametrize(
+    "kind, axes, gigabytes",
+    # Google's pages: bidirectional interconnect of a chip, over all its links.
+    [("TPU v5e", 2, 400), ("TPU v5p", 3, 1200), ("TPU v6e", 2, 800)],
+)
+def test_links_are_what_one_axis_has_of_a_chips(kind, axes, gigabytes):
+    sent_on_an_axis = gigabytes * 1e9 / 2 / axes
+    assert hardware.CHIPS[kind].link_bandwidth == pytest.approx(0.9 * sent_on_an_axis)
 
 
 def test_every_chip_has_all_its_limits():

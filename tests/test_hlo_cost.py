@@ -129,6 +129,87 @@ def test_a_convolution_against_xla():
     assert counted == 2 * 2 * 4 * 3 * positions == compiled.cost_analysis()["flops"]
 
 
+@pytest.mark.parametrize(
+    "kind, members, share",
+    [
+        ("all-gather", 4, 3 / 4),
+        ("reduce-scatter", 8, 7 / 8),
+        ("all-reduce", 4, 2 * 3 / 4),
+        ("collective-permute", 4, 1),
+        # Of 4 in a ring 0, 1, 2 and 1 steps to the others; of 3 in a ring 0, 1 and 1.
+        ("all-to-all", 4, (0 + 1 + 2 + 1) / 4),
+        ("all-to-all", 3, (0 + 1 + 1) / 3),
+        ("all-reduce", None, 2),
+    ],
+)
+def test_what_a_device_of_a_ring_sends(kind, members, share):
+    assert hlo_cost.sent_share(kind, members) == pytest.approx(share)
+
+
+# A product as TPUs have it: within the fusion, each operand goes through a fusion of its own.
+NESTED = """\
+%handed_on (a: bf16[8,4]) -> bf16[8,4] {
+  %a = bf16[8,4]{1,0} parameter(0)
+  ROOT %b = bf16[8,4]{1,0} bitcast(%a)
+}
+
+%sliced (c: bf16[4,16]) -> bf16[4,2] {
+  %c = bf16[4,16]{1,0} parameter(0)
+  ROOT %d = bf16[4,2]{1,0} slice(%c), slice={[0:4], [0:2]}
+}
+
+%product (left: bf16[8,4], right: bf16[4,16]) -> bf16[8,2] {
+  %left = bf16[8,4]{1,0} parameter(0)
+  %right = bf16[4,16]{1,0} parameter(1)
+  %e = bf16[8,4]{1,0} fusion(%left), kind=kLoop, calls=%handed_on
+  %f = bf16[4,2]{1,0} fusion(%right), kind=kLoop, calls=%sliced
+  ROOT %g = bf16[8,2]{1,0} convolution(%e, %f), dim_labels=bf_io->bf
+}
+
+%turned (h: bf16[8,2]) -> bf16[8,2] {
+  %h = bf16[8,2]{1,0} parameter(0)
+  ROOT %i = bf16[8,2]{0,1} copy(%h)
+}
+
+ENTRY %main (x: bf16[8,4], w: bf16[4,16]) -> bf16[8,2] {
+  %x = bf16[8,4]{1,0} parameter(0)
+  %w = bf16[4,16]{1,0} parameter(1)
+  %j = bf16[8,2]{1,0} fusion(%x, %w), kind=kOutput, calls=%product
+  ROOT %k = bf16[8,2]{0,1} fusion(%j), kind=kLoop, calls=%turned
+}
+"""
+
+
+def test_fusions_within_fusions_read_what_they_are_given():
+    counted = hlo_cost.cost_of(hlo.parse(NESTED))
+    assert counted.flops == 2 * 8 * 4 * 2
+    # All of x, a slice of w and the product; then the product again, and its copy.
+    assert counted.bytes == 2 * (8 * 4 + 4 * 2 + 8 * 2) + 2 * (8 * 2 + 8 * 2)
+
+
+def test_what_tpus_read_and_send_for_a_product():
+    """By hand: 512 x 1024 and 1024 x 256 in bfloat16, contracted over four chips."""
+    pytest.importorskip("libtpu", reason="needs the TPU compiler: pip install 'ait-jax[plan]'")
+    from ait_jax import topology
+
+    partitioner = topology.PlannedPartitioner.of(Partitioner(4), topology.devices_of("v5e:2x2"))
+
+    def placed(shape, *axes):
+        sharding = NamedSharding(partitioner.mesh, PartitionSpec(*axes))
+        return jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=sharding)
+
+    arguments = placed((512, 1024), None, "model"), placed((1024, 256), "model", None)
+    everywhere = NamedSharding(partitioner.mesh, PartitionSpec())
+    compiled = jax.jit(jnp.dot, out_shardings=everywhere).lower(*arguments).compile()
+    counted = hlo_cost.cost_of(hlo.parse(compiled.as_text()))
+    assert counted.flops == 2 * 512 * 256 * 1024 / 4
+    assert counted.counts == {"all-reduce": 1}
+    assert counted.wire["all-reduce"] == 2 * 3 / 4 * 512 * 256 * 2
+    operands, result = (512 + 256) * 1024 / 4 * 2, 512 * 256 * 2
+    # What is summed may lie beside the cores before.
+    assert operands + result <= counted.bytes <= operands + 3 * result
+
+
 def test_what_lies_beside_the_cores_is_no_traffic():
     (shape,) = hlo.shapes_in("bf16[6,512]{1,0:T(8,128)(2,1)S(1)}")
     assert shape.bytes == 6 * 512 * 2 and shape.memory_bytes == 0

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from ait_jax.errors import UserError
 from ait_jax.trainer.optimizer import adafactor, adamw, constant_with_warmup, cosine_with_warmup
 
 
@@ -86,3 +87,8 @@ def test_cosine_with_warmup():
     assert [float(schedule(s)) for s in (0, 5, 10, 60, 110, 500)] == pytest.approx(
         [0, 0.5, 1.0, 0.6, 0.2, 0.2], abs=1e-6
     )
+
+
+def test_a_warmup_longer_than_the_training_is_refused():
+    with pytest.raises(UserError, match="warmup_steps = 300 must be below its total_steps = 4"):
+        cosine_with_warmup(0.1, total_steps=4, warmup_steps=300)

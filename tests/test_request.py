@@ -136,11 +136,15 @@ def test_gin_files_that_hosts_would_not_find(tmp_path):
     clone = launches.a_clone(tmp_path / "clone")
     commit = source.archive(tmp_path / "a.tar.gz", folder=clone).commit
     good = ["--gin_file=experiments/niv2.gin", "--gin_file=mine.gin", "--gin_file", "mine.gin",
-            "--gin_file=gs://bucket/a.gin", f"--gin_file={clone}/mine.gin"]  # fmt: skip
+            "--gin_file=gs://bucket/a.gin"]  # fmt: skip
     source.check_gin_files(["run", *good], clone, commit)
     source.check_gin_files(["run", "--gin_file=niv2.gin", "--gin_search_paths=gin/experiments"],
                            clone, commit)  # fmt: skip
-    for bad in ("--gin_file=other.gin", "--gin_file=/etc/passwd", "--gin_file=../mine.gin"):
+    with pytest.raises(UserError, match="the hosts have clone elsewhere. Write --gin_file=mine"):
+        source.check_gin_files(["run", f"--gin_file={clone}/mine.gin"], clone, commit)
+    with pytest.raises(UserError, match="is a path of this machine"):
+        source.check_gin_files(["run", "--gin_file=/etc/passwd"], clone, commit)
+    for bad in ("--gin_file=other.gin", "--gin_file=../mine.gin"):
         with pytest.raises(UserError, match="hosts would not find it"):
             source.check_gin_files(["run", bad], clone, commit)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 
 import launches
@@ -260,14 +261,61 @@ def test_a_service_that_does_not_answer_is_asked_again(gcloud, launch):
 
 def test_a_service_that_is_gone_ends_the_launcher_not_the_run(gcloud, launch):
     busy = "ERROR: (gcloud) UNAVAILABLE: The service is currently unavailable."
-    gcloud.play(lives=[[RUNNING]], errors={"queued-resources describe": [busy] * 20})
+    gcloud.play(lives=[[RUNNING]], errors={"queued-resources describe": [busy] * 40})
     code, output = launch()
     assert code == 2 and "the same command goes on from here" in output
     assert "It costs until it is deleted: gcloud compute tpus" not in output  # nothing was made
     gcloud.play(lives=[[RUNNING]], existing=True, accelerator="v5litepod-16",
-                errors={"queued-resources describe": ["", *[busy] * 20]})  # fmt: skip
+                errors={"queued-resources describe": ["", *[busy] * 40]})  # fmt: skip
     code, output = launch()
     assert code == 2 and "It costs until it is deleted: gcloud compute tpus" in output
+
+
+def test_a_service_that_does_not_answer_when_a_tpu_is_made_again_is_asked_again(gcloud, launch):
+    busy = "ERROR: (gcloud) UNAVAILABLE: The service is currently unavailable."
+    slow = "ERROR: (gcloud) RESOURCE_EXHAUSTED: Quota exceeded for quota metric 'x' per minute"
+    gcloud.play(lives=[[RUNNING, SUSPENDED], [RUNNING, DONE]],
+                errors={"create": ["", busy, slow], "delete": [busy, ""]})  # fmt: skip
+    code, output = launch()
+    assert code == 0, output
+    assert gcloud.verbs()[3:] == ["create", *["delete"] * 2, *["create"] * 3, "delete"]
+    assert gcloud.verbs().count("rm") == 1 and "deleted by somebody" not in output
+
+
+def test_one_that_is_just_being_deleted_is_made_again(gcloud, launch):
+    gone = {"state": "DELETING"}
+    gcloud.play(lives=[[gone, gone, "absent"], [DONE]], existing=True, leaves=True,
+                accelerator="v5litepod-16")  # fmt: skip
+    code, output = launch()
+    assert code == 0, output
+    assert gcloud.verbs() == ["cp", "cp", "rm", "create", "delete"]
+
+
+def test_a_run_that_failed_before_its_tpu_was_taken_away_is_over(gcloud, launch):
+    failed = active(*["failed"] * 4)["hosts"]
+    gcloud.play(lives=[[RUNNING, SUSPENDED | {"hosts": failed}], [RUNNING]])
+    code, output = launch()
+    assert code == 1 and gcloud.verbs().count("create") == 1 and gcloud.verbs()[-1] == "delete"
+
+
+def test_hosts_of_whom_nothing_is_heard_are_not_paid_for_ever(gcloud, launch, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(tpu_vm.time, "monotonic", lambda: clock[0])
+    # Ten minutes between looks.
+    monkeypatch.setattr(tpu_vm.Launch, "_pause", lambda self: clock.append(clock.pop() + 600))
+    gcloud.play(lives=[[BOOTING, BOOTING, BOOTING, BOOTING, {"state": "ACTIVE", "node": "READY"}]])
+    code, output = launch()
+    assert code == 2 and gcloud.verbs()[-1] == "delete"
+    assert clock[0] == 600 * 4 + tpu_vm.SILENT_S
+    for text in ("no host of t5-xl has written to gs://bucket/runs/t5-xl/status",
+                 "roles/storage.objectAdmin", "journalctl", "with --keep"):  # fmt: skip
+        assert text in output
+    # Those that say something from time to time are left alone.
+    talking = [active("running") for _ in range(6)]
+    for number, scene in enumerate(talking):
+        scene["hosts"]["0"]["time"] = float(number // 2)
+    gcloud.play(lives=[[*talking, DONE]])
+    assert launch()[0] == 0
 
 
 def test_no_gcloud(gcloud, launch, monkeypatch):
@@ -282,6 +330,10 @@ def test_keep_leaves_it_and_says_what_it_costs(gcloud, launch):
     assert code == 0 and "delete" not in gcloud.verbs()
     assert "was kept" in output and "It costs until it is deleted: gcloud compute tpus" in output
     assert "--when_over" not in (gcloud.folder / "startup.sh").read_text()
+    shutil.rmtree(gcloud.in_bucket("t5-xl/status"))
+    gcloud.play(lives=[[active(*["failed"] * 4)]])
+    code, output = launch("--keep")
+    assert code == 1 and "With --use_existing=t5-xl the command goes on there." in output
 
 
 def test_ctrl_c_leaves_it_running_and_says_how_to_go_on(gcloud, launch, monkeypatch):
@@ -297,8 +349,37 @@ def test_ctrl_c_leaves_it_running_and_says_how_to_go_on(gcloud, launch, monkeypa
         assert text in output
 
 
+# Code sent, asked for, seen running, deleted after it was preempted, asked for again.
+@pytest.mark.parametrize("calls", [4, 6, 10, 13, 16])
+def test_killed_at_any_time_the_same_line_ends_the_run(gcloud, launch, monkeypatch, calls):
+    """The launcher dies right after some call; given again, it leaves nothing that costs."""
+    gcloud.play(lives=[[WAITING, RUNNING, SUSPENDED], *[[RUNNING, DONE]] * 3])
+    call, left = tpu_vm.gcloud.call, [calls]
+
+    def dying(arguments):
+        try:
+            return call(arguments)
+        finally:
+            left[0] -= 1
+            if not left[0]:
+                raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tpu_vm.gcloud, "call", dying)
+        with pytest.raises(SystemExit):
+            launch()
+    code, output = launch()
+    assert code == 0, output
+    verbs = gcloud.verbs()
+    # The stand-in refuses to make what is there, so these alternate.
+    assert verbs.count("create") == verbs.count("delete") <= 3
+    assert json.loads((gcloud.folder / "script.json").read_text())["there"] is False
+
+
 def test_an_existing_tpu_is_used_and_never_deleted(gcloud, launch):
-    gcloud.play(lives=[[{"state": "ACTIVE"}, RUNNING, DONE]], existing=True, node_only=True,
+    repaired = RUNNING | {"node": "REPAIRING"}
+    scenes = [{"state": "ACTIVE"}, RUNNING, repaired, DONE]
+    gcloud.play(lives=[scenes], existing=True, node_only=True,
                 accelerator="v5litepod-16", run="t5-xl",
                 fingerprint=launches.a_request().fingerprint())  # fmt: skip
     code, output = launch("--use_existing=mine")

@@ -15,14 +15,15 @@ def lines(directory):
 
 
 def test_lines_after_the_resumed_step_are_dropped(tmp_path):
-    file = MetricsFile(tmp_path / "metrics.jsonl", 0)
+    path = tmp_path / "metrics.jsonl"
+    file = MetricsFile(path, 0)
     for step in (10, 20, 30):
         file.write(step, {"loss": step / 10})
-    whole = file.path.read_bytes()
-    resumed = MetricsFile(file.path, 20)
+    whole = path.read_bytes()
+    resumed = MetricsFile(path, 20)
     assert [line["step"] for line in resumed.lines()] == [10, 20]
     resumed.write(30, {"loss": 3.0})
-    assert file.path.read_bytes() == whole
+    assert path.read_bytes() == whole
 
 
 def test_a_line_cut_by_a_crash_is_dropped(tmp_path):

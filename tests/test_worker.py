@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -129,12 +130,62 @@ def test_sigterm_lets_the_command_save_and_the_next_start_goes_on(make, tmp_path
 
 
 def test_an_attempt_that_ended_without_a_word_counts(make, tmp_path):
-    silent = {"attempt": 3, "began": 1000.0, "failures": 5, "fingerprint": "f", "state": "running"}
+    silent = {"attempt": 3, "began": 1000.0, "failures": 5, "fingerprint": "f", "state": "running",
+              "hostname": socket.gethostname()}  # fmt: skip
     bucket.write(bucket.status_path(tmp_path / "bucket", 0), silent | {"host": 0, "time": 1500.0})
     assert make("0").run() == 78
     assert "ended without a word" in status(tmp_path)["message"]
     bucket.write(bucket.status_path(tmp_path / "bucket", 0), silent | {"host": 0, "time": 9999.0})
     assert make("0").run() == 0  # it had lasted for hours
+
+
+def test_a_machine_that_was_taken_away_without_notice_is_no_failure(make, tmp_path):
+    silent = {"attempt": 3, "began": 1000.0, "failures": 5, "fingerprint": "f", "state": "running",
+              "host": 0, "time": 1500.0, "hostname": "another"}  # fmt: skip
+    bucket.write(bucket.status_path(tmp_path / "bucket", 0), silent)
+    assert make("1 0").run() == 78  # the sixth failure is this machine's own
+    log = bucket.log_path(tmp_path / "bucket", 0).read_text()
+    assert "another is gone, this is in its place" in log and "attempt 4" in log
+
+
+def test_a_last_word_that_could_not_be_written_is_written_again(make, tmp_path, monkeypatch):
+    write, failing = bucket.write, [0]
+
+    def sometimes(path, value):
+        if value["state"] == "done" and failing[0] < 2:
+            failing[0] += 1
+            raise OSError("no network")
+        write(path, value)
+
+    monkeypatch.setattr(bucket, "write", sometimes)
+    assert make("0").run() == 0
+    assert failing == [2] and status(tmp_path)["state"] == "done"
+
+
+def test_statuses_that_cannot_be_read_are_no_failure(make, tmp_path, monkeypatch):
+    def fail(path):
+        raise OSError("no network")
+
+    monkeypatch.setattr(bucket, "read", fail)
+    made = make("0", host=0, hosts=2)
+    assert made.run() == 0
+    assert "could not be read: no network" in (tmp_path / "work" / "host_0.log").read_text()
+
+
+def test_a_command_that_does_not_save_in_time_is_ended(make, tmp_path):
+    made = make("sleep", "--grace_s=0.2")
+    stubborn = SCRIPTED.replace('(print("saved", flush=True), sys.exit(75))', "None")
+    made.program = (*made.program[:4], stubborn, str(made.codes))
+    began = time.monotonic()
+
+    def terminate():
+        while "\nsleeping\n" not in (tmp_path / "work" / "host_0.log").read_text():
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=terminate).start()
+    assert made.run() == 75 and time.monotonic() - began < 20
+    assert "exit code -9" in status(tmp_path)["message"]
 
 
 def test_a_run_that_was_given_up_is_not_started_again(make, tmp_path):

@@ -9,7 +9,6 @@ import dataclasses
 import os
 import signal
 import sys
-from pathlib import Path
 
 from ait_jax import assets, cli, files
 from ait_jax.active import run
@@ -129,9 +128,9 @@ def main() -> None:
     if point != "never":
         kill_at(point, int(call))
     if len(rest) == 2:
-        experiment = three_rounds(Path(model_dir), rest[1])
+        experiment = three_rounds(model_dir, rest[1])
     else:
-        experiment = tiny_experiment(Path(model_dir), int(rest[0]) if rest else 1)
+        experiment = tiny_experiment(model_dir, int(rest[0]) if rest else 1)
     run(experiment, CONFIG)
 
 
@@ -142,7 +141,7 @@ def main_of_a_pod() -> int:
     def work(arguments):
         cli._prepare_process()
         cli._join_others()
-        experiment = tiny_experiment(Path(arguments[0]), partitions)
+        experiment = tiny_experiment(arguments[0], partitions)
         config = dataclasses.replace(experiment.model.config, num_heads=4, head_dim=4)
         # Few programs: a process but the first finds none of its programs in JAX's cache.
         changes = {"model": Transformer(config), "tokens_per_batch": 2048, "length_growth": 99.0}

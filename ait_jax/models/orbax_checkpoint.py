@@ -131,10 +131,9 @@ def _handler() -> Any:
 
 
 def _path(folder: Any) -> Any:
-    # Orbax wants its own kind of path, and an absolute one.
-    from etils import epath
+    from etils import epath  # Orbax wants its own kind of path
 
-    return epath.Path(folder) if "://" in str(folder) else epath.Path(folder).absolute()
+    return epath.Path(files.absolute(folder))
 
 
 def _first_line(error: Exception) -> str:

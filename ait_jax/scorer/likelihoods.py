@@ -89,14 +89,10 @@ def _row_groups(path: Path) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
     wanted = schema()
-    with _errors_of(path):
-        file = pq.ParquetFile(path)
-    with file:
+    with _errors_of(path), files.local_copy(path) as local, pq.ParquetFile(local) as file:
         _check_columns(path, file.schema_arrow.names, COLUMNS)
         for group in range(file.num_row_groups):
-            with _errors_of(path):
-                rows = file.read_row_group(group, list(COLUMNS)).select(COLUMNS).cast(wanted)
-            yield rows
+            yield file.read_row_group(group, list(COLUMNS)).select(COLUMNS).cast(wanted)
 
 
 def read_likelihoods(path: Path) -> LikelihoodTable:
@@ -135,10 +131,10 @@ def _read(path: Path, columns: Sequence[str] | None = None, **options: Any):
     """Returns a table, with just `columns` where they are given; UserError if it lacks one."""
     import pyarrow.parquet as pq
 
-    with _errors_of(path):
+    with _errors_of(path), files.local_copy(path) as local:
         if columns is not None:
-            _check_columns(path, pq.read_schema(path).names, columns)
-        return pq.read_table(path, columns=columns and list(columns), **options)
+            _check_columns(path, pq.read_schema(local).names, columns)
+        return pq.read_table(local, columns=columns and list(columns), **options)
 
 
 def _check_columns(path: Path, names: Sequence[str], needed: Sequence[str]) -> None:

@@ -5,7 +5,6 @@ greedily under the original instruction, then teacher-forced under it (j = 0) an
 the k perturbed instructions (j = 1..k).
 """
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ait_jax import distributed, preemption
+from ait_jax import distributed, files, preemption
 from ait_jax.errors import UserError
 from ait_jax.partitioning import Partitioner
 from ait_jax.perturb import WordDrop
@@ -134,7 +133,7 @@ class Scorer:
         )
         if distributed.is_writer():
             likelihoods.concatenate(parts, path)
-            shutil.rmtree(folder, ignore_errors=True)
+            files.remove_tree(folder)
         distributed.barrier(str(path))
         return counts
 

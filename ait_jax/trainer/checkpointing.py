@@ -3,13 +3,15 @@
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from ait_jax import buckets, distributed, files
 from ait_jax.errors import UserError
 
 # The latest one may turn out to be damaged or, after the loss has run away, useless.
 NUM_LATEST = 2
+# Orbax's mark of a whole checkpoint in a bucket.
+_FINISHED = "commit_success.txt"
 
 
 class Checkpoints:
@@ -22,14 +24,16 @@ class Checkpoints:
       UserError: the folder cannot be written to, or what is there cannot be read.
     """
 
-    def __init__(self, directory: Path, best_metric: str | None = None):
+    def __init__(self, directory: Any, best_metric: str | None = None):
         import orbax.checkpoint as ocp
 
         self._ocp = ocp
         self.best_metric = best_metric
-        self.directory = Path(directory).absolute()
+        self.directory = files.absolute(directory)
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
+            with buckets.errors_of(self.directory):
+                self.directory.mkdir(parents=True, exist_ok=True)
+                self._remove_unfinished()
             self._manager = ocp.CheckpointManager(self.directory, options=self._options())
         except OSError as error:
             raise UserError(
@@ -46,12 +50,25 @@ class Checkpoints:
         return self._ocp.CheckpointManagerOptions(
             step_prefix="checkpoint",
             create=True,
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=buckets.is_local(self.directory),
             preservation_policy=self,
             # Orbax stores metrics only where it is told to rank by them. Its own ranking
             # prefers the latest of equals, so the choice is made here.
             best_fn=self._rank if self.best_metric else None,
         )
+
+    def _remove_unfinished(self) -> None:
+        """Deletes what a killed process left in a bucket, where nothing is renamed once it is whole.
+
+        Orbax would take every folder there for such, that of the scorer's chunks too.
+        """
+        if buckets.is_local(self.directory):
+            return
+        if distributed.is_writer():
+            for folder in self.directory.glob("checkpoint_*"):
+                if not (folder / _FINISHED).exists():
+                    files.remove_tree(folder)
+        distributed.barrier(f"{self.directory}: unfinished checkpoints removed")
 
     def __enter__(self):
         return self
@@ -130,7 +147,7 @@ class Checkpoints:
             ) from error
 
 
-def _damaged_metrics(directory: Path) -> Path:
+def _damaged_metrics(directory: Any) -> Any:
     """Returns the checkpoint whose metrics are no JSON, for the message."""
     for path in sorted(directory.glob("checkpoint_*/metrics/metrics")):
         try:

