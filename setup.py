@@ -10,6 +10,7 @@ VERSION = next(
     for line in (HERE / "ait_jax" / "__init__.py").read_text().splitlines()
     if line.startswith("__version__")
 )
+ENDPOINT = ["openai>=1.60", "tenacity>=9.0"]
 
 setup(
     name="ait-jax",
@@ -72,9 +73,11 @@ setup(
         # `ait-jax plan --topology`: the TPU compiler, also where there is no TPU.
         "plan": ["jax[tpu]"],
         "cuda": ["jax[cuda12]"],
+        # `ait-jax judge` and what else asks an OpenAI-compatible endpoint.
+        "endpoint": ENDPOINT,
         # With requirements-t5x.txt; T5X itself is not on the package index.
         "t5x": ["cached_property>=1.5", "fiddle>=0.3", "tensorboard>=2.19"],
-        "test": ["gcsfs>=2025.3", "pytest>=8.3", "pytest-xdist>=3.6"],
+        "test": [*ENDPOINT, "gcsfs>=2025.3", "pytest>=8.3", "pytest-xdist>=3.6"],
         "bench": ["psutil>=7.0", "torch>=2.13", "transformers>=5.23"],
     },
     entry_points={"console_scripts": ["ait-jax = ait_jax.cli:main"]},

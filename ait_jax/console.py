@@ -10,14 +10,14 @@ from ait_jax import distributed
 
 
 @contextmanager
-def progress(description: str, total: int, done: int = 0) -> Iterator[Callable[[int], None]]:
-    """Yields a function that takes how much of `total` is done by now.
+def progress(description: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
+    """Yields a function that takes how much of `total` is done by now, and a note to show.
 
     On a terminal it moves a bar below the printed lines, which stay as they are; the bar
     goes away at the end. Elsewhere nothing is shown.
     """
     if not sys.stdout.isatty() or not distributed.is_writer():
-        yield lambda done: None
+        yield lambda done, note="": None
         return
     from rich import progress as rich_progress
 
@@ -26,12 +26,13 @@ def progress(description: str, total: int, done: int = 0) -> Iterator[Callable[[
         rich_progress.BarColumn(),
         rich_progress.MofNCompleteColumn(),
         rich_progress.TimeRemainingColumn(),
+        rich_progress.TextColumn("{task.fields[note]}", markup=False),
         transient=True,
         # Slow enough to leave the cores to the work that it shows.
         refresh_per_second=2,
     ) as bar:
-        task = bar.add_task(description, total=total, completed=done)
-        yield lambda done: bar.update(task, completed=done)
+        task = bar.add_task(description, total=total, completed=done, note="")
+        yield lambda done, note="": bar.update(task, completed=done, note=note)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from ait_jax import __version__, active, assets, cli, plan, pretraining, scoring
 from ait_jax.models import orbax_checkpoint, weights
 from ait_jax.tasks import DEFAULT_DATA_DIR, niv2
 
-SLOW = ("jax", "tensorflow", "gin", "numpy", "flax", "matplotlib", "pyarrow")
+SLOW = ("jax", "tensorflow", "gin", "numpy", "flax", "matplotlib", "pyarrow", "openai")
 
 
 def run(capsys, *arguments: str) -> tuple[int, str, str]:
@@ -61,7 +61,9 @@ def clone(tmp_path):
     return tmp_path / "clone"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"], []])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["run", "--help"], ["judge", "--help"], ["--version"], []]
+)
 def test_help_imports_nothing_slow(arguments):
     program = (
         "import sys\nfrom ait_jax import cli\n"

@@ -18,7 +18,7 @@ def work():
     with progress("training", total=6, done=2) as show:
         show(3)
         print("step 3/6  loss 1.2345 [not markup]")
-        show(6)
+        show(6, "$0.01, [3] cached")
     print("after")
 
 
@@ -35,7 +35,7 @@ def test_a_bar_on_a_terminal(monkeypatch):
     work()
     assert sys.stdout is stream
     shown = stream.getvalue()
-    assert "training" in shown and "2/6" in shown
+    assert "training" in shown and "2/6" in shown and "$0.01, [3] cached" in shown
     assert "step 3/6  loss 1.2345 [not markup]\n" in shown
     assert shown.endswith("after\n")
 
