@@ -1,6 +1,8 @@
 """The command line: thin, and slow imports happen only inside the command that needs them."""
 
 import argparse
+import importlib
+import inspect
 import os
 import sys
 import traceback
@@ -13,7 +15,8 @@ from ait_jax.launch import command_line as launch
 from ait_jax.preemption import Preempted
 from ait_jax.tasks import DEFAULT_DATA_DIR
 
-POOLS = ("niv2",)
+# Pool -> the module of `ait_jax.tasks` that prepares it.
+POOLS = {"niv2": "niv2", "self_instruct": "self_instruct"}
 _GIN_COMMANDS = {
     "run": "rounds of train, evaluate, score, select (experiments/mini.gin by default)",
     "score": "score a pool with a checkpoint, no training (experiments/score.gin by default)",
@@ -134,17 +137,33 @@ def _add_prepare(commands) -> None:
     description = "read a pool from disk once, for fast access later"
     prepare = commands.add_parser("prepare", help=description, description=description)
     prepare.add_argument("pool", metavar="POOL", help=" or ".join(POOLS))
-    prepare.add_argument("--source", required=True, help="a clone of natural-instructions")
+    prepare.add_argument(
+        "--source",
+        required=True,
+        help="niv2: a clone of natural-instructions; self_instruct: files of instructions, JSON "
+        "lists or JSON lines, separated by commas",
+    )
+    prepare.add_argument(
+        "--test_source",
+        metavar="FILES",
+        default=argparse.SUPPRESS,
+        help="self_instruct: files of the test tasks, as user_oriented_instructions.jsonl",
+    )
+    prepare.add_argument(
+        "--name",
+        default=argparse.SUPPRESS,
+        help="self_instruct: of the prepared pool, where a data_dir has several (default: self_instruct)",
+    )
     prepare.add_argument(
         "--data_dir",
         default=DEFAULT_DATA_DIR,
-        help="where prepared pools lie (default: %(default)s, as in gin/pools/niv2.gin)",
+        help="where prepared pools lie (default: %(default)s, as in gin/pools)",
     )
     prepare.add_argument(
         "--on_bad_task",
         choices=("error", "skip"),
         default="error",
-        help="stop at a malformed task file, or leave it out and name it (default: %(default)s)",
+        help="refuse malformed task files and rows, or leave them out and say so (default: %(default)s)",
     )
     prepare.add_argument(
         "--overwrite", action="store_true", help="prepare again and replace what is there"
@@ -374,21 +393,22 @@ def _prepare(options, flags) -> int:
     from ait_jax.console import quiet_stderr
 
     with quiet_stderr():
-        from ait_jax.tasks import niv2
-
-    prepared = niv2.prepare(
+        module = importlib.import_module(f"ait_jax.tasks.{POOLS[options.pool]}")
+    given = {
+        name: value for name in ("test_source", "name") if (value := getattr(options, name, None)) is not None
+    }
+    known = inspect.signature(module.prepare).parameters
+    for name in given:
+        if name not in known:
+            raise UserError(f"`ait-jax prepare {options.pool}` takes no --{name}.")
+    prepared = module.prepare(
         options.source,
         options.data_dir,
         on_bad_task=options.on_bad_task,
         overwrite=options.overwrite,
+        **given,
     )
-    done = "prepared" if prepared.fresh else "already prepared:"
-    print(f"{done} {prepared.num_tasks} tasks in {prepared.directory}")
-    for name, files in sorted(prepared.splits.items()):
-        counts = ", ".join(f"{len(names)} {stem}" for stem, names in sorted(files.items()))
-        print(f"splits/{name}: {counts}")
-    for name, reason in sorted(prepared.skipped.items()):
-        print(f"left out {name}: {reason}")
+    print(*prepared.describe(), sep="\n")
     return exit_codes.OK
 
 

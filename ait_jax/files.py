@@ -51,7 +51,7 @@ def _is_local(path: Any) -> bool:
 
 
 @contextlib.contextmanager
-def replace_with(path: Any) -> Iterator[Any]:
+def replace_with(path: Any, any_process: bool = False) -> Iterator[Any]:
     """Yields a temporary path beside `path`; on a clean exit it becomes `path`.
 
     The block writes the whole file at the temporary path. If the block raises, `path`
@@ -62,11 +62,16 @@ def replace_with(path: Any) -> Iterator[Any]:
     program the first one does, and what the others write is thrown away. Missing parent
     folders are made.
 
+    Args:
+      path: of the file.
+      any_process: let this process write, whichever of several it is: for folders of which
+        each host may have its own and that a lock guards (prepared pools).
+
     Raises:
       UserError: the folder cannot be written to, or the disk is full.
     """
     path = as_path(path)
-    if not distributed.is_writer():
+    if not (any_process or distributed.is_writer()):
         with tempfile.TemporaryDirectory() as elsewhere:
             yield Path(elsewhere) / path.name
         return
@@ -146,15 +151,15 @@ def _sync(path: Any) -> None:
         os.close(descriptor)
 
 
-def write_bytes(path: Any, data: bytes) -> None:
-    """Writes `data` to `path`, whole or not at all. Raises UserError as `replace_with`."""
-    with replace_with(path) as temporary:
+def write_bytes(path: Any, data: bytes, any_process: bool = False) -> None:
+    """Writes `data` to `path`, whole or not at all. Arguments and errors as of `replace_with`."""
+    with replace_with(path, any_process) as temporary:
         temporary.write_bytes(data)
 
 
-def write_text(path: Any, text: str) -> None:
+def write_text(path: Any, text: str, any_process: bool = False) -> None:
     """Writes `text` as UTF-8 with its line ends untouched, whole or not at all."""
-    write_bytes(path, text.encode("utf-8"))
+    write_bytes(path, text.encode("utf-8"), any_process)
 
 
 def write_lines(path: Any, lines: Iterable[str]) -> None:
@@ -162,7 +167,7 @@ def write_lines(path: Any, lines: Iterable[str]) -> None:
     write_text(path, "".join(f"{line}\n" for line in lines))
 
 
-def write_json(path: Any, value: Any) -> None:
+def write_json(path: Any, value: Any, any_process: bool = False) -> None:
     """Writes `value` as JSON in insertion order, one space of indent, newline at the end.
 
     Raises:
@@ -170,7 +175,7 @@ def write_json(path: Any, value: Any) -> None:
       UserError: as `replace_with`.
     """
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
-    write_text(path, text + "\n")
+    write_text(path, text + "\n", any_process)
 
 
 def check_name(name: Any, what: str) -> str:
@@ -201,7 +206,10 @@ def _name_problem(name: Any) -> str:
         return "is empty"
     if "/" in name or "\\" in name:
         return "contains a path separator"
-    if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in name):
+    # Printable ASCII, almost all names, is settled at once: a run checks every name several times.
+    if not (name.isascii() and name.isprintable()) and any(
+        unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in name
+    ):
         return "contains a control character"
     if name.startswith("."):
         return "starts with a dot"

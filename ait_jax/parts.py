@@ -7,7 +7,7 @@ from ait_jax.errors import UserError
 from ait_jax.models.t5 import Transformer
 from ait_jax.partitioning import Partitioner
 from ait_jax.pool import TaskPool
-from ait_jax.prompts import TkInstructEncoding
+from ait_jax.prompts import Encoding, TkInstructEncoding
 from ait_jax.racing import Racing
 from ait_jax.scorer.scorer import Scorer
 from ait_jax.vocabulary import Vocabulary
@@ -46,7 +46,7 @@ class Parts:
     init_checkpoint: str | None = None
     fallback_to_scratch: bool = False
     partitioner: Partitioner = Partitioner()
-    encoding: TkInstructEncoding = TkInstructEncoding()
+    encoding: Encoding = TkInstructEncoding()
     buckets: LengthBuckets = LengthBuckets()
     tokens_per_batch: int = 16384
     length_growth: float = 1.06
@@ -62,9 +62,16 @@ class Parts:
             raise UserError(f"LENGTH_GROWTH = {self.length_growth} must be above 1, as in 1.06.")
         if self.encoding.max_source_length != self.buckets.max_source_length:
             raise UserError(
-                f"TkInstructEncoding.max_source_length = {self.encoding.max_source_length} differs "
-                f"from the longest of LengthBuckets.inputs = {tuple(self.buckets.inputs)}; "
-                "make them equal."
+                f"{type(self.encoding).__name__}.max_source_length = "
+                f"{self.encoding.max_source_length} differs from the longest of "
+                f"LengthBuckets.inputs = {tuple(self.buckets.inputs)}; make them equal."
+            )
+        perturbation = self.scorer.perturbation
+        if getattr(perturbation, "needs_examples", False) and not self.encoding.shows_examples:
+            raise UserError(
+                f"{type(perturbation).__name__} perturbs examples, which {type(self.encoding).__name__} "
+                "does not show: every task's prompt uncertainty would be 0. Perturb the definition "
+                "(perturb.WordDrop.parts = 'TD') or show examples (ENCODING)."
             )
         if self.vocabulary.vocab_size > self.model.config.vocab_size:
             raise UserError(

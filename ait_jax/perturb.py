@@ -7,7 +7,7 @@ instances. Outputs and explanations of examples, and the instance's input, stay 
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from ait_jax.errors import UserError, nearest
 from ait_jax.randomness import Key, integer, uniform
@@ -21,7 +21,11 @@ NUM_SENTINELS = 100
 
 
 class Perturbation(Protocol):
-    """What a user's own perturbation must offer: one method, free of state."""
+    """What a user's own perturbation must offer: one method, free of state.
+
+    One that changes nothing but examples says so by a true attribute `needs_examples`: it is
+    refused where prompts show none.
+    """
 
     def perturb(
         self,
@@ -102,6 +106,10 @@ class WordDrop:
         _check_rate(self.rate, "WordDrop")
         _check_parts(self.parts, "WordDrop")
 
+    @property
+    def needs_examples(self) -> bool:
+        return self.parts == "TE"
+
     def perturb(
         self,
         instruction: Instruction,
@@ -138,6 +146,10 @@ class WordMask:
         _check_rate(self.rate, "WordMask")
         _check_parts(self.parts, "WordMask")
 
+    @property
+    def needs_examples(self) -> bool:
+        return self.parts == "TE"
+
     def perturb(
         self,
         instruction: Instruction,
@@ -169,6 +181,7 @@ class ExampleResampling:
       max_unused_instances: 20 in the authors' code.
     """
 
+    needs_examples: ClassVar[bool] = True
     num_examples: int = 2
     max_unused_instances: int = 20
 

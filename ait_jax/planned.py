@@ -13,7 +13,7 @@ from ait_jax.models.t5 import Transformer
 from ait_jax.partitioning import Partitioner
 from ait_jax.pool import TaskPool
 from ait_jax.pretraining import Pretraining
-from ait_jax.prompts import TkInstructEncoding
+from ait_jax.prompts import Encoding
 from ait_jax.scorer.prompts_of_task import TaskPrompts, same_prompts
 from ait_jax.scorer.scorer import Scorer
 from ait_jax.scoring import UNUSED_MACROS, Scoring
@@ -172,7 +172,6 @@ def _measured(pool: TaskPool, values: Mapping[str, Any]) -> dict[str, Any]:
         if own.dev:
             found["dev_tasks"] = len(own.dev)
     vocabulary, encoding = values["vocabulary"], values["encoding"]
-    assert isinstance(encoding, TkInstructEncoding)
     prompts = TaskPrompts(pool, vocabulary, encoding, None, 2, seed=0, round=0)
     names = [name for name in pool if len(pool[name].instances)]
     sizes = [

@@ -26,7 +26,9 @@ __all__ = [
     "Splits",
     "Task",
     "TaskPool",
+    "fingerprint_of",
     "read_task",
+    "task_digest",
     "task_from_json",
     "task_to_json",
 ]
@@ -118,6 +120,11 @@ class TaskPool(Mapping[str, Task]):
         return self._derived_labels[name]
 
     @property
+    def given_labels(self) -> Mapping[str, bool]:
+        """The labels that the pool was given: task name -> True for classification."""
+        return {name: label for name, label in self._given_labels.items() if name in self}
+
+    @property
     def few_examples(self) -> tuple[str, ...]:
         """Names of tasks with fewer than 2 positive examples: their prompts have fewer too."""
         return tuple(
@@ -150,14 +157,22 @@ class TaskPool(Mapping[str, Task]):
         given one, the first call reads every instance; later ones are free.
         """
         if not self._fingerprint:
-            whole = hashlib.sha256()
-            for name in sorted(self._tasks):
-                whole.update(_task_digest(self._tasks[name]))
-            self._fingerprint = whole.hexdigest()
+            self._fingerprint = fingerprint_of(
+                {name: task_digest(task) for name, task in self._tasks.items()}
+            )
         return self._fingerprint
 
 
-def _task_digest(task: Task) -> bytes:
+def fingerprint_of(digests: Mapping[str, bytes]) -> str:
+    """Returns a pool's fingerprint from its tasks' digests by name; their order does not enter."""
+    whole = hashlib.sha256()
+    for name in sorted(digests):
+        whole.update(digests[name])
+    return whole.hexdigest()
+
+
+def task_digest(task: Task) -> bytes:
+    """Returns 32 bytes that depend on a task's name, instruction and instances."""
     digest = hashlib.sha256()
 
     def add(*texts: str) -> None:

@@ -8,7 +8,7 @@ from ait_jax import distributed
 from ait_jax.evaluation import Prediction
 from ait_jax.partitioning import Partitioner
 from ait_jax.pool import TaskPool
-from ait_jax.prompts import TkInstructEncoding
+from ait_jax.prompts import Encoding
 from ait_jax.scorer.engine import Engine
 from ait_jax.vocabulary import Vocabulary
 
@@ -21,7 +21,7 @@ def predict(
     *,
     max_instances: int,
     vocabulary: Vocabulary,
-    encoding: TkInstructEncoding,
+    encoding: Encoding,
 ) -> list[Prediction]:
     """Answers the first `max_instances` instances of every task, as Tk-Instruct evaluates.
 

@@ -1,12 +1,13 @@
 """Prompts: an instruction and an instance's input -> the text the model reads.
 
-The encoding is Tk-Instruct's (`ni_collator.py` of Tk-Instruct and of Active-IT), character
-for character, because published checkpoints and numbers depend on it.
+Two encodings, character for character, because published checkpoints and numbers depend on
+them: Tk-Instruct's (`ni_collator.py` of Tk-Instruct and of Active-IT) and Alpaca's.
 """
 
 import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from ait_jax.errors import UserError
 from ait_jax.task import Example, Instruction
@@ -33,6 +34,40 @@ class Prompt:
     tokens: int
     tokens_cut: int
     examples_left_out: int
+
+
+class Encoding(Protocol):
+    """What makes prompts; frozen dataclasses, so that equal ones can be told.
+
+    Attributes:
+      max_source_length: tokens of a prompt, end of sequence included.
+    """
+
+    max_source_length: int
+
+    @property
+    def shows_examples(self) -> bool:
+        """Whether prompts show a task's examples; where not, perturbing these changes nothing."""
+        ...
+
+    def encode(
+        self,
+        instruction: Instruction,
+        input: str,
+        count_tokens: Callable[[str], int],
+        truncate: Callable[[str, int], str],
+        task_name: str = "",
+    ) -> Prompt:
+        """Makes the prompt for one input.
+
+        Args:
+          instruction: definition and examples, perturbed or not.
+          input: the instance's input, any string.
+          count_tokens: tokens of a text, end of sequence included (`Vocabulary.count_tokens`).
+          truncate: (text, n) -> the text of its first n tokens (decode of encode, cut at n).
+          task_name: for encodings that show it.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -62,12 +97,11 @@ class TkInstructEncoding:
             ("num_negative_examples", 0),
             ("max_source_length", 1),
         ):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise UserError(
-                    f"TkInstructEncoding.{name} is {value!r}; "
-                    f"it must be a whole number, {least} or more."
-                )
+            _check_whole_number(self, name, least)
+
+    @property
+    def shows_examples(self) -> bool:
+        return self.num_positive_examples + self.num_negative_examples > 0
 
     def encode(
         self,
@@ -84,13 +118,7 @@ class TkInstructEncoding:
         reference tests a text that differs slightly from the final one (no task name,
         examples joined by spaces); so does this. Each test counts one candidate text in full:
         sums of counts of the parts would be cheaper but equal only for some vocabularies.
-
-        Args:
-          instruction: definition and examples, perturbed or not.
-          input: the instance's input, any string.
-          count_tokens: tokens of a text, end of sequence included (`Vocabulary.count_tokens`).
-          truncate: (text, n) -> the text of its first n tokens (decode of encode, cut at n).
-          task_name: used if `add_task_name`.
+        Arguments: see `Encoding.encode`; the name is used if `add_task_name`.
         """
         task_input = (
             _ended(f"Now complete the following example -\nInput: {input.strip()}") + "\nOutput: "
@@ -108,17 +136,13 @@ class TkInstructEncoding:
         positive = self._fitting(wanted_positive, "Positive", definition, fits)
         negative = self._fitting(wanted_negative, "Negative", definition + " ".join(positive), fits)
         text = name + definition + "".join(positive) + "".join(negative) + task_input
-        tokens = count_tokens(text)
-        tokens_cut = max(0, tokens - self.max_source_length)
-        if tokens_cut:
-            text = truncate(text, self.max_source_length)
-            tokens = count_tokens(text)
-        return Prompt(
-            text=text,
+        return _cut(
+            text,
+            self.max_source_length,
+            count_tokens,
+            truncate,
             positive_examples=len(positive),
             negative_examples=len(negative),
-            tokens=tokens,
-            tokens_cut=tokens_cut,
             examples_left_out=len(wanted_positive)
             + len(wanted_negative)
             - len(positive)
@@ -145,6 +169,87 @@ class TkInstructEncoding:
         if self.add_explanation:
             lines.append(_ended(f" Explanation: {example.explanation.strip()}"))
         return f" {kind} Example {number} -\n" + "".join(f"{line}\n" for line in lines) + "\n"
+
+
+@dataclass(frozen=True)
+class AlpacaEncoding:
+    """Alpaca's template (stanford_alpaca `train.py`), with and without an input; no examples.
+
+    An input of white space alone is none. The text is used as it is, not stripped. What is
+    too long loses its end, as in Alpaca.
+
+    Attributes:
+      max_source_length: tokens, end of sequence included; Alpaca's 512 were for prompt and
+        answer together.
+    """
+
+    max_source_length: int = 512
+
+    def __post_init__(self):
+        _check_whole_number(self, "max_source_length", 1)
+
+    @property
+    def shows_examples(self) -> bool:
+        return False
+
+    def encode(
+        self,
+        instruction: Instruction,
+        input: str,
+        count_tokens: Callable[[str], int],
+        truncate: Callable[[str, int], str],
+        task_name: str = "",
+    ) -> Prompt:
+        """See `Encoding.encode`; the template has no place for the task's name."""
+        if input.strip():
+            text = _ALPACA_WITH_INPUT.format(instruction=instruction.definition, input=input)
+        else:
+            text = _ALPACA_WITHOUT_INPUT.format(instruction=instruction.definition)
+        return _cut(
+            text,
+            self.max_source_length,
+            count_tokens,
+            truncate,
+            positive_examples=0,
+            negative_examples=0,
+            examples_left_out=0,
+        )
+
+
+_ALPACA_WITH_INPUT = (
+    "Below is an instruction that describes a task, paired with an input that provides further "
+    "context. Write a response that appropriately completes the request.\n\n"
+    "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:"
+)
+_ALPACA_WITHOUT_INPUT = (
+    "Below is an instruction that describes a task. Write a response that appropriately "
+    "completes the request.\n\n### Instruction:\n{instruction}\n\n### Response:"
+)
+
+
+def _cut(
+    text: str,
+    max_source_length: int,
+    count_tokens: Callable[[str], int],
+    truncate: Callable[[str, int], str],
+    **examples: int,
+) -> Prompt:
+    """Returns the prompt of a text, cut at its end if it is too long."""
+    tokens = count_tokens(text)
+    tokens_cut = max(0, tokens - max_source_length)
+    if tokens_cut:
+        text = truncate(text, max_source_length)
+        tokens = count_tokens(text)
+    return Prompt(text=text, tokens=tokens, tokens_cut=tokens_cut, **examples)
+
+
+def _check_whole_number(owner: object, name: str, least: int) -> None:
+    value = getattr(owner, name)
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UserError(
+            f"{type(owner).__name__}.{name} is {value!r}; "
+            f"it must be a whole number, {least} or more."
+        )
 
 
 def _ended(text: str) -> str:

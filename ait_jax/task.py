@@ -180,11 +180,16 @@ def _kind(value: Any) -> str:
 def _text(value: Any, source: str, where: str) -> str:
     if not isinstance(value, str):
         raise UserError(f"{source}: field {where} must be a string, found {_kind(value)}.")
+    return without_lone_surrogates(value)
+
+
+def without_lone_surrogates(text: str) -> str:
+    """Returns `text` with U+FFFD for half surrogate pairs: JSON can escape them, UTF-8 cannot."""
     try:
-        value.encode()
+        text.encode()
     except UnicodeEncodeError:
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return value
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def _texts(value: Any, source: str, where: str) -> tuple[str, ...]:

@@ -17,11 +17,7 @@ Files are ArrayRecord: random access, and no TensorFlow to read them. Below `dat
 """
 
 import contextlib
-import errno
-import fcntl
-import json
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,19 +28,15 @@ from tensorflow_datasets.core.utils import tqdm_utils
 
 from ait_jax.cls_gen import labels_from_file
 from ait_jax.errors import UserError, nearest
-from ait_jax.files import write_json
 from ait_jax.pool import Task, TaskPool, read_task
 from ait_jax.splits import Splits
 from ait_jax.tasks import niv2_schema
 from ait_jax.tasks.niv2_builder import NAME, TASKS_SPLIT, Niv2
-from ait_jax.tasks.niv2_source import Clone, difference, files_from_json, files_to_json, fingerprint
+from ait_jax.tasks.niv2_source import Clone
 from ait_jax.tasks.niv2_store import StoredInstances, close_all, read_rows
+from ait_jax.tasks.prepared_folder import PreparedFolder, check_on_bad_task
 from ait_jax.tasks.progress import Progress
-
-_RECORD = "source.json"
-_RECORD_SCHEMA = 1
-# What a data_dir can be guilty of; other failures are not the user's.
-_UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST}
+from ait_jax.tasks.source_files import fingerprint
 
 
 @dataclass(frozen=True)
@@ -67,6 +59,16 @@ class Prepared:
     splits: Mapping[str, Mapping[str, Sequence[str]]]
     fresh: bool = False
 
+    def describe(self) -> list[str]:
+        """Returns lines for the terminal."""
+        done = "prepared" if self.fresh else "already prepared:"
+        lines = [f"{done} {self.num_tasks} tasks in {self.directory}"]
+        for name, files in sorted(self.splits.items()):
+            counts = ", ".join(f"{len(names)} {stem}" for stem, names in sorted(files.items()))
+            lines.append(f"splits/{name}: {counts}")
+        lines += [f"left out {name}: {reason}" for name, reason in sorted(self.skipped.items())]
+        return lines
+
 
 def prepare(
     source: Any, data_dir: Any, *, on_bad_task: str = "error", overwrite: bool = False
@@ -77,9 +79,8 @@ def prepare(
     `<data_dir>/niv2`) or not at all; what a killed preparation left is removed by the next.
     Two processes that prepare at once take turns, and the second finds the work done.
 
-    A clone that has changed since is refused rather than prepared beside the old one: runs
-    under way read by task name from this folder, and a folder that silently held other
-    instances would change them. Prepare into another `data_dir`, or with `overwrite`.
+    A clone that has changed since is refused (`PreparedFolder` says why): prepare into another
+    `data_dir`, or with `overwrite`.
 
     Args:
       source: the clone, with tasks/*.json and splits/*/*_tasks.txt (gin name NIV2_DIR).
@@ -92,71 +93,16 @@ def prepare(
       UserError: no clone, a malformed file (with line or field), a changed source, an
         unwritable directory.
     """
-    if on_bad_task not in ("error", "skip"):
-        raise UserError(
-            f"on_bad_task is {on_bad_task!r}; it must be 'error' or 'skip'."
-            + nearest(str(on_bad_task), ("error", "skip"))
-        )
+    check_on_bad_task(on_bad_task)
     clone = Clone(source)
-    directory = _directory(data_dir)
-    try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(directory.parent / f".{NAME}.lock"):
-            _finish_replacing(directory)
-            prepared = None if overwrite else _unchanged(clone, directory, on_bad_task)
-            return prepared or _prepare_anew(clone, directory, on_bad_task)
-    except OSError as error:
-        if error.errno not in _UNWRITABLE:
-            raise
-        raise UserError(
-            f"cannot write to {str(error.filename or data_dir)!r}: {error.strerror}. Give a data_dir "
-            "(gin name DATA_DIR) that can be written to and has room."
-        ) from error
+    folder = _folder(data_dir)
+    with folder.locked():
+        prepared = None if overwrite else _unchanged(clone, folder, on_bad_task)
+        return prepared or _prepare_anew(clone, folder, on_bad_task)
 
 
-def _directory(data_dir: Any) -> Path:
-    if "://" in str(data_dir):
-        raise UserError(
-            f"data_dir = {str(data_dir)!r} is not on a local disk; prepare NIV2 into a local folder."
-        )
-    return Path(data_dir).expanduser() / NAME
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Holds a lock that the system releases when the process ends, however it ends."""
-    with open(path, "a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _replaced(directory: Path) -> Path:
-    return directory.parent / f".{NAME}-replaced"
-
-
-def _finish_replacing(directory: Path) -> None:
-    """Mends what a process killed between its two renames left: puts the old pool back."""
-    replaced = _replaced(directory)
-    if replaced.exists() and not directory.exists():
-        replaced.rename(directory)
-    shutil.rmtree(replaced, ignore_errors=True)
-
-
-def _read_record(directory: Path) -> dict[str, Any] | None:
-    """Returns the record of a prepared pool, None where there is no pool."""
-    path = directory / _RECORD
-    try:
-        record = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error}); remove {str(directory)!r} and prepare again.") from error
-    if record.get("schema") != _RECORD_SCHEMA:
-        raise UserError(
-            f"{path} was written by another version of ait-jax (schema {record.get('schema')!r}, "
-            f"this one reads {_RECORD_SCHEMA}); prepare again with overwrite, or into another data_dir."
-        )
-    return record
+def _folder(data_dir: Any) -> PreparedFolder:
+    return PreparedFolder(data_dir, NAME, "ait-jax prepare niv2")
 
 
 def _prepared(directory: Path, record: Mapping[str, Any], fresh: bool) -> Prepared:
@@ -170,28 +116,23 @@ def _prepared(directory: Path, record: Mapping[str, Any], fresh: bool) -> Prepar
     )
 
 
-def _unchanged(clone: Clone, directory: Path, on_bad_task: str) -> Prepared | None:
+def _unchanged(clone: Clone, folder: PreparedFolder, on_bad_task: str) -> Prepared | None:
     """Returns the pool that `clone` was prepared to, None if nothing is prepared yet."""
-    record = _read_record(directory)
+    record = folder.read_record()
     if record is None:
         return None
-    before = files_from_json(record["files"])
+    before = folder.files_before(record)
     now = clone.files(known=before)
-    changes = difference(before, now)
-    if changes:
-        raise UserError(
-            f"{str(directory)!r} was prepared from other files than NIV2_DIR = {str(clone.directory)!r} has: "
-            f"{changes}. Give another data_dir, or overwrite (`ait-jax prepare niv2 --overwrite`)."
-        )
+    folder.refuse_changes(before, now, f"NIV2_DIR = {str(clone.directory)!r}")
     if record["skipped"] and on_bad_task == "error":
         name, reason = next(iter(record["skipped"].items()))
         raise UserError(
-            f"{str(directory)!r} was prepared without {len(record['skipped'])} bad task files (the first is "
+            f"{str(folder.path)!r} was prepared without {len(record['skipped'])} bad task files (the first is "
             f"{name!r}: {reason}). Mend them, or accept that with on_bad_task='skip'."
         )
     if now != before:  # The same contents under new times: remembered, so as not to be read again.
-        write_json(directory / _RECORD, {**record, "files": files_to_json(now)})
-    return _prepared(directory, record, fresh=False)
+        folder.write_record(now, {k: v for k, v in record.items() if k not in ("schema", "files")})
+    return _prepared(folder.path, record, fresh=False)
 
 
 class _Reader:
@@ -214,13 +155,11 @@ class _Reader:
             self._advance(path.stat().st_size)
 
 
-def _prepare_anew(clone: Clone, directory: Path, on_bad_task: str) -> Prepared:
+def _prepare_anew(clone: Clone, folder: PreparedFolder, on_bad_task: str) -> Prepared:
     """Writes both configurations and the record into a temporary folder, then renames it."""
-    building = directory.parent / f".{NAME}-preparing"
-    shutil.rmtree(building, ignore_errors=True)
     splits = clone.read_splits()
     label = f"Preparing {len(clone.task_paths)} NIV2 tasks"
-    try:
+    with folder.rebuilt() as building:
         # Each file is read three times: for its hash, its task row and its instances.
         with Progress(label, 3 * clone.num_bytes) as progress, _quiet():
             files = clone.files(known={}, advance=progress.advance)
@@ -230,24 +169,16 @@ def _prepare_anew(clone: Clone, directory: Path, on_bad_task: str) -> Prepared:
             _write_config("instances", clone, good, reader, building)
         if clone.files(known=files) != files:
             raise UserError(f"NIV2_DIR = {str(clone.directory)!r} changed while it was read; prepare again.")
-        record = {
-            "schema": _RECORD_SCHEMA,
+        values = {
             "source": str(clone.directory.resolve()),
             "fingerprint": fingerprint(files),
             "num_tasks": len(good),
             "skipped": reader.skipped,
             "splits": splits,
-            "files": files_to_json(files),
         }
-        write_json(building / NAME / _RECORD, record)
-        if directory.exists():
-            directory.rename(_replaced(directory))
-        (building / NAME).rename(directory)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-    shutil.rmtree(_replaced(directory), ignore_errors=True)
+        record = folder.write_record(files, values, building)
     close_all()
-    return _prepared(directory, record, fresh=True)
+    return _prepared(folder.path, record, fresh=True)
 
 
 @contextlib.contextmanager
@@ -300,14 +231,14 @@ def load_pool(
     if source:
         prepared = prepare(source, data_dir, on_bad_task=on_bad_task)
     else:
-        directory = _directory(data_dir)
-        record = _read_record(directory)
+        folder = _folder(data_dir)
+        record = folder.read_record()
         if record is None:
             raise UserError(
                 f"NIV2 is not prepared in {str(data_dir)!r}: set the gin name NIV2_DIR to a clone of Natural "
                 "Instructions, or run `ait-jax prepare niv2 --source CLONE` first."
             )
-        prepared = _prepared(directory, record, fresh=False)
+        prepared = _prepared(folder.path, record, fresh=False)
     if isinstance(cls_gen_labels, (str, os.PathLike)):
         cls_gen_labels = labels_from_file(cls_gen_labels)
     return TaskPool(

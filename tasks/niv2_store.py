@@ -1,7 +1,7 @@
 """Instances of a prepared NIV2, read from disk when asked for, without TensorFlow."""
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,9 @@ import tensorflow_datasets as tfds
 from ait_jax.errors import UserError
 from ait_jax.pool import Instance
 from ait_jax.tasks import niv2_schema
+from ait_jax.tasks.lazy_instances import LazyInstances
 from ait_jax.tasks.niv2_builder import Niv2
 
-# Instances fetched at a time when a task is read from end to end.
-_CHUNK = 256
 # Files held open; a pool has more tasks than a process may have open files.
 _MAX_OPEN_TASKS = 128
 
@@ -60,36 +59,17 @@ def read_rows(
         ) from error
 
 
-class StoredInstances(Sequence):
+class StoredInstances(LazyInstances):
     """A task's instances on disk, read when asked for. Small, and safe to pickle."""
 
     def __init__(self, directory: str, fingerprint: str, split: str, length: int):
         self._key = (directory, fingerprint, split)
         self._length = length
 
-    def __len__(self) -> int:
-        return self._length
-
-    def __getitem__(self, index: int | slice) -> Any:
-        if not isinstance(index, slice):
-            return self._read([range(self._length)[index]])[0]
-        return self._read(range(self._length)[index])
-
     def _read(self, positions: Sequence[int]) -> tuple[Instance, ...]:
         directory, fingerprint, split = self._key
         rows = read_rows(directory, fingerprint, "instances", split, positions)
         return tuple(niv2_schema.instance_from_row(row) for row in rows)
-
-    def __iter__(self) -> Iterator[Instance]:
-        for start in range(0, self._length, _CHUNK):
-            yield from self[start : start + _CHUNK]
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Sequence):
-            return NotImplemented
-        return len(self) == len(other) and all(a == b for a, b in zip(self, other))
-
-    __hash__ = None
 
     def __repr__(self) -> str:
         return f"StoredInstances({self._key[2]!r}, {self._length})"

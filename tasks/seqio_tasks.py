@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from ait_jax import evaluation, randomness
 from ait_jax.pool import Task
-from ait_jax.prompts import TkInstructEncoding
+from ait_jax.prompts import Encoding
 from ait_jax.vocabulary import EOS_ID, Vocabulary
 
 _TRAIN = "train"
@@ -111,7 +111,7 @@ class PoolTask(seqio.Task):
         return super().get_dataset(*args, **kwargs)
 
 
-def make_preprocessor(task: Task, encoding: TkInstructEncoding, vocabulary: Vocabulary):
+def make_preprocessor(task: Task, encoding: Encoding, vocabulary: Vocabulary):
     """Returns the SeqIO preprocessor that makes prompts and tokens of a source's elements.
 
     Text and tokens are made in Python, by the very code that the loop uses: a second

@@ -9,7 +9,7 @@ import numpy as np
 from ait_jax import randomness
 from ait_jax.perturb import perturbed_instruction
 from ait_jax.pool import Instance, Task, TaskPool
-from ait_jax.prompts import TkInstructEncoding
+from ait_jax.prompts import Encoding
 from ait_jax.task import Instruction
 from ait_jax.vocabulary import EOS_ID, Vocabulary
 
@@ -52,7 +52,7 @@ class TaskPrompts:
         self,
         pool: TaskPool,
         vocabulary: Vocabulary,
-        encoding: TkInstructEncoding,
+        encoding: Encoding,
         perturbation: Any,
         num_instances: int,
         *,

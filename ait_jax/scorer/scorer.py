@@ -19,7 +19,7 @@ from ait_jax.errors import UserError
 from ait_jax.partitioning import Partitioner
 from ait_jax.perturb import WordDrop
 from ait_jax.pool import TaskPool
-from ait_jax.prompts import TkInstructEncoding
+from ait_jax.prompts import Encoding
 from ait_jax.scorer import answers, background, chunk, gathering, likelihoods
 from ait_jax.scorer.answers import Answered, EarlierAnswers
 from ait_jax.scorer.chunk import Chunk
@@ -67,7 +67,7 @@ class Scorer:
         engine: Engine,
         params: Any,
         vocabulary: Vocabulary,
-        encoding: TkInstructEncoding,
+        encoding: Encoding,
         seed: int,
         round: int,
         prompts: PromptPlan | None = None,

@@ -7,7 +7,7 @@ import numpy as np
 from ait_jax import randomness
 from ait_jax.batching import LengthBuckets, Tokens
 from ait_jax.pool import TaskPool
-from ait_jax.prompts import TkInstructEncoding
+from ait_jax.prompts import Encoding
 from ait_jax.vocabulary import EOS_ID, Vocabulary
 
 # Tokenized examples are kept up to this number (about 0.2 GB at 300 tokens each).
@@ -28,7 +28,7 @@ class InstructionExamples:
         *,
         max_instances_per_task: int,
         vocabulary: Vocabulary,
-        encoding: TkInstructEncoding,
+        encoding: Encoding,
         buckets: LengthBuckets,
         seed: int,
     ):

@@ -1,0 +1,215 @@
+"""Rows of instruction data: Self-Instruct's, Alpaca's and their like, as JSON lists or JSON lines.
+
+Two schemas, which may even be mixed in a file (formats: paper_facts D; Self-Instruct arXiv 2212.10560):
+
+    {"instruction", "input", "output"}                          all_instances_82K.jsonl, alpaca_data.json
+    {"instruction", "instances": [{"input", "output"}, ...]}    seed_tasks.jsonl, user_oriented_instructions.jsonl
+
+`input` may be absent, null or empty; `output` may be a list of references. Text is data: it is
+parsed as JSON and never evaluated.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ait_jax.errors import UserError
+from ait_jax.task import without_lone_surrogates
+from ait_jax.tasks.tally import Tally
+
+_USED = {"id", "instruction", "input", "output", "instances", "is_classification", "motivation_app", "license", "website"}
+# Fields of released files that say nothing a task needs.
+_UNUSED = {"name", "taskname", "text", "prompt", "most_similar", "avg_similarity_score", "request_idx", "metadata",
+           "instruction_metadata", "instance_metadata"}  # fmt: skip
+# What `surrogateescape` makes of bytes that are not UTF-8.
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")
+_BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
+_SPACE = re.compile(r"[ \t\r\n]*")
+# Alpaca's generator writes it where a task has no input (its `post_process` removes it again).
+_NO_INPUT = "<noinput>"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row.
+
+    Attributes:
+      where: file and line.
+      instruction: without white space around it, not empty.
+      instances: (input, references) pairs, at least one; references may be none.
+      identity: the row's id, or "".
+      is_classification: where the row says so.
+      motivation_app, license, website: or "".
+    """
+
+    where: str
+    instruction: str
+    instances: tuple[tuple[str, tuple[str, ...]], ...]
+    identity: str = ""
+    is_classification: bool | None = None
+    motivation_app: str = ""
+    license: str = ""
+    website: str = ""
+
+
+class _Bad(Exception):
+    """A row that is none: the kind of mistake, and what it is here."""
+
+    def __init__(self, reason: str, detail: str):
+        self.reason, self.detail = reason, detail
+
+
+def read_rows(path: Path, tally: Tally) -> Iterator[Row]:
+    """Yields the rows of a file; what is no row is counted in `tally` and left out.
+
+    A JSON list that breaks off gives the rows before the break.
+
+    Raises:
+      UserError: the file cannot be read.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8", "surrogateescape").removeprefix(_BOM)
+    except OSError as error:
+        raise UserError(f"cannot read {str(path)!r}: {error.strerror or error}.") from error
+    is_utf8 = _NOT_UTF8.search(text) is None
+    elements = _list_elements if text.lstrip()[:1] == "[" else _line_elements
+    for line, source, value in elements(text):
+        where = f"{path.name}, line {line}"
+        try:
+            if not is_utf8 and _NOT_UTF8.search(source):
+                raise _Bad("rows that are not UTF-8", "save the file as UTF-8")
+            if isinstance(value, _Bad):
+                raise value
+            yield _row(value, where, tally)
+        except _Bad as bad:
+            tally.add_bad(bad.reason, f"{where}: {bad.detail}")
+
+
+def _line_elements(text: str) -> Iterator[tuple[int, str, Any]]:
+    """Yields (line number, source text, value or _Bad) for every line that is not blank."""
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                value = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                value = _broken(error)
+            yield number, line, value
+
+
+def _list_elements(text: str) -> Iterator[tuple[int, str, Any]]:
+    """Yields the same for every element of a JSON list, up to where it breaks off, if it does."""
+    decoder = json.JSONDecoder()
+    position, line, counted = text.index("[") + 1, 1, 0
+    is_first = True
+    while True:
+        position = _SPACE.match(text, position).end()
+        line, counted = line + text.count("\n", counted, position), position
+        found = text[position : position + 1]
+        if found == "]":
+            rest = text[position + 1 :]
+            if rest.strip():
+                yield line, rest, _Bad("places of broken JSON", "text after the end of the list")
+            return
+        if not is_first:
+            if found != ",":
+                yield line, text[position:], _lost("expected ',' or ']'")
+                return
+            position = _SPACE.match(text, position + 1).end()
+            line, counted = line + text.count("\n", counted, position), position
+        is_first = False
+        try:
+            value, end = decoder.raw_decode(text, position)
+        except (ValueError, RecursionError) as error:
+            yield line, text[position:], _lost(_broken(error).detail)
+            return
+        yield line, text[position:end], value
+        position = end
+
+
+def _broken(error: Exception) -> _Bad:
+    detail = getattr(error, "msg", None) or (
+        "nested too deeply" if isinstance(error, RecursionError) else str(error)
+    )
+    return _Bad("places of broken JSON", detail)
+
+
+def _lost(detail: str) -> _Bad:
+    return _Bad("places of broken JSON", f"{detail}; all that follows in the list is lost")
+
+
+def _row(value: Any, where: str, tally: Tally) -> Row:
+    if not isinstance(value, Mapping):
+        raise _Bad("rows of a wrong type", f"a row is an object, found {_kind(value)}")
+    if "instruction" not in value:
+        fields = ", ".join(map(repr, list(value)[:5])) or "no field"
+        raise _Bad("rows of another schema", f"no field 'instruction', but {fields}")
+    for key in value:
+        if key not in _USED and key not in _UNUSED:
+            tally.note("fields that are not used", f"{where}: {key!r}")
+    instruction = _text(value, "instruction").strip()
+    if not instruction:
+        raise _Bad("empty instructions", "field 'instruction' is empty")
+    label = value.get("is_classification")
+    if label is not None and not isinstance(label, bool):
+        raise _Bad("fields of a wrong type", f"'is_classification' is {_kind(label)}, not a boolean")
+    identity = value.get("id", "")
+    return Row(
+        where=where,
+        instruction=instruction,
+        instances=_instances(value, where, tally),
+        # A number is as good an id as a text.
+        identity=str(identity) if type(identity) is int else _text(value, "id"),
+        is_classification=label,
+        motivation_app=_text(value, "motivation_app").strip(),
+        license=_text(value, "license").strip(),
+        website=_text(value, "website").strip(),
+    )
+
+
+def _instances(
+    value: Mapping[str, Any], where: str, tally: Tally
+) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    if "instances" not in value:
+        return (_instance(value, where, tally),)
+    if "output" in value or "input" in value:
+        raise _Bad("rows of mixed schemas", "both 'instances' and 'input' or 'output'")
+    instances = value["instances"]
+    if not isinstance(instances, list):
+        raise _Bad("fields of a wrong type", f"'instances' is {_kind(instances)}, not a list")
+    if not instances:
+        raise _Bad("rows without an instance", "'instances' is empty")
+    for instance in instances:
+        if not isinstance(instance, Mapping):
+            raise _Bad("fields of a wrong type", f"an instance is {_kind(instance)}, not an object")
+    return tuple(_instance(instance, where, tally) for instance in instances)
+
+
+def _instance(value: Mapping[str, Any], where: str, tally: Tally) -> tuple[str, tuple[str, ...]]:
+    text = _text(value, "input")
+    if text.strip().lower() == _NO_INPUT:
+        tally.note(f"inputs {_NO_INPUT!r} read as none", where)
+        text = ""
+    output = value.get("output")
+    if isinstance(output, list):
+        outputs = tuple(_text({"output": item}, "output") for item in output)
+    else:
+        outputs = (_text(value, "output"),)
+    return text if text.strip() else "", tuple(o for o in outputs if o.strip())
+
+
+def _text(value: Mapping[str, Any], key: str) -> str:
+    """Returns a field's text, "" where it is absent or null."""
+    text = value.get(key)
+    if text is None:
+        return ""
+    if not isinstance(text, str):
+        raise _Bad("fields of a wrong type", f"{key!r} is {_kind(text)}, not a text")
+    return without_lone_surrogates(text)
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a text", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")

@@ -1,0 +1,39 @@
+"""Instances that are read when asked for: what every stored pool's sequences share."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ait_jax.pool import Instance
+
+# Instances fetched at a time when a task is read from end to end.
+_CHUNK = 256
+
+
+class LazyInstances(Sequence):
+    """A task's instances somewhere else. Subclasses have `_length` and `_read`, and pickle small."""
+
+    __slots__ = ()
+    _length: int
+
+    def _read(self, positions: Sequence[int]) -> tuple[Instance, ...]:
+        """Returns the instances at positions of this task."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if not isinstance(index, slice):
+            return self._read([range(self._length)[index]])[0]
+        return self._read(range(self._length)[index])
+
+    def __iter__(self) -> Iterator[Instance]:
+        for start in range(0, self._length, _CHUNK):
+            yield from self[start : start + _CHUNK]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(a == b for a, b in zip(self, other))
+
+    __hash__ = None
