@@ -17,7 +17,7 @@ _MAX_CARD_BYTES = 5_000_000
 # Blocks of the header that matter; others (tables of checksums, of results) can be huge.
 _KEYS = ("license", "licence", "language", "languages", "task_categories", "task_ids")
 _MAX_BLOCK = 500_000
-_MAX_NODES = 50_000
+_MAX_NODES, _MAX_DEPTH = 50_000, 20
 _HEADING = re.compile(r"^(#{1,6})\s+(.*?)\s*#*$", re.MULTILINE)
 _MISSING = "more information needed"
 
@@ -107,9 +107,12 @@ def _header_values(header: str) -> dict[str, Any] | str:
 def _load(block: str) -> Any:
     # Aliases let a small text stand for an endless one; no card needs them.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    depth = 0
     for count, event in enumerate(yaml.parse(block, Loader=loader)):
-        if isinstance(event, yaml.AliasEvent) or count > _MAX_NODES:
-            raise ValueError("aliases, or too many values")
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent) or count > _MAX_NODES or depth > _MAX_DEPTH:
+            raise ValueError("aliases, too many values, or nested too deeply")
     return yaml.load(block, Loader=loader)
 
 
@@ -170,7 +173,7 @@ def _data_fields(sections: Mapping[str, str]) -> tuple[Field, ...]:
         match = re.match(r"^[-*+]\s+\**`\**([^`]+?)\**`\**\s*(.*)$", line)
         if not match:
             continue
-        name, said = match.group(1).strip(": "), match.group(2).lower()
+        name, said = match.group(1).strip(": "), match.group(2).lower().replace("`", "")
         fields.setdefault(name, _described(name, said))
     return tuple(fields.values())
 
@@ -182,7 +185,7 @@ def _described(name: str, said: str) -> Field:
         return Field(name, "nested")
     if re.search(r"list of .{0,20}string|sequence of .{0,20}string", said):
         return Field(name, "texts")
-    labels = re.findall(r"`?([A-Za-z][\w-]*)`? \((\d+)\)", said)
+    labels = re.findall(r"([a-z][\w-]*) \((\d+)\)", said)
     if "classification label" in said and len(labels) >= 2:
         by_value = sorted(labels, key=lambda label: int(label[1]))
         return Field(name, "label", tuple(label for label, _ in by_value))

@@ -20,7 +20,14 @@ from ait_jax.files import check_name, write_json, write_lines
 from ait_jax.grow.dataset import Dataset
 from ait_jax.grow.proposal import Proposal
 from ait_jax.grow.screening import NOT_RECORDED, licence_id
-from ait_jax.pool import Instance, Instruction, Task, task_from_json, task_to_json
+from ait_jax.pool import (
+    Instance,
+    Instruction,
+    Task,
+    task_digest,
+    task_from_json,
+    task_to_json,
+)
 
 INSTRUCTIONS, TASKS, REPORT = "instructions.jsonl", "tasks", "report.json"
 _SCHEMA = 1
@@ -33,13 +40,13 @@ class Entry:
     Attributes:
       task: without instances.
       num_instances: in tasks/NAME.json; 0 where there is no such file.
-      sha256: of that file, "" without one.
+      digest: `task_digest` of the task with its instances, in hexadecimal.
       is_cls: whether its instruction names a closed set of answers.
     """
 
     task: Task
     num_instances: int
-    sha256: str
+    digest: str
     is_cls: bool
 
 
@@ -116,13 +123,11 @@ class PoolFolder:
     def add(self, task: Task, is_cls: bool) -> None:
         """Adds a task, or the instances that one of the pool did not have yet."""
         check_name(task.name, "task name")
-        sha256 = ""
         if task.instances:
-            path = self.directory / TASKS / f"{task.name}.json"
-            write_json(path, task_to_json(task))
-            sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+            write_json(self.directory / TASKS / f"{task.name}.json", task_to_json(task))
         without = replace(task, instances=())
-        self._fresh[task.name] = Entry(without, len(task.instances), sha256, is_cls)
+        digest = task_digest(task).hex()
+        self._fresh[task.name] = Entry(without, len(task.instances), digest, is_cls)
 
     def commit(self, growth: Mapping[str, Any]) -> None:
         """Writes the list of tasks, with those added, and adds `growth` to the report.
@@ -144,7 +149,7 @@ def _line(entry: Entry) -> str:
     own = {
         "name": entry.task.name,
         "num_instances": entry.num_instances,
-        "sha256": entry.sha256,
+        "digest": entry.digest,
         "is_cls": entry.is_cls,
     }
     return json.dumps({**own, **data}, ensure_ascii=False)
@@ -167,16 +172,17 @@ def read_entries(directory: Any) -> Iterator[Entry]:
         source = f"{path}, line {number}"
         try:
             values = json.loads(line.decode())
-            own = {key: values.pop(key) for key in ("name", "num_instances", "sha256", "is_cls")}
+            own = {key: values.pop(key) for key in ("name", "num_instances", "digest", "is_cls")}
         except (ValueError, RecursionError, KeyError, AttributeError) as error:
             raise UserError(f"{source} is damaged ({error}); grow the pool anew.") from error
-        types = {"name": str, "num_instances": int, "sha256": str, "is_cls": bool}
-        if not all(type(own[key]) is kind for key, kind in types.items()):
+        types = {"name": str, "num_instances": int, "digest": str, "is_cls": bool}
+        typed = all(type(own[key]) is kind for key, kind in types.items())
+        if not typed or not re.fullmatch(r"[0-9a-f]{64}", own["digest"]):
             raise UserError(f"{source} is damaged; grow the pool anew.")
         # A task needs an instance to be read; it is taken away again.
         values["Instances"] = [{"input": "", "output": ""}]
         task = replace(task_from_json(values, own["name"], source), instances=())
-        yield Entry(task, own["num_instances"], own["sha256"], own["is_cls"])
+        yield Entry(task, own["num_instances"], own["digest"], own["is_cls"])
 
 
 def read_report(directory: Any) -> dict[str, Any]:
