@@ -47,7 +47,7 @@ COVERED = {
     "experiments": {"active", "parts", *EXPERIMENTS},
     "models": {"mini", "t5_1_1_tiny", *NUM_PARAMS},
     "partitioning": {"data_parallel", "tensor_parallel", "fsdp_2d"},
-    "pools": {"mini", "niv2", "split_files"},
+    "pools": {"mini", "niv2", "split_files", "dynosaur"},
     "t5x": {"model", "mini", "niv2", "pretrain", "finetune", "parameters_only", "eval", "infer"},
     "trainers": {"embedded", "t5x"},
     "strategies": {

@@ -23,6 +23,14 @@ def test_kinds_are_read_off_the_rows():
     assert fields_from_rows([]) == ()
 
 
+def test_texts_that_come_again_and_again_are_classes():
+    rows = [{"text": f"t {i}", "label": "yes no maybe".split()[i % 3], "n": "01"[i % 2]} for i in range(20)]
+    text, label, number = fields_from_rows(rows)
+    assert (text.kind, label.kind, number.kind) == ("text", "label", "number")
+    assert label.labels == ("maybe", "no", "yes")
+    assert fields_from_rows(rows[:19])[1].kind == "text", "too few rows to tell"
+
+
 def test_classes_without_names_are_numbers():
     assert class_field("label", ("no", "yes")).kind == "label"
     assert class_field("label", ("0", "1")).kind == "number"

@@ -12,6 +12,8 @@ KINDS = ("text", "texts", "label", "boolean", "number", "nested", "media", "othe
 SCALARS = ("text", "label", "boolean", "number")
 
 _MEDIA_WORDS = ("image", "audio", "video")
+# A column of texts is one of classes if so many rows have so few and short values.
+_ROWS_FOR_CLASSES, _MOST_CLASSES, _LONGEST_CLASS = 20, 10, 40
 
 
 @dataclass(frozen=True)
@@ -90,11 +92,23 @@ def fields_from_rows(rows: Sequence[Mapping[str, Any]]) -> tuple[Field, ...]:
 
     As in the authors' code the first row says which columns there are. A column's kind is that
     of its first value that is not null; columns of nulls alone are "nested", which no
-    prompt and no template uses.
+    prompt and no template uses. Texts of which a few short ones come again and again are classes.
     """
     if not rows:
         return ()
-    return tuple(Field(str(name), _kind(name, rows)) for name in rows[0])
+    fields = []
+    for name in rows[0]:
+        kind = _kind(name, rows)
+        labels = _labels([row.get(name) for row in rows]) if kind == "text" else ()
+        fields.append(class_field(str(name), labels) if labels else Field(str(name), kind))
+    return tuple(fields)
+
+
+def _labels(values: Sequence[Any]) -> tuple[str, ...]:
+    texts = [value.strip() for value in values if isinstance(value, str)]
+    distinct = sorted(set(texts))
+    few = len(texts) >= _ROWS_FOR_CLASSES and 2 <= len(distinct) <= _MOST_CLASSES
+    return tuple(distinct) if few and max(map(len, distinct)) <= _LONGEST_CLASS else ()
 
 
 def _kind(name: Any, rows: Iterable[Mapping[str, Any]]) -> str:

@@ -21,7 +21,8 @@ sk Slovak|sl Slovenian|sm Samoan|sn Shona|so Somali|sq Albanian|sr Serbian|ss Sw
 su Sundanese|sv Swedish|sw Swahili|ta Tamil|te Telugu|tg Tajik|th Thai|ti Tigrinya|tk Turkmen|
 tl Tagalog|tn Tswana|to Tongan|tr Turkish|ts Tsonga|tt Tatar|tw Twi|ty Tahitian|ug Uyghur|
 uk Ukrainian|ur Urdu|uz Uzbek|ve Venda|vi Vietnamese|vo Volapük|wa Walloon|wo Wolof|xh Xhosa|
-yi Yiddish|yo Yoruba|za Zhuang|zh Chinese|zu Zulu"""
+yi Yiddish|yo Yoruba|za Zhuang|zh Chinese|zu Zulu|ae Avestan|ho Hiri Motu|hz Herero|kj Kuanyama|
+kr Kanuri|lu Luba-Katanga|mh Marshallese|nd North Ndebele|ng Ndonga|nr South Ndebele"""
 LANGUAGES = dict(
     entry.strip().split(" ", 1) for entry in _NAMES.replace("\n", "").split("|") if entry
 )
