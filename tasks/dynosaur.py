@@ -1,4 +1,4 @@
-"""A pool that `ait-jax grow` made: tasks in memory, instances read from their files when asked for."""
+"""A pool that `ait-jax grow` made: tasks in memory, instances on disk until they are asked for."""
 
 import dataclasses
 import functools

@@ -138,14 +138,14 @@ def _field(name: str, feature: Any) -> Field:
         return Field(name, "texts" if inner.kind == "text" else _of_many(inner.kind))
     if isinstance(feature, (tfds.features.FeaturesDict, tfds.features.Dataset)):
         return Field(name, _of_many(*(_field(name, f).kind for f in _inner(feature))))
-    if isinstance(feature, tfds.features.Text) or str(feature.dtype) in ("string", "object"):
-        return Field(name, "text" if feature.shape == () else "other")
     return Field(name, _scalar_kind(feature.np_dtype) if feature.shape == () else "other")
 
 
 def _scalar_kind(dtype: Any) -> str:
     kind = np.dtype(dtype).kind
-    return "boolean" if kind == "b" else "number" if kind in "iuf" else "other"
+    return {"b": "boolean", "O": "text", "S": "text", "U": "text"}.get(
+        kind, "number" if kind in "iuf" else "other"
+    )
 
 
 def _inner(feature: Any) -> Sequence[Any]:

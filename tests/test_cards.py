@@ -94,7 +94,9 @@ def test_cards_that_cannot_be_read_are_counted(tmp_path):
 
 
 def test_odd_values_do_no_harm(tmp_path):
-    text = "---\nlicense: {a: mit, b: [3, null]}\nlanguage: 7\ndataset_info: [3, {features: x}]\n---\n"
+    text = (
+        "---\nlicense: {a: mit, b: [3, null]}\nlanguage: 7\ndataset_info: [3, {features: x}]\n---\n"
+    )
     write_card(tmp_path, text=text)
     (dataset,), _ = read(tmp_path)
     assert (dataset.licence, dataset.languages, dataset.fields) == ("mit", (), ())

@@ -19,7 +19,9 @@ def folder(tmp_path_factory):
     """12 tasks with instances and one without."""
     folder = tmp_path_factory.mktemp("grown")
     names = [f"shop_{i}" for i in range(12)]
-    data = write_lines(folder / "data.jsonl", [reviews(name, 20 + i) for i, name in enumerate(names)])
+    data = write_lines(
+        folder / "data.jsonl", [reviews(name, 20 + i) for i, name in enumerate(names)]
+    )
     released = folder / "instructions.json"
     released.write_text(json.dumps([instruction(name) for name in (*names, "no_rows")]))
     grow(Growth(folder / "pool", [str(released)], rows=[str(data)]), lambda line: None)

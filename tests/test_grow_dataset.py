@@ -24,7 +24,10 @@ def test_kinds_are_read_off_the_rows():
 
 
 def test_texts_that_come_again_and_again_are_classes():
-    rows = [{"text": f"t {i}", "label": "yes no maybe".split()[i % 3], "n": "01"[i % 2]} for i in range(20)]
+    rows = [
+        {"text": f"t {i}", "label": "yes no maybe".split()[i % 3], "n": "01"[i % 2]}
+        for i in range(20)
+    ]
     text, label, number = fields_from_rows(rows)
     assert (text.kind, label.kind, number.kind) == ("text", "label", "number")
     assert label.labels == ("maybe", "no", "yes")

@@ -130,7 +130,11 @@ def answer(body):
     """Stands in for a model: by the dataset's name, a good answer or a bad one."""
     text = body["messages"][-1]["content"].rpartition("Dictionary: ")[2]
     name = json.loads(text.partition("\n\n")[0])["task_name"]
-    good = {"instruction": "Say if it is good.", "input_fields": ["review"], "output_field": "label"}
+    good = {
+        "instruction": "Say if it is good.",
+        "input_fields": ["review"],
+        "output_field": "label",
+    }
     unknown = {**good, "instruction": "Name the maker.", "output_field": ["maker"]}
     return {
         "prose": "What a nice dataset!",

@@ -51,6 +51,16 @@ def test_a_task_has_provenance_and_licence():
     assert unlicensed.metadata["Instance License"] == ("not recorded",)
 
 
+def test_languages_of_input_and_output():
+    translation = Proposal("d", "Translate.", ("en",), ("de",))
+    task = make_task(translation, Dataset("d", "s", languages=("en", "de")), ())
+    assert (task.input_languages, task.output_languages) == (("English",), ("German",))
+    assert task.instruction_languages == ("English",)
+    finnish = make_task(proposal(), Dataset("d", "s", languages=("fi",)), ())
+    assert finnish.input_languages == finnish.output_languages == ("Finnish",)
+    assert made().input_languages == ("English",)
+
+
 def test_names_are_safe_and_depend_on_the_proposal_alone():
     name = task_name(proposal())
     assert name.startswith("dynosaur_a_b_c_y_") and name == task_name(proposal(model="other"))

@@ -77,7 +77,9 @@ def test_configurations_without_rows_cannot_be_told_apart():
     one, other = (Dataset(n, "tfds", fields=FIELDS, family="f") for n in ("d-1", "d-2"))
     assert seen.rejection(proposal(dataset="d-1"), one) == ""
     assert "no rows" in seen.rejection(proposal(dataset="d-2"), other)
-    labelled = Dataset("d-3", "tfds", fields=(FIELDS[0], Field("b", "label", ("x", "y"))), family="f")
+    labelled = Dataset(
+        "d-3", "tfds", fields=(FIELDS[0], Field("b", "label", ("x", "y"))), family="f"
+    )
     assert seen.rejection(proposal(dataset="d-3"), labelled) == ""
 
 

@@ -46,11 +46,14 @@ def test_pairs_and_languages():
     assert [f.name for f in roles("s_good", "s_bad").pair] == ["s_good", "s_bad"]
     assert roles("option1", "option2", "option3").pair == ()
     assert roles("en", "pt_BR").languages == {"en": "English", "pt_BR": "Portuguese"}
+    assert roles("en", "az_tr").languages == {}, "two languages together"
     assert roles("is", "text").languages == {}, "one code alone is a word"
 
 
 def test_nouns():
-    assert noun(Field("content", "text")) == "text" and noun(Field("sentence1", "text")) == "sentence"
+    assert (
+        noun(Field("content", "text")) == "text" and noun(Field("sentence1", "text")) == "sentence"
+    )
 
 
 def test_languages_have_codes_of_two_letters():

@@ -31,6 +31,13 @@ def test_features_and_descriptions():
     assert tally.count("TFDS catalogue", "configurations read") == len(datasets) == 16
 
 
+def test_plain_strings_are_texts():
+    datasets, _ = read("xsum", "pg19")
+    assert datasets["pg19"].field("book_title").kind == "text"
+    assert datasets["pg19"].field("book_id").kind == "number"
+    assert datasets["xsum"].field("summary").kind == "text"
+
+
 def test_languages():
     datasets, _ = read("squad", "xquad", "wmt19_translate", "qa4mre", "wiki40b", "blimp")
     assert datasets["squad-v1.1"].languages == ("en",)

@@ -116,9 +116,7 @@ def _load(block: str) -> Any:
     return yaml.load(block, Loader=loader)
 
 
-def _datasets(
-    name: str, source: str, values: Mapping[str, Any], body: str
-) -> Iterator[Dataset]:
+def _datasets(name: str, source: str, values: Mapping[str, Any], body: str) -> Iterator[Dataset]:
     sections = _sections(body)
     licences = _texts(values.get("license", values.get("licence")))
     shared = dict(
@@ -224,5 +222,3 @@ def _feature(name: str, feature: Mapping[str, Any]) -> Field:
     if isinstance(dtype, str) and re.match(r"u?int|float", dtype):
         return Field(name, "number")
     return Field(name, "nested")
-
-

@@ -19,8 +19,8 @@ sources (--from, may be repeated):
 examples:
   ait-jax grow --pool=pools/tfds --from=tfds
   ait-jax grow --pool=pools/dynosaur --from=instructions-full.json --rows=huggingface_data.jsonl
-  ait-jax grow --pool=pools/new --from=cards/ --generator=endpoint --model=gpt-4o-mini \\
-    --budget=2 --input_price=0.15 --output_price=0.6
+  ait-jax grow --pool=pools/new --from=cards/ --generator=endpoint \\
+    --model=gpt-4o-mini --budget=2 --input_price=0.15 --output_price=0.6
   ait-jax run --gin_file=experiments/mini.gin --gin_file=pools/dynosaur.gin \\
     --gin.DYNOSAUR_DIR=pools/dynosaur
 
@@ -39,7 +39,7 @@ def add(commands: Any) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    grow.add_argument("--pool", required=True, metavar="DIR", help="the pool, new or to be extended")
+    grow.add_argument("--pool", required=True, metavar="DIR", help="the pool, new or to extend")
     grow.add_argument(
         "--from",
         dest="sources",

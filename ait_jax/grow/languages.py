@@ -1,5 +1,7 @@
 """ISO 639-1 codes and the languages' English names."""
 
+import re
+
 _NAMES = """\
 aa Afar|ab Abkhazian|af Afrikaans|ak Akan|am Amharic|an Aragonese|ar Arabic|as Assamese|av Avaric|
 ay Aymara|az Azerbaijani|ba Bashkir|be Belarusian|bg Bulgarian|bh Bihari|bi Bislama|bm Bambara|
@@ -31,3 +33,12 @@ LANGUAGES = dict(
 def language_name(code: str) -> str:
     """Returns the name of a language by its code, with or without a region; "" for no code."""
     return LANGUAGES.get(code.lower().replace("_", "-").partition("-")[0], "")
+
+
+def language_of_column(name: str) -> str:
+    """Returns the language that a column called by a code is in ("en", "pt_BR", "zh-cn"), or "".
+
+    "az_tr" is no region but two languages together, of which nothing sensible can be asked.
+    """
+    is_code = re.fullmatch(r"[a-z]{2}([-_][A-Z]{2}|-[a-z]{2})?", name)
+    return language_name(name) if is_code else ""

@@ -1,10 +1,10 @@
 """A grown pool on disk, which later growth extends and never rewrites.
 
-    instructions.jsonl   one line a task, in the order in which they came: NIV2's schema without
-                         its instances, how many there are, and where it all came from
-    tasks/NAME.json      NIV2's schema, the tasks that have instances
-    cache/               what an endpoint answered, one file a request
-    report.json          each growth: what was asked for, counts by reason
+instructions.jsonl   one line a task, in the order in which they came: NIV2's schema without
+                     its instances, how many there are, and where it all came from
+tasks/NAME.json      NIV2's schema, the tasks that have instances
+cache/               what an endpoint answered, one file a request
+report.json          each growth: what was asked for, counts by reason
 """
 
 import hashlib
@@ -18,6 +18,7 @@ from typing import Any
 from ait_jax.errors import UserError
 from ait_jax.files import check_name, write_json, write_lines
 from ait_jax.grow.dataset import Dataset
+from ait_jax.grow.languages import language_name, language_of_column
 from ait_jax.grow.proposal import Proposal
 from ait_jax.grow.screening import NOT_RECORDED, licence_id
 from ait_jax.pool import (
@@ -85,8 +86,17 @@ def make_task(
         instruction=Instruction(_whole(proposal.instruction + suffix)),
         instances=tuple(instances),
         categories=categories,
+        input_languages=_languages(proposal.input_fields, dataset),
+        output_languages=_languages(proposal.output_field[:1], dataset),
         metadata={key: tuple(map(_whole, values)) for key, values in provenance.items()},
     )
+
+
+def _languages(columns: Sequence[str], dataset: Dataset) -> tuple[str, ...]:
+    """Returns the languages of columns: their own, if they are called by one, or the dataset's."""
+    own = [language_of_column(name) for name in columns]
+    named = own if own and all(own) else [language_name(code) for code in dataset.languages]
+    return tuple(dict.fromkeys(name for name in named if name)) or ("English",)
 
 
 def _whole(text: str) -> str:

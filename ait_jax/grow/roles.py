@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ait_jax.grow.dataset import Dataset, Field
-from ait_jax.grow.languages import language_name
+from ait_jax.grow.languages import language_of_column
 
 # Role -> the words that a column of that role ends in, the surest first.
 _ROLE_WORDS = {
     "question": ("question", "query", "problem", "goal", "questions"),
     "passage": (
-        "passage", "context", "paragraph", "article", "document", "story", "report", "source",
+        "passage", "context", "paragraph", "article", "document", "story", "report", "documents",
         "email body", "maintext", "book text", "dialogue", "dialog", "conversation", "transcript",
         "body", "chapter", "speech", "contexts", "facts", "support",
     ),
@@ -36,13 +36,14 @@ _ROLE_WORDS = {
 }  # fmt: skip
 # Columns that say where a row comes from, not what it says.
 _BOOKKEEPING = {
-    "id", "ids", "uid", "guid", "uuid", "idx", "index", "url", "link", "links", "uri", "path", "file",
-    "filename", "date", "time", "timestamp", "created", "hash", "key", "offset", "start", "end",
-    "span", "spans", "permalink", "doi", "license", "version", "split", "source url", "username",
-    "ip", "author", "authors", "email", "phone", "docno", "no", "number", "row", "sha", "pid", "qid",
-    "name", "names", "ticket", "cabin", "references", "reference", "added", "content type",
-    "content length", "midi", "seq", "seq info", "source x", "metadata", "provenance", "hypothesis id",
-    "language", "lang", "country", "warning", "domain name", "annotator", "worker", "journal",
+    "id", "ids", "uid", "guid", "uuid", "idx", "index", "url", "link", "links", "uri", "path",
+    "file", "filename", "date", "time", "timestamp", "created", "hash", "key", "offset", "start",
+    "end", "span", "spans", "permalink", "doi", "license", "version", "split", "source url",
+    "username", "ip", "author", "authors", "email", "phone", "docno", "no", "number", "row",
+    "sha", "pid", "qid", "name", "names", "ticket", "cabin", "references", "reference", "added",
+    "content type", "content length", "midi", "seq", "seq info", "source x", "metadata",
+    "provenance", "hypothesis id", "language", "lang", "country", "warning", "question source",
+    "domain name", "annotator", "worker", "journal",
 }  # fmt: skip
 _PLAIN_TEXT = {
     "text", "content", "body", "input text", "texts", "string", "maintext", "text lines", "data",
@@ -80,7 +81,7 @@ def roles_of(dataset: Dataset) -> Roles:
     """Returns the roles of a dataset's columns; bookkeeping columns have none."""
     telling = [field for field in dataset.fields if not is_bookkeeping(field.name)]
     texts = tuple(field for field in telling if field.kind in ("text", "texts"))
-    languages = {f.name: language_name(f.name) for f in texts if f.kind == "text"}
+    languages = {f.name: language_of_column(f.name) for f in texts if f.kind == "text"}
     languages = {name: language for name, language in languages.items() if language}
     if len(languages) < 2:
         languages = {}

@@ -28,9 +28,10 @@ _KINDS = {
 # What the last resort may ask for; a column of any other name is rather a key than a text.
 _WRITABLE = {
     "target", "output", "completion", "response", "text", "sentence", "story", "ending", "answer",
-    "summary", "query", "caption", "paraphrase", "translation", "code", "reply", "review", "comment",
-    "instruction", "conclusion", "claim", "hypothesis", "abstract", "consensus", "correction", "poem",
-    "definition", "sparql", "sql", "expression", "equation", "dst", "simplification", "correct answer",
+    "summary", "query", "caption", "paraphrase", "translation", "code", "reply", "review",
+    "comment", "instruction", "conclusion", "claim", "hypothesis", "abstract", "consensus",
+    "correction", "poem", "definition", "sparql", "sql", "expression", "equation",
+    "simplification", "correct answer",
 }  # fmt: skip
 
 # (category, wordings, input columns, output column)
@@ -86,7 +87,8 @@ def _about(dataset: Dataset, names: Sequence[str]) -> str | None:
     if not all(is_generic(dataset.field(name)) for name in names):
         return ""
     first = " ".join(dataset.description.split()).partition(". ")[0].strip().rstrip(".")
-    return f"{first}. " if 20 <= len(first) <= 200 and first[0].isalnum() else None
+    tells = re.search(r"\b(is|are|has|have|contains?|consists?|requires?|tests?|asks?)\b", first)
+    return f"{first}. " if tells and len(first) <= 200 and first[0].isalnum() else None
 
 
 def _the(fields: Sequence[Field]) -> str:
@@ -191,8 +193,10 @@ def _truth(roles: Roles) -> Field | None:
 def _summarization(roles: Roles) -> Iterator[_Task]:
     summary, title = roles.get("summary"), roles.get("title")
     plain = next((f for f in roles.texts if noun(f) == "text"), None)
-    body = roles.get("passage") or plain or next(
-        (f for f in roles.texts if words(f.name) in ("description", "review body")), None
+    body = (
+        roles.get("passage")
+        or plain
+        or next((f for f in roles.texts if words(f.name) in ("description", "review body")), None)
     )
     if body and summary and summary.kind == "text":
         what = noun(summary)
@@ -220,7 +224,9 @@ def _explanation(roles: Roles) -> Iterator[_Task]:
     explanation = roles.get("explanation")
     if not explanation or explanation.kind != "text":
         return
-    given = [roles.get(role) for role in ("premise", "hypothesis", "question", "passage", "choices")]
+    given = [
+        roles.get(role) for role in ("premise", "hypothesis", "question", "passage", "choices")
+    ]
     inputs = [field for field in given if field]
     result = [roles.get("answer")] if roles.get("answer") else list(roles.labels[:1])
     inputs += [field for field in result if field is not explanation]
@@ -327,7 +333,7 @@ def _rewriting(roles: Roles) -> Iterator[_Task]:
     texts = [field for field in roles.texts if field.kind == "text"]
     for source, target, verb in (
         ("normal", "simple", "Simplify the {}"),
-                ("complex", "simple", "Simplify the {}"),
+        ("complex", "simple", "Simplify the {}"),
         ("original", "rewrite", "Rewrite the {}"),
         ("meaning representation", "human reference", "Put the {} into words"),
         ("commands", "actions", "Turn the {} into actions"),
