@@ -65,10 +65,11 @@ class _Run(Stages):
     def _initial_splits(self) -> Splits:
         def draw() -> dict[str, Any]:
             splits, dropped = self.experiment.initial_splits.draw(self.pool, self.experiment.seed)
-            wanted = self.experiment.tasks_per_round * (self.experiment.rounds - 1)
+            selections = range(self.experiment.rounds - 1)
+            wanted = sum(map(self.experiment.tasks_of_round, selections))
             if wanted > len(splits.remain):
                 raise UserError(
-                    f"{self.experiment.rounds - 1} selections of TASKS_PER_ROUND = "
+                    f"{len(selections)} selections of TASKS_PER_ROUND = "
                     f"{self.experiment.tasks_per_round} need {wanted} tasks, {len(splits.remain)} "
                     "remain; lower TASKS_PER_ROUND, ROUNDS or INITIAL_TASKS."
                 )
@@ -83,7 +84,7 @@ class _Run(Stages):
             + (f"; {stage['dropped_tasks']} named in the split files are not in the pool"
                if stage["dropped_tasks"] else "")
         )
-        has_few = set(self.pool.few_examples)
+        has_few = set(self.pool.few_examples if self.experiment.encoding.shows_examples else ())
         few = [name for name in splits.names if name in has_few]
         if few:
             self.report(f"{len(few)} tasks have fewer than 2 positive examples, {few[0]} for one")
@@ -127,6 +128,9 @@ class _Run(Stages):
 
     def _report_scores(self, name: str, result: Mapping[str, Any]) -> None:
         test = result["test"]
+        if test["rougeL"] is None:
+            self.report(f"{name}: answered, not measured: no test instance has a reference")
+            return
         self.report(f"{name}: test ROUGE-L {test['rougeL']:.2f}, exact match {test['exact_match']:.2f}")
 
     def _plot_curve(self, points: Sequence[CurvePoint]) -> None:
@@ -244,7 +248,12 @@ class _Round:
         selection = self.run.select(self.folder, strategy, scores, self.number)
         if scored:
             self.run.draw_task_map(
-                self.folder, scores, selection.tasks, round=self.number, strategy=strategy.name
+                self.folder,
+                scores,
+                self.run.experiment.tasks_of_round(self.number),
+                selection.tasks,
+                round=self.number,
+                strategy=strategy.name,
             )
         chosen = set(selection.tasks)
         following = Splits(
@@ -258,9 +267,11 @@ class _Round:
 
 
 def _headline(metrics: Mapping[str, Any], flat: bool = False) -> dict[str, Any]:
-    """Returns ROUGE-L and exact match, overall, CLS and GEN; groups without tasks are left out of a flat one."""
+    """Returns ROUGE-L and exact match, overall, CLS and GEN; what was not measured is left out of a flat one."""
     names = ("rougeL", "exact_match")
-    headline: dict[str, Any] = {name: metrics[name] for name in names}
+    headline: dict[str, Any] = {
+        name: metrics[name] for name in names if not flat or metrics[name] is not None
+    }
     for group in ("cls", "gen"):
         values = {name: metrics[group][name] for name in names}
         if not flat:

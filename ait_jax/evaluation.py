@@ -46,7 +46,8 @@ class Prediction:
     Attributes:
       task, instance_id: which instance.
       prediction: the decoded answer.
-      references: acceptable outputs, at least one; the first is the training target.
+      references: acceptable outputs, the first is the training target; none where no answer
+        is known: then the answer is kept and not measured.
       input: the prompt as the model saw it, for the record.
     """
 
@@ -139,7 +140,8 @@ def evaluate(
       category_of: task name -> category.
 
     Returns:
-      {"rougeL", "exact_match", "num_instances", "num_tasks" over all instances,
+      {"rougeL", "exact_match", "num_instances", "num_tasks" over all instances with references,
+       "num_without_references": instances that were answered and not measured,
        "cls": {same keys}, "gen": {same keys},
        "per_category": {category: {same keys, "metric", "headline"}}, ascending by name,
        "per_task": {task: {"rougeL", "exact_match", "num_instances"}}, ascending by name}.
@@ -147,12 +149,16 @@ def evaluate(
       value. A group without instances has None for its figures.
 
     Raises:
-      UserError: a prediction without references, or two for one instance.
+      UserError: two predictions for one instance.
     """
+    num_without = 0
     overall, cls, gen = _Group(), _Group(), _Group()
     by_category: dict[str, _Group] = {}
     by_task: dict[str, _Group] = {}
     for item in _in_order(predictions):
+        if not item.references:
+            num_without += 1
+            continue
         rouge = rouge_l(item.prediction, item.references)
         exact = exact_match(item.prediction, item.references)
         for group in (
@@ -164,6 +170,7 @@ def evaluate(
             group.add(item.task, rouge, exact)
     return {
         **overall.summary(),
+        "num_without_references": num_without,
         "cls": cls.summary(),
         "gen": gen.summary(),
         "per_category": {
@@ -210,8 +217,6 @@ def _in_order(predictions: Iterable[Prediction]) -> list[Prediction]:
     items = sorted(predictions, key=lambda item: (item.task, item.instance_id))
     for item, following in zip(items, [*items[1:], None]):
         where = f"task {item.task!r}, instance {item.instance_id!r}"
-        if not item.references:
-            raise UserError(f"{where} has no reference output; give it one or leave it out.")
         if following and (item.task, item.instance_id) == (following.task, following.instance_id):
             raise UserError(f"{where} has two predictions; keep one.")
     return items
@@ -291,7 +296,7 @@ def _parse_line(path: Any, number: int, line: str) -> Prediction:
     try:
         value = json.loads(line)
         inputs, prediction = value["inputs"], value["prediction"]
-        references = inputs.get("references") or [inputs["targets_pretokenized"]]
+        references = inputs["references"] if "references" in inputs else [inputs["targets_pretokenized"]]
         item = Prediction(
             task=inputs.get("task", ""),
             instance_id=inputs.get("id", str(number)),

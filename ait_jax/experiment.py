@@ -23,6 +23,7 @@ class Experiment(Parts):
       trainer: one for all rounds, or {round: trainer}, each used until the next one's round:
         {0: @embedded.EmbeddedTrainer(), 2: @t5x.T5XTrainer()}.
       rounds: trainings; the last one is evaluated and selects nothing.
+      tasks_per_round: see `Parts`; of a list longer than the selections the first numbers count.
       max_instances_per_task: training instances of a task.
       max_eval_instances: instances of a test or dev task that are evaluated after a round.
       max_dev_instances: instances of a dev task that choose the checkpoint during training.
@@ -49,6 +50,12 @@ class Experiment(Parts):
             _check_trainers(self.trainer, self.rounds)
         if self.train_from not in TRAIN_FROM:
             raise UserError(f"TRAIN_FROM = {self.train_from!r} is none of {TRAIN_FROM}.")
+        sizes = self.tasks_per_round
+        if not isinstance(sizes, int) and len(sizes) < self.rounds - 1:
+            raise UserError(
+                f"TASKS_PER_ROUND = {list(sizes)} is for {len(sizes)} selections, ROUNDS = "
+                f"{self.rounds} makes {self.rounds - 1}; give as many numbers, or lower ROUNDS."
+            )
         check_positive(
             {
                 "ROUNDS": self.rounds,

@@ -1,5 +1,6 @@
 """What it takes to score tasks, in a run (`experiment.py`) or alone (`scoring.py`)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ait_jax.batching import LengthBuckets
@@ -31,7 +32,8 @@ class Parts:
       tokens_per_batch: padded prompt tokens of one batch in scoring; decoding takes twice as many.
       length_growth: prompts are padded to lengths each at most so many times the one before:
         smaller is less padding and more programs to compile.
-      tasks_per_round: tasks that are selected at a time, and of each category of a task map.
+      tasks_per_round: tasks that are selected at a time, and of each category of a task map;
+        a list has one number for each selection.
       cls_ratio: share of CLS tasks among them; None ranks CLS and GEN together.
       racing: stop perturbing tasks whose place in the selection is certain (`racing`).
       racing_settings: after how many prompts that is judged, and how certain is certain.
@@ -50,14 +52,14 @@ class Parts:
     buckets: LengthBuckets = LengthBuckets()
     tokens_per_batch: int = 16384
     length_growth: float = 1.06
-    tasks_per_round: int = 68
+    tasks_per_round: int | Sequence[int] = 68
     cls_ratio: float | None = None
     racing: bool = False
     racing_settings: Racing = Racing()
     seed: int = 42
 
     def __post_init__(self):
-        check_positive({"TASKS_PER_ROUND": self.tasks_per_round})
+        _check_schedule(self.tasks_per_round)
         if self.length_growth <= 1:
             raise UserError(f"LENGTH_GROWTH = {self.length_growth} must be above 1, as in 1.06.")
         if self.encoding.max_source_length != self.buckets.max_source_length:
@@ -79,6 +81,24 @@ class Parts:
                 f"model T5Config.vocab_size = {self.model.config.vocab_size}; give the model's own "
                 "VOCABULARY_PATH or a larger vocab_size."
             )
+
+    def tasks_of_round(self, round: int) -> int:
+        """Returns how many tasks the selection after a round takes."""
+        return tasks_of_round(self.tasks_per_round, round)
+
+
+def tasks_of_round(tasks_per_round: int | Sequence[int], round: int) -> int:
+    """Returns what TASKS_PER_ROUND, a number or a list, says of one round."""
+    return tasks_per_round if isinstance(tasks_per_round, int) else tasks_per_round[round]
+
+
+def _check_schedule(tasks_per_round: int | Sequence[int]) -> None:
+    sizes = [tasks_per_round] if isinstance(tasks_per_round, int) else list(tasks_per_round)
+    if not sizes or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in sizes):
+        raise UserError(
+            f"TASKS_PER_ROUND = {tasks_per_round!r} must be a whole number of at least 1, or a list "
+            "of such numbers, one for each selection."
+        )
 
 
 def check_positive(values: dict[str, int]) -> None:

@@ -208,7 +208,7 @@ class ExampleResampling:
             if unused == self.max_unused_instances:
                 break
             instance = task.instances[index]
-            if instance.id not in used:
+            if instance.id not in used and instance.outputs:
                 candidates.append(Example(instance.input, instance.outputs[0]))
                 unused += 1
         order = _random_order(len(candidates), (*key, "examples"))

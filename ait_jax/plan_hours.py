@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from ait_jax.compiled_stage import CompiledStage
 from ait_jax.experiment import Experiment
 from ait_jax.models.t5 import flops_per_example
+from ait_jax.parts import tasks_of_round
 from ait_jax.plan_stages import DECODE, FORCE, TRAIN
 from ait_jax.planned import Planned
 
@@ -67,12 +68,11 @@ def _experiment_seconds(
     planned: Planned, train: CompiledStage, task: float, decoded: float
 ) -> dict[str, float]:
     work, settings, trainer = planned.workload, planned.settings, planned.trainer
-    rounds, per_round = settings["rounds"], settings["tasks_per_round"]
+    rounds, chosen = settings["rounds"], work.initial_tasks
     seconds = {"train": 0.0, "evaluate": 0.0, "score": 0.0}
     once = (work.test_tasks + work.dev_tasks) * settings["max_eval_instances"] * decoded
     seconds["evaluate"] += once * settings["evaluate_base"]
     for round in range(rounds):
-        chosen = work.initial_tasks + round * per_round
         examples = chosen * settings["max_instances_per_task"]
         steps = trainer.total_steps(examples)
         seconds["train"] += steps * train.roofline * train.chips
@@ -82,6 +82,7 @@ def _experiment_seconds(
         if round < rounds - 1:
             remaining = max(0, work.tasks - work.dev_tasks - chosen)
             seconds["score"] += remaining * task
+            chosen += tasks_of_round(settings["tasks_per_round"], round)
     return seconds
 
 

@@ -175,7 +175,7 @@ def _measured(pool: TaskPool, values: Mapping[str, Any]) -> dict[str, Any]:
     prompts = TaskPrompts(pool, vocabulary, encoding, None, 2, seed=0, round=0)
     names = [name for name in pool if len(pool[name].instances)]
     sizes = [
-        (len(prompt.tokens), len(vocabulary.encode(instance.outputs[0])) + 1)
+        (len(prompt.tokens), len(vocabulary.encode((*instance.outputs, "")[0])) + 1)
         for name in names[:: max(1, len(names) // _SAMPLED_TASKS)]
         for instance, prompt, _, _ in prompts.build(name, same_prompts([0]))
     ]

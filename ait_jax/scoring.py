@@ -113,7 +113,7 @@ class _Scored(Stages):
                 f"None of the {num_named} tasks has an instance to score; look at the gin names "
                 "POOL and TASKS."
             )
-        size = self.scoring.tasks_per_round
+        size = self.scoring.tasks_of_round(ROUND)
         if self.scoring.strategy is not None and size > len(self.names):
             raise UserError(
                 f"TASKS_PER_ROUND = {size} is more than the {len(self.names)} scored tasks that "
@@ -152,7 +152,11 @@ class _Scored(Stages):
             selected = selection.tasks
             summary = {"selection": selection_summary(strategy, selection)}
         categories = self.draw_task_map(
-            self.folder, scores, selected, strategy=strategy.name if strategy else ""
+            self.folder,
+            scores,
+            self.scoring.tasks_of_round(ROUND),
+            selected,
+            strategy=strategy.name if strategy else "",
         )
         ranked = task_map.ranked(scores, categories)
         for category, names in ranked.items():

@@ -150,7 +150,7 @@ class Stages:
         )
         if parts.racing:
             groups, quotas = groups_and_quotas(
-                tasks, parts.tasks_per_round, is_cls=self.pool.is_cls, cls_ratio=parts.cls_ratio
+                tasks, parts.tasks_of_round(round), is_cls=self.pool.is_cls, cls_ratio=parts.cls_ratio
             )
             race = Race(
                 parts.racing_settings, strategy, groups, quotas, parts.scorer.num_perturbations
@@ -175,7 +175,7 @@ class Stages:
         selection = select(
             strategy,
             scores,
-            self.parts.tasks_per_round,
+            self.parts.tasks_of_round(round),
             is_cls=self.pool.is_cls,
             cls_ratio=self.parts.cls_ratio,
             seed=self.parts.seed,
@@ -186,17 +186,23 @@ class Stages:
         return selection
 
     def draw_task_map(
-        self, folder: Path, scores: TaskScores, selected: Sequence[str] = (), **title: Any
+        self,
+        folder: Path,
+        scores: TaskScores,
+        size: int,
+        selected: Sequence[str] = (),
+        **title: Any,
     ) -> dict[str, str]:
         """Writes task_map.png; returns every task's category.
 
         Args:
+          size: of the categories.
           selected: tasks to ring.
           title: round and strategy, as `task_map.plot_task_map` takes them.
         """
         is_cls = self.pool.is_cls
         categories = task_map.classify(
-            scores, self.parts.tasks_per_round, is_cls=is_cls, cls_ratio=self.parts.cls_ratio
+            scores, size, is_cls=is_cls, cls_ratio=self.parts.cls_ratio
         )
         path = folder / "task_map.png"
         task_map.plot_task_map(path, scores, categories, is_cls=is_cls, selected=selected, **title)

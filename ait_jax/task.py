@@ -24,7 +24,11 @@ class Example:
 
 @dataclass(frozen=True)
 class Instance:
-    """One input of a task with its reference outputs (at least one)."""
+    """One input of a task with its reference outputs.
+
+    There are none where no answer is known: such an instance is scored and answered, not
+    trained on and not measured.
+    """
 
     id: str
     input: str

@@ -2,6 +2,9 @@
 
 `register` makes, of any pool, one SeqIO task per pool task and the mixtures
 `<prefix>_default_train` and `<prefix>_default_test` (and `_dev` where the pool has dev tasks).
+Of a pool of more than 2,000 tasks each of the latter is one SeqIO task that reads all instances of
+its pool tasks, and so is every other selection (`add_mixture`): SeqIO opens a pipeline for each
+task of a mixture, and 50,000 are too many.
 For NIV2 from plain T5X, either in a gin file
 
     from ait_jax.tasks import registry
@@ -23,19 +26,23 @@ Splits of every task:
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from ait_jax import randomness
 from ait_jax.errors import UserError, nearest
 from ait_jax.pool import Task, TaskPool
-from ait_jax.prompts import TkInstructEncoding
+from ait_jax.prompts import Encoding, TkInstructEncoding
 from ait_jax.tasks.task_names import word_names
 from ait_jax.vocabulary import Vocabulary
 
 DATA_DIR_VARIABLE = "AIT_JAX_DATA_DIR"
 NIV2_DIR_VARIABLE = "AIT_JAX_NIV2_DIR"
 VOCABULARY_VARIABLE = "AIT_JAX_VOCABULARY_PATH"
+# More pool tasks than NIV2's 1,616 are registered by selections.
+MAX_SEQIO_TASKS = 2000
 
 _registered: dict[str, "Registered"] = {}
 # The arguments of the last `register_niv2`.
@@ -81,12 +88,58 @@ class Registered:
     """What `register` made.
 
     Attributes:
-      task_names: pool task -> SeqIO task.
-      mixtures: names of the mixtures.
+      task_names: pool task -> SeqIO task; empty where only selections are SeqIO tasks.
+      mixtures: names of the mixtures, or of the SeqIO tasks that take their place.
+      maker: makes the SeqIO task of a selection, where pool tasks have none of their own.
     """
 
     task_names: Mapping[str, str]
     mixtures: tuple[str, ...]
+    maker: "TaskMaker | None" = None
+
+
+@dataclass(frozen=True)
+class TaskMaker:
+    """Registers SeqIO tasks of one or many pool tasks; fields as of `register`."""
+
+    pool: TaskPool
+    vocabulary: Vocabulary
+    encoding: Encoding
+    splits: InstanceSplits
+    seed: int
+
+    def add(self, name: str, tasks: Sequence[str]) -> None:
+        """Adds the SeqIO task `name` with the instances of the pool tasks `tasks`."""
+        import seqio
+
+        from ait_jax.tasks import seqio_tasks
+
+        members = [self.pool[task] for task in tasks]
+        feature = seqio.Feature(
+            seqio.SentencePieceVocabulary(self.vocabulary.path, extra_ids=self.vocabulary.extra_ids),
+            add_eos=True,
+        )
+        seqio.TaskRegistry.add(
+            name,
+            source=seqio_tasks.PoolSource(members, self._places(members), self.seed),
+            preprocessors=[seqio_tasks.make_preprocessor(members, self.encoding, self.vocabulary)],
+            output_features={"inputs": feature, "targets": feature},
+            postprocess_fn=seqio_tasks.all_references,
+            metric_fns=[seqio_tasks.rouge_l, seqio_tasks.exact_match],
+            # The source shuffles all places; a buffer of tokens for each task would add memory only.
+            shuffle_buffer_size=None,
+            task_cls=seqio_tasks.PoolTask,
+        )
+
+    def _places(self, members: Sequence[Task]) -> dict[str, np.ndarray]:
+        """Returns split -> int32[instances, 2]: index in `members`, position in the task."""
+        places: dict[str, list[np.ndarray]] = {}
+        for index, task in enumerate(members):
+            for split, positions in self.splits.positions(task, self.seed).items():
+                found = np.asarray(positions, np.int32)
+                rows = np.stack([np.full(len(found), index, np.int32), found], axis=1)
+                places.setdefault(split, []).append(rows)
+        return {split: np.concatenate(rows) for split, rows in places.items()}
 
 
 def register(
@@ -94,9 +147,10 @@ def register(
     prefix: str = "niv2",
     *,
     vocabulary: Any,
-    encoding: TkInstructEncoding = TkInstructEncoding(),
+    encoding: Encoding = TkInstructEncoding(),
     splits: InstanceSplits = InstanceSplits(),
     seed: int = 0,
+    max_seqio_tasks: int = MAX_SEQIO_TASKS,
 ) -> Registered:
     """Registers a pool with SeqIO; a pool registered before under this prefix is replaced.
 
@@ -115,6 +169,7 @@ def register(
       encoding: of the prompts.
       splits: which instances are in which split.
       seed: for training targets and `max_train_instances`.
+      max_seqio_tasks: of a larger pool each selection is one SeqIO task.
 
     Raises:
       UserError: no vocabulary, or it is not one of T5's.
@@ -126,35 +181,32 @@ def register(
     seqio_tasks.hide_accelerators()
     _niv2_arguments.clear()
     _pool_arguments.pop(prefix, None)
-    vocabulary = _vocabulary(vocabulary)
-    feature = seqio.Feature(
-        seqio.SentencePieceVocabulary(vocabulary.path, extra_ids=vocabulary.extra_ids), add_eos=True
-    )
-    names = {task: f"{prefix}_{word}" for task, word in word_names(pool).items()}
+    maker = TaskMaker(pool, _vocabulary(vocabulary), encoding, splits, seed)
     if prefix in _registered:
         for name in _registered[prefix].task_names.values():
             seqio.TaskRegistry.remove(name)
         for name in _registered[prefix].mixtures:
-            seqio.MixtureRegistry.remove(name)
-    for task in pool.values():
-        seqio.TaskRegistry.add(
-            names[task.name],
-            source=seqio_tasks.PoolTaskSource(task, splits.positions(task, seed), seed),
-            preprocessors=[seqio_tasks.make_preprocessor(task, encoding, vocabulary)],
-            output_features={"inputs": feature, "targets": feature},
-            postprocess_fn=seqio_tasks.all_references,
-            metric_fns=[seqio_tasks.rouge_l, seqio_tasks.exact_match],
-            # The source shuffles all positions; a buffer of tokens for each task would add memory only.
-            shuffle_buffer_size=None,
-            task_cls=seqio_tasks.PoolTask,
-        )
-    registered = Registered(names, ())
+            _remove(name)
+    if len(pool) > max_seqio_tasks:
+        registered = Registered({}, (), maker)
+    else:
+        names = {task: f"{prefix}_{word}" for task, word in word_names(pool).items()}
+        for task, name in names.items():
+            maker.add(name, [task])
+        registered = Registered(names, ())
     mixtures = []
     for mixture, split, tasks in _default_mixtures(pool, prefix):
         if add_mixture(mixture, tasks, registered, split=split):
             mixtures.append(mixture)
-    _registered[prefix] = Registered(names, tuple(mixtures))
+    _registered[prefix] = replace(registered, mixtures=tuple(mixtures))
     return _registered[prefix]
+
+
+def _remove(mixture: str) -> None:
+    import seqio
+
+    seqio.MixtureRegistry.remove(mixture)
+    seqio.TaskRegistry.remove(mixture)
 
 
 def _default_mixtures(pool: TaskPool, prefix: str) -> list[tuple[str, str, tuple[str, ...]]]:
@@ -180,6 +232,8 @@ def add_mixture(
 ) -> tuple[str, ...]:
     """Adds a SeqIO mixture of pool tasks, for example of a round's selection; replaces one of its name.
 
+    Of a pool that is registered by selections it becomes one SeqIO task of that name.
+
     Args:
       name: of the mixture.
       tasks: names of pool tasks.
@@ -195,6 +249,9 @@ def add_mixture(
     """
     import seqio
 
+    tasks = tuple(tasks)
+    if registered.maker is not None:
+        return _add_selection(name, tasks, registered.maker, split)
     rates = []
     for task in tasks:
         if task not in registered.task_names:
@@ -205,9 +262,22 @@ def add_mixture(
         if split in member.splits and member.num_input_examples(split):
             rates.append((member.name, member.num_input_examples(split)))
     if rates:
-        seqio.MixtureRegistry.remove(name)
+        _remove(name)
         seqio.MixtureRegistry.add(name, rates)
     return tuple(member for member, _ in rates)
+
+
+def _add_selection(name: str, tasks: Sequence[str], maker: TaskMaker, split: str) -> tuple[str, ...]:
+    known, unknown = maker.pool.drop_missing(tasks)
+    if unknown:
+        raise UserError(
+            f"mixture {name!r}: task {unknown[0]!r} is not registered." + nearest(unknown[0], maker.pool)
+        )
+    if not any(maker.splits.positions(maker.pool[task], maker.seed).get(split) for task in known):
+        return ()
+    _remove(name)
+    maker.add(name, known)
+    return (name,)
 
 
 def _vocabulary(vocabulary: Any) -> Vocabulary:
@@ -230,7 +300,7 @@ def register_pool(
     load_pool: Callable[[], TaskPool],
     vocabulary: Any = None,
     prefix: str = "mini",
-    encoding: TkInstructEncoding = TkInstructEncoding(),
+    encoding: Encoding = TkInstructEncoding(),
     splits: InstanceSplits = InstanceSplits(),
     seed: int = 0,
 ) -> str:
@@ -271,7 +341,7 @@ def register_niv2(
     data_dir: Any = None,
     source: Any = None,
     vocabulary: Any = None,
-    encoding: TkInstructEncoding = TkInstructEncoding(),
+    encoding: Encoding = TkInstructEncoding(),
     splits: InstanceSplits = InstanceSplits(),
     seed: int = 0,
 ) -> str:

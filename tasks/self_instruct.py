@@ -24,7 +24,7 @@ from typing import Any
 from ait_jax.cls_gen import labels_from_file
 from ait_jax.errors import UserError
 from ait_jax.pool import Instance, Instruction, Splits, Task, TaskPool
-from ait_jax.tasks import stored_pool, stored_rows
+from ait_jax.tasks import stored_pool
 from ait_jax.tasks.instruction_rows import Row, read_rows
 from ait_jax.tasks.prepared_folder import PreparedFolder, check_on_bad_task
 from ait_jax.tasks.progress import Progress
@@ -212,7 +212,6 @@ def _prepare_anew(sources: _Sources, folder: PreparedFolder, on_bad_task: str) -
             "tally": tally.to_json(),
         }
         record = folder.write_record(files, values, building)
-    stored_rows.close_all()
     return _prepared(folder.path, record, fresh=True)
 
 

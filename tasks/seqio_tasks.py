@@ -1,4 +1,4 @@
-"""One pool task as a SeqIO task. Imports TensorFlow and SeqIO: import it late."""
+"""Pool tasks, one or many, as a SeqIO task. Imports TensorFlow and SeqIO: import it late."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -26,28 +26,28 @@ def hide_accelerators() -> None:
             pass
 
 
-class PoolTaskSource(seqio.DataSource):
-    """The instances of one task, in SeqIO's terms: a split is a list of positions.
+class PoolSource(seqio.DataSource):
+    """Instances of pool tasks, in SeqIO's terms: a split is a list of places.
 
-    Elements have `id`, `input`, `target` and `references` (strings; the last a vector).
+    Elements have `task`, `id`, `input`, `target` and `references` (strings; the last a vector).
     Instances are read by random access inside tf.data, so that shuffling is a permutation
     of all positions, not of what happens to be in a buffer, and so that any number of
     hosts share a split without overlap. The target is the first reference, in "train" one
-    drawn by (seed, task, id).
+    drawn by (seed, task, id); it is empty where there is none.
 
     Args:
-      task: which; its instances may be lazy.
-      positions: split name -> positions of its instances.
+      tasks: which; their instances may be lazy.
+      places: split name -> int[n, 2], index in `tasks` and position among its instances.
       seed: for the choice of training targets.
     """
 
-    def __init__(self, task: Task, positions: Mapping[str, Sequence[int]], seed: int):
-        self._task = task
-        self._positions = positions
+    def __init__(self, tasks: Sequence[Task], places: Mapping[str, np.ndarray], seed: int):
+        self._tasks = tasks
+        self._places = places
         self._seed = seed
         super().__init__(
-            splits=positions,
-            num_input_examples={split: len(where) for split, where in positions.items()},
+            splits=places,
+            num_input_examples={split: len(where) for split, where in places.items()},
             performs_internal_shuffling=True,
         )
 
@@ -69,32 +69,33 @@ class PoolTaskSource(seqio.DataSource):
         use_cached: bool = False,
         num_epochs: int | None = 1,
     ) -> tf.data.Dataset:
-        positions = np.asarray(self._positions[split], np.int64)
-        dataset = tf.data.Dataset.from_tensor_slices(positions)
+        places = self._places[split]
+        dataset = tf.data.Dataset.range(len(places))
         if shard_info and shard_info.num_shards > 1:
             dataset = dataset.shard(shard_info.num_shards, shard_info.index)
         if shuffle:
             # Without a seed SeqIO would shuffle differently in every process; nothing here does.
             dataset = dataset.shuffle(
-                max(1, len(positions)), seed=0 if seed is None else seed, reshuffle_each_iteration=True
+                max(1, len(places)), seed=0 if seed is None else seed, reshuffle_each_iteration=True
             )
 
-        def read(position: np.ndarray) -> tuple[Any, ...]:
-            instance = self._task.instances[int(position)]
-            target = instance.outputs[0]
+        def read(index: np.ndarray) -> tuple[Any, ...]:
+            task_index, position = places[int(index)].tolist()
+            task = self._tasks[task_index]
+            instance = task.instances[position]
+            outputs = instance.outputs or ("",)
+            target = outputs[0]
             if split == _TRAIN:
-                target = randomness.choice(
-                    instance.outputs, self._seed, "training target", self._task.name, instance.id
-                )
-            texts = [instance.id, instance.input, target]
+                target = randomness.choice(outputs, self._seed, "training target", task.name, instance.id)
+            texts = [task.name, instance.id, instance.input, target]
             return (*(text.encode() for text in texts), np.array([o.encode() for o in instance.outputs], object))
 
-        def features(position: tf.Tensor) -> dict[str, tf.Tensor]:
-            identity, text, target, references = tf.numpy_function(read, [position], [tf.string] * 4)
-            for scalar in (identity, text, target):
+        def features(index: tf.Tensor) -> dict[str, tf.Tensor]:
+            *texts, references = tf.numpy_function(read, [index], [tf.string] * 5)
+            for scalar in texts:
                 scalar.set_shape([])
             references.set_shape([None])
-            return {"id": identity, "input": text, "target": target, "references": references}
+            return dict(zip(("task", "id", "input", "target"), texts), references=references)
 
         return dataset.map(features)
 
@@ -111,8 +112,8 @@ class PoolTask(seqio.Task):
         return super().get_dataset(*args, **kwargs)
 
 
-def make_preprocessor(task: Task, encoding: Encoding, vocabulary: Vocabulary):
-    """Returns the SeqIO preprocessor that makes prompts and tokens of a source's elements.
+def make_preprocessor(tasks: Sequence[Task], encoding: Encoding, vocabulary: Vocabulary):
+    """Returns the SeqIO preprocessor that makes prompts and tokens of the elements of a `PoolSource`.
 
     Text and tokens are made in Python, by the very code that the loop uses: a second
     implementation in TensorFlow operations would be faster (here some hundred examples a
@@ -122,6 +123,7 @@ def make_preprocessor(task: Task, encoding: Encoding, vocabulary: Vocabulary):
     The element's `inputs` end with end-of-sequence and have at most sequence_length["inputs"]
     tokens, which also takes the place of the encoding's max_source_length; likewise `targets`.
     """
+    task_of = {task.name: task for task in tasks}
 
     def preprocess(
         dataset: tf.data.Dataset, sequence_length: Mapping[str, int] | None = None
@@ -136,7 +138,8 @@ def make_preprocessor(task: Task, encoding: Encoding, vocabulary: Vocabulary):
             kept = ids[: max_length - 1] if max_length else ids
             return np.array([*kept, EOS_ID], np.int32)
 
-        def encode(text: bytes, target: bytes) -> tuple[Any, ...]:
+        def encode(name: bytes, text: bytes, target: bytes) -> tuple[Any, ...]:
+            task = task_of[name.decode()]
             prompt = used.encode(
                 task.instruction, text.decode(), vocabulary.count_tokens, vocabulary.truncate, task.name
             )
@@ -146,7 +149,7 @@ def make_preprocessor(task: Task, encoding: Encoding, vocabulary: Vocabulary):
 
         def features(element: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             inputs, targets, prompt = tf.numpy_function(
-                encode, [element["input"], element["target"]], [tf.int32, tf.int32, tf.string]
+                encode, [element[key] for key in ("task", "input", "target")], [tf.int32, tf.int32, tf.string]
             )
             inputs.set_shape([None])
             targets.set_shape([None])
@@ -157,7 +160,7 @@ def make_preprocessor(task: Task, encoding: Encoding, vocabulary: Vocabulary):
                 "targets": targets,
                 "targets_pretokenized": element["target"],
                 "id": element["id"],
-                "task": tf.constant(task.name),
+                "task": element["task"],
                 "references": element["references"],
             }
 
@@ -174,7 +177,7 @@ def all_references(text: str, example: Mapping[str, Any] | None = None, is_targe
 
 
 def rouge_l(targets: Sequence[Sequence[str]], predictions: Sequence[str]) -> dict[str, float]:
-    """SeqIO metric: mean over instances of the best ROUGE-L over references, 0 to 100."""
+    """SeqIO metric: mean over instances with references of the best ROUGE-L over them, 0 to 100."""
     return {evaluation.ROUGE_L: _mean(evaluation.rouge_l, targets, predictions)}
 
 
@@ -184,5 +187,6 @@ def exact_match(targets: Sequence[Sequence[str]], predictions: Sequence[str]) ->
 
 
 def _mean(score: Any, targets: Sequence[Sequence[str]], predictions: Sequence[str]) -> float:
-    scores = [score(p, references) for p, references in zip(predictions, targets, strict=True)]
-    return round(100 * sum(scores) / len(scores), 4)
+    pairs = zip(predictions, targets, strict=True)
+    scores = [score(prediction, references) for prediction, references in pairs if len(references)]
+    return round(100 * sum(scores) / len(scores), 4) if scores else float("nan")

@@ -156,7 +156,8 @@ class Table:
         """Returns the table, opened once in a process.
 
         Args:
-          fingerprint: of the pool: a table that was replaced is opened anew.
+          fingerprint: of the pool: a table that was replaced is opened anew, while pools that
+            are open keep the one they have.
           num_rows: that it must have.
 
         Raises:
@@ -209,11 +210,6 @@ class _Damage:
 @functools.lru_cache(maxsize=64)
 def _open(path: str, fingerprint: str, num_rows: int) -> Table:
     return Table(path, num_rows)
-
-
-def close_all() -> None:
-    """Forgets what is open: files may have been replaced under the same fingerprint."""
-    _open.cache_clear()
 
 
 class StoredInstances(LazyInstances):

@@ -147,9 +147,14 @@ def test_splits_are_apart():
         evaluate_splits(PREDICTIONS, {"test": ["c1", "c2"]}, is_cls, category_of)
 
 
+def test_what_has_no_reference_is_counted_and_not_measured():
+    result = evaluate([item("g1", 7, "a"), item("g1", 8, "b", "b")], is_cls, category_of)
+    assert (result["rougeL"], result["num_instances"], result["num_without_references"]) == (100.0, 1, 1)
+    result = evaluate([item("g1", 7, "a")], is_cls, category_of)
+    assert result["rougeL"] is None and result["per_task"] == {}
+
+
 def test_bad_predictions_are_refused():
-    with pytest.raises(UserError, match="instance '7' has no reference"):
-        evaluate([item("g1", 7, "a")], is_cls, category_of)
     with pytest.raises(UserError, match="task 'g1', instance '7' has two predictions"):
         evaluate([item("g1", 7, "a", "a")] * 2, is_cls, category_of)
 

@@ -19,6 +19,8 @@ from ait_jax.configuration import GinFlags, gin_folder
 from ait_jax.errors import UserError
 from ait_jax.models.parameters import abstract_params, num_params
 from ait_jax.models.t5 import Transformer
+from ait_jax.perturb import WordDrop
+from ait_jax.prompts import AlpacaEncoding
 from ait_jax.tasks import DEFAULT_DATA_DIR
 from ait_jax.trainer import t5x
 
@@ -26,11 +28,14 @@ GOLDENS = Path(__file__).resolve().parent / "goldens"
 ROOT = Path(__file__).resolve().parent.parent
 NIV2_VALUES = ("NIV2_DIR = 'clone'", "DATA_DIR = 'data'")
 T5_VALUES = ("INIT_CHECKPOINT = 'checkpoint'", "VOCABULARY_PATH = 'vocabulary.model'")
+SELF_INSTRUCT_VALUES = ("SELF_INSTRUCT_FILES = 'rows.jsonl'", "TEST_FILES = 'test.jsonl'", "DATA_DIR = 'data'")
 # Experiment -> (what is built, values that it leaves to the user).
 EXPERIMENTS = {
     "mini": (experiment.Experiment, ()),
     "niv2": (experiment.Experiment, NIV2_VALUES),
     "niv2_paper": (experiment.Experiment, NIV2_VALUES + T5_VALUES),
+    "self_instruct": (experiment.Experiment, SELF_INSTRUCT_VALUES + T5_VALUES),
+    "self_instruct_mini": (experiment.Experiment, SELF_INSTRUCT_VALUES),
     "mini_base": (pretraining.Pretraining, ()),
     "score": (scoring.Scoring, ()),
 }
@@ -47,8 +52,8 @@ COVERED = {
     "experiments": {"active", "parts", *EXPERIMENTS},
     "models": {"mini", "t5_1_1_tiny", *NUM_PARAMS},
     "partitioning": {"data_parallel", "tensor_parallel", "fsdp_2d"},
-    "pools": {"mini", "niv2", "split_files", "dynosaur"},
-    "t5x": {"model", "mini", "niv2", "pretrain", "finetune", "parameters_only", "eval", "infer"},
+    "pools": {"mini", "niv2", "self_instruct", "split_files", "dynosaur"},
+    "t5x": {"model", "mini", "niv2", "self_instruct", "pretrain", "finetune", "parameters_only", "eval", "infer"},
     "trainers": {"embedded", "t5x"},
     "strategies": {
         "ambiguous",
@@ -82,6 +87,9 @@ def folder(tmp_path_factory):
         }
         (folder / "clone" / "tasks" / f"{name}.json").write_text(json.dumps(task))
         (folder / "clone" / "splits" / "default" / f"{split}_tasks.txt").write_text(f"{name}\n")
+    for name in ("rows", "test"):
+        row = {"instruction": f"Say {name}.", "input": "", "output": name}
+        (folder / f"{name}.jsonl").write_text(json.dumps(row))
     shutil.copy(assets.mini_vocabulary(), folder / "vocabulary.model")
     return folder
 
@@ -155,6 +163,9 @@ def test_every_pool_and_strategy_fits_scoring(folder, monkeypatch):
     )
     built = configuration.build(scoring.Scoring)
     assert built.pool.name == "niv2" and built.strategy.name == "random"
+    parse("experiments/score.gin", "pools/self_instruct.gin", bindings=SELF_INSTRUCT_VALUES)
+    built = configuration.build(scoring.Scoring)
+    assert built.encoding == AlpacaEncoding(512) and built.scorer.perturbation == WordDrop(0.2, "TD")
 
 
 @pytest.mark.parametrize("name", NUM_PARAMS)
@@ -207,6 +218,20 @@ def test_the_paper_protocol():
         assert f"\n{line}\n" in text
     targets = next(line for line in text.splitlines() if line.startswith("TARGET_LENGTHS"))
     assert targets.endswith("128)")
+
+
+def test_the_self_instruct_protocol():
+    """The paper's sizes, stated in one file."""
+    text = (GOLDENS / "self_instruct.gin").read_text()
+    for line in (
+        "ROUNDS = 6",
+        "INITIAL_TASKS = 500",
+        "TASKS_PER_ROUND = (500, 1000, 2000, 4000, 8000)",
+        "NUM_INSTANCES = 1",
+        "ENCODING = @prompts.AlpacaEncoding()",
+    ):
+        assert f"\n{line}\n" in text
+    assert "TkInstruct" not in text
 
 
 def test_no_shipped_file_is_left_out():

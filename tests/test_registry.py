@@ -1,5 +1,6 @@
 """SeqIO tasks and mixtures: the same prompts and tokens as the loop's, in a stable order."""
 
+import math
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import pytest
 
 from ait_jax.errors import UserError
 from ait_jax.pool import Example, Instance, Instruction, Splits, Task, TaskPool
-from ait_jax.prompts import TkInstructEncoding
+from ait_jax.prompts import AlpacaEncoding, TkInstructEncoding
 from ait_jax.tasks import registry
 from ait_jax.vocabulary import EOS_ID, Vocabulary
 
@@ -221,6 +222,48 @@ def test_registering_again_replaces(pool, vocabulary_path):
     assert list(made.task_names) == ["task003_c"]
     assert "again_task001_a" not in seqio.TaskRegistry.names()
     assert "again_default_test" not in seqio.MixtureRegistry.names()
+
+
+def test_of_a_large_pool_every_selection_is_one_seqio_task(pool, vocabulary_path):
+    encoding = AlpacaEncoding(200)
+    options = {"vocabulary": vocabulary_path, "encoding": encoding, "max_seqio_tasks": 2}
+    made = registry.register(pool, "large", **options)
+    assert made.task_names == {} and made.mixtures == ("large_default_train", "large_default_test")
+    assert {n for n in seqio.TaskRegistry.names() if n.startswith("large_")} == set(made.mixtures)
+    assert not any(n.startswith("large_") for n in seqio.MixtureRegistry.names())
+    train = seqio.get_mixture_or_task("large_default_train")
+    assert {s: train.num_input_examples(s) for s in train.splits} == {"train": 160, "validation": 130, "test": 130}
+    rows = elements("large_default_train", lengths={"inputs": 200, "targets": 8}, seed=0)
+    expected = {i.id: (name, i) for name in ("task001_a", "task003_c") for i in pool[name].instances}
+    assert sorted(ids(rows)) == sorted(expected) and ids(rows) != sorted(ids(rows))
+    vocabulary = Vocabulary(vocabulary_path)
+    for row in rows:
+        name, instance = expected[row["id"].decode()]
+        prompt = encoding.encode(
+            pool[name].instruction, instance.input, vocabulary.count_tokens, vocabulary.truncate
+        )
+        assert row["task"].decode() == name and row["inputs_pretokenized"].decode() == prompt.text
+        assert row["targets_pretokenized"].decode() in instance.outputs
+    again = elements("large_default_train", lengths={"inputs": 200, "targets": 8}, seed=0)
+    assert ids(again) == ids(rows)
+    assert registry.add_mixture("round_001", ["task003_c", DOTTED], made) == ("round_001",)
+    assert len(elements("round_001")) == 42
+    with pytest.raises(UserError, match="Did you mean 'task003_c'"):
+        registry.add_mixture("round_002", ["task003_d"], made)
+    registry.register(pool, "large", vocabulary=vocabulary_path)
+    assert "large_default_train" in seqio.MixtureRegistry.names()
+    assert "large_default_train" not in seqio.TaskRegistry.names()
+
+
+def test_instances_without_references_are_not_measured(vocabulary_path):
+    open_task = Task("open", Instruction("Write."), (Instance("1", "", ()), Instance("2", "", ("a",))))
+    made = registry.register(TaskPool([open_task]), "open", vocabulary=vocabulary_path)
+    task = seqio.get_mixture_or_task(made.task_names["open"])
+    rows = elements(task.name, "test", shuffle=False)
+    targets = [task.postprocess_fn("", example=row, is_target=True) for row in rows]
+    assert targets == [[], ["a"]] and rows[0]["targets_pretokenized"] == b""
+    assert task.metric_fns[1](targets, ["x", "a"]) == {"exact_match": 100.0}
+    assert math.isnan(task.metric_fns[1](targets[:1], ["x"])["exact_match"])
 
 
 def test_vocabulary_errors(pool, tmp_path):

@@ -135,7 +135,7 @@ def test_damage_is_named(tmp_path, table, damage):
                 "text": data[:start] + b"\xff" * 200 + data[start + 200 :],
             }[damage]
         )
-    stored_rows.close_all()
+    stored_rows._open.cache_clear()
     with pytest.raises(UserError, match="is damaged|other columns"):
         pool = stored_pool.load(folder)
         [tuple(task.instances) for task in pool.values()]

@@ -66,7 +66,17 @@ def decode(
 
 
 def gold(instances: Sequence[Instance], engine: Engine, vocabulary: Vocabulary) -> Answered:
-    """Takes every instance's first reference output."""
+    """Takes every instance's first reference output.
+
+    Raises:
+      UserError: an instance has none.
+    """
+    without = next((instance.id for instance in instances if not instance.outputs), None)
+    if without is not None:
+        raise UserError(
+            f"scorer.Scorer.answers = 'gold' needs a reference output of every instance; {without!r} has "
+            "none. Set it to 'predictions'."
+        )
     texts = [instance.outputs[0] for instance in instances]
     targets = [target_of(text, engine, vocabulary) for text in texts]
     return Answered(texts, targets, np.full(len(texts), np.nan, np.float32), decoded=False)

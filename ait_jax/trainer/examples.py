@@ -6,6 +6,7 @@ import numpy as np
 
 from ait_jax import randomness
 from ait_jax.batching import LengthBuckets, Tokens
+from ait_jax.errors import UserError
 from ait_jax.pool import TaskPool
 from ait_jax.prompts import Encoding
 from ait_jax.vocabulary import EOS_ID, Vocabulary
@@ -77,6 +78,11 @@ class InstructionExamples:
             self.vocabulary.truncate,
             task_name=name,
         )
+        if not instance.outputs:
+            raise UserError(
+                f"task {name!r}, instance {instance.id!r} has no reference output to train on; give it "
+                "one or leave the task out of the training pool."
+            )
         output = randomness.choice(instance.outputs, self.seed, "reference", name, instance.id)
         inputs = self.vocabulary.encode_source(prompt.text, self.encoding.max_source_length)
         targets = self.vocabulary.encode(output)[: self.buckets.max_target_length - 1]
