@@ -118,7 +118,8 @@ class Asking:
             )
             self.totals.cost += reply.cost
             if endpoint.cache:
-                endpoint.cache.put(request, reply)
+                # In a thread: waiting for the disk must not hold up the other workers.
+                await asyncio.to_thread(endpoint.cache.put, request, reply)
             return reply
         except Transient as error:
             if error.perhaps_paid:

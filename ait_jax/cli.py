@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Iterable, Sequence
 
-from ait_jax import __version__, distributed, exit_codes, preemption
+from ait_jax import __version__, distributed, exit_codes, judge_command, preemption
 from ait_jax.errors import UserError, nearest
 from ait_jax.grow import command_line as grow
 from ait_jax.launch import command_line as launch
@@ -86,6 +86,7 @@ def _parser() -> _Parser:
     _add_prepare(commands)
     _add_convert(commands)
     grow.add(commands)
+    judge_command.add(commands)
     launch.add(commands)
     parser.commands = commands.choices
     for command in commands.choices.values():
@@ -223,7 +224,8 @@ def _add_convert(commands) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit code.
 
-    0 done; 2 the user's mistake; 69 another process was lost; 75 preempted and saved; 130 Ctrl-C.
+    0 done; 2 the user's mistake; 3 an endpoint failed or a budget ended, and what is there is
+    kept; 69 another process was lost; 75 preempted and saved; 130 Ctrl-C.
 
     A defect leaves as the exception it is: Python prints the traceback and exits with 1.
     """
@@ -294,6 +296,7 @@ def _main(arguments: list[str]) -> int:
         "prepare": _prepare,
         "convert": _convert,
         "grow": lambda options, flags: grow.run(options),
+        "judge": lambda options, flags: judge_command.run(options),
         "launch": lambda options, flags: launch.run(options, hosts_command),
     }
     return work[options.command](options, flags)

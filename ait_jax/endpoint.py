@@ -148,9 +148,11 @@ class Endpoint:
 
         Raises:
           UserError: the endpoint refuses all requests (key, model, base URL, parameters), the
-            cache cannot be written, or the `endpoint` extra is not installed.
+            cache cannot be written, `max_tokens` is below 1, or the `endpoint` extra is missing.
           ValueError: a conversation that is none.
         """
+        if max_tokens < 1:
+            raise UserError(f"max_tokens = {max_tokens} must be at least 1.")
         requests = [
             self._request(check_conversation(conversation, i), temperature, max_tokens)
             for i, conversation in enumerate(conversations)

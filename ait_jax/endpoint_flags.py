@@ -1,0 +1,92 @@
+"""The flags of commands that ask an endpoint (`ait-jax judge`, ...); imports nothing slow."""
+
+import argparse
+import os
+from collections.abc import Callable
+
+from ait_jax.errors import UserError
+
+_PRICES = "IN,OUT"
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of an endpoint, in a group of their own."""
+    group = parser.add_argument_group(
+        "endpoint",
+        "any server of OpenAI's chat completions; its key comes from OPENAI_API_KEY alone "
+        "(a local one needs none). Needs: pip install 'ait-jax[endpoint]'",
+    )
+    group.add_argument("--model", help="the name that the endpoint knows it by")
+    group.add_argument(
+        "--base_url", help="http://localhost:8000/v1, ... (default: OPENAI_BASE_URL, else OpenAI)"
+    )
+    group.add_argument(
+        "--prices", metavar=_PRICES, help="dollars for a million input and output tokens: 0.15,0.60"
+    )
+    group.add_argument(
+        "--budget",
+        type=float,
+        metavar="DOLLARS",
+        help="spend no more in this run; 0 answers from the cache alone (default: no limit)",
+    )
+    group.add_argument(
+        "--cache_dir",
+        help="where answers are kept, so that none is paid twice "
+        "(default: ait_jax/endpoint in XDG_CACHE_HOME, else ~/.cache)",
+    )
+    group.add_argument(
+        "--concurrency", type=int, default=8, help="requests at once (default: %(default)s)"
+    )
+    group.add_argument(
+        "--timeout_s", type=float, default=60, help="of one attempt (default: %(default)s)"
+    )
+    group.add_argument(
+        "--max_attempts", type=int, default=6, help="of one request (default: %(default)s)"
+    )
+    group.add_argument(
+        "--tokens_name",
+        default="max_tokens",
+        help="the endpoint's name for the limit of tokens; max_completion_tokens for OpenAI's "
+        "reasoning models (default: %(default)s)",
+    )
+
+
+def build(options: argparse.Namespace, report: Callable[[str], None] = print):
+    """Returns the `endpoint.Endpoint` that the flags describe. Raises UserError."""
+    from ait_jax.endpoint import Endpoint
+
+    if not options.model:
+        raise UserError("--model is missing: the name by which the endpoint knows the model.")
+    return Endpoint(
+        base_url=options.base_url,
+        model=options.model,
+        cache_dir=options.cache_dir or default_cache_dir(),
+        concurrency=options.concurrency,
+        timeout_s=options.timeout_s,
+        max_attempts=options.max_attempts,
+        prices=_prices(options.prices),
+        budget=options.budget,
+        report=report,
+        tokens_name=options.tokens_name,
+    )
+
+
+def default_cache_dir() -> str:
+    """Returns the folder for answers when no flag names one."""
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return os.path.join(cache, "ait_jax", "endpoint")
+
+
+def _prices(text: str | None):
+    from ait_jax.chat import Prices
+
+    if text is None:
+        return None
+    try:
+        price_in, price_out = map(float, text.split(","))
+    except ValueError:
+        raise UserError(
+            f"--prices={text} must be two numbers, dollars for a million input and output tokens: "
+            "--prices=0.15,0.60."
+        ) from None
+    return Prices(price_in, price_out)
