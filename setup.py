@@ -23,6 +23,7 @@ setup(
     python_requires=">=3.11",
     packages=[
         "ait_jax",
+        "ait_jax.grow",
         "ait_jax.models",
         "ait_jax.scorer",
         "ait_jax.trainer",
@@ -56,6 +57,7 @@ setup(
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11.20",
         "pyarrow>=17",
+        "pyyaml>=6.0",
         "rich>=13.7",
         "rouge-score>=0.1.2",
         "safetensors>=0.4.5",

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from ait_jax import __version__, distributed, exit_codes, judge_command, preemption
 from ait_jax.buckets import Unavailable
 from ait_jax.errors import UserError, nearest
+from ait_jax.grow import command_line as grow
 from ait_jax.launch import command_line as launch
 from ait_jax.preemption import Preempted
 from ait_jax.tasks import DEFAULT_DATA_DIR
@@ -85,6 +86,7 @@ def _parser() -> _Parser:
     _add_plan(commands)
     _add_prepare(commands)
     _add_convert(commands)
+    grow.add(commands)
     judge_command.add(commands)
     launch.add(commands)
     parser.commands = commands.choices
@@ -296,6 +298,7 @@ def _main(arguments: list[str]) -> int:
         "plan": _plan,
         "prepare": _prepare,
         "convert": _convert,
+        "grow": lambda options, flags: grow.run(options),
         "judge": lambda options, flags: judge_command.run(options),
         "launch": lambda options, flags: launch.run(options, hosts_command),
     }

@@ -52,7 +52,7 @@ COVERED = {
     "experiments": {"active", "parts", *EXPERIMENTS},
     "models": {"mini", "t5_1_1_tiny", *NUM_PARAMS},
     "partitioning": {"data_parallel", "tensor_parallel", "fsdp_2d"},
-    "pools": {"mini", "niv2", "self_instruct", "split_files"},
+    "pools": {"mini", "niv2", "self_instruct", "split_files", "dynosaur"},
     "t5x": {"model", "mini", "niv2", "self_instruct", "pretrain", "finetune", "parameters_only", "eval", "infer"},
     "trainers": {"embedded", "t5x"},
     "strategies": {

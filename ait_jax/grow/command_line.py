@@ -1,0 +1,150 @@
+"""`ait-jax grow`: its flags; slow imports come later."""
+
+import argparse
+from typing import Any
+
+from ait_jax.errors import UserError
+
+_HELP = "turn datasets' metadata into tasks, as Dynosaur does"
+_EPILOG = """\
+sources (--from, may be repeated):
+  tfds                         the catalogue of the installed TensorFlow Datasets: no network, no
+                               download, no rows, so the tasks have no instances
+  tfds:squad,glue              some of its data sets
+  FOLDER                       Hugging Face dataset cards: NAME/README.md with a YAML header
+  huggingface_metadata.jsonl   one dataset a line, as Dynosaur's code writes it; so is
+  huggingface_data.jsonl       the one with rows, and its tasks have instances
+  instructions-full.json       Dynosaur's released instructions, taken as they stand
+
+examples:
+  ait-jax grow --pool=pools/tfds --from=tfds
+  ait-jax grow --pool=pools/dynosaur --from=instructions-full.json --rows=huggingface_data.jsonl
+  ait-jax grow --pool=pools/new --from=cards/ --generator=endpoint \\
+    --model=gpt-4o-mini --budget=2 --input_price=0.15 --output_price=0.6
+  ait-jax run --gin_file=experiments/mini.gin --gin_file=pools/dynosaur.gin \\
+    --gin.DYNOSAUR_DIR=pools/dynosaur
+
+The same command continues; another one extends the pool, whose tasks stay as they are. The key
+of an endpoint is read from OPENAI_API_KEY only; what it answered is kept in POOL/cache and
+never paid for twice.
+"""
+
+
+def add(commands: Any) -> None:
+    """Adds `grow` to the sub-parsers of `ait-jax`."""
+    grow = commands.add_parser(
+        "grow",
+        help=_HELP,
+        description=f"{_HELP}: every dataset, answer and task left out is counted by reason",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    grow.add_argument("--pool", required=True, metavar="DIR", help="the pool, new or to extend")
+    grow.add_argument(
+        "--from",
+        dest="sources",
+        action="append",
+        required=True,
+        metavar="SOURCE",
+        help="where the metadata or instructions come from; see below",
+    )
+    grow.add_argument(
+        "--rows",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a huggingface_data.jsonl whose rows the datasets of the same names get",
+    )
+    grow.add_argument(
+        "--generator",
+        choices=("templates", "endpoint"),
+        default="templates",
+        help="templates need no model (default); endpoint asks one in OpenAI's protocol",
+    )
+    grow.add_argument(
+        "--languages",
+        default="en",
+        help="en: datasets in English or code alone, or that name no language (default); any: all",
+    )
+    grow.add_argument(
+        "--unlicensed",
+        choices=("drop", "keep"),
+        help="datasets whose source records no licence (default: drop; tfds: keep, and say so in "
+        "the task, for the catalogue records few)",
+    )
+    grow.add_argument("--max_datasets", type=int, metavar="N", help="go on with the first N only")
+    _add_endpoint(grow.add_argument_group("with --generator=endpoint"))
+
+
+def _add_endpoint(group: Any) -> None:
+    group.add_argument("--base_url", help="default: OPENAI_BASE_URL, or OpenAI's own")
+    group.add_argument("--model", help="as the endpoint calls it")
+    group.add_argument(
+        "--style",
+        choices=("aware", "unaware", "both"),
+        default="both",
+        help="show the dataset's description, hide it, or ask twice (default: %(default)s)",
+    )
+    group.add_argument("--budget", type=float, metavar="DOLLARS", help="stop before it costs more")
+    for name in ("input", "output"):
+        group.add_argument(
+            f"--{name}_price", type=float, metavar="DOLLARS", help=f"a million {name} tokens"
+        )
+    group.add_argument(
+        "--concurrency", type=int, default=8, help="requests at once (default: %(default)s)"
+    )
+    group.add_argument(
+        "--timeout", type=float, default=60, help="seconds for an attempt (default: %(default)s)"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Grows the pool that the flags ask for; returns the exit code."""
+    if options.max_datasets is not None and options.max_datasets < 1:
+        raise UserError(f"--max_datasets={options.max_datasets} must be at least 1.")
+    from ait_jax.grow.growth import Growth, grow
+    from ait_jax.grow.screening import Screening
+
+    growth = Growth(
+        pool=options.pool,
+        sources=options.sources,
+        rows=options.rows,
+        endpoint=_endpoint(options),
+        styles=_styles(options.style),
+        screening=Screening(options.languages, options.unlicensed),
+        max_datasets=options.max_datasets,
+    )
+    grow(growth)
+    return 0
+
+
+def _styles(style: str) -> tuple[str, ...]:
+    from ait_jax.grow.conversation import STYLES
+
+    return STYLES if style == "both" else (f"description-{style}",)
+
+
+def _endpoint(options: argparse.Namespace) -> Any:
+    if options.generator == "templates":
+        for flag in ("base_url", "model", "budget", "input_price", "output_price"):
+            if getattr(options, flag) is not None:
+                raise UserError(f"--{flag} needs --generator=endpoint; templates ask nobody.")
+        return None
+    if not options.model:
+        raise UserError("--generator=endpoint needs --model: the name the endpoint knows it by.")
+    from pathlib import Path
+
+    from ait_jax.endpoint import Endpoint, Prices
+
+    prices = (options.input_price, options.output_price)
+    if (prices[0] is None) != (prices[1] is None):
+        raise UserError("--input_price and --output_price belong together; give both.")
+    return Endpoint(
+        base_url=options.base_url,
+        model=options.model,
+        cache_dir=Path(options.pool).expanduser() / "cache",
+        concurrency=options.concurrency,
+        timeout_s=options.timeout,
+        prices=None if prices[0] is None else Prices(*prices),
+        budget=options.budget,
+    )

@@ -1,0 +1,273 @@
+"""One growth of a pool: sources -> datasets -> proposals -> tasks, everything counted.
+
+The same growth again adds nothing: a task's name depends on its proposal alone, and answers of an
+endpoint come from its cache. So whatever interrupted it, the same command continues.
+"""
+
+import contextlib
+import fcntl
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ait_jax.endpoint import Endpoint
+from ait_jax.errors import UserError
+from ait_jax.grow import answers, label_space, templates
+from ait_jax.grow.authors_files import DatasetLines
+from ait_jax.grow.conversation import MAX_TOKENS, STYLES, conversation
+from ait_jax.grow.dataset import Dataset
+from ait_jax.grow.instances import instances
+from ait_jax.grow.label_space import LabelSpace
+from ait_jax.grow.pool_folder import PoolFolder, make_task, task_name
+from ait_jax.grow.proposal import Proposal, ProposalFilter, proposal_from_json
+from ait_jax.grow.screening import Screening
+from ait_jax.grow.sources import Source, source
+from ait_jax.grow.tally import Tally
+
+# Fewer rows cannot tell whether there are more than ten labels, or which.
+_ROWS_FOR_LABELS = label_space.MAX_LABELS + 1
+_TOLD = "Answers must be one of"
+
+
+@dataclass(frozen=True)
+class Growth:
+    """What a pool is to be grown from, and how.
+
+    Attributes:
+      pool: folder of the pool, new or one that was grown before.
+      sources: see `sources.source`.
+      rows: JSONL files of datasets that rows are taken from, by name.
+      endpoint: asked for instructions; None uses templates.
+      styles: of the questions to the endpoint.
+      screening: rules for datasets.
+      max_datasets: goes on with so many of those that pass; None for all.
+    """
+
+    pool: Any
+    sources: Sequence[str]
+    rows: Sequence[str] = ()
+    endpoint: Endpoint | None = None
+    styles: Sequence[str] = STYLES
+    screening: Screening = field(default_factory=Screening)
+    max_datasets: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what stands in the report; nothing in it is secret."""
+        endpoint = self.endpoint
+        return {
+            "sources": list(map(str, self.sources)),
+            "rows": list(map(str, self.rows)),
+            "generator": "endpoint" if endpoint else templates.GENERATOR,
+            "base_url": endpoint.base_url if endpoint else None,
+            "model": endpoint.model if endpoint else None,
+            "styles": list(self.styles) if endpoint else [],
+            "languages": self.screening.languages,
+            "unlicensed": self.screening.unlicensed,
+            "max_datasets": self.max_datasets,
+        }
+
+
+def grow(growth: Growth, say: Callable[[str], None] = print) -> Tally:
+    """Grows a pool; returns the counts, which also stand in the pool's report.json.
+
+    Raises:
+      UserError: a source that is none, a pool that cannot be read or written, another growth of
+        the same pool at work, an endpoint that refuses everything.
+    """
+    if not growth.sources:
+        raise UserError("nothing to grow from: give --from (see `ait-jax grow --help`).")
+    sources = [source(given) for given in growth.sources]
+    rows = [DatasetLines(path) for path in growth.rows]
+    folder = PoolFolder(growth.pool)
+    tally = Tally()
+    work = _Work(growth, sources, rows, tally)
+    with _alone(folder.directory):
+        for proposal, dataset in work.proposals():
+            _add(proposal, dataset, folder, work.filter, tally)
+        pool = tally.counts("pool")
+        if any(count for reason, count in pool.items() if reason != _THERE):
+            folder.commit({"growth": growth.to_json(), "counts": tally.to_json()})
+    say(tally.table() or "nothing was found.")
+    if growth.endpoint:
+        say(growth.endpoint.summary())
+        if growth.endpoint.stopped:
+            say(f"stopped: {growth.endpoint.stopped} The same command continues.")
+    return tally
+
+
+@contextlib.contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Holds a lock that the system releases when the process ends, however it ends."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        file = open(directory / ".lock", "a")
+    except OSError as error:
+        raise UserError(
+            f"cannot write {str(directory)!r}: {error.strerror}; give another --pool."
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(f"another `ait-jax grow` is at work in {str(directory)!r}.") from error
+        yield
+
+
+class _Work:
+    """The stages before tasks are made."""
+
+    def __init__(
+        self,
+        growth: Growth,
+        sources: Sequence[Source],
+        rows: Sequence[DatasetLines],
+        tally: Tally,
+    ):
+        self._growth = growth
+        self._sources = sources
+        self._rows = rows
+        self._tally = tally
+        self.filter = ProposalFilter()
+        # Instructions of one dataset mostly follow each other.
+        self._row_dataset = functools.lru_cache(maxsize=4)(self._find_rows)
+
+    def proposals(self) -> Iterator[tuple[Proposal, Dataset]]:
+        """Yields what generators propose, with the dataset; released instructions come first."""
+        for given in self._sources:
+            for proposal in given.proposals(self._tally):
+                dataset = Dataset(proposal.dataset, Path(given.given).name)
+                yield proposal, self._with_rows(dataset)
+        if self._growth.endpoint is None:
+            for dataset in self._datasets(self._tally):
+                proposed = templates.propose(dataset)
+                if not proposed:
+                    self._tally.add("templates", "no template fits", dataset.name)
+                yield from ((proposal, dataset) for proposal in proposed)
+        else:
+            yield from self._generated(self._growth.endpoint)
+
+    def _datasets(self, tally: Tally) -> Iterator[Dataset]:
+        """Yields the datasets that pass the screening, with their rows."""
+        passed = self._screened(tally)
+        return itertools.islice(passed, self._growth.max_datasets)
+
+    def _screened(self, tally: Tally) -> Iterator[Dataset]:
+        seen = set()
+        for given in self._sources:
+            for dataset in given.datasets(tally):
+                dataset = self._with_rows(dataset)
+                reason = self._growth.screening.rejection(dataset)
+                if not reason and dataset.name in seen:
+                    reason = "duplicate: name of an earlier dataset"
+                tally.add("datasets", reason or "kept", dataset.name)
+                if not reason:
+                    seen.add(dataset.name)
+                    yield dataset
+
+    def _with_rows(self, dataset: Dataset) -> Dataset:
+        found = self._row_dataset(dataset.name)
+        return dataset.with_rows(found) if found else dataset
+
+    def _find_rows(self, name: str) -> Dataset | None:
+        return next((found for lines in self._rows if (found := lines.get(name))), None)
+
+    def _generated(self, endpoint: Endpoint) -> Iterator[tuple[Proposal, Dataset]]:
+        replies = self._ask(endpoint)
+        # Read a second time rather than kept: all rows of all datasets may not fit in memory.
+        for dataset in self._datasets(Tally()):
+            for style in self._growth.styles:
+                text = replies.get((dataset.name, style))
+                if text is not None:
+                    for proposal in self._parsed(text, dataset, style, endpoint.model):
+                        yield proposal, dataset
+
+    def _ask(self, endpoint: Endpoint) -> dict[tuple[str, str], str]:
+        """Returns (dataset, style) -> the answer, for all that were answered."""
+        asked: dict[tuple[str, str], Sequence[Mapping[str, str]]] = {}
+        for dataset in self._datasets(self._tally):
+            for style in self._growth.styles:
+                messages = conversation(dataset, style)
+                if isinstance(messages, str):
+                    self._tally.add(f"questions, {style}", f"left out: {messages}", dataset.name)
+                else:
+                    asked[dataset.name, style] = messages
+        replies = endpoint.ask(
+            list(asked.values()),
+            temperature=0.0,
+            max_tokens=MAX_TOKENS,
+            description="designing tasks",
+        )
+        answered = {}
+        for (name, style), reply in zip(asked, replies, strict=True):
+            stage = f"questions, {style}"
+            if reply.text is None:
+                self._tally.add(stage, f"not answered: {reply.error}"[:100], name)
+                continue
+            self._tally.add(stage, "answered", name)
+            answered[name, style] = reply.text
+        return answered
+
+    def _parsed(self, text: str, dataset: Dataset, style: str, model: str) -> Iterator[Proposal]:
+        found, reasons = answers.parse(text)
+        for reason in reasons:
+            self._tally.add("answers", f"unreadable: {reason}", f"{dataset.name}: {text}")
+        for data in found:
+            proposal = proposal_from_json(data, dataset.name, generator=style, model=model)
+            if isinstance(proposal, str):
+                self._tally.add("answers", f"unreadable: {proposal}", f"{dataset.name}: {data}")
+            else:
+                self._tally.add("answers", "tasks read", dataset.name)
+                yield proposal
+
+
+_THERE = "already in the pool"
+
+
+def _add(
+    proposal: Proposal, dataset: Dataset, folder: PoolFolder, filter_: ProposalFilter, tally: Tally
+) -> None:
+    """Filters a proposal, applies the label-space rule, makes instances, adds the task."""
+    where = f"{dataset.name}: {proposal.instruction}"
+    reason = filter_.rejection(proposal, dataset)
+    space = LabelSpace() if reason else _label_space(proposal, dataset, tally)
+    reason = reason or space.rejection
+    if reason:
+        tally.add("proposals", reason, where)
+        return
+
+    def count(row: str) -> None:
+        tally.add("rows", row)
+
+    made = instances(proposal, dataset.rows, count)
+    released = proposal.generator == "released"
+    if dataset.rows and not made and not released:
+        tally.add("proposals", "instances: none could be made of the rows", where)
+        return
+    tally.add("proposals", "kept", where)
+    name = task_name(proposal)
+    if folder.has(name, with_instances=bool(made)):
+        tally.add("pool", _THERE)
+        return
+    known = folder.has(name, with_instances=False)
+    folder.add(make_task(proposal, dataset, made, space.suffix), space.is_cls)
+    added = "added, with instances" if made else "added, without instances"
+    tally.add("pool", "given the instances that it lacked" if known else added, where)
+
+
+def _label_space(proposal: Proposal, dataset: Dataset, tally: Tally) -> LabelSpace:
+    if proposal.generator == "released":  # the authors applied the rule before the release
+        return LabelSpace(is_cls=_TOLD in proposal.instruction)
+    output = proposal.output_field[0]
+    if not dataset.rows:
+        tally.add("labels", "balance unknown: no rows")
+        return label_space.from_field(dataset.field(output))
+    values = [row[output] for row in dataset.rows if row.get(output) is not None]
+    if not values:
+        return LabelSpace("output: empty in all rows")
+    if len(values) < _ROWS_FOR_LABELS:
+        tally.add("labels", f"balance unknown: fewer than {_ROWS_FOR_LABELS} rows")
+        return LabelSpace()
+    return label_space.from_rows(values)

@@ -1,0 +1,124 @@
+"""A pool that `ait-jax grow` made: tasks in memory, instances on disk until they are asked for."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ait_jax import randomness
+from ait_jax.cls_gen import labels_from_file
+from ait_jax.errors import UserError
+from ait_jax.grow.pool_folder import TASKS, Entry, read_entries
+from ait_jax.pool import (
+    Instance,
+    Splits,
+    Task,
+    TaskPool,
+    fingerprint_of,
+    read_task,
+    task_digest,
+)
+from ait_jax.tasks.lazy_instances import LazyInstances
+
+NAME = "dynosaur"
+# Tasks whose instances are kept in memory, 100 of them at most each.
+_MAX_OPEN_TASKS = 256
+
+
+class FileInstances(LazyInstances):
+    """The instances of tasks/NAME.json. Safe to pickle."""
+
+    __slots__ = ("_path", "_digest", "_length")
+
+    def __init__(self, path: str, digest: str, length: int):
+        self._path = path
+        self._digest = digest
+        self._length = length
+
+    def _read(self, positions: Sequence[int]) -> tuple[Instance, ...]:
+        instances = _read_instances(self._path, self._digest)
+        return tuple(instances[position] for position in positions)
+
+    def __repr__(self) -> str:
+        return f"FileInstances({self._path!r}, {self._length})"
+
+
+@functools.lru_cache(maxsize=_MAX_OPEN_TASKS)
+def _read_instances(path: str, digest: str) -> Sequence[Instance]:
+    task = read_task(path)
+    if task_digest(task).hex() != digest:
+        raise UserError(
+            f"{path!r} is not what was grown; put it back, or remove it and grow the pool anew."
+        )
+    return task.instances
+
+
+def load_pool(
+    directory: Any,
+    cls_gen_labels: Mapping[str, bool] | str | None = None,
+    *,
+    include_without_instances: bool = False,
+    test_fraction: float = 0.0,
+) -> TaskPool:
+    """Opens a grown pool.
+
+    Tasks without instances cannot be trained on or scored, so they are left out unless they are
+    asked for (to embed or to count instructions, say). Tasks that came
+    with a closed set of answers are CLS, the others GEN.
+
+    Args:
+      directory: as given to `ait-jax grow --pool` (gin name DYNOSAUR_DIR).
+      cls_gen_labels: task name -> True for CLS, or the path of a file of labels; the pool's own
+        labels hold for tasks that are not in it.
+      include_without_instances: keep tasks that have none.
+      test_fraction: share of the datasets, whole, whose tasks are test tasks, since tasks of
+        one dataset share their rows. Which they are depends on the datasets' names alone.
+
+    Raises:
+      UserError: no grown pool, a damaged one, no task left, or a fraction outside 0 to 1.
+    """
+    if not 0 <= test_fraction < 1:
+        raise UserError(f"TEST_FRACTION is {test_fraction}; it must be at least 0 and below 1.")
+    entries = list(read_entries(directory))
+    if not entries:
+        raise UserError(
+            f"{str(directory)!r} holds no grown pool: set the gin name DYNOSAUR_DIR to the folder "
+            "given to `ait-jax grow --pool`."
+        )
+    usable = [e for e in entries if e.num_instances or include_without_instances]
+    if not usable:
+        raise UserError(
+            f"none of the {len(entries):,} tasks in {str(directory)!r} has instances, so there is "
+            "nothing to train on or to score; grow it with rows (`ait-jax grow --rows=FILE`)."
+        )
+    if isinstance(cls_gen_labels, str):
+        cls_gen_labels = labels_from_file(cls_gen_labels)
+    folder = Path(directory).expanduser() / TASKS
+    tasks = [_task(entry, folder) for entry in usable]
+    return TaskPool(
+        tasks,
+        {e.task.name: e.is_cls for e in usable} | dict(cls_gen_labels or {}),
+        name=NAME,
+        splits=_splits(tasks, test_fraction),
+        fingerprint=fingerprint_of({e.task.name: bytes.fromhex(e.digest) for e in usable}),
+    )
+
+
+def _task(entry: Entry, folder: Path) -> Task:
+    if not entry.num_instances:
+        return entry.task
+    path = str(folder / f"{entry.task.name}.json")
+    instances = FileInstances(path, entry.digest, entry.num_instances)
+    return dataclasses.replace(entry.task, instances=instances)
+
+
+def _splits(tasks: Sequence[Task], test_fraction: float) -> Splits | None:
+    if not test_fraction:
+        return None
+    test, remain = [], []
+    for task in tasks:
+        source = task.metadata.get("Source", ("",))[0]
+        held_out = randomness.uniform("dynosaur test datasets", source) < test_fraction
+        (test if held_out else remain).append(task.name)
+    return Splits(remain=tuple(remain), test=tuple(test))
