@@ -1,0 +1,58 @@
+import dataclasses
+
+import pytest
+from tiny_experiment import tiny_pool
+
+from ait_jax.errors import UserError
+from ait_jax.initial import Drawn
+from ait_jax.pool import Splits, TaskPool
+from ait_jax.tasks import joined
+
+
+def renamed(pool, prefix, splits=None, instances=None):
+    tasks = [
+        dataclasses.replace(task, name=f"{prefix}_{task.name}")
+        if instances is None
+        else dataclasses.replace(task, name=f"{prefix}_{task.name}", instances=instances)
+        for task in pool.values()
+    ]
+    return TaskPool(tasks, {task.name: True for task in tasks}, name=prefix, splits=splits)
+
+
+@pytest.fixture(scope="module")
+def own():
+    return tiny_pool(6)
+
+
+def test_tasks_labels_and_splits_of_all(own):
+    other = renamed(own, "other")
+    whole = joined.load_pool([own, other])
+    assert list(whole) == [*own, *other] and whole.name == "joined"
+    assert whole.splits.test == own.splits.test
+    assert whole.splits.remain == (*own.splits.remain, *other)
+    assert all(whole.is_cls(name) for name in other)
+    assert [whole.is_cls(name) for name in own] == [own.is_cls(name) for name in own]
+
+
+def test_tasks_without_instances_cannot_be_chosen(own):
+    bare = renamed(own, "bare", Splits(remain=tuple(f"bare_{n}" for n in own)), instances=())
+    whole = joined.load_pool([own, bare])
+    assert len(whole) == 12 and set(whole.splits.names) == set(own.splits.names)
+    splits, dropped = Drawn(initial_tasks=2, dev_tasks=0).draw(whole, 0)
+    assert dropped == 0 and not [name for name in splits.names if name.startswith("bare")]
+
+
+def test_the_fingerprint_follows_every_pool(own):
+    other = renamed(own, "other")
+    fingerprint = joined.load_pool([own, other]).fingerprint()
+    assert joined.load_pool([own, renamed(own, "other")]).fingerprint() == fingerprint
+    assert joined.load_pool([own, renamed(own, "other", instances=())]).fingerprint() != fingerprint
+    assert joined.load_pool([other, own]).fingerprint() != fingerprint
+
+
+def test_what_cannot_be_joined(own):
+    with pytest.raises(UserError, match="is empty"):
+        joined.load_pool([])
+    twin = TaskPool(own.values(), name="twin")
+    with pytest.raises(UserError, match="the pools 'tiny' and 'twin' both have a task"):
+        joined.load_pool([own, twin])
