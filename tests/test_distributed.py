@@ -89,11 +89,8 @@ def assert_like_run(model_dir, expected):
 SLOW = pytest.mark.benchmark
 
 
-@pytest.mark.parametrize(
-    "layout",
-    [(2, 2, 4), pytest.param((1, 8, 1), marks=SLOW), pytest.param((2, 2, 1), marks=SLOW)],
-    ids=str,
-)
+@SLOW
+@pytest.mark.parametrize("layout", [(2, 2, 4), (1, 8, 1), (2, 2, 1)], ids=str)
 def test_layouts_agree(whole, tmp_path, layout):
     processes, devices, partitions = layout
     run(tmp_path / "run", processes=processes, devices=devices, partitions=partitions)
@@ -152,6 +149,7 @@ def test_a_notice_to_stop_saves_and_exits_with_75(whole, tmp_path, text):
     assert_same_run(model_dir, whole)
 
 
+@SLOW
 def test_a_run_of_one_layout_continues_in_another(whole, tmp_path):
     model_dir = tmp_path / "run"
     launcher = pod(model_dir)
