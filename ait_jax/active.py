@@ -1,6 +1,7 @@
 """The loop: train, evaluate, score the remaining tasks, select, next round."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ class _Run(Stages):
     """One run over its rounds."""
 
     def __init__(self, experiment, directory, config, report):
-        super().__init__(experiment, directory, config, report)
+        super().__init__(experiment, directory, config, report, grow_pool=experiment.grow_pool)
         self.experiment = experiment
 
     def run(self) -> list[CurvePoint]:
@@ -48,6 +49,7 @@ class _Run(Stages):
         verb = "continuing" if self.continued else "starting"
         self.report(f"{verb} in {self.directory.path}: {experiment.rounds} rounds on {self.pool!r}")
         splits = self._initial_splits()
+        self._report_growth()
         points: list[CurvePoint] = []
         if experiment.evaluate_base:
             points.append(self._evaluate_base(splits))
@@ -74,6 +76,8 @@ class _Run(Stages):
                     "remain; lower TASKS_PER_ROUND, ROUNDS or INITIAL_TASKS."
                 )
             write_splits(self.directory.round(0), splits)
+            if self.generations:
+                self.generations.begin(self.pool)
             return {"dropped_tasks": dropped}
 
         stage = self.directory.stage("round_000/splits", draw)
@@ -89,6 +93,33 @@ class _Run(Stages):
         if few:
             self.report(f"{len(few)} tasks have fewer than 2 positive examples, {few[0]} for one")
         return splits
+
+    def _report_growth(self) -> None:
+        """Says at the start what became of the pool since the run stopped."""
+        pending = self.generations.pending(self.pool) if self.generations else 0
+        if pending:
+            selections = range(self.experiment.rounds - 1)
+            if all(map(self.generations.is_settled, selections)):
+                outcome = "no selection is left to take them from"
+            else:
+                outcome = "they join at the next selection"
+            self.report(f"the pool was extended by {pending:,} tasks; {outcome}")
+
+    def joined(self, number: int) -> tuple[str, ...]:
+        """Returns the tasks that join what remains at a round's selection, if the pool may grow."""
+        if self.generations is None:
+            return ()
+        if not self.generations.is_settled(number):
+            # Once in every process: another one may be extending the pool just now.
+            self.pool = self.pool.reopened()
+        pool = self.generations.settle(number, self.pool)
+        if pool["joined"] or pool["held_out"]:
+            out = f", {pool['held_out']:,} are test or dev tasks" if pool["held_out"] else ""
+            self.report(
+                f"round_{number:03d}: {pool['joined']:,} new tasks joined{out}; generation "
+                f"{pool['generation']} of the pool, {pool['tasks']:,} tasks"
+            )
+        return self.generations.joined(number, self.pool)
 
     def _evaluate_base(self, splits: Splits) -> CurvePoint:
         def work():
@@ -217,6 +248,8 @@ class _Round:
     def select_next(self) -> Splits:
         """Scores and selects; returns the next round's splits, already written."""
         experiment = self.run.experiment
+        joined = self.run.joined(self.number)
+        self.splits = replace(self.splits, remain=self.splits.remain + joined)
         if experiment.strategy.needs_scores:
             self.run.timed_stage(f"{self.name}/score", self._score)
         selection = self.run.timed_stage(f"{self.name}/select", self._select)

@@ -17,8 +17,8 @@ from ait_jax.splits import read_names
 from ait_jax.stages import Stages, check_checkpoint, selection_summary
 from ait_jax.uncertainty import TaskScores
 
-# A pool's gin file also says how a run begins from it; scoring begins from nothing.
-UNUSED_MACROS = ("INITIAL_SPLITS",)
+# A pool's gin file also says how a run begins from it and goes on; scoring does neither.
+UNUSED_MACROS = ("INITIAL_SPLITS", "GROW_POOL")
 # Everything is drawn as in the first round of a run, so that the same model, settings and
 # tasks have the same scores there.
 ROUND = 0

@@ -9,6 +9,7 @@ from typing import Any
 
 from ait_jax import distributed, files, raced_scoring, task_map
 from ait_jax.errors import UserError
+from ait_jax.generations import Generations
 from ait_jax.models.parameters import abstract_params, init_params
 from ait_jax.parts import Parts
 from ait_jax.partitioning import model_info
@@ -49,10 +50,12 @@ class Stages:
       config: the operative configuration, kept as config.gin.
       report: takes lines for the terminal.
       identity: what else must be the same when the folder is continued, for JSON.
+      grow_pool: let the pool have more tasks when the folder is continued.
 
     Attributes:
       continued: whether there was something to continue.
       counts: the prompts that the stage at work asked about.
+      generations: of the pool; None where it may not grow.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class Stages:
         config: str,
         report: Callable[[str], None],
         identity: Mapping[str, str] = {},
+        grow_pool: bool = False,
     ):
         self.parts, self.directory, self.report = parts, directory, report
         if not distributed.is_writer():
@@ -76,7 +80,9 @@ class Stages:
         )
         self.counts = PromptCounts()
         pool = {"name": self.pool.name, "fingerprint": self.pool.fingerprint(), **identity}
-        self.continued = directory.open(config, pool, parts.seed)
+        self.generations = Generations(directory) if grow_pool else None
+        pool_changes = grow_pool and partial(self.generations.changes, self.pool)
+        self.continued = directory.open(config, pool, parts.seed, pool_changes or None)
 
     @cached_property
     def base_params(self) -> Any:
