@@ -5,17 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ait_jax import files, randomness
+from ait_jax import files
 from ait_jax.errors import UserError
-from ait_jax.evaluation import evaluate_splits, write_predictions
+from ait_jax.evaluation import write_predictions
 from ait_jax.experiment import Experiment
 from ait_jax.learning_curve import CurvePoint, plot_learning_curve, render_text
-from ait_jax.prediction import predict
 from ait_jax.run_directory import RunDirectory
 from ait_jax.scorer.likelihoods import read_task_scores
 from ait_jax.splits import Splits, read_names, read_splits, write_splits
-from ait_jax.stages import Stages, check_checkpoint, selection_summary
-from ait_jax.trainer.examples import InstructionExamples
+from ait_jax.stages import check_checkpoint, selection_summary
+from ait_jax.trained_stages import TrainedStages, headline
 from ait_jax.uncertainty import TaskScores
 
 
@@ -37,7 +36,7 @@ def run(
         return _Run(experiment, directory, config, report).run()
 
 
-class _Run(Stages):
+class _Run(TrainedStages):
     """One run over its rounds."""
 
     def __init__(self, experiment, directory, config, report):
@@ -138,24 +137,7 @@ class _Run(Stages):
         write_predictions(folder / "predictions.jsonl", predictions)
         result = self.metrics(predictions, {"test": splits.test, "dev": splits.dev})
         files.write_json(folder / "eval.json", result)
-        return {split: _headline(metrics) for split, metrics in result.items()}
-
-    def predictions(self, params: Any, tasks: Sequence[str], max_instances: int):
-        return predict(
-            self.engine,
-            self.engine.place(params),
-            self.pool,
-            tasks,
-            max_instances=max_instances,
-            vocabulary=self.experiment.vocabulary,
-            encoding=self.experiment.encoding,
-        )
-
-    def metrics(self, predictions, splits: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-        named = {name: tasks for name, tasks in splits.items() if tasks}
-        return evaluate_splits(
-            predictions, named, self.pool.is_cls, lambda name: self.pool[name].category
-        )
+        return {split: headline(metrics) for split, metrics in result.items()}
 
     def _report_scores(self, name: str, result: Mapping[str, Any]) -> None:
         test = result["test"]
@@ -204,31 +186,20 @@ class _Round:
     def _train(self, experiment: Experiment):
         from_previous = experiment.train_from == "previous" and self.previous is not None
         start = self.previous.params if from_previous else self.run.base_params
-        examples = InstructionExamples(
-            self.run.pool,
+        trained = self.run.train(
+            self.number,
+            experiment.trainer_of(self.number),
             self.splits.train,
-            max_instances_per_task=experiment.max_instances_per_task,
-            vocabulary=experiment.vocabulary,
-            encoding=experiment.encoding,
-            buckets=experiment.buckets,
-            seed=experiment.seed,
-        )
-        trained = experiment.trainer_of(self.number).train(
-            examples,
             start,
-            self.folder,
-            model=experiment.model,
-            partitioner=experiment.partitioner,
-            seed=randomness.stable_hash(experiment.seed, "train", self.number) % 2**31,
+            max_instances_per_task=experiment.max_instances_per_task,
             evaluate=self._dev_metrics if self.splits.dev else None,
-            report=lambda line: self.run.report(f"{self.name}: {line}"),
         )
         return trained.step, trained.params
 
     def _dev_metrics(self, params: Any) -> dict[str, float]:
         dev = self.splits.dev
         predictions = self.run.predictions(params, dev, self.run.experiment.max_dev_instances)
-        return _headline(self.run.metrics(predictions, {"dev": dev})["dev"], flat=True)
+        return headline(self.run.metrics(predictions, {"dev": dev})["dev"], flat=True)
 
     def train_and_evaluate(self) -> CurvePoint:
         def train():
@@ -298,17 +269,3 @@ class _Round:
         write_splits(self.run.directory.round(self.number + 1), following)
         return selection_summary(strategy, selection)
 
-
-def _headline(metrics: Mapping[str, Any], flat: bool = False) -> dict[str, Any]:
-    """Returns ROUGE-L and exact match, overall, CLS and GEN; what was not measured is left out of a flat one."""
-    names = ("rougeL", "exact_match")
-    headline: dict[str, Any] = {
-        name: metrics[name] for name in names if not flat or metrics[name] is not None
-    }
-    for group in ("cls", "gen"):
-        values = {name: metrics[group][name] for name in names}
-        if not flat:
-            headline[group] = values
-        elif None not in values.values():
-            headline |= {f"{name}_{group}": value for name, value in values.items()}
-    return headline

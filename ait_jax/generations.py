@@ -47,11 +47,11 @@ class Generations:
         return changes(self._known(number), pool.digests())
 
     def pending(self, pool: TaskPool) -> int:
-        """Returns how many tasks of `pool` no round has settled on yet."""
+        """Returns how many tasks may join that no round has settled on yet."""
         number, fingerprint = _latest(self._directory.state)
         if fingerprint == pool.fingerprint():
             return 0
-        return len(pool.digests().keys() - self._known(number).keys())
+        return len(pool.digests().keys() - self._known(number).keys() - _held_out(pool))
 
     def is_settled(self, round: int) -> bool:
         return self._directory.is_done(_stage_of(round))

@@ -11,7 +11,7 @@ from ait_jax import distributed, files, raced_scoring, task_map
 from ait_jax.errors import UserError
 from ait_jax.generations import Generations
 from ait_jax.models.parameters import abstract_params, init_params
-from ait_jax.parts import Parts
+from ait_jax.parts import ModelParts
 from ait_jax.partitioning import model_info
 from ait_jax.racing import Race
 from ait_jax.restore import open_fitting, restore_params
@@ -23,7 +23,7 @@ from ait_jax.selection import Selection, Strategy, groups_and_quotas, select
 from ait_jax.uncertainty import TaskScores, task_scores
 
 
-def check_checkpoint(parts: Parts, directory: RunDirectory) -> None:
+def check_checkpoint(parts: ModelParts, directory: RunDirectory) -> None:
     """Refuses an INIT_CHECKPOINT that is none, or does not fit, before anything is written."""
     if parts.init_checkpoint is None or directory.has_begun:
         return
@@ -34,7 +34,7 @@ def check_checkpoint(parts: Parts, directory: RunDirectory) -> None:
 
 
 @contextmanager
-def _about_init_checkpoint(parts: Parts) -> Iterator[None]:
+def _about_init_checkpoint(parts: ModelParts) -> Iterator[None]:
     try:
         yield
     except UserError as error:
@@ -45,7 +45,7 @@ class Stages:
     """The stages of one folder.
 
     Args:
-      parts: what works in them.
+      parts: what works in them; `Parts` where tasks are scored.
       directory: locked by the caller.
       config: the operative configuration, kept as config.gin.
       report: takes lines for the terminal.
@@ -60,7 +60,7 @@ class Stages:
 
     def __init__(
         self,
-        parts: Parts,
+        parts: ModelParts,
         directory: RunDirectory,
         config: str,
         report: Callable[[str], None],

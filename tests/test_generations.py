@@ -5,7 +5,7 @@ import json
 
 import pytest
 from test_active import CONFIG, checkpoints, stable_files
-from tiny_experiment import tiny_experiment, tiny_pool
+from tiny_experiment import TRAINING, tiny_experiment, tiny_pool
 
 from ait_jax import active, files
 from ait_jax.errors import UserError
@@ -16,6 +16,7 @@ from ait_jax.scorer.likelihoods import read_task_scores
 from ait_jax.splits import read_names, read_splits
 from ait_jax.tasks import stored_pool
 from ait_jax.trainer.checkpointing import Checkpoints
+from ait_jax.trainer.embedded import EmbeddedTrainer
 
 ALL = tiny_pool(16, 6)
 HELD_OUT = ALL.splits.test + ALL.splits.dev
@@ -31,7 +32,8 @@ def pool_of(remain, test=HELD_OUT[:2], reopen=None) -> TaskPool:
 
 
 def experiment(model_dir, pool, **changed):
-    sizes = {"rounds": 3, "tasks_per_round": 2, "evaluate_base": False, "grow_pool": True}
+    trainer = EmbeddedTrainer(**TRAINING | {"epochs": None, "steps": 2})
+    sizes = {"rounds": 3, "tasks_per_round": 2, "evaluate_base": False, "grow_pool": True, "trainer": trainer}
     return tiny_experiment(model_dir, pool=pool, **sizes | changed)
 
 
