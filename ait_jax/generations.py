@@ -61,7 +61,7 @@ class Generations:
 
         Tasks added since the generation before become the round's `joined_tasks.txt`, ascending
         by name, but for those that the pool's own splits hold out (test and dev tasks, tasks of
-        test data sets): test and dev tasks of a run stay as they are.
+        test datasets): test and dev tasks of a run stay as they are.
 
         Raises:
           UserError: a task was changed or removed, by name.

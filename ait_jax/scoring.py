@@ -151,16 +151,13 @@ class _Scored(Stages):
             selection = self.select(self.folder, strategy, scores, ROUND)
             selected = selection.tasks
             summary = {"selection": selection_summary(strategy, selection)}
-        categories = self.draw_task_map(
+        ranked = self.draw_task_map(
             self.folder,
             scores,
             self.scoring.tasks_of_round(ROUND),
             selected,
             strategy=strategy.name if strategy else "",
         )
-        ranked = task_map.ranked(scores, categories)
-        for category, names in ranked.items():
-            files.write_lines(self.folder / f"{category}.txt", names)
         first = {category: names[:_NUM_SHOWN] for category, names in ranked.items()}
         return {"categories": first, **summary}
 

@@ -198,8 +198,10 @@ class Stages:
         size: int,
         selected: Sequence[str] = (),
         **title: Any,
-    ) -> dict[str, str]:
-        """Writes task_map.png; returns every task's category.
+    ) -> dict[str, list[str]]:
+        """Writes task_map.png and ambiguous.txt, easy.txt, difficult.txt.
+
+        Returns the tasks of these three, the most telling ones first.
 
         Args:
           size: of the categories.
@@ -212,7 +214,10 @@ class Stages:
         )
         path = folder / "task_map.png"
         task_map.plot_task_map(path, scores, categories, is_cls=is_cls, selected=selected, **title)
-        return categories
+        ranked = task_map.ranked(scores, categories)
+        for category, names in ranked.items():
+            files.write_lines(folder / f"{category}.txt", names)
+        return ranked
 
 
 def _say_nothing(line: str) -> None:
