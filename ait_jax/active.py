@@ -1,20 +1,20 @@
 """The loop: train, evaluate, score the remaining tasks, select, next round."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ait_jax import files, randomness
+from ait_jax import files
 from ait_jax.errors import UserError
-from ait_jax.evaluation import evaluate_splits, write_predictions
+from ait_jax.evaluation import write_predictions
 from ait_jax.experiment import Experiment
 from ait_jax.learning_curve import CurvePoint, plot_learning_curve, render_text
-from ait_jax.prediction import predict
 from ait_jax.run_directory import RunDirectory
 from ait_jax.scorer.likelihoods import read_task_scores
 from ait_jax.splits import Splits, read_names, read_splits, write_splits
-from ait_jax.stages import Stages, check_checkpoint, selection_summary
-from ait_jax.trainer.examples import InstructionExamples
+from ait_jax.stages import check_checkpoint, selection_summary
+from ait_jax.trained_stages import TrainedStages, headline
 from ait_jax.uncertainty import TaskScores
 
 
@@ -36,11 +36,11 @@ def run(
         return _Run(experiment, directory, config, report).run()
 
 
-class _Run(Stages):
+class _Run(TrainedStages):
     """One run over its rounds."""
 
     def __init__(self, experiment, directory, config, report):
-        super().__init__(experiment, directory, config, report)
+        super().__init__(experiment, directory, config, report, grow_pool=experiment.grow_pool)
         self.experiment = experiment
 
     def run(self) -> list[CurvePoint]:
@@ -48,6 +48,7 @@ class _Run(Stages):
         verb = "continuing" if self.continued else "starting"
         self.report(f"{verb} in {self.directory.path}: {experiment.rounds} rounds on {self.pool!r}")
         splits = self._initial_splits()
+        self._report_growth()
         points: list[CurvePoint] = []
         if experiment.evaluate_base:
             points.append(self._evaluate_base(splits))
@@ -74,6 +75,8 @@ class _Run(Stages):
                     "remain; lower TASKS_PER_ROUND, ROUNDS or INITIAL_TASKS."
                 )
             write_splits(self.directory.round(0), splits)
+            if self.generations:
+                self.generations.begin(self.pool)
             return {"dropped_tasks": dropped}
 
         stage = self.directory.stage("round_000/splits", draw)
@@ -89,6 +92,33 @@ class _Run(Stages):
         if few:
             self.report(f"{len(few)} tasks have fewer than 2 positive examples, {few[0]} for one")
         return splits
+
+    def _report_growth(self) -> None:
+        """Says at the start what became of the pool since the run stopped."""
+        pending = self.generations.pending(self.pool) if self.generations else 0
+        if pending:
+            selections = range(self.experiment.rounds - 1)
+            if all(map(self.generations.is_settled, selections)):
+                outcome = "no selection is left to take them from"
+            else:
+                outcome = "they join at the next selection"
+            self.report(f"the pool was extended by {pending:,} tasks; {outcome}")
+
+    def joined(self, number: int) -> tuple[str, ...]:
+        """Returns the tasks that join what remains at a round's selection, if the pool may grow."""
+        if self.generations is None:
+            return ()
+        if not self.generations.is_settled(number):
+            # Once in every process: another one may be extending the pool just now.
+            self.pool = self.pool.reopened()
+        pool = self.generations.settle(number, self.pool)
+        if pool["joined"] or pool["held_out"]:
+            out = f", {pool['held_out']:,} are test or dev tasks" if pool["held_out"] else ""
+            self.report(
+                f"round_{number:03d}: {pool['joined']:,} new tasks joined{out}; generation "
+                f"{pool['generation']} of the pool, {pool['tasks']:,} tasks"
+            )
+        return self.generations.joined(number, self.pool)
 
     def _evaluate_base(self, splits: Splits) -> CurvePoint:
         def work():
@@ -107,24 +137,7 @@ class _Run(Stages):
         write_predictions(folder / "predictions.jsonl", predictions)
         result = self.metrics(predictions, {"test": splits.test, "dev": splits.dev})
         files.write_json(folder / "eval.json", result)
-        return {split: _headline(metrics) for split, metrics in result.items()}
-
-    def predictions(self, params: Any, tasks: Sequence[str], max_instances: int):
-        return predict(
-            self.engine,
-            self.engine.place(params),
-            self.pool,
-            tasks,
-            max_instances=max_instances,
-            vocabulary=self.experiment.vocabulary,
-            encoding=self.experiment.encoding,
-        )
-
-    def metrics(self, predictions, splits: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-        named = {name: tasks for name, tasks in splits.items() if tasks}
-        return evaluate_splits(
-            predictions, named, self.pool.is_cls, lambda name: self.pool[name].category
-        )
+        return {split: headline(metrics) for split, metrics in result.items()}
 
     def _report_scores(self, name: str, result: Mapping[str, Any]) -> None:
         test = result["test"]
@@ -173,31 +186,20 @@ class _Round:
     def _train(self, experiment: Experiment):
         from_previous = experiment.train_from == "previous" and self.previous is not None
         start = self.previous.params if from_previous else self.run.base_params
-        examples = InstructionExamples(
-            self.run.pool,
+        trained = self.run.train(
+            self.number,
+            experiment.trainer_of(self.number),
             self.splits.train,
-            max_instances_per_task=experiment.max_instances_per_task,
-            vocabulary=experiment.vocabulary,
-            encoding=experiment.encoding,
-            buckets=experiment.buckets,
-            seed=experiment.seed,
-        )
-        trained = experiment.trainer_of(self.number).train(
-            examples,
             start,
-            self.folder,
-            model=experiment.model,
-            partitioner=experiment.partitioner,
-            seed=randomness.stable_hash(experiment.seed, "train", self.number) % 2**31,
+            max_instances_per_task=experiment.max_instances_per_task,
             evaluate=self._dev_metrics if self.splits.dev else None,
-            report=lambda line: self.run.report(f"{self.name}: {line}"),
         )
         return trained.step, trained.params
 
     def _dev_metrics(self, params: Any) -> dict[str, float]:
         dev = self.splits.dev
         predictions = self.run.predictions(params, dev, self.run.experiment.max_dev_instances)
-        return _headline(self.run.metrics(predictions, {"dev": dev})["dev"], flat=True)
+        return headline(self.run.metrics(predictions, {"dev": dev})["dev"], flat=True)
 
     def train_and_evaluate(self) -> CurvePoint:
         def train():
@@ -217,6 +219,8 @@ class _Round:
     def select_next(self) -> Splits:
         """Scores and selects; returns the next round's splits, already written."""
         experiment = self.run.experiment
+        joined = self.run.joined(self.number)
+        self.splits = replace(self.splits, remain=self.splits.remain + joined)
         if experiment.strategy.needs_scores:
             self.run.timed_stage(f"{self.name}/score", self._score)
         selection = self.run.timed_stage(f"{self.name}/select", self._select)
@@ -264,18 +268,3 @@ class _Round:
         )
         write_splits(self.run.directory.round(self.number + 1), following)
         return selection_summary(strategy, selection)
-
-
-def _headline(metrics: Mapping[str, Any], flat: bool = False) -> dict[str, Any]:
-    """Returns ROUGE-L and exact match, overall, CLS and GEN; a flat one without what is None."""
-    names = ("rougeL", "exact_match")
-    headline: dict[str, Any] = {
-        name: metrics[name] for name in names if not flat or metrics[name] is not None
-    }
-    for group in ("cls", "gen"):
-        values = {name: metrics[group][name] for name in names}
-        if not flat:
-            headline[group] = values
-        elif None not in values.values():
-            headline |= {f"{name}_{group}": value for name, value in values.items()}
-    return headline

@@ -348,12 +348,17 @@ def _join_others() -> None:
 
 
 def _run(options, flags) -> int:
-    from ait_jax import active, configuration
+    from ait_jax import active, configuration, continual
     from ait_jax.experiment import Experiment
+    from ait_jax.gin_checks import is_configured
 
-    configuration.parse(flags, "experiments/mini.gin")
-    experiment = configuration.build(Experiment)
-    active.run(experiment, configuration.operative_config())
+    configuration.parse(flags, "experiments/mini.gin", unused=continual.UNUSED_MACROS)
+    if is_configured(continual.Continual):
+        built = configuration.build(continual.Continual)
+        continual.run(built, configuration.operative_config())
+    else:
+        experiment = configuration.build(Experiment)
+        active.run(experiment, configuration.operative_config())
     return exit_codes.OK
 
 

@@ -29,6 +29,8 @@ class Experiment(Parts):
       max_dev_instances: instances of a dev task that choose the checkpoint during training.
       train_from: every round starts from the "base" checkpoint (paper) or the "previous" round.
       evaluate_base: evaluate the model before any training, the curve's first point.
+      grow_pool: a pool with more tasks continues the run: they join what remains at the next
+        selection. Otherwise only the pool that the run began with does.
       Others: see `Parts`.
     """
 
@@ -41,6 +43,7 @@ class Experiment(Parts):
     max_dev_instances: int = 50
     train_from: str = "base"
     evaluate_base: bool = True
+    grow_pool: bool = False
 
     def __post_init__(self):
         super().__post_init__()

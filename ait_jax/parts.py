@@ -1,4 +1,4 @@
-"""What it takes to score tasks, in a run (`experiment.py`) or alone (`scoring.py`)."""
+"""What every experiment has: a model, a pool, how one is asked about the other; and how tasks are scored."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from ait_jax.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
+class ModelParts:
     """A model, a pool, how one is asked about the other, and where the answers go.
 
     Args:
@@ -26,17 +26,12 @@ class Parts:
         None is random.
       fallback_to_scratch: draw what `init_checkpoint` lacks at random, leave out what the model
         lacks; else either is refused.
-      partitioner, scorer, encoding: the parts.
+      partitioner, encoding: the parts.
       buckets: the lengths that prompts and answers are padded to; the last ones are the
         maximum source and target length.
       tokens_per_batch: padded prompt tokens of one batch in scoring; decoding takes twice as many.
       length_growth: prompts are padded to lengths each at most so many times the one before:
         smaller is less padding and more programs to compile.
-      tasks_per_round: tasks that are selected at a time, and of each category of a task map;
-        a list has one number for each selection.
-      cls_ratio: share of CLS tasks among them; None ranks CLS and GEN together.
-      racing: stop perturbing tasks whose place in the selection is certain (`racing`).
-      racing_settings: after how many prompts that is judged, and how certain is certain.
       seed: of everything that is drawn.
     """
 
@@ -44,7 +39,6 @@ class Parts:
     pool: TaskPool
     model: Transformer
     vocabulary: Vocabulary
-    scorer: Scorer
     init_checkpoint: str | None = None
     fallback_to_scratch: bool = False
     partitioner: Partitioner = Partitioner()
@@ -52,14 +46,9 @@ class Parts:
     buckets: LengthBuckets = LengthBuckets()
     tokens_per_batch: int = 16384
     length_growth: float = 1.06
-    tasks_per_round: int | Sequence[int] = 68
-    cls_ratio: float | None = None
-    racing: bool = False
-    racing_settings: Racing = Racing()
     seed: int = 42
 
     def __post_init__(self):
-        _check_schedule(self.tasks_per_round)
         if self.length_growth <= 1:
             raise UserError(f"LENGTH_GROWTH = {self.length_growth} must be above 1, as in 1.06.")
         if self.encoding.max_source_length != self.buckets.max_source_length:
@@ -68,6 +57,37 @@ class Parts:
                 f"{self.encoding.max_source_length} differs from the longest of "
                 f"LengthBuckets.inputs = {tuple(self.buckets.inputs)}; make them equal."
             )
+        if self.vocabulary.vocab_size > self.model.config.vocab_size:
+            raise UserError(
+                f"The vocabulary {self.vocabulary.path} has {self.vocabulary.vocab_size} ids, the "
+                f"model T5Config.vocab_size = {self.model.config.vocab_size}; give the model's own "
+                "VOCABULARY_PATH or a larger vocab_size."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts(ModelParts):
+    """What scores tasks, in a run (`experiment.py`) or alone (`scoring.py`).
+
+    Args:
+      scorer: asks about a task under its own and perturbed instructions.
+      tasks_per_round: tasks that are selected at a time, and of each category of a task map;
+        a list has one number for each selection.
+      cls_ratio: share of CLS tasks among them; None ranks CLS and GEN together.
+      racing: stop perturbing tasks whose place in the selection is certain (`racing`).
+      racing_settings: after how many prompts that is judged, and how certain is certain.
+      Others: see `ModelParts`.
+    """
+
+    scorer: Scorer
+    tasks_per_round: int | Sequence[int] = 68
+    cls_ratio: float | None = None
+    racing: bool = False
+    racing_settings: Racing = Racing()
+
+    def __post_init__(self):
+        _check_schedule(self.tasks_per_round)
+        super().__post_init__()
         perturbation = self.scorer.perturbation
         if getattr(perturbation, "needs_examples", False) and not self.encoding.shows_examples:
             raise UserError(
@@ -75,12 +95,6 @@ class Parts:
                 f"{type(self.encoding).__name__} does not show: every task's prompt uncertainty "
                 "would be 0. Perturb the definition (PERTURBED_PARTS = 'TD') or show examples "
                 "(ENCODING)."
-            )
-        if self.vocabulary.vocab_size > self.model.config.vocab_size:
-            raise UserError(
-                f"The vocabulary {self.vocabulary.path} has {self.vocabulary.vocab_size} ids, the "
-                f"model T5Config.vocab_size = {self.model.config.vocab_size}; give the model's own "
-                "VOCABULARY_PATH or a larger vocab_size."
             )
 
     def tasks_of_round(self, round: int) -> int:

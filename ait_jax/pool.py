@@ -1,7 +1,7 @@
 """The pool: tasks by name, with their CLS/GEN labels and a fingerprint of their content."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from ait_jax.cls_gen import is_classification
@@ -47,6 +47,8 @@ class TaskPool(Mapping[str, Task]):
         name: str = "",
         splits: Splits | None = None,
         fingerprint: str = "",
+        digests: Mapping[str, bytes] | None = None,
+        reopen: "Callable[[], TaskPool] | None" = None,
     ):
         """Makes a pool.
 
@@ -59,6 +61,8 @@ class TaskPool(Mapping[str, Task]):
           splits: the pool's own default splits.
           fingerprint: a hash of the content, where whoever made the tasks has one already;
             otherwise `fingerprint()` reads every instance.
+          digests: likewise, `task_digest` of every task by name.
+          reopen: reads the pool again from where it lies, where it may have been extended.
 
         Raises:
           UserError: no task, two tasks of one name, or an unsafe name.
@@ -80,6 +84,8 @@ class TaskPool(Mapping[str, Task]):
         self._given_labels = dict(cls_labels or {})
         self._derived_labels: dict[str, bool] = {}
         self._fingerprint = fingerprint
+        self._digests = dict(digests) if digests is not None else None
+        self._reopen = reopen
 
     @property
     def _called(self) -> str:
@@ -144,7 +150,9 @@ class TaskPool(Mapping[str, Task]):
         """
         tasks = [self[name] for name in names]
         splits = self.splits and self.splits.only({task.name for task in tasks})
-        subset = TaskPool(tasks, self._given_labels, self.name, splits)
+        known = self._digests
+        digests = known and {task.name: known[task.name] for task in tasks}
+        subset = TaskPool(tasks, self._given_labels, self.name, splits, digests=digests)
         subset._derived_labels.update(
             (n, v) for n, v in self._derived_labels.items() if n in subset
         )
@@ -157,10 +165,18 @@ class TaskPool(Mapping[str, Task]):
         given one, the first call reads every instance; later ones are free.
         """
         if not self._fingerprint:
-            self._fingerprint = fingerprint_of(
-                {name: task_digest(task) for name, task in self._tasks.items()}
-            )
+            self._fingerprint = fingerprint_of(self.digests())
         return self._fingerprint
+
+    def digests(self) -> Mapping[str, bytes]:
+        """Returns `task_digest` of every task by name, at the cost of `fingerprint`."""
+        if self._digests is None:
+            self._digests = {name: task_digest(task) for name, task in self._tasks.items()}
+        return self._digests
+
+    def reopened(self) -> "TaskPool":
+        """Returns the pool as it lies on disk now; itself where it does not lie there."""
+        return self._reopen() if self._reopen else self
 
 
 def fingerprint_of(digests: Mapping[str, bytes]) -> str:

@@ -76,24 +76,32 @@ class RunDirectory:
             "set --gin.MODEL_DIR to a folder that can."
         )
 
-    def open(self, config: str, pool: dict[str, Any], seed: int) -> bool:
+    def open(
+        self,
+        config: str,
+        pool: dict[str, Any],
+        seed: int,
+        pool_changes: Callable[[dict[str, Any]], list[str]] | None = None,
+    ) -> bool:
         """Starts a run or continues one; returns whether there was one.
 
         Args:
           config: the operative configuration.
           pool: what tells the pool from others, for JSON: its name and fingerprint.
           seed: of the run.
+          pool_changes: what run.json holds -> what differs in the pool, for a run whose pool
+            may be extended; without it another fingerprint is another pool.
 
         Raises:
           UserError: the folder holds a run of another configuration, pool or schema, a
             damaged one, or files that are not a run's.
         """
-        continued = distributed.is_writer() and self._open(config, pool, seed)
+        continued = distributed.is_writer() and self._open(config, pool, seed, pool_changes)
         # Others may see the disk a moment later.
         self._state, continued = distributed.broadcast("run.json", (self._state, continued))
         return continued
 
-    def _open(self, config: str, pool: dict[str, Any], seed: int) -> bool:
+    def _open(self, config: str, pool: dict[str, Any], seed: int, pool_changes) -> bool:
         if not self._record.exists():
             self._refuse_foreign_files()
             return self._start(config, pool, seed)
@@ -101,8 +109,11 @@ class RunDirectory:
         if not self._state["stages"]:  # Stopped before anything was done: nothing to protect.
             return self._start(config, pool, seed)
         changes = configuration.differences(saved, config, ignored=_OWN_PATH)
-        if self._state["pool"] != pool:
-            changes.append(f"pool: was {_words(self._state['pool'])}, now {_words(pool)}")
+        before = self._state["pool"]
+        if pool_changes and {**before, "fingerprint": ""} == {**pool, "fingerprint": ""}:
+            changes += pool_changes(self._state)
+        elif before != pool:
+            changes.append(f"pool: was {_words(before)}, now {_words(pool)}")
         if not changes and self._state["seed"] != seed:
             changes.append(f"seed: was {self._state['seed']}, now {seed}")
         if changes:
@@ -158,6 +169,11 @@ class RunDirectory:
         if self._lease is not None:
             self._lease.check()
         files.write_json(self._record, self._state)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What run.json holds, of a run that is open."""
+        return self._state
 
     def is_done(self, stage: str) -> bool:
         return stage in self._state["stages"]

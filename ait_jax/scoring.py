@@ -16,8 +16,8 @@ from ait_jax.splits import read_names
 from ait_jax.stages import Stages, check_checkpoint, selection_summary
 from ait_jax.uncertainty import TaskScores
 
-# A pool's gin file also says how a run begins from it; scoring begins from nothing.
-UNUSED_MACROS = ("INITIAL_SPLITS",)
+# A pool's gin file also says how a run begins from it and goes on; scoring does neither.
+UNUSED_MACROS = ("INITIAL_SPLITS", "GROW_POOL")
 # Everything is drawn as in the first round of a run, so that the same model, settings and
 # tasks have the same scores there.
 ROUND = 0
@@ -150,16 +150,13 @@ class _Scored(Stages):
             selection = self.select(self.folder, strategy, scores, ROUND)
             selected = selection.tasks
             summary = {"selection": selection_summary(strategy, selection)}
-        categories = self.draw_task_map(
+        ranked = self.draw_task_map(
             self.folder,
             scores,
             self.scoring.tasks_of_round(ROUND),
             selected,
             strategy=strategy.name if strategy else "",
         )
-        ranked = task_map.ranked(scores, categories)
-        for category, names in ranked.items():
-            files.write_lines(self.folder / f"{category}.txt", names)
         first = {category: names[:_NUM_SHOWN] for category, names in ranked.items()}
         return {"categories": first, **summary}
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from ait_jax import distributed, files, raced_scoring, task_map
 from ait_jax.errors import UserError
+from ait_jax.generations import Generations
 from ait_jax.models.parameters import abstract_params, init_params
-from ait_jax.parts import Parts
+from ait_jax.parts import ModelParts
 from ait_jax.partitioning import model_info
 from ait_jax.racing import Race
 from ait_jax.restore import open_fitting, restore_params
@@ -22,7 +23,7 @@ from ait_jax.selection import Selection, Strategy, groups_and_quotas, select
 from ait_jax.uncertainty import TaskScores, task_scores
 
 
-def check_checkpoint(parts: Parts, directory: RunDirectory) -> None:
+def check_checkpoint(parts: ModelParts, directory: RunDirectory) -> None:
     """Refuses an INIT_CHECKPOINT that is none, or does not fit, before anything is written."""
     if parts.init_checkpoint is None or directory.has_begun:
         return
@@ -33,7 +34,7 @@ def check_checkpoint(parts: Parts, directory: RunDirectory) -> None:
 
 
 @contextmanager
-def _about_init_checkpoint(parts: Parts) -> Iterator[None]:
+def _about_init_checkpoint(parts: ModelParts) -> Iterator[None]:
     try:
         yield
     except UserError as error:
@@ -44,24 +45,27 @@ class Stages:
     """The stages of one folder.
 
     Args:
-      parts: what works in them.
+      parts: what works in them; `Parts` where tasks are scored.
       directory: locked by the caller.
       config: the operative configuration, kept as config.gin.
       report: takes lines for the terminal.
       identity: what else must be the same when the folder is continued, for JSON.
+      grow_pool: let the pool have more tasks when the folder is continued.
 
     Attributes:
       continued: whether there was something to continue.
       counts: the prompts that the stage at work asked about.
+      generations: of the pool; None where it may not grow.
     """
 
     def __init__(
         self,
-        parts: Parts,
+        parts: ModelParts,
         directory: RunDirectory,
         config: str,
         report: Callable[[str], None],
         identity: Mapping[str, str] = {},
+        grow_pool: bool = False,
     ):
         self.parts, self.directory = parts, directory
         self.report = distributed.report_of_writer(report)
@@ -75,7 +79,9 @@ class Stages:
         )
         self.counts = PromptCounts()
         pool = {"name": self.pool.name, "fingerprint": self.pool.fingerprint(), **identity}
-        self.continued = directory.open(config, pool, parts.seed)
+        self.generations = Generations(directory) if grow_pool else None
+        pool_changes = grow_pool and partial(self.generations.changes, self.pool)
+        self.continued = directory.open(config, pool, parts.seed, pool_changes or None)
 
     @cached_property
     def base_params(self) -> Any:
@@ -194,8 +200,10 @@ class Stages:
         size: int,
         selected: Sequence[str] = (),
         **title: Any,
-    ) -> dict[str, str]:
-        """Writes task_map.png; returns every task's category.
+    ) -> dict[str, list[str]]:
+        """Writes task_map.png and ambiguous.txt, easy.txt, difficult.txt.
+
+        Returns the tasks of these three, the most telling ones first.
 
         Args:
           size: of the categories.
@@ -208,7 +216,10 @@ class Stages:
         )
         path = folder / "task_map.png"
         task_map.plot_task_map(path, scores, categories, is_cls=is_cls, selected=selected, **title)
-        return categories
+        ranked = task_map.ranked(scores, categories)
+        for category, names in ranked.items():
+            files.write_lines(folder / f"{category}.txt", names)
+        return ranked
 
 
 def selection_summary(strategy: Strategy, selection: Selection) -> dict[str, Any]:

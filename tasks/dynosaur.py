@@ -15,7 +15,6 @@ from ait_jax.pool import (
     Splits,
     Task,
     TaskPool,
-    fingerprint_of,
     read_task,
     task_digest,
 )
@@ -96,12 +95,20 @@ def load_pool(
         cls_gen_labels = labels_from_file(cls_gen_labels)
     folder = Path(directory).expanduser() / TASKS
     tasks = [_task(entry, folder) for entry in usable]
+    digests = {entry.task.name: bytes.fromhex(entry.digest) for entry in usable}
     return TaskPool(
         tasks,
         {e.task.name: e.is_cls for e in usable} | dict(cls_gen_labels or {}),
         name=NAME,
         splits=_splits(tasks, test_fraction),
-        fingerprint=fingerprint_of({e.task.name: bytes.fromhex(e.digest) for e in usable}),
+        digests=digests,
+        reopen=functools.partial(
+            load_pool,
+            directory,
+            cls_gen_labels,
+            include_without_instances=include_without_instances,
+            test_fraction=test_fraction,
+        ),
     )
 
 

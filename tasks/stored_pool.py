@@ -161,11 +161,13 @@ def load(directory: Any, cls_labels: Mapping[str, bool] | None = None) -> TaskPo
     directory = absolute(directory)
     record = read_record(directory)
     labels: dict[str, bool] = {}
+    digests: dict[str, bytes] = {}
     groups: dict[str, list[str]] = {split: [] for split in SPLIT_NAMES}
 
     def tasks() -> Iterator[Task]:
         for row, instances in _rows(directory, record):
             task = stored_rows.task_from_row(row, instances)
+            digests[task.name] = row["digest"]
             if row["is_cls"] is not None:
                 labels[task.name] = row["is_cls"]
             if row["split"] is not None:
@@ -182,6 +184,8 @@ def load(directory: Any, cls_labels: Mapping[str, bool] | None = None) -> TaskPo
         name=record["name"],
         splits=splits,
         fingerprint=record["fingerprint"],
+        digests=digests,
+        reopen=lambda: load(directory, cls_labels),
     )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ait_jax import assets, configuration, experiment, pretraining, scoring
+from ait_jax import assets, configuration, continual, experiment, pretraining, scoring
 from ait_jax.configuration import GinFlags, gin_folder
 from ait_jax.errors import UserError
 from ait_jax.models.parameters import abstract_params, num_params
@@ -36,6 +36,8 @@ EXPERIMENTS = {
     "niv2_paper": (experiment.Experiment, NIV2_VALUES + T5_VALUES),
     "self_instruct": (experiment.Experiment, SELF_INSTRUCT_VALUES + T5_VALUES),
     "self_instruct_mini": (experiment.Experiment, SELF_INSTRUCT_VALUES),
+    "continual": (continual.Continual, NIV2_VALUES + T5_VALUES),
+    "continual_mini": (continual.Continual, ()),
     "mini_base": (pretraining.Pretraining, ()),
     "score": (scoring.Scoring, ()),
 }
@@ -49,7 +51,7 @@ NUM_PARAMS = {
 }
 # The tests that hold the files of each folder.
 COVERED = {
-    "experiments": {"active", "parts", *EXPERIMENTS},
+    "experiments": {"active", "parts", "model_parts", "continual_loop", *EXPERIMENTS},
     "models": {"mini", "t5_1_1_tiny", *NUM_PARAMS},
     "partitioning": {"data_parallel", "tensor_parallel", "fsdp_2d"},
     "pools": {"mini", "niv2", "self_instruct", "split_files", "dynosaur"},
@@ -95,7 +97,7 @@ def folder(tmp_path_factory):
 
 
 def parse(*files: str, bindings: tuple[str, ...] = ()) -> None:
-    unused = scoring.UNUSED_MACROS if "experiments/score.gin" in files else ()
+    unused = scoring.UNUSED_MACROS if "experiments/score.gin" in files else continual.UNUSED_MACROS
     configuration.parse(GinFlags(files, bindings), "experiments/mini.gin", unused)
 
 

@@ -66,6 +66,20 @@ def test_an_endpoint(server, tmp_path, capsys):
     assert "1  unreadable: no dictionary in it" in out and "1 answers paid for" in out
 
 
+def test_flags_of_steering(tmp_path, capsys):
+    path = write_lines(tmp_path / "data.jsonl", [reviews()])
+    flags = (f"--pool={tmp_path / 'pool'}", f"--from={path}")
+    for flag, error in (
+        ("--max_tasks=0", "--max_tasks=0 must be at least 1"),
+        ("--steer_only", "--steer_only needs --steer"),
+        (f"--steer={tmp_path}", "has no task_scores.parquet"),
+    ):
+        code, _, said = run(capsys, *flags, flag)
+        assert code == 2 and error in said
+    code, out, _ = run(capsys, *flags, "--max_tasks=1")
+    assert code == 0 and "stopped: --max_tasks=1 tasks were added" in out
+
+
 def test_the_flags_import_nothing_slow():
     program = (
         "import sys, argparse; from ait_jax.grow import command_line; "

@@ -21,6 +21,8 @@ examples:
   ait-jax grow --pool=pools/dynosaur --from=instructions-full.json --rows=huggingface_data.jsonl
   ait-jax grow --pool=pools/new --from=cards/ --generator=endpoint \\
     --model=gpt-4o-mini --budget=2 --input_price=0.15 --output_price=0.6
+  ait-jax grow --pool=pools/dynosaur --from=huggingface_data.jsonl --steer=runs/a/round_000 \\
+    --max_tasks=100
   ait-jax run --gin_file=experiments/mini.gin --gin_file=pools/dynosaur.gin \\
     --gin.DYNOSAUR_DIR=pools/dynosaur
 
@@ -73,6 +75,18 @@ def add(commands: Any) -> None:
         "the task, for the catalogue records few)",
     )
     grow.add_argument("--max_datasets", type=int, metavar="N", help="go on with the first N only")
+    grow.add_argument("--max_tasks", type=int, metavar="N", help="end when N tasks were added")
+    grow.add_argument(
+        "--steer",
+        metavar="DIR",
+        help="MODEL_DIR/round_NNN of a run on this pool, or the folder of `ait-jax score`: begin with the "
+        "datasets on whose like the model is most prompt-sensitive",
+    )
+    grow.add_argument(
+        "--steer_only",
+        action="store_true",
+        help="with --steer: leave out datasets that are no more prompt-sensitive than the average",
+    )
     _add_endpoint(grow.add_argument_group("with --generator=endpoint"))
 
 
@@ -100,8 +114,12 @@ def _add_endpoint(group: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Grows the pool that the flags ask for; returns the exit code."""
-    if options.max_datasets is not None and options.max_datasets < 1:
-        raise UserError(f"--max_datasets={options.max_datasets} must be at least 1.")
+    for flag in ("max_datasets", "max_tasks"):
+        value = getattr(options, flag)
+        if value is not None and value < 1:
+            raise UserError(f"--{flag}={value} must be at least 1.")
+    if options.steer_only and not options.steer:
+        raise UserError("--steer_only needs --steer=MODEL_DIR/round_NNN: the round that was scored.")
     from ait_jax.grow.growth import Growth, grow
     from ait_jax.grow.screening import Screening
 
@@ -113,6 +131,9 @@ def run(options: argparse.Namespace) -> int:
         styles=_styles(options.style),
         screening=Screening(options.languages, options.unlicensed),
         max_datasets=options.max_datasets,
+        max_tasks=options.max_tasks,
+        steer=options.steer,
+        steer_only=options.steer_only,
     )
     grow(growth)
     return 0

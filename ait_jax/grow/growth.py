@@ -5,10 +5,11 @@ endpoint come from its cache. So whatever interrupted it, the same command conti
 """
 
 import contextlib
+import dataclasses
 import fcntl
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,17 +19,20 @@ from ait_jax.errors import UserError
 from ait_jax.grow import answers, label_space, templates
 from ait_jax.grow.authors_files import DatasetLines
 from ait_jax.grow.conversation import MAX_TOKENS, STYLES, conversation
-from ait_jax.grow.dataset import Dataset
+from ait_jax.grow.dataset import Dataset, Field
 from ait_jax.grow.instances import instances
 from ait_jax.grow.label_space import LabelSpace
 from ait_jax.grow.pool_folder import PoolFolder, make_task, task_name
 from ait_jax.grow.proposal import Proposal, ProposalFilter, proposal_from_json
 from ait_jax.grow.screening import Screening
 from ait_jax.grow.sources import Source, source
+from ait_jax.grow.steered import Steered
 from ait_jax.grow.tally import Tally
 
 # Fewer rows cannot tell whether there are more than ten labels, or which.
 _ROWS_FOR_LABELS = label_space.MAX_LABELS + 1
+# With max_tasks: datasets that an endpoint is asked about before what it answered is looked at.
+_ASKED_AT_ONCE = 16
 _TOLD = "Answers must be one of"
 
 
@@ -44,6 +48,10 @@ class Growth:
       styles: of the questions to the endpoint.
       screening: rules for datasets.
       max_datasets: goes on with so many of those that pass; None for all.
+      max_tasks: ends when so many tasks were added; None for all.
+      steer: a scored round (MODEL_DIR/round_NNN) of a run on this pool: datasets on whose like the model
+        is most prompt-sensitive come first.
+      steer_only: leave out those that are no more sensitive than the average.
     """
 
     pool: Any
@@ -53,6 +61,9 @@ class Growth:
     styles: Sequence[str] = STYLES
     screening: Screening = field(default_factory=Screening)
     max_datasets: int | None = None
+    max_tasks: int | None = None
+    steer: Any = None
+    steer_only: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Returns what stands in the report; nothing in it is secret."""
@@ -67,6 +78,9 @@ class Growth:
             "languages": self.screening.languages,
             "unlicensed": self.screening.unlicensed,
             "max_datasets": self.max_datasets,
+            "max_tasks": self.max_tasks,
+            "steer": str(self.steer) if self.steer else None,
+            "steer_only": self.steer_only,
         }
 
 
@@ -83,13 +97,19 @@ def grow(growth: Growth, say: Callable[[str], None] = print) -> Tally:
     rows = [DatasetLines(path) for path in growth.rows]
     folder = PoolFolder(growth.pool)
     tally = Tally()
-    work = _Work(growth, sources, rows, tally)
+    steered = Steered(growth.steer, folder, growth.steer_only) if growth.steer else None
+    work = _Work(growth, sources, rows, tally, steered)
     with _alone(folder.directory):
         for proposal, dataset in work.proposals():
             _add(proposal, dataset, folder, work.filter, tally)
-        pool = tally.counts("pool")
-        if any(count for reason, count in pool.items() if reason != _THERE):
-            folder.commit({"growth": growth.to_json(), "counts": tally.to_json()})
+            if growth.max_tasks is not None and _num_added(tally) >= growth.max_tasks:
+                say(f"stopped: --max_tasks={growth.max_tasks} tasks were added.")
+                break
+        if _num_added(tally):
+            done = {"growth": growth.to_json(), "counts": tally.to_json()}
+            folder.commit(done | ({"steering": steered.to_json()} if steered else {}))
+    if steered:
+        say(steered.describe())
     say(tally.table() or "nothing was found.")
     if growth.endpoint:
         say(growth.endpoint.summary())
@@ -125,8 +145,11 @@ class _Work:
         sources: Sequence[Source],
         rows: Sequence[DatasetLines],
         tally: Tally,
+        steered: Steered | None = None,
     ):
         self._growth = growth
+        self._steered = steered
+        self._order: list[tuple[Dataset, DatasetLines | None]] | None = None
         self._sources = sources
         self._rows = rows
         self._tally = tally
@@ -136,10 +159,8 @@ class _Work:
 
     def proposals(self) -> Iterator[tuple[Proposal, Dataset]]:
         """Yields what generators propose, with the dataset; released instructions come first."""
-        for given in self._sources:
-            for proposal in given.proposals(self._tally):
-                dataset = Dataset(proposal.dataset, Path(given.given).name)
-                yield proposal, self._with_rows(dataset)
+        for proposal, dataset in self._released():
+            yield proposal, self._with_rows(dataset)
         if self._growth.endpoint is None:
             for dataset in self._datasets(self._tally):
                 proposed = templates.propose(dataset)
@@ -149,12 +170,38 @@ class _Work:
         else:
             yield from self._generated(self._growth.endpoint)
 
+    def _released(self) -> Iterator[tuple[Proposal, Dataset]]:
+        """Yields the sources' own instructions, steered like the datasets they are of."""
+        found = (
+            (proposal, Dataset(proposal.dataset, Path(given.given).name))
+            for given in self._sources
+            for proposal in given.proposals(self._tally)
+        )
+        if self._steered is None:
+            return found
+        return iter(self._steered.sort(found, lambda pair: _described_by(*pair), self._tally))
+
     def _datasets(self, tally: Tally) -> Iterator[Dataset]:
         """Yields the datasets that pass the screening, with their rows."""
-        passed = self._screened(tally)
+        if self._steered is None:
+            passed = (dataset for dataset, _ in self._screened(tally))
+        else:
+            passed = self._in_order(tally)
         return itertools.islice(passed, self._growth.max_datasets)
 
-    def _screened(self, tally: Tally) -> Iterator[Dataset]:
+    def _in_order(self, tally: Tally) -> Iterator[Dataset]:
+        """Yields the same, the most prompt-sensitive first. Rows are read again, not kept."""
+        if self._order is None:
+            light = (
+                (dataclasses.replace(dataset, rows=()), given.lines if dataset.rows else None)
+                for dataset, given in self._screened(tally)
+            )
+            self._order = self._steered.sort(light, lambda pair: pair[0], tally)
+        for dataset, lines in self._order:
+            found = lines.get(dataset.name) if lines else None
+            yield self._with_rows(found or dataset)
+
+    def _screened(self, tally: Tally) -> Iterator[tuple[Dataset, Source]]:
         seen = set()
         for given in self._sources:
             for dataset in given.datasets(tally):
@@ -165,7 +212,7 @@ class _Work:
                 tally.add("datasets", reason or "kept", dataset.name)
                 if not reason:
                     seen.add(dataset.name)
-                    yield dataset
+                    yield dataset, given
 
     def _with_rows(self, dataset: Dataset) -> Dataset:
         found = self._row_dataset(dataset.name)
@@ -175,19 +222,35 @@ class _Work:
         return next((found for lines in self._rows if (found := lines.get(name))), None)
 
     def _generated(self, endpoint: Endpoint) -> Iterator[tuple[Proposal, Dataset]]:
-        replies = self._ask(endpoint)
-        # Read a second time rather than kept: all rows of all datasets may not fit in memory.
-        for dataset in self._datasets(Tally()):
+        if self._growth.max_tasks is None:
+            replies = self._ask(endpoint, self._datasets(self._tally))
+            # Read a second time rather than kept: all rows of all datasets may not fit in memory.
+            yield from self._read(replies, self._datasets(Tally()), endpoint)
+            return
+        datasets = self._datasets(self._tally)
+        # A few at a time: what is not needed any more is not asked, and not paid for.
+        while not endpoint.stopped and (few := list(itertools.islice(datasets, _ASKED_AT_ONCE))):
+            yield from self._read(self._ask(endpoint, few), few, endpoint)
+
+    def _read(
+        self,
+        replies: Mapping[tuple[str, str], str],
+        datasets: Iterable[Dataset],
+        endpoint: Endpoint,
+    ) -> Iterator[tuple[Proposal, Dataset]]:
+        for dataset in datasets:
             for style in self._growth.styles:
                 text = replies.get((dataset.name, style))
                 if text is not None:
                     for proposal in self._parsed(text, dataset, style, endpoint.model):
                         yield proposal, dataset
 
-    def _ask(self, endpoint: Endpoint) -> dict[tuple[str, str], str]:
+    def _ask(
+        self, endpoint: Endpoint, datasets: Iterable[Dataset]
+    ) -> dict[tuple[str, str], str]:
         """Returns (dataset, style) -> the answer, for all that were answered."""
         asked: dict[tuple[str, str], Sequence[Mapping[str, str]]] = {}
-        for dataset in self._datasets(self._tally):
+        for dataset in datasets:
             for style in self._growth.styles:
                 messages = conversation(dataset, style)
                 if isinstance(messages, str):
@@ -224,6 +287,17 @@ class _Work:
 
 
 _THERE = "already in the pool"
+
+
+def _num_added(tally: Tally) -> int:
+    return sum(count for reason, count in tally.counts("pool").items() if reason != _THERE)
+
+
+def _described_by(proposal: Proposal, dataset: Dataset) -> Dataset:
+    """Returns what is known of a released instruction's dataset: the instruction and its columns."""
+    columns = dict.fromkeys((*proposal.input_fields, *proposal.output_field))
+    fields = tuple(Field(name, "text") for name in columns)
+    return dataclasses.replace(dataset, description=proposal.instruction, fields=fields)
 
 
 def _add(

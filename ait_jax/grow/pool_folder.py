@@ -125,6 +125,11 @@ class PoolFolder:
     def __len__(self) -> int:
         return len(self._entries) + len(self._fresh)
 
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """The tasks that are part of the pool, in its order."""
+        return tuple(self._entries.values())
+
     def has(self, name: str, with_instances: bool) -> bool:
         """Whether the pool has the task already, with instances if those are at hand now."""
         entry = self._entries.get(name) or self._fresh.get(name)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,13 @@ class Source:
         if self.kind == "cards":
             return read_cards(self.given, tally)
         if self.kind == "lines":
-            return DatasetLines(self.given).read(tally)
+            return self.lines.read(tally)
         return iter(())
+
+    @cached_property
+    def lines(self) -> DatasetLines | None:
+        """Datasets by name, where they lie in a file; else None."""
+        return DatasetLines(self.given) if self.kind == "lines" else None
 
     def proposals(self, tally: Tally) -> Sequence[Proposal]:
         """Returns the instructions that need no generator."""

@@ -35,6 +35,9 @@ from ait_jax.vocabulary import EOS_ID
 # for the host, few enough that their temporary buffers fit.
 _IN_FLIGHT = 3
 
+# In the place of a target length: no target.
+_ENCODE_ONLY = 0
+
 # A step of decoding reads all weights for one token a row, so its batches are this many times
 # as large.
 DECODING_BATCH = 2
@@ -176,6 +179,27 @@ class Engine:
         self._count(prompts, targets)
         return result
 
+    def embed(self, params: Any, texts: Sequence[Tokens]) -> np.ndarray:
+        """Returns the mean of the encoder's last layer over the real tokens of each text.
+
+        Args:
+          params: from `place`.
+          texts: token ids, each ending in end-of-sequence, at most `max_source_length`; of
+            this process.
+
+        Returns:
+          float32 [len(texts), emb_dim].
+        """
+        shapes = [(padded_length(len(t), self.input_lengths), _ENCODE_ONLY) for t in texts]
+        result = np.zeros((len(texts), self.model.config.emb_dim), np.float32)
+        for rows, slots, values in self._run(params, shapes, (texts,), self.tokens_per_batch):
+            result[rows] = values[slots]
+        encoder = dataclasses.replace(self.model.config, num_decoder_layers=0)
+        self.work.prompts += len(texts)
+        self.work.tokens += sum(map(len, texts))
+        self.work.flops += sum(flops_per_example(encoder, len(text), 0) for text in texts)
+        return result
+
     def _run(
         self,
         params: Any,
@@ -225,14 +249,19 @@ class Engine:
         return rows, slots, jax.tree.map(fetch, output)
 
     def compile(self, shape: tuple[int, ...]) -> jax.stages.Compiled:
-        """Compiles decoding for (rows, input length), scoring for (rows, input, target length)."""
+        """Compiles decoding for (rows, input length), scoring for (rows, input, target length).
+
+        A target length of 0 is the encoder alone.
+        """
         rows, *lengths = shape
+        function = self._decode if len(lengths) == 1 else self._score
+        if lengths[1:] == [_ENCODE_ONLY]:
+            function, lengths = self._embed, lengths[:1]
         sharding = self.partitioner.batch_sharding
         arrays = [
             jax.ShapeDtypeStruct((rows, length), jnp.int32, sharding=sharding)
             for length in lengths
         ]
-        function = self._decode if len(lengths) == 1 else self._score
         with self.partitioner.activate():
             jitted = jax.jit(function, out_shardings=sharding)
             return jitted.lower(self.placed_params, *arrays).compile()
@@ -260,6 +289,14 @@ class Engine:
         )
         output = output_layer(self.model.config, params)
         return fused_mean_log_likelihood(hidden_BxTxE, output, targets_BxT)
+
+    def _embed(self, params, texts_BxL):
+        encoded_BxLxE = self.model.apply(
+            {"params": params}, texts_BxL, enable_dropout=False, method=Transformer.encode
+        )
+        real_BxLx1 = (texts_BxL > 0)[..., None]
+        sum_BxE = jnp.sum(encoded_BxLxE.astype(jnp.float32), axis=1, where=real_BxLx1)
+        return sum_BxE / jnp.maximum(real_BxLx1.sum(axis=1), 1)  # rows that only fill a batch
 
     def _count(self, prompts: Sequence[Tokens], targets: Sequence[Tokens]) -> None:
         self.work.prompts += len(prompts)

@@ -1,6 +1,6 @@
 """Training examples of the chosen tasks: prompt and one reference output, made when asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -19,7 +19,8 @@ class InstructionExamples:
     """Random access to (input ids, target ids) of at most n instances of every task.
 
     Which instances, and which of several references, depends on the seed and on task and
-    instance alone: a task brings the same examples in every round.
+    instance alone: a task brings the same examples in every round. The number may be one for
+    all tasks or each task's own; fewer are the first of the more.
     """
 
     def __init__(
@@ -27,7 +28,7 @@ class InstructionExamples:
         pool: TaskPool,
         tasks: Sequence[str],
         *,
-        max_instances_per_task: int,
+        max_instances_per_task: int | Mapping[str, int],
         vocabulary: Vocabulary,
         encoding: Encoding,
         buckets: LengthBuckets,
@@ -35,12 +36,13 @@ class InstructionExamples:
     ):
         self.pool, self.vocabulary, self.encoding = pool, vocabulary, encoding
         self.buckets, self.seed = buckets, seed
+        most = max_instances_per_task
         self._places = [
             (name, index)
             for name in tasks
             for index in randomness.shuffled(
                 range(len(pool[name].instances)), seed, "training_instances", name
-            )[:max_instances_per_task]
+            )[: most if isinstance(most, int) else most[name]]
         ]
         self._cache: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
