@@ -4,12 +4,21 @@ from typing import Any
 
 import optax
 
+from ait_jax.errors import UserError
+
 
 def constant_with_warmup(learning_rate: float = 5e-5, warmup_steps: int = 50) -> optax.Schedule:
     """Rises linearly from 0 over `warmup_steps` steps, then stays (paper, appendix on training)."""
     if not warmup_steps:
         return optax.constant_schedule(learning_rate)
     return optax.linear_schedule(0.0, learning_rate, warmup_steps)
+
+
+def scaled(schedule: optax.Schedule, factor: float) -> optax.Schedule:
+    """Returns a schedule times a factor."""
+    if factor <= 0:
+        raise UserError(f"optimizer.scaled.factor (FEEDBACK_RATE) = {factor} must be above 0.")
+    return lambda step: factor * schedule(step)
 
 
 def cosine_with_warmup(
