@@ -8,7 +8,6 @@ import math
 import re
 import time
 from collections.abc import Mapping
-from typing import Any
 
 from ait_jax.chat import Prices, Reply, Request
 from ait_jax.errors import UserError

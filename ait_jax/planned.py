@@ -16,6 +16,7 @@ from ait_jax.pretraining import Pretraining
 from ait_jax.scorer.prompts_of_task import TaskPrompts, same_prompts
 from ait_jax.scorer.scorer import Scorer
 from ait_jax.scoring import UNUSED_MACROS, Scoring
+from ait_jax.trainer.feedback import FeedbackTrainer
 from ait_jax.trainer.interface import Trainer
 
 # What stands for a pool that cannot be read here: NIV2's English tasks (756 to train on, 119 to
@@ -99,12 +100,17 @@ def planned(flags: configuration.GinFlags, default_file: str, **given: Any) -> P
         kind,
         values["model"],
         values["partitioner"],
-        trainer[0] if isinstance(trainer, Mapping) else trainer,
+        _supervised(trainer[0] if isinstance(trainer, Mapping) else trainer),
         values["scorer"],
         values["buckets"],
         {name: values[name] for name in names if name in values},
         _workload(values, given),
     )
+
+
+def _supervised(trainer: Trainer | None) -> Trainer | None:
+    """Returns what trains before a feedback stage, which is not part of a plan."""
+    return trainer.supervised if isinstance(trainer, FeedbackTrainer) else trainer
 
 
 class _Values(Mapping):

@@ -1,6 +1,6 @@
 """What loops of trainings share beyond `stages`: training, answers, metrics."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ait_jax import randomness

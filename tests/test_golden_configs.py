@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ait_jax import assets, configuration, continual, experiment, pretraining, scoring
+from ait_jax import assets, configuration, continual, experiment, pretraining, rewards, scoring
 from ait_jax.configuration import GinFlags, gin_folder
 from ait_jax.errors import UserError
 from ait_jax.models.parameters import abstract_params, num_params
@@ -22,7 +22,7 @@ from ait_jax.models.t5 import Transformer
 from ait_jax.perturb import WordDrop
 from ait_jax.prompts import AlpacaEncoding
 from ait_jax.tasks import DEFAULT_DATA_DIR
-from ait_jax.trainer import t5x
+from ait_jax.trainer import feedback, t5x
 
 GOLDENS = Path(__file__).resolve().parent / "goldens"
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,7 +56,7 @@ COVERED = {
     "partitioning": {"data_parallel", "tensor_parallel", "fsdp_2d"},
     "pools": {"mini", "niv2", "self_instruct", "split_files", "dynosaur"},
     "t5x": {"model", "mini", "niv2", "self_instruct", "pretrain", "finetune", "parameters_only", "eval", "infer"},
-    "trainers": {"embedded", "t5x"},
+    "trainers": {"embedded", "feedback", "t5x"},
     "strategies": {
         "ambiguous",
         "difficult",
@@ -143,6 +143,35 @@ def test_the_t5x_trainer_takes_the_experiments_settings(monkeypatch):
             assert getattr(trainer, field.name) == getattr(embedded, field.name), field.name
     assert trainer.optimizer(trainer.schedule).settings == embedded.optimizer(embedded.schedule).settings
     assert [trainer.schedule(s) for s in (0, 10, 20)] == [embedded.schedule(s) for s in (0, 10, 20)]
+
+
+def test_the_feedback_stage_fits_an_experiment_and_both_trainers(monkeypatch):
+    monkeypatch.setattr(t5x, "require_t5x", lambda: None)
+    few = ("mini.load_pool.instances_per_task = 2",)
+    parse("experiments/mini.gin", bindings=few)
+    embedded = configuration.build(experiment.Experiment).trainer
+    parse("experiments/mini.gin", "trainers/feedback.gin", bindings=few)
+    trainer = configuration.build(experiment.Experiment).trainer
+    assert isinstance(trainer, feedback.FeedbackTrainer)
+    for field in dataclasses.fields(embedded):
+        if field.name not in ("optimizer", "schedule"):
+            assert getattr(trainer.supervised, field.name) == getattr(embedded, field.name), field.name
+    steps = (0, 5, 10, 20, 99)
+    assert [trainer.supervised.schedule(s) for s in steps] == [embedded.schedule(s) for s in steps]
+    # LEARNING_RATE x FEEDBACK_RATE after a warm-up of its own.
+    rates = [float(trainer.schedule(s)) for s in steps]
+    assert rates == pytest.approx([0, 0.75e-3, 1.5e-3, 1.5e-3, 1.5e-3], rel=1e-5)
+    assert trainer.best_metric == "rougeL" and trainer.reward == rewards.Reward("rougeL", 0.5)
+    t5x_first = (*few, "SUPERVISED_TRAINER = @t5x.T5XTrainer()")
+    parse("experiments/mini.gin", "trainers/t5x.gin", "trainers/feedback.gin", bindings=t5x_first)
+    trainer = configuration.build(experiment.Experiment).trainer
+    assert isinstance(trainer.supervised, t5x.T5XTrainer) and trainer.supervised.best_metric == "rougeL"
+    parse("experiments/mini.gin", "trainers/feedback.gin", bindings=(*few, "NUM_SAMPLES = 1"))
+    with pytest.raises(UserError, match="NUM_SAMPLES.* = 1 must be at least 2"):
+        configuration.build(experiment.Experiment)
+    parse("experiments/mini.gin", "trainers/feedback.gin", bindings=(*few, "REWARD = 'rouge'"))
+    with pytest.raises(UserError, match="REWARD.* = 'rouge' is none of"):
+        configuration.build(experiment.Experiment)
 
 
 def test_rounds_may_have_trainers_of_their_own(monkeypatch):

@@ -1,4 +1,4 @@
-"""Greedy decoding with a KV cache, all inside one jit-able function.
+"""Decoding with a KV cache, all inside one jit-able function: greedy, or by any choice of tokens.
 
 Shape suffixes: B batch, L encoder length, T decode length, V vocab_size, S shards of the batch,
 R rows of a shard.
@@ -23,8 +23,12 @@ from ait_jax.models.t5 import Params, Transformer
 _COMPACTION = 4
 
 
+# (logits float32 (B, V), keys of the rows, step) -> (tokens int32 (B,), their logits (B,)).
+Choose = Callable[[jax.Array, jax.Array | None, jax.Array], tuple[jax.Array, jax.Array]]
+
+
 class Decoded(NamedTuple):
-    """Greedy answers.
+    """Answers.
 
     Attributes:
         tokens: int32 (B, T), end-of-sequence included, padded with 0 behind it.
@@ -54,12 +58,17 @@ class _State(NamedTuple):
     cache: Any
 
 
-class _Stage(NamedTuple):
-    """Rows that are decoded together, and what does not change while they are."""
+class Stage(NamedTuple):
+    """Rows that are decoded together, and what does not change while they are.
+
+    Attributes:
+        keys: what `Choose` draws with, arrays with B first; None where nothing is drawn.
+    """
 
     encoder_tokens_BxL: jax.Array
     encoded: jax.Array
     cross_cache: Any
+    keys: jax.Array | None = None
 
 
 def greedy_decode(
@@ -96,11 +105,31 @@ def greedy_decode(
     Raises:
         ValueError: `max_decode_length` below 1.
     """
+    prompts = encode_prompts(model, params, encoder_tokens_BxL, max_decode_length, unroll_layers)
+    return decode(
+        *prompts, max_decode_length=max_decode_length, eos_id=eos_id, choose=_largest, compact=compact
+    )
+
+
+class Prompts(NamedTuple):
+    """Encoded prompts, ready for `decode`: the model and parameters that go on with them, too."""
+
+    model: Transformer
+    params: Params
+    stage: Stage
+    cache: Any
+
+
+def encode_prompts(
+    model: Transformer,
+    params: Params,
+    encoder_tokens_BxL: jax.Array,
+    max_decode_length: int,
+    unroll_layers: bool = False,
+) -> Prompts:
+    """Encodes prompts and makes their caches. Arguments and errors as of `greedy_decode`."""
     if max_decode_length < 1:
         raise ValueError(f"max_decode_length is {max_decode_length}; needed: at least 1.")
-    batch = encoder_tokens_BxL.shape[0]
-    shards = jax.sharding.get_abstract_mesh().shape.get("data", 1)
-    shards = shards if batch % shards == 0 else 1
     encoded = model.apply(
         {"params": params}, encoder_tokens_BxL, enable_dropout=False, method=Transformer.encode
     )
@@ -108,8 +137,30 @@ def greedy_decode(
         model = Transformer(dataclasses.replace(model.config, scan_layers=False))
         params = match_layout(params, scan_layers=False)
     cache, cross_cache = _empty_cache(model, params, encoded, encoder_tokens_BxL, max_decode_length)
-    stage = _Stage(encoder_tokens_BxL, encoded, cross_cache)
-    is_filler_B = jnp.all(encoder_tokens_BxL == PAD_ID, axis=-1)
+    return Prompts(model, params, Stage(encoder_tokens_BxL, encoded, cross_cache), cache)
+
+
+def decode(
+    model: Transformer,
+    params: Params,
+    stage: Stage,
+    cache: Any,
+    *,
+    max_decode_length: int,
+    eos_id: int,
+    choose: Choose,
+    compact: bool = True,
+) -> Decoded:
+    """Returns the tokens that `choose` takes, step by step; see `greedy_decode`.
+
+    Args:
+        model, params, stage, cache: from `encode_prompts`.
+        choose: sees every row's logits, its keys and the number of the step.
+    """
+    batch = stage.encoder_tokens_BxL.shape[0]
+    shards = jax.sharding.get_abstract_mesh().shape.get("data", 1)
+    shards = shards if batch % shards == 0 else 1
+    is_filler_B = jnp.all(stage.encoder_tokens_BxL == PAD_ID, axis=-1)
     rows = _Rows(
         tokens_BxT=jnp.full((batch, max_decode_length), PAD_ID, jnp.int32),
         sum_B=jnp.zeros((batch,), jnp.float32),
@@ -125,7 +176,7 @@ def greedy_decode(
             kept_SxR = jnp.argsort(state.rows.done_B.reshape(shards, -1), axis=1)[:, :size]
             places_SxR = jnp.take_along_axis(places_SxR, kept_SxR, axis=1)
             stage, state = _gather_rows((stage, state), kept_SxR)
-        step = _step_function(model, params, stage, max_decode_length, eos_id)
+        step = _step_function(model, params, stage, max_decode_length, eos_id, choose)
 
         def goes_on(state: _State, next_size=next_size) -> jax.Array:
             active_S = jnp.sum(~state.rows.done_B.reshape(shards, -1), axis=1)
@@ -134,6 +185,12 @@ def greedy_decode(
         state = lax.while_loop(goes_on, step, state)
         result = _scatter_rows(result, state.rows, places_SxR)
     return _decoded(result, is_filler_B, eos_id)
+
+
+def _largest(logits_BxV: jax.Array, keys: Any, step: jax.Array) -> tuple[jax.Array, jax.Array]:
+    del keys, step
+    # The largest logit is the chosen one: it needs no gather.
+    return jnp.argmax(logits_BxV, axis=-1).astype(jnp.int32), jnp.max(logits_BxV, axis=-1)
 
 
 def _stage_sizes(rows: int, compact: bool) -> list[tuple[int, int]]:
@@ -145,7 +202,12 @@ def _stage_sizes(rows: int, compact: bool) -> list[tuple[int, int]]:
 
 
 def _step_function(
-    model: Transformer, params: Params, stage: _Stage, max_decode_length: int, eos_id: int
+    model: Transformer,
+    params: Params,
+    stage: Stage,
+    max_decode_length: int,
+    eos_id: int,
+    choose: Choose,
 ) -> Callable[[_State], _State]:
     output = output_layer(model.config, params)
 
@@ -164,9 +226,8 @@ def _step_function(
             method=Transformer.decode,
         )
         logits_BxV = logits_of(hidden_Bx1xE[:, 0], output)
-        token_B = jnp.argmax(logits_BxV, axis=-1).astype(jnp.int32)
-        # The largest logit is the chosen one: its log-probability needs no gather.
-        log_p_B = jnp.max(logits_BxV, axis=-1) - jax.nn.logsumexp(logits_BxV, axis=-1)
+        token_B, chosen_B = choose(logits_BxV, stage.keys, state.step)
+        log_p_B = chosen_B - jax.nn.logsumexp(logits_BxV, axis=-1)
         rows = state.rows
         token_B = jnp.where(rows.done_B, PAD_ID, token_B)
         return _State(
@@ -190,7 +251,7 @@ def _gather_rows(tree: Any, kept_SxR: jax.Array) -> Any:
     shards, size = kept_SxR.shape
 
     def gather(path: Any, leaf: jax.Array) -> jax.Array:
-        axis = _batch_axis(path, leaf)
+        axis = batch_axis(path, leaf)
         if axis is None:
             return leaf
         shape = leaf.shape
@@ -203,7 +264,7 @@ def _gather_rows(tree: Any, kept_SxR: jax.Array) -> Any:
     return jax.tree_util.tree_map_with_path(gather, tree)
 
 
-def _batch_axis(path: Any, leaf: jax.Array) -> int | None:
+def batch_axis(path: Any, leaf: jax.Array) -> int | None:
     """Returns where an array has B: behind the layers in caches that are stacked (scan_layers)."""
     keys = [getattr(entry, "key", None) for entry in path]
     if keys[-1] == "cache_index" or leaf.ndim == 0:

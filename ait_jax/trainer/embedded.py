@@ -1,7 +1,7 @@
 """The embedded trainer: optax updates over the mesh, Orbax checkpoints, exact resume."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ from ait_jax.trainer.checkpointing import Checkpoints
 from ait_jax.trainer.data import ExampleSource, batches
 from ait_jax.trainer.interface import Evaluate, Trained, Trainer
 from ait_jax.trainer.metrics import TrainingLog
-from ait_jax.trainer.step import init_state, sharded_train_step
+from ait_jax.trainer.step import Metrics, TrainState, init_state, sharded_train_step
+
+Work = tuple[int, float]  # unpadded tokens, model FLOPs
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,17 @@ class EmbeddedTrainer(Trainer):
         report: Callable[[str], None] = print,
     ) -> Trained:
         """See `Trainer.train`."""
-        return _Training(
+        return Training(
             self, source, params, directory, model, partitioner, seed, evaluate, report
         ).run()
 
 
-class _Training:
-    """One call of `EmbeddedTrainer.train`."""
+class Training:
+    """One call of `EmbeddedTrainer.train`.
+
+    Others, such as the feedback stage, have steps of their own: `_stream` says what one is made
+    from and `_update` makes it.
+    """
 
     def __init__(
         self, config, source, params, directory, model, partitioner, seed, evaluate, report
@@ -99,17 +105,23 @@ class _Training:
 
     def _train(self, start: int) -> None:
         state = self._initial_state()
-        log = TrainingLog(self.directory, start, self.total_steps, peak_flops(), self.report)
+        # Without a checkpoint nothing counts that an earlier attempt wrote.
+        resumed = -1 if self.checkpoints.latest_step is None else start
+        log = TrainingLog(self.directory, resumed, self.total_steps, peak_flops(), self.report)
         try:
+            self._begin(state, log)
             with progress("training", self.total_steps, start) as show:
                 self._loop(state, start, log, show)
             self.checkpoints.wait()
         finally:
             log.close()
 
-    def _loop(self, state, start: int, log: TrainingLog, show: Callable[[int], None]) -> None:
-        previous = None
-        stream = batches(
+    def _begin(self, state: TrainState, log: TrainingLog) -> None:
+        """What comes before the first step that this call makes."""
+
+    def _stream(self, start: int) -> Iterator[Any]:
+        """Yields what the steps start + 1, ... are made from: the batches."""
+        return batches(
             self.source,
             batch_size=self.config.batch_size,
             seed=self.seed,
@@ -117,11 +129,18 @@ class _Training:
             stop=self.total_steps,
             rows=self.partitioner.own_rows(self.config.batch_size),
         )
-        for step, batch in enumerate(stream, start=start + 1):
-            state, metrics = self.train_step(
-                state, self.partitioner.shard_batch(batch), np.uint32(self.seed)
-            )
-            work = _real_work(self.model.config, batch)
+
+    def _update(self, state: TrainState, item: Any) -> tuple[TrainState, Metrics, Work]:
+        """Makes a step of what `_stream` yields; returns the real tokens and FLOPs, too."""
+        state, metrics = self.train_step(
+            state, self.partitioner.shard_batch(item), np.uint32(self.seed)
+        )
+        return state, metrics, _real_work(self.model.config, item)
+
+    def _loop(self, state, start: int, log: TrainingLog, show: Callable[[int], None]) -> None:
+        previous = None
+        for step, item in enumerate(self._stream(start), start=start + 1):
+            state, metrics, work = self._update(state, item)
             # The metrics of the step before: the device computes while the host reads them.
             if previous is not None:
                 self._log(log, *previous)
@@ -151,7 +170,7 @@ class _Training:
         log.evaluation(step, dev)
         return dev
 
-    def _log(self, log: TrainingLog, step: int, metrics, work: tuple[int, float]) -> None:
+    def _log(self, log: TrainingLog, step: int, metrics, work: Work) -> None:
         self._check_finite(step, metrics)
         log.count(*work)
         if step % self.config.log_period == 0 or step == self.total_steps:
@@ -166,7 +185,7 @@ class _Training:
         self.config.check_finite(step, checked, self.checkpoints.latest_step, self.directory)
 
 
-def _real_work(config, batch) -> tuple[int, float]:
+def _real_work(config, batch) -> Work:
     """Returns the unpadded tokens of a batch and the model FLOPs of training on them.
 
     Other processes' rows are taken to be like this one's.

@@ -57,6 +57,15 @@ class InstructionExamples:
                 self._cache[index] = example
         return example
 
+    def references(self, index: int) -> tuple[str, ...]:
+        """Returns all acceptable outputs of an example."""
+        name, position = self._places[index]
+        return self.pool[name].instances[position].outputs
+
+    def decode(self, tokens: Tokens) -> str:
+        """Returns an answer's text as it is measured."""
+        return self.vocabulary.decode(tokens).strip()
+
     @property
     def feature_lengths(self) -> dict[str, int]:
         """The longest lengths, which T5X pads every batch to."""

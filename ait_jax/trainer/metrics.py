@@ -120,9 +120,10 @@ class TrainingLog:
         }
         for name, value in {**values, **speed}.items():
             self.events.add_scalar(f"train/{name}", value, step)
+        reward = f"reward {values['reward']:.3f}  " if "reward" in values else ""
         self.report(
             f"step {step:>{len(str(self.total_steps))}}/{self.total_steps}  "
-            f"loss {values['loss']:.4f}  accuracy {values['accuracy']:.3f}  "
+            f"loss {values['loss']:.4f}  accuracy {values['accuracy']:.3f}  {reward}"
             f"{speed['tokens_per_second']:,.0f} tokens/s  MFU {speed['mfu']:.1%}"
         )
         self._start_period()

@@ -14,6 +14,13 @@ def constant_with_warmup(learning_rate: float = 5e-5, warmup_steps: int = 50) ->
     return optax.linear_schedule(0.0, learning_rate, warmup_steps)
 
 
+def scaled(schedule: optax.Schedule, factor: float) -> optax.Schedule:
+    """Returns a schedule times a factor."""
+    if factor <= 0:
+        raise UserError(f"optimizer.scaled.factor (FEEDBACK_RATE) = {factor} must be above 0.")
+    return lambda step: factor * schedule(step)
+
+
 def cosine_with_warmup(
     learning_rate: float, total_steps: int, warmup_steps: int = 0, final_fraction: float = 0.0
 ) -> optax.Schedule:

@@ -26,6 +26,10 @@ class TrainState:
     opt_state: Any
 
 
+# (state, batch, seed of dropout, uint32) -> (state, metrics)
+Step = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
+
+
 def init_state(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
@@ -64,23 +68,12 @@ def state_shardings(
     return TrainState(replicated, param_shardings, opt_state)
 
 
-def make_train_step(
-    model: Any,
-    optimizer: optax.GradientTransformation,
-    *,
-    num_microbatches: int = 1,
-    z_loss: float = 0.0,
-    label_smoothing: float = 0.0,
-) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]:
-    """Returns step(state, batch, dropout_seed) -> (state, metrics).
+# (params, batch, rng) -> (sum of losses, sums for the metrics), all sums over a batch's examples.
+LossSums = Callable[[Any, Batch, jax.Array], tuple[jax.Array, Metrics]]
 
-    The loss is the mean cross-entropy over the batch's target tokens, whatever the
-    number of microbatches: microbatch i has the rows i, i + n, i + 2n, ... of the batch.
-    Dropout is a function of (dropout_seed, state.step, microbatch); the seed, uint32, is an
-    argument so that rounds, which differ in it, run the same program. Metrics (float32
-    scalars): loss, accuracy, grad_norm (before clipping), param_norm (after the update),
-    tokens (of the targets).
-    """
+
+def supervised_sums(model: Any, *, z_loss: float = 0.0, label_smoothing: float = 0.0) -> LossSums:
+    """Returns the sums of the cross-entropy of "targets": "loss", "correct" and "tokens"."""
 
     def loss_sums(params, batch, rng):
         targets_BxL = batch["targets"]
@@ -105,6 +98,16 @@ def make_train_step(
         correct = jnp.sum((jnp.argmax(logits_BxLxV, -1) == targets_BxL) * weights_BxL)
         return loss, {"loss": loss, "correct": correct, "tokens": tokens}
 
+    return loss_sums
+
+
+def gradient_sums(
+    loss_sums: LossSums, num_microbatches: int
+) -> Callable[[Any, Batch, jax.Array], tuple[Any, Metrics]]:
+    """Returns f(params, batch, rng) -> (gradient, sums) over the whole batch.
+
+    Microbatch i has the rows i, i + n, i + 2n, ... of the batch, and rng folded with i.
+    """
     grad_sums = jax.grad(loss_sums, has_aux=True)
 
     def accumulate(params, batch, rng):
@@ -126,24 +129,53 @@ def make_train_step(
         )
         return jax.lax.scan(body, zeros, (microbatches, jnp.arange(num_microbatches)))[0]
 
+    return grad_sums if num_microbatches == 1 else accumulate
+
+
+def updated(
+    state: TrainState, grads: Any, optimizer: optax.GradientTransformation
+) -> tuple[TrainState, Metrics]:
+    """Returns the state after an update; grad_norm (before clipping) and param_norm (after it)."""
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    norms = {"grad_norm": optax.global_norm(grads), "param_norm": optax.global_norm(params)}
+    return TrainState(state.step + 1, params, opt_state), norms
+
+
+def make_train_step(
+    model: Any,
+    optimizer: optax.GradientTransformation,
+    *,
+    num_microbatches: int = 1,
+    z_loss: float = 0.0,
+    label_smoothing: float = 0.0,
+) -> Step:
+    """Returns step(state, batch, dropout_seed) -> (state, metrics).
+
+    The loss is the mean cross-entropy over the batch's target tokens, whatever the
+    number of microbatches (`gradient_sums`). Dropout is a function of (dropout_seed, state.step,
+    microbatch); the seed, uint32, is an argument so that rounds, which differ in it, run the
+    same program. Metrics (float32 scalars): loss, accuracy, grad_norm (before clipping),
+    param_norm (after the update), tokens (of the targets).
+    """
+    loss_sums = supervised_sums(model, z_loss=z_loss, label_smoothing=label_smoothing)
+    compute = gradient_sums(loss_sums, num_microbatches)
+
     def train_step(
         state: TrainState, batch: Batch, dropout_seed: jax.Array
     ) -> tuple[TrainState, Metrics]:
         rng = jax.random.fold_in(jax.random.key(dropout_seed), state.step)
-        compute = grad_sums if num_microbatches == 1 else accumulate
         grads, sums = compute(state.params, batch, rng)
         tokens = jnp.maximum(sums["tokens"], 1.0)
         grads = jax.tree.map(lambda g: g / tokens, grads)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        state, norms = updated(state, grads, optimizer)
         metrics = {
             "loss": sums["loss"] / tokens,
             "accuracy": sums["correct"] / tokens,
-            "grad_norm": optax.global_norm(grads),
-            "param_norm": optax.global_norm(params),
+            **norms,
             "tokens": sums["tokens"],
         }
-        return TrainState(state.step + 1, params, opt_state), metrics
+        return state, metrics
 
     return train_step
 
@@ -151,12 +183,16 @@ def make_train_step(
 def sharded_train_step(
     model: Any, optimizer: optax.GradientTransformation, partitioner: Partitioner, **options: Any
 ) -> tuple[jax.stages.Wrapped, TrainState]:
-    """Returns the jitted train step on a mesh and the abstract state that it takes and gives.
+    """Returns `sharded_step` of `make_train_step`, whose options these are."""
+    return sharded_step(make_train_step(model, optimizer, **options), model, optimizer, partitioner)
+
+
+def sharded_step(
+    function: Step, model: Any, optimizer: optax.GradientTransformation, partitioner: Partitioner
+) -> tuple[jax.stages.Wrapped, TrainState]:
+    """Returns a step jitted on a mesh, and the abstract state that it takes and gives.
 
     The state is donated. To be called, or lowered, under `partitioner.activate()`.
-
-    Args:
-      options: of `make_train_step`.
     """
     shapes, axes = abstract_params(model)
     abstract_state = jax.eval_shape(lambda p: init_state(p, optimizer), shapes)
@@ -164,7 +200,7 @@ def sharded_train_step(
         abstract_state, optimizer, partitioner.param_shardings(shapes, axes), partitioner.replicated
     )
     step = jax.jit(
-        make_train_step(model, optimizer, **options),
+        function,
         in_shardings=(shardings, partitioner.batch_sharding, partitioner.replicated),
         out_shardings=(shardings, partitioner.replicated),
         donate_argnums=0,

@@ -1,0 +1,124 @@
+"""Sampled answers: several to every prompt, each a function of its own key alone.
+
+Shape suffixes: B prompts, S samples of a prompt, N = B * S rows, L encoder length, T decode
+length, V vocab_size.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ait_jax.models.decoding import Decoded, Prompts, Stage, batch_axis, decode, encode_prompts
+from ait_jax.models.likelihood import PAD_ID
+from ait_jax.models.t5 import Params, Transformer
+
+
+def sample_decode(
+    model: Transformer,
+    params: Params,
+    encoder_tokens_BxL: jax.Array,
+    keys_BxSx2: jax.Array,
+    max_decode_length: int,
+    eos_id: int = 1,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    compact: bool = True,
+    unroll_layers: bool = False,
+) -> Decoded:
+    """Draws S answers to every prompt, token by token, until end-of-sequence.
+
+    Prompts are encoded, and their cross-attention keys and values computed, once for all S
+    answers. The rest is as in `decoding.greedy_decode`. Padding (token 0) is never drawn, so that
+    an answer's tokens are the non-zero ones. With temperature 1 and neither top_k nor top_p the
+    answers come from the model's own distribution, but for that token.
+
+    The draw of a token depends on its row's key, the step and the logits: not on the batch, on
+    other rows or on the mesh (where that changes the last bits of the logits, a draw that hung on
+    them may change, too).
+
+    Args:
+        encoder_tokens_BxL: int, 0 is padding.
+        keys_BxSx2: uint32, what `key_data` returns.
+        temperature, top_k, top_p: see `restricted_logits`; static under jit.
+        Others: see `greedy_decode`.
+
+    Returns:
+        N rows, those of a prompt side by side. `log_likelihood` is the model's own, whatever the
+        temperature.
+
+    Raises:
+        ValueError: a `max_decode_length` below 1.
+    """
+    prompts = encode_prompts(model, params, encoder_tokens_BxL, max_decode_length, unroll_layers)
+    num_samples = keys_BxSx2.shape[1]
+    prompts = _repeated(prompts, num_samples)
+    stage = prompts.stage._replace(keys=keys_BxSx2.reshape(-1, 2))
+    return decode(
+        *prompts._replace(stage=stage),
+        max_decode_length=max_decode_length,
+        eos_id=eos_id,
+        choose=partial(_draw, temperature=temperature, top_k=top_k, top_p=top_p),
+        compact=compact,
+    )
+
+
+def key_data(number: int) -> tuple[int, int]:
+    """Returns a row's key, two numbers of 32 bits, from one of 64 bits (`randomness`)."""
+    return number >> 32 & 0xFFFFFFFF, number & 0xFFFFFFFF
+
+
+def restricted_logits(
+    logits_BxV: jax.Array,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+) -> jax.Array:
+    """Returns the logits to draw from, -inf for what must not be drawn.
+
+    Args:
+        temperature: divides the logits; above 0.
+        top_k: only the k most likely tokens, and those as likely as the last of them.
+        top_p: then only the most likely tokens that together have at least this probability
+            (nucleus sampling, Holtzman et al. 2020, section 3.1).
+    """
+    is_pad_V = jnp.arange(logits_BxV.shape[-1]) == PAD_ID
+    logits_BxV = jnp.where(is_pad_V, -jnp.inf, logits_BxV / temperature)
+    if top_k is not None and top_k < logits_BxV.shape[-1]:
+        least_Bx1 = jax.lax.top_k(logits_BxV, top_k)[0][:, -1:]
+        logits_BxV = jnp.where(logits_BxV < least_Bx1, -jnp.inf, logits_BxV)
+    if top_p is not None and top_p < 1.0:
+        descending_BxV = jnp.sort(logits_BxV, axis=-1, descending=True)
+        p_BxV = jax.nn.softmax(descending_BxV, axis=-1)
+        # A token stays where those before it do not yet have top_p: the first always stays.
+        stays_BxV = jnp.cumsum(p_BxV, axis=-1) - p_BxV < top_p
+        least_Bx1 = jnp.min(jnp.where(stays_BxV, descending_BxV, jnp.inf), axis=-1, keepdims=True)
+        logits_BxV = jnp.where(logits_BxV < least_Bx1, -jnp.inf, logits_BxV)
+    return logits_BxV
+
+
+def _draw(
+    logits_NxV: jax.Array, keys_Nx2: jax.Array, step: jax.Array, **restriction: Any
+) -> tuple[jax.Array, jax.Array]:
+    """Draws by the largest of logits plus Gumbel noise, which has the softmax's probabilities."""
+    keys_N = jax.random.wrap_key_data(keys_Nx2, impl="threefry2x32")
+    keys_N = jax.vmap(jax.random.fold_in, (0, None))(keys_N, step)
+    noise_NxV = jax.vmap(partial(jax.random.gumbel, shape=logits_NxV.shape[1:]))(keys_N)
+    noisy_NxV = restricted_logits(logits_NxV, **restriction) + noise_NxV
+    token_N = jnp.argmax(noisy_NxV, axis=-1).astype(jnp.int32)
+    return token_N, jnp.take_along_axis(logits_NxV, token_N[:, None], axis=-1)[:, 0]
+
+
+def _repeated(prompts: Prompts, times: int) -> Prompts:
+    """Returns every prompt `times` times, side by side."""
+
+    def repeat(path: Any, leaf: jax.Array) -> jax.Array:
+        axis = batch_axis(path, leaf)
+        return leaf if axis is None else jnp.repeat(leaf, times, axis=axis)
+
+    stage: Stage
+    stage, cache = jax.tree_util.tree_map_with_path(repeat, (prompts.stage, prompts.cache))
+    return prompts._replace(stage=stage, cache=cache)

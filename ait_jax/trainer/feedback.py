@@ -1,0 +1,252 @@
+"""Feedback after supervised training: the model's own sampled answers, right and wrong, teach it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from ait_jax import randomness
+from ait_jax.errors import UserError
+from ait_jax.hardware import target_platform
+from ait_jax.models.sampling import key_data, sample_decode
+from ait_jax.models.t5 import T5Config, Transformer, flops_per_example
+from ait_jax.partitioning import Partitioner
+from ait_jax.trainer.data import ExampleSource, in_order
+from ait_jax.trainer.embedded import Training, Work
+from ait_jax.trainer.feedback_step import make_feedback_step
+from ait_jax.trainer.interface import Evaluate, Trained, Trainer
+from ait_jax.trainer.metrics import TrainingLog
+from ait_jax.trainer.step import Metrics, TrainState, sharded_step
+from ait_jax.vocabulary import EOS_ID
+
+
+class JudgedSource(ExampleSource, Protocol):
+    """Training examples, pairs of token ids, whose answers can be read and judged."""
+
+    feature_lengths: dict[str, int]
+
+    def references(self, index: int) -> Sequence[str]:
+        """Returns an example's acceptable outputs."""
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Returns an answer's text."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedbackTrainer(Trainer):
+    """Trains with another trainer, then `steps` updates by the model's own judged answers.
+
+    The feedback stage begins from the checkpoint that the supervised trainer chose, with a fresh
+    optimizer, and keeps its checkpoints, metrics.jsonl and train/ in the folder feedback/ of the
+    training's, where checkpoint_0 is its beginning. A step draws `num_samples` answers to each of
+    `batch_size` prompts, judges them, and updates by `feedback_step.make_feedback_step`. With
+    `best_metric` and dev tasks the best of all checkpoints is kept, which may be the supervised
+    one. The same call continues what was interrupted.
+
+    Args:
+      supervised: the trainer before it; its settings are its own.
+      reward: (answer, references) -> what the answer is worth, from 0 (wrong) to 1 (right).
+      num_samples: answers to a prompt, at least 2.
+      temperature, top_k, top_p: see `sampling.restricted_logits`. With others than 1, None and
+        None the answers are not the model's own, and the update is no longer that of the
+        expected reward.
+      supervised_weight: of the cross-entropy on the references of the same batch.
+      batch_size: prompts per update.
+      Others: of the feedback stage, see `Trainer`.
+
+    Raises:
+      UserError: a value out of its range.
+    """
+
+    supervised: Trainer
+    reward: Callable[[str, Sequence[str]], float]
+    num_samples: int = 4
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    supervised_weight: float = 1.0
+    batch_size: int = 32
+    epochs: int | None = None
+    steps: int | None = 50
+
+    def __post_init__(self):
+        super().__post_init__()
+        if isinstance(self.supervised, FeedbackTrainer):
+            raise UserError(
+                f"{self.gin_name}.supervised (SUPERVISED_TRAINER) is a FeedbackTrainer itself; give the "
+                "trainer before it, as in @embedded.EmbeddedTrainer()."
+            )
+        self._check("num_samples", "NUM_SAMPLES", self.num_samples >= 2, "at least 2, since the "
+                    "mean reward of a prompt's other answers is the baseline")  # fmt: skip
+        self._check("temperature", "TEMPERATURE", self.temperature > 0, "above 0")
+        self._check("top_k", "TOP_K", self.top_k is None or self.top_k >= 1, "at least 1, or None")
+        in_range = self.top_p is None or 0 < self.top_p <= 1
+        self._check("top_p", "TOP_P", in_range, "above 0 and at most 1, or None")
+        self._check("supervised_weight", "SUPERVISED_WEIGHT", self.supervised_weight >= 0, "at least 0")
+
+    def _check(self, name: str, macro: str, holds: bool, needed: str) -> None:
+        if not holds:
+            value = getattr(self, name)
+            raise UserError(f"{self.gin_name}.{name} ({macro}) = {value} must be {needed}.")
+
+    def train(
+        self,
+        source: JudgedSource,
+        params: Any,
+        directory: Any,
+        *,
+        model: Transformer,
+        partitioner: Partitioner,
+        seed: int,
+        evaluate: Evaluate | None = None,
+        report: Callable[[str], None] = print,
+    ) -> Trained:
+        """See `Trainer.train`. The step that comes back counts all updates on the way to it."""
+        supervised = self.supervised.train(
+            source,
+            params,
+            directory,
+            model=model,
+            partitioner=partitioner,
+            seed=seed,
+            evaluate=evaluate,
+            report=report,
+        )
+        step, folder = supervised.step, supervised.directory
+        stage = _Feedback(
+            self,
+            source,
+            supervised.params,
+            directory / "feedback",
+            model,
+            partitioner,
+            randomness.stable_hash(seed, "feedback") % 2**31,
+            evaluate,
+            lambda line: report(f"feedback: {line}"),
+        )
+        del supervised  # its parameters, which the stage lets go of once it has its own
+        trained = stage.run()
+        if not trained.step:
+            report(f"feedback: no checkpoint is better than {folder.name}, which is kept")
+            return Trained(trained.params, step, folder)
+        return Trained(trained.params, step + trained.step, trained.directory)
+
+
+class _Feedback(Training):
+    """The feedback stage of one training."""
+
+    def _compile_step(self) -> None:
+        config = self.config
+        function = make_feedback_step(
+            self.model,
+            self.optimizer,
+            supervised_weight=config.supervised_weight,
+            num_microbatches=config.num_microbatches,
+            z_loss=config.z_loss,
+            label_smoothing=config.label_smoothing,
+        )
+        self.train_step, self.abstract_state = sharded_step(
+            function, self.model, self.optimizer, self.partitioner
+        )
+        rows, replicated = self.partitioner.batch_sharding, self.partitioner.replicated
+        param_shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state.params)
+        # One program for every length of the prompts.
+        self.sample = jax.jit(
+            self._draw, in_shardings=(param_shardings, rows, rows), out_shardings=replicated
+        )
+
+    def _draw(self, params: Any, prompts_BxL: jax.Array, keys_BxSx2: jax.Array) -> Any:
+        decoded = sample_decode(
+            self.model,
+            params,
+            prompts_BxL,
+            keys_BxSx2,
+            self.source.feature_lengths["targets"],
+            EOS_ID,
+            temperature=self.config.temperature,
+            top_k=self.config.top_k,
+            top_p=self.config.top_p,
+            unroll_layers=target_platform() == "cpu",
+        )
+        return decoded.tokens, decoded.lengths
+
+    def _begin(self, state: TrainState, log: TrainingLog) -> None:
+        """Measures the supervised checkpoint, which the feedback may make worse."""
+        self.params = None
+        if self.checkpoints.latest_step is None and self.evaluate is not None:
+            dev = self._evaluate(log, 0, state.params)
+            log.flush()
+            self.checkpoints.save(0, state, dev)
+
+    def _stream(self, start: int) -> Iterator[np.ndarray]:
+        """Yields the examples' indices of every step."""
+        size = self.config.batch_size
+        everything = range(len(self.source))
+        order = in_order(everything, seed=self.seed, num_examples=self.total_steps * size)
+        for step in range(start, self.total_steps):
+            yield np.array([order[i] for i in range(step * size, (step + 1) * size)])
+
+    def _update(self, state: TrainState, item: np.ndarray) -> tuple[TrainState, Metrics, Work]:
+        # Every process reads all rows, so that all pad alike, and judges and feeds its own.
+        examples = [self.source[int(index)] for index in item]
+        batch = self.source.collate(examples)
+        answers = self._answers(state, batch["inputs"], item)
+        together = [
+            (prompt, answer) for (prompt, _), own in zip(examples, answers) for answer in own
+        ]
+        answers_NxT = self.source.collate(together)["targets"]
+        batch["answers"] = answers_NxT.reshape(len(item), self.config.num_samples, -1)
+        rows = self.partitioner.own_rows(len(item))
+        batch = {name: array[rows] for name, array in batch.items()}
+        batch["rewards"] = self._rewards(item[rows], answers[rows])
+        state, metrics = self.train_step(
+            state, self.partitioner.shard_batch(batch), np.uint32(self.seed)
+        )
+        return state, metrics, _real_work(self.model.config, examples, answers)
+
+    def _answers(
+        self, state: TrainState, prompts_BxL: np.ndarray, indices: np.ndarray
+    ) -> list[list[list[int]]]:
+        """Returns every prompt's sampled token ids, their end-of-sequence included."""
+        step, size = int(state.step), self.config.num_samples
+        keys = [
+            key_data(randomness.stable_hash(self.seed, "sample", step, place, int(index), sample))
+            for place, index in enumerate(indices)
+            for sample in range(size)
+        ]
+        keys_BxSx2 = np.array(keys, np.uint32).reshape(len(indices), size, 2)
+        rows = self.partitioner.own_rows(len(indices))
+        fed = self.partitioner.shard_batch((prompts_BxL[rows], keys_BxSx2[rows]))
+        tokens, lengths = jax.tree.map(np.asarray, self.sample(state.params, *fed))
+        flat = [ids[:length] for ids, length in zip(tokens.tolist(), lengths.tolist())]
+        return [flat[i : i + size] for i in range(0, len(flat), size)]
+
+    def _rewards(self, indices: np.ndarray, answers: list[list[list[int]]]) -> np.ndarray:
+        """Judges answers; float32 [prompts, samples]."""
+        return np.array(
+            [
+                [
+                    self.config.reward(self.source.decode(answer), self.source.references(int(index)))
+                    for answer in own
+                ]
+                for index, own in zip(indices, answers)
+            ],
+            np.float32,
+        )
+
+
+def _real_work(config: T5Config, examples: Sequence[Any], answers: Sequence[Any]) -> Work:
+    """Returns the unpadded tokens read or written and the model FLOPs of a step.
+
+    Drawing is a forward pass; learning from the answers and from the references three each.
+    """
+    tokens, flops = 0, 0.0
+    for (prompt, target), own in zip(examples, answers):
+        encoder = flops_per_example(config, len(prompt), 0)
+        written = [flops_per_example(config, len(prompt), len(a)) - encoder for a in own]
+        flops += 4 * (encoder + sum(written))
+        flops += 3 * flops_per_example(config, len(prompt), len(target))
+        tokens += len(prompt) + len(target) + sum(map(len, own))
+    return tokens, flops

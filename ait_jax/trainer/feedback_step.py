@@ -1,0 +1,123 @@
+"""One update by judged answers: a policy gradient with a leave-one-out baseline, and supervision.
+
+Shape suffixes: B prompts, S sampled answers of a prompt, L prompt length, T answer length, E emb_dim.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ait_jax.models.likelihood import shift_right, sum_log_likelihood
+from ait_jax.models.t5 import Transformer
+from ait_jax.trainer.step import (
+    Batch,
+    Metrics,
+    Step,
+    TrainState,
+    gradient_sums,
+    supervised_sums,
+    updated,
+)
+
+
+def leave_one_out(rewards_BxS: jax.Array) -> jax.Array:
+    """Returns advantages: every reward less the mean reward of the prompt's other answers.
+
+    The baseline does not depend on the answer itself, so the gradient stays unbiased (RLOO,
+    Ahmadian et al. 2024, arXiv 2402.14740, section 3.3). Needs S of at least 2.
+    """
+    total_Bx1 = jnp.sum(rewards_BxS, axis=1, keepdims=True)
+    others_BxS = (total_Bx1 - rewards_BxS) / (rewards_BxS.shape[1] - 1)
+    return rewards_BxS - others_BxS
+
+
+def answers_log_likelihood(
+    model: Transformer, params: Any, prompts_BxL: jax.Array, answers_BxSxT: jax.Array
+) -> jax.Array:
+    """Returns the log-likelihood of whole answers, float32 (B, S): the sum over their tokens.
+
+    Dropout is off, as it was when they were drawn; every prompt is encoded once.
+    """
+    num_answers = answers_BxSxT.shape[1]
+    answers_NxT = answers_BxSxT.reshape(-1, answers_BxSxT.shape[-1])
+    encoded_BxLxE = model.apply(
+        {"params": params}, prompts_BxL, enable_dropout=False, method=Transformer.encode
+    )
+    logits_NxTxV = model.apply(
+        {"params": params},
+        jnp.repeat(encoded_BxLxE, num_answers, axis=0),
+        jnp.repeat(prompts_BxL, num_answers, axis=0),
+        shift_right(answers_NxT),
+        answers_NxT,
+        enable_dropout=False,
+        method=Transformer.decode,
+    )
+    return sum_log_likelihood(logits_NxTxV, answers_NxT).reshape(-1, num_answers)
+
+
+def make_feedback_step(
+    model: Transformer,
+    optimizer: optax.GradientTransformation,
+    *,
+    supervised_weight: float,
+    num_microbatches: int = 1,
+    z_loss: float = 0.0,
+    label_smoothing: float = 0.0,
+) -> Step:
+    """Returns step(state, batch, dropout_seed) -> (state, metrics).
+
+    The loss is
+
+        mean over answers of -(advantage x log-likelihood of the answer)
+        + supervised_weight x mean cross-entropy over the tokens of "targets",
+
+    whatever the number of microbatches. The first mean's gradient is that of the expected reward,
+    turned round, so the log-likelihood is the sum over an answer's tokens, not their mean. The
+    second term is the supervised training's own, dropout included.
+
+    A batch has "inputs" and "targets" as in training, "answers" int32 (B, S, T) with their
+    end-of-sequence, padded with 0, and "rewards" float32 (B, S).
+
+    Metrics (float32 scalars): loss, policy_loss, supervised_loss, accuracy (of the targets'
+    tokens), reward (mean), right (share of answers with reward 1), advantage (mean of its absolute
+    value: 0 where a prompt's answers are all right or all wrong), answer_tokens (mean length),
+    grad_norm, param_norm, tokens (of the targets).
+    """
+    supervised = supervised_sums(model, z_loss=z_loss, label_smoothing=label_smoothing)
+
+    def feedback_step(
+        state: TrainState, batch: Batch, dropout_seed: jax.Array
+    ) -> tuple[TrainState, Metrics]:
+        rewards_BxS = batch["rewards"]
+        num_answers = rewards_BxS.size
+        tokens = jnp.maximum(jnp.sum(batch["targets"] > 0).astype(jnp.float32), 1.0)
+
+        def loss_sums(params, part, rng):
+            advantages_BxS = leave_one_out(part["rewards"])
+            log_p_BxS = answers_log_likelihood(model, params, part["inputs"], part["answers"])
+            policy_loss = -jnp.sum(advantages_BxS * log_p_BxS) / num_answers
+            cross_entropy, sums = supervised(params, part, rng)
+            supervised_loss = cross_entropy / tokens
+            loss = policy_loss + supervised_weight * supervised_loss
+            return loss, {
+                "loss": loss,
+                "policy_loss": policy_loss,
+                "supervised_loss": supervised_loss,
+                "accuracy": sums["correct"] / tokens,
+                "tokens": sums["tokens"],
+            }
+
+        rng = jax.random.fold_in(jax.random.key(dropout_seed), state.step)
+        grads, sums = gradient_sums(loss_sums, num_microbatches)(state.params, batch, rng)
+        state, norms = updated(state, grads, optimizer)
+        judged = {
+            "reward": jnp.mean(rewards_BxS),
+            "right": jnp.mean(rewards_BxS >= 1.0),
+            "advantage": jnp.mean(jnp.abs(leave_one_out(rewards_BxS))),
+            "answer_tokens": jnp.sum(batch["answers"] > 0) / num_answers,
+        }
+        return state, {**sums, **judged, **norms}
+
+    return feedback_step
