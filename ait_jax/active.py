@@ -87,6 +87,12 @@ class _Run(TrainedStages):
             + (f"; {stage['dropped_tasks']} named in the split files are not in the pool"
                if stage["dropped_tasks"] else "")
         )
+        bare = [name for name, task in self.pool.items() if not len(task.instances)]
+        if bare:
+            self.report(
+                f"{len(bare):,} of the pool's {len(self.pool):,} tasks have no instances to train on or to "
+                f"score, {bare[0]} for one"
+            )
         has_few = set(self.pool.few_examples if self.experiment.encoding.shows_examples else ())
         few = [name for name in splits.names if name in has_few]
         if few:

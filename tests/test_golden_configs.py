@@ -54,7 +54,7 @@ COVERED = {
     "experiments": {"active", "parts", "model_parts", "continual_loop", *EXPERIMENTS},
     "models": {"mini", "t5_1_1_tiny", *NUM_PARAMS},
     "partitioning": {"data_parallel", "tensor_parallel", "fsdp_2d"},
-    "pools": {"mini", "niv2", "self_instruct", "split_files", "dynosaur"},
+    "pools": {"mini", "niv2", "self_instruct", "split_files", "dynosaur", "joined"},
     "t5x": {"model", "mini", "niv2", "self_instruct", "pretrain", "finetune", "parameters_only", "eval", "infer"},
     "trainers": {"embedded", "feedback", "t5x"},
     "strategies": {

@@ -1,8 +1,11 @@
 import dataclasses
+import json
 
 import pytest
 from tiny_experiment import tiny_pool
 
+from ait_jax import configuration, experiment
+from ait_jax.cli import main
 from ait_jax.errors import UserError
 from ait_jax.initial import Drawn
 from ait_jax.pool import Splits, TaskPool
@@ -56,3 +59,34 @@ def test_what_cannot_be_joined(own):
     twin = TaskPool(own.values(), name="twin")
     with pytest.raises(UserError, match="the pools 'tiny' and 'twin' both have a task"):
         joined.load_pool([own, twin])
+
+
+def test_the_gin_file_joins_instructions_and_a_grown_pool(clean_gin, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [{"instruction": f"Count to {n}.", "input": "", "output": "1"} for n in range(9)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    test = {"instruction": "Name a colour.", "input": "", "output": "red"}
+    (tmp_path / "test.jsonl").write_text(json.dumps(test) + "\n")
+    released = {
+        "task_name": "colours-default",
+        "instruction": "Say which colour the text names.",
+        "input_fields": ["text"],
+        "output_field": ["colour"],
+    }
+    (tmp_path / "released.json").write_text(json.dumps([released]))
+    assert main(["grow", "--pool=grown", "--from=released.json"]) == 0
+    flags = configuration.GinFlags(
+        ("experiments/self_instruct_mini.gin", "pools/joined.gin"),
+        (
+            "SELF_INSTRUCT_FILES = 'rows.jsonl'",
+            "TEST_FILES = 'test.jsonl'",
+            "DATA_DIR = 'data'",
+            "DYNOSAUR_DIR = 'grown'",
+            "INITIAL_TASKS = 2",
+        ),
+    )
+    configuration.parse(flags, "")
+    pool = configuration.build(experiment.Experiment).pool
+    assert len(pool) == 11 and len(pool.splits.remain) == 9 and len(pool.splits.test) == 1
+    (bare,) = [name for name, task in pool.items() if not len(task.instances)]
+    assert bare not in pool.splits.names
