@@ -152,8 +152,9 @@ class _Run(TrainedStages):
             if not self.generations.pending(self.pool):
                 return ()
         pool = self.generations.settle(number, self.pool)
+        out = f", {pool['held_out']:,} are test or dev tasks" if pool["held_out"] else ""
         self.report(
-            f"round_{number:03d}: the pool was extended, {pool['joined']:,} new tasks are the stage; "
+            f"round_{number:03d}: the pool was extended, {pool['joined']:,} new tasks are the stage{out}; "
             f"generation {pool['generation']}, {pool['tasks']:,} tasks"
         )
         return self.generations.joined(number, self.pool)
