@@ -1,6 +1,8 @@
 """The feedback stage: rewards rise, resume, meshes, what is kept, and what is refused."""
 
+import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -44,7 +46,7 @@ class Echo:
         around = [randomness.integer(40, 60, index, side) for side in "ab"]
         return [around[0], word, around[1], 1], [word, 1]
 
-    def collate(self, examples):
+    def collate(self, examples, longest=None):
         batch = {
             name: np.zeros((len(examples), length), np.int32)
             for name, length in self.feature_lengths.items()
@@ -233,6 +235,50 @@ def test_the_mesh_does_not_matter(whole, tmp_path):
     assert_trees_equal(trained.params, whole[1].params, atol=1e-5)
     ours, theirs = feedback_lines(tmp_path), feedback_lines(whole[0])
     assert [line["reward"] for line in ours] == [line["reward"] for line in theirs]
+
+
+ONE_OF_TWO = """
+import sys
+sys.path.insert(0, sys.argv[4])
+from pathlib import Path
+from ait_jax import distributed
+index, address, folder = sys.argv[1:4]
+distributed.initialize(
+    {distributed.KIND: "local", distributed.COORDINATOR: address,
+     distributed.COUNT: "2", distributed.INDEX: index}
+)
+from ait_jax.partitioning import Partitioner
+from test_feedback import DROPPING, train
+
+train(Path(folder), model_config=DROPPING, partitioner=Partitioner(num_partitions=2))
+"""
+
+
+def test_two_processes_draw_and_judge_what_one_does(whole, tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    flags = "--xla_force_host_platform_device_count=2"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", ONE_OF_TWO, str(index), address, str(tmp_path), str(Path(__file__).parent)],
+            env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for index in range(2)
+    ]  # fmt: skip
+    try:
+        outputs = [process.communicate(timeout=300)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert all(process.returncode == 0 for process in processes), "\n".join(outputs)
+    assert_trees_equal(
+        read_params(tmp_path / "feedback" / "checkpoint_6"), whole[1].params, atol=1e-5
+    )
+    ours, theirs = feedback_lines(tmp_path), feedback_lines(whole[0])
+    for name in ("reward", "answer_tokens"):
+        assert [line[name] for line in ours] == [line[name] for line in theirs]
 
 
 def test_accumulation_draws_the_same_and_learns_the_same(tmp_path):
