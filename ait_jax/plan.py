@@ -1,7 +1,7 @@
 """`ait-jax plan`: what an experiment needs and takes on devices, before any of them is rented."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,19 +88,26 @@ def run(flags: GinFlags, options: Options, report: Callable[[str], None] = print
         topology.check_name(options.topology)
         # The slice's own compiler does the work: no accelerator at hand is taken for it.
         jax.config.update("jax_platforms", "cpu")
-    with _effort(options.quick):
+    settings: dict[str, Any] = {}
+    if options.quick:
+        settings["jax_exec_time_optimization_effort"] = -1.0
+    if options.topology is not None:
+        # A TPU's programs cannot be read back where there is none, and JAX warns of each.
+        settings["jax_enable_compilation_cache"] = False
+    with _jax_settings(settings):
         return _run(flags, options, report)
 
 
 @contextmanager
-def _effort(quick: bool) -> Iterator[None]:
-    before = jax.config.jax_exec_time_optimization_effort
-    if quick:
-        jax.config.update("jax_exec_time_optimization_effort", -1.0)
+def _jax_settings(settings: Mapping[str, Any]) -> Iterator[None]:
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
     try:
         yield
     finally:
-        jax.config.update("jax_exec_time_optimization_effort", before)
+        for name, value in before.items():
+            jax.config.update(name, value)
 
 
 def _run(flags: GinFlags, options: Options, report: Callable[[str], None]) -> Plan:
