@@ -139,9 +139,15 @@ def test_a_finished_run_does_nothing_when_started_again(finished):
     assert lines[0].startswith("continuing")
 
 
+# Each takes half a minute: the others run with -m benchmark.
 @pytest.mark.parametrize(
-    ("point", "call"), [("checkpoint", 2), ("score", 2), ("chunk", 2), ("write", 0)],
-    ids=["training", "scoring", "saving", "selecting"],
+    ("point", "call"),
+    [
+        pytest.param("checkpoint", 2, id="training"),
+        pytest.param("score", 2, id="scoring", marks=pytest.mark.benchmark),
+        pytest.param("chunk", 2, id="saving", marks=pytest.mark.benchmark),
+        pytest.param("write", 0, id="selecting", marks=pytest.mark.benchmark),
+    ],
 )
 def test_killed_and_continued_equals_uninterrupted(finished, tmp_path, point, call):
     model_dir, _, _ = finished
@@ -159,6 +165,7 @@ def test_killed_and_continued_equals_uninterrupted(finished, tmp_path, point, ca
             np.testing.assert_array_equal(wanted[name][parameter], there[name][parameter])
 
 
+@pytest.mark.benchmark
 def test_one_device_and_a_4x2_mesh_select_the_same(tmp_path):
     one = in_process(tmp_path / "one", "never", 0, 1, devices=1)
     assert one.returncode == 0, one.stderr

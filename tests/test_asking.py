@@ -183,7 +183,9 @@ def test_asking_works_where_a_loop_runs_already(server, connect):
 @pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_run_keeps_what_was_paid_for(server, connect, tmp_path, kill):
     program = (
-        "import sys\nfrom ait_jax.endpoint import Endpoint\n"
+        "import signal, sys\nfrom ait_jax.endpoint import Endpoint\n"
+        # A shell's background jobs, and what they start, ignore Ctrl-C.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"endpoint = Endpoint({server.base_url!r}, 'm', {str(tmp_path / 'cache')!r}, 2)\n"
         "message = lambda i: [{'role': 'user', 'content': f't{i}'}]\n"
         "try: endpoint.ask([message(i) for i in range(60)])\n"

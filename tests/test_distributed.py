@@ -135,9 +135,8 @@ def test_a_killed_process_is_named_and_the_run_continues(whole, tmp_path, victim
     assert_same_run(model_dir, whole)
 
 
-@pytest.mark.parametrize(
-    "text", ["round_000: step 1/", pytest.param("round_000: scored", marks=SLOW)]
-)
+@SLOW
+@pytest.mark.parametrize("text", ["round_000: step 1/", "round_000: scored"])
 def test_a_notice_to_stop_saves_and_exits_with_75(whole, tmp_path, text):
     model_dir = tmp_path / "run"
     launcher = pod(model_dir)

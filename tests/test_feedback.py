@@ -129,7 +129,7 @@ def test_the_expected_reward_rises(tmp_path):
     assert rewards[-5:].mean() > 0.8
 
 
-@pytest.mark.parametrize("factor", [0.0, -1.0])
+@pytest.mark.parametrize("factor", [0.0, pytest.param(-1.0, marks=pytest.mark.benchmark)])
 def test_without_advantages_it_does_not(tmp_path, monkeypatch, factor):
     right = feedback_step.leave_one_out
     monkeypatch.setattr(feedback_step, "leave_one_out", lambda rewards: factor * right(rewards))
@@ -170,7 +170,7 @@ def test_the_supervised_training_is_that_of_its_trainer(whole, tmp_path):
     assert (tmp_path / "metrics.jsonl").read_bytes() == (whole[0] / "metrics.jsonl").read_bytes()
 
 
-@pytest.mark.parametrize("step", [1, 5])
+@pytest.mark.parametrize("step", [1, pytest.param(5, marks=pytest.mark.benchmark)])
 def test_killed_and_continued_is_the_same_run(whole, tmp_path, step):
     directory, trained = whole
     with pytest.raises(Killed):
@@ -205,6 +205,7 @@ except preemption.Preempted:
 """
 
 
+@pytest.mark.benchmark
 @pytest.mark.parametrize("number, code", [(signal.SIGKILL, -9), (signal.SIGTERM, 75)])
 def test_signals_lose_nothing(whole, tmp_path, number, code):
     directory, trained = whole
@@ -254,6 +255,7 @@ train(Path(folder), model_config=DROPPING, partitioner=Partitioner(num_partition
 """
 
 
+@pytest.mark.benchmark
 def test_two_processes_draw_and_judge_what_one_does(whole, tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -346,6 +348,7 @@ def test_killed_before_the_first_checkpoint_measures_the_beginning_once(tmp_path
     assert [line["step"] for line in lines if "dev/rougeL" in line] == [0, 3, 6]
 
 
+@pytest.mark.benchmark
 def test_running_away_stops(tmp_path):
     config = settings(schedule=lambda count: np.float32(1e30) + 0 * count)
     with pytest.raises(UserError, match=r"at step 1 is .*no checkpoint was made"):

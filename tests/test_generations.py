@@ -118,11 +118,13 @@ def test_stopped_after_the_extension_and_continued_is_the_same_run(extended, tmp
     same_run(extended[0], tmp_path)
 
 
+@pytest.mark.benchmark
 def test_a_pool_that_grows_between_rounds_of_one_process_is_the_same_run(extended, tmp_path):
     run(tmp_path, pool_of(FIRST, reopen=lambda: pool_of(SECOND)))
     same_run(extended[0], tmp_path)
 
 
+@pytest.mark.benchmark
 def test_a_round_that_has_settled_keeps_its_generation(extended, tmp_path):
     stopped_run(tmp_path, pool_of(FIRST), active._Run, "evaluate")
     stopped_run(tmp_path, pool_of(SECOND), likelihoods, "write_rows", 2)
@@ -134,6 +136,7 @@ def test_a_round_that_has_settled_keeps_its_generation(extended, tmp_path):
     assert any("round_001: 2 new tasks joined; generation 2" in line for line in lines)
 
 
+@pytest.mark.benchmark
 def test_new_test_tasks_stay_out(tmp_path):
     few = pool_of(FIRST, test=HELD_OUT[:1])
     stopped_run(tmp_path, few, active._Run, "evaluate")

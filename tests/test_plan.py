@@ -142,6 +142,7 @@ def test_what_does_not_fit_is_told_by_how_much(monkeypatch):
     assert "TOKENS_PER_BATCH" in text and found.hours is None
 
 
+@pytest.mark.benchmark
 def test_what_fits_is_found_by_compiling(monkeypatch):
     whole, _ = planned("BATCH_SIZE = 64", stages=[TRAIN], search=False)
     memory = whole.stages[TRAIN].memory.total * 0.7
