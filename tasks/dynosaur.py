@@ -3,12 +3,12 @@
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from ait_jax import randomness
 from ait_jax.cls_gen import labels_from_file
 from ait_jax.errors import UserError
+from ait_jax.files import as_path
 from ait_jax.grow.pool_folder import TASKS, Entry, read_entries
 from ait_jax.pool import (
     Instance,
@@ -67,7 +67,8 @@ def load_pool(
     with a closed set of answers are CLS, the others GEN.
 
     Args:
-      directory: as given to `ait-jax grow --pool` (gin name DYNOSAUR_DIR).
+      directory: as given to `ait-jax grow --pool`, or a copy of it in a bucket (gin name
+        DYNOSAUR_DIR).
       cls_gen_labels: task name -> True for CLS, or the path of a file of labels; the pool's own
         labels hold for tasks that are not in it.
       include_without_instances: keep tasks that have none.
@@ -93,7 +94,7 @@ def load_pool(
         )
     if isinstance(cls_gen_labels, str):
         cls_gen_labels = labels_from_file(cls_gen_labels)
-    folder = Path(directory).expanduser() / TASKS
+    folder = as_path(directory) / TASKS
     tasks = [_task(entry, folder) for entry in usable]
     digests = {entry.task.name: bytes.fromhex(entry.digest) for entry in usable}
     return TaskPool(
@@ -112,7 +113,7 @@ def load_pool(
     )
 
 
-def _task(entry: Entry, folder: Path) -> Task:
+def _task(entry: Entry, folder: Any) -> Task:
     if not entry.num_instances:
         return entry.task
     path = str(folder / f"{entry.task.name}.json")

@@ -116,3 +116,14 @@ def test_seqio(folder):
     name = next(iter(registered.task_names.values()))
     examples = seqio.TaskRegistry.get(name).get_dataset({"inputs": 64, "targets": 8}, split="train")
     assert len(list(examples.as_numpy_iterator())) == 20
+
+
+def test_a_copy_in_a_bucket_is_the_same_pool(folder, bucket):
+    for path in (p for p in folder.rglob("*") if p.is_file()):
+        bucket.put(f"bucket/grown/{path.relative_to(folder)}", path.read_bytes())
+    local, there = dynosaur.load_pool(folder), dynosaur.load_pool("gs://bucket/grown")
+    assert there.fingerprint() == local.fingerprint() and list(there) == list(local)
+    name = list(local)[3]
+    assert tuple(there[name].instances) == tuple(local[name].instances)
+    with pytest.raises(UserError, match="pools grow in local folders"):
+        grow(Growth("gs://bucket/grown", [str(folder.parent / "instructions.json")]), lambda line: None)

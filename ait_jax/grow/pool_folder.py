@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ait_jax import buckets
 from ait_jax.errors import UserError
-from ait_jax.files import check_name, write_json, write_lines
+from ait_jax.files import as_path, check_name, read_bytes, write_json, write_lines
 from ait_jax.grow.dataset import Dataset
 from ait_jax.grow.languages import language_name, language_of_column
 from ait_jax.grow.proposal import Proposal
@@ -116,6 +117,10 @@ class PoolFolder:
     def __init__(self, directory: Any):
         if "://" in str(directory):
             raise UserError(f"--pool={directory} is not on a local disk; grow into a local folder.")
+        if not buckets.is_local(directory):
+            raise UserError(
+                f"--pool={directory}: pools grow in local folders; grow there and copy the folder."
+            )
         self.directory = Path(directory).expanduser()
         if self.directory.exists() and not self.directory.is_dir():
             raise UserError(f"--pool={directory} is a file; give a folder.")
@@ -176,9 +181,9 @@ def read_entries(directory: Any) -> Iterator[Entry]:
     Raises:
       UserError: a line is damaged.
     """
-    path = Path(directory).expanduser() / INSTRUCTIONS
+    path = as_path(directory) / INSTRUCTIONS
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except FileNotFoundError:
         return
     except OSError as error:
