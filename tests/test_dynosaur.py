@@ -125,5 +125,5 @@ def test_a_copy_in_a_bucket_is_the_same_pool(folder, bucket):
     assert there.fingerprint() == local.fingerprint() and list(there) == list(local)
     name = list(local)[3]
     assert tuple(there[name].instances) == tuple(local[name].instances)
-    with pytest.raises(UserError, match="pools grow in local folders"):
+    with pytest.raises(UserError, match="grow into a local folder"):
         grow(Growth("gs://bucket/grown", [str(folder.parent / "instructions.json")]), lambda line: None)

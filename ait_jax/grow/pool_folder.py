@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ait_jax import buckets
 from ait_jax.errors import UserError
 from ait_jax.files import as_path, check_name, read_bytes, write_json, write_lines
 from ait_jax.grow.dataset import Dataset
@@ -117,10 +116,6 @@ class PoolFolder:
     def __init__(self, directory: Any):
         if "://" in str(directory):
             raise UserError(f"--pool={directory} is not on a local disk; grow into a local folder.")
-        if not buckets.is_local(directory):
-            raise UserError(
-                f"--pool={directory}: pools grow in local folders; grow there and copy the folder."
-            )
         self.directory = Path(directory).expanduser()
         if self.directory.exists() and not self.directory.is_dir():
             raise UserError(f"--pool={directory} is a file; give a folder.")
