@@ -139,7 +139,9 @@ def test_a_stage_begins_from_the_one_before(finished):
     assert second["start"] is first["params"] and first["start"] is not first["params"]
 
 
-@pytest.mark.parametrize("point", ["train", "replay"])
+@pytest.mark.parametrize(
+    "point", ["train", pytest.param("replay", marks=pytest.mark.benchmark)]
+)
 def test_stopped_and_continued_is_the_same_run(finished, tmp_path, point):
     owner, name, call = {
         "train": (Checkpoints, "save", 4),

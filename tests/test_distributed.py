@@ -85,7 +85,7 @@ def assert_like_run(model_dir, expected):
             assert line == pytest.approx(reference, abs=1e-3)
 
 
-# Every pod takes half a minute: the others run with -m benchmark.
+# Every pod takes half a minute: all but one run with -m benchmark.
 SLOW = pytest.mark.benchmark
 
 
@@ -119,7 +119,8 @@ def children(launcher):
     return [int(pid) for pid in listed]
 
 
-@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=SLOW)])
+@SLOW
+@pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_process_is_named_and_the_run_continues(whole, tmp_path, victim):
     model_dir = tmp_path / "run"
     launcher = pod(model_dir)

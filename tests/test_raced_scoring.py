@@ -73,7 +73,7 @@ def test_what_was_asked_has_the_values_of_the_full_computation(raced, weights, t
     assert not (tmp_path / "race.json").exists()
 
 
-@pytest.mark.parametrize("call", [2, 4])
+@pytest.mark.parametrize("call", [pytest.param(2, marks=pytest.mark.benchmark), 4])
 def test_killed_and_continued_equals_uninterrupted(raced, weights, tmp_path, call):
     flags = "--xla_force_host_platform_device_count=8"
     arguments = [str(tmp_path), str(weights), "chunk", str(call), "raced"]
