@@ -74,7 +74,7 @@ def suggestions(plan: "Plan", stages: PlanStages) -> Iterator[str]:
     for name, found in plan.suggestions.items():
         if found is not None:
             flags = " ".join(f"--gin.{key}={value}" for key, value in found.settings.items())
-            flags = flags.replace("--gin.REMAT_POLICY", "--gin.t5.T5Config.remat_policy")
+            flags = flags.replace("REMAT_POLICY", f"{gin_name(stages.planned.model.config)}.remat_policy")
             yield (
                 f"  {name}: {flags} ({_gib(found.memory.total)} of {_gib(found.memory.capacity)} "
                 f"GiB, {found.rows / found.roofline / found.chips:,.3g} rows/s a chip at peak)"

@@ -1,10 +1,9 @@
 """Prompts in, answers or log-likelihoods out: compiled once per shape, sharded over the mesh."""
 
-import dataclasses
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -21,10 +20,10 @@ from ait_jax.batching import (
 )
 from ait_jax.hardware import target_platform
 from ait_jax.models.decoding import greedy_decode
+from ait_jax.models.interface import Model
 from ait_jax.models.likelihood import fused_mean_log_likelihood, shift_right
 from ait_jax.models.layouts import match_layout
 from ait_jax.models.parameters import abstract_params, output_layer
-from ait_jax.models.t5 import T5Config, Transformer, flops_per_example
 from ait_jax.partitioning import Partitioner, feed
 from ait_jax.scorer.executables import Executables
 from ait_jax.scorer.feeding import fetch, slots_of_all_processes
@@ -58,26 +57,11 @@ class Answers(NamedTuple):
     finished: np.ndarray
 
 
-def scoring_config(config: T5Config, platform: str) -> T5Config:
-    """Returns the same model in the form that reads fastest; results differ by rounding only.
-
-    On CPUs attention goes row by row, and beside bfloat16 products everything else is float32.
-    """
-    on_cpu = platform == "cpu"
-    return dataclasses.replace(
-        config,
-        scan_layers=True,
-        absorb_cross_attention=True,
-        attention_kernel="blocked" if on_cpu else config.attention_kernel,
-        intermediate_dtype=jnp.float32 if on_cpu else config.intermediate_dtype,
-    )
-
-
 class Engine:
     """Runs a model over many prompts; `place`d parameters are given at every call.
 
     Args:
-      model: any form of it; the engine uses its own (`scoring_config`).
+      model: any form of it; the engine uses its own (`ModelConfig.for_scoring`).
       buckets: their last lengths are the longest prompt and answer; the engine's own lengths
         lie closer together.
       tokens_per_batch: budget of padded input tokens of one batch of teacher forcing; decoding
@@ -87,13 +71,13 @@ class Engine:
 
     def __init__(
         self,
-        model: Transformer,
+        model: Model,
         partitioner: Partitioner,
         buckets: LengthBuckets,
         tokens_per_batch: int = 8192,
         length_growth: float = 1.06,
     ):
-        self.model = Transformer(scoring_config(model.config, partitioner.platform))
+        self.model = type(model)(model.config.for_scoring(partitioner.platform))
         self.partitioner = partitioner
         self.buckets = buckets
         self.input_lengths = finer_lengths(buckets.inputs, length_growth)
@@ -107,13 +91,13 @@ class Engine:
         """Shapes, dtypes and shardings of what `place` returns.
 
         Matrices are kept in the dtype of the multiplication, which is what they are cast to in
-        every pass; norms and position biases stay float32.
+        every pass; norms, biases and position biases stay float32.
         """
         shapes, axes = abstract_params(self.model)
         shardings = self.partitioner.param_shardings(shapes, axes)
 
         def placed(path, shape, sharding):
-            small = path[-1].key in ("scale", "rel_embedding")
+            small = path[-1].key in ("scale", "rel_embedding", "bias")
             dtype = shape.dtype if small else self.model.config.dtype
             return jax.ShapeDtypeStruct(shape.shape, dtype, sharding=sharding)
 
@@ -180,7 +164,7 @@ class Engine:
         return result
 
     def embed(self, params: Any, texts: Sequence[Tokens]) -> np.ndarray:
-        """Returns the mean of the encoder's last layer over the real tokens of each text.
+        """Returns the mean of the (encoder's) last layer over the real tokens of each text.
 
         Args:
           params: from `place`.
@@ -194,10 +178,9 @@ class Engine:
         result = np.zeros((len(texts), self.model.config.emb_dim), np.float32)
         for rows, slots, values in self._run(params, shapes, (texts,), self.tokens_per_batch):
             result[rows] = values[slots]
-        encoder = dataclasses.replace(self.model.config, num_decoder_layers=0)
         self.work.prompts += len(texts)
         self.work.tokens += sum(map(len, texts))
-        self.work.flops += sum(flops_per_example(encoder, len(text), 0) for text in texts)
+        self.work.flops += sum(self.model.config.reading_flops(len(text)) for text in texts)
         return result
 
     def _run(
@@ -251,7 +234,7 @@ class Engine:
     def compile(self, shape: tuple[int, ...]) -> jax.stages.Compiled:
         """Compiles decoding for (rows, input length), scoring for (rows, input, target length).
 
-        A target length of 0 is the encoder alone.
+        A target length of 0 is the embedding of a text.
         """
         rows, *lengths = shape
         function = self._decode if len(lengths) == 1 else self._score
@@ -277,32 +260,30 @@ class Engine:
         )
 
     def _score(self, params, prompts_BxL, targets_BxT):
-        apply = partial(self.model.apply, {"params": params}, enable_dropout=False)
-        encoded_BxLxE = apply(prompts_BxL, method=Transformer.encode)
-        hidden_BxTxE = apply(
-            encoded_BxLxE,
+        hidden_BxTxE = self.model.apply(
+            {"params": params},
             prompts_BxL,
             shift_right(targets_BxT),
             targets_BxT,
+            enable_dropout=False,
             return_hidden=True,
-            method=Transformer.decode,
         )
         output = output_layer(self.model.config, params)
         return fused_mean_log_likelihood(hidden_BxTxE, output, targets_BxT)
 
     def _embed(self, params, texts_BxL):
-        encoded_BxLxE = self.model.apply(
-            {"params": params}, texts_BxL, enable_dropout=False, method=Transformer.encode
+        hidden_BxLxE = self.model.apply(
+            {"params": params}, texts_BxL, enable_dropout=False, method="represent"
         )
         real_BxLx1 = (texts_BxL > 0)[..., None]
-        sum_BxE = jnp.sum(encoded_BxLxE.astype(jnp.float32), axis=1, where=real_BxLx1)
+        sum_BxE = jnp.sum(hidden_BxLxE.astype(jnp.float32), axis=1, where=real_BxLx1)
         return sum_BxE / jnp.maximum(real_BxLx1.sum(axis=1), 1)  # rows that only fill a batch
 
     def _count(self, prompts: Sequence[Tokens], targets: Sequence[Tokens]) -> None:
         self.work.prompts += len(prompts)
         self.work.tokens += sum(map(len, prompts))
         self.work.flops += sum(
-            flops_per_example(self.model.config, len(prompt), len(target))
+            self.model.config.flops_per_example(len(prompt), len(target))
             for prompt, target in zip(prompts, targets)
         )
 
