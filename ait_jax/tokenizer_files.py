@@ -215,3 +215,34 @@ def _special_of_gguf(header: gguf_header.Header) -> SpecialTokens:
     }
     template = header.metadata.get("tokenizer.chat_template", "")
     return _special(ids, roles, template if isinstance(template, str) else "", header.path)
+
+
+# --- writing ---
+
+
+def write(folder: Any, tokenizer: TokenizerFiles) -> None:
+    """Writes a tokenizer's files into an existing folder, as transformers reads them.
+
+    Those of a Hugging Face folder are copied byte for byte.
+    """
+    source = files.as_path(tokenizer.source)
+    if source.is_dir():
+        for name in (TOKENIZER, SETTINGS, *EXTRA_FILES):
+            if (source / name).is_file():
+                files.write_bytes(folder / name, files.read_bytes(source / name))
+        return
+    files.write_text(folder / TOKENIZER, tokenizer.tokenizer)
+    special = tokenizer.special
+    by_id = {number: text for text, number in special.ids.items()}
+    roles = special.roles | {
+        "pad": by_id[special.order.pad_id],
+        "eos": by_id[special.order.eos_id],
+    }
+    settings = {
+        "clean_up_tokenization_spaces": False,
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        **{f"{role}_token": text for role, text in sorted(roles.items())},
+    }
+    if special.chat_template:
+        settings["chat_template"] = special.chat_template
+    files.write_json(folder / SETTINGS, settings)
