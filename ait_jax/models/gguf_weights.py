@@ -76,7 +76,7 @@ def _stored(header: Header, name: str, place: TensorPlace, rows: np.ndarray | No
     def read(index: tuple[slice, ...]) -> np.ndarray:
         first = index[0] if rows is None else rows[index[0]]
         if len(shape) == 1:
-            return dequantize(blocks)[first]
+            return dequantize(blocks[None])[0][first]
         return dequantize(blocks[first])[:, index[1]]
 
     return StoredArray(shape, np.dtype(np.float32), read)
@@ -117,8 +117,10 @@ def _undo(header: Header, name: str, place: TensorPlace) -> tuple[np.ndarray, An
     blocks = data.reshape(*outer, (inner // block) * size)
 
     def dequantize(some: np.ndarray) -> np.ndarray:
-        # Read-only views of the file are copied: some kinds are decoded by views of other types.
-        values = quants.dequantize(np.ascontiguousarray(some), kind)
-        return values.astype(np.float32, copy=False)
+        # The package takes 16 rows at a time, which are short here: of blocks side by side, whole
+        # rows of the tensor, it takes more.
+        joined = np.ascontiguousarray(some).reshape(len(some) // math.gcd(len(some), 64), -1)
+        values = quants.dequantize(joined, kind).astype(np.float32, copy=False)
+        return values.reshape(*some.shape[:-1], -1)
 
     return blocks, dequantize

@@ -12,6 +12,8 @@ import numpy as np
 from ait_jax import tokenizer_files
 from ait_jax.errors import UserError, nearest
 from ait_jax.gguf_header import Header
+from ait_jax.models.llama import LlamaConfig
+from ait_jax.models.rotary import Llama3Scaling
 from ait_jax.models.safetensors_folder import CONFIG
 
 # model_type -> what transformers assumes where config.json is silent.
@@ -24,9 +26,9 @@ _DEFAULTS = {
         "num_attention_heads": 32,
         "max_position_embeddings": 2048,
         "rms_norm_eps": 1e-6,
-        "attention_bias": False,
     },
-    # LLaMA's network with biases of queries, keys and values.
+    # LLaMA's network with biases of queries, keys and values; there LLaMA's, which are rare, have
+    # one of the output, too.
     "qwen2": {
         "vocab_size": 151936,
         "hidden_size": 4096,
@@ -36,7 +38,6 @@ _DEFAULTS = {
         "num_key_value_heads": 32,
         "max_position_embeddings": 32768,
         "rms_norm_eps": 1e-6,
-        "attention_bias": True,
     },
 }
 MODEL_TYPES = tuple(_DEFAULTS)
@@ -84,17 +85,13 @@ def fields_of(settings: Mapping[str, Any], path: Any) -> dict[str, Any]:
     for name, value in _FIXED.items():
         if given.get(name, value) != value:
             raise UserError(f"{path} has {name} = {given[name]!r}; this network has {value!r}.")
-    if given["attention_bias"] is not _DEFAULTS[kind]["attention_bias"]:
-        raise UserError(
-            f"{path} has attention_bias = {given['attention_bias']!r} for model_type {kind!r}; "
-            "this network has biases of queries, keys and values (as 'qwen2'), or none."
-        )
     fields = {ours: _size(given, name, path) for name, ours in _SIZES.items()}
     if fields["emb_dim"] % fields["num_heads"] and "head_dim" not in given:
         raise UserError(f"{path} has no head_dim, and hidden_size is no multiple of its heads.")
     given.setdefault("head_dim", fields["emb_dim"] // fields["num_heads"])
     given.setdefault("num_key_value_heads", fields["num_heads"])
     rope, scaling = _rope(given, path)
+    bias = given.get("attention_bias") is True or kind == "qwen2"
     return _checked_heads(
         fields
         | {
@@ -104,7 +101,8 @@ def fields_of(settings: Mapping[str, Any], path: Any) -> dict[str, Any]:
             "rope_theta": rope,
             "rope_scaling": scaling,
             "logits_via_embedding": given.get("tie_word_embeddings") is True,
-            "attention_bias": given["attention_bias"],
+            "attention_bias": bias,
+            "attention_output_bias": bias and kind == "llama",
         },
         path,
     )
@@ -133,7 +131,7 @@ def _number(settings: Mapping[str, Any], name: str, path: Any) -> float:
     return float(value)
 
 
-def _rope(settings: Mapping[str, Any], path: Any) -> tuple[float, dict[str, float] | None]:
+def _rope(settings: Mapping[str, Any], path: Any) -> tuple[float, Llama3Scaling | None]:
     """Returns rope_theta, and Llama 3.x's scaling where there is one.
 
     transformers 5 writes both into rope_parameters, 4 into rope_theta and rope_scaling.
@@ -149,33 +147,41 @@ def _rope(settings: Mapping[str, Any], path: Any) -> tuple[float, dict[str, floa
         return theta, None
     if kind != "llama3":
         raise UserError(f"{path} has {name} of type {kind!r}; known are 'default' and 'llama3'.")
-    missing = [key for key in LLAMA3_SCALING if key not in rope]
+    missing = [key for key in _LLAMA3_SCALING if key not in rope]
     if missing:
         raise UserError(f"{path} has {name} of type 'llama3' without {missing[0]}.")
-    return theta, {key: _number(rope, key, path) for key in LLAMA3_SCALING}
+    values = {ours: _number(rope, key, path) for key, ours in _LLAMA3_SCALING.items()}
+    values["original_max_position"] = int(values["original_max_position"])
+    return theta, Llama3Scaling(**values)
 
 
-# What Llama 3.1 and later scale their rotations by.
-LLAMA3_SCALING = (
-    "factor",
-    "low_freq_factor",
-    "high_freq_factor",
-    "original_max_position_embeddings",
-)
+# What Llama 3.1 and later scale their rotations by: config.json's names, and ours.
+_LLAMA3_SCALING = {
+    "factor": "factor",
+    "low_freq_factor": "low_freq_factor",
+    "high_freq_factor": "high_freq_factor",
+    "original_max_position_embeddings": "original_max_position",
+}
 
 
-def to_settings(config: Any, *, dtype: str, ids: Mapping[str, int | None]) -> dict[str, Any]:
+def to_settings(config: LlamaConfig, *, dtype: str, ids: Mapping[str, int | None]) -> dict[str, Any]:
     """Returns config.json's fields for a network.
 
     Args:
-        config: LlamaConfig.
+        config: its sizes.
         dtype: torch's name of what the weights are stored as.
         ids: "bos_token_id", "eos_token_id", "pad_token_id" in the model's own order.
     """
-    kind = "qwen2" if config.attention_bias else "llama"
+    kind = "llama"
+    if config.attention_bias and not config.attention_output_bias:
+        kind = "qwen2"
     settings = {
         "architectures": [{"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}[kind]],
-        **{theirs: getattr(config, ours) for theirs, ours in _SIZES.items()},
+        **{
+            theirs: getattr(config, ours)
+            for theirs, ours in _SIZES.items()
+            if getattr(config, ours) is not None
+        },
         "attention_dropout": 0.0,
         "head_dim": config.head_dim,
         "hidden_act": "silu",
@@ -190,10 +196,10 @@ def to_settings(config: Any, *, dtype: str, ids: Mapping[str, int | None]) -> di
         **ids,
     }
     if kind == "llama":
-        settings |= {"attention_bias": False, "mlp_bias": False}
-    scaling = getattr(config, "rope_scaling", None)
-    if scaling:
-        settings["rope_scaling"] = {"rope_type": "llama3", **dict(scaling)}
+        settings |= {"attention_bias": config.attention_bias, "mlp_bias": False}
+    if config.rope_scaling is not None:
+        scaling = {key: getattr(config.rope_scaling, ours) for key, ours in _LLAMA3_SCALING.items()}
+        settings["rope_scaling"] = {"rope_type": "llama3", **scaling}
     return dict(sorted(settings.items()))
 
 
@@ -257,6 +263,7 @@ def fields_of_gguf(header: Header) -> dict[str, Any]:
             "rope_scaling": None,
             "logits_via_embedding": "output.weight" not in header.tensors,
             "attention_bias": "blk.0.attn_q.bias" in header.tensors,
+            "attention_output_bias": "blk.0.attn_output.bias" in header.tensors,
         },
         path,
     )

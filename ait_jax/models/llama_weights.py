@@ -50,6 +50,9 @@ def names_and_shapes(config: LlamaConfig) -> dict[str, tuple[str, tuple[int, ...
                 table[f"{name}.bias"] = (f"{at}.bias", (rows,))
         name = f"{here}.self_attention.out.kernel"
         table[f"{there}.self_attn.o_proj.weight"] = (name, (emb_dim, queries))
+        if config.attention_output_bias:
+            name = f"{here}.self_attention.out.bias"
+            table[f"{there}.self_attn.o_proj.bias"] = (name, (emb_dim,))
         for theirs, ours, shape in (
             ("gate_proj", "wi_0", (mlp_dim, emb_dim)),
             ("up_proj", "wi_1", (mlp_dim, emb_dim)),
