@@ -138,6 +138,11 @@ class TokenizersVocabulary:
         """How many ids `finish_source` adds."""
         return len(self._around.before) + len(self._around.after)
 
+    @cached_property
+    def shortest_source(self) -> int:
+        """The least `max_length` that leaves a prompt one token of its own."""
+        return self.source_overhead + len(self.encode(self._around.lead)) + 1
+
     def finish_source(self, ids: Sequence[int], max_length: int) -> list[int]:
         """Returns what the model reads: `encode_prompt`'s ids with what stands around them.
 
@@ -149,10 +154,10 @@ class TokenizersVocabulary:
         """
         around = self._around
         room = max_length - self.source_overhead
-        if room < 1:
+        if room < self.shortest_source - self.source_overhead:
             raise UserError(
-                f"max_source_length = {max_length} leaves no room for a prompt: "
-                f"{type(self.chat).__name__} puts {self.source_overhead} tokens around it."
+                f"max_source_length = {max_length} leaves no room for a prompt; with what stands "
+                f"around it, one takes {self.shortest_source} tokens at the least."
             )
         # Something must be read before an answer: an empty text is an ended one.
         return [*around.before, *ids[:room], *around.after] or [EOS_ID]
@@ -169,7 +174,7 @@ class TokenizersVocabulary:
         if not (lead + text).startswith(kept):
             # Cut between the bytes of a character.
             kept = kept.rstrip("\N{REPLACEMENT CHARACTER}")
-        return kept.removeprefix(lead)
+        return kept.removeprefix(lead) if len(kept) > len(lead) else ""
 
     def encode_source(self, text: str, max_length: int) -> list[int]:
         """Returns a prompt as at most `max_length` ids; see `finish_source`."""

@@ -1,6 +1,7 @@
 """A decoder-only model's vocabulary in SeqIO's terms. Imports TensorFlow: import it late."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import seqio
@@ -54,8 +55,10 @@ class SeqioVocabulary(seqio.Vocabulary):
         return self._vocabulary.decode(ids)
 
     def _encode_tf(self, s: tf.Tensor) -> tf.Tensor:
-        def encode(text: bytes) -> np.ndarray:
-            return np.array(self._vocabulary.encode(text.decode()), np.int32)
+        def encode(text: Any) -> np.ndarray:
+            # Bytes inside a pipeline, an array of them outside.
+            text = np.asarray(text).item().decode()
+            return np.array(self._vocabulary.encode(text), np.int32)
 
         ids = tf.numpy_function(encode, [s], tf.int32)
         ids.set_shape([None])
