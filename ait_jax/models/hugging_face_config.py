@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ait_jax.errors import UserError
+from ait_jax.models.safetensors_folder import CONFIG
 from ait_jax.models.t5 import T5Config
-
-CONFIG = "config.json"
 
 # What transformers assumes where config.json is silent.
 _T5_DEFAULTS = {
