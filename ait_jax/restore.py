@@ -14,9 +14,10 @@ import jax
 import numpy as np
 
 from ait_jax.errors import UserError
-from ait_jax.models import layouts
+from ait_jax.models import layouts, llama_settings
 from ait_jax.models.checkpoints import FORMS, Checkpoint, open_checkpoint
 from ait_jax.models.interface import Model, changed
+from ait_jax.models.llama import LlamaConfig
 from ait_jax.models.parameters import abstract_params, init_params, num_params
 from ait_jax.models.t5 import Params, T5Config
 from ait_jax.models.weights import flatten, unflatten
@@ -117,6 +118,9 @@ def open_fitting(
         The checkpoint, the names that only the model has, and those that only it has.
     """
     checkpoint = open_checkpoint(path)
+    if isinstance(checkpoint.config, LlamaConfig) and not fallback_to_scratch:
+        # Shapes would not tell rotations, norms or how heads divide a kernel.
+        llama_settings.check_same(checkpoint.config, model.config, checkpoint.place)
     shapes, axes = layouts.abstract_params_in(model, checkpoint.layout)
     missing, unexpected = check_params(
         checkpoint.stored.shapes,

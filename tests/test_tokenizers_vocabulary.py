@@ -191,7 +191,7 @@ def test_smollm2():
     assert words.vocab_size == 49152 and (special.order.pad_id, special.order.eos_id) == (0, 2)
     ids = special.order.to_own(words.encode_source("Hi  12\n\n3", 99))
     pieces = [words._tokenizer.id_to_token(i) for i in ids]
-    assert pieces[:3] == ["<|im_start|>", "system", "Ċ"] and ids[-3] == 1
+    assert pieces[:3] == ["<|im_start|>", "system", "Ċ"] and ids[-4] == 1
     # Digits stand alone and split what is before them: transformers' own reading of GGUF
     # ignores tokenizer.ggml.pre, and would make "Ġ", "Ġ" and "Ċ", "Ċ" of these.
     assert pieces[-14:-5] == ["user", "Ċ", "Hi", "ĠĠ", "1", "2", "ĊĊ", "3", "<|im_end|>"]

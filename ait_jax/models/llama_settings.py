@@ -203,6 +203,49 @@ def to_settings(config: LlamaConfig, *, dtype: str, ids: Mapping[str, int | None
     return dict(sorted(settings.items()))
 
 
+# What makes the network, against how it is computed and how far its texts may go.
+_NETWORK = (
+    "vocab_size",
+    "emb_dim",
+    "num_heads",
+    "num_kv_heads",
+    "head_dim",
+    "num_layers",
+    "mlp_dim",
+    "norm_epsilon",
+    "rope_theta",
+    "rope_scaling",
+    "logits_via_embedding",
+    "attention_bias",
+    "attention_output_bias",
+)
+
+
+def check_same(found: LlamaConfig, config: Any, source: Any) -> None:
+    """Checks that a model is the network that files describe.
+
+    Args:
+        found: what the files say.
+        config: the model's own configuration.
+        source: the files, for the message.
+
+    Raises:
+        UserError: names every field that differs, with both values.
+    """
+    if not isinstance(config, LlamaConfig):
+        raise UserError(
+            f"{source} is a decoder-only model, MODEL a {type(config).__name__.removesuffix('Config')}: "
+            "give a gin/models file of its kind, or one that `ait-jax convert` wrote."
+        )
+    differing = [name for name in _NETWORK if getattr(found, name) != getattr(config, name)]
+    if differing:
+        values = ", ".join(
+            f"LlamaConfig.{name} = {getattr(config, name)!r} (there {getattr(found, name)!r})"
+            for name in differing
+        )
+        raise UserError(f"{source} does not fit the model: {values}; set what it has there.")
+
+
 # --- GGUF ---
 
 ARCHITECTURE = "llama"
