@@ -58,6 +58,7 @@ _FIXED = {
     "use_sliding_window": False,
 }
 _ROPE_THETA = 10000.0
+_MAX_LAYERS = 10_000
 
 
 def read_settings(folder: Any) -> dict[str, Any]:
@@ -92,7 +93,7 @@ def fields_of(settings: Mapping[str, Any], path: Any) -> dict[str, Any]:
     given.setdefault("num_key_value_heads", fields["num_heads"])
     rope, scaling = _rope(given, path)
     bias = given.get("attention_bias") is True or kind == "qwen2"
-    return _checked_heads(
+    return _checked(
         fields
         | {
             "num_kv_heads": _size(given, "num_key_value_heads", path),
@@ -108,7 +109,9 @@ def fields_of(settings: Mapping[str, Any], path: Any) -> dict[str, Any]:
     )
 
 
-def _checked_heads(fields: dict[str, Any], path: Any) -> dict[str, Any]:
+def _checked(fields: dict[str, Any], path: Any) -> dict[str, Any]:
+    if fields["num_layers"] > _MAX_LAYERS:
+        raise UserError(f"{path} has {fields['num_layers']:,} layers; no model has as many.")
     if fields["num_heads"] % fields["num_kv_heads"] or fields["head_dim"] % 2:
         raise UserError(
             f"{path} has {fields['num_heads']} heads of {fields['head_dim']} for "
@@ -296,7 +299,7 @@ def fields_of_gguf(header: Header) -> dict[str, Any]:
     table = header.tensors.get("token_embd.weight")
     if table is None:
         raise UserError(f"{path} lacks token_embd.weight; copy or download it again.")
-    return _checked_heads(
+    return _checked(
         fields
         | {
             "vocab_size": table.shape[0],
