@@ -11,6 +11,7 @@ VERSION = next(
     if line.startswith("__version__")
 )
 ENDPOINT = ["openai>=1.60", "tenacity>=9.0"]
+LLAMA = ["gguf>=0.17", "tokenizers>=0.21"]
 
 setup(
     name="ait-jax",
@@ -77,9 +78,11 @@ setup(
         "cuda": ["jax[cuda12]"],
         # `ait-jax judge` and what else asks an OpenAI-compatible endpoint.
         "endpoint": ENDPOINT,
+        # Decoder-only models: their tokenizers, and GGUF files.
+        "llama": LLAMA,
         # With requirements-t5x.txt; T5X itself is not on the package index.
         "t5x": ["cached_property>=1.5", "fiddle>=0.3", "tensorboard>=2.19"],
-        "test": [*ENDPOINT, "gcsfs>=2025.3", "pytest>=8.3", "pytest-xdist>=3.6"],
+        "test": [*ENDPOINT, *LLAMA, "gcsfs>=2025.3", "pytest>=8.3", "pytest-xdist>=3.6"],
         "bench": ["psutil>=7.0", "torch>=2.13", "transformers>=5.23"],
     },
     entry_points={"console_scripts": ["ait-jax = ait_jax.cli:main"]},

@@ -74,7 +74,10 @@ from ait_jax.models import rotary
 INIT_CHECKPOINT = {checkpoint}
 VOCABULARY_PATH = {vocabulary}
 CHAT = {chat}  # the form of conversations around prompts; None for plain text
+DROPOUT_RATE = {config.dropout_rate}
 ACTIVATION_DTYPE = "bfloat16"  # matrix multiplications; parameters and softmax stay float32
+REMAT_POLICY = "none"  # what training recomputes: "none", "minimal" or "full"; `ait-jax plan` compares
+SCAN_LAYERS = True  # compile one layer and loop over it
 
 MODEL = @llama.LlamaTransformer()
 VOCABULARY = @tokenizers_vocabulary.TokenizersVocabulary()
@@ -96,6 +99,9 @@ llama.LlamaConfig:
   attention_bias = {config.attention_bias}
   attention_output_bias = {config.attention_output_bias}
   max_position = {config.max_position}
+  dropout_rate = %DROPOUT_RATE
+  remat_policy = %REMAT_POLICY
+  scan_layers = %SCAN_LAYERS
 {scaling_values}
 tokenizers_vocabulary.TokenizersVocabulary.path = %VOCABULARY_PATH
 tokenizers_vocabulary.TokenizersVocabulary.chat = %CHAT
