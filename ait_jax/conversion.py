@@ -77,6 +77,9 @@ def convert(
     with np.errstate(over="ignore"):  # what overflows shows in the logits
         params = jax.tree.map(lambda x: x.astype(stored or x.dtype, copy=False), read.params)
     changed = dataclasses.replace(read, params=params)
+    if not read.is_llama:
+        # A vocabulary that is none, or too large, is refused before anything is written.
+        extra_ids_of(read.vocabulary, read.config.vocab_size)
     with files.new_folder(target) as folder:
         written = _write(folder, to, changed, max_shard_bytes)
         lines = _compare(original, changed, folder / written, dtype, like)

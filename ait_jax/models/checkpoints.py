@@ -98,9 +98,12 @@ def open_checkpoint(path: Any) -> Checkpoint:
 
 def is_llama_folder(folder: Any) -> bool:
     """Whether a Hugging Face folder's config.json is that of a LLaMA."""
-    if not (folder / safetensors_folder.CONFIG).is_file():
+    # What cannot be read is T5's to refuse.
+    try:
+        kind = llama_settings.read_settings(folder).get("model_type")
+    except UserError:
         return False
-    return llama_settings.read_settings(folder).get("model_type") in llama_settings.MODEL_TYPES
+    return isinstance(kind, str) and kind in llama_settings.MODEL_TYPES
 
 
 def read_params(path: Any, dtype: Any = np.float32) -> Params:
