@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ait_jax import files
+from ait_jax import files, live
 from ait_jax.errors import UserError
 from ait_jax.evaluation import write_predictions
 from ait_jax.experiment import Experiment
@@ -16,6 +16,7 @@ from ait_jax.splits import Splits, read_names, read_splits, write_splits
 from ait_jax.stages import check_checkpoint, selection_summary
 from ait_jax.trained_stages import TrainedStages, headline
 from ait_jax.uncertainty import TaskScores
+from ait_jax.watching import watch
 
 
 def run(
@@ -32,7 +33,7 @@ def run(
     """
     directory = RunDirectory(experiment.model_dir)
     check_checkpoint(experiment, directory)
-    with directory.lock():
+    with directory.lock(), watch(live.Live("run"), directory):
         return _Run(experiment, directory, config, report).run()
 
 
@@ -49,6 +50,7 @@ class _Run(TrainedStages):
         self.report(f"{verb} in {self.directory.path}: {experiment.rounds} rounds on {self.pool!r}")
         splits = self._initial_splits()
         self._report_growth()
+        live.plan(self._plan(splits))
         points: list[CurvePoint] = []
         if experiment.evaluate_base:
             points.append(self._evaluate_base(splits))
@@ -98,6 +100,23 @@ class _Run(TrainedStages):
         if few:
             self.report(f"{len(few)} tasks have fewer than 2 positive examples, {few[0]} for one")
         return splits
+
+    def _plan(self, splits: Splits) -> list[tuple[str, float]]:
+        """Returns the stages to come, each with its number of tasks, for estimates of time."""
+        experiment = self.experiment
+        train, remain = len(splits.train), len(splits.remain)
+        evaluated = len(splits.test) + len(splits.dev)
+        plan = [("base/evaluate", evaluated)] if experiment.evaluate_base else []
+        for number in range(experiment.rounds):
+            name = self.directory.round(number).name
+            plan += [(f"{name}/train", train), (f"{name}/evaluate", evaluated)]
+            if number + 1 < experiment.rounds:
+                if experiment.strategy.needs_scores:
+                    plan.append((f"{name}/score", remain))
+                plan.append((f"{name}/select", remain))
+                chosen = experiment.tasks_of_round(number)
+                train, remain = train + chosen, remain - chosen
+        return plan
 
     def _report_growth(self) -> None:
         """Says at the start what became of the pool since the run stopped."""

@@ -16,6 +16,8 @@ from ait_jax import (
     judge_command,
     plan_command,
     preemption,
+    status_command,
+    tasks_command,
 )
 from ait_jax.buckets import Unavailable
 from ait_jax.errors import UserError, nearest
@@ -33,7 +35,7 @@ _GIN_COMMANDS = {
 }
 
 _GIN_HELP = """\
-gin flags (run, score, pretrain, plan):
+gin flags (run, score, pretrain, plan, tasks):
   --gin_file=FILE          a configuration, from the working folder or the shipped ones
                            (experiments/mini.gin, experiments/niv2.gin, ...); may be repeated,
                            later files win
@@ -79,6 +81,8 @@ def _parser() -> _Parser:
     grow.add(commands)
     judge_command.add(commands)
     launch.add(commands)
+    status_command.add(commands)
+    tasks_command.add(commands, _GIN_HELP)
     parser.commands = commands.choices
     for command in commands.choices.values():
         command.allow_abbrev = False
@@ -188,7 +192,7 @@ def _main(arguments: list[str]) -> int:
         return exit_codes.OK
     if hosts_command and options.command != "launch":
         raise UserError(f"`ait-jax {options.command}` takes nothing after `--`.")
-    if options.command in (*_GIN_COMMANDS, "plan"):
+    if options.command in (*_GIN_COMMANDS, "plan", "tasks"):
         _prepare_process()
         if options.command in _GIN_COMMANDS:
             _join_others()
@@ -204,6 +208,8 @@ def _main(arguments: list[str]) -> int:
         "grow": lambda options, flags: grow.run(options),
         "judge": lambda options, flags: judge_command.run(options),
         "launch": lambda options, flags: launch.run(options, hosts_command),
+        "status": lambda options, flags: status_command.run(options),
+        "tasks": tasks_command.run,
     }
     return work[options.command](options, flags)
 

@@ -305,7 +305,7 @@ def differences(saved: str, current: str, ignored: Iterable[str] = ()) -> list[s
       saved, current: as `operative_config` returns them.
       ignored: parameters that may differ.
     """
-    old, new = _parameters_of(saved), _parameters_of(current)
+    old, new = parameters_of(saved), parameters_of(current)
     return [
         f"{name}: was {old.get(name, 'not set')}, now {new.get(name, 'not set')}"
         for name in sorted((old.keys() | new.keys()) - set(ignored))
@@ -313,7 +313,7 @@ def differences(saved: str, current: str, ignored: Iterable[str] = ()) -> list[s
     ]
 
 
-def _parameters_of(config: str) -> dict[str, str]:
+def parameters_of(config: str) -> dict[str, str]:
     """Returns parameter -> value of gin source as gin writes it: a value that goes on over
     several lines begins on the line after ` = \\`, and its lines are indented."""
     parameters: dict[str, str] = {}

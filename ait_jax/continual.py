@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ait_jax import embeddings, files, replay
+from ait_jax import embeddings, files, live, replay
 from ait_jax.embeddings import Embedder, T5Encoder, TextEncoder
 from ait_jax.errors import UserError
 from ait_jax.evaluation import write_predictions
@@ -23,6 +23,7 @@ from ait_jax.stages import check_checkpoint
 from ait_jax.task_stages import DrawnStages, hold_out
 from ait_jax.trained_stages import TrainedStages, headline
 from ait_jax.trainer.interface import Trainer
+from ait_jax.watching import watch
 
 # A pool's gin file also says what runs with selections need.
 UNUSED_MACROS = ("INITIAL_SPLITS", "PERTURBED_PARTS")
@@ -96,7 +97,7 @@ def run(
     """
     directory = RunDirectory(continual.model_dir)
     check_checkpoint(continual, directory)
-    with directory.lock():
+    with directory.lock(), watch(live.Live("continual"), directory):
         return _Run(continual, directory, config, report).run()
 
 
@@ -112,6 +113,7 @@ class _Run(TrainedStages):
         self.report(f"{verb} in {self.directory.path}: continual training on {self.pool!r}")
         drawn = self._first_stages()
         self.test = read_names(self.directory.round(0) / "test_tasks.txt")
+        live.plan(self._plan(drawn))
         if self.continual.evaluate_base and self.test:
             self.timed_stage("base/evaluate", self._evaluate_base)
         done: list[_Stage] = []
@@ -142,6 +144,18 @@ class _Run(TrainedStages):
 
         count = self.directory.stage("round_000/splits", draw)["stages"]
         return [read_names(self.directory.round(n) / "stage_tasks.txt") for n in range(count)]
+
+    def _plan(self, drawn: Sequence[Sequence[str]]) -> list[tuple[str, float]]:
+        """Returns the stages to come, each with its number of tasks, for estimates of time."""
+        test = len(self.test)
+        plan = [("base/evaluate", test)] if self.continual.evaluate_base and test else []
+        seen = 0
+        for number, tasks in enumerate(drawn):
+            seen += len(tasks)
+            name = self.directory.round(number).name
+            plan += [(f"{name}/replay", seen), (f"{name}/train", len(tasks))]
+            plan.append((f"{name}/evaluate", test + seen))
+        return plan
 
     def _grown(self, number: int) -> tuple[str, ...]:
         """Returns the tasks that the pool has got since its last stage; none: the run is done."""

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,7 @@ from ait_jax.lease import Holder, lease
 from ait_jax.lines_file import LinesFile
 
 SCHEMA_VERSION = 1
+_LOCK_ATTEMPTS = 4
 _KEYS = {"schema_version", "code_version", "pool", "seed", "stages"}
 # A run directory may be moved: where it lies is no part of what it holds.
 _OWN_PATH = ("MODEL_DIR", "experiment.Experiment.model_dir", "scoring.Scoring.model_dir")
@@ -20,8 +22,8 @@ _OWN_PATH = ("MODEL_DIR", "experiment.Experiment.model_dir", "scoring.Scoring.mo
 class RunDirectory:
     """Files of one run, on a disk or in a bucket. Everything in it is a function of the configuration and the pool.
 
-    Wall-clock values live only in `timings.jsonl`, TensorBoard's `train/` folders and
-    Orbax's own metadata; all other files of a resumed run equal the uninterrupted one's.
+    Wall-clock values live only in `timings.jsonl`, `live.json` (what the run is doing just now, see
+    `watching`), TensorBoard's `train/` folders and Orbax's own metadata; all other files of a resumed run equal the uninterrupted one's.
     """
 
     def __init__(self, path: Any):
@@ -60,7 +62,7 @@ class RunDirectory:
             raise self._unwritable(error) from error
         with handle:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _lock(handle)
             except BlockingIOError as error:
                 raise UserError(
                     f"Another process is running in MODEL_DIR = {str(self.path)!r}; wait for it "
@@ -202,6 +204,20 @@ class RunDirectory:
         timings = LinesFile(self.path / "timings.jsonl")
         timings.add(json.dumps({"stage": stage, "seconds": round(seconds, 3), **values}))
         timings.flush()
+
+
+def _lock(handle: Any) -> None:
+    """Locks a file for this process; raises BlockingIOError where another one keeps it.
+
+    `ait-jax status` tests the lock by holding it for an instant, hence several attempts.
+    """
+    for attempt in range(_LOCK_ATTEMPTS):
+        try:
+            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if attempt + 1 == _LOCK_ATTEMPTS:
+                raise
+            time.sleep(0.05)
 
 
 def _words(values: dict[str, Any]) -> str:

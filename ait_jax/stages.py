@@ -7,7 +7,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from ait_jax import distributed, files, raced_scoring, task_map
+from ait_jax import distributed, files, live, raced_scoring, task_map
 from ait_jax.errors import UserError
 from ait_jax.generations import Generations
 from ait_jax.models.parameters import abstract_params, init_params
@@ -82,6 +82,7 @@ class Stages:
         self.generations = Generations(directory) if grow_pool else None
         pool_changes = grow_pool and partial(self.generations.changes, self.pool)
         self.continued = directory.open(config, pool, parts.seed, pool_changes or None)
+        live.owned(self.engine.work.speed)
 
     @cached_property
     def base_params(self) -> Any:
@@ -111,7 +112,8 @@ class Stages:
         start = time.perf_counter()
         self.engine.work.clear()
         self.counts = PromptCounts()
-        result = self.directory.stage(name, work)
+        with live.stage(name):
+            result = self.directory.stage(name, work)
         seconds = time.perf_counter() - start
         work = gathering.total(self.engine.work, self.parts.partitioner)
         figures = work.summary() | self.counts.summary()

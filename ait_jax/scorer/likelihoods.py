@@ -40,9 +40,14 @@ def write_rows(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
     _write(path, pa.table({name: columns[name] for name in COLUMNS}, schema=schema()))
 
 
-def read_rows(path: Path) -> dict[str, list[Any]]:
-    """Returns the columns of a table; UserError if it is truncated or of another layout."""
-    table = _read(path, COLUMNS)
+def read_rows(path: Path, task: str | None = None) -> dict[str, list[Any]]:
+    """Returns the columns of a table; UserError if it is truncated or of another layout.
+
+    Args:
+      task: whose rows; None is all.
+    """
+    options = {} if task is None else {"filters": [("task", "==", task)]}
+    table = _read(path, COLUMNS, **options)
     return {name: table[name].to_pylist() for name in COLUMNS}
 
 

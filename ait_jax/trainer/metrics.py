@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ait_jax import buckets, distributed
+from ait_jax import buckets, distributed, live
 from ait_jax.lines_file import LinesFile
 
 
@@ -120,6 +120,7 @@ class TrainingLog:
         }
         for name, value in {**values, **speed}.items():
             self.events.add_scalar(f"train/{name}", value, step)
+        live.trained(values["loss"], **speed)
         reward = f"reward {values['reward']:.3f}  " if "reward" in values else ""
         self.report(
             f"step {step:>{len(str(self.total_steps))}}/{self.total_steps}  "

@@ -20,7 +20,7 @@ from typing import Any
 
 import optax
 
-from ait_jax import buckets, files, preemption
+from ait_jax import buckets, files, live, preemption
 from ait_jax.console import progress, quiet_stderr
 from ait_jax.errors import UserError
 from ait_jax.models.t5 import Transformer
@@ -331,6 +331,7 @@ class _Training:
         since, clock = self._clock
         self._clock = step, time.perf_counter()
         speed = (step - since) / max(self._clock[1] - clock, 1e-9)
+        live.trained(values["loss"])
         self.report(
             f"step {step:>{len(str(self.total_steps))}}/{self.total_steps}  "
             f"loss {values['loss']:.4f}  accuracy {values['accuracy']:.3f}  {speed:.2f} steps/s"

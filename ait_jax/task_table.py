@@ -1,0 +1,164 @@
+"""The tasks of a pool as a table: searched, filtered, sorted; for a terminal, CSV or JSON."""
+
+import csv
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+from ait_jax.errors import UserError, nearest
+from ait_jax.plain_text import visible
+from ait_jax.task_source import Found, Source
+
+COLUMNS = ("task", "category", "kind", "split", "instances")
+RUN_COLUMNS = ("uncertainty", "probability", "region", "selected")
+_NUMBERS = ("instances", *RUN_COLUMNS[:2], "selected")
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is asked for.
+
+    Attributes:
+      search: words that must all stand in a task's name, definition or categories.
+      category: part of a category's name.
+      kind: "CLS", "GEN" or None for both.
+      split: one of `splits.SPLIT_NAMES`, or None.
+      sort: a column, with "-" before it the other way round; None is the pool's order.
+      limit: most rows; None is all.
+    """
+
+    search: str = ""
+    category: str = ""
+    kind: str | None = None
+    split: str | None = None
+    sort: str | None = None
+    limit: int | None = None
+
+
+def columns(source: Source) -> tuple[str, ...]:
+    return COLUMNS + (RUN_COLUMNS if source.run is not None else ())
+
+
+def rows(source: Source, query: Query) -> tuple[list[dict[str, Any]], int]:
+    """Returns the rows asked for, and how many there are without the limit.
+
+    Raises:
+      UserError: no task is in such a category, or no such column.
+    """
+    column, backwards = _sort_column(source, query.sort)
+    names = [name for name in source.pool if _matches(source, name, query)]
+    if query.category and not names:
+        _check_category(source, query.category)
+    found = None
+    if column is not None:
+        found = sorted((_row(source, n) for n in names), key=lambda r: _key(r[column], column))
+        # What a run knows nothing of comes last in either direction.
+        known = [row for row in found if row[column] not in (None, "")]
+        found = (known[::-1] if backwards else known) + [
+            row for row in found if row[column] in (None, "")
+        ]
+    shown = names[: query.limit] if found is None else found[: query.limit]
+    return [_row(source, row) if isinstance(row, str) else row for row in shown], len(names)
+
+
+def _sort_column(source: Source, sort: str | None) -> tuple[str | None, bool]:
+    if sort is None:
+        return None, False
+    name = sort.removeprefix("-")
+    known = columns(source)
+    if name not in known:
+        hint = nearest(name, known)
+        if name in RUN_COLUMNS:
+            hint = " Only a run knows it: give --run=MODEL_DIR."
+        raise UserError(f"--sort={sort}: there is no such column.{hint} Known: {', '.join(known)}.")
+    return name, sort.startswith("-")
+
+
+def _key(value: Any, column: str) -> Any:
+    """Text from a to z, numbers from the largest on, ties by what came first."""
+    if column in _NUMBERS:
+        return math.inf if value is None or value != value else -value
+    return str(value).casefold()
+
+
+def _matches(source: Source, name: str, query: Query) -> bool:
+    task = source.pool[name]
+    if query.split is not None and source.split_of.get(name) != query.split:
+        return False
+    if query.category and query.category.casefold() not in " ".join(task.categories).casefold():
+        return False
+    if query.search:
+        text = " ".join((name, task.instruction.definition, *task.categories)).casefold()
+        if not all(word in text for word in query.search.casefold().split()):
+            return False
+    return query.kind is None or source.pool.is_cls(name) == (query.kind == "CLS")
+
+
+def _check_category(source: Source, category: str) -> None:
+    known = sorted({c for task in source.pool.values() for c in task.categories})
+    if not any(category.casefold() in c.casefold() for c in known):
+        hint = nearest(category.capitalize(), known) or nearest(category, known)
+        raise UserError(
+            f"--category={category}: no task is in such a category.{visible(hint)} There are "
+            f"{len(known)}, {visible(', '.join(known[:5]))} among them."
+        )
+
+
+def _row(source: Source, name: str) -> dict[str, Any]:
+    task = source.pool[name]
+    row = {
+        "task": name,
+        "category": task.category,
+        "kind": "CLS" if source.pool.is_cls(name) else "GEN",
+        "split": source.split_of.get(name, ""),
+        "instances": len(task.instances),
+    }
+    if source.run is not None:
+        found = source.found.get(name, Found())
+        figures = (found.uncertainty, found.probability, found.region, found.selected)
+        row |= dict(zip(RUN_COLUMNS, figures))
+    return row
+
+
+def write_csv(table: Sequence[dict[str, Any]], names: Sequence[str], stream: TextIO) -> None:
+    """Writes the rows as CSV; text that could command a terminal is escaped."""
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(names)
+    for row in table:
+        cells = ["" if row[n] is None else row[n] for n in names]
+        writer.writerow([visible(cell) if isinstance(cell, str) else cell for cell in cells])
+
+
+def write_json(table: Sequence[dict[str, Any]], stream: TextIO) -> None:
+    """Writes the rows as a JSON list; ASCII, so that nothing in it commands a terminal."""
+    clean = [{k: None if v != v else v for k, v in row.items()} for row in table]
+    stream.write(json.dumps(clean, indent=1) + "\n")
+
+
+def printed(table: Sequence[dict[str, Any]], names: Sequence[str]) -> Any:
+    """Returns the rows as a rich table."""
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for name in names:
+        numeric = name in _NUMBERS
+        made.add_column(
+            Text(name), justify="right" if numeric else "left", no_wrap=True,
+            overflow="ellipsis", ratio=None, min_width=8 if name == "task" else None,
+        )  # fmt: skip
+    for row in table:
+        made.add_row(*(Text(_cell(row[name], name)) for name in names))
+    return made
+
+
+def _cell(value: Any, name: str) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return "-" if math.isnan(value) else f"{value:.4f}"
+    if isinstance(value, int):
+        return f"{value:,}" if name == "instances" else f"{value}"
+    return visible(value)
