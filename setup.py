@@ -25,6 +25,7 @@ setup(
         "ait_jax",
         "ait_jax.grow",
         "ait_jax.models",
+        "ait_jax.report",
         "ait_jax.scorer",
         "ait_jax.trainer",
         "ait_jax.tasks",
@@ -43,6 +44,7 @@ setup(
     package_data={
         "ait_jax.gin": ["*.gin", "*/*.gin"],
         "ait_jax.assets": ["*/*"],
+        "ait_jax.report": ["assets/*"],
     },
     install_requires=[
         "absl-py>=2.1",

@@ -61,6 +61,7 @@ class _Run(TrainedStages):
             self._plot_curve(points)
             if number + 1 < experiment.rounds:
                 splits = round.select_next()
+            self.write_report()
             previous = round
         self._summarize(points)
         return points
@@ -188,6 +189,7 @@ class _Run(TrainedStages):
             self.report(f"selected after round {number} ({folder / 'selected.txt'}): {shown}")
             if (folder / "task_map.png").exists():
                 self.report(f"task map of round {number}: {folder / 'task_map.png'}")
+        self.report_page()
         self.report(f"run directory: {path}")
 
 

@@ -24,6 +24,7 @@ from ait_jax.errors import UserError, nearest
 from ait_jax.grow import command_line as grow
 from ait_jax.launch import command_line as launch
 from ait_jax.preemption import Preempted
+from ait_jax.report import command_line as report
 from ait_jax.tasks import DEFAULT_DATA_DIR
 
 # Pool -> the module of `ait_jax.tasks` that prepares it.
@@ -80,6 +81,7 @@ def _parser() -> _Parser:
     convert_command.add(commands)
     grow.add(commands)
     judge_command.add(commands)
+    report.add(commands)
     launch.add(commands)
     status_command.add(commands)
     tasks_command.add(commands, _GIN_HELP)
@@ -207,6 +209,7 @@ def _main(arguments: list[str]) -> int:
         "convert": _convert,
         "grow": lambda options, flags: grow.run(options),
         "judge": lambda options, flags: judge_command.run(options),
+        "report": lambda options, flags: report.run(options),
         "launch": lambda options, flags: launch.run(options, hosts_command),
         "status": lambda options, flags: status_command.run(options),
         "tasks": tasks_command.run,

@@ -121,6 +121,7 @@ class _Run(TrainedStages):
             stage = _Stage(self, len(done), tasks, done)
             stage.run()
             done.append(stage)
+            self.write_report()
         results = [stage.result for stage in done]
         self._summarize(done)
         return results
@@ -214,6 +215,7 @@ class _Run(TrainedStages):
                 strategy=f"replay {self.continual.replay}",
             )
         self.report(f"\nROUGE-L, {self.directory.path / 'continual.txt'}:\n{table}")
+        self.report_page()
         if self.continual.grow_pool:
             self.report("extend the pool and give the same command to train a further stage")
 

@@ -15,15 +15,24 @@ from ait_jax.lines_file import LinesFile
 SCHEMA_VERSION = 1
 _LOCK_ATTEMPTS = 4
 _KEYS = {"schema_version", "code_version", "pool", "seed", "stages"}
-# A run directory may be moved: where it lies is no part of what it holds.
-_OWN_PATH = ("MODEL_DIR", "experiment.Experiment.model_dir", "scoring.Scoring.model_dir")
+# No part of what a run is: it may be moved, and its report can be made at any time.
+_MAY_DIFFER = (
+    "MODEL_DIR",
+    "REPORT",
+    *(
+        f"{owner}.{name}"
+        for owner in ("continual.Continual", "experiment.Experiment", "scoring.Scoring")
+        for name in ("model_dir", "report")
+    ),
+)
 
 
 class RunDirectory:
     """Files of one run, on a disk or in a bucket. Everything in it is a function of the configuration and the pool.
 
     Wall-clock values live only in `timings.jsonl`, `live.json` (what the run is doing just now, see
-    `watching`), TensorBoard's `train/` folders and Orbax's own metadata; all other files of a resumed run equal the uninterrupted one's.
+    `watching`), `report.html`, which shows them, TensorBoard's `train/` folders and Orbax's own
+    metadata; all other files of a resumed run equal the uninterrupted one's.
     """
 
     def __init__(self, path: Any):
@@ -107,10 +116,10 @@ class RunDirectory:
         if not self._record.exists():
             self._refuse_foreign_files()
             return self._start(config, pool, seed)
-        self._state, saved = self._read()
+        self._state, saved = read(self.path)
         if not self._state["stages"]:  # Stopped before anything was done: nothing to protect.
             return self._start(config, pool, seed)
-        changes = configuration.differences(saved, config, ignored=_OWN_PATH)
+        changes = configuration.differences(saved, config, ignored=_MAY_DIFFER)
         before = self._state["pool"]
         if pool_changes and {**before, "fingerprint": ""} == {**pool, "fingerprint": ""}:
             changes += pool_changes(self._state)
@@ -145,27 +154,6 @@ class RunDirectory:
                 f"MODEL_DIR = {str(self.path)!r} has rounds but no run.json; "
                 "set another --gin.MODEL_DIR or remove that folder."
             )
-
-    def _read(self) -> tuple[dict[str, Any], str]:
-        """Returns what run.json and config.gin hold."""
-        path = self._record
-        try:
-            state = json.loads(files.read_text(path))
-            if isinstance(state, dict) and state.get("schema_version") != SCHEMA_VERSION:
-                raise UserError(
-                    f"{path} has schema {state.get('schema_version')}, this version of ait-jax "
-                    f"reads {SCHEMA_VERSION}; set another --gin.MODEL_DIR."
-                )
-            if not isinstance(state, dict) or not _KEYS <= state.keys():
-                raise ValueError(f"it must be an object with {', '.join(sorted(_KEYS))}")
-            if not isinstance(state["pool"], dict) or not isinstance(state["stages"], dict):
-                raise ValueError("pool and stages must be objects")
-            path = self._config
-            return state, files.read_text(path)
-        except (ValueError, OSError) as error:  # JSON and UTF-8 errors are ValueErrors
-            raise UserError(
-                f"{path} is damaged ({error}); restore it or set another --gin.MODEL_DIR."
-            ) from error
 
     def _save(self) -> None:
         if self._lease is not None:
@@ -218,6 +206,36 @@ def _lock(handle: Any) -> None:
             if attempt + 1 == _LOCK_ATTEMPTS:
                 raise
             time.sleep(0.05)
+
+
+def read(
+    path: Any, remedy: str = "restore it or set another --gin.MODEL_DIR"
+) -> tuple[dict[str, Any], str]:
+    """Returns what run.json and config.gin of a run directory hold.
+
+    Args:
+      path: the directory.
+      remedy: what to do about a damaged one.
+
+    Raises:
+      UserError: one is missing or damaged, or of another schema.
+    """
+    file = path / "run.json"
+    try:
+        state = json.loads(files.read_text(file))
+        if isinstance(state, dict) and state.get("schema_version") != SCHEMA_VERSION:
+            raise UserError(
+                f"{file} has schema {state.get('schema_version')}, this version of ait-jax "
+                f"reads {SCHEMA_VERSION}; set another --gin.MODEL_DIR."
+            )
+        if not isinstance(state, dict) or not _KEYS <= state.keys():
+            raise ValueError(f"it must be an object with {', '.join(sorted(_KEYS))}")
+        if not isinstance(state["pool"], dict) or not isinstance(state["stages"], dict):
+            raise ValueError("pool and stages must be objects")
+        file = path / "config.gin"
+        return state, files.read_text(file)
+    except (ValueError, OSError) as error:  # JSON and UTF-8 errors are ValueErrors
+        raise UserError(f"{file} is damaged ({error}); {remedy}.") from error
 
 
 def _words(values: dict[str, Any]) -> str:

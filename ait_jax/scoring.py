@@ -135,6 +135,7 @@ class _Scored(Stages):
         self.timed_stage("score", self._score)
         scores = read_task_scores(self.folder / "task_scores.parquet")
         stage = self.timed_stage("map", lambda: self._map(scores))
+        self.write_report()
         self._summarize(scores, stage["categories"])
         return scores
 
@@ -182,4 +183,5 @@ class _Scored(Stages):
         if self.scoring.strategy is not None:
             self.report(f"selected by {self.scoring.strategy.name}: {self.folder / 'selected.txt'}")
         self.report(f"scores of {len(scores):,} tasks: {self.folder / 'task_scores.parquet'}")
+        self.report_page()
         self.report(f"folder: {self.folder}")

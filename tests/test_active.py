@@ -20,7 +20,7 @@ from ait_jax.scorer.likelihoods import read_rows, read_task_scores
 from ait_jax.splits import read_names, read_splits
 
 # Hold wall-clock times or random file names; the parameters in checkpoints are compared.
-UNSTABLE = ("timings.jsonl", "live.json", ".tmp-live.json", "train", "checkpoint_", ".lock")
+UNSTABLE = ("timings.jsonl", "live.json", "report.html", ".tmp-live.json", "train", "checkpoint_", ".lock")
 
 
 def stable_files(model_dir: Path) -> dict[str, bytes]:
