@@ -15,13 +15,16 @@ SCHEMA_VERSION = 1
 _KEYS = {"schema_version", "code_version", "pool", "seed", "stages"}
 # A run directory may be moved: where it lies is no part of what it holds.
 _OWN_PATH = ("MODEL_DIR", "experiment.Experiment.model_dir", "scoring.Scoring.model_dir")
+# Nor are the summaries: a run may go on with others.
+_SUMMARIES = ("experiment.Experiment.summaries", "continual.Continual.summaries")
+_OF_SUMMARIES = ("SUMMARIES", "WANDB_", "summaries.")
 
 
 class RunDirectory:
     """Files of one run, on a disk or in a bucket. Everything in it is a function of the configuration and the pool.
 
-    Wall-clock values live only in `timings.jsonl`, TensorBoard's `train/` folders and
-    Orbax's own metadata; all other files of a resumed run equal the uninterrupted one's.
+    Wall-clock values live only in `timings.jsonl`, summaries (`train/`, `rounds/`,
+    `inference_eval/`, `wandb/`) and Orbax's own metadata; all other files of a resumed run equal the uninterrupted one's.
     """
 
     def __init__(self, path: Any):
@@ -108,7 +111,9 @@ class RunDirectory:
         self._state, saved = self._read()
         if not self._state["stages"]:  # Stopped before anything was done: nothing to protect.
             return self._start(config, pool, seed)
-        changes = configuration.differences(saved, config, ignored=_OWN_PATH)
+        changes = configuration.differences(
+            saved, config, (*_OWN_PATH, *_SUMMARIES), ignored_prefixes=_OF_SUMMARIES
+        )
         before = self._state["pool"]
         if pool_changes and {**before, "fingerprint": ""} == {**pool, "fingerprint": ""}:
             changes += pool_changes(self._state)
