@@ -27,6 +27,7 @@ setup(
         "ait_jax.models",
         "ait_jax.report",
         "ait_jax.scorer",
+        "ait_jax.summaries",
         "ait_jax.trainer",
         "ait_jax.tasks",
         "ait_jax.tasks.mini",
@@ -79,6 +80,8 @@ setup(
         "cuda": ["jax[cuda12]"],
         # `ait-jax judge` and what else asks an OpenAI-compatible endpoint.
         "endpoint": ENDPOINT,
+        # SUMMARIES with Weights & Biases (summaries/wandb.gin).
+        "wandb": ["wandb>=0.19"],
         # With requirements-t5x.txt; T5X itself is not on the package index.
         "t5x": ["cached_property>=1.5", "fiddle>=0.3", "tensorboard>=2.19"],
         "test": [*ENDPOINT, "gcsfs>=2025.3", "pytest>=8.3", "pytest-xdist>=3.6"],

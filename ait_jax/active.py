@@ -34,7 +34,9 @@ def run(
     directory = RunDirectory(experiment.model_dir)
     check_checkpoint(experiment, directory)
     with directory.lock(), watch(live.Live("run"), directory):
-        return _Run(experiment, directory, config, report).run()
+        work = _Run(experiment, directory, config, report)
+        with work.summaries:
+            return work.run()
 
 
 class _Run(TrainedStages):
@@ -51,16 +53,22 @@ class _Run(TrainedStages):
         splits = self._initial_splits()
         self._report_growth()
         live.plan(self._plan(splits))
+        if not self.directory.is_done(f"round_{experiment.rounds - 1:03d}/evaluate"):
+            self.summaries.start()
+        self.summaries.begun(self.config)
         points: list[CurvePoint] = []
         if experiment.evaluate_base:
             points.append(self._evaluate_base(splits))
+            self.summaries.evaluated(None, 0, _groups(splits), curve=False)
         previous = None
         for number in range(experiment.rounds):
             round = _Round(self, number, splits, previous)
             points.append(round.train_and_evaluate())
             self._plot_curve(points)
+            self.summaries.evaluated(number, len(splits.train), _groups(splits), curve=True)
             if number + 1 < experiment.rounds:
                 splits = round.select_next()
+                self.summaries.selected(number)
             self.write_report()
             previous = round
         self._summarize(points)
@@ -191,6 +199,10 @@ class _Run(TrainedStages):
                 self.report(f"task map of round {number}: {folder / 'task_map.png'}")
         self.report_page()
         self.report(f"run directory: {path}")
+
+
+def _groups(splits: Splits) -> dict[str, Sequence[str]]:
+    return {"test": splits.test, "dev": splits.dev}
 
 
 class _Round:

@@ -298,19 +298,39 @@ def operative_config() -> str:
     return gin.operative_config_str() + "\n"
 
 
-def differences(saved: str, current: str, ignored: Iterable[str] = ()) -> list[str]:
+def differences(
+    saved: str, current: str, ignored: Iterable[str] = (), ignored_prefixes: tuple[str, ...] = ()
+) -> list[str]:
     """Returns one line for every parameter that differs between two configurations.
 
     Args:
       saved, current: as `operative_config` returns them.
       ignored: parameters that may differ.
+      ignored_prefixes: likewise, by how their names begin.
     """
     old, new = parameters_of(saved), parameters_of(current)
     return [
         f"{name}: was {old.get(name, 'not set')}, now {new.get(name, 'not set')}"
         for name in sorted((old.keys() | new.keys()) - set(ignored))
-        if old.get(name) != new.get(name)
+        if old.get(name) != new.get(name) and not name.startswith(ignored_prefixes)
     ]
+
+
+def macros_of(config: str) -> dict[str, str | int | float]:
+    """Returns the macros of a configuration as `operative_config` returns it.
+
+    Numbers, truth values and strings are what they are, everything else is its gin source.
+    """
+    macros: dict[str, str | int | float] = {}
+    for name, text in parameters_of(config).items():
+        if not re.fullmatch(r"[A-Z][A-Z0-9_]*", name):
+            continue
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = text
+        macros[name] = value if isinstance(value, (str, int, float)) else text
+    return macros
 
 
 def parameters_of(config: str) -> dict[str, str]:

@@ -20,6 +20,7 @@ from ait_jax.pool import TaskPool
 from ait_jax.run_directory import RunDirectory
 from ait_jax.splits import read_names
 from ait_jax.stages import check_checkpoint
+from ait_jax.summaries import Board, TensorBoard
 from ait_jax.task_stages import DrawnStages, hold_out
 from ait_jax.trained_stages import TrainedStages, headline
 from ait_jax.trainer.interface import Trainer
@@ -45,6 +46,7 @@ class Continual(ModelParts):
       max_eval_instances: instances of a test task.
       evaluate_base: evaluate on the test tasks before any training.
       grow_pool: tasks that the pool has got since are a further stage.
+      summaries: where curves, answers and pictures go; a run may go on with others.
       Others: see `ModelParts`.
     """
 
@@ -60,6 +62,7 @@ class Continual(ModelParts):
     max_eval_instances: int = 100
     evaluate_base: bool = True
     grow_pool: bool = False
+    summaries: Sequence[Board] = (TensorBoard(),)
 
     def __post_init__(self):
         super().__post_init__()
@@ -98,7 +101,9 @@ def run(
     directory = RunDirectory(continual.model_dir)
     check_checkpoint(continual, directory)
     with directory.lock(), watch(live.Live("continual"), directory):
-        return _Run(continual, directory, config, report).run()
+        work = _Run(continual, directory, config, report)
+        with work.summaries:
+            return work.run()
 
 
 class _Run(TrainedStages):
@@ -114,13 +119,17 @@ class _Run(TrainedStages):
         drawn = self._first_stages()
         self.test = read_names(self.directory.round(0) / "test_tasks.txt")
         live.plan(self._plan(drawn))
+        self.summaries.start()
+        self.summaries.begun(self.config)
         if self.continual.evaluate_base and self.test:
             self.timed_stage("base/evaluate", self._evaluate_base)
+            self.summaries.evaluated(None, 0, {"test": self.test}, curve=False)
         done: list[_Stage] = []
         while tasks := drawn[len(done)] if len(done) < len(drawn) else self._grown(len(done)):
             stage = _Stage(self, len(done), tasks, done)
             stage.run()
             done.append(stage)
+            self.summaries.evaluated(stage.number, len(tasks), stage.groups, curve=False)
             self.write_report()
         results = [stage.result for stage in done]
         self._summarize(done)
@@ -249,6 +258,12 @@ class _Stage:
     @property
     def params(self) -> Any:
         return self._training().params
+
+    @property
+    def groups(self) -> dict[str, Sequence[str]]:
+        """The tasks of every group of eval.json."""
+        previous = {f"previous_{stage.number:03d}": stage.tasks for stage in self.earlier}
+        return {"test": self._run.test, "holdout": self.tasks, **previous}
 
     @property
     def row(self) -> dict[str, Any]:

@@ -15,24 +15,26 @@ from ait_jax.lines_file import LinesFile
 SCHEMA_VERSION = 1
 _LOCK_ATTEMPTS = 4
 _KEYS = {"schema_version", "code_version", "pool", "seed", "stages"}
-# No part of what a run is: it may be moved, and its report can be made at any time.
+# No part of what a run is: it may be moved, its report can be made at any time, and it may go on
+# with other summaries.
 _MAY_DIFFER = (
     "MODEL_DIR",
     "REPORT",
     *(
         f"{owner}.{name}"
         for owner in ("continual.Continual", "experiment.Experiment", "scoring.Scoring")
-        for name in ("model_dir", "report")
+        for name in ("model_dir", "report", "summaries")
     ),
 )
+_OF_SUMMARIES = ("SUMMARIES", "WANDB_", "summaries.")
 
 
 class RunDirectory:
     """Files of one run, on a disk or in a bucket. Everything in it is a function of the configuration and the pool.
 
     Wall-clock values live only in `timings.jsonl`, `live.json` (what the run is doing just now, see
-    `watching`), `report.html`, which shows them, TensorBoard's `train/` folders and Orbax's own
-    metadata; all other files of a resumed run equal the uninterrupted one's.
+    `watching`), `report.html`, which shows them, summaries (`train/`, `rounds/`, `inference_eval/`,
+    `wandb/`) and Orbax's own metadata; all other files of a resumed run equal the uninterrupted one's.
     """
 
     def __init__(self, path: Any):
@@ -119,7 +121,9 @@ class RunDirectory:
         self._state, saved = read(self.path)
         if not self._state["stages"]:  # Stopped before anything was done: nothing to protect.
             return self._start(config, pool, seed)
-        changes = configuration.differences(saved, config, ignored=_MAY_DIFFER)
+        changes = configuration.differences(
+            saved, config, _MAY_DIFFER, ignored_prefixes=_OF_SUMMARIES
+        )
         before = self._state["pool"]
         if pool_changes and {**before, "fingerprint": ""} == {**pool, "fingerprint": ""}:
             changes += pool_changes(self._state)
