@@ -2,5 +2,5 @@
 
 In the order in which data flows: dataset, tally, screening, the sources (cards, authors_files,
 and ait_jax.tasks.tfds_catalogue), proposal, the generators (conversation and answers, or
-templates), label_space, instances, pool_folder, growth.
+templates), label_space, instances, grown_pool, growth.
 """

@@ -6,7 +6,7 @@ import pytest
 
 from ait_jax.errors import UserError
 from ait_jax.grow.dataset import Dataset
-from ait_jax.grow.pool_folder import PoolFolder, make_task, read_entries, read_report, task_name
+from ait_jax.grow.grown_pool import GrownPool, make_task, read_entries, read_report, task_name
 from ait_jax.grow.proposal import Proposal
 from ait_jax.pool import Instance, read_task, task_digest
 
@@ -24,7 +24,7 @@ def made(instruction="Do it.", instances=INSTANCES):
 
 
 def grown(path, *tasks, growth=None):
-    folder = PoolFolder(path)
+    folder = GrownPool(path)
     for task in tasks:
         folder.add(task, is_cls=True)
     folder.commit(growth or {"n": 1})
@@ -102,9 +102,25 @@ def test_instances_may_come_later(tmp_path):
 
 
 def test_what_was_not_committed_is_no_part_of_the_pool(tmp_path):
-    PoolFolder(tmp_path).add(made(), is_cls=True)
+    GrownPool(tmp_path).add(made(), is_cls=True)
     assert list(read_entries(tmp_path)) == []
     assert len(grown(tmp_path, made())) == 1
+
+
+def test_what_another_growth_committed_meanwhile_is_kept(tmp_path):
+    folder = GrownPool(tmp_path)
+    grown(tmp_path, made())
+    with folder.locked():
+        folder.add(made("Do that."), is_cls=True)
+        folder.commit({"growth": "second"})
+    assert len(list(read_entries(tmp_path))) == 2
+
+
+def test_a_growth_that_adds_nothing_is_reported_once(tmp_path):
+    for name in ("one", "other", "one"):
+        GrownPool(tmp_path).commit({"growth": name})
+    assert [growth["growth"] for growth in read_report(tmp_path)["growths"]] == ["one", "other"]
+    assert not (tmp_path / "instructions.jsonl").exists()
 
 
 @pytest.mark.parametrize(
@@ -121,18 +137,19 @@ def test_what_was_not_committed_is_no_part_of_the_pool(tmp_path):
 def test_damaged_lines(tmp_path, line):
     (tmp_path / "instructions.jsonl").write_text(line + "\n")
     with pytest.raises(UserError, match="line 1"):
-        PoolFolder(tmp_path)
+        GrownPool(tmp_path)
 
 
 def test_damaged_reports_and_places_that_are_none(tmp_path):
     (tmp_path / "report.json").write_text(json.dumps({"schema": 7}))
     with pytest.raises(UserError, match="another version"):
         read_report(tmp_path)
-    (tmp_path / "report.json").write_text("{")
-    with pytest.raises(UserError, match="damaged"):
-        read_report(tmp_path)
+    for damaged in ("{", json.dumps({"schema": 1}), json.dumps({"schema": 1, "growths": [3]})):
+        (tmp_path / "report.json").write_text(damaged)
+        with pytest.raises(UserError, match="damaged"), GrownPool(tmp_path).locked():
+            pass
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="is a file"):
-        PoolFolder(tmp_path / "file")
+        GrownPool(tmp_path / "file")
     with pytest.raises(UserError, match="not on a local disk"):
-        PoolFolder("gs://bucket/pool")
+        GrownPool("gs://bucket/pool")
