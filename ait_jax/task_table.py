@@ -13,6 +13,9 @@ from ait_jax.task_source import Found, Source
 
 COLUMNS = ("task", "category", "kind", "split", "instances")
 RUN_COLUMNS = ("uncertainty", "probability", "region", "selected")
+_GAP = 2
+# Where a terminal is too narrow, these go, the first one first.
+_DISPENSABLE = ("category", "instances", "kind", "split")
 _NUMBERS = ("instances", *RUN_COLUMNS[:2], "selected")
 
 
@@ -137,21 +140,46 @@ def write_json(table: Sequence[dict[str, Any]], stream: TextIO) -> None:
     stream.write(json.dumps(clean, indent=1) + "\n")
 
 
-def printed(table: Sequence[dict[str, Any]], names: Sequence[str]) -> Any:
-    """Returns the rows as a rich table."""
+def printed(
+    table: Sequence[dict[str, Any]], names: Sequence[str], columns: int
+) -> tuple[Any, list[str]]:
+    """Returns the rows as a rich table at most so wide, and the columns that had no room.
+
+    Long categories and names are cut; columns go only where names would become unreadable.
+    """
+    from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(box=None, pad_edge=False, header_style="bold")
+    cells = {name: [name, *(_cell(row[name], name) for row in table)] for name in names}
+    widths = {name: max(map(cell_len, column)) for name, column in cells.items()}
+    widths["category"] = min(widths["category"], 24)
+    left_out: list[str] = []
+    wanted = min(widths["task"], 30)
+    while len(left_out) < len(_DISPENSABLE):
+        others = sum(width + _GAP for name, width in widths.items() if name != "task")
+        if others + wanted <= columns:
+            break
+        left_out.append(_DISPENSABLE[len(left_out)])
+        del widths[left_out[-1]]
+    names = [name for name in names if name in widths]
+    excess = sum(widths.values()) + _GAP * len(names) - columns
+    if "category" in widths and excess > 0:
+        widths["category"] = max(min(12, widths["category"]), widths["category"] - excess)
+    others = sum(widths[name] + _GAP for name in names if name != "task")
+    widths["task"] = max(8, min(widths["task"], columns - others))
+    made = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
     for name in names:
-        numeric = name in _NUMBERS
         made.add_column(
-            Text(name), justify="right" if numeric else "left", no_wrap=True,
-            overflow="ellipsis", ratio=None, min_width=8 if name == "task" else None,
-        )  # fmt: skip
-    for row in table:
-        made.add_row(*(Text(_cell(row[name], name)) for name in names))
-    return made
+            Text(name),
+            justify="right" if name in _NUMBERS else "left",
+            no_wrap=True,
+            overflow="ellipsis",
+            width=widths[name],
+        )
+    for place in range(1, len(table) + 1):
+        made.add_row(*(Text(cells[name][place]) for name in names))
+    return made, left_out
 
 
 def _cell(value: Any, name: str) -> str:
