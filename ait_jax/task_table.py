@@ -54,16 +54,15 @@ def rows(source: Source, query: Query) -> tuple[list[dict[str, Any]], int]:
     names = [name for name in source.pool if _matches(source, name, query)]
     if query.category and not names:
         _check_category(source, query.category)
-    found = None
     if column is not None:
-        found = sorted((_row(source, n) for n in names), key=lambda r: _key(r[column], column))
+        value_of = {name: _value(source, name, column) for name in names}
         # What a run knows nothing of comes last in either direction.
-        known = [row for row in found if row[column] not in (None, "")]
-        found = (known[::-1] if backwards else known) + [
-            row for row in found if row[column] in (None, "")
-        ]
-    shown = names[: query.limit] if found is None else found[: query.limit]
-    return [_row(source, row) if isinstance(row, str) else row for row in shown], len(names)
+        known = [name for name in names if value_of[name] not in (None, "")]
+        known.sort(key=lambda name: _key(value_of[name], column))
+        unknown = [name for name in names if value_of[name] in (None, "")]
+        names = (known[::-1] if backwards else known) + unknown
+    shown = names[: query.limit]
+    return [{c: _value(source, n, c) for c in columns(source)} for n in shown], len(names)
 
 
 def _sort_column(source: Source, sort: str | None) -> tuple[str | None, bool]:
@@ -82,7 +81,7 @@ def _sort_column(source: Source, sort: str | None) -> tuple[str | None, bool]:
 def _key(value: Any, column: str) -> Any:
     """Text from a to z, numbers from the largest on, ties by what came first."""
     if column in _NUMBERS:
-        return math.inf if value is None or value != value else -value
+        return math.inf if value != value else -value
     return str(value).casefold()
 
 
@@ -109,20 +108,21 @@ def _check_category(source: Source, category: str) -> None:
         )
 
 
-def _row(source: Source, name: str) -> dict[str, Any]:
+def _value(source: Source, name: str, column: str) -> Any:
+    """Returns one cell; CLS or GEN may have to be found out, so nothing is made for nothing."""
     task = source.pool[name]
-    row = {
-        "task": name,
-        "category": task.category,
-        "kind": "CLS" if source.pool.is_cls(name) else "GEN",
-        "split": source.split_of.get(name, ""),
-        "instances": len(task.instances),
-    }
-    if source.run is not None:
-        found = source.found.get(name, Found())
-        figures = (found.uncertainty, found.probability, found.region, found.selected)
-        row |= dict(zip(RUN_COLUMNS, figures))
-    return row
+    found = source.found.get(name, Found())
+    return {
+        "task": lambda: name,
+        "category": lambda: task.category,
+        "kind": lambda: "CLS" if source.pool.is_cls(name) else "GEN",
+        "split": lambda: source.split_of.get(name, ""),
+        "instances": lambda: len(task.instances),
+        "uncertainty": lambda: found.uncertainty,
+        "probability": lambda: found.probability,
+        "region": lambda: found.region,
+        "selected": lambda: found.selected,
+    }[column]()
 
 
 def write_csv(table: Sequence[dict[str, Any]], names: Sequence[str], stream: TextIO) -> None:
