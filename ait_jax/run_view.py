@@ -12,6 +12,7 @@ from ait_jax.live import RUNNING
 from ait_jax.plain_text import duration, visible
 
 _GOOD, _BAD, _FAINT = "green", "yellow", "dim"
+_BYTES = 1_000_000
 # What terminals without Unicode get.
 _ASCII = str.maketrans("━─▁▂▃▄▅▆▇█…", "#-_.-=+*%#~", "")
 
@@ -73,8 +74,9 @@ def _bar(activity: Mapping[str, Any], columns: int) -> Text:
     done, total = activity["done"], activity["total"]
     share = done / total if total else 1.0
     left = activity["seconds_left"]
-    words = Text(f"{activity['what'][:16]:<12} ")
-    figures = f" {done:,}/{total:,} {share:4.0%}"
+    words = Text(f"{activity['what'][: max(16, columns // 3)]:<12} ")
+    # Of bytes nobody reads the figures.
+    figures = f" {done:,}/{total:,} {share:4.0%}" if total < _BYTES else f" {share:4.0%}"
     figures += f"  {duration(left)} left" if left is not None else ""
     if activity.get("note"):
         figures += f"  {activity['note']}"

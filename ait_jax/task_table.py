@@ -13,6 +13,9 @@ from ait_jax.task_source import Found, Source
 
 COLUMNS = ("task", "category", "kind", "split", "instances")
 RUN_COLUMNS = ("uncertainty", "probability", "region", "selected")
+_GAP = 2
+# Where a terminal is too narrow, these go, the first one first.
+_DISPENSABLE = ("category", "instances", "kind", "split")
 _NUMBERS = ("instances", *RUN_COLUMNS[:2], "selected")
 
 
@@ -51,16 +54,15 @@ def rows(source: Source, query: Query) -> tuple[list[dict[str, Any]], int]:
     names = [name for name in source.pool if _matches(source, name, query)]
     if query.category and not names:
         _check_category(source, query.category)
-    found = None
     if column is not None:
-        found = sorted((_row(source, n) for n in names), key=lambda r: _key(r[column], column))
+        value_of = {name: _value(source, name, column) for name in names}
         # What a run knows nothing of comes last in either direction.
-        known = [row for row in found if row[column] not in (None, "")]
-        found = (known[::-1] if backwards else known) + [
-            row for row in found if row[column] in (None, "")
-        ]
-    shown = names[: query.limit] if found is None else found[: query.limit]
-    return [_row(source, row) if isinstance(row, str) else row for row in shown], len(names)
+        known = [name for name in names if value_of[name] not in (None, "")]
+        known.sort(key=lambda name: _key(value_of[name], column))
+        unknown = [name for name in names if value_of[name] in (None, "")]
+        names = (known[::-1] if backwards else known) + unknown
+    shown = names[: query.limit]
+    return [{c: _value(source, n, c) for c in columns(source)} for n in shown], len(names)
 
 
 def _sort_column(source: Source, sort: str | None) -> tuple[str | None, bool]:
@@ -79,7 +81,7 @@ def _sort_column(source: Source, sort: str | None) -> tuple[str | None, bool]:
 def _key(value: Any, column: str) -> Any:
     """Text from a to z, numbers from the largest on, ties by what came first."""
     if column in _NUMBERS:
-        return math.inf if value is None or value != value else -value
+        return math.inf if value != value else -value
     return str(value).casefold()
 
 
@@ -106,20 +108,21 @@ def _check_category(source: Source, category: str) -> None:
         )
 
 
-def _row(source: Source, name: str) -> dict[str, Any]:
+def _value(source: Source, name: str, column: str) -> Any:
+    """Returns one cell; CLS or GEN may have to be found out, so nothing is made for nothing."""
     task = source.pool[name]
-    row = {
-        "task": name,
-        "category": task.category,
-        "kind": "CLS" if source.pool.is_cls(name) else "GEN",
-        "split": source.split_of.get(name, ""),
-        "instances": len(task.instances),
-    }
-    if source.run is not None:
-        found = source.found.get(name, Found())
-        figures = (found.uncertainty, found.probability, found.region, found.selected)
-        row |= dict(zip(RUN_COLUMNS, figures))
-    return row
+    found = source.found.get(name, Found())
+    return {
+        "task": lambda: name,
+        "category": lambda: task.category,
+        "kind": lambda: "CLS" if source.pool.is_cls(name) else "GEN",
+        "split": lambda: source.split_of.get(name, ""),
+        "instances": lambda: len(task.instances),
+        "uncertainty": lambda: found.uncertainty,
+        "probability": lambda: found.probability,
+        "region": lambda: found.region,
+        "selected": lambda: found.selected,
+    }[column]()
 
 
 def write_csv(table: Sequence[dict[str, Any]], names: Sequence[str], stream: TextIO) -> None:
@@ -137,21 +140,46 @@ def write_json(table: Sequence[dict[str, Any]], stream: TextIO) -> None:
     stream.write(json.dumps(clean, indent=1) + "\n")
 
 
-def printed(table: Sequence[dict[str, Any]], names: Sequence[str]) -> Any:
-    """Returns the rows as a rich table."""
+def printed(
+    table: Sequence[dict[str, Any]], names: Sequence[str], columns: int
+) -> tuple[Any, list[str]]:
+    """Returns the rows as a rich table at most so wide, and the columns that had no room.
+
+    Long categories and names are cut; columns go only where names would become unreadable.
+    """
+    from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(box=None, pad_edge=False, header_style="bold")
+    cells = {name: [name, *(_cell(row[name], name) for row in table)] for name in names}
+    widths = {name: max(map(cell_len, column)) for name, column in cells.items()}
+    widths["category"] = min(widths["category"], 24)
+    left_out: list[str] = []
+    wanted = min(widths["task"], 30)
+    while len(left_out) < len(_DISPENSABLE):
+        others = sum(width + _GAP for name, width in widths.items() if name != "task")
+        if others + wanted <= columns:
+            break
+        left_out.append(_DISPENSABLE[len(left_out)])
+        del widths[left_out[-1]]
+    names = [name for name in names if name in widths]
+    excess = sum(widths.values()) + _GAP * len(names) - columns
+    if "category" in widths and excess > 0:
+        widths["category"] = max(min(12, widths["category"]), widths["category"] - excess)
+    others = sum(widths[name] + _GAP for name in names if name != "task")
+    widths["task"] = max(8, min(widths["task"], columns - others))
+    made = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
     for name in names:
-        numeric = name in _NUMBERS
         made.add_column(
-            Text(name), justify="right" if numeric else "left", no_wrap=True,
-            overflow="ellipsis", ratio=None, min_width=8 if name == "task" else None,
-        )  # fmt: skip
-    for row in table:
-        made.add_row(*(Text(_cell(row[name], name)) for name in names))
-    return made
+            Text(name),
+            justify="right" if name in _NUMBERS else "left",
+            no_wrap=True,
+            overflow="ellipsis",
+            width=widths[name],
+        )
+    for place in range(1, len(table) + 1):
+        made.add_row(*(Text(cells[name][place]) for name in names))
+    return made, left_out
 
 
 def _cell(value: Any, name: str) -> str:

@@ -104,9 +104,12 @@ def _list(source, options) -> None:
     elif options.json:
         task_table.write_json(rows, sys.stdout)
     else:
-        if rows:
-            _console().print(task_table.printed(rows, names))
         more = f"; {len(rows)} shown, --limit=0 shows all" if len(rows) < count else ""
+        if rows:
+            console = _console()
+            table, left_out = task_table.printed(rows, names, console.width)
+            console.print(table)
+            more += f"; no room for {', '.join(left_out)}" if left_out else ""
         print(f"{count:,} of the {len(source.pool):,} tasks of the pool {source.pool.name!r}{more}")
 
 
