@@ -14,7 +14,7 @@ from typing import Any
 
 from ait_jax.endpoint import Endpoint
 from ait_jax.errors import UserError
-from ait_jax.grow import answers, label_space, templates
+from ait_jax.grow import dictionaries, label_space, templates
 from ait_jax.grow.authors_files import DatasetLines
 from ait_jax.grow.conversation import MAX_TOKENS, STYLES, conversation
 from ait_jax.grow.dataset import Dataset, Field
@@ -255,7 +255,7 @@ class _Work:
         return answered
 
     def _parsed(self, text: str, dataset: Dataset, style: str, model: str) -> Iterator[Proposal]:
-        found, reasons = answers.parse(text)
+        found, reasons = dictionaries.parse(text)
         for reason in reasons:
             self._tally.add("answers", f"unreadable: {reason}", f"{dataset.name}: {text}")
         for data in found:
