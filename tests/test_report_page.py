@@ -144,6 +144,13 @@ def test_the_policy_allows_the_pages_own_scripts_alone(text):
     assert "unsafe" not in directives["script-src"] and "http" not in shell.policy
 
 
+def test_only_a_map_for_webgl_may_compile_functions():
+    for tasks, allowed in ((page.LARGE_MAP // 2, False), (page.LARGE_MAP * 2, True)):
+        payload, _ = synthetic_report(tasks, 2, num_detailed=0)
+        policy = shell_of(page.render(payload, [])[:4000]).policy
+        assert ("'unsafe-eval'" in policy) == allowed
+
+
 def test_nothing_from_the_data_stands_outside_the_data_blocks(report, text):
     attacked = page.render(*hostile(*report))
     without_blocks = [re.sub(r'(id="block-[\w-]+">)[^<]*', r"\1", t) for t in (text, attacked)]

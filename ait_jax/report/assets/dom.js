@@ -17,6 +17,12 @@ function foreign(text, attributes = {}) {
   return element("bdi", attributes, String(text ?? ""));
 }
 
+// A name that may break after its underscores and slashes; its text stays the name.
+function foreignName(name, attributes = {}) {
+  const parts = String(name ?? "").split(/(?<=[_/])/);
+  return element("bdi", attributes, parts.flatMap((part, i) => (i ? [element("wbr"), part] : [part])));
+}
+
 function drawing(tag, attributes = {}, ...children) {
   const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
   for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);

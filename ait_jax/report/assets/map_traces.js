@@ -1,13 +1,16 @@
 // The task map's marks: region by colour and lightness, CLS/GEN by shape, selected tasks ringed.
 
 const SYMBOLS = ["triangle-up", "circle", "square"];  // by type: GEN, CLS, unknown
-const LARGE_MAP = 4000;
 const MOST_TAILS = 3000;
 const MOST_SVG = 2500;
 
 // Small maps in SVG, crisp when printed; large ones on the graphics card where there is one.
-function traceType(size) {
-  return size > LARGE_MAP && hasWebgl() ? "scattergl" : "scatter";
+function isLarge(run, size) {
+  return size > run.head.large_map;
+}
+
+function traceType(run, size) {
+  return isLarge(run, size) && hasWebgl() ? "scattergl" : "scatter";
 }
 
 function markSize(size) {
@@ -22,10 +25,10 @@ function markSize(size) {
 
 // Returns {traces, rows}: rows[i] are the rows of the round that trace i draws, for the mouse.
 function mapTraces(run, round, before, mask, state, trail) {
-  const size = round.task.length, type = traceType(size), mark = markSize(size);
+  const size = round.task.length, type = traceType(run, size), mark = markSize(size);
   const x = state.cubeRoot ? Math.cbrt : (value) => value;
   const traces = [], rows = [];
-  const few = type === "scatter" && size > LARGE_MAP;
+  const few = type === "scatter" && isLarge(run, size);
   const add = (all, look) => {
     const list = few ? thinned(all) : all;
     traces.push({ type, mode: "markers", hoverinfo: "none", x: list.map((row) => x(round.uncertainty[row])),
@@ -34,7 +37,8 @@ function mapTraces(run, round, before, mask, state, trail) {
   };
   const groups = groupRows(run, round, mask);
   if (groups.rest.length) {
-    add(groups.rest, { marker: { color: color("unmatched"), size: mark * 0.8 }, hoverinfo: "skip" });
+    add(groups.rest, { hoverinfo: "skip",
+      marker: { color: color("unmatched"), size: mark * 0.8, opacity: isLarge(run, size) ? 0.4 : 1 } });
   }
   if (state.tails && before) traces.push(tailTrace(round, before, mask, x, type)), rows.push([]);
   for (const region of REGION_ORDER) {
@@ -47,8 +51,11 @@ function mapTraces(run, round, before, mask, state, trail) {
     }
   }
   if (groups.ringed.length) {
+    // Thousands of rings must not hide what they ring.
+    const many = groups.ringed.length > 300;
     add(groups.ringed, { hoverinfo: "skip", marker: { symbol: "circle-open", color: color("ink"),
-      size: mark * 1.75 + 2, opacity: 0.9, line: { width: size > LARGE_MAP ? 0.8 : 1.4, color: color("ink") } } });
+      size: many ? mark * 1.5 + 1 : mark * 1.75 + 2, opacity: many ? 0.3 : 0.9,
+      line: { width: many ? 0.7 : 1.4, color: color("ink") } } });
   }
   if (trail) {
     traces.push(...trailTraces(trail, x, type));
@@ -121,20 +128,20 @@ function trailLabels(trail, cubeRoot) {
   }));
 }
 
-const TICK_VALUES = [0, 1e-6, 1e-5, 1e-4, 5e-4, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15,
-  0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1];
+// The rounder a number, the earlier it stands here and the surer it gets a tick.
+const TICK_VALUES = [0, 1, 0.1, 0.01, 0.001, 0.5, 0.2, 0.05, 0.02, 0.3, 0.4, 0.6, 0.8, 0.005, 0.002, 0.7, 0.9, 0.15,
+  0.25, 0.35, 0.45, 0.03, 0.07, 1e-4, 5e-4, 1e-5, 1e-6];
 
 // Round numbers between low and high of the cube-root axis, with room for their texts.
 function cubeRootTicks(low, high, pixels) {
   const room = (54 / Math.max(200, pixels)) * (high - low);
-  const values = [], texts = [];
+  const ticks = [];
   for (const value of TICK_VALUES) {
     const at = Math.cbrt(value);
-    if (at < low || at > high || (values.length && at - values.at(-1) < room)) continue;
-    values.push(at);
-    texts.push(String(value));
+    if (at < low || at > high || ticks.some((tick) => Math.abs(at - tick.at) < room)) continue;
+    ticks.push({ at, text: value && value < 1e-4 ? value.toExponential() : String(value) });
   }
-  return { tickvals: values, ticktext: texts };
+  return { tickvals: ticks.map((tick) => tick.at), ticktext: ticks.map((tick) => tick.text) };
 }
 
 // Axes that hold the marks of every round, so that only the marks move with the slider.

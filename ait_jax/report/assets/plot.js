@@ -43,6 +43,11 @@ function hasWebgl() {
   return webgl;
 }
 
+function forgetWebgl(node) {
+  webgl = false;
+  window.Plotly.purge(node);
+}
+
 function axis(changes = {}) {
   return {
     gridcolor: color("grid"), linecolor: color("line"), zerolinecolor: color("grid"),

@@ -19,7 +19,7 @@ async function scoresTable(run, view) {
   const task = (row) => round.task[row];
   const measure = (title, values, hint) => ({ title, numeric: true, hint, value: (row) => values[row], text: (row) => score(values[row]) });
   const columns = [
-    { title: "task", value: (row) => run.names[task(row)] },
+    { title: "task", value: (row) => run.names[task(row)], node: (row) => foreignName(run.names[task(row)]) },
     { title: "category", value: (row) => categoryName(run, task(row)) },
     { title: "type", value: (row) => typeName(run, task(row)) },
     { title: "region", value: (row) => REGIONS[round.region[row]], node: (row) => regionBadge(round.region[row]) },

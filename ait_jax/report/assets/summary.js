@@ -79,10 +79,10 @@ function tiles(head, points) {
 }
 
 function tile(label, value, change) {
-  const gained = change && !change.startsWith("−") && change !== "0.0";
+  const trend = !change || Number(change.replace("−", "-")) === 0 ? "faint" : change.startsWith("−") ? "loss" : "gain";
   return element("div", { class: "tile" }, element("dt", {}, label),
     element("dd", {}, value, change
-      ? element("span", { class: gained ? "gain" : "loss" }, ` ${change}`) : null));
+      ? element("span", { class: trend }, ` ${change}`) : null));
 }
 
 function notes(list) {

@@ -46,7 +46,7 @@ async function detailParts(run, task, place, close) {
 
 function detailHead(run, task, close) {
   return element("div", { class: "detail-head" },
-    element("div", {}, element("h2", { tabindex: "-1" }, foreign(run.names[task])),
+    element("div", {}, element("h2", { tabindex: "-1" }, foreignName(run.names[task])),
       element("p", { class: "faint" }, foreign(categoryName(run, task)),
         ` · ${typeName(run, task)} · ${SPLITS[run.split[task]] ?? ""}`, whenTrained(run, task))),
     element("button", { type: "button", class: "quiet", "aria-label": "Close the task", onclick: close }, "Close"));
@@ -64,11 +64,11 @@ function historyBlock(run, history, place) {
     element("th", { scope: "row" }, roundName(run, point.place)),
     element("td", { class: "number" }, score(point.uncertainty)),
     element("td", { class: "number" }, score(point.probability)),
-    element("td", {}, regionBadge(point.region), point.selected ? " selected" : "")));
+    element("td", {}, regionBadge(point.region), point.selected ? ", selected" : "")));
   const table = element("table", {}, element("thead", {}, element("tr", {},
     ["", "uncertainty", "probability", "region"].map((title, i) =>
       element("th", { scope: "col", class: i === 1 || i === 2 ? "number" : null }, title)))), element("tbody", {}, rows));
-  const block = element("div", { class: "history" }, table);
+  const block = element("div", { class: "history" }, element("div", { class: "scroll" }, table));
   if (history.length > 1) {
     const chart = element("div", { class: "chart small", role: "img", "aria-label": "Prompt uncertainty by round" });
     block.append(chart);
@@ -84,6 +84,7 @@ function historyChart(run, history) {
     xTitle: "round", yTitle: "uncertainty", percentage: true, digits: 4,
     ticks: { values: history.map((p) => run.head.rounds[p.place].round), texts: history.map((p) => String(run.head.rounds[p.place].round)) },
   });
+  figure.layout.yaxis.nticks = 4;
   figure.layout.margin = { l: 48, r: 14, t: 8, b: 36 };
   return figure;
 }

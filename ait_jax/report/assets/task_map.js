@@ -41,9 +41,6 @@ async function refreshMap(map) {
   const before = await roundBefore(run, place);
   if (view.state.place !== place) return;  // the slider went on while this round was unpacked
   Object.assign(map, { round, before, mask: matchMask(run, round, view.state) });
-  map.movement.textContent = movementLine(run, round, before)
-    + (round.task.length > LARGE_MAP && !hasWebgl()
-      ? ` This browser has no WebGL: at most ${grouped(MOST_SVG)} marks of a kind are drawn; the list, search and counts have all.` : "");
   map.list.show(round, before, map.mask);
   await updateTrail(map);
   await redrawMap(map);
@@ -63,6 +60,16 @@ async function updateTrail(map) {
 async function redrawMap(map) {
   await draw(map.chart, () => mapFigure(map), `task-map-${roundName(map.run, map.view.state.place).replace(" ", "-")}`);
   if (!map.bound) bindMap(map);
+  // Where plotly finds no WebGL after all, SVG takes over.
+  if (map.chart.querySelector(".no-webgl")) {
+    forgetWebgl(map.chart);
+    map.bound = false;
+    await redrawMap(map);
+  }
+  const { round } = map;
+  const few = isLarge(map.run, round.task.length) && !hasWebgl();
+  map.movement.textContent = movementLine(map.run, round, map.before) + (few
+    ? ` Without WebGL at most ${grouped(MOST_SVG)} marks of a kind are drawn; list, search and counts have all.` : "");
 }
 
 function mapFigure(map) {
@@ -160,7 +167,7 @@ function makePlayer(button, step, atEnd) {
 
 function filterControls(run, view) {
   const search = element("input", { type: "search", class: "search", id: "map-search", spellcheck: "false",
-    placeholder: "Search name, category, instruction", "aria-label": "Search tasks" });
+    placeholder: "Search tasks", "aria-label": "Search names, categories and instructions" });
   search.addEventListener("input", debounce(130, () => view.set({ query: search.value.trim(), active: -1 })));
   search.addEventListener("keydown", (event) => {
     if (event.key === "ArrowDown") { event.preventDefault(); byId("task-list").focus(); }
@@ -234,13 +241,13 @@ function showTooltip(map, row, event) {
   const change = changeOf(round, before, row);
   const instruction = run.instructions[task] || "";
   tooltip.replaceChildren(
-    element("strong", {}, foreign(run.names[task])),
+    element("strong", {}, foreignName(run.names[task])),
     element("div", { class: "faint" }, foreign(categoryName(run, task)), ` · ${typeName(run, task)} · `,
       REGIONS[round.region[row]], round.selected[task] ? " · selected" : ""),
     element("table", {},
-      tooltipRow("prompt uncertainty", score(round.uncertainty[row]),
-        Number.isFinite(change) ? `${signed(change, 4)} since round ${before.number}` : ""),
-      tooltipRow("prediction probability", score(round.probability[row]), "")),
+      tooltipRow("prompt uncertainty", score(round.uncertainty[row])),
+      Number.isFinite(change) ? tooltipRow(`since round ${before.number}`, signed(change, 4)) : null,
+      tooltipRow("prediction probability", score(round.probability[row]))),
     element("div", { class: "tooltip-text" }, foreign(instruction)));
   tooltip.hidden = false;
   const box = tooltip.getBoundingClientRect();
@@ -250,9 +257,8 @@ function showTooltip(map, row, event) {
   tooltip.style.top = `${y}px`;
 }
 
-function tooltipRow(label, value, note) {
-  return element("tr", {}, element("th", {}, label), element("td", { class: "number" }, value),
-    element("td", { class: "faint" }, note));
+function tooltipRow(label, value) {
+  return element("tr", {}, element("th", {}, label), element("td", { class: "number" }, value));
 }
 
 function hideTooltip() {

@@ -101,7 +101,7 @@ function instanceCard(instance, number) {
 // The answer's likelihood under the original instruction (0) and every form, as shade and number.
 function heatStrip(p) {
   const cells = p.map((value, j) => element("td", {
-    class: `heat${known(value) && value > 0.5 ? " strong-heat" : ""}${j === 0 ? " original" : ""}`,
+    class: `heat${known(value) && value > 0.6 ? " strong-heat" : ""}${j === 0 ? " original" : ""}`,
     style: { "--share": `${known(value) ? Math.round(100 * value) : 0}%` },
     title: j === 0 ? "under the original instruction" : `under form ${j}: ${signed(value - p[0], 4)}` },
   known(value) ? value.toFixed(3).replace(/^0/, "") : DASH));
