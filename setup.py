@@ -58,6 +58,7 @@ setup(
         "numpy>=1.26",
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11.20",
+        "plotly>=6",
         "pyarrow>=17",
         "pyyaml>=6.0",
         "rich>=13.7",
@@ -82,6 +83,8 @@ setup(
         # With requirements-t5x.txt; T5X itself is not on the package index.
         "t5x": ["cached_property>=1.5", "fiddle>=0.3", "tensorboard>=2.19"],
         "test": [*ENDPOINT, "gcsfs>=2025.3", "pytest>=8.3", "pytest-xdist>=3.6"],
+        # tests/test_report_page.py in a browser; the browser itself is the system's Chromium.
+        "browser": ["playwright>=1.49"],
         "bench": ["psutil>=7.0", "torch>=2.13", "transformers>=5.23"],
     },
     entry_points={"console_scripts": ["ait-jax = ait_jax.cli:main"]},

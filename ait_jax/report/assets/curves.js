@@ -18,7 +18,7 @@ function curvesOf(options) {
       hovertemplate: `<b>${plotText(line.name)}</b>  %{y:.${digits}f}${line.notes ? "<br>%{text}" : ""}<extra></extra>`,
     });
   }
-  const xaxis = axis({ title: plotText(xTitle, 90), showgrid: false, ...(options.xaxis || {}) });
+  const xaxis = axis({ title: plotText(xTitle, 90), showgrid: false, zeroline: false, ...(options.xaxis || {}) });
   if (ticks) Object.assign(xaxis, { tickvals: ticks.values, ticktext: ticks.texts });
   const yaxis = axis({ title: plotText(yTitle), rangemode: percentage ? "tozero" : "normal",
     showline: false, ...(options.yaxis || {}) });

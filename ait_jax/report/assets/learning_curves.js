@@ -9,7 +9,10 @@ function drawLearningCurves(node, head) {
     return;
   }
   const names = categoryNames(points);
-  const view = { metric: "rougeL", shown: new Set(["overall", "cls", "gen"]), dev: points.some((p) => p.dev) };
+  const view = { metric: "rougeL", shown: new Set(["overall", "cls", "gen"]), hasDev: points.some((p) => p.dev), dev: true };
+  const others = [...new Set(points.flatMap((point) => Object.keys(point.others || {})))];
+  for (const name of others) view.shown.add(`other:${name}`);
+  view.others = others;
   const chart = element("div", { class: "chart tall" });
   const redraw = () => draw(chart, () => learningChart(points, names, view), "learning-curves");
   const chips = element("div", { class: "chips" });
@@ -21,7 +24,7 @@ function drawLearningCurves(node, head) {
       choice("Metric", "metric", [["rougeL", "ROUGE-L"], ["exact_match", "exact match"]], view.metric,
         (metric) => { view.metric = metric; redraw(); }),
       chips,
-      view.dev ? element("label", { class: "check" }, element("input", { type: "checkbox", checked: true,
+      view.hasDev ? element("label", { class: "check" }, element("input", { type: "checkbox", checked: true,
         onchange: (event) => { view.dev = event.target.checked; redraw(); } }), "dev, dashed") : null),
     chart);
   return redraw();
@@ -40,6 +43,8 @@ function curveChips(view, names, redraw, fill) {
   };
   const chips = GROUPS.map(([key, label, ink]) => toggleButton(
     [swatch({ color: color(ink) }), label], view.shown.has(key), toggle(key)));
+  view.others.forEach((name, i) => chips.push(toggleButton([swatch(otherLook(i)), foreign(name)],
+    view.shown.has(`other:${name}`), toggle(`other:${name}`))));
   names.forEach((name, i) => {
     const key = `category:${name}`;
     if (!view.shown.has(key)) return;
@@ -63,6 +68,11 @@ function curveChips(view, names, redraw, fill) {
   return chips;
 }
 
+// Test sets of earlier tasks (continual learning) count from the other end of the palette.
+function otherLook(i) {
+  return seriesLook(7 - (i % 8));
+}
+
 function learningChart(points, names, view) {
   const title = view.metric === "rougeL" ? "ROUGE-L" : "exact match";
   const series = [];
@@ -77,6 +87,12 @@ function learningChart(points, names, view) {
   };
   names.forEach((name, i) => {
     if (view.shown.has(`category:${name}`)) add(name, (split) => split?.categories?.[name], seriesLook(i));
+  });
+  view.others.forEach((name, i) => {
+    if (!view.shown.has(`other:${name}`)) return;
+    series.push({ ...otherLook(i), name, x: points.map((point) => point.num_tasks),
+      y: points.map((point) => point.others?.[name]?.overall?.[view.metric] ?? null),
+      notes: points.map((point) => point.name) });
   });
   for (const [key, label, ink] of GROUPS) {
     if (view.shown.has(key)) add(label, (split) => split?.[key], { color: color(ink) });

@@ -1,8 +1,9 @@
 // The task map's marks: region by colour and lightness, CLS/GEN by shape, selected tasks ringed.
 
-const SYMBOLS = ["triangle-up", "circle"];  // by is_cls
+const SYMBOLS = ["triangle-up", "circle", "square"];  // by type: GEN, CLS, unknown
 const LARGE_MAP = 4000;
 const MOST_TAILS = 3000;
+const MOST_SVG = 2500;
 
 // Small maps in SVG, crisp when printed; large ones on the graphics card where there is one.
 function traceType(size) {
@@ -24,7 +25,9 @@ function mapTraces(run, round, before, mask, state, trail) {
   const size = round.task.length, type = traceType(size), mark = markSize(size);
   const x = state.cubeRoot ? Math.cbrt : (value) => value;
   const traces = [], rows = [];
-  const add = (list, look) => {
+  const few = type === "scatter" && size > LARGE_MAP;
+  const add = (all, look) => {
+    const list = few ? thinned(all) : all;
     traces.push({ type, mode: "markers", hoverinfo: "none", x: list.map((row) => x(round.uncertainty[row])),
       y: list.map((row) => round.probability[row]), ...look });
     rows.push(list);
@@ -35,12 +38,12 @@ function mapTraces(run, round, before, mask, state, trail) {
   }
   if (state.tails && before) traces.push(tailTrace(round, before, mask, x, type)), rows.push([]);
   for (const region of REGION_ORDER) {
-    for (const isCls of [0, 1]) {
-      const list = groups.matched[region][isCls];
+    for (const kind of TYPES.keys()) {
+      const list = groups.matched[region][kind];
       if (!list.length) continue;
       const crowd = region === 0 ? Math.min(0.85, 0.35 + 40 / Math.sqrt(size)) : 0.95;
-      add(list, { name: REGIONS[region], marker: { color: color(REGIONS[region]), symbol: SYMBOLS[isCls],
-        size: isCls ? mark : mark * 1.12, opacity: crowd, line: { width: 0 } } });
+      add(list, { name: REGIONS[region], marker: { color: color(REGIONS[region]), symbol: SYMBOLS[kind],
+        size: kind ? mark : mark * 1.12, opacity: crowd, line: { width: 0 } } });
     }
   }
   if (groups.ringed.length) {
@@ -54,15 +57,21 @@ function mapTraces(run, round, before, mask, state, trail) {
   return { traces, rows };
 }
 
+// Evenly spaced rows: tens of thousands of SVG marks would take seconds to draw.
+function thinned(rows) {
+  if (rows.length <= MOST_SVG) return rows;
+  return Array.from({ length: MOST_SVG }, (_, i) => rows[Math.floor((i * rows.length) / MOST_SVG)]);
+}
+
 function groupRows(run, round, mask) {
-  const matched = REGIONS.map(() => [[], []]), rest = [], ringed = [];
+  const matched = REGIONS.map(() => TYPES.map(() => [])), rest = [], ringed = [];
   for (let row = 0; row < mask.length; row += 1) {
     if (!mask[row]) {
       rest.push(row);
       continue;
     }
     const task = round.task[row];
-    matched[round.region[row]][run.isCls[task]].push(row);
+    matched[round.region[row]][run.type[task]].push(row);
     if (round.selected[task]) ringed.push(row);
   }
   return { matched, rest, ringed };

@@ -3,7 +3,7 @@
 function startView(run) {
   return makeStore({
     place: run.scored.at(-1) ?? null,
-    query: "", category: -1, types: new Set([0, 1]), regions: new Set([0, 1, 2, 3]),
+    query: "", category: -1, types: new Set([0, 1, 2]), regions: new Set([0, 1, 2, 3]),
     selectedOnly: false, cubeRoot: true, tails: false, order: "uncertainty", active: -1, task: -1,
   });
 }
@@ -11,7 +11,7 @@ function startView(run) {
 const FILTER_KEYS = ["query", "category", "types", "regions", "selectedOnly"];
 
 function isFiltered(state) {
-  return Boolean(state.query) || state.category >= 0 || state.types.size < 2
+  return Boolean(state.query) || state.category >= 0 || state.types.size < TYPES.length
     || state.regions.size < 4 || state.selectedOnly;
 }
 
@@ -21,7 +21,7 @@ function matchMask(run, round, state) {
   const words = state.query.toLowerCase().split(/\s+/).filter(Boolean);
   for (let row = 0; row < mask.length; row += 1) {
     const task = round.task[row];
-    if (!state.regions.has(round.region[row]) || !state.types.has(run.isCls[task])) continue;
+    if (!state.regions.has(round.region[row]) || !state.types.has(run.type[task])) continue;
     if (state.category >= 0 && run.category[task] !== state.category) continue;
     if (state.selectedOnly && !round.selected[task]) continue;
     if (words.length) {

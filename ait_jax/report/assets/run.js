@@ -3,6 +3,7 @@
 async function startRun() {
   startTheme();
   const head = await readBlock("head");
+  unpackPlotly().catch(() => {});  // told where the charts are drawn
   drawSummary(byId("summary"), head);
   drawSetup(bodyOf("setup"), head);
   drawCost(bodyOf("cost"), head);

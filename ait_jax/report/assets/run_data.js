@@ -3,6 +3,7 @@
 const REGIONS = ["other", "ambiguous", "easy", "difficult"];
 // Drawn in this order, the grey ones below.
 const REGION_ORDER = [0, 3, 2, 1];
+const TYPES = ["GEN", "CLS", "unlabelled"];  // unlabelled: no pool was at hand
 const SPLITS = ["train", "pool", "dev", "test"];
 
 function makeRun(head, tasks) {
@@ -11,7 +12,7 @@ function makeRun(head, tasks) {
     head, names, size: names.length,
     instructions: tasks.instruction || [],
     category: Int32Array.from(tasks.category || []),
-    isCls: Uint8Array.from(tasks.is_cls || []),
+    type: Uint8Array.from(tasks.is_cls || [], (is) => is ?? 2),
     split: Uint8Array.from(tasks.split || []),
     categories: head.task_categories || [],
     // Places in head.rounds of the rounds with a map: the slider's stops.
@@ -29,7 +30,7 @@ function categoryName(run, task) {
 }
 
 function typeName(run, task) {
-  return run.isCls[task] ? "CLS" : "GEN";
+  return TYPES[run.type[task]];
 }
 
 // Name, category and the instruction's beginning, in lower case, once for all searches.

@@ -115,7 +115,7 @@ function extraTimings(rows) {
 function costLine(cost, rows) {
   const seconds = rows.reduce((sum, row) => sum + (row.seconds || 0), 0);
   const parts = [`${duration(seconds)} measured`];
-  if (cost.devices) parts.push([" on ", plural(cost.devices, "device"), " (", foreign(cost.device_kind), ")"]);
+  if (known(cost.devices)) parts.push([" on ", plural(cost.devices, "device"), " (", foreign(cost.device_kind ?? "kind not recorded"), ")"]);
   if (known(cost.device_hours)) parts.push(`: ${short(cost.device_hours)} device hours`);
   if (known(cost.total)) parts.push(`, ${cost.total.toFixed(2)} at ${short(cost.price_per_device_hour)} per device hour`);
   else parts.push("; no price was given");

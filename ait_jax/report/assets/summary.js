@@ -8,7 +8,7 @@ function drawSummary(node, head) {
   byId("bar-state").replaceChildren(stateBadge(summary.state));
   document.title = `${head.title} · ait-jax report`;
   node.replaceChildren(
-    element("h1", {}, headline(points)),
+    element("h1", {}, headline(head, points)),
     element("p", { class: "lead" }, sentence(head, points)),
     element("dl", { class: "tiles" }, tiles(head, points)),
     notes(summary.notes || []));
@@ -25,7 +25,9 @@ function evaluated(head) {
   return (head.evaluations || []).filter((evaluation) => known(evaluation.test?.overall?.rougeL));
 }
 
-function headline(points) {
+function headline(head, points) {
+  const scored = Math.max(0, ...head.rounds.map((round) => round.num_tasks));
+  if (!points.length && scored) return `${plural(scored, "task")} scored`;
   if (!points.length) return "No model was evaluated yet";
   const first = points[0], last = points.at(-1);
   const now = `Test ROUGE-L ${fixed(last.test.overall.rougeL)}`;
@@ -37,12 +39,16 @@ function headline(points) {
 
 function sentence(head, points) {
   const summary = head.summary;
-  const parts = [foreign(strategyWords(summary.strategy)), ` on the pool `, foreign(summary.pool, { class: "strong" }),
-    ` of ${plural(summary.tasks, "task")} (${grouped(summary.cls)} CLS, ${grouped(summary.gen)} GEN)`];
+  const parts = [foreign(summary.strategy ? `${strategyWords(summary.strategy)} on the` : "The"), " pool ",
+    foreign(summary.pool, { class: "strong" }), ` of ${plural(summary.tasks, "task")}`];
+  if (known(summary.cls) && known(summary.gen)) {
+    parts.push(` (${grouped(summary.cls)} CLS, ${grouped(summary.gen)} GEN)`);
+  }
   const last = points.at(-1);
   if (last?.num_tasks) parts.push(`; the last model trained on ${plural(last.num_tasks, "task")}`);
-  parts.push(`. ${summary.rounds_done} of ${plural(summary.rounds, "round")} done, seed ${summary.seed}.`);
-  return parts;
+  if (summary.rounds) parts.push(`. ${summary.rounds_done} of ${plural(summary.rounds, "round")} done`);
+  if (known(summary.seed)) parts.push(`${summary.rounds ? ", seed" : ". Seed"} ${summary.seed}`);
+  return [...parts, "."];
 }
 
 function strategyWords(strategy) {

@@ -57,7 +57,7 @@ function listRow(list, i) {
     onclick: () => view.set({ task, active: task }) },
     drawing("svg", { viewBox: "0 0 18 18", width: 18, height: 18, "aria-hidden": "true" },
       round.selected[task] ? drawing("circle", { cx: 9, cy: 9, r: 7.6, fill: "none", stroke: "var(--ink)", "stroke-width": 1.4 }) : "",
-      markerShape(SYMBOLS[run.isCls[task]], 9, 9, 4.2, `var(--${region})`)),
+      markerShape(SYMBOLS[run.type[task]], 9, 9, 4.2, `var(--${region})`)),
     element("div", { class: "list-text" }, foreign(run.names[task], { class: "list-name" }),
       element("span", { class: "faint list-note" }, `${typeName(run, task)} · ${region} · `, foreign(categoryName(run, task)))),
     element("div", { class: "list-numbers number" }, element("span", {}, score(round.uncertainty[row])),

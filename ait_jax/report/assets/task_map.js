@@ -41,7 +41,9 @@ async function refreshMap(map) {
   const before = await roundBefore(run, place);
   if (view.state.place !== place) return;  // the slider went on while this round was unpacked
   Object.assign(map, { round, before, mask: matchMask(run, round, view.state) });
-  map.movement.textContent = movementLine(run, round, before);
+  map.movement.textContent = movementLine(run, round, before)
+    + (round.task.length > LARGE_MAP && !hasWebgl()
+      ? ` This browser has no WebGL: at most ${grouped(MOST_SVG)} marks of a kind are drawn; the list, search and counts have all.` : "");
   map.list.show(round, before, map.mask);
   await updateTrail(map);
   await redrawMap(map);
@@ -124,7 +126,7 @@ function roundControls(run, view) {
     slider.setAttribute("aria-valuetext", roundName(run, view.state.place));
     label.replaceChildren(element("strong", {}, roundName(run, view.state.place)),
       ` ${plural(head.num_tasks, "task")} scored, ${grouped(head.selected?.length ?? 0)} selected`,
-      head.strategy ? [" by ", foreign(strategyWords(head.strategy).toLowerCase())] : "",
+      ...(head.strategy ? [" by ", foreign(strategyWords(head.strategy).toLowerCase())] : []),
       head.joined?.length ? `, ${grouped(head.joined.length)} joined` : "");
   };
   slider.addEventListener("pointerdown", player.stop);
@@ -171,7 +173,7 @@ function filterControls(run, view) {
   const reset = element("button", { type: "button", class: "quiet", id: "map-reset", onclick: () => {
     search.value = "";
     category.value = "-1";
-    view.set({ query: "", category: -1, types: new Set([0, 1]), regions: new Set([0, 1, 2, 3]), selectedOnly: false });
+    view.set({ query: "", category: -1, types: new Set([0, 1, 2]), regions: new Set([0, 1, 2, 3]), selectedOnly: false });
     fill();
   } }, "Reset");
   const show = () => { reset.hidden = !isFiltered(view.state); };
@@ -204,8 +206,9 @@ function mapChips(run, view) {
       count(counts?.regions[region])], state.regions.has(region), flip("regions", region),
       { "data-region": REGIONS[region] })),
     element("span", { class: "divide" }),
-    ...[1, 0].map((type) => toggleButton([mark(SYMBOLS[type], color("faint")), type ? "CLS" : "GEN",
-      count(counts?.types[type])], state.types.has(type), flip("types", type), { "data-type": type ? "CLS" : "GEN" })),
+    ...[1, 0, 2].filter((type) => type < 2 || counts?.types[type]).map((type) => toggleButton(
+      [mark(SYMBOLS[type], color("faint")), TYPES[type], count(counts?.types[type])],
+      state.types.has(type), flip("types", type), { "data-type": TYPES[type] })),
     element("span", { class: "divide" }),
     toggleButton([ring, "selected only"], state.selectedOnly,
       (pressed) => view.set({ selectedOnly: pressed, active: -1 }), { "data-selected": true }),
@@ -215,10 +218,10 @@ function mapChips(run, view) {
 function roundCounts(run, place) {
   const round = run.rounds.get(place);
   if (!round) return null;
-  const regions = [0, 0, 0, 0], types = [0, 0];
+  const regions = [0, 0, 0, 0], types = [0, 0, 0];
   round.task.forEach((task, row) => {
     regions[round.region[row]] += 1;
-    types[run.isCls[task]] += 1;
+    types[run.type[task]] += 1;
   });
   return { regions, types };
 }

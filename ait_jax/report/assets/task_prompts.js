@@ -52,7 +52,7 @@ function formsList(detail, forms) {
     node.append(summary);
     const fill = () => {
       if (node.childElementCount > 1) return;
-      node.append(element("p", { class: "instruction diff", dir: "auto" }, diffNodes(wordDiff(detail.definition, form.definition))),
+      node.append(element("p", { class: "instruction diff", dir: "auto" }, diffNodes(formDiff(detail, form))),
         form.examples ? examplesList(form.examples, "its examples") : "");
     };
     node.addEventListener("toggle", () => { if (node.open) fill(); });
@@ -61,12 +61,18 @@ function formsList(detail, forms) {
   });
 }
 
+function formDiff(detail, form) {
+  return form.dropped ? droppedDiff(detail.definition, form.definition, form.dropped)
+    : wordDiff(detail.definition, form.definition);
+}
+
 function formNote(detail, form) {
-  const count = (text) => text.split(/\s+/).filter(Boolean).length;
-  const lost = count(detail.definition) - count(form.definition);
+  const words = detail.definition.split(/\s+/).filter(Boolean).length;
+  const diff = formDiff(detail, form);
+  const lost = diff.filter((part) => part.kind === "dropped").length;
   const parts = [];
-  if (lost > 0) parts.push(`${plural(lost, "word")} of ${grouped(count(detail.definition))} dropped`);
-  else if (form.definition !== detail.definition) parts.push("words replaced");
+  if (lost) parts.push(`${plural(lost, "word")} of ${grouped(words)} dropped`);
+  if (diff.some((part) => part.kind === "added")) parts.push("words added");
   if (form.examples) parts.push("other examples");
   return parts.join(", ") || "as the original";
 }

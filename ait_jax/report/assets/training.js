@@ -1,6 +1,6 @@
 // Every round's training: loss, accuracy or learning rate by step, and dev ROUGE-L with the kept step.
 
-const TRAINING_VALUES = [["loss", "loss"], ["accuracy", "accuracy"], ["learning_rate", "learning rate"]];
+const TRAINING_VALUES = [["loss", "loss"], ["accuracy", "accuracy"], ["reward", "reward"], ["learning_rate", "learning rate"]];
 
 function drawTraining(node, head) {
   const training = (head.training || []).filter((round) => round.step?.length);

@@ -13,6 +13,14 @@ function wordDiff(before, after) {
     ...middleDiff(a.slice(start, endA), b.slice(start, endB)), ...same(a.slice(endA))];
 }
 
+// The same from the places of the dropped words, where the perturbation said them.
+function droppedDiff(before, after, dropped) {
+  const words = before.split(/\s+/).filter(Boolean), gone = new Set(dropped);
+  const kept = words.filter((_, i) => !gone.has(i));
+  if (kept.join(" ") !== after.split(/\s+/).filter(Boolean).join(" ")) return wordDiff(before, after);
+  return words.map((word, i) => ({ word, kind: gone.has(i) ? "dropped" : "same" }));
+}
+
 function middleDiff(a, b) {
   const width = b.length + 1;
   if (a.length * b.length > MOST_CELLS) {
