@@ -1,6 +1,6 @@
 """A run directory written by hand: real splits, prompts and tables, and likelihoods by a formula.
 
-    python tests/tiny_report.py MODEL_DIR NUM_TASKS ROUNDS
+    python tests/tiny_report.py MODEL_DIR NUM_TASKS ROUNDS INSTANCES_PER_TASK
 
 makes one of synthetic tasks, to measure reports of large pools.
 """
@@ -136,7 +136,7 @@ def score(folder: Path, settings: Settings, tasks, round: int, size: int, log_li
                 row = (name, instance.id, j, f"answer {instance.id}", 2, 50, 0, value)
                 for column, cell in zip(likelihoods.COLUMNS, row):
                     rows[column].append(cell)
-    likelihoods.write_rows(folder / "likelihoods.parquet", rows)
+    _write_in_chunks(folder / "likelihoods.parquet", rows)
     scores = task_scores(LikelihoodTable.from_columns(*(rows[c] for c in ("task", "instance_id", "prompt", "log_likelihood"))))
     likelihoods.write_task_scores(folder / "task_scores.parquet", scores)
     regions = task_map.classify(scores, size, is_cls=settings.pool.is_cls)
@@ -146,6 +146,17 @@ def score(folder: Path, settings: Settings, tasks, round: int, size: int, log_li
     selected = [scores.tasks[i] for i in order]
     files.write_lines(folder / "selected.txt", selected)
     return selected
+
+
+def _write_in_chunks(path: Path, rows: dict, size: int = 4096) -> None:
+    """Writes as many row groups as the scorer would have written chunks."""
+    parts = []
+    for start in range(0, len(rows["task"]), size):
+        parts.append(path.with_name(f"part_{start}.parquet"))
+        likelihoods.write_rows(parts[-1], {c: rows[c][start : start + size] for c in rows})
+    likelihoods.concatenate(parts, path)
+    for part in parts:
+        part.unlink()
 
 
 def _evaluate(folder: Path, pool: TaskPool, splits: Splits, gain: int) -> None:
@@ -161,9 +172,9 @@ def _evaluate(folder: Path, pool: TaskPool, splits: Splits, gain: int) -> None:
 
 
 if __name__ == "__main__":
-    model_dir, num_tasks, rounds = sys.argv[1:]
+    model_dir, num_tasks, rounds, instances = sys.argv[1:]
     pool = synthetic_pool(int(num_tasks))
-    known = settings_of(pool, rounds=int(rounds), num_instances=10, num_perturbations=10)
+    known = settings_of(pool, rounds=int(rounds), num_instances=int(instances), num_perturbations=10)
     names = pool.splits.remain
     started = Splits(train=names[:500], remain=names[500:], dev=pool.splits.dev, test=pool.splits.test)
     write_run(Path(model_dir), known, started, tasks_per_round=500)
