@@ -8,7 +8,14 @@ import sys
 import traceback
 from collections.abc import Iterable, Sequence
 
-from ait_jax import __version__, distributed, exit_codes, judge_command, preemption
+from ait_jax import (
+    __version__,
+    compare_command,
+    distributed,
+    exit_codes,
+    judge_command,
+    preemption,
+)
 from ait_jax.buckets import Unavailable
 from ait_jax.errors import UserError, nearest
 from ait_jax.grow import command_line as grow
@@ -28,7 +35,7 @@ _PLAN_HELP = (
 )
 
 _GIN_HELP = """\
-gin flags (run, score, pretrain, plan):
+gin flags (run, compare, score, pretrain, plan):
   --gin_file=FILE          a configuration, from the working folder or the shipped ones
                            (experiments/mini.gin, experiments/niv2.gin, ...); may be repeated,
                            later files win
@@ -83,11 +90,17 @@ def _parser() -> _Parser:
             epilog=_GIN_HELP,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+    commands.choices["run"].add_argument(
+        "--round_0_from",
+        metavar="MODEL_DIR",
+        help="begin with round 0 of a run that differs in its strategy alone",
+    )
     _add_plan(commands)
     _add_prepare(commands)
     _add_convert(commands)
     grow.add(commands)
     judge_command.add(commands)
+    compare_command.add(commands)
     launch.add(commands)
     parser.commands = commands.choices
     for command in commands.choices.values():
@@ -285,7 +298,7 @@ def _main(arguments: list[str]) -> int:
         return exit_codes.OK
     if hosts_command and options.command != "launch":
         raise UserError(f"`ait-jax {options.command}` takes nothing after `--`.")
-    if options.command in (*_GIN_COMMANDS, "plan"):
+    if options.command in (*_GIN_COMMANDS, "plan", "compare"):
         _prepare_process()
         if options.command in _GIN_COMMANDS:
             _join_others()
@@ -293,6 +306,7 @@ def _main(arguments: list[str]) -> int:
         raise UserError(f"`ait-jax {options.command}` takes no gin flags.")
     work = {
         "run": _run,
+        "compare": compare_command.run,
         "score": _score,
         "pretrain": _pretrain,
         "plan": _plan,
@@ -354,11 +368,14 @@ def _run(options, flags) -> int:
 
     configuration.parse(flags, "experiments/mini.gin", unused=continual.UNUSED_MACROS)
     if is_configured(continual.Continual):
+        if options.round_0_from is not None:
+            raise UserError("--round_0_from is for rounds of selection, not a continual training.")
         built = configuration.build(continual.Continual)
         continual.run(built, configuration.operative_config())
     else:
         experiment = configuration.build(Experiment)
-        active.run(experiment, configuration.operative_config())
+        given = {} if options.round_0_from is None else {"round_0_from": options.round_0_from}
+        active.run(experiment, configuration.operative_config(), **given)
     return exit_codes.OK
 
 

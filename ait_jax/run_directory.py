@@ -14,7 +14,7 @@ from ait_jax.lines_file import LinesFile
 SCHEMA_VERSION = 1
 _KEYS = {"schema_version", "code_version", "pool", "seed", "stages"}
 # A run directory may be moved: where it lies is no part of what it holds.
-_OWN_PATH = ("MODEL_DIR", "experiment.Experiment.model_dir", "scoring.Scoring.model_dir")
+OWN_PATH = ("MODEL_DIR", "experiment.Experiment.model_dir", "scoring.Scoring.model_dir")
 
 
 class RunDirectory:
@@ -105,10 +105,10 @@ class RunDirectory:
         if not self._record.exists():
             self._refuse_foreign_files()
             return self._start(config, pool, seed)
-        self._state, saved = self._read()
+        self._state, saved = self.read()
         if not self._state["stages"]:  # Stopped before anything was done: nothing to protect.
             return self._start(config, pool, seed)
-        changes = configuration.differences(saved, config, ignored=_OWN_PATH)
+        changes = configuration.differences(saved, config, ignored=OWN_PATH)
         before = self._state["pool"]
         if pool_changes and {**before, "fingerprint": ""} == {**pool, "fingerprint": ""}:
             changes += pool_changes(self._state)
@@ -144,8 +144,33 @@ class RunDirectory:
                 "set another --gin.MODEL_DIR or remove that folder."
             )
 
-    def _read(self) -> tuple[dict[str, Any], str]:
-        """Returns what run.json and config.gin hold."""
+    def adopt(
+        self,
+        config: str,
+        pool: dict[str, Any],
+        seed: int,
+        stages: dict[str, Any],
+        copy: Callable[[], None],
+    ) -> None:
+        """Starts a run with stages that another one has done; `copy` brings their files.
+
+        Where it is stopped before the end, no stage is done.
+        """
+        if not distributed.is_writer():
+            return
+        if not self._record.exists():
+            self._refuse_foreign_files()
+        self._start(config, pool, seed)
+        copy()
+        self._state["stages"] = dict(stages)
+        self._save()
+
+    def read(self) -> tuple[dict[str, Any], str]:
+        """Returns what run.json and config.gin hold.
+
+        Raises:
+          UserError: one of them is missing, damaged or of another schema.
+        """
         path = self._record
         try:
             state = json.loads(files.read_text(path))
