@@ -65,6 +65,7 @@ setup(
         "rich>=13.7",
         "rouge-score>=0.1.2",
         "safetensors>=0.4.5",
+        "scipy>=1.13",
         "sentencepiece>=0.2.0",
         "seqio>=0.0.20",
         "tensorboardX>=2.6.2",

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ait_jax import files, live
+from ait_jax import files, live, round_zero
 from ait_jax.errors import UserError
 from ait_jax.evaluation import write_predictions
 from ait_jax.experiment import Experiment
@@ -20,13 +20,18 @@ from ait_jax.watching import watch
 
 
 def run(
-    experiment: Experiment, config: str = "", report: Callable[[str], None] = print
+    experiment: Experiment,
+    config: str = "",
+    report: Callable[[str], None] = print,
+    round_0_from: str | None = None,
 ) -> list[CurvePoint]:
     """Runs all rounds, or continues where an earlier call stopped.
 
     Args:
       config: the operative configuration, kept as config.gin.
       report: takes lines for the terminal.
+      round_0_from: a run that differs in its strategy alone and has done round 0; a run that
+        begins takes that over (`round_zero`).
 
     Returns:
       The learning curve's points.
@@ -34,6 +39,8 @@ def run(
     directory = RunDirectory(experiment.model_dir)
     check_checkpoint(experiment, directory)
     with directory.lock(), watch(live.Live("run"), directory):
+        if round_0_from is not None:
+            round_zero.take_over(directory, round_0_from, experiment, config, report)
         work = _Run(experiment, directory, config, report)
         with work.summaries:
             return work.run()

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from ait_jax import (
     __version__,
+    compare_command,
     convert_command,
     distributed,
     exit_codes,
@@ -36,7 +37,7 @@ _GIN_COMMANDS = {
 }
 
 _GIN_HELP = """\
-gin flags (run, score, pretrain, plan, tasks):
+gin flags (run, compare, score, pretrain, plan, tasks):
   --gin_file=FILE          a configuration, from the working folder or the shipped ones
                            (experiments/mini.gin, experiments/niv2.gin, ...); may be repeated,
                            later files win
@@ -76,12 +77,18 @@ def _parser() -> _Parser:
             epilog=_GIN_HELP,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
+    commands.choices["run"].add_argument(
+        "--round_0_from",
+        metavar="MODEL_DIR",
+        help="begin with round 0 of a run that differs in its strategy alone",
+    )
     plan_command.add(commands, _GIN_HELP)
     _add_prepare(commands)
     convert_command.add(commands)
     grow.add(commands)
     judge_command.add(commands)
     report.add(commands)
+    compare_command.add(commands)
     launch.add(commands)
     status_command.add(commands)
     tasks_command.add(commands, _GIN_HELP)
@@ -194,7 +201,7 @@ def _main(arguments: list[str]) -> int:
         return exit_codes.OK
     if hosts_command and options.command != "launch":
         raise UserError(f"`ait-jax {options.command}` takes nothing after `--`.")
-    if options.command in (*_GIN_COMMANDS, "plan", "tasks"):
+    if options.command in (*_GIN_COMMANDS, "plan", "tasks", "compare"):
         _prepare_process()
         if options.command in _GIN_COMMANDS:
             _join_others()
@@ -202,6 +209,7 @@ def _main(arguments: list[str]) -> int:
         raise UserError(f"`ait-jax {options.command}` takes no gin flags.")
     work = {
         "run": _run,
+        "compare": compare_command.run,
         "score": _score,
         "pretrain": _pretrain,
         "plan": plan_command.run,
@@ -266,11 +274,14 @@ def _run(options, flags) -> int:
 
     configuration.parse(flags, "experiments/mini.gin", unused=continual.UNUSED_MACROS)
     if is_configured(continual.Continual):
+        if options.round_0_from is not None:
+            raise UserError("--round_0_from is for rounds of selection, not a continual training.")
         built = configuration.build(continual.Continual)
         continual.run(built, configuration.operative_config())
     else:
         experiment = configuration.build(Experiment)
-        active.run(experiment, configuration.operative_config())
+        given = {} if options.round_0_from is None else {"round_0_from": options.round_0_from}
+        active.run(experiment, configuration.operative_config(), **given)
     return exit_codes.OK
 
 

@@ -95,6 +95,8 @@ def _literal(value: str) -> str:
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         # A list with references is no Python literal, but gin reads it.
         literal = text[:1] in "[({" and re.search(r"[@%][A-Za-z_]", text)
+    if literal and text[:1] not in "[({" and isinstance(ast.literal_eval(text), tuple):
+        return f"({text})"  # 0,1,2: gin wants the parentheses
     return text if literal else repr(value)
 
 
@@ -334,8 +336,11 @@ def macros_of(config: str) -> dict[str, str | int | float]:
 
 
 def parameters_of(config: str) -> dict[str, str]:
-    """Returns parameter -> value of gin source as gin writes it: a value that goes on over
-    several lines begins on the line after ` = \\`, and its lines are indented."""
+    """Returns parameter -> value of an operative configuration.
+
+    A value that goes on over several lines begins on the line after ` = \\`, and its lines are
+    indented.
+    """
     parameters: dict[str, str] = {}
     name = ""
     for line in config.splitlines():

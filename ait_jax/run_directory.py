@@ -3,7 +3,7 @@
 import fcntl
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -118,12 +118,10 @@ class RunDirectory:
         if not self._record.exists():
             self._refuse_foreign_files()
             return self._start(config, pool, seed)
-        self._state, saved = read(self.path)
+        self._state, saved = self.read()
         if not self._state["stages"]:  # Stopped before anything was done: nothing to protect.
             return self._start(config, pool, seed)
-        changes = configuration.differences(
-            saved, config, _MAY_DIFFER, ignored_prefixes=_OF_SUMMARIES
-        )
+        changes = differences(saved, config)
         before = self._state["pool"]
         if pool_changes and {**before, "fingerprint": ""} == {**pool, "fingerprint": ""}:
             changes += pool_changes(self._state)
@@ -158,6 +156,31 @@ class RunDirectory:
                 f"MODEL_DIR = {str(self.path)!r} has rounds but no run.json; "
                 "set another --gin.MODEL_DIR or remove that folder."
             )
+
+    def adopt(
+        self,
+        config: str,
+        pool: dict[str, Any],
+        seed: int,
+        stages: dict[str, Any],
+        copy: Callable[[], None],
+    ) -> None:
+        """Starts a run with stages that another one has done; `copy` brings their files.
+
+        Where it is stopped before the end, no stage is done.
+        """
+        if not distributed.is_writer():
+            return
+        if not self._record.exists():
+            self._refuse_foreign_files()
+        self._start(config, pool, seed)
+        copy()
+        self._state["stages"] = dict(stages)
+        self._save()
+
+    def read(self) -> tuple[dict[str, Any], str]:
+        """Returns what run.json and config.gin hold; see `read`."""
+        return read(self.path)
 
     def _save(self) -> None:
         if self._lease is not None:
@@ -210,6 +233,17 @@ def _lock(handle: Any) -> None:
             if attempt + 1 == _LOCK_ATTEMPTS:
                 raise
             time.sleep(0.05)
+
+
+def differences(saved: str, current: str, ignored: Collection[str] = ()) -> list[str]:
+    """Returns what makes a configuration another run's; see `configuration.differences`.
+
+    Args:
+      ignored: parameters that may differ, besides those that are no part of what a run is.
+    """
+    return configuration.differences(
+        saved, current, {*_MAY_DIFFER, *ignored}, ignored_prefixes=_OF_SUMMARIES
+    )
 
 
 def read(

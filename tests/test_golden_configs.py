@@ -14,7 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from ait_jax import assets, configuration, continual, experiment, pretraining, rewards, scoring
+from ait_jax import (
+    assets,
+    comparison,
+    configuration,
+    continual,
+    experiment,
+    pretraining,
+    rewards,
+    scoring,
+)
 from ait_jax.configuration import GinFlags, gin_folder
 from ait_jax.errors import UserError
 from ait_jax.models.parameters import abstract_params, num_params
@@ -41,6 +50,7 @@ EXPERIMENTS = {
     "continual_mini": (continual.Continual, ()),
     "mini_base": (pretraining.Pretraining, ()),
     "score": (scoring.Scoring, ()),
+    "compare_mini": (comparison.Comparison, ()),
 }
 # Published sizes of T5 1.1 (google/t5-v1_1-small to google/t5-v1_1-xxl).
 NUM_PARAMS = {
@@ -52,7 +62,7 @@ NUM_PARAMS = {
 }
 # The tests that hold the files of each folder.
 COVERED = {
-    "experiments": {"active", "parts", "model_parts", "continual_loop", *EXPERIMENTS},
+    "experiments": {"active", "parts", "model_parts", "continual_loop", "comparison", *EXPERIMENTS},
     "models": {"mini", "t5_1_1_tiny", *NUM_PARAMS},
     "partitioning": {"data_parallel", "tensor_parallel", "fsdp_2d"},
     "pools": {"mini", "niv2", "self_instruct", "split_files", "dynosaur", "joined"},
