@@ -129,18 +129,25 @@ def build(flags: GinFlags, has_runs: bool = False) -> Comparison:
                 f"give --gin.{_OF_RUNS[name]}."
             )
     given = flags.files or (() if has_runs else (DEFAULT_FILE,))
-    configuration.parse(replace(flags, files=(MACROS_FILE, *given)), DEFAULT_FILE)
+    _parse(replace(flags, files=(MACROS_FILE, *given)))
     return configuration.build(Comparison, DEFAULT_FILE)
+
+
+def _parse(flags: GinFlags) -> None:
+    """Reads gin files as `ait-jax run` does."""
+    from ait_jax import continual
+
+    configuration.parse(flags, DEFAULT_FILE, unused=continual.UNUSED_MACROS)
 
 
 def run_flags(flags: GinFlags) -> GinFlags:
     """Returns the flags of `ait-jax run` for all runs alike: without what only a comparison has."""
-    configuration.parse(GinFlags((MACROS_FILE,)), MACROS_FILE)
+    _parse(GinFlags((MACROS_FILE,)))
     own = set(gin_checks.macro_values())
     bindings = tuple(
         binding
         for binding in flags.bindings
-        if (name := binding.partition(" = ")[0]) not in own and "comparison." not in name.lower()
+        if (name := binding.partition(" = ")[0]) not in own and not name.startswith(("comparison.", "Comparison."))
     )
     return replace(flags, files=flags.files or (DEFAULT_FILE,), bindings=bindings)
 
@@ -156,7 +163,7 @@ def plan(comparison: Comparison, flags: GinFlags) -> list[Job]:
     out = files.as_path(comparison.out)
     base = run_flags(flags)
     scored = {name: _strategy(base, name).needs_scores for name in comparison.strategies}
-    configuration.parse(base, DEFAULT_FILE)
+    _parse(base)
     experiment = configuration.build(Experiment, DEFAULT_FILE)
     config = configuration.operative_config()
     shares_scores = not (experiment.racing or experiment.grow_pool)
@@ -179,7 +186,7 @@ def plan(comparison: Comparison, flags: GinFlags) -> list[Job]:
 
 def _strategy(base: GinFlags, name: str) -> Strategy:
     flags = replace(base, files=(*base.files, strategy_file(name)))
-    configuration.parse(flags, DEFAULT_FILE)
+    _parse(flags)
     reference = gin_checks.macro_values().get("STRATEGY")
     strategy = reference.scoped_configurable_fn() if hasattr(reference, "evaluate") else None
     if not isinstance(strategy, Strategy):
@@ -221,9 +228,7 @@ def _check_folders(out: Any, jobs: Sequence[Job], config: str) -> None:
 
 def commands(jobs: Sequence[Job]) -> list[str]:
     """Returns a command line for every run that is not finished."""
-    return [
-        shlex.join(["ait-jax", *job.arguments]) for job in jobs if not job.is_finished
-    ]
+    return [shlex.join(["ait-jax", *job.arguments]) for job in jobs if not job.is_finished]
 
 
 def run(

@@ -88,11 +88,8 @@ def _draw_curves(axes: Any, result: Mapping[str, Any]) -> None:
     axes.set_xlabel("training tasks")
     axes.set_ylabel("test ROUGE-L")
     seeds = len(result["seeds"])
-    figures.add_title(
-        axes,
-        "Strategies compared",
-        f"means of {seeds} seed{'s' if seeds > 1 else ''}, bands of ±1 standard error; thin lines are seeds",
-    )
+    subtitle = f"means of {seeds} seeds, bands of ±1 standard error; thin lines are seeds"
+    figures.add_title(axes, "Strategies compared", subtitle if seeds > 1 else "one seed")
 
 
 def _baseline_first(result: Mapping[str, Any]) -> list[str]:

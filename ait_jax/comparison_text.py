@@ -2,6 +2,7 @@
 
 import csv
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
@@ -17,11 +18,15 @@ def render(result: Mapping[str, Any]) -> str:
     """Returns tables and verdict of `comparison_result.compare` for a terminal."""
     parts = [_curves(result), _differences(result), _target(result), _overlaps(result)]
     parts += [_released(result), _paper(result)]
-    parts.append("\n".join(["verdict", *verdict(result)]))
+    parts.append("\n".join(["verdict", *map(_wrapped, verdict(result))]))
     noted = warnings(result)
     if noted:
-        parts.append("\n".join(["mind", *(f"- {line}" for line in noted)]))
+        parts.append("\n".join(["mind", *map(_wrapped, noted)]))
     return "\n\n".join(part for part in parts if part)
+
+
+def _wrapped(line: str) -> str:
+    return textwrap.fill(line, 100, initial_indent="- ", subsequent_indent="  ")
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -96,8 +101,8 @@ def _overlaps(result: Mapping[str, Any]) -> str:
         cells = [_overlap(each) for each in [*pair["selections"], pair["together"]]]
         rows.append([f"{pair['first']} and {pair['second']}", *cells])
     return (
-        "overlap of what was selected (Jaccard, mean over seeds; in brackets what random draws "
-        f"would share)\n{table(rows)}"
+        "overlap of what was selected (Jaccard, mean over seeds; in brackets that of random draws)\n"
+        f"{table(rows)}"
     )
 
 
@@ -148,8 +153,8 @@ def _paper(result: Mapping[str, Any]) -> str:
     for name, groups in paper["test"].items():
         rows.append([name, *(f"{score:.2f}" for score in groups["overall"])])
     return (
-        f"the paper's own curves, not ours: {paper['source']}, mean of {paper['num_runs']} runs\n"
-        + table(rows)
+        f"the paper's own curves, not ours: test ROUGE-L, means of {paper['num_runs']} runs\n"
+        f"{table(rows)}\n{textwrap.fill(paper['source'], 100)}"
     )
 
 
@@ -157,12 +162,10 @@ def verdict(result: Mapping[str, Any]) -> list[str]:
     """Returns a line for every strategy against the baseline: is the last round's difference noise?"""
     lines = []
     for name, groups in result["differences"].items():
-        if "overall" not in groups:
-            lines.append(f"{name}: no seed in common with {result['baseline']}, nothing to compare")
-            continue
-        where = f"{name} against {result['baseline']} at {result['num_tasks'][-1]:,} tasks"
-        last = groups["overall"]["rounds"][-1]
-        lines.append(f"{where}: {_judged(last, result, name)}{_beside(groups)}")
+        if "overall" in groups:
+            lines.append(_judged(name, groups, result))
+        else:
+            lines.append(f"{name} has no seed in common with {result['baseline']}: nothing to compare")
     return lines or [f"only {result['baseline']}: nothing to compare it with"]
 
 
@@ -170,43 +173,46 @@ def _is_noise(summary: Mapping[str, Any]) -> bool:
     return summary["low"] is None or summary["low"] <= 0 <= summary["high"]
 
 
-def _judged(last: Mapping[str, Any], result: Mapping[str, Any], name: str) -> str:
-    text = f"{_interval(last)} ROUGE-L over {_seeds(last['n'])}"
+def _judged(name: str, groups: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    last = groups["overall"]["rounds"][-1]
+    noise = _is_noise(last)
+    words = "cannot be told from" if noise else "is " + ("better" if last["mean"] > 0 else "worse") + " than"
+    seeds = "1 seed" if last["n"] == 1 else f"{last['n']} seeds"
+    text = (
+        f"{name} {words} {result['baseline']} at {result['num_tasks'][-1]:,} tasks: "
+        f"{_interval(last)} test ROUGE-L over {seeds}"
+    )
     if last["low"] is None:
-        return f"{text}, which cannot be told from noise"
-    if last["std"] == 0:
-        return f"{text}, the same in every seed" + (
-            ", which is unusual: did the seeds differ?" if last["mean"] else ""
-        )
-    if _is_noise(last):
-        needed = last["seeds_needed"]
-        seeds = f"about {needed:,} seeds" if needed else "more than 1,000 seeds"
-        return f"{text}: within noise; to see a difference of this size would take {seeds}"
+        return f"{text}; one seed does not tell a difference from noise"
+    text += ", within noise" if noise else ", beyond noise"
     number, p = len(result["holm"]), result["holm"].get(name, 0.0)
-    if p > 1 - result["confidence"]:
-        return f"{text}: beyond noise by itself, but not as one of {number} comparisons (Holm p = {p:.2f})"
-    return f"{text}: beyond noise"
+    if not noise and p > 1 - result["confidence"]:
+        text += f" by itself, but not as one of {number} comparisons (Holm p = {p:.2f})"
+    if last["std"] == 0:
+        text += " and the same in every seed"
+    text += _beside(groups, noise)
+    if noise and last["std"]:
+        needed = last["seeds_needed"]
+        text += f"; to see such a difference takes {f'about {needed:,}' if needed else 'over 1,000'} seeds"
+    return text
 
 
-def _beside(groups: Mapping[str, Any]) -> str:
-    """Says which of the other differences are beyond noise."""
+def _beside(groups: Mapping[str, Any], noise: bool) -> str:
+    """Says of the other differences whether they are within noise as well."""
     others = {"the whole curve": groups["overall"]["area"]}
     others |= {LABELS[g]: groups[g]["rounds"][-1] for g in ("cls", "gen") if g in groups}
-    if groups["overall"]["rounds"][-1]["low"] is None:
-        return ""
-    beyond = [f"{name} ({found['mean']:+.2f})" for name, found in others.items() if not _is_noise(found)]
-    if not beyond:
-        too = ", too" if _is_noise(groups["overall"]["rounds"][-1]) else ""
-        return f"; within noise{too}: {_joined(list(others))}"
-    return f"; beyond noise: {_joined(beyond)}"
+    alike = [_named(name, found) for name, found in others.items() if _is_noise(found) == noise]
+    unlike = [_named(name, found) for name, found in others.items() if _is_noise(found) != noise]
+    text = f", as for {_joined(alike)}" if alike else ""
+    return text + (f"; {'beyond' if noise else 'within'} noise: {_joined(unlike)}" if unlike else "")
+
+
+def _named(name: str, summary: Mapping[str, Any]) -> str:
+    return name if _is_noise(summary) else f"{name} ({summary['mean']:+.2f})"
 
 
 def _joined(names: Sequence[str]) -> str:
     return " and ".join(", ".join(names).rsplit(", ", 1))
-
-
-def _seeds(number: int) -> str:
-    return "1 seed" if number == 1 else f"{number} seeds"
 
 
 def warnings(result: Mapping[str, Any]) -> list[str]:

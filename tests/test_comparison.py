@@ -126,7 +126,7 @@ def test_folders_of_finished_runs_are_only_read(folder, capsys):
     runs = ("a_0", "a_1", "b_0", "b_1", "late")
     code, out, _ = run(capsys, *runs, "--gin.COMPARISON_DIR=out", "--gin.PAPER_CURVES=True")
     assert code == 0
-    assert "prompt_uncertainty against random at 10 tasks: +1.50" in out
+    assert "prompt_uncertainty cannot be told from random at 10 tasks: +1.50" in out
     assert "left out: late: late is not finished: 1 of 2 rounds are evaluated" in out
     result = json.loads((folder / "out" / "compare.json").read_text())
     assert result["strategies"] == ["prompt_uncertainty", "random"] and result["paper"]["num_runs"] == 5

@@ -70,7 +70,12 @@ def test_overlaps(result):
 
 def test_text_and_verdict(result):
     text = comparison_text.render(result)
-    assert "uncertain against random at 16 tasks: +3.00 [-3.57, +9.57] ROUGE-L over 3 seeds: within noise" in text
+    (line,) = comparison_text.verdict(result)
+    assert line == (
+        "uncertain cannot be told from random at 16 tasks: +3.00 [-3.57, +9.57] test ROUGE-L over 3 "
+        "seeds, within noise, as for the whole curve, CLS and GEN; to see such a difference takes about "
+        "9 seeds"
+    )
     assert "3 seeds are few" in text and "tasks needed to reach 15.00 (the last mean of random)" in text
     (rows,) = [part for part in text.split("\n\n") if part.startswith("test ROUGE-L")]
     assert rows.splitlines()[2].split() == ["uncertain", "overall", "8.00", "11.00", "18.00", "12.00", "3"]
@@ -86,10 +91,11 @@ def test_every_score_is_in_the_csv(result):
 
 def test_a_clear_difference_and_one_of_many(tmp_path):
     scores = {("random", s): (8.0, 16.0 + s) for s in range(6)}
-    scores |= {("easy", s): (8.0, 18.0 + s + 0.1 * (s % 2)) for s in range(6)}
+    scores |= {("easy", s): (8.0, 18.0 + s + 0.2 * (s % 2)) for s in range(6)}
     result = comparison_result.compare(runs(tmp_path, scores))
     (line,) = comparison_text.verdict(result)
-    assert "over 6 seeds: beyond noise; beyond noise: the whole curve" in line
+    assert line.startswith("easy is better than random at 10 tasks: +2.10 [+1.99, +2.21] test ROUGE-L")
+    assert line.endswith("over 6 seeds, beyond noise, as for the whole curve (+1.05), CLS (+2.10) and GEN (+2.10)")
     assert comparison_text.warnings(result) == []
     result["holm"]["easy"] = 0.07
     result["holm"]["other"] = 0.5
@@ -100,7 +106,7 @@ def test_one_seed_has_no_interval_and_says_so(tmp_path):
     scores = {key: value for key, value in SCORES.items() if key[1] == 0}
     result = comparison_result.compare(runs(tmp_path, scores), target=99.0)
     text = comparison_text.render(result)
-    assert "+1.00 [no interval] ROUGE-L over 1 seed, which cannot be told from noise" in text
+    assert "+1.00 [no interval] test ROUGE-L over 1 seed; one seed does not tell" in " ".join(text.split())
     assert "one seed has no interval" in text and "not reached" in text
     comparison_figure.plot(tmp_path / "a.png", result)
     assert (tmp_path / "a.png").stat().st_size > 10_000
