@@ -1,6 +1,5 @@
 """The three programs of an experiment, compiled for a mesh: train step, teacher forcing, decode."""
 
-import dataclasses
 from dataclasses import dataclass
 
 import jax
@@ -10,7 +9,7 @@ from ait_jax.batching import rows_per_batch
 from ait_jax.compiled_stage import CompiledStage, bytes_per_chip, compile_stage
 from ait_jax.hardware import Chip
 from ait_jax.models.recomputed import recomputed_flops
-from ait_jax.models.t5 import Transformer, flops_per_example
+from ait_jax.models.t5 import flops_per_example, with_config
 from ait_jax.partitioning import Partitioner
 from ait_jax.planned import Planned
 from ait_jax.scorer.engine import DECODING_BATCH, Engine
@@ -73,11 +72,7 @@ class PlanStages:
         self.partitioner.check_batch_size(
             batch_size // num_microbatches, f"{trainer.gin_name}.batch_size / num_microbatches"
         )
-        model = Transformer(
-            dataclasses.replace(
-                self.planned.model.config, scan_layers=True, remat_policy=remat_policy
-            )
-        )
+        model = with_config(self.planned.model, scan_layers=True, remat_policy=remat_policy)
         step, state = sharded_train_step(
             model,
             trainer.optimizer(trainer.schedule),

@@ -3,7 +3,6 @@
 Every process reads the parts of its own devices only, so no host holds a model as a whole.
 """
 
-import dataclasses
 import re
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from ait_jax.errors import UserError
 from ait_jax.models import layouts
 from ait_jax.models.checkpoints import FORMS, Checkpoint, open_checkpoint
 from ait_jax.models.parameters import abstract_params, init_params, num_params
-from ait_jax.models.t5 import Params, Transformer
+from ait_jax.models.t5 import Params, Transformer, with_config
 from ait_jax.models.weights import flatten, unflatten
 from ait_jax.partitioning import Partitioner
 
@@ -124,7 +123,7 @@ def open_fitting(
 
 
 def _with_layers(model: Transformer, layout: str) -> Transformer:
-    return Transformer(dataclasses.replace(model.config, scan_layers=layout == layouts.STACKED))
+    return with_config(model, scan_layers=layout == layouts.STACKED)
 
 
 def _completed(

@@ -25,7 +25,7 @@ _SAMPLES = 6  # tasks whose first answer is shown, of every group
 _PROMPT_END = 900  # characters; a prompt ends with the instance's own input
 _ANSWER = 400
 _MOST_ROWS = 100  # of the table of selected tasks
-SAMPLE_COLUMNS = ("task", "end of the prompt", "answer", "references")
+SAMPLE_COLUMNS = ("task", "answer", "references", "end of the prompt")
 SELECTED_COLUMNS = (
     "place", "task", "category", "type", "prompt uncertainty", "prediction probability"
 )
@@ -177,9 +177,9 @@ def samples(predictions: Sequence[Prediction], tasks: Sequence[str]) -> list[lis
     return [
         [
             task,
-            _last(item.input, _PROMPT_END),
             _first(item.prediction, _ANSWER),
             _first("\n".join(item.references), _ANSWER),
+            _last(item.input, _PROMPT_END),
         ]
         for task in wanted
         if (item := first.get(task))
@@ -212,6 +212,8 @@ def stage_scalars(stage: str, line: Mapping[str, Any]) -> dict[str, float]:
     if not line:
         return {}
     named = {f"seconds/{stage}": line["seconds"]}
+    if stage == "train":  # its other figures are of the answers to dev tasks
+        return named
     for name in ("tokens_per_second", "padding_fraction", "mfu"):
         if name in line:
             named[f"{name}/{stage}"] = line[name]

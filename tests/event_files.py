@@ -1,8 +1,9 @@
 """Reads summaries back: TensorBoard's event files and W&B's files of offline runs."""
 
-import json
 import struct
 from pathlib import Path
+
+from ait_jax.summaries import offline_rows
 
 PNG = b"\x89PNG"
 
@@ -47,30 +48,6 @@ def assert_no_doubles(events: dict[str, list[tuple[int, object]]]) -> None:
 
 def read_offline_rows(model_dir: Path) -> tuple[list[dict], set[str]]:
     """Returns the rows of all offline W&B runs below a folder in order, and the runs' ids."""
-    from wandb.proto import wandb_internal_pb2
-
-    rows, ids = [], set()
-    for path in sorted(model_dir.glob("wandb/offline-run-*/run-*.wandb")):
-        ids.add(path.stem.removeprefix("run-"))
-        for data in _records(path.read_bytes()):
-            record = wandb_internal_pb2.Record.FromString(data)
-            if record.WhichOneof("record_type") == "history":
-                items = record.history.item
-                rows.append({i.key or "/".join(i.nested_key): json.loads(i.value_json) for i in items})
-    return rows, ids
-
-
-def _records(data: bytes):
-    """Yields the records of a LevelDB log: blocks of 32 KiB after a header of 7 bytes."""
-    position, parts = 7, []
-    while position + 7 <= len(data):
-        left = 32768 - position % 32768
-        if left < 7:
-            position += left
-            continue
-        _, length, kind = struct.unpack("<IHB", data[position : position + 7])
-        parts.append(data[position + 7 : position + 7 + length])
-        position += 7 + length
-        if kind in (1, 4):  # whole, or the last part
-            yield b"".join(parts)
-            parts = []
+    paths = model_dir.glob("wandb/offline-run-*/run-*.wandb")
+    ids = {path.stem.removeprefix("run-") for path in paths}
+    return [row for id in ids for row in offline_rows.read_rows(model_dir / "wandb", id)], ids

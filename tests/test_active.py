@@ -114,7 +114,10 @@ def test_the_summaries_say_what_the_files_say(finished):
     samples = dict(test["samples/text_summary"])
     assert sorted(samples) == [-1, 0, 1] and result["per_task"]
     # The same tasks and prompts every round.
-    asked = {step: [row.split(" | ")[:2] for row in text.splitlines()] for step, text in samples.items()}
+    asked = {
+        step: [(row.split(" | ")[0], row.split(" | ")[-1]) for row in text.splitlines()]
+        for step, text in samples.items()
+    }
     assert asked[-1] == asked[0] == asked[1]
     rounds = read_events(model_dir / "rounds")
     assert [step for step, _ in rounds["tasks/train"]] == [-1, 0, 1]
@@ -229,11 +232,7 @@ def check_summaries(whole: Path, continued: Path) -> None:
         steps = [[row[axis] for row in r if axis in row] for r in (rows, found_rows)]
         if axis == "round":  # the configuration, base, round 0, its selection, round 1
             assert steps[0] == [0, -1, 0, 0, 1]
-        # An offline run may lack what came just before the kill.
-        assert set(steps[1]) <= set(steps[0]) and len(steps[1]) == len(set(steps[1])) + 2 * (axis == "round")
-    assert [row for row in found_rows if "round_001/train/loss" in row]
-    for tag in ("inference_eval/test/rougeL/overall", "rounds/task_map", "rounds/tasks/remain"):
-        assert sum(tag in row for row in rows) == sum(tag in row for row in found_rows) > 0, tag
+        assert sorted(steps[0]) == sorted(steps[1]), axis
 
 
 @pytest.mark.benchmark

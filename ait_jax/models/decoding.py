@@ -4,7 +4,6 @@ Shape suffixes: B batch, L encoder length, T decode length, V vocab_size, S shar
 R rows of a shard.
 """
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ from jax import lax
 from ait_jax.models.likelihood import PAD_ID, logits_of
 from ait_jax.models.layouts import match_layout
 from ait_jax.models.parameters import output_layer
-from ait_jax.models.t5 import Params, Transformer
+from ait_jax.models.t5 import Params, Transformer, with_config
 
 # Finished rows are dropped when at most a quarter of the rows is left: a row is then carried
 # along for at most four times the work it needs, and few programs are compiled.
@@ -131,10 +130,10 @@ def encode_prompts(
     if max_decode_length < 1:
         raise ValueError(f"max_decode_length is {max_decode_length}; needed: at least 1.")
     encoded = model.apply(
-        {"params": params}, encoder_tokens_BxL, enable_dropout=False, method=Transformer.encode
+        {"params": params}, encoder_tokens_BxL, enable_dropout=False, method="encode"
     )
     if unroll_layers:
-        model = Transformer(dataclasses.replace(model.config, scan_layers=False))
+        model = with_config(model, scan_layers=False)
         params = match_layout(params, scan_layers=False)
     cache, cross_cache = _empty_cache(model, params, encoded, encoder_tokens_BxL, max_decode_length)
     return Prompts(model, params, Stage(encoder_tokens_BxL, encoded, cross_cache), cache)
@@ -223,7 +222,7 @@ def _step_function(
             max_decode_length=max_decode_length,
             return_hidden=True,
             mutable=["cache"],
-            method=Transformer.decode,
+            method="decode",
         )
         logits_BxV = logits_of(hidden_Bx1xE[:, 0], output)
         token_B, chosen_B = choose(logits_BxV, stage.keys, state.step)
@@ -311,7 +310,7 @@ def _empty_cache(
         max_decode_length=max_decode_length,
         return_hidden=True,
         mutable=["cache", "cross_cache"],
-        method=Transformer.decode,
+        method="decode",
     )
     variables = flax.core.unfreeze(variables)
     return variables["cache"], variables["cross_cache"]

@@ -1,6 +1,5 @@
 """How layers lie in a tree of parameters: one by one, stacked, or as in T5X's scalable_t5."""
 
-import dataclasses
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 
 from ait_jax.errors import UserError
 from ait_jax.models.parameters import abstract_params
-from ait_jax.models.t5 import Params, Transformer
+from ait_jax.models.t5 import Params, Transformer, with_config
 from ait_jax.models.weights import flatten
 
 # `encoder.layers_0`, `encoder.layers_1`, ...: T5X's T5, and every file that is written here but
@@ -44,8 +43,9 @@ def abstract_params_in(
         model: whatever its own layout is.
         layout: SEPARATE, STACKED or SCALABLE.
     """
-    config = dataclasses.replace(model.config, scan_layers=layout != SEPARATE)
-    shapes, axes = map(flatten, abstract_params(Transformer(config)))
+    model = with_config(model, scan_layers=layout != SEPARATE)
+    config = model.config
+    shapes, axes = map(flatten, abstract_params(model))
     if layout != SCALABLE:
         return shapes, axes
     num_layers = {"encoder": config.num_encoder_layers, "decoder": config.num_decoder_layers}

@@ -362,6 +362,11 @@ class Transformer(nn.Module):
         )
 
 
+def with_config(model: Transformer, **changes: Any) -> Transformer:
+    """Returns a model of the same class with another configuration, a user's own class included."""
+    return model.clone(config=dataclasses.replace(model.config, **changes))
+
+
 def flops_per_example(config: T5Config, encoder_tokens: int, decoder_tokens: int) -> float:
     """Returns the floating-point operations of one forward pass of one example.
 

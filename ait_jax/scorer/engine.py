@@ -94,7 +94,7 @@ class Engine:
         tokens_per_batch: int = 8192,
         length_growth: float = 1.06,
     ):
-        self.model = Transformer(scoring_config(model.config, partitioner.platform))
+        self.model = model.clone(config=scoring_config(model.config, partitioner.platform))
         self.partitioner = partitioner
         self.buckets = buckets
         self.input_lengths = finer_lengths(buckets.inputs, length_growth)
@@ -289,21 +289,21 @@ class Engine:
 
     def _score(self, params, prompts_BxL, targets_BxT):
         apply = partial(self.model.apply, {"params": params}, enable_dropout=False)
-        encoded_BxLxE = apply(prompts_BxL, method=Transformer.encode)
+        encoded_BxLxE = apply(prompts_BxL, method="encode")
         hidden_BxTxE = apply(
             encoded_BxLxE,
             prompts_BxL,
             shift_right(targets_BxT),
             targets_BxT,
             return_hidden=True,
-            method=Transformer.decode,
+            method="decode",
         )
         output = output_layer(self.model.config, params)
         return fused_mean_log_likelihood(hidden_BxTxE, output, targets_BxT)
 
     def _embed(self, params, texts_BxL):
         encoded_BxLxE = self.model.apply(
-            {"params": params}, texts_BxL, enable_dropout=False, method=Transformer.encode
+            {"params": params}, texts_BxL, enable_dropout=False, method="encode"
         )
         real_BxLx1 = (texts_BxL > 0)[..., None]
         sum_BxE = jnp.sum(encoded_BxLxE.astype(jnp.float32), axis=1, where=real_BxLx1)

@@ -17,6 +17,7 @@ from ait_jax.summaries import markdown
 RUN_FOLDERS = ("rounds", "inference_eval")
 _PNG = b"\x89PNG\r\n\x1a\n"
 _COLOR_TYPE_RGBA = 6
+_FLUSH_SECONDS = 10.0  # what is seen is at most so old
 
 
 @dataclass(frozen=True)
@@ -92,27 +93,38 @@ class EventsFolder:
     """
 
     def __init__(self, path: Any, purge_step: int | None):
-        from tensorboardX import SummaryWriter
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
 
         self.path = path
         self._elsewhere = None if buckets.is_local(path) else tempfile.TemporaryDirectory()
         self._folder = Path(self._elsewhere.name if self._elsewhere else path)
+        self._folder.mkdir(parents=True, exist_ok=True)
         # Names are by the second: a process that goes on within it must not meet its own file.
-        suffix = f".{time.time_ns()}"
-        self._writer = SummaryWriter(
-            str(self._folder), purge_step=purge_step, filename_suffix=suffix
-        )
+        # tensorboardX's SummaryWriter has a queue that its flush does not wait for.
+        self._writer = EventsWriter(str(self._folder / "events"), f".{time.time_ns()}")
+        self._flushed = time.monotonic()
+        if purge_step is not None:
+            start = SessionLog(status=SessionLog.START)
+            self._writer.write_event(Event(wall_time=time.time(), step=purge_step, session_log=start))
 
     def scalar(self, name: str, value: float, step: int) -> None:
-        self._writer.add_scalar(_tag(name), value, step)
+        from tensorboardX.summary import scalar
+
+        self._add(scalar(_tag(name), value), step)
 
     def text(self, name: str, text: str, step: int) -> None:
-        self._writer.add_text(_tag(name), markdown.code(text), step)
+        self._add_markdown(name, markdown.code(text), step)
 
     def table(
         self, name: str, columns: Sequence[str], rows: Sequence[Sequence[str]], step: int
     ) -> None:
-        self._writer.add_text(_tag(name), markdown.table(columns, rows), step)
+        self._add_markdown(name, markdown.table(columns, rows), step)
+
+    def _add_markdown(self, name: str, source: str, step: int) -> None:
+        from tensorboardX.summary import text
+
+        self._add(text(_tag(name), source), step)
 
     def image(self, name: str, png: bytes, step: int) -> None:
         """Writes the file's own bytes. Raises ValueError: not a PNG."""
@@ -138,7 +150,12 @@ class EventsFolder:
             self._add(summary, None)
 
     def _add(self, summary: Any, step: int | None) -> None:
-        self._writer.file_writer.add_summary(summary, step)
+        from tensorboardX.proto.event_pb2 import Event
+
+        self._writer.write_event(Event(wall_time=time.time(), step=step, summary=summary))
+        if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+            self._writer.flush()
+            self._flushed = time.monotonic()
 
     def flush(self) -> None:
         self._writer.flush()
@@ -147,8 +164,8 @@ class EventsFolder:
                 buckets.upload(file, self.path / file.name)
 
     def close(self) -> None:
-        self._writer.close()
         self.flush()
+        self._writer.close()
         if self._elsewhere:
             self._elsewhere.cleanup()
 

@@ -1,8 +1,8 @@
 """Weights & Biases: one W&B run for a run directory, which every process that continues it goes on.
 
 Rows that W&B has cannot be taken back. So `MODEL_DIR/wandb/ait_jax.jsonl` says which were sent, and
-is written before they are. What a kill kept from W&B's server is sent again: the server says how many
-rows it has. An offline run has no server, and may lack the rows of the last moments before a kill.
+is written before they are. What a kill kept from arriving is sent again: W&B's server says how many
+rows it has, an offline run's files say which.
 """
 
 import importlib.util
@@ -11,7 +11,7 @@ import json
 import secrets
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 from ait_jax import buckets, files
 from ait_jax.errors import UserError, nearest
 from ait_jax.lines_file import LinesFile
+from ait_jax.summaries import offline_rows
 from ait_jax.summaries.interface import SummaryWriter
 
 MODES = ("online", "offline")
@@ -104,15 +105,14 @@ class _Record:
         self.stages = [line["stage"] for line in rows if "stage" in line]
         self.steps = {line["folder"]: line["step"] for line in rows if "folder" in line}
 
-    def begin(self, rows: int | None) -> None:
-        """Writes the file.
-
-        Args:
-          rows: that W&B has, where it says so: later ones were lost.
-        """
-        if rows is not None:
-            self._lines = [line for line in self._lines if line.get("row", -1) < rows]
-            self._index()
+    def begin(self, arrived: Container[int]) -> None:
+        """Writes the file, without the rows that did not arrive."""
+        first, *rows = self._lines
+        self._lines = [first, *(line for line in rows if line["row"] in arrived)]
+        following = self.rows
+        self._index()
+        # A number is used once: W&B takes rows in ascending order only.
+        self.rows = following
         self._file.replace([json.dumps(line) for line in self._lines])
 
     def add(self, **what: Any) -> int:
@@ -155,9 +155,18 @@ class _Session:
         if self._run is not None:
             return
         self._run = _begin(self._settings, self.record.id, self._model_dir, self._folder)
-        self.record.begin(None if self._run.offline else self._run.step)
+        self.record.begin(self._arrived())
         offline = f"offline, in {self._model_dir / 'wandb'}"
         self._report(f"Weights & Biases: {offline if self._run.offline else self._run.url}")
+
+    def _arrived(self) -> Container[int]:
+        if not self._run.offline:
+            return range(self._run.step)
+        try:
+            rows = offline_rows.read_rows(self._model_dir / "wandb", self.record.id)
+        except Exception:  # a format of W&B's own, which may be another by now
+            return range(self.record.rows)
+        return {row["_step"] for row in rows}
 
     @property
     def _folder(self) -> Path:

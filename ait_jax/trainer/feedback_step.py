@@ -43,7 +43,7 @@ def answers_log_likelihood(
     num_answers = answers_BxSxT.shape[1]
     answers_NxT = answers_BxSxT.reshape(-1, answers_BxSxT.shape[-1])
     encoded_BxLxE = model.apply(
-        {"params": params}, prompts_BxL, enable_dropout=False, method=Transformer.encode
+        {"params": params}, prompts_BxL, enable_dropout=False, method="encode"
     )
     logits_NxTxV = model.apply(
         {"params": params},
@@ -52,7 +52,7 @@ def answers_log_likelihood(
         shift_right(answers_NxT),
         answers_NxT,
         enable_dropout=False,
-        method=Transformer.decode,
+        method="decode",
     )
     return sum_log_likelihood(logits_NxTxV, answers_NxT).reshape(-1, num_answers)
 
