@@ -30,7 +30,7 @@ class Activity:
     def __init__(self, what: str, total: int, done: int = 0):
         self.what, self.total, self.done, self.note = what, total, done, ""
         self._begun = done
-        # Of the first and the last progress: (time, done). What came before the first was compiling.
+        # Of the first and the last progress: (time, done). Before the first it was compiling.
         self._first: tuple[float, int] | None = None
         self._last = (0.0, done)
 

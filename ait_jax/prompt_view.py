@@ -1,4 +1,4 @@
-"""One task as the model sees it: the exact prompt, its tokens, a perturbed form, the model's answers."""
+"""One task as the model sees it: the prompt, its tokens, a perturbed form, the model's answers."""
 
 import difflib
 import re
@@ -16,7 +16,6 @@ from ait_jax.scorer.likelihoods import read_rows
 from ait_jax.scorer.prompts_of_task import scoring_instances
 from ait_jax.scorer.scorer import Scorer
 from ait_jax.task_source import Source
-from ait_jax.vocabulary import EOS_ID
 
 SAME, DROPPED, ADDED = "same", "dropped", "added"
 
@@ -119,7 +118,6 @@ def _form(
     if vocabulary is None:
         return Form(j, prompt, None)
     ids = vocabulary.encode_source(prompt.text, encoding.max_source_length)
-    assert ids[-1] == EOS_ID
     return Form(j, prompt, tuple(vocabulary.pieces(ids)))
 
 

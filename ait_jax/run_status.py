@@ -1,4 +1,4 @@
-"""What is known of a run directory, from its files: how far it is, whether it runs, what comes next.
+"""What the files of a run directory tell: how far it is, whether it runs, what comes next.
 
 live.json is what the running program says every few seconds (`live`), run.json what is done,
 timings.jsonl how long that took. The same figures make the live view and `ait-jax status`.
@@ -228,7 +228,7 @@ _ACTIVITY = {"what": str, "done": int, "total": int, "note": str}
 
 
 def _read_live(path: Any) -> dict[str, Any]:
-    """Returns what live.json says, {} where there is none; what is of a wrong type is left out."""
+    """Returns what live.json says; what is of a wrong type, or not there, is left out."""
     try:
         value = json.loads(files.read_text(path))
     except (OSError, ValueError):
@@ -252,7 +252,8 @@ def _read_live(path: Any) -> dict[str, Any]:
 
 
 def _fits(value: Any, kinds: tuple) -> bool:
-    return isinstance(value, list) and len(value) == len(kinds) and all(map(isinstance, value, kinds))
+    same = isinstance(value, list) and len(value) == len(kinds)
+    return same and all(map(isinstance, value, kinds))
 
 
 def read_timings(path: Any) -> list[tuple[str, float]]:

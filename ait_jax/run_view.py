@@ -40,7 +40,8 @@ def live_lines(status: Mapping[str, Any], columns: int) -> list[Text]:
     if figures:
         lines.append(figures)
     if status["curve"] or (status["stage"] and status["stages_total"]):
-        lines.append(_spread(_curve_text(status["curve"], columns // 2), _run_left(status), columns))
+        curve = _curve_text(status["curve"], columns // 2)
+        lines.append(_spread(curve, _run_left(status), columns))
     return lines
 
 
@@ -62,7 +63,7 @@ def _elapsed(status: Mapping[str, Any]) -> Text:
 
 
 def _spread(left: Text, right: Text, columns: int) -> Text:
-    """Returns one line with a text at each end; the right one is left out where there is no room."""
+    """Returns one line with a text at each end; the right one goes where there is no room."""
     room = columns - left.cell_len - right.cell_len
     if room < 2:
         return left
@@ -139,8 +140,7 @@ def status_lines(status: Mapping[str, Any], columns: int) -> list[Text]:
         lines.append(Text(f"last problem: {status['problem']}", style=_BAD))
     running = status["state"] == RUNNING
     if running:
-        lines += live_lines({**status, "curve": [], "stages_total": None} | {
-            "stages_total": status["stages_total"]}, columns)  # fmt: skip
+        lines += live_lines({**status, "curve": []}, columns)
     else:
         lines.append(_done_text(status))
         if status["losses"]:

@@ -117,7 +117,7 @@ def _list(path, runs, options) -> int:
 
     if options.follow:
         raise UserError(
-            f"--follow shows one run; {path} holds {len(runs)}, {runs[0]} for one. Give one of them."
+            f"--follow shows one run; {path} holds {len(runs)}, {runs[0]} for one. Give one."
         )
     found = []
     for run_path in runs:

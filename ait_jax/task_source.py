@@ -1,4 +1,4 @@
-"""A pool to look at, opened from gin files as `run` would, or from a run with what that found out."""
+"""A pool to look at: opened from gin files as `run` would, or a run's with what it found out."""
 
 import re
 from collections.abc import Mapping

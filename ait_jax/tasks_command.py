@@ -34,7 +34,9 @@ def add(commands, gin_help: str) -> None:
     tasks.add_argument(
         "--run", metavar="MODEL_DIR", help="a run's or scores' pool, with what it found out"
     )
-    tasks.add_argument("--search", metavar="WORDS", default="", help="in name, definition, category")
+    tasks.add_argument(
+        "--search", metavar="WORDS", default="", help="in name, definition, category"
+    )
     tasks.add_argument("--category", default="", help="part of a category's name")
     kind = tasks.add_mutually_exclusive_group()
     kind.add_argument("--cls", dest="kind", action="store_const", const="CLS",
@@ -43,7 +45,7 @@ def add(commands, gin_help: str) -> None:
                       help="generation tasks only")  # fmt: skip
     tasks.add_argument("--split", choices=("train", "remain", "dev", "test"))
     tasks.add_argument(
-        "--sort", metavar="COLUMN", help="text from a on, numbers from the largest; -COLUMN turns it"
+        "--sort", metavar="COLUMN", help="text from a on, numbers from the largest; -COLUMN: turned"
     )
     tasks.add_argument(
         "--limit", type=int, metavar="N", help=f"most rows, 0 is all (default: {_FEW} as a table)"
@@ -81,7 +83,9 @@ def _console():
 
     # Without a terminal nothing is cut or broken at a width that nobody looks at.
     wide = None if sys.stdout.isatty() else 100_000
-    return Console(width=wide, highlight=False, markup=False, emoji=False, soft_wrap=wide is not None)
+    return Console(
+        width=wide, highlight=False, markup=False, emoji=False, soft_wrap=wide is not None
+    )
 
 
 def _list(source, options) -> None:
