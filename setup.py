@@ -26,7 +26,9 @@ setup(
         "ait_jax",
         "ait_jax.grow",
         "ait_jax.models",
+        "ait_jax.report",
         "ait_jax.scorer",
+        "ait_jax.summaries",
         "ait_jax.trainer",
         "ait_jax.tasks",
         "ait_jax.tasks.mini",
@@ -44,6 +46,7 @@ setup(
     package_data={
         "ait_jax.gin": ["*.gin", "*/*.gin"],
         "ait_jax.assets": ["*/*"],
+        "ait_jax.report": ["assets/*"],
     },
     install_requires=[
         "absl-py>=2.1",
@@ -57,11 +60,13 @@ setup(
         "numpy>=1.26",
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11.20",
+        "plotly>=6",
         "pyarrow>=17",
         "pyyaml>=6.0",
         "rich>=13.7",
         "rouge-score>=0.1.2",
         "safetensors>=0.4.5",
+        "scipy>=1.13",
         "sentencepiece>=0.2.0",
         "seqio>=0.0.20",
         "tensorboardX>=2.6.2",
@@ -80,9 +85,13 @@ setup(
         "endpoint": ENDPOINT,
         # Decoder-only models: their tokenizers, and GGUF files.
         "llama": LLAMA,
+        # SUMMARIES with Weights & Biases (summaries/wandb.gin).
+        "wandb": ["wandb>=0.19"],
         # With requirements-t5x.txt; T5X itself is not on the package index.
         "t5x": ["cached_property>=1.5", "fiddle>=0.3", "tensorboard>=2.19"],
         "test": [*ENDPOINT, *LLAMA, "gcsfs>=2025.3", "pytest>=8.3", "pytest-xdist>=3.6"],
+        # tests/test_report_page.py in a browser; the browser itself is the system's Chromium.
+        "browser": ["playwright>=1.49"],
         "bench": ["psutil>=7.0", "torch>=2.13", "transformers>=5.23"],
     },
     entry_points={"console_scripts": ["ait-jax = ait_jax.cli:main"]},

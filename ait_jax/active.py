@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ait_jax import files
+from ait_jax import files, live, round_zero
 from ait_jax.errors import UserError
 from ait_jax.evaluation import write_predictions
 from ait_jax.experiment import Experiment
@@ -16,24 +16,34 @@ from ait_jax.splits import Splits, read_names, read_splits, write_splits
 from ait_jax.stages import check_checkpoint, selection_summary
 from ait_jax.trained_stages import TrainedStages, headline
 from ait_jax.uncertainty import TaskScores
+from ait_jax.watching import watch
 
 
 def run(
-    experiment: Experiment, config: str = "", report: Callable[[str], None] = print
+    experiment: Experiment,
+    config: str = "",
+    report: Callable[[str], None] = print,
+    round_0_from: str | None = None,
 ) -> list[CurvePoint]:
     """Runs all rounds, or continues where an earlier call stopped.
 
     Args:
       config: the operative configuration, kept as config.gin.
       report: takes lines for the terminal.
+      round_0_from: a run that differs in its strategy alone and has done round 0; a run that
+        begins takes that over (`round_zero`).
 
     Returns:
       The learning curve's points.
     """
     directory = RunDirectory(experiment.model_dir)
     check_checkpoint(experiment, directory)
-    with directory.lock():
-        return _Run(experiment, directory, config, report).run()
+    with directory.lock(), watch(live.Live("run"), directory):
+        if round_0_from is not None:
+            round_zero.take_over(directory, round_0_from, experiment, config, report)
+        work = _Run(experiment, directory, config, report)
+        with work.summaries:
+            return work.run()
 
 
 class _Run(TrainedStages):
@@ -49,16 +59,24 @@ class _Run(TrainedStages):
         self.report(f"{verb} in {self.directory.path}: {experiment.rounds} rounds on {self.pool!r}")
         splits = self._initial_splits()
         self._report_growth()
+        live.plan(self._plan(splits))
+        if not self.directory.is_done(f"round_{experiment.rounds - 1:03d}/evaluate"):
+            self.summaries.start()
+        self.summaries.begun(self.config)
         points: list[CurvePoint] = []
         if experiment.evaluate_base:
             points.append(self._evaluate_base(splits))
+            self.summaries.evaluated(None, 0, _groups(splits), curve=False)
         previous = None
         for number in range(experiment.rounds):
             round = _Round(self, number, splits, previous)
             points.append(round.train_and_evaluate())
             self._plot_curve(points)
+            self.summaries.evaluated(number, len(splits.train), _groups(splits), curve=True)
             if number + 1 < experiment.rounds:
                 splits = round.select_next()
+                self.summaries.selected(number)
+            self.write_report()
             previous = round
         self._summarize(points)
         return points
@@ -98,6 +116,23 @@ class _Run(TrainedStages):
         if few:
             self.report(f"{len(few)} tasks have fewer than 2 positive examples, {few[0]} for one")
         return splits
+
+    def _plan(self, splits: Splits) -> list[tuple[str, float]]:
+        """Returns the stages to come, each with its number of tasks, for estimates of time."""
+        experiment = self.experiment
+        train, remain = len(splits.train), len(splits.remain)
+        evaluated = len(splits.test) + len(splits.dev)
+        plan = [("base/evaluate", evaluated)] if experiment.evaluate_base else []
+        for number in range(experiment.rounds):
+            name = self.directory.round(number).name
+            plan += [(f"{name}/train", train), (f"{name}/evaluate", evaluated)]
+            if number + 1 < experiment.rounds:
+                if experiment.strategy.needs_scores:
+                    plan.append((f"{name}/score", remain))
+                plan.append((f"{name}/select", remain))
+                chosen = experiment.tasks_of_round(number)
+                train, remain = train + chosen, remain - chosen
+        return plan
 
     def _report_growth(self) -> None:
         """Says at the start what became of the pool since the run stopped."""
@@ -169,7 +204,12 @@ class _Run(TrainedStages):
             self.report(f"selected after round {number} ({folder / 'selected.txt'}): {shown}")
             if (folder / "task_map.png").exists():
                 self.report(f"task map of round {number}: {folder / 'task_map.png'}")
+        self.report_page()
         self.report(f"run directory: {path}")
+
+
+def _groups(splits: Splits) -> dict[str, Sequence[str]]:
+    return {"test": splits.test, "dev": splits.dev}
 
 
 class _Round:

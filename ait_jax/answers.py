@@ -124,9 +124,11 @@ def _text(value: Any) -> str:
 def _json_lines(path: Any) -> Iterable[tuple[int, Any]]:
     path = files.as_path(path)
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = files.read_bytes(path).decode("utf-8-sig")
     except (FileNotFoundError, IsADirectoryError):
         raise UserError(f"There is no file {path}.") from None
+    except OSError as error:
+        raise UserError(f"cannot read {str(path)!r}: {error.strerror or error}.") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 (byte {error.start}).") from None
     for number, line in enumerate(text.split("\n"), 1):

@@ -8,12 +8,24 @@ import sys
 import traceback
 from collections.abc import Iterable, Sequence
 
-from ait_jax import __version__, distributed, exit_codes, judge_command, preemption
+from ait_jax import (
+    __version__,
+    compare_command,
+    convert_command,
+    distributed,
+    exit_codes,
+    judge_command,
+    plan_command,
+    preemption,
+    status_command,
+    tasks_command,
+)
 from ait_jax.buckets import Unavailable
 from ait_jax.errors import UserError, nearest
 from ait_jax.grow import command_line as grow
 from ait_jax.launch import command_line as launch
 from ait_jax.preemption import Preempted
+from ait_jax.report import command_line as report
 from ait_jax.tasks import DEFAULT_DATA_DIR
 
 # Pool -> the module of `ait_jax.tasks` that prepares it.
@@ -23,12 +35,9 @@ _GIN_COMMANDS = {
     "score": "score a pool with a checkpoint, no training (experiments/score.gin by default)",
     "pretrain": "pre-train a small model from nothing (experiments/mini_base.gin by default)",
 }
-_PLAN_HELP = (
-    "compile for devices that nobody holds: memory, FLOPs, time (experiments/mini.gin by default)"
-)
 
 _GIN_HELP = """\
-gin flags (run, score, pretrain, plan):
+gin flags (run, compare, score, pretrain, plan, tasks):
   --gin_file=FILE          a configuration, from the working folder or the shipped ones
                            (experiments/mini.gin, experiments/niv2.gin, ...); may be repeated,
                            later files win
@@ -37,21 +46,6 @@ gin flags (run, score, pretrain, plan):
   --gin_search_paths=A,B   more folders to look for gin files and the modules they import
 
 The same command continues an interrupted run.
-"""
-
-_PLAN_EPILOG = f"""\
-{_GIN_HELP.rpartition(chr(10) * 2)[0]}
-
-examples:
-  ait-jax plan                                      the mini experiment on this machine
-  ait-jax plan --topology=v5e:16x16 --gin_file=experiments/niv2_paper.gin \\
-    --gin_file=models/xxl.gin --gin_file=partitioning/fsdp_2d.gin \\
-    --gin.OPTIMIZER=@optimizer.adafactor --gin.BATCH_SIZE=256
-  ait-jax plan --topology=v5p:2x2x4 --gin_file=experiments/niv2_paper.gin \\
-    --gin_file=models/xl.gin --quick --no_search --json=plan.json
-
-Neither a checkpoint nor a vocabulary is needed, nor a pool: without one NIV2's sizes are assumed.
-Slices: v4:4x4x8, v5e:16x16, v5p:4x4x8, v6e:8x8, ... (needs libtpu: pip install 'ait-jax[plan]').
 """
 
 _DEBUG_HELP = "show the whole traceback of an error"
@@ -83,12 +77,21 @@ def _parser() -> _Parser:
             epilog=_GIN_HELP,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-    _add_plan(commands)
+    commands.choices["run"].add_argument(
+        "--round_0_from",
+        metavar="MODEL_DIR",
+        help="begin with round 0 of a run that differs in its strategy alone",
+    )
+    plan_command.add(commands, _GIN_HELP)
     _add_prepare(commands)
-    _add_convert(commands)
+    convert_command.add(commands)
     grow.add(commands)
     judge_command.add(commands)
+    report.add(commands)
+    compare_command.add(commands)
     launch.add(commands)
+    status_command.add(commands)
+    tasks_command.add(commands, _GIN_HELP)
     parser.commands = commands.choices
     for command in commands.choices.values():
         command.allow_abbrev = False
@@ -96,43 +99,6 @@ def _parser() -> _Parser:
             "--debug", action="store_true", default=argparse.SUPPRESS, help=_DEBUG_HELP
         )
     return parser
-
-
-def _add_plan(commands) -> None:
-    plan = commands.add_parser(
-        "plan",
-        help=_PLAN_HELP,
-        description=_PLAN_HELP,
-        epilog=_PLAN_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    plan.add_argument("--topology", help="a TPU slice, v5e:16x16 (default: the devices at hand)")
-    plan.add_argument("--json", metavar="FILE", help="write everything there, too")
-    plan.add_argument(
-        "--stages", metavar="A,B", help="compile only these of: train step, teacher forcing, decode"
-    )
-    plan.add_argument(
-        "--quick",
-        action="store_true",
-        help="let the compiler try less hard: several times as fast, nearly the same figures",
-    )
-    plan.add_argument(
-        "--no_search", action="store_true", help="do not look for the largest batches that fit"
-    )
-    plan.add_argument(
-        "--efficiency",
-        type=float,
-        default=0.5,
-        help="share of the roofline that chip-hours assume (default: %(default)s)",
-    )
-    for name, what in (
-        ("tasks", "tasks of the pool"),
-        ("prompt_tokens", "mean tokens of a prompt"),
-        ("answer_tokens", "mean tokens of an answer"),
-    ):
-        plan.add_argument(
-            f"--{name}", type=int, metavar="N", help=f"{what} (default: the pool's, or NIV2's)"
-        )
 
 
 def _add_prepare(commands) -> None:
@@ -169,62 +135,6 @@ def _add_prepare(commands) -> None:
     )
     prepare.add_argument(
         "--overwrite", action="store_true", help="prepare again and replace what is there"
-    )
-
-
-def _add_convert(commands) -> None:
-    description = "parameters from T5X, Hugging Face or a run into another of these forms"
-    convert = commands.add_parser(
-        "convert",
-        help=description,
-        description=f"{description}; logits before and after are compared",
-    )
-    convert.add_argument(
-        "source",
-        metavar="SOURCE",
-        help="a checkpoint of T5X, Orbax or a run, a Hugging Face folder, GGUF, safetensors",
-    )
-    convert.add_argument("target", metavar="TARGET", help="a folder that is not there yet")
-    convert.add_argument(
-        "--to",
-        required=True,
-        choices=("hf", "t5x", "safetensors"),
-        help="a Hugging Face folder, an Orbax checkpoint for T5X, or one safetensors file",
-    )
-    convert.add_argument(
-        "--dtype",
-        choices=("float32", "bfloat16", "float16", "keep"),
-        default="float32",
-        help="of the parameters on disk; keep leaves the source's (default: %(default)s)",
-    )
-    convert.add_argument(
-        "--vocabulary_path",
-        help="SentencePiece model or LLaMA's tokenizer (default: the one beside SOURCE)",
-    )
-    convert.add_argument(
-        "--vocab_size",
-        type=int,
-        help="rows of the token table (default: as in SOURCE; more are zeros, fewer are cut)",
-    )
-    convert.add_argument(
-        "--mlp_activations",
-        metavar="A[,linear]",
-        help="of SOURCE (default: relu; where the feed-forward layer is gated gelu,linear)",
-    )
-    convert.add_argument(
-        "--like",
-        metavar="MODEL",
-        help="of a LLaMA trained here: the GGUF file or Hugging Face folder it began with",
-    )
-    convert.add_argument(
-        "--max_shard_size",
-        default="5GB",
-        help="above it --to=hf writes several files (default: %(default)s)",
-    )
-    convert.add_argument(
-        "--skip_torch_check",
-        action="store_true",
-        help="do not compare with Hugging Face's torch model, which needs as much memory again",
     )
 
 
@@ -291,7 +201,7 @@ def _main(arguments: list[str]) -> int:
         return exit_codes.OK
     if hosts_command and options.command != "launch":
         raise UserError(f"`ait-jax {options.command}` takes nothing after `--`.")
-    if options.command in (*_GIN_COMMANDS, "plan"):
+    if options.command in (*_GIN_COMMANDS, "plan", "tasks", "compare"):
         _prepare_process()
         if options.command in _GIN_COMMANDS:
             _join_others()
@@ -299,14 +209,18 @@ def _main(arguments: list[str]) -> int:
         raise UserError(f"`ait-jax {options.command}` takes no gin flags.")
     work = {
         "run": _run,
+        "compare": compare_command.run,
         "score": _score,
         "pretrain": _pretrain,
-        "plan": _plan,
+        "plan": plan_command.run,
         "prepare": _prepare,
         "convert": _convert,
         "grow": lambda options, flags: grow.run(options),
         "judge": lambda options, flags: judge_command.run(options),
+        "report": lambda options, flags: report.run(options),
         "launch": lambda options, flags: launch.run(options, hosts_command),
+        "status": lambda options, flags: status_command.run(options),
+        "tasks": tasks_command.run,
     }
     return work[options.command](options, flags)
 
@@ -360,11 +274,14 @@ def _run(options, flags) -> int:
 
     configuration.parse(flags, "experiments/mini.gin", unused=continual.UNUSED_MACROS)
     if is_configured(continual.Continual):
+        if options.round_0_from is not None:
+            raise UserError("--round_0_from is for rounds of selection, not a continual training.")
         built = configuration.build(continual.Continual)
         continual.run(built, configuration.operative_config())
     else:
         experiment = configuration.build(Experiment)
-        active.run(experiment, configuration.operative_config())
+        given = {} if options.round_0_from is None else {"round_0_from": options.round_0_from}
+        active.run(experiment, configuration.operative_config(), **given)
     return exit_codes.OK
 
 
@@ -384,20 +301,6 @@ def _pretrain(options, flags) -> int:
     default_file = "experiments/mini_base.gin"
     configuration.parse(flags, default_file)
     configuration.build(pretraining.Pretraining, default_file).run()
-    return exit_codes.OK
-
-
-def _plan(options, flags) -> int:
-    from ait_jax import plan
-
-    names = vars(plan.Options())
-    given = {name: getattr(options, name) for name in names if hasattr(options, name)}
-    given["search"] = not options.no_search
-    if options.stages is None:
-        del given["stages"]
-    else:
-        given["stages"] = [stage.strip() for stage in options.stages.split(",")]
-    plan.run(flags, plan.Options(**given))
     return exit_codes.OK
 
 
@@ -429,22 +332,7 @@ def _prepare(options, flags) -> int:
 
 def _convert(options, flags) -> int:
     _prepare_process()
-    from ait_jax import conversion
-
-    activations = options.mlp_activations
-    conversion.convert(
-        options.source,
-        options.target,
-        options.to,
-        dtype=options.dtype,
-        vocabulary_path=options.vocabulary_path,
-        vocab_size=options.vocab_size,
-        mlp_activations=activations.split(",") if activations else None,
-        max_shard_size=options.max_shard_size,
-        like=options.like,
-        ask_torch=not options.skip_torch_check,
-    )
-    return exit_codes.OK
+    return convert_command.run(options)
 
 
 if __name__ == "__main__":

@@ -95,6 +95,8 @@ def _literal(value: str) -> str:
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         # A list with references is no Python literal, but gin reads it.
         literal = text[:1] in "[({" and re.search(r"[@%][A-Za-z_]", text)
+    if literal and text[:1] not in "[({" and isinstance(ast.literal_eval(text), tuple):
+        return f"({text})"  # 0,1,2: gin wants the parentheses
     return text if literal else repr(value)
 
 
@@ -298,24 +300,47 @@ def operative_config() -> str:
     return gin.operative_config_str() + "\n"
 
 
-def differences(saved: str, current: str, ignored: Iterable[str] = ()) -> list[str]:
+def differences(
+    saved: str, current: str, ignored: Iterable[str] = (), ignored_prefixes: tuple[str, ...] = ()
+) -> list[str]:
     """Returns one line for every parameter that differs between two configurations.
 
     Args:
       saved, current: as `operative_config` returns them.
       ignored: parameters that may differ.
+      ignored_prefixes: likewise, by how their names begin.
     """
-    old, new = _parameters_of(saved), _parameters_of(current)
+    old, new = parameters_of(saved), parameters_of(current)
     return [
         f"{name}: was {old.get(name, 'not set')}, now {new.get(name, 'not set')}"
         for name in sorted((old.keys() | new.keys()) - set(ignored))
-        if old.get(name) != new.get(name)
+        if old.get(name) != new.get(name) and not name.startswith(ignored_prefixes)
     ]
 
 
-def _parameters_of(config: str) -> dict[str, str]:
-    """Returns parameter -> value of gin source as gin writes it: a value that goes on over
-    several lines begins on the line after ` = \\`, and its lines are indented."""
+def macros_of(config: str) -> dict[str, str | int | float]:
+    """Returns the macros of a configuration as `operative_config` returns it.
+
+    Numbers, truth values and strings are what they are, everything else is its gin source.
+    """
+    macros: dict[str, str | int | float] = {}
+    for name, text in parameters_of(config).items():
+        if not re.fullmatch(r"[A-Z][A-Z0-9_]*", name):
+            continue
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            value = text
+        macros[name] = value if isinstance(value, (str, int, float)) else text
+    return macros
+
+
+def parameters_of(config: str) -> dict[str, str]:
+    """Returns parameter -> value of an operative configuration.
+
+    A value that goes on over several lines begins on the line after ` = \\`, and its lines are
+    indented.
+    """
     parameters: dict[str, str] = {}
     name = ""
     for line in config.splitlines():

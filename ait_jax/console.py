@@ -1,38 +1,28 @@
 """The terminal: progress where there is one, and silence from libraries that greet at import."""
 
+import contextlib
 import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from ait_jax import distributed
+from ait_jax import live, live_area
 
 
 @contextmanager
 def progress(description: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
     """Yields a function that takes how much of `total` is done by now, and a note to show.
 
-    On a terminal it moves a bar below the printed lines, which stay as they are; the bar
-    goes away at the end. Elsewhere nothing is shown.
+    On a terminal it moves a bar below the printed lines, which stay as they are: in the live
+    view of a run, or in one of its own that goes away at the end. Elsewhere nothing is shown.
     """
-    if not sys.stdout.isatty() or not distributed.is_writer():
-        yield lambda done, note="": None
-        return
-    from rich import progress as rich_progress
+    with contextlib.ExitStack() as stack:
+        if live.current() is None and live_area.is_terminal():
+            from ait_jax.watching import watch  # imported late: it reads run directories, too
 
-    with rich_progress.Progress(
-        rich_progress.TextColumn("{task.description}"),
-        rich_progress.BarColumn(),
-        rich_progress.MofNCompleteColumn(),
-        rich_progress.TimeRemainingColumn(),
-        rich_progress.TextColumn("{task.fields[note]}", markup=False),
-        transient=True,
-        # Slow enough to leave the cores to the work that it shows.
-        refresh_per_second=2,
-    ) as bar:
-        task = bar.add_task(description, total=total, completed=done, note="")
-        yield lambda done, note="": bar.update(task, completed=done, note=note)
+            stack.enter_context(watch(live.Live()))
+        yield stack.enter_context(live.activity(description, total, done))
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ait_jax import embeddings, files, replay
+from ait_jax import embeddings, files, live, replay
 from ait_jax.embeddings import Embedder, T5Encoder, TextEncoder
 from ait_jax.errors import UserError
 from ait_jax.evaluation import write_predictions
@@ -20,9 +20,11 @@ from ait_jax.pool import TaskPool
 from ait_jax.run_directory import RunDirectory
 from ait_jax.splits import read_names
 from ait_jax.stages import check_checkpoint
+from ait_jax.summaries import Board, TensorBoard
 from ait_jax.task_stages import DrawnStages, hold_out
 from ait_jax.trained_stages import TrainedStages, headline
 from ait_jax.trainer.interface import Trainer
+from ait_jax.watching import watch
 
 # A pool's gin file also says what runs with selections need.
 UNUSED_MACROS = ("INITIAL_SPLITS", "PERTURBED_PARTS")
@@ -44,6 +46,7 @@ class Continual(ModelParts):
       max_eval_instances: instances of a test task.
       evaluate_base: evaluate on the test tasks before any training.
       grow_pool: tasks that the pool has got since are a further stage.
+      summaries: where curves, answers and pictures go; a run may go on with others.
       Others: see `ModelParts`.
     """
 
@@ -59,6 +62,7 @@ class Continual(ModelParts):
     max_eval_instances: int = 100
     evaluate_base: bool = True
     grow_pool: bool = False
+    summaries: Sequence[Board] = (TensorBoard(),)
 
     def __post_init__(self):
         super().__post_init__()
@@ -96,8 +100,10 @@ def run(
     """
     directory = RunDirectory(continual.model_dir)
     check_checkpoint(continual, directory)
-    with directory.lock():
-        return _Run(continual, directory, config, report).run()
+    with directory.lock(), watch(live.Live("continual"), directory):
+        work = _Run(continual, directory, config, report)
+        with work.summaries:
+            return work.run()
 
 
 class _Run(TrainedStages):
@@ -112,13 +118,19 @@ class _Run(TrainedStages):
         self.report(f"{verb} in {self.directory.path}: continual training on {self.pool!r}")
         drawn = self._first_stages()
         self.test = read_names(self.directory.round(0) / "test_tasks.txt")
+        live.plan(self._plan(drawn))
+        self.summaries.start()
+        self.summaries.begun(self.config)
         if self.continual.evaluate_base and self.test:
             self.timed_stage("base/evaluate", self._evaluate_base)
+            self.summaries.evaluated(None, 0, {"test": self.test}, curve=False)
         done: list[_Stage] = []
         while tasks := drawn[len(done)] if len(done) < len(drawn) else self._grown(len(done)):
             stage = _Stage(self, len(done), tasks, done)
             stage.run()
             done.append(stage)
+            self.summaries.evaluated(stage.number, len(tasks), stage.groups, curve=False)
+            self.write_report()
         results = [stage.result for stage in done]
         self._summarize(done)
         return results
@@ -142,6 +154,18 @@ class _Run(TrainedStages):
 
         count = self.directory.stage("round_000/splits", draw)["stages"]
         return [read_names(self.directory.round(n) / "stage_tasks.txt") for n in range(count)]
+
+    def _plan(self, drawn: Sequence[Sequence[str]]) -> list[tuple[str, float]]:
+        """Returns the stages to come, each with its number of tasks, for estimates of time."""
+        test = len(self.test)
+        plan = [("base/evaluate", test)] if self.continual.evaluate_base and test else []
+        seen = 0
+        for number, tasks in enumerate(drawn):
+            seen += len(tasks)
+            name = self.directory.round(number).name
+            plan += [(f"{name}/replay", seen), (f"{name}/train", len(tasks))]
+            plan.append((f"{name}/evaluate", test + seen))
+        return plan
 
     def _grown(self, number: int) -> tuple[str, ...]:
         """Returns the tasks that the pool has got since its last stage; none: the run is done."""
@@ -200,6 +224,7 @@ class _Run(TrainedStages):
                 strategy=f"replay {self.continual.replay}",
             )
         self.report(f"\nROUGE-L, {self.directory.path / 'continual.txt'}:\n{table}")
+        self.report_page()
         if self.continual.grow_pool:
             self.report("extend the pool and give the same command to train a further stage")
 
@@ -233,6 +258,12 @@ class _Stage:
     @property
     def params(self) -> Any:
         return self._training().params
+
+    @property
+    def groups(self) -> dict[str, Sequence[str]]:
+        """The tasks of every group of eval.json."""
+        previous = {f"previous_{stage.number:03d}": stage.tasks for stage in self.earlier}
+        return {"test": self._run.test, "holdout": self.tasks, **previous}
 
     @property
     def row(self) -> dict[str, Any]:

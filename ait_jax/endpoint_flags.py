@@ -1,19 +1,27 @@
-"""The flags of commands that ask an endpoint (`ait-jax judge`, ...); imports nothing slow."""
+"""The flags of commands that ask an endpoint (`ait-jax judge`, `grow`); imports nothing slow."""
 
 import argparse
 import os
 from collections.abc import Callable
+from typing import Any
 
 from ait_jax.errors import UserError
 
 _PRICES = "IN,OUT"
+# Flags that say nothing where no endpoint is asked, and whose default is None.
+_OF_AN_ENDPOINT = ("model", "base_url", "prices", "budget", "cache_dir")
+_CACHE = "ait_jax/endpoint in XDG_CACHE_HOME, else ~/.cache"
 
 
-def add(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags of an endpoint, in a group of their own."""
+def add(parser: argparse.ArgumentParser, cache: str = _CACHE) -> None:
+    """Adds the flags of an endpoint, in a group of their own.
+
+    Args:
+      cache: where answers are kept by default, in words.
+    """
     group = parser.add_argument_group(
         "endpoint",
-        "any server of OpenAI's chat completions; its key comes from OPENAI_API_KEY alone "
+        "any server of OpenAI's chat completions; its key comes from OPENAI_API_KEY alone\n"
         "(a local one needs none). Needs: pip install 'ait-jax[endpoint]'",
     )
     group.add_argument("--model", help="the name that the endpoint knows it by")
@@ -31,8 +39,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--cache_dir",
-        help="where answers are kept, so that none is paid twice "
-        "(default: ait_jax/endpoint in XDG_CACHE_HOME, else ~/.cache)",
+        help=f"where answers are kept, so that none is paid twice (default: {cache})",
     )
     group.add_argument(
         "--concurrency", type=int, default=8, help="requests at once (default: %(default)s)"
@@ -51,8 +58,19 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def build(options: argparse.Namespace, report: Callable[[str], None] = print):
-    """Returns the `endpoint.Endpoint` that the flags describe. Raises UserError."""
+def given(options: argparse.Namespace) -> list[str]:
+    """Returns which flags of an endpoint were given: ["--model"]."""
+    return [f"--{name}" for name in _OF_AN_ENDPOINT if getattr(options, name) is not None]
+
+
+def build(
+    options: argparse.Namespace, report: Callable[[str], None] = print, cache_dir: Any = None
+):
+    """Returns the `endpoint.Endpoint` that the flags describe. Raises UserError.
+
+    Args:
+      cache_dir: where answers are kept unless a flag says it; None for `default_cache_dir`.
+    """
     from ait_jax.endpoint import Endpoint
 
     if not options.model:
@@ -60,7 +78,7 @@ def build(options: argparse.Namespace, report: Callable[[str], None] = print):
     return Endpoint(
         base_url=options.base_url,
         model=options.model,
-        cache_dir=options.cache_dir or default_cache_dir(),
+        cache_dir=options.cache_dir or cache_dir or default_cache_dir(),
         concurrency=options.concurrency,
         timeout_s=options.timeout_s,
         max_attempts=options.max_attempts,

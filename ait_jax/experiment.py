@@ -1,6 +1,6 @@
 """What one run consists of: the parts, the sizes, the seed. Gin fills it (gin/experiments)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,7 @@ from ait_jax.errors import UserError
 from ait_jax.parts import Parts, check_positive
 from ait_jax.racing import check_strategy
 from ait_jax.selection import Strategy
+from ait_jax.summaries import Board, TensorBoard
 from ait_jax.trainer.interface import Trainer
 
 TRAIN_FROM = ("base", "previous")
@@ -31,6 +32,7 @@ class Experiment(Parts):
       evaluate_base: evaluate the model before any training, the curve's first point.
       grow_pool: a pool with more tasks continues the run: they join what remains at the next
         selection. Otherwise only the pool that the run began with does.
+      summaries: where curves, answers and pictures go; a run may go on with others.
       Others: see `Parts`.
     """
 
@@ -44,6 +46,7 @@ class Experiment(Parts):
     train_from: str = "base"
     evaluate_base: bool = True
     grow_pool: bool = False
+    summaries: Sequence[Board] = (TensorBoard(),)
 
     def __post_init__(self):
         super().__post_init__()

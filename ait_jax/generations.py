@@ -128,6 +128,29 @@ class Generations:
         write_lines(self._path(number), lines)
 
 
+def known_changes(path: Any, state: Mapping[str, Any], pool: TaskPool) -> list[str]:
+    """Returns what a run's pool has that `pool` lacks or has otherwise, few lines; none: it may
+    have further tasks, no more.
+
+    Args:
+      path: of the run directory; `pool_000.txt` need not be there.
+      state: what its run.json holds.
+
+    Raises:
+      UserError: a list of the pool's tasks is damaged.
+    """
+    number, fingerprint = _latest(state)
+    if fingerprint == pool.fingerprint():
+        return []
+    lists = [path / f"pool_{earlier:03d}.txt" for earlier in range(number + 1)]
+    if not lists[0].exists():
+        return [f"its fingerprint was {fingerprint[:16]}..., now {pool.fingerprint()[:16]}..."]
+    known: dict[str, bytes] = {}
+    for each in lists:
+        known |= _read(each)
+    return changes(known, pool.digests())
+
+
 def changes(known: Mapping[str, bytes], now: Mapping[str, bytes]) -> list[str]:
     """Returns a line for tasks of `known` that are missing or different in `now`, few of them."""
     lines = [

@@ -96,6 +96,11 @@ def platform_of(device_kind: str) -> str:
     return "tpu" if kind.startswith("tpu") else "cpu" if kind == "cpu" else "gpu"
 
 
+def devices_held() -> dict[str, int | str]:
+    """Returns how many devices all processes hold together, and JAX's name of their kind."""
+    return {"devices": jax.device_count(), "device_kind": jax.devices()[0].device_kind}
+
+
 @cache
 def peak_flops() -> float:
     """Returns the FLOP/s of all devices together.

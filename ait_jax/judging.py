@@ -290,7 +290,7 @@ def _names(paths: Sequence[str]) -> list[str]:
 
 
 def _sha256(path: str) -> str:
-    return hashlib.sha256(files.as_path(path).read_bytes()).hexdigest()
+    return hashlib.sha256(files.read_bytes(path)).hexdigest()
 
 
 def _empty_answers(pairs: Sequence[Pair]) -> list[int]:

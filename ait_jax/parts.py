@@ -33,6 +33,7 @@ class ModelParts:
       length_growth: prompts are padded to lengths each at most so many times the one before:
         smaller is less padding and more programs to compile.
       seed: of everything that is drawn.
+      report: make report.html after every round; `ait-jax report` can do that later, too.
     """
 
     model_dir: str
@@ -47,6 +48,7 @@ class ModelParts:
     tokens_per_batch: int = 16384
     length_growth: float = 1.06
     seed: int = 42
+    report: bool = True
 
     def __post_init__(self):
         if self.length_growth <= 1:

@@ -7,10 +7,10 @@ instances. Outputs and explanations of examples, and the instance's input, stay 
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from ait_jax.errors import UserError, nearest
-from ait_jax.randomness import Key, integer, uniform
+from ait_jax.randomness import Key, integer, uniforms
 from ait_jax.task import Example, Instruction, Task
 
 PARTS = ("TD", "TE", "TDTE")
@@ -85,6 +85,17 @@ def perturbed_instruction(
     return perturbation.perturb(task.instruction, task, key, used_instances)
 
 
+def kept_words(
+    task: Task, perturbation: Any, j: int, *, seed: int, round: int
+) -> tuple[bool, ...] | None:
+    """Returns, for every word (`str.split`) of the definition, whether the j-th perturbed
+    instruction keeps it; None for a perturbation that cannot say (it has no `kept_words`)."""
+    kept = getattr(perturbation, "kept_words", None)
+    if kept is None:
+        return None
+    return kept(task.instruction, (seed, "perturb", round, task.name, j))
+
+
 @dataclass(frozen=True)
 class WordDrop:
     """Drops words at random, each on its own; the paper's perturbation.
@@ -123,6 +134,10 @@ class WordDrop:
             )
 
         return _rewritten(instruction, self.parts, drop)
+
+    def kept_words(self, instruction: Instruction, key: tuple[Key, ...]) -> tuple[bool, ...]:
+        """Returns which words of the definition `perturb` keeps."""
+        return _kept_words(instruction, self.parts, self.rate, key)
 
 
 @dataclass(frozen=True)
@@ -165,6 +180,10 @@ class WordMask:
             return " ".join(words)
 
         return _rewritten(instruction, self.parts, mask)
+
+    def kept_words(self, instruction: Instruction, key: tuple[Key, ...]) -> tuple[bool, ...]:
+        """Returns which words of the definition `perturb` keeps."""
+        return _kept_words(instruction, self.parts, self.rate, key)
 
 
 @dataclass(frozen=True)
@@ -230,9 +249,19 @@ def _rewritten(
     return replace(instruction, definition=definition, positive_examples=tuple(examples))
 
 
+def _kept_words(
+    instruction: Instruction, parts: str, rate: float, key: tuple[Key, ...]
+) -> tuple[bool, ...]:
+    text = instruction.definition
+    if parts == "TE":
+        return (True,) * len(text.split())
+    return tuple(kept for _, kept in _drawn_words(text, rate, (*key, "definition")))
+
+
 def _drawn_words(text: str, rate: float, key: tuple[Key, ...]) -> list[tuple[str, bool]]:
     """Returns the words of `text`, each with whether it is kept."""
-    return [(word, uniform(*key, i) > rate) for i, word in enumerate(text.split())]
+    words = text.split()
+    return [(word, drawn > rate) for word, drawn in zip(words, uniforms(len(words), *key))]
 
 
 def _random_order(n: int, key: tuple[Key, ...]) -> Iterator[int]:

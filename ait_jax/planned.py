@@ -87,7 +87,7 @@ def planned(flags: configuration.GinFlags, default_file: str, **given: Any) -> P
             "the gin files configure no experiment to plan. --gin_file replaces the default: give "
             f"one first (--gin_file={default_file}), then what changes it."
         )
-    values = _Values(kind)
+    values = Values(kind)
     if kind is Pretraining:
         buckets = LengthBuckets((values["input_length"],), (values["target_length"],))
         return Planned(
@@ -113,7 +113,7 @@ def _supervised(trainer: Trainer | None) -> Trainer | None:
     return trainer.supervised if isinstance(trainer, FeedbackTrainer) else trainer
 
 
-class _Values(Mapping):
+class Values(Mapping):
     """What gin binds to a class's parameters, or their defaults; each is made when it is taken."""
 
     def __init__(self, kind: type):

@@ -18,14 +18,36 @@ def stable_hash(*key: Key) -> int:
     """Returns a 64-bit integer that depends on the values and types of `key` only."""
     digest = hashlib.blake2b(digest_size=8)
     for part in key:
-        text = f"{type(part).__name__}:{part}".encode()
-        digest.update(len(text).to_bytes(8, "big") + text)
+        digest.update(_encoded(part))
     return int.from_bytes(digest.digest(), "big")
+
+
+def _encoded(part: Key) -> bytes:
+    text = f"{type(part).__name__}:{part}".encode()
+    return len(text).to_bytes(8, "big") + text
+
+
+def _hashes(count: int, key: Sequence[Key]) -> list[int]:
+    """Returns `stable_hash(*key, i)` for i from 0 to count - 1."""
+    shared = hashlib.blake2b(digest_size=8)
+    for part in key:
+        shared.update(_encoded(part))
+    hashes = []
+    for i in range(count):
+        digest = shared.copy()
+        digest.update(_encoded(i))
+        hashes.append(int.from_bytes(digest.digest(), "big"))
+    return hashes
 
 
 def uniform(*key: Key) -> float:
     """Returns a float in [0, 1) with 53 random bits."""
     return (stable_hash(*key) >> 11) * 2.0**-53
+
+
+def uniforms(count: int, *key: Key) -> list[float]:
+    """Returns `uniform(*key, i)` for i from 0 to count - 1; the key is hashed once."""
+    return [(value >> 11) * 2.0**-53 for value in _hashes(count, key)]
 
 
 def integer(low: int, high: int, *key: Key) -> int:
@@ -42,5 +64,6 @@ def choice(items: Sequence[T], *key: Key) -> T:
 
 def shuffled(items: Sequence[T], *key: Key) -> list[T]:
     """Returns `items` in an order that depends on `key` and on their number only."""
-    order = sorted(range(len(items)), key=lambda i: (stable_hash(*key, i), i))
+    hashes = _hashes(len(items), key)
+    order = sorted(range(len(items)), key=lambda i: (hashes[i], i))
     return [items[i] for i in order]

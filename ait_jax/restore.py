@@ -102,7 +102,8 @@ def restore_params(
         except UserError as error:
             raise UserError(f"{checkpoint.place}: {error}") from error
     if missing:
-        params = _completed(params, changed(model, scan_layers=layout == layouts.STACKED), partitioner, rng_seed)
+        completed = changed(model, scan_layers=layout == layouts.STACKED)
+        params = _completed(params, completed, partitioner, rng_seed)
     params = _in_layout_of(model, layout, partitioner, unflatten(params))
     return Restored(params, checkpoint, tuple(missing), tuple(unexpected))
 

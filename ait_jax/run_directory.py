@@ -2,7 +2,8 @@
 
 import fcntl
 import json
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,16 +13,28 @@ from ait_jax.lease import Holder, lease
 from ait_jax.lines_file import LinesFile
 
 SCHEMA_VERSION = 1
+_LOCK_ATTEMPTS = 4
 _KEYS = {"schema_version", "code_version", "pool", "seed", "stages"}
-# A run directory may be moved: where it lies is no part of what it holds.
-_OWN_PATH = ("MODEL_DIR", "experiment.Experiment.model_dir", "scoring.Scoring.model_dir")
+# No part of what a run is: it may be moved, its report can be made at any time, and it may go on
+# with other summaries.
+_MAY_DIFFER = (
+    "MODEL_DIR",
+    "REPORT",
+    *(
+        f"{owner}.{name}"
+        for owner in ("continual.Continual", "experiment.Experiment", "scoring.Scoring")
+        for name in ("model_dir", "report", "summaries")
+    ),
+)
+_OF_SUMMARIES = ("SUMMARIES", "WANDB_", "summaries.")
 
 
 class RunDirectory:
     """Files of one run, on a disk or in a bucket. Everything in it is a function of the configuration and the pool.
 
-    Wall-clock values live only in `timings.jsonl`, TensorBoard's `train/` folders and
-    Orbax's own metadata; all other files of a resumed run equal the uninterrupted one's.
+    Wall-clock values live only in `timings.jsonl`, `live.json` (what the run is doing just now, see
+    `watching`), `report.html`, which shows them, summaries (`train/`, `rounds/`, `inference_eval/`,
+    `wandb/`) and Orbax's own metadata; all other files of a resumed run equal the uninterrupted one's.
     """
 
     def __init__(self, path: Any):
@@ -60,7 +73,7 @@ class RunDirectory:
             raise self._unwritable(error) from error
         with handle:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _lock(handle)
             except BlockingIOError as error:
                 raise UserError(
                     f"Another process is running in MODEL_DIR = {str(self.path)!r}; wait for it "
@@ -105,10 +118,10 @@ class RunDirectory:
         if not self._record.exists():
             self._refuse_foreign_files()
             return self._start(config, pool, seed)
-        self._state, saved = self._read()
+        self._state, saved = self.read()
         if not self._state["stages"]:  # Stopped before anything was done: nothing to protect.
             return self._start(config, pool, seed)
-        changes = configuration.differences(saved, config, ignored=_OWN_PATH)
+        changes = differences(saved, config)
         before = self._state["pool"]
         if pool_changes and {**before, "fingerprint": ""} == {**pool, "fingerprint": ""}:
             changes += pool_changes(self._state)
@@ -144,26 +157,30 @@ class RunDirectory:
                 "set another --gin.MODEL_DIR or remove that folder."
             )
 
-    def _read(self) -> tuple[dict[str, Any], str]:
-        """Returns what run.json and config.gin hold."""
-        path = self._record
-        try:
-            state = json.loads(files.read_text(path))
-            if isinstance(state, dict) and state.get("schema_version") != SCHEMA_VERSION:
-                raise UserError(
-                    f"{path} has schema {state.get('schema_version')}, this version of ait-jax "
-                    f"reads {SCHEMA_VERSION}; set another --gin.MODEL_DIR."
-                )
-            if not isinstance(state, dict) or not _KEYS <= state.keys():
-                raise ValueError(f"it must be an object with {', '.join(sorted(_KEYS))}")
-            if not isinstance(state["pool"], dict) or not isinstance(state["stages"], dict):
-                raise ValueError("pool and stages must be objects")
-            path = self._config
-            return state, files.read_text(path)
-        except (ValueError, OSError) as error:  # JSON and UTF-8 errors are ValueErrors
-            raise UserError(
-                f"{path} is damaged ({error}); restore it or set another --gin.MODEL_DIR."
-            ) from error
+    def adopt(
+        self,
+        config: str,
+        pool: dict[str, Any],
+        seed: int,
+        stages: dict[str, Any],
+        copy: Callable[[], None],
+    ) -> None:
+        """Starts a run with stages that another one has done; `copy` brings their files.
+
+        Where it is stopped before the end, no stage is done.
+        """
+        if not distributed.is_writer():
+            return
+        if not self._record.exists():
+            self._refuse_foreign_files()
+        self._start(config, pool, seed)
+        copy()
+        self._state["stages"] = dict(stages)
+        self._save()
+
+    def read(self) -> tuple[dict[str, Any], str]:
+        """Returns what run.json and config.gin hold; see `read`."""
+        return read(self.path)
 
     def _save(self) -> None:
         if self._lease is not None:
@@ -202,6 +219,61 @@ class RunDirectory:
         timings = LinesFile(self.path / "timings.jsonl")
         timings.add(json.dumps({"stage": stage, "seconds": round(seconds, 3), **values}))
         timings.flush()
+
+
+def _lock(handle: Any) -> None:
+    """Locks a file for this process; raises BlockingIOError where another one keeps it.
+
+    `ait-jax status` tests the lock by holding it for an instant, hence several attempts.
+    """
+    for attempt in range(_LOCK_ATTEMPTS):
+        try:
+            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if attempt + 1 == _LOCK_ATTEMPTS:
+                raise
+            time.sleep(0.05)
+
+
+def differences(saved: str, current: str, ignored: Collection[str] = ()) -> list[str]:
+    """Returns what makes a configuration another run's; see `configuration.differences`.
+
+    Args:
+      ignored: parameters that may differ, besides those that are no part of what a run is.
+    """
+    return configuration.differences(
+        saved, current, {*_MAY_DIFFER, *ignored}, ignored_prefixes=_OF_SUMMARIES
+    )
+
+
+def read(
+    path: Any, remedy: str = "restore it or set another --gin.MODEL_DIR"
+) -> tuple[dict[str, Any], str]:
+    """Returns what run.json and config.gin of a run directory hold.
+
+    Args:
+      path: the directory.
+      remedy: what to do about a damaged one.
+
+    Raises:
+      UserError: one is missing or damaged, or of another schema.
+    """
+    file = path / "run.json"
+    try:
+        state = json.loads(files.read_text(file))
+        if isinstance(state, dict) and state.get("schema_version") != SCHEMA_VERSION:
+            raise UserError(
+                f"{file} has schema {state.get('schema_version')}, this version of ait-jax "
+                f"reads {SCHEMA_VERSION}; set another --gin.MODEL_DIR."
+            )
+        if not isinstance(state, dict) or not _KEYS <= state.keys():
+            raise ValueError(f"it must be an object with {', '.join(sorted(_KEYS))}")
+        if not isinstance(state["pool"], dict) or not isinstance(state["stages"], dict):
+            raise ValueError("pool and stages must be objects")
+        file = path / "config.gin"
+        return state, files.read_text(file)
+    except (ValueError, OSError) as error:  # JSON and UTF-8 errors are ValueErrors
+        raise UserError(f"{file} is damaged ({error}); {remedy}.") from error
 
 
 def _words(values: dict[str, Any]) -> str:

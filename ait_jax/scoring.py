@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ait_jax import files, task_map
+from ait_jax import files, live, task_map
 from ait_jax.errors import UserError, nearest
 from ait_jax.parts import Parts
 from ait_jax.racing import check_strategy
@@ -15,6 +15,7 @@ from ait_jax.selection import Strategy
 from ait_jax.splits import read_names
 from ait_jax.stages import Stages, check_checkpoint, selection_summary
 from ait_jax.uncertainty import TaskScores
+from ait_jax.watching import watch
 
 # A pool's gin file also says how a run begins from it and goes on; scoring does neither.
 UNUSED_MACROS = ("INITIAL_SPLITS", "GROW_POOL")
@@ -67,7 +68,7 @@ def run(
     """
     directory = RunDirectory(scoring.model_dir)
     check_checkpoint(scoring, directory)
-    with directory.lock():
+    with directory.lock(), watch(live.Live("score"), directory):
         return _Scored(scoring, directory, config, report).run()
 
 
@@ -130,9 +131,11 @@ class _Scored(Stages):
                 f"{verb} in {self.folder}: {len(self.names):,} of the {len(self.pool):,} tasks of "
                 f"the pool {self.pool.name!r}, scored with {self.scoring.init_checkpoint}"
             )
+        live.plan([("score", len(self.names)), ("map", len(self.names))])
         self.timed_stage("score", self._score)
         scores = read_task_scores(self.folder / "task_scores.parquet")
         stage = self.timed_stage("map", lambda: self._map(scores))
+        self.write_report()
         self._summarize(scores, stage["categories"])
         return scores
 
@@ -180,4 +183,5 @@ class _Scored(Stages):
         if self.scoring.strategy is not None:
             self.report(f"selected by {self.scoring.strategy.name}: {self.folder / 'selected.txt'}")
         self.report(f"scores of {len(scores):,} tasks: {self.folder / 'task_scores.parquet'}")
+        self.report_page()
         self.report(f"folder: {self.folder}")

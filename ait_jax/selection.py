@@ -52,11 +52,9 @@ class Strategy:
 
     Attributes:
       needs_scores: False if names are enough, so that the loop may skip scoring.
-      needs_perturbations: False if scores under the original prompt (k = 0) are enough.
     """
 
     needs_scores: ClassVar[bool] = True
-    needs_perturbations: ClassVar[bool] = True
 
     @property
     def name(self) -> str:
@@ -105,7 +103,6 @@ class PromptUncertainty(Strategy):
 class Perplexity(Strategy):
     """Highest or lowest perplexity of the model's own answers (the paper's baselines)."""
 
-    needs_perturbations: ClassVar[bool] = False
     direction: str = "high"
 
     def __post_init__(self):
@@ -138,7 +135,6 @@ class Random(Strategy):
     """Uniformly random tasks. A task's draw depends on seed, round and its own name only."""
 
     needs_scores: ClassVar[bool] = False
-    needs_perturbations: ClassVar[bool] = False
 
     def rank(self, scores: TaskScores, context: SelectionContext) -> list[str]:
         return _random_order(scores.tasks, self.name, context)
@@ -154,7 +150,6 @@ class RandomCategory(Strategy):
     """
 
     needs_scores: ClassVar[bool] = False
-    needs_perturbations: ClassVar[bool] = False
 
     def rank(self, scores: TaskScores, context: SelectionContext) -> list[str]:
         by_category: dict[str, list[str]] = {}

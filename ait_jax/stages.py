@@ -7,9 +7,10 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from ait_jax import distributed, files, raced_scoring, task_map
+from ait_jax import distributed, files, live, raced_scoring, task_map
 from ait_jax.errors import UserError
 from ait_jax.generations import Generations
+from ait_jax.hardware import devices_held
 from ait_jax.models.parameters import abstract_params, init_params
 from ait_jax.parts import ModelParts
 from ait_jax.partitioning import model_info
@@ -82,6 +83,8 @@ class Stages:
         self.generations = Generations(directory) if grow_pool else None
         pool_changes = grow_pool and partial(self.generations.changes, self.pool)
         self.continued = directory.open(config, pool, parts.seed, pool_changes or None)
+        live.owned(self.engine.work.speed)
+        self._stages_reported = len(directory.state["stages"])
 
     @cached_property
     def base_params(self) -> Any:
@@ -111,14 +114,42 @@ class Stages:
         start = time.perf_counter()
         self.engine.work.clear()
         self.counts = PromptCounts()
-        result = self.directory.stage(name, work)
+        with live.stage(name):
+            result = self.directory.stage(name, work)
         seconds = time.perf_counter() - start
         work = gathering.total(self.engine.work, self.parts.partitioner)
-        figures = work.summary() | self.counts.summary()
+        figures = work.summary() | self.counts.summary() | devices_held()
         self.directory.add_timing(name, seconds, **figures)
         asked = f", asked for {self.counts.describe()}" if self.counts.asked else ""
         self.report(f"{name}: {seconds:.1f} s{work.describe()}{asked}")
         return result
+
+    def write_report(self) -> None:
+        """Makes report.html of what is done so far; a failure is one line and not the run's.
+
+        A round that was done before does nothing here.
+        """
+        done = len(self.directory.state["stages"])
+        path = self.directory.path / "report.html"
+        # A finished run that is started again may lack it.
+        if done == self._stages_reported and (done == 0 or path.exists()):
+            return
+        self._stages_reported = done
+        if not self.parts.report or not distributed.is_writer():
+            return
+        from ait_jax.report import making, settings  # late: what reads a run comes after it
+
+        try:
+            making.make(self.directory.path, settings.of_parts(self.parts, self.pool))
+        except Exception as error:  # whatever it is, it must not end a run of days
+            text = (str(error).splitlines() or [""])[0]
+            self.report(f"report.html was not made: {type(error).__name__}: {text}")
+
+    def report_page(self) -> None:
+        """Says where the report is."""
+        path = self.directory.path / "report.html"
+        if self.parts.report and path.exists():
+            self.report(f"report: {path}")
 
     def score(
         self,

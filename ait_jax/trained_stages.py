@@ -1,19 +1,39 @@
 """What loops of trainings share beyond `stages`: training, answers, metrics."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ait_jax import randomness
 from ait_jax.evaluation import Prediction, evaluate_splits
 from ait_jax.pool import TaskPool
 from ait_jax.prediction import predict
+from ait_jax.run_directory import RunDirectory
+from ait_jax.run_summaries import RunSummaries
 from ait_jax.stages import Stages
 from ait_jax.trainer.examples import InstructionExamples
 from ait_jax.trainer.interface import Evaluate, Trained, Trainer
 
 
 class TrainedStages(Stages):
-    """Stages of a run that trains, round after round."""
+    """Stages of a run that trains, round after round.
+
+    Attributes:
+      config: the operative configuration.
+      summaries: of the run; the caller closes them.
+      Others: see `Stages`.
+    """
+
+    def __init__(
+        self,
+        parts: Any,
+        directory: RunDirectory,
+        config: str,
+        report: Callable[[str], None],
+        grow_pool: bool = False,
+    ):
+        super().__init__(parts, directory, config, report, grow_pool=grow_pool)
+        self.config = config
+        self.summaries = RunSummaries(parts.summaries, directory, self.pool, self.report)
 
     def train(
         self,
@@ -53,6 +73,7 @@ class TrainedStages(Stages):
             seed=randomness.stable_hash(parts.seed, "train", round) % 2**31,
             evaluate=evaluate,
             report=lambda line: self.report(f"{folder.name}: {line}"),
+            summaries=self.summaries,
         )
 
     def predictions(

@@ -106,6 +106,10 @@ class Vocabulary:
         """Returns the token ids of `text`, without an end-of-sequence token."""
         return self._processor.encode(text)
 
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """Returns the pieces of token ids, for people to read: "\u2581" begins a word."""
+        return [self._processor.id_to_piece(int(token)) for token in ids]
+
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
         return self._processor.encode(list(texts))
 

@@ -9,7 +9,7 @@ from ait_jax import randomness
 from ait_jax.cls_gen import labels_from_file
 from ait_jax.errors import UserError
 from ait_jax.files import as_path
-from ait_jax.grow.pool_folder import TASKS, Entry, read_entries
+from ait_jax.grow.grown_pool import TASKS, Entry, read_entries
 from ait_jax.pool import (
     Instance,
     Splits,

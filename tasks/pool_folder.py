@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ait_jax import buckets
-from ait_jax.lease import lease
+from ait_jax.lease import Held, lease
 
 
 class PoolFolder:
@@ -32,10 +32,13 @@ class PoolFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other preparations out until the block ends, or the process."""
+        """Keeps other preparations out until the block ends, or the process; waits for them.
+
+        Every process of a pod comes here before it reads the pool.
+        """
         lock = self.path.parent / f".{self.path.name}.lock"
         if not self._is_local:
-            with lease(lock):
+            with _in_turn(lock):
                 yield
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,6 +91,26 @@ class PoolFolder:
             if file != last:
                 buckets.upload(file, self.path / file.relative_to(building).as_posix())
         buckets.upload(last, self.record)
+
+
+@contextlib.contextmanager
+def _in_turn(lock: Any) -> Iterator[None]:
+    """Holds the lease `lock` as soon as whoever has it lets go of it, or is dead."""
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        if not said:
+            print(f"waiting for another preparation: {line}")
+        said.append(line)
+
+    with contextlib.ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(lease(lock, say))
+                break
+            except Held:
+                continue  # it lives: waiting for the next sign takes a while
+        yield
 
 
 def local_copies(folder: Any, fingerprint: str, names: Sequence[str]) -> Any:

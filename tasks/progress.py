@@ -1,8 +1,12 @@
 """How far a long preparation is: a bar on a terminal, a line now and then elsewhere."""
 
+import contextlib
 import sys
 import time
 from typing import TextIO
+
+from ait_jax import live_area
+from ait_jax.console import progress
 
 
 class Progress:
@@ -11,8 +15,8 @@ class Progress:
     Args:
       label: what is being done.
       total: amount of work, in any unit.
-      stream: where to; standard error by default.
-      seconds_per_line: where `stream` is no terminal, at most one line in this time.
+      stream: for lines; standard error by default.
+      seconds_per_line: where there is no terminal, at most one line in this time.
     """
 
     def __init__(self, label: str, total: int, stream: TextIO | None = None, seconds_per_line: float = 10.0):
@@ -21,31 +25,25 @@ class Progress:
         self._done = 0
         self._stream = stream or sys.stderr
         self._seconds_per_line = seconds_per_line
-        self._bar = None
-        self._task = None
+        self._shown = contextlib.ExitStack()
+        self._show = None
         self._last_line = time.monotonic()
 
     def __enter__(self) -> "Progress":
-        if self._stream.isatty():
-            from rich.console import Console
-            from rich.progress import Progress as Bar
-
-            self._bar = Bar(console=Console(file=self._stream), transient=True)
-            self._task = self._bar.add_task(self._label, total=self._total)
-            self._bar.start()
+        if live_area.is_terminal():
+            self._show = self._shown.enter_context(progress(self._label, self._total))
         else:
             print(f"{self._label} ...", file=self._stream, flush=True)
         return self
 
-    def __exit__(self, *unused) -> None:
-        if self._bar:
-            self._bar.stop()
+    def __exit__(self, *error) -> None:
+        self._shown.__exit__(*error)
 
     def advance(self, amount: int) -> None:
         """Notes that `amount` more is done."""
         self._done += amount
-        if self._bar:
-            self._bar.update(self._task, completed=self._done)
+        if self._show:
+            self._show(self._done)
         elif time.monotonic() - self._last_line >= self._seconds_per_line:
             self._last_line = time.monotonic()
             percent = min(100, 100 * self._done // self._total)

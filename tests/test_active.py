@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_experiment import CONFIG, tiny_experiment, tiny_pool
+from event_files import assert_no_doubles, read_events, read_offline_rows
+from tiny_experiment import CONFIG, boards, tiny_experiment, tiny_pool
 
 from ait_jax import active
 from ait_jax.errors import UserError
@@ -20,7 +21,10 @@ from ait_jax.scorer.likelihoods import read_rows, read_task_scores
 from ait_jax.splits import read_names, read_splits
 
 # Hold wall-clock times or random file names; the parameters in checkpoints are compared.
-UNSTABLE = ("timings.jsonl", "train", "checkpoint_", ".lock")
+UNSTABLE = (
+    "timings.jsonl", "live.json", ".tmp-live.json", "report.html", "checkpoint_", ".lock",
+    "train", "rounds", "inference_eval", "wandb",
+)
 
 
 def stable_files(model_dir: Path) -> dict[str, bytes]:
@@ -46,6 +50,7 @@ def in_process(*arguments: object, devices: int = 8) -> subprocess.CompletedProc
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "JAX_PLATFORMS": "cpu",
     }
+    environment.pop("WANDB_SERVICE", None)  # another process's, which would go on when this one is killed
     script = Path(__file__).parent / "tiny_experiment.py"
     return subprocess.run(
         [sys.executable, str(script), *map(str, arguments)],
@@ -61,7 +66,7 @@ def finished(tmp_path_factory):
     """An uninterrupted run: (its folder, the curve's points, the lines it printed)."""
     model_dir = tmp_path_factory.mktemp("uninterrupted")
     lines: list[str] = []
-    points = active.run(tiny_experiment(model_dir), CONFIG, lines.append)
+    points = active.run(tiny_experiment(model_dir, summaries=boards()), CONFIG, lines.append)
     return model_dir, points, lines
 
 
@@ -92,6 +97,48 @@ def test_the_selection_moves_tasks_from_remain_to_train(finished):
     assert set(scores.tasks) == set(before.remain)
     left_out = [uncertainty[name] for name in after.remain]
     assert min(uncertainty[name] for name in selected) >= max(left_out)
+
+
+def test_the_summaries_say_what_the_files_say(finished):
+    model_dir, _, _ = finished
+    test = read_events(model_dir / "inference_eval" / "test")
+    for step, name in ((-1, "base"), (0, "round_000"), (1, "round_001")):
+        result = json.loads((model_dir / name / "eval.json").read_text())["test"]
+        figures = {"overall": result["rougeL"], "gen": result["gen"]["rougeL"]}
+        for group, value in figures.items():
+            if value is not None:
+                points = dict(test[f"rougeL/{group}"])
+                assert points[step] == pytest.approx(value, rel=1e-6), (name, group)
+    by_category = [tag for tag in test if tag.startswith("exact_match_by_category/")]
+    assert len(by_category) == len(result["per_category"])
+    samples = dict(test["samples/text_summary"])
+    assert sorted(samples) == [-1, 0, 1] and result["per_task"]
+    # The same tasks and prompts every round.
+    asked = {
+        step: [(row.split(" | ")[0], row.split(" | ")[-1]) for row in text.splitlines()]
+        for step, text in samples.items()
+    }
+    assert asked[-1] == asked[0] == asked[1]
+    rounds = read_events(model_dir / "rounds")
+    assert [step for step, _ in rounds["tasks/train"]] == [-1, 0, 1]
+    assert dict(rounds["task_map"]) == {0: (model_dir / "round_000" / "task_map.png").read_bytes()}
+    assert dict(rounds["learning_curve"])[1] == (model_dir / "learning_curve.png").read_bytes()
+    assert sorted(dict(rounds["learning_curve"])) == [0, 1]
+    assert "tiny.seed = 0" in rounds["config/text_summary"][0][1]
+    scores = read_task_scores(model_dir / "round_000" / "task_scores.parquet")
+    selected = set(read_names(model_dir / "round_000" / "selected.txt"))
+    pairs = list(zip(scores.tasks, scores.prompt_uncertainty))
+    mean = np.mean([value for task, value in pairs if task in selected])
+    assert rounds["selection/prompt_uncertainty_selected"] == [(0, pytest.approx(mean, rel=1e-6))]
+    timings = map(json.loads, (model_dir / "timings.jsonl").read_text().splitlines())
+    seconds = {line["stage"]: line["seconds"] for line in timings}
+    assert rounds["seconds/score"] == [(0, pytest.approx(seconds["round_000/score"], rel=1e-6))]
+    lines = map(json.loads, (model_dir / "round_000" / "metrics.jsonl").read_text().splitlines())
+    losses = {line["step"]: line["loss"] for line in lines if "loss" in line}
+    train = read_events(model_dir / "round_000" / "train")
+    assert dict(train["train/loss"]) == pytest.approx(losses, rel=1e-6)
+    for events in (test, rounds, train):
+        assert_no_doubles(events)
 
 
 def test_uncertainty_follows_from_the_likelihoods_by_hand(finished):
@@ -154,8 +201,9 @@ def test_killed_and_continued_equals_uninterrupted(finished, tmp_path, point, ca
     killed = in_process(tmp_path, point, call)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not (tmp_path / "round_001" / "eval.json").exists()
-    active.run(tiny_experiment(tmp_path), CONFIG, lambda line: None)
+    active.run(tiny_experiment(tmp_path, summaries=boards()), CONFIG, lambda line: None)
     expected, found = stable_files(model_dir), stable_files(tmp_path)
+    check_summaries(model_dir, tmp_path)
     assert list(expected) == list(found)
     assert [name for name in expected if expected[name] != found[name]] == []
     wanted, there = checkpoints(model_dir), checkpoints(tmp_path)
@@ -163,6 +211,28 @@ def test_killed_and_continued_equals_uninterrupted(finished, tmp_path, point, ca
     for name in wanted:
         for parameter in wanted[name]:
             np.testing.assert_array_equal(wanted[name][parameter], there[name][parameter])
+
+
+def check_summaries(whole: Path, continued: Path) -> None:
+    """The continued run has the points of the whole one, each once."""
+    folders = [path.parent.relative_to(whole) for path in whole.rglob("events.out.tfevents.*")]
+    assert len(folders) == 5  # two rounds' train/, rounds/, test, dev
+    for folder in folders:
+        expected, found = read_events(whole / folder), read_events(continued / folder)
+        assert_no_doubles(found)
+        steps = [{t: sorted(s for s, _ in p) for t, p in e.items()} for e in (expected, found)]
+        assert steps[0] == steps[1], folder
+    if len(boards()) == 1:
+        return  # W&B is not installed
+    (rows, ids), (found_rows, found_ids) = map(read_offline_rows, (whole, continued))
+    assert len(ids) == len(found_ids) == 1 and ids != found_ids
+    numbers = [row["_step"] for row in found_rows]
+    assert numbers == sorted(set(numbers))
+    for axis in ("round_000/step", "round_001/step", "round"):
+        steps = [[row[axis] for row in r if axis in row] for r in (rows, found_rows)]
+        if axis == "round":  # the configuration, base, round 0, its selection, round 1
+            assert steps[0] == [0, -1, 0, 0, 1]
+        assert sorted(steps[0]) == sorted(steps[1]), axis
 
 
 @pytest.mark.benchmark

@@ -68,9 +68,11 @@ def test_a_bad_file_is_named_with_its_line(write, lines, text):
     assert text in str(error.value) and "a.jsonl" in str(error.value)
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_a_file_that_is_not_there(write, tmp_path):
     with pytest.raises(UserError, match="no file"):
         answers.read_answers(tmp_path / "x")
+    with pytest.raises(UserError, match="cannot read .*: Not a directory"):
+        answers.read_answers(write(line("a", "b")) / "b.jsonl")
 
 
 def task(instruction, *instances):

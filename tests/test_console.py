@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+import time
 
 import pytest
 
@@ -17,8 +18,10 @@ class Terminal(io.StringIO):
 def work():
     with progress("training", total=6, done=2) as show:
         show(3)
+        time.sleep(0.1)
         print("step 3/6  loss 1.2345 [not markup]")
         show(6, "$0.01, [3] cached")
+        time.sleep(0.1)
     print("after")
 
 
@@ -32,10 +35,11 @@ def test_a_bar_on_a_terminal(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr("ait_jax.watching._DRAW_SECONDS", 0.01)
     work()
     assert sys.stdout is stream
     shown = stream.getvalue()
-    assert "training" in shown and "2/6" in shown and "$0.01, [3] cached" in shown
+    assert "training" in shown and "3/6" in shown and "$0.01, [3] cached" in shown
     assert "step 3/6  loss 1.2345 [not markup]\n" in shown
     assert shown.endswith("after\n")
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ait_jax.grow import answers
+from ait_jax.grow import dictionaries
 from ait_jax.grow.conversation import STYLES, SYSTEM, conversation
 from ait_jax.grow.dataset import Dataset, Field, fields_from_rows
 from ait_jax.grow.proposal import Proposal, proposal_from_json
@@ -87,7 +87,7 @@ def test_the_demonstrations_answer_as_they_ask(style):
     parts = conversation(dataset([ROW]), style)[1]["content"].split("Dictionary: ")[1:3]
     for part in parts:
         about = json.loads(part.partition("\n\n")[0])
-        found, reasons = answers.parse(part.partition("Tasks:")[2])
+        found, reasons = dictionaries.parse(part.partition("Tasks:")[2])
         assert 2 <= len(found) <= 3 and not reasons
         assert ("summary" in about) == (style == "description-aware")
         for data in found:

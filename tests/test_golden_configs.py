@@ -14,7 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from ait_jax import assets, configuration, continual, experiment, pretraining, rewards, scoring
+from ait_jax import (
+    assets,
+    comparison,
+    configuration,
+    continual,
+    experiment,
+    pretraining,
+    rewards,
+    scoring,
+)
 from ait_jax.configuration import GinFlags, gin_folder
 from ait_jax.errors import UserError
 from ait_jax.models.llama import LlamaTransformer
@@ -22,6 +31,7 @@ from ait_jax.models.parameters import abstract_params, num_params
 from ait_jax.models.t5 import Transformer
 from ait_jax.perturb import WordDrop
 from ait_jax.prompts import AlpacaEncoding
+from ait_jax.summaries import TensorBoard, WeightsAndBiases, weights_and_biases
 from ait_jax.tasks import DEFAULT_DATA_DIR
 from ait_jax.tokenizers_vocabulary import TokenizersVocabulary
 from ait_jax.trainer import feedback, t5x
@@ -42,6 +52,7 @@ EXPERIMENTS = {
     "continual_mini": (continual.Continual, ()),
     "mini_base": (pretraining.Pretraining, ()),
     "score": (scoring.Scoring, ()),
+    "compare_mini": (comparison.Comparison, ()),
 }
 # Published sizes of T5 1.1 (google/t5-v1_1-small to google/t5-v1_1-xxl).
 NUM_PARAMS = {
@@ -62,11 +73,12 @@ NUM_LLAMA_PARAMS = {
 }
 # The tests that hold the files of each folder.
 COVERED = {
-    "experiments": {"active", "parts", "model_parts", "continual_loop", *EXPERIMENTS},
+    "experiments": {"active", "parts", "model_parts", "continual_loop", "comparison", *EXPERIMENTS},
     "models": {"mini", "t5_1_1_tiny", *NUM_PARAMS, *NUM_LLAMA_PARAMS},
     "partitioning": {"data_parallel", "tensor_parallel", "fsdp_2d"},
     "pools": {"mini", "niv2", "self_instruct", "split_files", "dynosaur", "joined"},
     "t5x": {"model", "mini", "niv2", "self_instruct", "pretrain", "finetune", "parameters_only", "eval", "infer"},
+    "summaries": {"wandb"},
     "trainers": {"embedded", "feedback", "t5x"},
     "strategies": {
         "ambiguous",
@@ -183,6 +195,16 @@ def test_the_feedback_stage_fits_an_experiment_and_both_trainers(monkeypatch):
     parse("experiments/mini.gin", "trainers/feedback.gin", bindings=(*few, "REWARD = 'rouge'"))
     with pytest.raises(UserError, match="REWARD.* = 'rouge' is none of"):
         configuration.build(experiment.Experiment)
+
+
+def test_weights_and_biases_fit_runs_and_continual_training(monkeypatch):
+    monkeypatch.setattr(weights_and_biases, "is_installed", lambda: True)
+    few = ("mini.load_pool.instances_per_task = 2", "WANDB_MODE = 'offline'")
+    parse("experiments/mini.gin", "summaries/wandb.gin", bindings=few)
+    expected = (TensorBoard(), WeightsAndBiases(project="ait-jax", mode="offline"))
+    assert configuration.build(experiment.Experiment).summaries == expected
+    parse("experiments/continual_mini.gin", "summaries/wandb.gin", bindings=few)
+    assert configuration.build(continual.Continual).summaries == expected
 
 
 def test_rounds_may_have_trainers_of_their_own(monkeypatch):

@@ -39,12 +39,10 @@ def test_help_names_the_sources(capsys):
         ("--pool=p --from=tfds --languages=de", "--languages=de is not one of en, any"),
         ("--pool=p --from=tfds --max_datasets=0", "--max_datasets=0 must be at least 1"),
         ("--pool=p --from=tfds --model=m", "--model needs --generator=endpoint"),
-        ("--pool=p --from=tfds --generator=endpoint", "needs --model"),
+        ("--pool=p --from=tfds --prices=1,1", "--prices needs --generator=endpoint"),
+        ("--pool=p --from=tfds --generator=endpoint", "--model is missing"),
         ("--pool=p --from=tfds --generator=endpoint --model=m --budget=1", "needs prices"),
-        (
-            "--pool=p --from=tfds --generator=endpoint --model=m --input_price=1",
-            "belong together",
-        ),
+        ("--pool=p --from=tfds --generator=endpoint --model=m --prices=1", "two numbers"),
         ("--pool=p --from=tfds --rows=nothing", "cannot read 'nothing'"),
         ("--pool=p --from=tfds --generator=template", "invalid choice: 'template'"),
         ("--pool=p --form=tfds --from=tfds", "'--from'?"),
@@ -64,6 +62,10 @@ def test_an_endpoint(server, tmp_path, capsys):
     code, out, _ = run(capsys, f"--pool={tmp_path / 'pool'}", f"--from={path}", *flags)
     assert code == 0 and len(server.requests) == 1
     assert "1  unreadable: no dictionary in it" in out and "1 answers paid for" in out
+    assert len(list((tmp_path / "pool" / "cache").glob("*/*.json"))) == 1
+    flags[-1] = "--style=unaware"
+    code, out, _ = run(capsys, f"--pool={tmp_path / 'pool'}", f"--from={path}", *flags, "--budget=0")
+    assert code == 3 and "the budget of $0 is used up" in out
 
 
 def test_flags_of_steering(tmp_path, capsys):

@@ -12,8 +12,8 @@ from tiny_endpoint import KEY, connect, server  # noqa: F401
 from ait_jax.endpoint import Prices
 from ait_jax.errors import UserError
 from ait_jax.grow.conversation import STYLES
+from ait_jax.grow.grown_pool import read_entries, read_report
 from ait_jax.grow.growth import Growth, grow
-from ait_jax.grow.pool_folder import read_entries, read_report
 from ait_jax.grow.screening import Screening
 from ait_jax.pool import read_task
 
@@ -202,6 +202,8 @@ def test_a_budget_of_nothing_asks_nothing(server, connect, tmp_path):
     assert server.requests == [] and entries == [] and "stopped: " in said
     assert tally.counts("questions, description-aware") == {"not answered: budget": 1}
     assert not (tmp_path / "pool" / "instructions.jsonl").exists()
+    (report,) = read_report(tmp_path / "pool")["growths"]
+    assert report["counts"]["questions, description-aware"]["not answered: budget"]["count"] == 1
 
 
 def test_answers_that_are_no_text(server, connect, tmp_path):

@@ -42,7 +42,7 @@ def raced(tmp_path_factory, weights):
 def stable_files(folder: Path) -> dict[str, bytes]:
     return {
         path.name: path.read_bytes()
-        for path in sorted(folder.iterdir()) if path.name not in ("timings.jsonl", ".lock")
+        for path in sorted(folder.iterdir()) if path.name not in ("timings.jsonl", "live.json", "report.html", ".lock")
     }
 
 

@@ -9,8 +9,8 @@ from tiny_endpoint import connect, server  # noqa: F401
 
 from ait_jax.errors import UserError
 from ait_jax.grow.dataset import Dataset, Field
+from ait_jax.grow.grown_pool import read_entries, read_report
 from ait_jax.grow.growth import Growth, grow
-from ait_jax.grow.pool_folder import read_entries, read_report
 from ait_jax.grow.steering import KIND, NEAREST, NOTHING, OWN, read_steering
 from ait_jax.scorer.likelihoods import write_task_scores
 from ait_jax.uncertainty import TaskScores

@@ -3,8 +3,8 @@
 import pytest
 
 from ait_jax.errors import UserError
+from ait_jax.grow import tfds_catalogue
 from ait_jax.grow.tally import Tally
-from ait_jax.tasks import tfds_catalogue
 
 
 def read(*names):

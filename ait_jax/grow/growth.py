@@ -4,9 +4,7 @@ The same growth again adds nothing: a task's name depends on its proposal alone,
 endpoint come from its cache. So whatever interrupted it, the same command continues.
 """
 
-import contextlib
 import dataclasses
-import fcntl
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,13 +14,13 @@ from typing import Any
 
 from ait_jax.endpoint import Endpoint
 from ait_jax.errors import UserError
-from ait_jax.grow import answers, label_space, templates
+from ait_jax.grow import dictionaries, label_space, templates
 from ait_jax.grow.authors_files import DatasetLines
 from ait_jax.grow.conversation import MAX_TOKENS, STYLES, conversation
 from ait_jax.grow.dataset import Dataset, Field
+from ait_jax.grow.grown_pool import GrownPool, make_task, task_name
 from ait_jax.grow.instances import instances
 from ait_jax.grow.label_space import LabelSpace
-from ait_jax.grow.pool_folder import PoolFolder, make_task, task_name
 from ait_jax.grow.proposal import Proposal, ProposalFilter, proposal_from_json
 from ait_jax.grow.screening import Screening
 from ait_jax.grow.sources import Source, source
@@ -95,19 +93,20 @@ def grow(growth: Growth, say: Callable[[str], None] = print) -> Tally:
         raise UserError("nothing to grow from: give --from (see `ait-jax grow --help`).")
     sources = [source(given) for given in growth.sources]
     rows = [DatasetLines(path) for path in growth.rows]
-    folder = PoolFolder(growth.pool)
+    folder = GrownPool(growth.pool)
     tally = Tally()
     steered = Steered(growth.steer, folder, growth.steer_only) if growth.steer else None
     work = _Work(growth, sources, rows, tally, steered)
-    with _alone(folder.directory):
+    with folder.locked():
         for proposal, dataset in work.proposals():
             _add(proposal, dataset, folder, work.filter, tally)
             if growth.max_tasks is not None and _num_added(tally) >= growth.max_tasks:
                 say(f"stopped: --max_tasks={growth.max_tasks} tasks were added.")
                 break
-        if _num_added(tally):
-            done = {"growth": growth.to_json(), "counts": tally.to_json()}
-            folder.commit(done | ({"steering": steered.to_json()} if steered else {}))
+        folder.commit(
+            {"growth": growth.to_json(), "counts": tally.to_json()}
+            | ({"steering": steered.to_json()} if steered else {})
+        )
     if steered:
         say(steered.describe())
     say(tally.table() or "nothing was found.")
@@ -116,24 +115,6 @@ def grow(growth: Growth, say: Callable[[str], None] = print) -> Tally:
         if growth.endpoint.stopped:
             say(f"stopped: {growth.endpoint.stopped} The same command continues.")
     return tally
-
-
-@contextlib.contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    """Holds a lock that the system releases when the process ends, however it ends."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        file = open(directory / ".lock", "a")
-    except OSError as error:
-        raise UserError(
-            f"cannot write {str(directory)!r}: {error.strerror}; give another --pool."
-        ) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(f"another `ait-jax grow` is at work in {str(directory)!r}.") from error
-        yield
 
 
 class _Work:
@@ -274,7 +255,7 @@ class _Work:
         return answered
 
     def _parsed(self, text: str, dataset: Dataset, style: str, model: str) -> Iterator[Proposal]:
-        found, reasons = answers.parse(text)
+        found, reasons = dictionaries.parse(text)
         for reason in reasons:
             self._tally.add("answers", f"unreadable: {reason}", f"{dataset.name}: {text}")
         for data in found:
@@ -301,7 +282,7 @@ def _described_by(proposal: Proposal, dataset: Dataset) -> Dataset:
 
 
 def _add(
-    proposal: Proposal, dataset: Dataset, folder: PoolFolder, filter_: ProposalFilter, tally: Tally
+    proposal: Proposal, dataset: Dataset, folder: GrownPool, filter_: ProposalFilter, tally: Tally
 ) -> None:
     """Filters a proposal, applies the label-space rule, makes instances, adds the task."""
     where = f"{dataset.name}: {proposal.instruction}"

@@ -37,7 +37,7 @@ class Source:
             from ait_jax.console import quiet_stderr
 
             with quiet_stderr():
-                from ait_jax.tasks import tfds_catalogue
+                from ait_jax.grow import tfds_catalogue
             names = [name for name in self.given.partition(":")[2].split(",") if name]
             return tfds_catalogue.read_catalogue(tally, names)
         if self.kind == "cards":

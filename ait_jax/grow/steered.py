@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ait_jax.grow.dataset import Dataset
-from ait_jax.grow.pool_folder import PoolFolder
+from ait_jax.grow.grown_pool import GrownPool
 from ait_jax.grow.steering import Estimate, read_steering
 from ait_jax.grow.tally import Tally
 
@@ -23,7 +23,7 @@ class Steered:
       only: leave out what is no more sensitive than the average.
     """
 
-    def __init__(self, folder: Any, pool: PoolFolder, only: bool):
+    def __init__(self, folder: Any, pool: GrownPool, only: bool):
         self._folder, self._only = Path(folder), only
         self._steering, self._num_unknown = read_steering(folder, pool.entries)
         self._ranked: dict[str, Estimate] = {}

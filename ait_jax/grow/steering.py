@@ -21,7 +21,7 @@ from typing import Any
 
 from ait_jax.errors import UserError
 from ait_jax.grow.dataset import Dataset
-from ait_jax.grow.pool_folder import Entry
+from ait_jax.grow.grown_pool import Entry
 
 OWN, KIND, NEAREST, NOTHING = "its own tasks", "tasks of its kind", "its nearest tasks", "the mean"
 _NEIGHBOURS = 5

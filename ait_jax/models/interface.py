@@ -66,6 +66,8 @@ class Model(Protocol):
 
     def init(self, rng: Any, *args: Any, **kwargs: Any) -> Any: ...
 
+    def clone(self, **attributes: Any) -> "Model": ...
+
 
 def gin_name(config: ModelConfig) -> str:
     """Returns what gin files call the class of a configuration: "t5.T5Config"."""
@@ -90,5 +92,5 @@ AnyModel = TypeVar("AnyModel", bound=Model)
 
 
 def changed(model: AnyModel, **values: Any) -> AnyModel:
-    """Returns the model with other values in its configuration."""
-    return type(model)(dataclasses.replace(model.config, **values))
+    """Returns the model with other values in its configuration, of the same class."""
+    return model.clone(config=dataclasses.replace(model.config, **values))

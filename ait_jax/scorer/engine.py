@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ait_jax import live
 from ait_jax.batching import (
     LengthBuckets,
     Tokens,
@@ -77,7 +78,8 @@ class Engine:
         tokens_per_batch: int = 8192,
         length_growth: float = 1.06,
     ):
-        self.model = type(model)(model.config.for_scoring(partitioner.platform))
+        config = model.config.for_scoring(partitioner.platform)
+        self.model = model.clone(config=config)
         self.partitioner = partitioner
         self.buckets = buckets
         self.input_lengths = finer_lengths(buckets.inputs, length_growth)
@@ -131,7 +133,7 @@ class Engine:
         log_likelihoods = np.zeros(len(prompts), np.float32)
         finished = np.zeros(len(prompts), bool)
         budget = DECODING_BATCH * self.tokens_per_batch
-        for rows, slots, decoded in self._run(params, shapes, (prompts,), budget):
+        for rows, slots, decoded in self._run("answers", params, shapes, (prompts,), budget):
             log_likelihoods[rows] = decoded.log_likelihood[slots]
             finished[rows] = decoded.finished[slots]
             tokens, lengths = decoded.tokens[slots].tolist(), decoded.lengths[slots].tolist()
@@ -158,7 +160,7 @@ class Engine:
         ]
         result = np.zeros(len(prompts), np.float32)
         columns, budget = (prompts, targets), self.tokens_per_batch
-        for rows, slots, values in self._run(params, shapes, columns, budget):
+        for rows, slots, values in self._run("likelihoods", params, shapes, columns, budget):
             result[rows] = values[slots]
         self._count(prompts, targets)
         return result
@@ -176,14 +178,24 @@ class Engine:
         """
         shapes = [(padded_length(len(t), self.input_lengths), _ENCODE_ONLY) for t in texts]
         result = np.zeros((len(texts), self.model.config.emb_dim), np.float32)
-        for rows, slots, values in self._run(params, shapes, (texts,), self.tokens_per_batch):
+        columns, budget = (texts,), self.tokens_per_batch
+        for rows, slots, values in self._run("embeddings", params, shapes, columns, budget):
             result[rows] = values[slots]
         self.work.prompts += len(texts)
         self.work.tokens += sum(map(len, texts))
         self.work.flops += sum(self.model.config.reading_flops(len(text)) for text in texts)
         return result
 
-    def _run(
+    def _run(self, what: str, *arguments: Any) -> Iterator[tuple[list[int], list[int], Any]]:
+        """Yields as `_batches`, and tells a live view how far it is."""
+        done = 0
+        with live.activity(what, len(arguments[1])) as show:
+            for batch in self._batches(*arguments):
+                done += len(batch[0])
+                show(done)
+                yield batch
+
+    def _batches(
         self,
         params: Any,
         shapes: Sequence[tuple[int, ...]],

@@ -40,9 +40,14 @@ def write_rows(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
     _write(path, pa.table({name: columns[name] for name in COLUMNS}, schema=schema()))
 
 
-def read_rows(path: Path) -> dict[str, list[Any]]:
-    """Returns the columns of a table; UserError if it is truncated or of another layout."""
-    table = _read(path, COLUMNS)
+def read_rows(path: Path, task: str | None = None) -> dict[str, list[Any]]:
+    """Returns the columns of a table; UserError if it is truncated or of another layout.
+
+    Args:
+      task: whose rows; None is all.
+    """
+    options = {} if task is None else {"filters": [("task", "==", task)]}
+    table = _read(path, COLUMNS, **options)
     return {name: table[name].to_pylist() for name in COLUMNS}
 
 
@@ -89,7 +94,7 @@ def _row_groups(path: Path) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
     wanted = schema()
-    with _errors_of(path), files.local_copy(path) as local, pq.ParquetFile(local) as file:
+    with errors_of(path), files.local_copy(path) as local, pq.ParquetFile(local) as file:
         _check_columns(path, file.schema_arrow.names, COLUMNS)
         for group in range(file.num_row_groups):
             yield file.read_row_group(group, list(COLUMNS)).select(COLUMNS).cast(wanted)
@@ -131,7 +136,7 @@ def _read(path: Path, columns: Sequence[str] | None = None, **options: Any):
     """Returns a table, with just `columns` where they are given; UserError if it lacks one."""
     import pyarrow.parquet as pq
 
-    with _errors_of(path), files.local_copy(path) as local:
+    with errors_of(path), files.local_copy(path) as local:
         if columns is not None:
             _check_columns(path, pq.read_schema(local).names, columns)
         return pq.read_table(local, columns=columns and list(columns), **options)
@@ -146,7 +151,7 @@ def _check_columns(path: Path, names: Sequence[str], needed: Sequence[str]) -> N
 
 
 @contextmanager
-def _errors_of(path: Path) -> Iterator[None]:
+def errors_of(path: Path) -> Iterator[None]:
     """Turns pyarrow's complaints about a file into a UserError that names it."""
     import pyarrow as pa
 

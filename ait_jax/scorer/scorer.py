@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ait_jax import distributed, files, preemption
+from ait_jax import distributed, files, live, preemption
 from ait_jax.errors import UserError
 from ait_jax.partitioning import Partitioner
 from ait_jax.perturb import WordDrop
@@ -170,6 +170,7 @@ def _score_chunks(
     with (
         background.ahead(prepare, [partitioner.own(names) for _, names in missing]) as prepared,
         background.behind() as later,
+        live.activity("scoring", num_tasks, done) as show,
     ):
         for (part, names), ready in zip(missing, prepared):
             answered = answer(ready)
@@ -181,6 +182,7 @@ def _score_chunks(
                 later(likelihoods.write_rows, part, columns)
             counts += gathering.total(counted, partitioner)
             done += len(names)
+            show(done)
             report(f"scored {done}/{num_tasks} tasks, {counts.describe()}")
             preemption.check()
     return counts

@@ -58,6 +58,18 @@ class Work:
             "host_wait": round(self.host_wait, 3),
         }
 
+    def speed(self) -> dict[str, float]:
+        """Returns what a live view shows, from another thread, too.
+
+        MFU only once the peak is known: measuring it just now would disturb.
+        """
+        if not self.tokens or not self.seconds:
+            return {}
+        speed = {"tokens_per_second": self.tokens / self.seconds}
+        if peak_flops.cache_info().currsize:
+            speed["mfu"] = self.flops / self.seconds / peak_flops()
+        return speed
+
     def describe(self) -> str:
         """Returns "" or the same as text for the terminal."""
         figures = self.summary()

@@ -15,6 +15,7 @@ from ait_jax.console import progress
 from ait_jax.hardware import peak_flops
 from ait_jax.models.interface import Model
 from ait_jax.partitioning import Partitioner
+from ait_jax.summaries import Summaries
 from ait_jax.trainer.checkpointing import Checkpoints
 from ait_jax.trainer.data import ExampleSource, batches
 from ait_jax.trainer.interface import Evaluate, Trained, Trainer
@@ -39,10 +40,11 @@ class EmbeddedTrainer(Trainer):
         seed: int,
         evaluate: Evaluate | None = None,
         report: Callable[[str], None] = print,
+        summaries: Summaries | None = None,
     ) -> Trained:
         """See `Trainer.train`."""
         return Training(
-            self, source, params, directory, model, partitioner, seed, evaluate, report
+            self, source, params, directory, model, partitioner, seed, evaluate, report, summaries
         ).run()
 
 
@@ -54,7 +56,17 @@ class Training:
     """
 
     def __init__(
-        self, config, source, params, directory, model, partitioner, seed, evaluate, report
+        self,
+        config,
+        source,
+        params,
+        directory,
+        model,
+        partitioner,
+        seed,
+        evaluate,
+        report,
+        summaries,
     ):
         partitioner.check_batch_size(
             config.batch_size // config.num_microbatches,
@@ -63,6 +75,7 @@ class Training:
         self.config, self.source, self.params = config, source, params
         self.directory, self.model, self.partitioner = directory, model, partitioner
         self.seed, self.evaluate, self.report = seed, evaluate, report
+        self.summaries = summaries
         self.total_steps = config.total_steps(len(source))
         self.eval_period = config.steps_between_evaluations(len(source))
         self.checkpoints = Checkpoints(
@@ -107,7 +120,9 @@ class Training:
         state = self._initial_state()
         # Without a checkpoint nothing counts that an earlier attempt wrote.
         resumed = -1 if self.checkpoints.latest_step is None else start
-        log = TrainingLog(self.directory, resumed, self.total_steps, peak_flops(), self.report)
+        log = TrainingLog(
+            self.directory, resumed, self.total_steps, peak_flops(), self.report, self.summaries
+        )
         try:
             self._begin(state, log)
             with progress("training", self.total_steps, start) as show:

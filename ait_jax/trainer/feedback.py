@@ -13,6 +13,7 @@ from ait_jax.hardware import target_platform
 from ait_jax.models.sampling import key_data, sample_decode
 from ait_jax.models.interface import Model, ModelConfig
 from ait_jax.partitioning import Partitioner
+from ait_jax.summaries import Summaries
 from ait_jax.trainer.data import ExampleSource, in_order
 from ait_jax.trainer.embedded import Training, Work
 from ait_jax.trainer.feedback_step import make_feedback_step
@@ -102,6 +103,7 @@ class FeedbackTrainer(Trainer):
         seed: int,
         evaluate: Evaluate | None = None,
         report: Callable[[str], None] = print,
+        summaries: Summaries | None = None,
     ) -> Trained:
         """See `Trainer.train`. The step that comes back counts all updates on the way to it."""
         supervised = self.supervised.train(
@@ -113,6 +115,7 @@ class FeedbackTrainer(Trainer):
             seed=seed,
             evaluate=evaluate,
             report=report,
+            summaries=summaries,
         )
         step, folder = supervised.step, supervised.directory
         stage = _Feedback(
@@ -125,6 +128,7 @@ class FeedbackTrainer(Trainer):
             randomness.stable_hash(seed, "feedback") % 2**31,
             evaluate,
             lambda line: report(f"feedback: {line}"),
+            summaries,
         )
         del supervised  # its parameters, which the stage lets go of once it has its own
         trained = stage.run()

@@ -11,6 +11,7 @@ import optax
 from ait_jax.errors import UserError, nearest
 from ait_jax.models.interface import Model
 from ait_jax.partitioning import Partitioner
+from ait_jax.summaries import Summaries
 from ait_jax.trainer.data import ExampleSource
 from ait_jax.trainer.optimizer import adamw, constant_with_warmup
 
@@ -148,6 +149,7 @@ class Trainer:
         seed: int,
         evaluate: Evaluate | None = None,
         report: Callable[[str], None] = print,
+        summaries: Summaries | None = None,
     ) -> Trained:
         """Trains from `params` on `source`; continues from the last checkpoint in `directory`.
 
@@ -156,6 +158,7 @@ class Trainer:
           directory: gets checkpoint_<step>/, metrics.jsonl and train/.
           seed: of the order of examples and of dropout.
           evaluate: parameters -> dev metrics.
+          summaries: of the run, for train/; None is TensorBoard.
 
         Raises:
           UserError: a non-finite loss (the last good checkpoint is kept), a batch size

@@ -1,14 +1,13 @@
-"""What training says: a line on the terminal, metrics.jsonl, TensorBoard."""
+"""What training says: a line on the terminal, metrics.jsonl, summaries."""
 
 import json
-import tempfile
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from ait_jax import buckets, distributed
+from ait_jax import distributed, live
 from ait_jax.lines_file import LinesFile
+from ait_jax.summaries import Summaries, TensorBoard
 
 
 class MetricsFile:
@@ -42,56 +41,30 @@ class MetricsFile:
         self._file.flush()
 
 
-class EventsFolder:
-    """train/: TensorBoard's files, which a bucket gets whenever `flush` is called.
-
-    Args:
-      path: the folder.
-      resume_step: steps after it, of an earlier attempt, are marked as void.
-    """
-
-    def __init__(self, path: Any, resume_step: int):
-        from tensorboardX import SummaryWriter
-
-        self.path = path
-        self._elsewhere = None if buckets.is_local(path) else tempfile.TemporaryDirectory()
-        self._folder = Path(self._elsewhere.name if self._elsewhere else path)
-        self._writer = SummaryWriter(
-            str(self._folder),
-            purge_step=resume_step + 1,
-            write_to_disk=distributed.is_writer(),
-        )
-
-    def add_scalar(self, name: str, value: float, step: int) -> None:
-        self._writer.add_scalar(name, value, step)
-
-    def flush(self) -> None:
-        self._writer.flush()
-        if self._elsewhere and distributed.is_writer():
-            for file in sorted(self._folder.iterdir()):
-                buckets.upload(file, self.path / file.name)
-
-    def close(self) -> None:
-        self._writer.close()
-        self.flush()
-        if self._elsewhere:
-            self._elsewhere.cleanup()
-
-
 class TrainingLog:
-    """Writes every log period to the terminal, metrics.jsonl and TensorBoard.
+    """Writes every log period to the terminal, metrics.jsonl and the summaries of train/.
 
     Args:
-      directory: gets metrics.jsonl and train/ (TensorBoard events).
+      directory: gets metrics.jsonl.
       resume_step: the step that training continues from.
       total_steps: for the terminal.
       peak_flops: FLOP/s of all devices, for model-FLOP utilisation.
       report: takes one line of text.
+      summaries: of the run; None is TensorBoard in `directory`.
     """
 
-    def __init__(self, directory: Any, resume_step: int, total_steps: int, peak_flops, report):
+    def __init__(
+        self,
+        directory: Any,
+        resume_step: int,
+        total_steps: int,
+        peak_flops,
+        report,
+        summaries: Summaries | None = None,
+    ):
         self.file = MetricsFile(directory / "metrics.jsonl", resume_step)
-        self.events = EventsFolder(directory / "train", resume_step)
+        summaries = summaries or Summaries((TensorBoard(),), directory, report)
+        self.summaries = summaries.folder(directory / "train", resume_step)
         self.total_steps = total_steps
         self.peak_flops = peak_flops
         self.report = report
@@ -119,7 +92,8 @@ class TrainingLog:
             "mfu": self._flops / seconds / self.peak_flops,
         }
         for name, value in {**values, **speed}.items():
-            self.events.add_scalar(f"train/{name}", value, step)
+            self.summaries.scalar(f"train/{name}", value, step)
+        live.trained(values["loss"], **speed)
         reward = f"reward {values['reward']:.3f}  " if "reward" in values else ""
         self.report(
             f"step {step:>{len(str(self.total_steps))}}/{self.total_steps}  "
@@ -131,14 +105,14 @@ class TrainingLog:
     def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
         self.file.write(step, {f"dev/{name}": value for name, value in metrics.items()})
         for name, value in metrics.items():
-            self.events.add_scalar(f"dev/{name}", value, step)
+            self.summaries.scalar(f"dev/{name}", value, step)
         self._start_period()
 
     def flush(self) -> None:
         """Makes all lines so far safe; call it before a checkpoint is saved."""
         self.file.flush()
-        self.events.flush()
+        self.summaries.flush()
 
     def close(self) -> None:
         self.file.flush()
-        self.events.close()
+        self.summaries.close()

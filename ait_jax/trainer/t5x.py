@@ -20,12 +20,13 @@ from typing import Any
 
 import optax
 
-from ait_jax import buckets, files, preemption
+from ait_jax import buckets, files, live, preemption
 from ait_jax.console import progress, quiet_stderr
 from ait_jax.errors import UserError
 from ait_jax.models.interface import Model
 from ait_jax.partitioning import Partitioner
 from ait_jax.restore import restore_params
+from ait_jax.summaries import Summaries
 from ait_jax.trainer.checkpointing import NUM_LATEST
 from ait_jax.trainer.data import ExampleSource
 from ait_jax.trainer.interface import Evaluate, Trained, Trainer
@@ -75,11 +76,12 @@ class T5XTrainer(Trainer):
         seed: int,
         evaluate: Evaluate | None = None,
         report: Callable[[str], None] = print,
+        summaries: Summaries | None = None,
     ) -> Trained:
         """See `Trainer.train`. The examples must be pairs of token ids (inputs, targets), and
         `source.feature_lengths` the lengths that T5X pads them to."""
         return _Training(
-            self, source, params, directory, model, partitioner, seed, evaluate, report
+            self, source, params, directory, model, partitioner, seed, evaluate, report, summaries
         ).run()
 
 
@@ -138,7 +140,17 @@ class _Training:
     """One call of `T5XTrainer.train`."""
 
     def __init__(
-        self, config, source, params, directory, model, partitioner, seed, evaluate, report
+        self,
+        config,
+        source,
+        params,
+        directory,
+        model,
+        partitioner,
+        seed,
+        evaluate,
+        report,
+        summaries,
     ):
         partitioner.check_batch_size(
             config.batch_size // config.num_microbatches,
@@ -157,7 +169,7 @@ class _Training:
             )
         self.directory, self.model = files.absolute(directory), model
         self.partitioner, self.seed = partitioner, seed
-        self.evaluate, self.report = evaluate, report
+        self.evaluate, self.report, self.summaries = evaluate, report, summaries
         self.total_steps = config.total_steps(len(source))
         self.eval_period = config.steps_between_evaluations(len(source))
 
@@ -229,6 +241,10 @@ class _Training:
         if start:
             self.report(f"continuing from step {start}")
         self._step = self._saved = start or 0
+        # T5X writes event files into train/ by itself.
+        summaries = self.summaries or Summaries((), self.directory)
+        resumed = -1 if start is None else start
+        self._summaries = summaries.folder(self.directory / "train", resumed, has_events=True)
         self._clock = start or 0, time.perf_counter()
         examples = seqio_examples.mixture(
             "ait_jax_" + re.sub(r"\W", "_", self.directory.name),
@@ -254,6 +270,8 @@ class _Training:
                     f"({_first_line(error)}). If it is damaged or of another model, delete that "
                     "folder to continue from the checkpoint before it."
                 ) from error
+            finally:
+                self._summaries.close()
 
     def _arguments(self, parts: Any, mixture: str) -> dict[str, Any]:
         """Returns the arguments of `t5x.train.train`."""
@@ -318,19 +336,27 @@ class _Training:
         if evaluating and self.evaluate is not None:
             dev = {name: float(value) for name, value in self.evaluate(params).items()}
             config.check_best_metric(dev)
-            self._file.write(step, {f"dev/{name}": value for name, value in dev.items()})
+            self._write(step, {f"dev/{name}": value for name, value in dev.items()})
         if saving:
+            self._summaries.flush()
             self._delete_all_but({*self.steps[-NUM_LATEST:], self._best_step()})
             self._saved = step
         self._show(step)
         # T5X saves at steps of its own list only: what came after the last of them is done again.
         preemption.check()
 
-    def _log(self, step: int, values: Mapping[str, float]) -> None:
+    def _write(self, step: int, values: Mapping[str, float], prefix: str = "") -> None:
+        """Writes metrics.jsonl, and the summaries, whose names begin with `prefix`."""
         self._file.write(step, values)
+        for name, value in values.items():
+            self._summaries.scalar(f"{prefix}{name}", value, step)
+
+    def _log(self, step: int, values: Mapping[str, float]) -> None:
+        self._write(step, values, "train/")
         since, clock = self._clock
         self._clock = step, time.perf_counter()
         speed = (step - since) / max(self._clock[1] - clock, 1e-9)
+        live.trained(values["loss"])
         self.report(
             f"step {step:>{len(str(self.total_steps))}}/{self.total_steps}  "
             f"loss {values['loss']:.4f}  accuracy {values['accuracy']:.3f}  {speed:.2f} steps/s"

@@ -7,6 +7,8 @@ cache/               what an endpoint answered, one file a request
 report.json          each growth: what was asked for, counts by reason
 """
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import re
@@ -31,6 +33,7 @@ from ait_jax.pool import (
 )
 
 INSTRUCTIONS, TASKS, REPORT = "instructions.jsonl", "tasks", "report.json"
+_LOCK = ".lock"
 _SCHEMA = 1
 
 
@@ -103,11 +106,11 @@ def _whole(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-class PoolFolder:
+class GrownPool:
     """A grown pool's folder. Tasks are added one at a time; `commit` makes them part of it.
 
     Args:
-      directory: made when something is written.
+      directory: made when it is locked or written to.
 
     Raises:
       UserError: what is there is no grown pool, or is damaged.
@@ -119,8 +122,40 @@ class PoolFolder:
         self.directory = Path(directory).expanduser()
         if self.directory.exists() and not self.directory.is_dir():
             raise UserError(f"--pool={directory} is a file; give a folder.")
+        self._read()
+
+    def _read(self) -> None:
         self._entries = {entry.task.name: entry for entry in read_entries(self.directory)}
         self._fresh: dict[str, Entry] = {}
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other growths out until the block ends, or the process; reads the pool anew.
+
+        What another growth committed since this object was made would be lost otherwise: a
+        commit writes the whole list.
+
+        Raises:
+          UserError: another growth is at work, the folder cannot be written to, or its report
+            is damaged.
+        """
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            file = open(self.directory / _LOCK, "a")
+        except OSError as error:
+            raise UserError(
+                f"cannot write {str(self.directory)!r}: {error.strerror}; give another --pool."
+            ) from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise UserError(
+                    f"another `ait-jax grow` is at work in {str(self.directory)!r}."
+                ) from error
+            self._read()
+            read_report(self.directory)  # a damaged one is told now, not after the work
+            yield
 
     def __len__(self) -> int:
         return len(self._entries) + len(self._fresh)
@@ -148,12 +183,19 @@ class PoolFolder:
         """Writes the list of tasks, with those added, and adds `growth` to the report.
 
         Tasks that were there keep their lines and places. The list comes first: it alone says
-        what the pool is.
+        what the pool is. A growth that added nothing leaves it alone, and stands in the report
+        once: the same again changes nothing.
+
+        Args:
+          growth: for JSON; "growth" in it says what was asked for.
         """
-        merged = {**self._entries, **self._fresh}
-        write_lines(self.directory / INSTRUCTIONS, map(_line, merged.values()))
-        self._entries, self._fresh = merged, {}
         report = read_report(self.directory)
+        if self._fresh:
+            merged = {**self._entries, **self._fresh}
+            write_lines(self.directory / INSTRUCTIONS, map(_line, merged.values()))
+            self._entries, self._fresh = merged, {}
+        elif growth["growth"] in [earlier.get("growth") for earlier in report["growths"]]:
+            return
         report["growths"].append(dict(growth))
         write_json(self.directory / REPORT, report)
 
@@ -215,4 +257,7 @@ def read_report(directory: Any) -> dict[str, Any]:
         raise UserError(f"{path} is damaged ({error}); remove it: the pool is whole.") from error
     if not isinstance(report, dict) or report.get("schema") != _SCHEMA:
         raise UserError(f"{path} was written by another version of ait-jax; move it away.")
+    growths = report.get("growths")
+    if not isinstance(growths, list) or not all(isinstance(item, dict) for item in growths):
+        raise UserError(f"{path} is damaged (no list of growths); remove it: the pool is whole.")
     return report

@@ -1,0 +1,129 @@
+"""Lines at the bottom of a terminal that are drawn anew in place; what is printed scrolls above.
+
+The cursor is never hidden and rests on a line of its own below the area: a killed process leaves
+a terminal that works.
+"""
+
+import io
+import os
+import shutil
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, TextIO
+
+MOST_COLUMNS = 110
+
+
+def is_terminal(stream: TextIO | None = None) -> bool:
+    """Says whether lines can be drawn anew there: a terminal, and none that says TERM=dumb."""
+    stream = stream or sys.stdout
+    return stream.isatty() and os.environ.get("TERM", "").lower() not in ("", "dumb", "unknown")
+
+
+def terminal_size(stream: TextIO | None = None) -> tuple[int, int]:
+    """Returns columns and rows."""
+    try:
+        size = os.get_terminal_size((stream or sys.stdout).fileno())
+        if size.columns:
+            return size.columns, size.lines
+    except (OSError, ValueError, io.UnsupportedOperation):
+        pass
+    return tuple(shutil.get_terminal_size())
+
+
+class LiveArea:
+    """The area, and the streams that write above it while it is there.
+
+    Args:
+      render: columns, most rows -> lines, each at most so wide; may hold colours.
+      stream: the terminal.
+    """
+
+    def __init__(self, render: Callable[[int, int], Sequence[tuple[str, int]]], stream: TextIO):
+        self._render, self._stream = render, stream
+        self.lock = threading.RLock()
+        self._widths: list[int] = []  # of the lines that are drawn
+        self._drawn = ""
+        self._streams: dict[str, Any] = {}
+
+    def start(self) -> None:
+        """Draws the area; from now on sys.stdout and sys.stderr write above it."""
+        for name in ("stdout", "stderr"):
+            original = getattr(sys, name)
+            if original is self._stream or original.isatty():
+                self._streams[name] = original
+                setattr(sys, name, _Above(self, original))
+        self.redraw()
+
+    def stop(self) -> None:
+        """Takes the area away and gives the streams back."""
+        with self.lock:
+            self._put(self._erased())
+            self._widths, self._drawn = [], ""
+            for name, original in self._streams.items():
+                above = getattr(sys, name)
+                if isinstance(above, _Above):
+                    setattr(sys, name, original)
+                    original.write(above.waiting)
+                    original.flush()
+            self._streams = {}
+
+    def redraw(self) -> None:
+        """Draws the area as it is now."""
+        columns, rows = terminal_size(self._stream)
+        # One column stays free: a full line would make some terminals begin another one.
+        lines = self._render(min(columns - 1, MOST_COLUMNS), max(1, rows - 2))
+        with self.lock:
+            erased = self._erased()
+            self._drawn = "".join(f"{text}\n" for text, _ in lines)
+            self._widths = [width for _, width in lines]
+            self._put(erased + self._drawn)
+
+    def write_above(self, text: str) -> None:
+        """Writes whole lines above the area."""
+        with self.lock:
+            self._put(self._erased() + text + self._drawn)
+
+    def _erased(self) -> str:
+        """Returns what takes the drawn lines away, also where a narrower terminal broke them."""
+        columns = max(1, terminal_size(self._stream)[0])
+        rows = sum(max(1, -(-width // columns)) for width in self._widths)
+        return f"\x1b[{rows}A\r\x1b[J" if rows else ""
+
+    def _put(self, text: str) -> None:
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        self._stream.write(text.encode(encoding, "replace").decode(encoding))
+        self._stream.flush()
+
+
+class _Above(io.TextIOBase):
+    """A stream whose lines appear above the area; a line is held until it ends."""
+
+    def __init__(self, area: LiveArea, original: TextIO):
+        self._area, self._original, self.waiting = area, original, ""
+
+    def write(self, text: str) -> int:
+        with self._area.lock:
+            lines, newline, rest = (self.waiting + text).rpartition("\n")
+            self.waiting = rest
+            if newline:
+                self._area.write_above(lines + newline)
+        return len(text)
+
+    def flush(self) -> None:
+        self._original.flush()
+
+    def isatty(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._original.fileno()
+
+    @property
+    def buffer(self) -> Any:
+        return self._original.buffer
+
+    @property
+    def encoding(self) -> str:
+        return getattr(self._original, "encoding", None) or "utf-8"

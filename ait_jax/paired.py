@@ -1,0 +1,148 @@
+"""Statistics of few paired runs: means over seeds, differences seed by seed, how many are needed.
+
+Seeds are pairs: strategies that begin from the same splits and the same round 0 are compared
+within each seed, which takes the spread between seeds out of the difference. Everything is
+float64 NumPy; quantiles of Student's t are SciPy's.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+# Of a two-sided test at 1 - confidence: the usual choice for planning.
+POWER = 0.8
+MOST_SEEDS = 1000
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A mean over seeds.
+
+    Attributes:
+      n: how many seeds.
+      mean: of them.
+      std: sample standard deviation (n - 1); None of one seed.
+      low, high: confidence interval of the mean by Student's t; None of one seed.
+      p: two-sided p-value of the mean being 0; None of one seed.
+    """
+
+    n: int
+    mean: float
+    std: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+
+    @property
+    def excludes_zero(self) -> bool:
+        return self.low is not None and not self.low <= 0 <= self.high
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def summarize(values: Sequence[float], confidence: float = 0.95) -> Summary | None:
+    """Returns mean and t interval of `values`, one a seed; None of no values.
+
+    With a spread of exactly 0 the interval is the mean itself, and p is 0, or 1 of a mean of 0.
+    """
+    from scipy import stats
+
+    values = np.asarray(values, dtype=np.float64)
+    n = len(values)
+    if not n:
+        return None
+    if np.ptp(values) == 0:  # the mean of equal numbers may differ from them in its last bit
+        mean = float(values[0])
+        if n == 1:
+            return Summary(1, mean)
+        return Summary(n, mean, 0.0, mean, mean, 0.0 if mean else 1.0)
+    mean, std = float(values.mean()), float(values.std(ddof=1))
+    error = std / math.sqrt(n)
+    half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * error
+    p = 2 * float(stats.t.sf(abs(mean) / error, n - 1))
+    return Summary(n, mean, std, mean - half, mean + half, p)
+
+
+def differences(ours: dict[int, float], baseline: dict[int, float]) -> list[float]:
+    """Returns ours minus the baseline's for the seeds that both have, by seed."""
+    return [ours[seed] - baseline[seed] for seed in sorted(ours.keys() & baseline.keys())]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Returns p-values adjusted for their number by Holm's method, in the given order."""
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    adjusted = [0.0] * len(p_values)
+    highest = 0.0
+    for rank, i in enumerate(order):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = highest
+    return adjusted
+
+
+def power(effect: float, n: int, confidence: float = 0.95) -> float:
+    """Returns the chance that n pairs show an effect of `effect` standard deviations.
+
+    The noncentral t distribution as a mean over the spread that n pairs may show: SciPy's own
+    (1.17) gives nan for large effects.
+    """
+    from scipy import stats
+
+    critical = stats.t.ppf((1 + confidence) / 2, n - 1)
+    quantiles = (np.arange(4000) + 0.5) / 4000
+    spread = np.sqrt(stats.chi2.ppf(quantiles, n - 1) / (n - 1))
+    shift = abs(effect) * math.sqrt(n)
+    above, below = stats.norm.sf(critical * spread - shift), stats.norm.cdf(-critical * spread - shift)
+    return float(np.mean(above + below))
+
+
+def seeds_needed(mean: float, std: float, confidence: float = 0.95) -> int | None:
+    """Returns the least number of seeds that show such a difference with a chance of 80%.
+
+    It takes the observed mean and spread for the true ones, which few seeds tell badly.
+
+    Returns:
+      At least 2; None where it would be more than 1,000, or the mean is 0.
+    """
+    if not mean:
+        return None
+    if not std:
+        return 2
+    effect = mean / std
+    if power(effect, MOST_SEEDS, confidence) < POWER:
+        return None
+    low, high = 1, MOST_SEEDS  # power grows with n
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if power(effect, middle, confidence) >= POWER else (middle, high)
+    return high
+
+
+def area(num_tasks: Sequence[float], scores: Sequence[float]) -> float:
+    """Returns the area under a curve by trapezoids, divided by its width: a mean score over tasks.
+
+    One point's is its score.
+    """
+    x, y = np.asarray(num_tasks, dtype=np.float64), np.asarray(scores, dtype=np.float64)
+    if len(x) == 1:
+        return float(y[0])
+    return float(np.sum((y[1:] + y[:-1]) / 2 * np.diff(x)) / (x[-1] - x[0]))
+
+
+def tasks_to_reach(
+    num_tasks: Sequence[float], scores: Sequence[float], target: float
+) -> float | None:
+    """Returns where a curve first reaches `target`, between points in a straight line.
+
+    Its first point, where that one is high enough already; None if it never is.
+    """
+    points = list(zip(num_tasks, scores))
+    if points[0][1] >= target:
+        return float(points[0][0])
+    for (x0, y0), (x1, y1) in zip(points, points[1:]):
+        if y1 >= target:
+            return float(x0 + (target - y0) / (y1 - y0) * (x1 - x0))
+    return None

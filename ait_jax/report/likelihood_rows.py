@@ -1,0 +1,81 @@
+"""The rows of some tasks in likelihoods.parquet, without reading those of the others."""
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from ait_jax import files
+from ait_jax.scorer.likelihoods import errors_of
+
+_COLUMNS = ("task", "instance_id", "prompt", "answer", "num_prompt_tokens", "log_likelihood")
+
+
+@dataclass
+class ScoredInstance:
+    """One instance of a task as it was scored.
+
+    Attributes:
+      answer: the model's own, or the gold one.
+      log_likelihood: prompt j -> of the answer; a race leaves out some.
+      prompt_tokens: prompt j -> tokens of the whole prompt.
+    """
+
+    answer: str
+    log_likelihood: dict[int, float] = field(default_factory=dict)
+    prompt_tokens: dict[int, int] = field(default_factory=dict)
+
+
+class LikelihoodRows:
+    """An open likelihoods.parquet; `opened` makes one."""
+
+    def __init__(self, path: Any, file: Any):
+        self._path, self._file = path, file
+        # Task -> the row groups with rows of it: a race writes a task's rows in several waves.
+        self._groups: dict[str, list[int]] = {}
+        for group in range(file.num_row_groups):
+            for name in file.read_row_group(group, ["task"])["task"].unique().to_pylist():
+                self._groups.setdefault(name, []).append(group)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Returns all tasks with rows, in the order of the file."""
+        return tuple(self._groups)
+
+    def of(self, tasks: Collection[str]) -> Mapping[str, dict[str, ScoredInstance]]:
+        """Returns {task: {instance id: how it was scored}} of those of `tasks` that have rows.
+
+        Raises:
+          UserError: the file is damaged.
+        """
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        found: dict[str, dict[str, ScoredInstance]] = {}
+        wanted = {name for name in tasks if name in self._groups}
+        values = pa.array(sorted(wanted), pa.string())
+        with errors_of(self._path):
+            for group in sorted({group for name in wanted for group in self._groups[name]}):
+                table = self._file.read_row_group(group, list(_COLUMNS))
+                rows = table.filter(pc.is_in(table["task"].cast(pa.string()), values))
+                for task, instance, j, answer, tokens, value in zip(
+                    *(rows[name].to_pylist() for name in _COLUMNS)
+                ):
+                    instances = found.setdefault(task, {})
+                    scored = instances.setdefault(instance, ScoredInstance(answer))
+                    scored.log_likelihood[j] = value
+                    scored.prompt_tokens[j] = tokens
+        return found
+
+
+@contextmanager
+def opened(path: Any) -> Iterator[LikelihoodRows]:
+    """Yields the rows of a table. Raises UserError if it cannot be read."""
+    import pyarrow.parquet as pq
+
+    with ExitStack() as stack:
+        with errors_of(path):
+            local = stack.enter_context(files.local_copy(path))
+            file = stack.enter_context(pq.ParquetFile(local, read_dictionary=["task"]))
+            rows = LikelihoodRows(path, file)
+        yield rows

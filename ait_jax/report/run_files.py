@@ -1,0 +1,109 @@
+"""A run directory as a reader finds it: finished, killed or at work; nothing is written or locked.
+
+Every file is whole or not there, but for the last line of the files that grow by lines.
+"""
+
+import json
+from functools import cached_property
+from typing import Any
+
+from ait_jax import buckets, files, run_directory
+from ait_jax.errors import UserError, nearest
+from ait_jax.splits import read_names
+
+ACTIVE, CONTINUAL, SCORE = "run", "continual", "score"
+
+
+class RunFiles:
+    """The files of `ait-jax run` or `ait-jax score`.
+
+    Args:
+      path: MODEL_DIR, local or in a bucket.
+
+    Raises:
+      UserError: no run directory, or a damaged one.
+    """
+
+    def __init__(self, path: Any):
+        self.path = files.as_path(path)
+        with buckets.errors_of(self.path):
+            there = (self.path / "run.json").exists()
+        if not there:
+            raise UserError(
+                f"{str(path)!r} is not a run directory: it has no run.json; give the MODEL_DIR of "
+                f"`ait-jax run` or `ait-jax score`.{self._neighbours()}"
+            )
+        remedy = "restore it, or make the run again in another MODEL_DIR"
+        self.state, self.config = run_directory.read(self.path, remedy)
+        self.stages: dict[str, Any] = self.state["stages"]
+
+    def _neighbours(self) -> str:
+        """Returns "" or which run directories lie in or beside the path."""
+        if not buckets.is_local(self.path):
+            return ""
+        for folder in (self.path, self.path.absolute().parent):
+            try:
+                found = sorted(str(record.parent) for record in folder.glob("*/run.json"))
+            except OSError:
+                continue
+            if found:
+                near = nearest(str(folder / self.path.name), found)
+                more = ", ..." if len(found) > 3 else ""
+                return near or f" Run directories near it: {', '.join(found[:3])}{more}."
+        return ""
+
+    @cached_property
+    def kind(self) -> str:
+        """ACTIVE, CONTINUAL or SCORE."""
+        if "tasks" in self.state["pool"]:
+            return SCORE
+        continual = any(name.endswith("/replay") for name in self.stages)
+        continual = continual or (self.path / "round_000" / "stage_tasks.txt").exists()
+        return CONTINUAL if continual else ACTIVE
+
+    @cached_property
+    def rounds(self) -> tuple[int, ...]:
+        """Numbers of the rounds that have a folder, ascending; a score folder is round 0."""
+        if self.kind == SCORE:
+            return (0,)
+        numbers = (f.name.removeprefix("round_") for f in self.path.glob("round_*"))
+        return tuple(sorted(int(number) for number in numbers if number.isdecimal()))
+
+    def folder(self, round: int) -> Any:
+        return self.path if self.kind == SCORE else self.path / f"round_{round:03d}"
+
+    def stage(self, round: int, name: str) -> dict[str, Any] | None:
+        """Returns what run.json says of a round's stage, None while it is not done."""
+        return self.stages.get(name if self.kind == SCORE else f"round_{round:03d}/{name}")
+
+    def names(self, path: Any) -> tuple[str, ...]:
+        """Returns the names of a list, none if it is not there. Raises UserError if it is damaged."""
+        return read_names(path) if path.exists() else ()
+
+    def json(self, path: Any) -> dict[str, Any] | None:
+        """Returns a JSON file's object, None if it is not there. Raises UserError if it is damaged."""
+        try:
+            value = json.loads(files.read_text(path))
+            if not isinstance(value, dict):
+                raise ValueError("not an object")
+            return value
+        except FileNotFoundError:
+            return None
+        except (ValueError, OSError) as error:
+            raise UserError(f"{path} is damaged ({error}); delete it and run again.") from error
+
+    def lines(self, path: Any) -> list[dict[str, Any]]:
+        """Returns the objects of a file of JSON lines; lines that are none are left out."""
+        try:
+            texts = files.read_bytes(path).decode("utf-8", "replace").splitlines()
+        except FileNotFoundError:
+            return []
+        found = []
+        for text in texts:
+            try:
+                value = json.loads(text)
+            except ValueError:  # cut short by a crash, or being written
+                continue
+            if isinstance(value, dict):
+                found.append(value)
+        return found

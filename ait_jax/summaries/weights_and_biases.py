@@ -1,0 +1,345 @@
+"""Weights & Biases: one W&B run for a run directory, which every process that continues it goes on.
+
+Rows that W&B has cannot be taken back. So `MODEL_DIR/wandb/ait_jax.jsonl` says which were sent, and
+is written before they are. What a kill kept from arriving is sent again: W&B's server says how many
+rows it has, an offline run's files say which.
+"""
+
+import importlib.util
+import io
+import json
+import secrets
+import tempfile
+import time
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ait_jax import buckets, files
+from ait_jax.errors import UserError, nearest
+from ait_jax.lines_file import LinesFile
+from ait_jax.summaries import offline_rows
+from ait_jax.summaries.interface import SummaryWriter
+
+MODES = ("online", "offline")
+# The end of a run waits no longer for a network that is gone; `wandb sync` sends the rest.
+_FINISH_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class WeightsAndBiases:
+    """Rows, tables and pictures to wandb.ai or a server of one's own (WANDB_BASE_URL).
+
+    The key comes from the environment (WANDB_API_KEY) or from `wandb login`.
+
+    Args:
+      project, entity: where the run appears; entity None is the account's own.
+      mode: "online", "offline" (MODEL_DIR/wandb alone, for `wandb sync`), or None: as the
+        variable WANDB_MODE says, else online.
+      name: of the run; None is the last part of MODEL_DIR.
+      group: of runs that belong together.
+
+    Raises:
+      UserError: wandb is not installed, or an unknown mode.
+    """
+
+    project: str = "ait-jax"
+    entity: str | None = None
+    mode: str | None = None
+    name: str | None = None
+    group: str | None = None
+
+    reads_events: ClassVar[bool] = False
+
+    def __post_init__(self):
+        if self.mode is not None and self.mode not in MODES:
+            raise UserError(
+                f"WeightsAndBiases.mode (WANDB_MODE) = {self.mode!r} is none of {MODES}."
+                + nearest(self.mode, MODES)
+            )
+        if not is_installed():
+            raise UserError(
+                "summaries.WeightsAndBiases needs the package wandb: pip install 'ait-jax[wandb]' "
+                "(or leave out --gin_file=summaries/wandb.gin)."
+            )
+
+    def begin(self, model_dir: Any, report: Callable[[str], None]) -> "_Session":
+        return _Session(self, files.as_path(model_dir), report)
+
+
+def is_installed() -> bool:
+    spec = importlib.util.find_spec("wandb")
+    # W&B leaves folders of its name behind, which have no origin.
+    return spec is not None and spec.origin is not None
+
+
+class _Record:
+    """What was sent, a line each: the run's id, then {"row", "stage"} or {"row", "folder", "step"}.
+
+    Attributes:
+      id: of the W&B run, drawn once.
+      rows: how many rows were sent.
+      stages: of the run, that were told.
+      steps: training folder -> its last step that was sent.
+    """
+
+    def __init__(self, path: Any):
+        self._file = LinesFile(path)
+        lines = []
+        for text in self._file.read():
+            try:
+                lines.append(json.loads(text))
+            except ValueError:  # cut by a crash, before its row was sent
+                break
+        if not all(isinstance(line, dict) for line in lines) or "id" not in (lines or [{"id": 0}])[0]:
+            raise UserError(f"{path} is damaged; delete it to begin another W&B run.")
+        self._lines = lines or [{"id": secrets.token_hex(8)}]
+        self._index()
+
+    def _index(self) -> None:
+        first, *rows = self._lines
+        self.id: str = first["id"]
+        self.rows = 1 + max((line["row"] for line in rows), default=-1)
+        self.stages = [line["stage"] for line in rows if "stage" in line]
+        self.steps = {line["folder"]: line["step"] for line in rows if "folder" in line}
+
+    def begin(self, arrived: Container[int]) -> None:
+        """Writes the file, without the rows that did not arrive."""
+        first, *rows = self._lines
+        self._lines = [first, *(line for line in rows if line["row"] in arrived)]
+        following = self.rows
+        self._index()
+        # A number is used once: W&B takes rows in ascending order only.
+        self.rows = following
+        self._file.replace([json.dumps(line) for line in self._lines])
+
+    def add(self, **what: Any) -> int:
+        """Returns the number of the row that is sent next."""
+        line = {"row": self.rows, **what}
+        self._lines.append(line)
+        self._file.add(json.dumps(line))
+        self._file.flush()
+        self._index_last(line)
+        return line["row"]
+
+    def _index_last(self, line: dict[str, Any]) -> None:
+        self.rows = line["row"] + 1
+        if "stage" in line:
+            self.stages.append(line["stage"])
+        else:
+            self.steps[line["folder"]] = line["step"]
+
+
+class _Session:
+    """The W&B run of one run directory, begun where there is something to send."""
+
+    def __init__(self, settings: WeightsAndBiases, model_dir: Any, report: Callable[[str], None]):
+        self._settings, self._model_dir, self._report = settings, model_dir, report
+        self._run: Any = None
+        self._elsewhere = None if buckets.is_local(model_dir) else tempfile.TemporaryDirectory()
+        self._known: set[str] = set()
+        self._stage_row: dict[str, Any] = {}
+        self.record = _Record(model_dir / "wandb" / "ait_jax.jsonl")
+        # A bucket cannot be written to at every row.
+        self.waits = self._elsewhere is not None
+
+    @property
+    def run(self) -> Any:
+        if self._run is None:
+            self.start()
+        return self._run
+
+    def start(self) -> None:
+        if self._run is not None:
+            return
+        self._run = _begin(self._settings, self.record.id, self._model_dir, self._folder)
+        self.record.begin(self._arrived())
+        offline = f"offline, in {self._model_dir / 'wandb'}"
+        self._report(f"Weights & Biases: {offline if self._run.offline else self._run.url}")
+
+    def _arrived(self) -> Container[int]:
+        if not self._run.offline:
+            return range(self._run.step)
+        try:
+            rows = offline_rows.read_rows(self._model_dir / "wandb", self.record.id)
+        except Exception:  # a format of W&B's own, which may be another by now
+            return range(self.record.rows)
+        return {row["_step"] for row in rows}
+
+    @property
+    def _folder(self) -> Path:
+        return Path(self._elsewhere.name if self._elsewhere else self._model_dir).absolute()
+
+    def written(self, stages: Collection[str]) -> Collection[str]:
+        return tuple(self.record.stages)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        run = self.run
+        self._stage_row = {}
+        yield
+        run.log(self.named(self._stage_row, "round"), step=self.record.add(stage=name))
+        self.upload()
+
+    def folder(self, name: str, last_step: int | None = None) -> SummaryWriter:
+        if last_step is None:
+            return _RunFolder(self, name, self._stage_row)
+        return _TrainingFolder(self, name)
+
+    def named(self, row: dict[str, Any], axis: str) -> dict[str, Any]:
+        """Returns `row`; tells W&B which x axis belongs to names that it does not know."""
+        for name in row.keys() - self._known - {axis}:
+            self.run.define_metric(name, step_metric=axis)
+        self._known |= row.keys()
+        return row
+
+    def upload(self) -> None:
+        """Copies what an offline run has written so far to the bucket."""
+        if self._elsewhere is None or self._run is None or not self._run.offline:
+            return
+        for file in sorted(self._folder.rglob("*")):
+            if file.is_file() and not file.is_symlink():
+                buckets.upload(file, self._model_dir / str(file.relative_to(self._folder)))
+
+    def close(self, failed: bool) -> None:
+        if self._run is not None:
+            self._run.finish(exit_code=int(failed))
+            if self._elsewhere:
+                _wait_until_written(self._folder)
+            self.upload()
+        if self._elsewhere:
+            self._elsewhere.cleanup()
+
+
+def _begin(chosen: WeightsAndBiases, id: str, model_dir: Any, folder: Path) -> Any:
+    """Returns the W&B run, new or resumed."""
+    import wandb
+
+    settings: dict[str, Any] = {"console": "off", "silent": True}
+    if "finish_timeout" in getattr(wandb.Settings, "model_fields", ()):
+        settings["finish_timeout"] = _FINISH_SECONDS
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        return wandb.init(
+            project=chosen.project,
+            entity=chosen.entity,
+            name=chosen.name or files.absolute(model_dir).name,
+            group=chosen.group,
+            mode=chosen.mode,
+            id=id,
+            resume="allow",
+            dir=str(folder),
+            settings=wandb.Settings(**settings),
+        )
+    except wandb.errors.UsageError as error:
+        raise UserError(
+            f"Weights & Biases: {str(error).splitlines()[0]} Or --gin.WANDB_MODE=offline, and "
+            "`wandb sync` later."
+        ) from error
+
+
+def _wait_until_written(folder: Path) -> None:
+    """Returns when the files do not grow any more: W&B's own process writes them a moment later."""
+    before = -1
+    for _ in range(40):
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        if size == before:
+            return
+        before = size
+        time.sleep(0.25)
+
+
+class _Folder:
+    """What goes into a row under a folder's name."""
+
+    def __init__(self, session: _Session, prefix: str):
+        self._session, self._prefix = session, prefix
+
+    def _put(self, name: str, value: Any, step: int) -> None:
+        raise NotImplementedError
+
+    def scalar(self, name: str, value: float, step: int) -> None:
+        self._put(name, value, step)
+
+    def text(self, name: str, text: str, step: int) -> None:
+        self.table(name, ["text"], [[text]], step)
+
+    def table(
+        self, name: str, columns: Sequence[str], rows: Sequence[Sequence[str]], step: int
+    ) -> None:
+        import wandb
+
+        texts = [[str(cell) for cell in row] for row in rows]
+        filled = [row + [""] * (len(columns) - len(row)) for row in texts]
+        self._put(name, wandb.Table(columns=list(columns), data=filled), step)
+
+    def image(self, name: str, png: bytes, step: int) -> None:
+        import PIL.Image
+        import wandb
+
+        self._put(name, wandb.Image(PIL.Image.open(io.BytesIO(png))), step)
+
+    def hyperparameters(
+        self, values: Mapping[str, str | int | float], metrics: Sequence[str]
+    ) -> None:
+        self._session.run.config.update(dict(values), allow_val_change=True)
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.flush()
+
+
+class _RunFolder(_Folder):
+    """A folder of the run: all folders' points of a stage are one row."""
+
+    def __init__(self, session: _Session, name: str, row: dict[str, Any]):
+        super().__init__(session, f"{name}/")
+        self._row = row
+
+    def _put(self, name: str, value: Any, step: int) -> None:
+        self._row |= {f"{self._prefix}{name}": value, "round": step}
+
+
+class _TrainingFolder(_Folder):
+    """A training: a row for each step, sent when the next one begins.
+
+    "round_000/train" has the names round_000/train/loss and round_000/dev/rougeL.
+    """
+
+    def __init__(self, session: _Session, name: str):
+        super().__init__(session, name.removesuffix("train").rstrip("/") + "/")
+        self._name, self._axis = name, f"{self._prefix}step"
+        self._step: int | None = None
+        self._row: dict[str, Any] = {}
+        self._waiting: list[tuple[int, dict[str, Any]]] = []
+
+    def _put(self, name: str, value: Any, step: int) -> None:
+        self._session.start()  # W&B may say that it lacks rows
+        if step <= self._session.record.steps.get(self._name, -1):
+            return  # an earlier process sent it
+        if step != self._step:
+            self._end_row()
+            if not self._session.waits:
+                self._send()
+            self._step = step
+        self._row[f"{self._prefix}{name}"] = value
+
+    def _end_row(self) -> None:
+        if self._row:
+            self._waiting.append((self._step, {**self._row, self._axis: self._step}))
+        self._row = {}
+
+    def _send(self) -> None:
+        for step, row in self._waiting:
+            number = self._session.record.add(folder=self._name, step=step)
+            self._session.run.log(self._session.named(row, self._axis), step=number)
+        self._waiting = []
+
+    def flush(self) -> None:
+        self._end_row()
+        self._send()
+        self._session.upload()
