@@ -32,13 +32,14 @@ class GroupedAttention(nn.Module):
     config: "LlamaConfig"
 
     @nn.compact
-    def __call__(self, x_BxQxE, rotation, past, past_masks, decode: bool):
+    def __call__(self, x_BxQxE, rotation, past, masks, decode: bool):
         """Returns (B, Q, E), and the new keys and values as a KeyValue.
 
         Args:
             rotation: cosines and sines of the positions (`rotary.rotation`).
             past: tuple of KeyValues that come before, rotated already.
-            past_masks: for each of them, which positions are real, bool (P, 1, L).
+            masks: for each of them, which positions are seen, bool (P, 1, L); and what the new
+                positions see of each other, bool (1 or B, Q, Q), None for all that came before.
         """
         config = self.config
         query = self._project("query", x_BxQxE, config.num_heads)
@@ -52,9 +53,8 @@ class GroupedAttention(nn.Module):
         else:
             if decode:
                 self._cache_variables(new)
-            positions_Q = jnp.arange(x_BxQxE.shape[1])
-            own = Part(new, (positions_Q[:, None] >= positions_Q)[None])
-        parts = [*map(Part, past, past_masks), own]
+            own = Part(new, _causal(x_BxQxE.shape[1]) if masks[-1] is None else masks[-1])
+        parts = [*map(Part, past, masks[:-1]), own]
         attended_BxQxHxD = attend(
             query,
             [Part(_for_mesh(part.key_value, config), part.mask) for part in parts],
@@ -113,6 +113,11 @@ class GroupedAttention(nn.Module):
         return Part(KeyValue(cached_key.value, cached_value.value), seen_1x1xT)
 
 
+def _causal(length: int) -> jax.Array:
+    positions = jnp.arange(length)
+    return (positions[:, None] >= positions)[None]
+
+
 def _model_shards() -> int:
     return jax.sharding.get_abstract_mesh().shape.get("model", 1)
 
@@ -139,7 +144,7 @@ class DecoderOnlyLayer(nn.Module):
         self,
         inputs_BxQxE: jax.Array,
         past: tuple[KeyValue, ...],
-        past_masks: tuple[jax.Array, ...],
+        masks: tuple[jax.Array | None, ...],
         rotation: tuple[jax.Array, jax.Array],
         deterministic: bool,
         decode: bool,
@@ -150,7 +155,7 @@ class DecoderOnlyLayer(nn.Module):
         norm_dtype, epsilon = config.dtype, config.norm_epsilon
         x = layers.LayerNorm(norm_dtype, epsilon, name="pre_self_attention_layer_norm")(inputs_BxQxE)
         x, new = GroupedAttention(config, name="self_attention")(
-            x, rotation, past, past_masks, decode
+            x, rotation, past, masks, decode
         )
         x = inputs_BxQxE + feature_dropout(config)(x, deterministic=deterministic)
         x = layers.with_sharding_constraint(x, ("batch", "length", "embed"))

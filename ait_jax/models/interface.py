@@ -88,6 +88,11 @@ def check_positions(config: ModelConfig, inputs: int, targets: int) -> None:
         )
 
 
+def runs_prefixes(model: Model) -> bool:
+    """Says whether texts may follow keys and values of others (`LlamaTransformer.extend`)."""
+    return hasattr(model, "extend")
+
+
 AnyModel = TypeVar("AnyModel", bound=Model)
 
 

@@ -21,6 +21,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 
 from ait_jax.errors import UserError
 from ait_jax.models import layers, rotary
@@ -179,12 +180,14 @@ class Decoder(nn.Module):
         deterministic: bool,
         *,
         keep: bool = False,
+        segments_BxQ: jax.Array | None = None,
         decode_behind_Bx1: jax.Array | None = None,
     ) -> tuple[jax.Array, Any]:
         """Runs the layers over tokens that come behind `past`.
 
         Args:
             keep: return the layers' part of a Run of these tokens, too, else None.
+            segments_BxQ: numbers of several texts in a row; each of them by itself follows `past`.
             decode_behind_Bx1: decode, one position a step; the token of the first step, whatever
                 `tokens` are.
 
@@ -193,7 +196,9 @@ class Decoder(nn.Module):
         """
         config, decode = self.config, decode_behind_Bx1 is not None
         rows, length = tokens_BxQ.shape
-        positions_BxQ = jnp.arange(length)[None]
+        positions_BxQ, own_mask = jnp.arange(length)[None], None
+        if segments_BxQ is not None:
+            positions_BxQ, own_mask = _apart(segments_BxQ)
         for run in past:
             start_B = jnp.repeat(run["length"], rows // run["length"].shape[0])
             positions_BxQ = positions_BxQ + start_B[:, None]
@@ -203,7 +208,7 @@ class Decoder(nn.Module):
             tokens_BxQ = jnp.where(step == 0, decode_behind_Bx1, tokens_BxQ)
         frequencies = rotary.frequencies(config.head_dim, config.rope_theta, config.rope_scaling)
         rotation = rotary.rotation(positions_BxQ, frequencies)
-        masks = tuple(_real_positions(run) for run in past)
+        masks = (*(_real_positions(run) for run in past), own_mask)
         x = self.token_embedder(tokens_BxQ)
         x = feature_dropout(config)(x, deterministic=deterministic)
         others = (masks, rotation, deterministic, decode, keep)
@@ -255,18 +260,32 @@ class LlamaTransformer(nn.Module):
     def setup(self) -> None:
         self.decoder = Decoder(self.config)
 
-    def extend(self, tokens_BxQ, past: Sequence[Run] = (), enable_dropout: bool = False):
+    def extend(
+        self,
+        tokens_BxQ,
+        past: Sequence[Run] = (),
+        enable_dropout: bool = False,
+        segments_BxQ=None,
+        keep: bool = True,
+    ):
         """Runs tokens behind what was run before.
 
         Args:
             tokens_BxQ: int, padded with 0 at the right.
             past: what comes before them, in order. A Run of P rows is shared: row b of the tokens
                 follows its row b // (B / P).
+            segments_BxQ: int, numbers of texts that stand side by side in a row; each follows
+                `past` by itself and sees nothing of the others. None for one text a row.
+            keep: False gives no Run, but None.
 
         Returns:
             The final hidden states (B, Q, E) in `config.dtype`, and the Run of these tokens.
         """
-        x, kept = self.decoder.hidden(tokens_BxQ, tuple(past), not enable_dropout, keep=True)
+        x, kept = self.decoder.hidden(
+            tokens_BxQ, tuple(past), not enable_dropout, keep=keep, segments_BxQ=segments_BxQ
+        )
+        if not keep:
+            return self.decoder.normalized(x), None
         length_B = jnp.sum(tokens_BxQ != PAD_ID, axis=1, dtype=jnp.int32)
         return self.decoder.normalized(x), {"length": length_B, **kept}
 
@@ -278,7 +297,7 @@ class LlamaTransformer(nn.Module):
 
     def represent(self, tokens, enable_dropout=True):
         """Returns the final hidden states of a text, (B, L, E)."""
-        return self.extend(tokens, (), enable_dropout)[0]
+        return self.extend(tokens, (), enable_dropout, keep=False)[0]
 
     def decode(
         self,
@@ -372,6 +391,15 @@ def _real_positions(run: Run) -> jax.Array:
     """Returns which positions of a Run are real, bool (P, 1, L)."""
     length = jax.tree.leaves({k: v for k, v in run.items() if k != "length"})[0].shape[-1]
     return (jnp.arange(length) < run["length"][:, None])[:, None]
+
+
+def _apart(segments_BxQ: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the positions (B, Q) inside of texts side by side, and what they see, (B, Q, Q)."""
+    places_Q = jnp.arange(segments_BxQ.shape[1])
+    begins_BxQ = segments_BxQ != jnp.pad(segments_BxQ, ((0, 0), (1, 0)))[:, :-1]
+    start_BxQ = lax.cummax(jnp.where(begins_BxQ, places_Q, 0), axis=1)
+    same_BxQxQ = segments_BxQ[:, :, None] == segments_BxQ[:, None]
+    return places_Q - start_BxQ, same_BxQxQ & (places_Q[:, None] >= places_Q)
 
 
 def _last_places(tokens_BxL: jax.Array) -> jax.Array:
