@@ -42,7 +42,7 @@ def best_train_step(
     """
     batch_size = first.rows
     # Gradients, and their sums over microbatches.
-    fixed = 3 * first.memory.weights + first.memory.optimizer
+    fixed = _fixed(stages, first, 2)
     best = None
     for policy in REMAT_POLICIES:
         settings = first.settings
@@ -70,7 +70,7 @@ def largest_train_batch(
     if best.settings["NUM_MICROBATCHES"] > 1:
         return None
     policy = best.settings["REMAT_POLICY"]
-    fixed = 2 * best.memory.weights + best.memory.optimizer
+    fixed = _fixed(stages, best, 1)
     found = _largest(
         best,
         lambda rows: stages.train(rows, 1, policy),
@@ -80,6 +80,12 @@ def largest_train_batch(
         report,
     )
     return found if found is not None and found.rows > best.rows else None
+
+
+def _fixed(stages: PlanStages, stage: CompiledStage, gradients: int) -> float:
+    """Returns the bytes that do not grow with the batch; gradients of adapters alone are few."""
+    copies = 1 + gradients * stages.planned.trainer.trains_all
+    return copies * stage.memory.weights + stage.memory.optimizer
 
 
 def _largest(

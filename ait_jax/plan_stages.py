@@ -12,7 +12,6 @@ from ait_jax.models.interface import changed
 from ait_jax.partitioning import Partitioner
 from ait_jax.planned import Planned
 from ait_jax.scorer.engine import DECODING_BATCH, Engine
-from ait_jax.trainer.step import sharded_train_step
 
 TRAIN, FORCE, DECODE = "train step", "teacher forcing", "decode"
 STAGES = (TRAIN, FORCE, DECODE)
@@ -72,14 +71,9 @@ class PlanStages:
             batch_size // num_microbatches, f"{trainer.gin_name}.batch_size / num_microbatches"
         )
         model = changed(self.planned.model, scan_layers=True, remat_policy=remat_policy)
-        step, state = sharded_train_step(
-            model,
-            trainer.optimizer(trainer.schedule),
-            self.partitioner,
-            num_microbatches=num_microbatches,
-            z_loss=trainer.z_loss,
-            label_smoothing=trainer.label_smoothing,
-        )
+        optimizer = trainer.optimizer(trainer.schedule)
+        step, begin = trainer.compiled_step(model, optimizer, self.partitioner, num_microbatches)
+        state, *others = begin
         source, target = self.lengths
         batch = {
             name: jax.ShapeDtypeStruct(
@@ -90,19 +84,20 @@ class PlanStages:
 
         def compiled():
             with self.partitioner.activate():
-                return step.lower(state, batch, jax.ShapeDtypeStruct((), jnp.uint32)).compile()
+                return step.lower(*begin, batch, jax.ShapeDtypeStruct((), jnp.uint32)).compile()
 
         share = batch_size / self.chips
+        forward = model.config.flops_per_example(source, target) * share
         return compile_stage(
             TRAIN,
             compiled,
             self.chip,
-            weights=bytes_per_chip(state.params),
+            weights=bytes_per_chip((state.params, others)),
             optimizer=bytes_per_chip(state.opt_state),
             rows=batch_size,
             lengths=self.lengths,
             chips=self.chips,
-            ideal_flops=3 * model.config.flops_per_example(source, target) * share,
+            ideal_flops=trainer.forward_passes * forward,
             recomputed_flops=model.config.recomputed_flops(source, target) * share,
             settings={
                 "BATCH_SIZE": batch_size,

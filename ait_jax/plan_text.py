@@ -93,11 +93,12 @@ def suggestions(plan: "Plan", stages: PlanStages) -> Iterator[str]:
 def _way_out(stage: CompiledStage, stages: PlanStages) -> str:
     """Says what would fit a stage that does not, whatever its batch."""
     memory = stage.memory
-    resident = (memory.weights + memory.optimizer) * (2 if stage.name == TRAIN else 1)
+    has_gradients = stage.name == TRAIN and stages.planned.trainer.trains_all
+    resident = (memory.weights + memory.optimizer) * (2 if has_gradients else 1)
     whole = stages.planned.model.config
     count = num_params(abstract_params(type(stages.planned.model)(whole))[0])
     # Parameters and gradients, float32; in scoring parameters in the dtype of the products.
-    needed = count * (8 if stage.name == TRAIN else whole.dtype.itemsize)
+    needed = count * (8 if has_gradients else whole.dtype.itemsize)
     if resident < 0.8 * memory.capacity:
         return "Lower BATCH_SIZE or TOKENS_PER_BATCH, raise NUM_MICROBATCHES, or use more chips."
     if needed / stages.chips < 0.5 * memory.capacity:
@@ -109,7 +110,7 @@ def _way_out(stage: CompiledStage, stages: PlanStages) -> str:
         )
     chips = 2 ** math.ceil(math.log2(needed / (0.5 * memory.capacity)))
     return (
-        f"Parameters{' and gradients' if stage.name == TRAIN else ''} alone take "
+        f"Parameters{' and gradients' if has_gradients else ''} alone take "
         f"{needed / _GIB:.0f} GiB: use {chips} such chips or more, with partitioning/fsdp_2d.gin."
     )
 

@@ -34,7 +34,7 @@ from ait_jax.prompts import AlpacaEncoding
 from ait_jax.summaries import TensorBoard, WeightsAndBiases, weights_and_biases
 from ait_jax.tasks import DEFAULT_DATA_DIR
 from ait_jax.tokenizers_vocabulary import TokenizersVocabulary
-from ait_jax.trainer import feedback, t5x
+from ait_jax.trainer import feedback, lora, t5x
 
 GOLDENS = Path(__file__).resolve().parent / "goldens"
 ROOT = Path(__file__).resolve().parent.parent
@@ -79,7 +79,7 @@ COVERED = {
     "pools": {"mini", "niv2", "self_instruct", "split_files", "dynosaur", "joined"},
     "t5x": {"model", "mini", "niv2", "self_instruct", "pretrain", "finetune", "parameters_only", "eval", "infer"},
     "summaries": {"wandb"},
-    "trainers": {"embedded", "feedback", "t5x"},
+    "trainers": {"embedded", "feedback", "lora", "t5x"},
     "strategies": {
         "ambiguous",
         "difficult",
@@ -195,6 +195,26 @@ def test_the_feedback_stage_fits_an_experiment_and_both_trainers(monkeypatch):
     parse("experiments/mini.gin", "trainers/feedback.gin", bindings=(*few, "REWARD = 'rouge'"))
     with pytest.raises(UserError, match="REWARD.* = 'rouge' is none of"):
         configuration.build(experiment.Experiment)
+
+
+def test_lora_takes_the_experiments_settings_and_a_feedback_stage_may_follow():
+    few = ("mini.load_pool.instances_per_task = 2",)
+    parse("experiments/mini.gin", bindings=few)
+    embedded = configuration.build(experiment.Experiment).trainer
+    narrow = (*few, "LORA_RANK = 4", "LORA_TARGETS = ('query', 'decoder/*/value')")
+    parse("experiments/mini.gin", "trainers/lora.gin", bindings=narrow)
+    trainer = configuration.build(experiment.Experiment).trainer
+    assert isinstance(trainer, lora.LoRATrainer)
+    assert (trainer.rank, trainer.scale, trainer.dropout) == (4, 8.0, 0.0)
+    assert trainer.targets == ("query", "decoder/*/value")
+    for field in dataclasses.fields(embedded):
+        if field.name not in ("optimizer", "schedule"):
+            assert getattr(trainer, field.name) == getattr(embedded, field.name), field.name
+    assert [float(trainer.schedule(s)) for s in (0, 10, 20)] == pytest.approx([0, 2.5e-4, 5e-4])
+    after = (*few, "SUPERVISED_TRAINER = @lora.LoRATrainer()")
+    parse("experiments/mini.gin", "trainers/lora.gin", "trainers/feedback.gin", bindings=after)
+    trainer = configuration.build(experiment.Experiment).trainer
+    assert isinstance(trainer.supervised, lora.LoRATrainer) and trainer.supervised.rank == 16
 
 
 def test_weights_and_biases_fit_runs_and_continual_training(monkeypatch):

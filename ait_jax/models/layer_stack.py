@@ -25,6 +25,8 @@ def scanned(
 ) -> nn.Module:
     """Returns one layer, compiled once, that runs over parameters and caches stacked along axis 0.
 
+    So are adapters (`adapters.COLLECTION`), where there are any.
+
     Called with (x, *others) it returns (x, what the layers return besides, stacked). Its name in
     the parameters is `layers`, instead of `layers_0`, `layers_1`, ...
 
@@ -34,7 +36,7 @@ def scanned(
     """
     return nn_partitioning.scan_with_axes(
         layer_class,
-        variable_axes={"params": 0, "cache": 0, "cross_cache": 0},
+        variable_axes={"params": 0, "adapters": 0, "cache": 0, "cross_cache": 0},
         split_rngs={"params": True, "dropout": True},
         in_axes=in_axes,
         length=num_layers,

@@ -20,7 +20,7 @@ from ait_jax.trainer.checkpointing import Checkpoints
 from ait_jax.trainer.data import ExampleSource, batches
 from ait_jax.trainer.interface import Evaluate, Trained, Trainer
 from ait_jax.trainer.metrics import TrainingLog
-from ait_jax.trainer.step import Metrics, TrainState, init_state, sharded_train_step
+from ait_jax.trainer.step import Metrics, TrainState, init_state
 
 Work = tuple[int, float]  # unpadded tokens, model FLOPs
 
@@ -52,7 +52,8 @@ class Training:
     """One call of `EmbeddedTrainer.train`.
 
     Others, such as the feedback stage, have steps of their own: `_stream` says what one is made
-    from and `_update` makes it.
+    from and `_update` makes it. Or other things that learn: `_first_params` are these at the start,
+    `_whole` makes a model's parameters of them and `_result` is what the training leaves.
     """
 
     def __init__(
@@ -78,20 +79,19 @@ class Training:
         self.summaries = summaries
         self.total_steps = config.total_steps(len(source))
         self.eval_period = config.steps_between_evaluations(len(source))
+        self.kept_in = self._checkpoint_folder()
         self.checkpoints = Checkpoints(
-            directory, best_metric=config.best_metric if evaluate else None
+            self.kept_in, best_metric=config.best_metric if evaluate else None
         )
         self.optimizer = config.optimizer(config.schedule)
         self._compile_step()
 
+    def _checkpoint_folder(self) -> Any:
+        return self.directory
+
     def _compile_step(self) -> None:
-        self.train_step, self.abstract_state = sharded_train_step(
-            self.model,
-            self.optimizer,
-            self.partitioner,
-            num_microbatches=self.config.num_microbatches,
-            z_loss=self.config.z_loss,
-            label_smoothing=self.config.label_smoothing,
+        self.train_step, (self.abstract_state,) = self.config.compiled_step(
+            self.model, self.optimizer, self.partitioner, self.config.num_microbatches
         )
 
     def _initial_state(self):
@@ -103,18 +103,29 @@ class Training:
             # A copy, since the train step donates its state and the caller keeps `params`.
             lambda p: init_state(jax.tree.map(jnp.copy, p), self.optimizer),
             out_shardings=jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state),
-        )(self.params)
+        )(self._first_params())
+
+    def _first_params(self) -> Any:
+        return self.params
+
+    def _whole(self, params: Any) -> Any:
+        """Returns the parameters of the model, as it is evaluated, from what learns."""
+        return params
 
     def run(self) -> Trained:
         with self.checkpoints, self.partitioner.activate():
             start = self.checkpoints.latest_step or 0
-            self.config.check_start(start, self.total_steps, self.directory)
+            self.config.check_start(start, self.total_steps, self.kept_in)
             if start < self.total_steps:
                 self._train(start)
             step = self.checkpoints.chosen_step
             self.checkpoints.keep_only({step, self.total_steps})
-            params = self.checkpoints.restore(self.abstract_state, step).params
+            params = self._result(step)
         return Trained(params, step, self.directory / f"checkpoint_{step}")
+
+    def _result(self, step: int) -> Any:
+        """Returns the parameters of a step's checkpoint."""
+        return self.checkpoints.restore(self.abstract_state, step).params
 
     def _train(self, start: int) -> None:
         state = self._initial_state()
@@ -150,7 +161,10 @@ class Training:
         state, metrics = self.train_step(
             state, self.partitioner.shard_batch(item), np.uint32(self.seed)
         )
-        return state, metrics, _real_work(self.model.config, item)
+        return state, metrics, self._work(item)
+
+    def _work(self, batch: Any) -> Work:
+        return _real_work(self.model.config, batch, self.config.forward_passes)
 
     def _loop(self, state, start: int, log: TrainingLog, show: Callable[[int], None]) -> None:
         previous = None
@@ -180,7 +194,7 @@ class Training:
     def _evaluate(self, log: TrainingLog, step: int, params) -> dict[str, float] | None:
         if self.evaluate is None:
             return None
-        dev = {name: float(value) for name, value in self.evaluate(params).items()}
+        dev = {name: float(value) for name, value in self.evaluate(self._whole(params)).items()}
         self.config.check_best_metric(dev)
         log.evaluation(step, dev)
         return dev
@@ -197,17 +211,17 @@ class Training:
         checked = {name: metrics[name] for name in ("loss", "grad_norm", "param_norm")}
         if not all(math.isfinite(float(value)) for value in checked.values()):
             self.checkpoints.wait()
-        self.config.check_finite(step, checked, self.checkpoints.latest_step, self.directory)
+        self.config.check_finite(step, checked, self.checkpoints.latest_step, self.kept_in)
 
 
-def _real_work(config, batch) -> Work:
+def _real_work(config, batch, forward_passes: int) -> Work:
     """Returns the unpadded tokens of a batch and the model FLOPs of training on them.
 
     Other processes' rows are taken to be like this one's.
     """
     lengths = zip(_lengths(batch, "inputs"), _lengths(batch, "targets"))
-    # Backward costs twice forward.
-    flops = 3 * sum(config.flops_per_example(inputs, targets) for inputs, targets in lengths)
+    forward = sum(config.flops_per_example(inputs, targets) for inputs, targets in lengths)
+    flops = forward_passes * forward
     tokens = int(np.count_nonzero(batch["inputs"]) + np.count_nonzero(batch["targets"]))
     return tokens * distributed.process_count(), flops * distributed.process_count()
 

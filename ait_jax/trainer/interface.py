@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import jax
 import optax
 
 from ait_jax.errors import UserError, nearest
@@ -14,8 +15,12 @@ from ait_jax.partitioning import Partitioner
 from ait_jax.summaries import Summaries
 from ait_jax.trainer.data import ExampleSource
 from ait_jax.trainer.optimizer import adamw, constant_with_warmup
+from ait_jax.trainer.step import sharded_train_step
 
 Evaluate = Callable[[Any], Mapping[str, float]]
+# A jitted step, and the abstract, placed arguments that come before its batch and dropout's seed:
+# the state, which is donated, and what else it needs.
+CompiledStep = tuple[jax.stages.Wrapped, tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,9 @@ class Trainer:
     z_loss: float = 0.0
     label_smoothing: float = 0.0
 
+    # Whether all of the model's parameters learn, and so have gradients.
+    trains_all = True
+
     def __post_init__(self):
         if (self.epochs is None) == (self.steps is None):
             raise UserError(
@@ -90,6 +98,32 @@ class Trainer:
     def gin_name(self) -> str:
         """As gin files and messages name it: "embedded.EmbeddedTrainer"."""
         return f"{type(self).__module__.rpartition('.')[2]}.{type(self).__name__}"
+
+    @property
+    def forward_passes(self) -> int:
+        """What a step costs: backward is twice forward, or once where the matrices do not learn."""
+        return 3 if self.trains_all else 2
+
+    @property
+    def step_options(self) -> dict[str, Any]:
+        """Settings of `step.make_train_step`."""
+        return {
+            "num_microbatches": self.num_microbatches,
+            "z_loss": self.z_loss,
+            "label_smoothing": self.label_smoothing,
+        }
+
+    def compiled_step(
+        self,
+        model: Model,
+        optimizer: optax.GradientTransformation,
+        partitioner: Partitioner,
+        num_microbatches: int,
+    ) -> CompiledStep:
+        """Returns the train step, compiled at its first call, and what it begins with."""
+        options = self.step_options | {"num_microbatches": num_microbatches}
+        step, state = sharded_train_step(model, optimizer, partitioner, **options)
+        return step, (state,)
 
     def total_steps(self, num_examples: int) -> int:
         if self.steps is not None:

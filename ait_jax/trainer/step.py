@@ -194,18 +194,29 @@ def sharded_step(
 
     The state is donated. To be called, or lowered, under `partitioner.activate()`.
     """
-    shapes, axes = abstract_params(model)
-    abstract_state = jax.eval_shape(lambda p: init_state(p, optimizer), shapes)
-    shardings = state_shardings(
-        abstract_state, optimizer, partitioner.param_shardings(shapes, axes), partitioner.replicated
-    )
+    abstract_state = placed_state(*abstract_params(model), optimizer, partitioner)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state)
     step = jax.jit(
         function,
         in_shardings=(shardings, partitioner.batch_sharding, partitioner.replicated),
         out_shardings=(shardings, partitioner.replicated),
         donate_argnums=0,
     )
-    placed = jax.tree.map(
+    return step, abstract_state
+
+
+def placed_state(
+    shapes: Any, axes: Any, optimizer: optax.GradientTransformation, partitioner: Partitioner
+) -> TrainState:
+    """Returns the abstract state, with shardings, of what learns.
+
+    Args:
+      shapes, axes: of the parameters that learn, as of `abstract_params`.
+    """
+    abstract_state = jax.eval_shape(lambda p: init_state(p, optimizer), shapes)
+    shardings = state_shardings(
+        abstract_state, optimizer, partitioner.param_shardings(shapes, axes), partitioner.replicated
+    )
+    return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract_state, shardings
     )
-    return step, placed

@@ -1,0 +1,188 @@
+"""LoRA: low-rank adapters learn beside the frozen model; what a training leaves is their sum.
+
+`models.adapters` has the adapters themselves.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from ait_jax.errors import UserError
+from ait_jax.models import adapters
+from ait_jax.models.interface import Model
+from ait_jax.models.parameters import abstract_params
+from ait_jax.partitioning import Partitioner
+from ait_jax.summaries import Summaries
+from ait_jax.trainer.checkpointing import Checkpoints
+from ait_jax.trainer.data import ExampleSource
+from ait_jax.trainer.embedded import Training, Work
+from ait_jax.trainer.interface import CompiledStep, Evaluate, Trained, Trainer
+from ait_jax.trainer.metrics import TrainingLog
+from ait_jax.trainer.step import Metrics, TrainState, make_train_step, placed_state
+
+
+@dataclass(frozen=True)
+class LoRATrainer(Trainer):
+    """Trains low-rank adapters of some of the model's matrices, and nothing else.
+
+    An adapted matrix W becomes W + (alpha / rank) A B, with A (in, rank) drawn at random and B
+    (rank, out) 0 at the start. Only A and B have gradients, optimizer moments and a place in the
+    checkpoints of the training, which lie in the folder adapters/ of the round's. The training
+    leaves one ordinary checkpoint_<step> beside it, of the merged parameters and without optimizer
+    states: whatever reads checkpoints needs to know neither of LoRA nor of the base.
+
+    Args:
+      rank: of A B.
+      alpha: the branch is scaled by alpha / rank.
+      targets: names of the adapted matrices (`adapters.targeted`).
+      dropout: share of the branch's inputs that are set to 0 in training.
+      Others: see `Trainer`.
+
+    Raises:
+      UserError: a value out of its range; in training a target that the model has not.
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    targets: tuple[str, ...] = ("query", "key", "value", "out", "wi*", "wo")
+    dropout: float = 0.0
+
+    trains_all = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._check("rank", "LORA_RANK", self.rank >= 1, "at least 1")
+        self._check("alpha", "LORA_ALPHA", self.alpha > 0, "above 0")
+        self._check("dropout", "LORA_DROPOUT", 0 <= self.dropout < 1, "at least 0 and below 1")
+
+    def _check(self, name: str, macro: str, holds: bool, needed: str) -> None:
+        if not holds:
+            value = getattr(self, name)
+            raise UserError(f"{self.gin_name}.{name} ({macro}) = {value} must be {needed}.")
+
+    @property
+    def scale(self) -> float:
+        return self.alpha / self.rank
+
+    def kernels(self, model: Model) -> list[adapters.Kernel]:
+        """Returns the matrices that get adapters."""
+        gin_name = f"{self.gin_name}.targets (LORA_TARGETS)"
+        return adapters.targeted(adapters.kernels_of(model), self.targets, gin_name)
+
+    def train(
+        self,
+        source: ExampleSource,
+        params: Any,
+        directory: Any,
+        *,
+        model: Model,
+        partitioner: Partitioner,
+        seed: int,
+        evaluate: Evaluate | None = None,
+        report: Callable[[str], None] = print,
+        summaries: Summaries | None = None,
+    ) -> Trained:
+        """See `Trainer.train`."""
+        return _LoRATraining(
+            self, source, params, directory, model, partitioner, seed, evaluate, report, summaries
+        ).run()
+
+    def compiled_step(
+        self,
+        model: Model,
+        optimizer: optax.GradientTransformation,
+        partitioner: Partitioner,
+        num_microbatches: int,
+    ) -> CompiledStep:
+        """Returns step(state, frozen, batch, dropout_seed) and the abstract state and frozen."""
+        options = self.step_options | {"num_microbatches": num_microbatches}
+
+        def lora_step(
+            state: TrainState, frozen: Any, batch: Any, dropout_seed: jax.Array
+        ) -> tuple[TrainState, Metrics]:
+            adapted = adapters.Adapted(model, frozen, self.scale, self.dropout)
+            return make_train_step(adapted, optimizer, **options)(state, batch, dropout_seed)
+
+        shapes, axes = adapters.abstract_adapters(self.kernels(model), self.rank)
+        placed = placed_state(shapes, axes, optimizer, partitioner), _frozen(model, partitioner)
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, placed)
+        step = jax.jit(
+            lora_step,
+            in_shardings=(*shardings, partitioner.batch_sharding, partitioner.replicated),
+            out_shardings=(shardings[0], partitioner.replicated),
+            donate_argnums=0,
+        )
+        return step, placed
+
+
+def _frozen(model: Model, partitioner: Partitioner) -> Any:
+    """Returns shapes, dtypes and places of the parameters that do not learn."""
+    shapes, axes = abstract_params(model)
+    return jax.tree.map(
+        lambda leaf, dtype, place: jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=place),
+        shapes,
+        adapters.frozen_dtypes(model, adapters.kernels_of(model)),
+        partitioner.param_shardings(shapes, axes),
+    )
+
+
+class _LoRATraining(Training):
+    """One call of `LoRATrainer.train`: what learns, `state.params`, are the adapters."""
+
+    def _checkpoint_folder(self) -> Any:
+        return self.directory / "adapters"
+
+    def _compile_step(self) -> None:
+        self.train_step, (self.abstract_state, self.abstract_frozen) = self.config.compiled_step(
+            self.model, self.optimizer, self.partitioner, self.config.num_microbatches
+        )
+
+    def _first_params(self) -> Any:
+        return adapters.init_adapters(
+            self.config.kernels(self.model),
+            self.config.rank,
+            self.seed,
+            jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state.params),
+        )
+
+    def _begin(self, state: TrainState, log: TrainingLog) -> None:
+        self.frozen = jax.tree.map(
+            # Where the dtype is float32 these are the caller's own arrays.
+            lambda leaf, to: jax.device_put(leaf.astype(to.dtype, copy=False), to.sharding),
+            self.params,
+            self.abstract_frozen,
+        )
+        learn, stay = (
+            sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (state.params, self.frozen)
+        )
+        self.report(f"LoRA: {learn:,} values learn beside {stay:,} frozen ones, {learn / stay:.2%}")
+
+    def _update(self, state: TrainState, item: Any) -> tuple[TrainState, Metrics, Work]:
+        batch = self.partitioner.shard_batch(item)
+        state, metrics = self.train_step(state, self.frozen, batch, np.uint32(self.seed))
+        return state, metrics, self._work(item)
+
+    def _whole(self, params: Any) -> Any:
+        placed = jax.tree.map(
+            lambda leaf, to: jax.device_put(leaf, to.sharding), self.params, self.abstract_frozen
+        )
+        return adapters.merged(placed, params, self.config.scale)
+
+    def _result(self, step: int) -> Any:
+        """Merges the adapters of a step, or reads what was merged before."""
+        self.frozen = None
+        wanted = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, np.float32, sharding=leaf.sharding),
+            self.abstract_frozen,
+        )
+        with Checkpoints(self.directory) as ordinary:
+            if step not in ordinary.steps:
+                learned = self.checkpoints.restore(self.abstract_state, step).params
+                ordinary.save(step, {"params": self._whole(learned)}, None)
+                ordinary.wait()
+            ordinary.keep_only({step})
+            return ordinary.restore({"params": wanted}, step)["params"]
