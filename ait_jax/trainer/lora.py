@@ -87,6 +87,7 @@ class LoRATrainer(Trainer):
         summaries: Summaries | None = None,
     ) -> Trained:
         """See `Trainer.train`."""
+        self.kernels(model)  # refuses a wrong target before a folder is made
         return _LoRATraining(
             self, source, params, directory, model, partitioner, seed, evaluate, report, summaries
         ).run()
