@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from event_files import assert_no_doubles, read_events, read_offline_rows
-from tiny_experiment import CONFIG, boards, tiny_experiment, tiny_pool
+from tiny_experiment import CONFIG, Stopped, boards, stopping_at, tiny_experiment, tiny_pool
 
 from ait_jax import active
 from ait_jax.errors import UserError
@@ -293,5 +293,6 @@ def test_few_positive_examples_are_reported(tmp_path):
             tiny_experiment(tmp_path, pool=changed, rounds=3, tasks_per_round=4), CONFIG, lines.append
         )
     experiment = tiny_experiment(tmp_path / "b", pool=changed, rounds=1, evaluate_base=False)
-    active.run(experiment, CONFIG, lines.append)
+    with pytest.raises(Stopped):
+        active.run(experiment, CONFIG, stopping_at("round_000: training", lines))
     assert any("1 tasks have fewer than 2 positive examples" in line for line in lines)

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from test_generations import FIRST, SECOND, Stopped, pool_of, same_run
-from tiny_experiment import TRAINING, tiny_experiment
+from test_generations import FIRST, SECOND, pool_of, same_run
+from tiny_experiment import TRAINING, Stopped, stopping_at, tiny_experiment
 
 from ait_jax import cli, continual, evaluation
 from ait_jax.continual import Continual, table_of
@@ -16,9 +16,9 @@ from ait_jax.parts import ModelParts
 from ait_jax.replay import DIVERSE
 from ait_jax.splits import read_names
 from ait_jax.task_stages import DrawnStages
+from ait_jax.trained_stages import TrainedStages
 from ait_jax.trainer.checkpointing import Checkpoints
 from ait_jax.trainer.embedded import EmbeddedTrainer
-from ait_jax.trained_stages import TrainedStages
 
 CONFIG = "continual.seed = 0\n"
 QUICK = EmbeddedTrainer(**TRAINING | {"epochs": None, "steps": 2, "best_metric": None})
@@ -110,7 +110,9 @@ def test_every_stage_is_measured_on_instances_that_nothing_trained_on(finished):
 
 def test_the_replayed_tasks_are_the_rules(tmp_path):
     pool = pool_of(FIRST)
-    run(tmp_path, pool, embedder=BY_LENGTH)
+    built = settings(tmp_path, pool, embedder=BY_LENGTH)
+    with pytest.raises(Stopped):
+        continual.run(built, CONFIG, stopping_at("round_001: training", []))
     (current, previous) = (stage_of(tmp_path, n) for n in (1, 0))
 
     def unit(name):
