@@ -206,7 +206,9 @@ def _summary(tasks: dict[str, Any], num_rounds: int) -> dict[str, Any]:
         "rounds": num_rounds,
         "rounds_done": num_rounds,
         "state": "finished",
-        "notes": ["The last CLS task of round 0 won by 3.1e-06; another mesh may select otherwise."],
+        "notes": [
+            "The last CLS task of round 0 won by 3.1e-06; another mesh may select otherwise."
+        ],
     }
 
 
@@ -317,7 +319,9 @@ def main() -> int:
     )
     parser.add_argument("--tasks", type=int, default=52_000)
     parser.add_argument("--rounds", type=int, default=7, help="trainings; one less is scored")
-    parser.add_argument("--detailed", type=int, default=2_000, help="tasks with prompts and answers")
+    parser.add_argument(
+        "--detailed", type=int, default=2_000, help="tasks with prompts and answers"
+    )
     parser.add_argument("--keep", help="write the page here and keep it")
     common.add_json_option(parser)
     options = parser.parse_args()
