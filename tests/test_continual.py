@@ -15,9 +15,9 @@ from ait_jax.errors import UserError
 from ait_jax.parts import ModelParts
 from ait_jax.prompts import TkInstructEncoding
 from ait_jax.replay import DIVERSE
-from ait_jax.report import settings
 from ait_jax.report.payload import payload_and_details
 from ait_jax.report.run_files import RunFiles
+from ait_jax.report.settings import Settings
 from ait_jax.splits import read_names
 from ait_jax.task_stages import DrawnStages
 from ait_jax.trainer.checkpointing import Checkpoints
@@ -100,7 +100,7 @@ def test_tasks_added_since_are_the_next_stage(finished):
 def test_the_report_of_a_continual_run(finished):
     model_dir = finished[0]
     pool = pool_of(SECOND)
-    known = settings.Settings(encoding=TkInstructEncoding(), pool=pool)
+    known = Settings(encoding=TkInstructEncoding(), pool=pool)
     payload, details = payload_and_details(RunFiles(model_dir), known, title="t", detail_megabytes=1)
     assert (model_dir / "report.html").exists() and payload["rounds"] == []
     assert payload["summary"]["work"] == "continual" and payload["summary"]["state"] == "finished"
