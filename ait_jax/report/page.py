@@ -22,10 +22,18 @@ SHARED_SCRIPTS = ("dom", "numbers", "data", "theme", "plot", "tables", "curves",
 SCRIPTS = {
     "run": (
         *SHARED_SCRIPTS,
-        *("summary", "learning_curves", "run_data", "matches", "map_traces", "task_map"),
-        *("task_list", "word_diff", "task_prompts", "task_detail", "run_tables", "training", "run"),
+        *("summary", "learning_curves", "run_data", "matches", "map_traces", "map_controls"),
+        *("task_map", "task_list", "word_diff", "task_prompts", "task_detail", "run_tables"),
+        *("training", "run"),
+    ),
+    "comparison": (
+        *SHARED_SCRIPTS,
+        *("comparison_curves", "comparison_differences", "comparison_tables", "comparison"),
     ),
 }
+# Maps of more tasks are drawn by WebGL. Plotly's WebGL compiles functions at run time, which
+# the policy must allow with 'unsafe-eval'; smaller maps do without both.
+LARGE_MAP = 4000
 # Arrays of a round that are as long as its tasks; the rest is small and read at once.
 _LONG = ("task", "prompt_uncertainty", "prediction_probability", "region", "measures")
 
@@ -34,8 +42,9 @@ def render(payload: Mapping[str, Any], details: Sequence[Mapping[str, Any]]) -> 
     """Returns the whole page; the same arguments give the same text.
 
     Args:
-      payload: what the page shows, JSON-able; `report/README` in the tests' generator
-        (tests/benchmarks/report_page.py) shows every field. "kind" picks the page.
+      payload: what the page shows, JSON-able; "kind" picks the page. The generator in
+        tests/benchmarks/report_page.py has every field of kind "run". Of kind "comparison":
+        title, version, commands, config, and "result": what compare.json holds.
       details: chunks {"tasks": [task numbers], "data": {task number: detail}}; a chunk is
         unpacked when one of its tasks is opened.
 
@@ -44,12 +53,16 @@ def render(payload: Mapping[str, Any], details: Sequence[Mapping[str, Any]]) -> 
     """
     kind = payload["kind"]
     if kind not in SCRIPTS:
-        raise ValueError(f"There is no page for reports of kind {kind!r}; there is {list(SCRIPTS)}.")
+        raise ValueError(
+            f"There is no page for reports of kind {kind!r}; there is {list(SCRIPTS)}."
+        )
     first, later = _blocks(payload, details)
     early, script = _asset("theme_first.js"), page_script(kind)
     plotly = _plotly()
+    sizes = [len(round.get("task") or ()) for round in payload.get("rounds", [])]
+    webgl = max(sizes, default=0) > LARGE_MAP
     parts = {
-        "csp": _content_security_policy(early, script, plotly),
+        "csp": _content_security_policy(early, script, plotly, webgl=webgl),
         "style": _asset("page.css"),
         "early": early,
         "main": _asset(f"{kind}.html"),
@@ -77,9 +90,11 @@ def _fill(template: str, parts: Mapping[str, str]) -> str:
     return "".join(filled)
 
 
-def _content_security_policy(*scripts: str) -> str:
+def _content_security_policy(*scripts: str, webgl: bool) -> str:
     hashes = (hashlib.sha256(script.encode()).digest() for script in scripts)
     sources = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in hashes)
+    if webgl:
+        sources += " 'unsafe-eval'"
     return (
         f"default-src 'none'; script-src {sources}; style-src 'unsafe-inline'; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'"
@@ -94,6 +109,7 @@ def _blocks(payload: Mapping[str, Any], details: Sequence[Mapping[str, Any]]) ->
     rounds = payload.get("rounds", [])
     head = {key: value for key, value in payload.items() if key not in ("tasks", "rounds")}
     head["rounds"] = [_round_head(round) for round in rounds]
+    head["large_map"] = LARGE_MAP
     head["details"] = [list(chunk["tasks"]) for chunk in details]
     scored = [i for i, round in enumerate(rounds) if round.get("task")]
     last = scored[-1] if scored else None
