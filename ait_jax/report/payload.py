@@ -82,6 +82,8 @@ def _with_the_runs_pool(run: RunFiles, settings: Settings) -> Settings:
         return settings
     try:
         changes = known_changes(run.path, run.state, settings.pool)
+        for name in settings.pool:
+            settings.pool.is_cls(name)  # reads instances where the pool has no labels
     except (UserError, OSError) as error:
         changes = [str(error)]
     if not changes:
@@ -97,17 +99,13 @@ def _details(
     if settings.pool is None:
         why = settings.problem.rstrip(".") or "the pool is not at hand"
         return nothing, f"Without instructions, categories and details of tasks: {why}."
-    if run.kind == CONTINUAL:
-        return nothing, ""
-    if not settings.knows_prompts:
+    if settings.encoding is None:
         return nothing, f"Without details of tasks: {settings.problem.rstrip('.')}."
     try:
         return details(run, index, settings, rounds, room), ""
     except OtherPrompts as error:
-        return nothing, (
-            "Without details of tasks: the prompts that this version makes are not those that were "
-            f"scored ({error})."
-        )
+        why = str(error).rstrip(".")
+        return nothing, f"Without details of tasks: the prompts that were scored cannot be made again ({why})."
 
 
 def _details_note(shown: Details, problem: str, num_tasks: int) -> str:
