@@ -209,8 +209,9 @@ def open_page(browser, text, folder, **context):
     tab.on("pageerror", lambda error: bad.append(f"error {error}"))
     tab.on("console", lambda m: bad.append(m.text) if m.type == "error" else None)
     tab.on("request", lambda r: None if r.url == path.as_uri() else bad.append(f"request {r.url}"))
-    tab.goto(path.as_uri())
-    tab.wait_for_selector("html[data-ready]", timeout=60_000)
+    tab.set_default_timeout(60_000)
+    tab.goto(path.as_uri(), wait_until="commit")
+    tab.wait_for_selector("html[data-ready]")
     return tab, bad
 
 
