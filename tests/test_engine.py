@@ -59,6 +59,29 @@ def by_hand(model, params, prompts, targets) -> np.ndarray:
     return np.array([row[: len(t)].mean() for row, t in zip(of_targets, targets)])
 
 
+class Doubled(Transformer):
+    """A network of a user's own."""
+
+    def encode(self, *arguments, **options):
+        return 2.0 * super().encode(*arguments, **options)
+
+
+def test_a_users_own_network_is_what_scores_and_decodes(model, params, prompts):
+    own = Doubled(model.config)
+    engine = Engine(own, Partitioner(), BUCKETS)
+    placed = engine.place(params)
+    targets = [tokens(4, "target", i) for i in range(len(prompts))]
+    found = engine.log_likelihoods(placed, prompts, targets)
+    np.testing.assert_allclose(found, by_hand(own, params, prompts, targets), atol=1e-5)
+    assert np.abs(found - by_hand(model, params, prompts, targets)).max() > 1e-3
+    answers = engine.decode(placed, prompts)
+    # Answers of this model never end; a 0 in one is padding to whoever reads it.
+    rows = [i for i, answer in enumerate(answers.tokens) if 0 not in answer]
+    scored = by_hand(own, params, [prompts[i] for i in rows], [answers.tokens[i] for i in rows])
+    assert len(rows) > 5 and not answers.finished.any()
+    np.testing.assert_allclose(answers.log_likelihoods[rows], scored, atol=1e-5)
+
+
 @pytest.mark.parametrize("num_partitions", [1, 2])
 def test_log_likelihoods_are_those_of_single_rows(model, params, prompts, num_partitions):
     engine = Engine(model, Partitioner(num_partitions), BUCKETS, tokens_per_batch=64)
