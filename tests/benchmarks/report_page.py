@@ -275,8 +275,9 @@ def measure(path: Path, *, webgl: bool, scheme: str = "light") -> dict[str, floa
         session = page.context.new_cdp_session(page)
         session.send("Performance.enable", {"timeDomain": "threadTicks"})
         page.on("request", lambda request: requests.append(request.url))
-        page.goto(path.as_uri())
-        page.wait_for_selector("html[data-ready]", timeout=120_000)
+        page.set_default_timeout(120_000)
+        page.goto(path.as_uri(), wait_until="commit")
+        page.wait_for_selector("html[data-ready]")
         figures = page.evaluate(
             """() => Object.fromEntries([...performance.getEntriesByType("paint"),
                  ...performance.getEntriesByType("mark")].map((e) => [e.name, e.startTime]))"""
