@@ -57,7 +57,9 @@ class LikelihoodRows:
             for group in sorted({group for name in wanted for group in self._groups[name]}):
                 table = self._file.read_row_group(group, list(_COLUMNS))
                 found.append(_only(table, wanted))
-        return TaskRows(pa.concat_tables(found).unify_dictionaries().combine_chunks() if found else None)
+        if not found:
+            return TaskRows(None)
+        return TaskRows(pa.concat_tables(found).unify_dictionaries().combine_chunks())
 
 
 class TaskRows:

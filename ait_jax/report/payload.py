@@ -6,7 +6,15 @@ from typing import Any
 from ait_jax import __version__
 from ait_jax.errors import UserError
 from ait_jax.generations import known_changes
-from ait_jax.report import commands, cost, evaluations, notes, progress_of_run, scored_rounds, training
+from ait_jax.report import (
+    commands,
+    cost,
+    evaluations,
+    notes,
+    progress_of_run,
+    scored_rounds,
+    training,
+)
 from ait_jax.report.details import Details, details
 from ait_jax.report.run_files import CONTINUAL, RunFiles
 from ait_jax.report.settings import Settings
@@ -105,7 +113,9 @@ def _details(
         return details(run, index, settings, rounds, room), ""
     except OtherPrompts as error:
         why = str(error).rstrip(".")
-        return nothing, f"Without details of tasks: the prompts that were scored cannot be made again ({why})."
+        return nothing, (
+            f"Without details of tasks: the prompts that were scored cannot be made again ({why})."
+        )
 
 
 def _details_note(shown: Details, problem: str, num_tasks: int) -> str:
@@ -114,8 +124,9 @@ def _details_note(shown: Details, problem: str, num_tasks: int) -> str:
     if problem or not shown.chunks:
         return problem
     return (
-        f"Details of {num_tasks - shown.left_out:,} of {num_tasks:,} tasks: selected ones first, then the most "
-        "telling ones of each region. `ait-jax report --detail_megabytes=N` makes room for more."
+        f"Details of {num_tasks - shown.left_out:,} of {num_tasks:,} tasks: selected ones first, "
+        "then the most telling ones of each region. `ait-jax report --detail_megabytes=N` makes "
+        "room for more."
     )
 
 

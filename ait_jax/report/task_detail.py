@@ -21,7 +21,7 @@ _DIGITS = 4
 
 
 class OtherPrompts(Exception):
-    """The prompts that were scored cannot be made any more; the message says of which task, or why."""
+    """The prompts that were scored cannot be made any more; the message says why."""
 
 
 def instruction_detail(task: Task, encoding: Any) -> dict[str, Any]:
@@ -97,7 +97,9 @@ def check_prompts(
         tokens = scored[instance.id].prompt_tokens
         for j, prompt in zip(numbers, built):
             if tokens.get(j, len(prompt.tokens)) != len(prompt.tokens):
-                raise OtherPrompts(f"prompt {j} of task {name!r} in round {round} would be another now")
+                raise OtherPrompts(
+                    f"prompt {j} of task {name!r} in round {round} would be another now"
+                )
 
 
 def _mean_change(p: np.ndarray) -> np.ndarray:
