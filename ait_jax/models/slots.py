@@ -1,13 +1,14 @@
 """Greedy decoding in slots that are filled anew as their rows finish (continuous batching).
 
 A slot holds a group of rows behind one prefix, whose keys and values it keeps once. The rows' own
-keys and values lie in `own`: the prompt in front, and the answer in a ring of T places behind. All slots write the ring's same place in a step, wherever in its answer a row is,
-so that a step writes one column; which columns are a row's is in `own["real"]`.
+keys and values lie in `own`: the prompt in front, the answer in a ring of T places behind. All slots
+write the ring's same place in a step, wherever in its answer a row is, so that a step writes one
+column; which columns are a row's is in `own["real"]`.
 
 For models with `extend` (`llama.LlamaTransformer`). `decoding.greedy_decode` is the plain form.
 
-Shapes: G slots, each of P prefix tokens and M rows, B = G * M, S own prompt tokens, T answer tokens;
-F slots filled at a time.
+Shapes: G slots, each of P prefix tokens and M rows, B = G * M, S own prompt tokens, T answer
+tokens; F slots filled at a time.
 """
 
 from functools import partial
