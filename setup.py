@@ -11,6 +11,7 @@ VERSION = next(
     if line.startswith("__version__")
 )
 ENDPOINT = ["openai>=1.60", "tenacity>=9.0"]
+LLAMA = ["gguf>=0.17", "tokenizers>=0.21"]
 
 setup(
     name="ait-jax",
@@ -82,11 +83,13 @@ setup(
         "cuda": ["jax[cuda12]"],
         # `ait-jax judge` and what else asks an OpenAI-compatible endpoint.
         "endpoint": ENDPOINT,
+        # Decoder-only models: their tokenizers, and GGUF files.
+        "llama": LLAMA,
         # SUMMARIES with Weights & Biases (summaries/wandb.gin).
         "wandb": ["wandb>=0.19"],
         # With requirements-t5x.txt; T5X itself is not on the package index.
         "t5x": ["cached_property>=1.5", "fiddle>=0.3", "tensorboard>=2.19"],
-        "test": [*ENDPOINT, "gcsfs>=2025.3", "pytest>=8.3", "pytest-xdist>=3.6"],
+        "test": [*ENDPOINT, *LLAMA, "gcsfs>=2025.3", "pytest>=8.3", "pytest-xdist>=3.6"],
         # tests/test_report_page.py in a browser; the browser itself is the system's Chromium.
         "browser": ["playwright>=1.49"],
         "bench": ["psutil>=7.0", "torch>=2.13", "transformers>=5.23"],

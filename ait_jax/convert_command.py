@@ -16,7 +16,7 @@ def add(commands) -> None:
     convert.add_argument(
         "source",
         metavar="SOURCE",
-        help="a T5X or Orbax checkpoint, a run's checkpoint, a Hugging Face folder, safetensors",
+        help="a checkpoint of T5X, Orbax or a run, a Hugging Face folder, GGUF, safetensors",
     )
     convert.add_argument("target", metavar="TARGET", help="a folder that is not there yet")
     convert.add_argument(
@@ -32,7 +32,8 @@ def add(commands) -> None:
         help="of the parameters on disk; keep leaves the source's (default: %(default)s)",
     )
     convert.add_argument(
-        "--vocabulary_path", help="SentencePiece model (default: the one beside SOURCE)"
+        "--vocabulary_path",
+        help="SentencePiece model or LLaMA's tokenizer (default: the one beside SOURCE)",
     )
     convert.add_argument(
         "--vocab_size",
@@ -43,6 +44,11 @@ def add(commands) -> None:
         "--mlp_activations",
         metavar="A[,linear]",
         help="of SOURCE (default: relu; where the feed-forward layer is gated gelu,linear)",
+    )
+    convert.add_argument(
+        "--like",
+        metavar="MODEL",
+        help="of a LLaMA trained here: the GGUF file or Hugging Face folder it began with",
     )
     convert.add_argument(
         "--max_shard_size",
@@ -70,6 +76,7 @@ def run(options: argparse.Namespace) -> int:
         vocab_size=options.vocab_size,
         mlp_activations=activations.split(",") if activations else None,
         max_shard_size=options.max_shard_size,
+        like=options.like,
         ask_torch=not options.skip_torch_check,
     )
     return exit_codes.OK

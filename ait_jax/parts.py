@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ait_jax.batching import LengthBuckets
 from ait_jax.errors import UserError
-from ait_jax.models.t5 import Transformer
+from ait_jax.models.interface import Model, check_positions, gin_name
 from ait_jax.partitioning import Partitioner
 from ait_jax.pool import TaskPool
 from ait_jax.prompts import Encoding, TkInstructEncoding
@@ -38,7 +38,7 @@ class ModelParts:
 
     model_dir: str
     pool: TaskPool
-    model: Transformer
+    model: Model
     vocabulary: Vocabulary
     init_checkpoint: str | None = None
     fallback_to_scratch: bool = False
@@ -62,9 +62,12 @@ class ModelParts:
         if self.vocabulary.vocab_size > self.model.config.vocab_size:
             raise UserError(
                 f"The vocabulary {self.vocabulary.path} has {self.vocabulary.vocab_size} ids, the "
-                f"model T5Config.vocab_size = {self.model.config.vocab_size}; give the model's own "
-                "VOCABULARY_PATH or a larger vocab_size."
+                f"model {gin_name(self.model.config)}.vocab_size = {self.model.config.vocab_size}; give "
+                "the model's own VOCABULARY_PATH or a larger vocab_size."
             )
+        check_positions(
+            self.model.config, self.buckets.max_source_length, self.buckets.max_target_length
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

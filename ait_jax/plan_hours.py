@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from ait_jax.compiled_stage import CompiledStage
 from ait_jax.experiment import Experiment
-from ait_jax.models.t5 import flops_per_example
 from ait_jax.parts import tasks_of_round
 from ait_jax.plan_stages import DECODE, FORCE, TRAIN
 from ait_jax.planned import Planned
@@ -47,8 +46,8 @@ def hours_of(
     source, target = force.lengths
     prompt_tokens = min(work.prompt_tokens, source)
     answer_tokens = min(work.answer_tokens, target)
-    share = flops_per_example(planned.model.config, prompt_tokens, answer_tokens)
-    share /= flops_per_example(planned.model.config, source, target)
+    share = planned.model.config.flops_per_example(prompt_tokens, answer_tokens)
+    share /= planned.model.config.flops_per_example(source, target)
     # Chip-seconds of one prompt.
     forced = force.roofline * force.chips / force.rows * share
     decoded = decode.roofline * decode.chips / decode.rows * prompt_tokens / source

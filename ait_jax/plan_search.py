@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from ait_jax.compiled_stage import CompiledStage
-from ait_jax.models.t5 import REMAT_POLICIES
+from ait_jax.models.layer_stack import REMAT_POLICIES
 from ait_jax.plan_stages import PlanStages
 
 # What is left free: the memory of a larger batch is estimated from that of a smaller one.

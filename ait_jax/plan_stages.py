@@ -8,8 +8,7 @@ import jax.numpy as jnp
 from ait_jax.batching import rows_per_batch
 from ait_jax.compiled_stage import CompiledStage, bytes_per_chip, compile_stage
 from ait_jax.hardware import Chip
-from ait_jax.models.recomputed import recomputed_flops
-from ait_jax.models.t5 import flops_per_example, with_config
+from ait_jax.models.interface import changed
 from ait_jax.partitioning import Partitioner
 from ait_jax.planned import Planned
 from ait_jax.scorer.engine import DECODING_BATCH, Engine
@@ -62,7 +61,7 @@ class PlanStages:
             rows=rows,
             lengths=self.lengths,
             chips=self.chips,
-            ideal_flops=flops_per_example(config, source, target) * rows / self.chips,
+            ideal_flops=config.flops_per_example(source, target) * rows / self.chips,
             settings={"TOKENS_PER_BATCH": tokens_per_batch},
         )
 
@@ -72,7 +71,7 @@ class PlanStages:
         self.partitioner.check_batch_size(
             batch_size // num_microbatches, f"{trainer.gin_name}.batch_size / num_microbatches"
         )
-        model = with_config(self.planned.model, scan_layers=True, remat_policy=remat_policy)
+        model = changed(self.planned.model, scan_layers=True, remat_policy=remat_policy)
         step, state = sharded_train_step(
             model,
             trainer.optimizer(trainer.schedule),
@@ -103,8 +102,8 @@ class PlanStages:
             rows=batch_size,
             lengths=self.lengths,
             chips=self.chips,
-            ideal_flops=3 * flops_per_example(model.config, source, target) * share,
-            recomputed_flops=recomputed_flops(model.config, source, target) * share,
+            ideal_flops=3 * model.config.flops_per_example(source, target) * share,
+            recomputed_flops=model.config.recomputed_flops(source, target) * share,
             settings={
                 "BATCH_SIZE": batch_size,
                 "NUM_MICROBATCHES": num_microbatches,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ait_jax.compiled_stage import CompiledStage
 from ait_jax.hardware import Chip
+from ait_jax.models.interface import gin_name
 from ait_jax.models.parameters import abstract_params, num_params
 from ait_jax.partitioning import Partitioner
 from ait_jax.plan_stages import DECODE, FORCE, TRAIN, PlanStages
@@ -74,7 +75,8 @@ def suggestions(plan: "Plan", stages: PlanStages) -> Iterator[str]:
     for name, found in plan.suggestions.items():
         if found is not None:
             flags = " ".join(f"--gin.{key}={value}" for key, value in found.settings.items())
-            flags = flags.replace("--gin.REMAT_POLICY", "--gin.t5.T5Config.remat_policy")
+            remat_policy = f"{gin_name(stages.planned.model.config)}.remat_policy"
+            flags = flags.replace("REMAT_POLICY", remat_policy)
             yield (
                 f"  {name}: {flags} ({_gib(found.memory.total)} of {_gib(found.memory.capacity)} "
                 f"GiB, {found.rows / found.roofline / found.chips:,.3g} rows/s a chip at peak)"

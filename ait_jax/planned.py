@@ -9,7 +9,7 @@ from ait_jax import configuration, gin_checks
 from ait_jax.batching import LengthBuckets
 from ait_jax.errors import UserError
 from ait_jax.experiment import Experiment
-from ait_jax.models.t5 import Transformer
+from ait_jax.models.interface import Model
 from ait_jax.partitioning import Partitioner
 from ait_jax.pool import TaskPool
 from ait_jax.pretraining import Pretraining
@@ -59,7 +59,7 @@ class Planned:
     """
 
     kind: type
-    model: Transformer
+    model: Model
     partitioner: Partitioner
     trainer: Trainer | None
     scorer: Scorer | None

@@ -13,7 +13,7 @@ import numpy as np
 from ait_jax import distributed, files, randomness
 from ait_jax.errors import UserError
 from ait_jax.models.parameters import init_params
-from ait_jax.models.t5 import Transformer
+from ait_jax.models.interface import Model, check_positions, gin_name
 from ait_jax.partitioning import Partitioner
 from ait_jax.trainer.embedded import EmbeddedTrainer
 from ait_jax.vocabulary import EOS_ID, Vocabulary
@@ -141,7 +141,7 @@ class Pretraining:
     """
 
     model_dir: str
-    model: Transformer
+    model: Model
     vocabulary: Vocabulary
     text: Callable[[int, int], str]
     task_example: Callable[[int, int], tuple[str, str]]
@@ -162,8 +162,10 @@ class Pretraining:
         if self.vocabulary.vocab_size > self.model.config.vocab_size:
             raise UserError(
                 f"The vocabulary {self.vocabulary.path} has {self.vocabulary.vocab_size} ids, the "
-                f"model T5Config.vocab_size = {self.model.config.vocab_size}; raise the latter."
+                f"model {gin_name(self.model.config)}.vocab_size = {self.model.config.vocab_size}; raise "
+                "the latter."
             )
+        check_positions(self.model.config, self.input_length, self.target_length)
 
     def run(self, report: Callable[[str], None] = print) -> Path:
         """Trains, or continues to, and returns the path of the weights."""

@@ -50,7 +50,7 @@ def _unit(rows: np.ndarray) -> np.ndarray:
     if not np.isfinite(rows).all():
         raise UserError(
             "An embedding is not finite: the checkpoint or the EMBEDDER is damaged, or "
-            "T5Config.dtype too narrow; replay tasks cannot be chosen."
+            "ACTIVATION_DTYPE too narrow; replay tasks cannot be chosen."
         )
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return rows / np.where(lengths > 0, lengths, 1.0)

@@ -3,6 +3,7 @@
 Every process reads the parts of its own devices only, so no host holds a model as a whole.
 """
 
+import dataclasses
 import re
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
@@ -13,14 +14,16 @@ import jax
 import numpy as np
 
 from ait_jax.errors import UserError
-from ait_jax.models import layouts
+from ait_jax.models import layouts, llama_settings
 from ait_jax.models.checkpoints import FORMS, Checkpoint, open_checkpoint
+from ait_jax.models.interface import Model, changed
+from ait_jax.models.llama import LlamaConfig
 from ait_jax.models.parameters import abstract_params, init_params, num_params
-from ait_jax.models.t5 import Params, Transformer, with_config
+from ait_jax.models.t5 import Params, T5Config
 from ait_jax.models.weights import flatten, unflatten
 from ait_jax.partitioning import Partitioner
 
-# The field of T5Config that a logical axis is as long as.
+# The field of a model's configuration that a logical axis is as long as.
 _FIELDS = {
     "vocab": "vocab_size",
     "embed": "emb_dim",
@@ -67,7 +70,7 @@ class Restored:
 
 def restore_params(
     path: Any,
-    model: Transformer,
+    model: Model,
     partitioner: Partitioner,
     *,
     fallback_to_scratch: bool = False,
@@ -99,13 +102,14 @@ def restore_params(
         except UserError as error:
             raise UserError(f"{checkpoint.place}: {error}") from error
     if missing:
-        params = _completed(params, _with_layers(model, layout), partitioner, rng_seed)
+        completed = changed(model, scan_layers=layout == layouts.STACKED)
+        params = _completed(params, completed, partitioner, rng_seed)
     params = _in_layout_of(model, layout, partitioner, unflatten(params))
     return Restored(params, checkpoint, tuple(missing), tuple(unexpected))
 
 
 def open_fitting(
-    path: Any, model: Transformer, *, fallback_to_scratch: bool = False
+    path: Any, model: Model, *, fallback_to_scratch: bool = False
 ) -> tuple[Checkpoint, list[str], list[str]]:
     """Returns a checkpoint that fits the model, reading none of its parameters.
 
@@ -115,19 +119,23 @@ def open_fitting(
         The checkpoint, the names that only the model has, and those that only it has.
     """
     checkpoint = open_checkpoint(path)
+    if isinstance(checkpoint.config, LlamaConfig) and not fallback_to_scratch:
+        # Shapes would not tell rotations, norms or how heads divide a kernel.
+        llama_settings.check_same(checkpoint.config, model.config, checkpoint.place)
     shapes, axes = layouts.abstract_params_in(model, checkpoint.layout)
     missing, unexpected = check_params(
-        checkpoint.stored.shapes, shapes, axes, checkpoint.place, partly=fallback_to_scratch
+        checkpoint.stored.shapes,
+        shapes,
+        axes,
+        checkpoint.place,
+        partly=fallback_to_scratch,
+        config_class=type(model.config),
     )
     return checkpoint, missing, unexpected
 
 
-def _with_layers(model: Transformer, layout: str) -> Transformer:
-    return with_config(model, scan_layers=layout == layouts.STACKED)
-
-
 def _completed(
-    params: dict[str, Any], model: Transformer, partitioner: Partitioner, rng_seed: int
+    params: dict[str, Any], model: Model, partitioner: Partitioner, rng_seed: int
 ) -> dict[str, Any]:
     """Returns `params`, by dotted name, with what they lack drawn at random."""
     shardings = partitioner.param_shardings(*abstract_params(model))
@@ -135,7 +143,7 @@ def _completed(
 
 
 def _in_layout_of(
-    model: Transformer, layout: str, partitioner: Partitioner, params: Params
+    model: Model, layout: str, partitioner: Partitioner, params: Params
 ) -> Params:
     """Stacks layers, or takes them apart, on the mesh where the model has them otherwise."""
     scan_layers = model.config.scan_layers
@@ -156,6 +164,7 @@ def check_params(
     source: Any,
     *,
     partly: bool = False,
+    config_class: type = T5Config,
 ) -> tuple[list[str], list[str]]:
     """Checks that a checkpoint fits the model.
 
@@ -165,13 +174,14 @@ def check_params(
         axes: the model's logical axes.
         source: where `have` came from, for the message.
         partly: names may differ, shapes not.
+        config_class: of the model's configuration, for the message.
 
     Returns:
         The names that only the model has, and those that only the checkpoint has.
 
     Raises:
         UserError: names every missing and unexpected parameter and every one of another
-            shape (with both shapes), and the field of T5Config that is likely wrong.
+            shape (with both shapes), and the field of the configuration that is likely wrong.
     """
     missing = [name for name in need if name not in have]
     unexpected = [name for name in have if name not in need]
@@ -190,10 +200,18 @@ def check_params(
             fields += _fields_of_shape(name, axes[name], there, here)
     problems += [f"other shapes: {listed(wrong_shapes)}"] if wrong_shapes else []
     if problems:
-        likely = ", ".join(f"T5Config.{field}" for field in dict.fromkeys(fields) if field)
+        likely = ", ".join(_qualified(fields, config_class))
         hint = f" Likely wrong: {likely}." if likely else ""
         raise UserError(f"{source} does not fit the model: {'; '.join(problems)}.{hint}")
     return missing, unexpected
+
+
+def _qualified(fields: list[str], config_class: type) -> list[str]:
+    """Returns the fields under the configuration's name, each once."""
+    known = {field.name for field in dataclasses.fields(config_class)}
+    # Of one stack alone layers have no more to tell apart.
+    own = ["num_layers" if f not in known and f.endswith("_layers") else f for f in fields]
+    return [f"{config_class.__name__}.{field}" for field in dict.fromkeys(own) if field]
 
 
 def listed(items: Any, limit: int = 4) -> str:
@@ -203,7 +221,7 @@ def listed(items: Any, limit: int = 4) -> str:
 
 
 def _field_of_presence(name: str, shared: Set[str]) -> str:
-    """The field of T5Config on which it depends whether a parameter exists."""
+    """The field of the configuration on which it depends whether a parameter exists."""
     if name.endswith("logits_dense.kernel"):
         return "logits_via_embedding"
     layer = re.match(r"(encoder|decoder)\.(layers_\d+|layers|encoder|decoder)\.", name)
@@ -215,7 +233,7 @@ def _field_of_presence(name: str, shared: Set[str]) -> str:
 def _fields_of_shape(
     name: str, axes: tuple[str, ...], there: tuple[int, ...], here: tuple[int, ...]
 ) -> list[str]:
-    """The fields of T5Config that a parameter's differing axes depend on."""
+    """The fields of the configuration that a parameter's differing axes depend on."""
     if len(there) != len(here):
         return []
     fields = _FIELDS | {"layers": f"num_{name.partition('.')[0]}_layers"}

@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from typing import Any
 
 from ait_jax import files
 from ait_jax.errors import UserError
@@ -13,6 +14,11 @@ UNK_ID = 2
 EXTRA_IDS = 100  # T5's sentinels
 _ROWS_MULTIPLE = 128  # so that token tables divide among devices
 _WORD_START = "\N{LOWER ONE EIGHTH BLOCK}"
+
+
+def padded_rows(vocab_size: int) -> int:
+    """Returns how many rows T5X gives the token table of a vocabulary: a multiple of 128."""
+    return -(-vocab_size // _ROWS_MULTIPLE) * _ROWS_MULTIPLE
 
 
 def _user_defined_piece(piece: str) -> bytes:
@@ -44,6 +50,11 @@ class Vocabulary:
     def __init__(self, path: str, extra_ids: int = EXTRA_IDS):
         self.path = str(path)
         self.extra_ids = extra_ids
+
+    @property
+    def identity(self) -> tuple:
+        """Equal for equal vocabularies."""
+        return (self.path, self.extra_ids)
 
     @cached_property
     def _processor(self):
@@ -83,7 +94,7 @@ class Vocabulary:
     @property
     def padded_size(self) -> int:
         """Rows of the token table that T5X makes for it: a multiple of 128."""
-        return -(-self.vocab_size // _ROWS_MULTIPLE) * _ROWS_MULTIPLE
+        return padded_rows(self.vocab_size)
 
     def sentinel(self, index: int) -> int:
         """Returns the id of `<extra_id_{index}>`."""
@@ -101,6 +112,19 @@ class Vocabulary:
 
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
         return self._processor.encode(list(texts))
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Returns the ids of `text` as a prompt has it; see `finish_source`."""
+        return self.encode(text)
+
+    @property
+    def source_overhead(self) -> int:
+        """How many ids `finish_source` adds."""
+        return 1
+
+    def finish_source(self, ids: Sequence[int], max_length: int) -> list[int]:
+        """Returns what the model reads: `encode_prompt`'s ids cut, and end-of-sequence."""
+        return [*ids[: max_length - 1], EOS_ID]
 
     def count_tokens(self, text: str) -> int:
         """Returns the number of tokens of `text`, end-of-sequence included."""
@@ -127,4 +151,10 @@ class Vocabulary:
 
     def encode_source(self, text: str, max_length: int) -> list[int]:
         """Returns `text` as at most `max_length` ids, the last of them end-of-sequence."""
-        return self.encode(text)[: max_length - 1] + [EOS_ID]
+        return self.finish_source(self.encode(text), max_length)
+
+    def to_seqio(self) -> Any:
+        """Returns a `seqio.Vocabulary` of the same ids; imports SeqIO and TensorFlow."""
+        import seqio
+
+        return seqio.SentencePieceVocabulary(self.path, self.extra_ids)

@@ -36,6 +36,7 @@ from ait_jax.errors import UserError, nearest
 from ait_jax.pool import Task, TaskPool
 from ait_jax.prompts import Encoding, TkInstructEncoding
 from ait_jax.tasks.task_names import word_names
+from ait_jax.tokenizers_vocabulary import TokenizersVocabulary, vocabulary_at
 from ait_jax.vocabulary import Vocabulary
 
 DATA_DIR_VARIABLE = "AIT_JAX_DATA_DIR"
@@ -115,10 +116,7 @@ class TaskMaker:
         from ait_jax.tasks import seqio_tasks
 
         members = [self.pool[task] for task in tasks]
-        feature = seqio.Feature(
-            seqio.SentencePieceVocabulary(self.vocabulary.path, self.vocabulary.extra_ids),
-            add_eos=True,
-        )
+        feature = seqio.Feature(self.vocabulary.to_seqio(), add_eos=True)
         seqio.TaskRegistry.add(
             name,
             source=seqio_tasks.PoolSource(members, self._places(members), self.seed),
@@ -285,12 +283,13 @@ def _add_selection(
 
 def _vocabulary(vocabulary: Any) -> Vocabulary:
     if isinstance(vocabulary, (str, os.PathLike)) and os.fspath(vocabulary):
-        vocabulary = Vocabulary(os.fspath(vocabulary))
+        vocabulary = vocabulary_at(os.fspath(vocabulary))
     elif hasattr(vocabulary, "sentencepiece_model_file"):
         vocabulary = Vocabulary(vocabulary.sentencepiece_model_file, vocabulary.extra_ids)
-    if not isinstance(vocabulary, Vocabulary):
+    if not isinstance(vocabulary, (Vocabulary, TokenizersVocabulary)):
         raise UserError(
-            "no vocabulary: give the path of a SentencePiece model (gin name VOCABULARY_PATH, or the "
+            "no vocabulary: give the path of a SentencePiece model or of a decoder-only model's "
+            "tokenizer (gin name VOCABULARY_PATH, or the "
             f"environment variable {VOCABULARY_VARIABLE})."
         )
     # A bad file is an error now, by name, not inside a data pipeline later.
@@ -324,7 +323,7 @@ def register_pool(
     options = {
         "encoding": encoding, "splits": splits, "seed": seed, "max_seqio_tasks": max_seqio_tasks,
     }  # fmt: skip
-    key = (load_pool, vocabulary.path, vocabulary.extra_ids, *options.values())
+    key = (load_pool, vocabulary.identity, *options.values())
     if _pool_arguments.get(prefix) != key:
         register(load_pool(), prefix, vocabulary=vocabulary, **options)
         _pool_arguments[prefix] = key
@@ -373,7 +372,7 @@ def register_niv2(
             "no data_dir for NIV2: set registry.register_niv2.data_dir or the environment variable "
             f"{DATA_DIR_VARIABLE} (and NIV2_DIR or {NIV2_DIR_VARIABLE} if it is not prepared there yet)."
         )
-    key = (str(data_dir), str(source), vocabulary.path, vocabulary.extra_ids, encoding, splits, seed)
+    key = (str(data_dir), str(source), vocabulary.identity, encoding, splits, seed)
     if _niv2_arguments != [key]:
         pool = niv2.load_pool(data_dir, source)
         register(pool, "niv2", vocabulary=vocabulary, encoding=encoding, splits=splits, seed=seed)

@@ -121,8 +121,9 @@ def make_preprocessor(tasks: Sequence[Task], encoding: Encoding, vocabulary: Voc
     second, for the interpreter lock lets one run at a time) and, sooner or later, different.
     The pipeline therefore runs only in the process that made it, not as a saved graph.
 
-    The element's `inputs` end with end-of-sequence and have at most sequence_length["inputs"]
-    tokens, which also takes the place of the encoding's max_source_length; likewise `targets`.
+    The element's `inputs` are what the model reads (T5's end with end-of-sequence), at most
+    sequence_length["inputs"] tokens, which also takes the place of the encoding's
+    max_source_length; `targets` end with end-of-sequence, likewise.
     """
     task_of = {task.name: task for task in tasks}
 
@@ -144,7 +145,10 @@ def make_preprocessor(tasks: Sequence[Task], encoding: Encoding, vocabulary: Voc
             prompt = used.encode(
                 task.instruction, text.decode(), vocabulary.count_tokens, vocabulary.truncate, task.name
             )
-            inputs = tokens(prompt.text, lengths.get("inputs"))
+            # Without a length nothing is cut.
+            inputs = vocabulary.encode_prompt(prompt.text)
+            longest = lengths.get("inputs") or len(inputs) + vocabulary.source_overhead
+            inputs = np.array(vocabulary.finish_source(inputs, longest), np.int32)
             targets = tokens(target.decode(), lengths.get("targets"))
             return inputs, targets, prompt.text.encode()
 

@@ -26,12 +26,14 @@ from ait_jax import (
 )
 from ait_jax.configuration import GinFlags, gin_folder
 from ait_jax.errors import UserError
+from ait_jax.models.llama import LlamaTransformer
 from ait_jax.models.parameters import abstract_params, num_params
 from ait_jax.models.t5 import Transformer
 from ait_jax.perturb import WordDrop
 from ait_jax.prompts import AlpacaEncoding
 from ait_jax.summaries import TensorBoard, WeightsAndBiases, weights_and_biases
 from ait_jax.tasks import DEFAULT_DATA_DIR
+from ait_jax.tokenizers_vocabulary import TokenizersVocabulary
 from ait_jax.trainer import feedback, t5x
 
 GOLDENS = Path(__file__).resolve().parent / "goldens"
@@ -60,10 +62,19 @@ NUM_PARAMS = {
     "xl": 2_849_757_184,
     "xxl": 11_135_332_352,
 }
+# And of the models on Hugging Face's hub: SmolLM2, LLaMA, Meta-Llama-3.
+NUM_LLAMA_PARAMS = {
+    "smollm2_135m": 134_515_008,
+    "smollm2_360m": 361_821_120,
+    "smollm2_1_7b": 1_711_376_384,
+    "llama_7b": 6_738_415_616,
+    "llama_13b": 13_015_864_320,
+    "llama3_8b": 8_030_261_248,
+}
 # The tests that hold the files of each folder.
 COVERED = {
     "experiments": {"active", "parts", "model_parts", "continual_loop", "comparison", *EXPERIMENTS},
-    "models": {"mini", "t5_1_1_tiny", *NUM_PARAMS},
+    "models": {"mini", "t5_1_1_tiny", *NUM_PARAMS, *NUM_LLAMA_PARAMS},
     "partitioning": {"data_parallel", "tensor_parallel", "fsdp_2d"},
     "pools": {"mini", "niv2", "self_instruct", "split_files", "dynosaur", "joined"},
     "t5x": {"model", "mini", "niv2", "self_instruct", "pretrain", "finetune", "parameters_only", "eval", "infer"},
@@ -231,6 +242,16 @@ def test_t5_sizes_have_the_published_number_of_parameters(name):
     assert num_params(abstract_params(model)[0]) == NUM_PARAMS[name]
     assert not model.config.logits_via_embedding
     assert model.config.mlp_activations == ("gelu", "linear")
+
+
+@pytest.mark.parametrize("name", NUM_LLAMA_PARAMS)
+def test_llama_sizes_have_the_published_number_of_parameters(name):
+    parse("experiments/niv2_paper.gin", f"models/{name}.gin", bindings=T5_VALUES)
+    model = configuration.build(LlamaTransformer)
+    assert num_params(abstract_params(model)[0]) == NUM_LLAMA_PARAMS[name]
+    vocabulary = configuration.build(TokenizersVocabulary)
+    assert vocabulary.path == "vocabulary.model"
+    assert (vocabulary.chat is None) == name.startswith("llama_")
 
 
 def test_the_tiny_model_is_t5xs():

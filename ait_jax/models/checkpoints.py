@@ -5,6 +5,7 @@ that a checkpoint names stay inside it.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +13,21 @@ import numpy as np
 
 from ait_jax import files
 from ait_jax.errors import UserError
-from ait_jax.models import hugging_face, layouts, orbax_checkpoint, t5x_legacy, weights
+from ait_jax.gguf_header import is_gguf
+from ait_jax.models import (
+    gguf_weights,
+    hugging_face,
+    layouts,
+    llama_settings,
+    llama_weights,
+    orbax_checkpoint,
+    safetensors_folder,
+    t5x_legacy,
+    weights,
+)
+from ait_jax.models.llama import LlamaConfig
 from ait_jax.models.stored_arrays import StoredParams
-from ait_jax.models.t5 import Params
+from ait_jax.models.t5 import Params, T5Config
 
 _STEP_FOLDER = re.compile(r"checkpoint_(\d+)$")
 _SAFETENSORS = "model.safetensors"
@@ -25,12 +38,28 @@ FORMS = {
     "orbax": "Orbax checkpoint",
     "hugging_face": "Hugging Face folder",
     "safetensors": "safetensors file",
+    "gguf": "GGUF file",
 }
+
+
+def _open_hugging_face(folder: Any) -> tuple[Any, StoredParams]:
+    """Returns the configuration and the parameters of T5's or LLaMA's folder."""
+    if is_llama_folder(folder):
+        return llama_weights.open_folder(folder)
+    return hugging_face.open_params(folder)
+
+
+def _without_config(opener: Callable[[Any], StoredParams]) -> Callable[[Any], Any]:
+    return lambda place: (None, opener(place))
+
+
+# Each returns the configuration, None where the form does not tell it, and the parameters.
 _OPENERS = {
-    "t5x": t5x_legacy.open_params,
-    "orbax": orbax_checkpoint.open_params,
-    "hugging_face": lambda folder: hugging_face.open_params(folder)[1],
-    "safetensors": weights.open_weights,
+    "t5x": _without_config(t5x_legacy.open_params),
+    "orbax": _without_config(orbax_checkpoint.open_params),
+    "hugging_face": _open_hugging_face,
+    "safetensors": _without_config(weights.open_weights),
+    "gguf": gguf_weights.open_file,
 }
 
 
@@ -43,6 +72,7 @@ class Checkpoint:
         step: of a checkpoint_<step> folder, else None.
         stored: what it holds.
         layout: of its layers (`layouts`).
+        config: of the model, where the form tells it.
     """
 
     form: str
@@ -50,6 +80,7 @@ class Checkpoint:
     step: int | None
     stored: StoredParams
     layout: str
+    config: T5Config | LlamaConfig | None = None
 
 
 def open_checkpoint(path: Any) -> Checkpoint:
@@ -59,9 +90,20 @@ def open_checkpoint(path: Any) -> Checkpoint:
         UserError: nothing there, no checkpoint, or an incomplete one.
     """
     form, place = find(path)
-    stored = _OPENERS[form](place)
+    config, stored = _OPENERS[form](place)
     folder = place if place.is_dir() else place.parent
-    return Checkpoint(form, place, step_of(folder), stored, layouts.layout_of(stored.shapes))
+    layout = layouts.layout_of(stored.shapes)
+    return Checkpoint(form, place, step_of(folder), stored, layout, config)
+
+
+def is_llama_folder(folder: Any) -> bool:
+    """Whether a Hugging Face folder's config.json is that of a LLaMA."""
+    # What cannot be read is T5's to refuse.
+    try:
+        kind = llama_settings.read_settings(folder).get("model_type")
+    except UserError:
+        return False
+    return isinstance(kind, str) and kind in llama_settings.MODEL_TYPES
 
 
 def read_params(path: Any, dtype: Any = np.float32) -> Params:
@@ -93,7 +135,8 @@ def find(path: Any) -> tuple[str, Any]:
     Args:
         path: a `checkpoint_<step>` folder of T5X (legacy or Orbax) or of our trainer, the
             folder that holds such folders (the complete one of the highest step is taken), a
-            Hugging Face folder, a safetensors file, or a folder with `model.safetensors`.
+            Hugging Face folder, a safetensors file, a folder with `model.safetensors`, or a
+            GGUF file.
 
     Raises:
         UserError: nothing there, or no checkpoint.
@@ -102,7 +145,9 @@ def find(path: Any) -> tuple[str, Any]:
     if not path.exists():
         raise UserError(f"No checkpoint at {path}: there is no such file or folder.")
     if path.is_file():
-        return ("t5x", path.parent) if path.name == t5x_legacy.INDEX else ("safetensors", path)
+        if path.name == t5x_legacy.INDEX:
+            return "t5x", path.parent
+        return ("gguf" if is_gguf(path) else "safetensors"), path
     form = _form(path)
     if form is None:
         path = newest_checkpoint(path)
@@ -136,8 +181,8 @@ def newest_checkpoint(directory: Any) -> Any:
         )
     raise UserError(
         f"No checkpoint in {directory}; needed: a checkpoint_<step> folder of T5X or ait-jax, "
-        "a folder of such folders, a Hugging Face folder with its config.json, or a safetensors "
-        "file."
+        "a folder of such folders, a Hugging Face folder with its config.json, a safetensors or "
+        "a GGUF file."
     )
 
 
@@ -152,7 +197,7 @@ def _form(directory: Any) -> str | None:
         return "t5x"
     if orbax_checkpoint.trees(directory):
         return "orbax"
-    if hugging_face.is_folder(directory):
+    if safetensors_folder.is_folder(directory):
         return "hugging_face"
     if (directory / _SAFETENSORS).is_file():
         return "safetensors"

@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ait_jax.models.interface import Model, changed
 from ait_jax.models.likelihood import PAD_ID, logits_of
-from ait_jax.models.layouts import match_layout
+from ait_jax.models.layouts import layers_apart, match_layout
 from ait_jax.models.parameters import output_layer
-from ait_jax.models.t5 import Params, Transformer, with_config
+from ait_jax.models.t5 import Params
 
 # Finished rows are dropped when at most a quarter of the rows is left: a row is then carried
 # along for at most four times the work it needs, and few programs are compiled.
@@ -65,13 +66,13 @@ class Stage(NamedTuple):
     """
 
     encoder_tokens_BxL: jax.Array
-    encoded: jax.Array
+    encoded: Any
     cross_cache: Any
     keys: jax.Array | None = None
 
 
 def greedy_decode(
-    model: Transformer,
+    model: Model,
     params: Params,
     encoder_tokens_BxL: jax.Array,
     max_decode_length: int,
@@ -113,14 +114,14 @@ def greedy_decode(
 class Prompts(NamedTuple):
     """Encoded prompts, ready for `decode`: the model and parameters that go on with them, too."""
 
-    model: Transformer
+    model: Model
     params: Params
     stage: Stage
     cache: Any
 
 
 def encode_prompts(
-    model: Transformer,
+    model: Model,
     params: Params,
     encoder_tokens_BxL: jax.Array,
     max_decode_length: int,
@@ -133,14 +134,15 @@ def encode_prompts(
         {"params": params}, encoder_tokens_BxL, enable_dropout=False, method="encode"
     )
     if unroll_layers:
-        model = with_config(model, scan_layers=False)
+        model = changed(model, scan_layers=False)
         params = match_layout(params, scan_layers=False)
+        encoded = layers_apart(encoded)
     cache, cross_cache = _empty_cache(model, params, encoded, encoder_tokens_BxL, max_decode_length)
     return Prompts(model, params, Stage(encoder_tokens_BxL, encoded, cross_cache), cache)
 
 
 def decode(
-    model: Transformer,
+    model: Model,
     params: Params,
     stage: Stage,
     cache: Any,
@@ -201,7 +203,7 @@ def _stage_sizes(rows: int, compact: bool) -> list[tuple[int, int]]:
 
 
 def _step_function(
-    model: Transformer,
+    model: Model,
     params: Params,
     stage: Stage,
     max_decode_length: int,
@@ -266,9 +268,19 @@ def _gather_rows(tree: Any, kept_SxR: jax.Array) -> Any:
 def batch_axis(path: Any, leaf: jax.Array) -> int | None:
     """Returns where an array has B: behind the layers in caches that are stacked (scan_layers)."""
     keys = [getattr(entry, "key", None) for entry in path]
-    if keys[-1] == "cache_index" or leaf.ndim == 0:
+    if leaf.ndim == 0 or keys[-1:] == ["cache_index"]:
         return None
     return 1 if "layers" in keys else 0
+
+
+def repeat_rows(tree: Any, times: int) -> Any:
+    """Returns every row of all arrays `times` times, side by side; scalars stay as they are."""
+
+    def repeat(path: Any, leaf: jax.Array) -> jax.Array:
+        axis = batch_axis(path, leaf)
+        return leaf if axis is None else jnp.repeat(leaf, times, axis=axis)
+
+    return jax.tree_util.tree_map_with_path(repeat, tree)
 
 
 def _scatter_rows(everything: _Rows, rows: _Rows, places_SxR: jax.Array) -> _Rows:
@@ -287,13 +299,13 @@ def _scatter_rows(everything: _Rows, rows: _Rows, places_SxR: jax.Array) -> _Row
 
 
 def _empty_cache(
-    model: Transformer,
+    model: Model,
     params: Params,
-    encoded: jax.Array,
+    encoded: Any,
     encoder_tokens_BxL: jax.Array,
     max_decode_length: int,
 ) -> tuple[Any, Any]:
-    """Returns the empty self-attention cache and the filled cross-attention one.
+    """Returns the empty self-attention cache and the filled cross-attention one, if there is any.
 
     This first call runs over all T positions, but nothing of what it computes is used
     beyond shapes and the cross-attention's projections; under jit the rest is dropped.
@@ -313,7 +325,7 @@ def _empty_cache(
         method="decode",
     )
     variables = flax.core.unfreeze(variables)
-    return variables["cache"], variables["cross_cache"]
+    return variables["cache"], variables.get("cross_cache", {})
 
 
 def _decoded(rows: _Rows, is_filler_B: jax.Array, eos_id: int) -> Decoded:

@@ -1,13 +1,10 @@
 """Hugging Face's T5 folders, in and out: config.json and safetensors, whole or in shards.
 
 The networks are the same; names, the kernels' orientation and the configuration differ. Files
-are read one tensor at a time, and nothing is unpickled: a folder with only
-`pytorch_model.bin` is refused. The reference is transformers' models/t5/modeling_t5.py
+are read one tensor at a time, and nothing is unpickled (`safetensors_folder`). The reference is transformers' models/t5/modeling_t5.py
 (4.x and 5.x).
 """
 
-import json
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,16 +12,13 @@ import numpy as np
 
 from ait_jax import files
 from ait_jax.errors import UserError
-from ait_jax.models import weights
+from ait_jax.models import safetensors_folder, weights
 from ait_jax.models.hugging_face_config import CONFIG, FIXED, read_settings, to_config, to_settings
+from ait_jax.models.safetensors_folder import MAX_SHARD_BYTES
 from ait_jax.models.stored_arrays import StoredArray, StoredParams, stored_params
 from ait_jax.models.t5 import Params, T5Config
 
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 VOCABULARY = "spiece.model"
-# Where transformers 4 begins to write shards; 5 writes larger ones and reads both.
-MAX_SHARD_BYTES = 5 * 10**9
 
 _TABLE = "shared.weight"
 _OUTPUT = "lm_head.weight"
@@ -32,15 +26,6 @@ _OUTPUT = "lm_head.weight"
 _TABLE_COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 # In T5 1.0's files, and used by no version of the network.
 _UNUSED = ("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",)
-
-
-def is_folder(path: Any) -> bool:
-    """Whether a folder looks like one that transformers wrote, of whatever architecture."""
-    return any((path / name).is_file() for name in (CONFIG, INDEX)) or bool(_pickled(path))
-
-
-def _pickled(folder: Any) -> list[str]:
-    return sorted(child.name for child in folder.glob("pytorch_model*.bin"))
 
 
 # --- the mapping ---
@@ -124,7 +109,7 @@ def open_params(folder: Any) -> tuple[T5Config, StoredParams]:
     folder = files.as_path(folder)
     settings = read_settings(folder)
     config = to_config(settings, folder)
-    tensors = _open_tensors(folder, _shards(folder))
+    tensors = safetensors_folder.open_tensors(folder)
     if _OUTPUT not in tensors and not config.logits_via_embedding:
         if settings.get("tie_word_embeddings") is not True:
             raise UserError(
@@ -151,55 +136,6 @@ def read(folder: Any, dtype: Any = np.float32) -> tuple[T5Config, Params]:
     """
     config, stored = open_params(folder)
     return config, weights.unflatten(stored.load(stored.shapes, dtype))
-
-
-def _shards(folder: Any) -> dict[str, set[str] | None]:
-    """Returns the names that each file of weights should hold; None where no index says so."""
-    if (folder / WEIGHTS).is_file():
-        return {WEIGHTS: None}
-    path = folder / INDEX
-    if not path.is_file():
-        pickled = _pickled(folder)
-        if pickled:
-            raise UserError(
-                f"{folder} has its weights only as {pickled[0]}, a pickle, which is never opened "
-                "here; where you trust it, make safetensors of it with transformers: "
-                "AutoModelForSeq2SeqLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)."
-            )
-        raise UserError(f"{folder} has neither {WEIGHTS} nor {INDEX}.")
-    try:
-        weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-        entries = sorted(weight_map.items())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path} is no index or a truncated one (no weight_map); copy it again."
-        ) from error
-    shards: dict[str, set[str] | None] = {}
-    for name, file in entries:
-        files.check_name(file, f"file of {name!r} in {path}")
-        shards.setdefault(file, set()).add(name)
-    missing = [file for file in shards if not (folder / file).is_file()]
-    if missing or not shards:
-        names = ", ".join(sorted(missing)[:4]) or "any file"
-        raise UserError(f"{folder} lacks {names}, which {INDEX} names; copy it there.")
-    return shards
-
-
-def _open_tensors(
-    folder: Any, shards: Mapping[str, set[str] | None]
-) -> dict[str, StoredArray]:
-    """Returns all tensors by name, each of them from the file where the index has it."""
-    opened: dict[str, StoredArray] = {}
-    for file, expected in shards.items():
-        found = weights.open_tensors(folder / file)
-        wrong = sorted(set(found) ^ (set(found) if expected is None else expected))
-        if wrong:
-            state = "does not hold" if wrong[0] in expected else "holds"
-            raise UserError(
-                f"{folder / file} {state} {wrong[0]}, against {INDEX}; copy both again."
-            )
-        opened |= found
-    return opened
 
 
 def _checked(
@@ -263,22 +199,9 @@ def write(
     tensors = to_tensors(params, config)
     stored = str(tensors[_TABLE].dtype) if dtype is None else dtype
     settings = to_settings(config, stored)
-    sizes = {name: _num_bytes(array, dtype) for name, array in tensors.items()}
-    shards = _grouped(sizes, max_shard_bytes)
-    # transformers reads files that say they come from torch.
-    metadata = {"format": "pt"}
-    weight_map = {}
-    for number, names in enumerate(shards, start=1):
-        file = WEIGHTS
-        if len(shards) > 1:
-            file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        shard = {name: tensors[name] for name in names}
-        weights.save_weights(folder / file, shard, dtype=dtype, metadata=metadata)
-        weight_map |= dict.fromkeys(names, file)
-    if len(shards) > 1:
-        total = {"total_size": sum(sizes.values())}
-        index = {"metadata": total, "weight_map": dict(sorted(weight_map.items()))}
-        files.write_json(folder / INDEX, index)
+    safetensors_folder.write_tensors(
+        folder, tensors, dtype=dtype, max_shard_bytes=max_shard_bytes
+    )
     files.write_json(folder / CONFIG, settings)
     generation = {"decoder_start_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
     files.write_json(folder / "generation_config.json", generation)
@@ -294,21 +217,3 @@ def write_tokenizer_config(folder: Any, extra_ids: int) -> None:
         "unk_token": "<unk>",
     }
     files.write_json(folder / "tokenizer_config.json", settings)
-
-
-def _num_bytes(array: Any, dtype: str | None) -> int:
-    kind = np.dtype(array.dtype) if dtype is None else weights.stored_dtype(dtype)
-    return math.prod(array.shape) * kind.itemsize
-
-
-def _grouped(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
-    """Fills one group after the other up to `limit`, at least one name in each."""
-    groups: list[list[str]] = []
-    room = 0
-    for name, size in sizes.items():
-        if not groups or size > room:
-            groups.append([])
-            room = limit
-        groups[-1].append(name)
-        room -= size
-    return groups

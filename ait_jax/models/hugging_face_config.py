@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ait_jax.errors import UserError
+from ait_jax.models.safetensors_folder import CONFIG
 from ait_jax.models.t5 import T5Config
-
-CONFIG = "config.json"
 
 # What transformers assumes where config.json is silent.
 _T5_DEFAULTS = {
@@ -65,7 +64,7 @@ def read_settings(folder: Any) -> dict[str, Any]:
     kind = settings.get("model_type") if isinstance(settings, dict) else None
     if not isinstance(kind, str) or kind not in _DEFAULTS:
         what = f"a {kind!r} model" if kind else "no model (model_type is missing)"
-        raise UserError(f"{path} describes {what}; needed: model_type 't5' (or 'mt5', as T5 1.1).")
+        raise UserError(f"{path} describes {what}; needed: model_type 't5', 'mt5', 'llama' or 'qwen2'.")
     given = {name: value for name, value in settings.items() if value is not None}
     return _DEFAULTS[kind] | given
 

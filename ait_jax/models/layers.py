@@ -36,13 +36,14 @@ def activation_function(name: str) -> Callable[[jax.Array], jax.Array]:
 
 
 class Dense(nn.Module):
-    """A linear map of the last axis without bias; the kernel is two-dimensional.
+    """A linear map of the last axis, by default without bias; the kernel is two-dimensional.
 
     Attributes:
         features: size of the output axis.
         kernel_axes: logical names of the kernel's two axes.
         dtype: the dtype of the multiplication; the kernel is float32.
         output_dtype: the dtype of the result, `dtype` if None.
+        use_bias: add a float32 vector to the result.
     """
 
     features: int
@@ -50,6 +51,7 @@ class Dense(nn.Module):
     dtype: Any = jnp.float32
     output_dtype: Any = None
     kernel_init: Callable[..., jax.Array] = dense_kernel_init
+    use_bias: bool = False
 
     @nn.compact
     def __call__(self, inputs: jax.Array, return_kernel: bool = False) -> jax.Array:
@@ -63,7 +65,14 @@ class Dense(nn.Module):
         ).astype(self.dtype)
         if return_kernel:
             return kernel
-        return matmul(inputs.astype(self.dtype), kernel, self.output_dtype or self.dtype)
+        output_dtype = self.output_dtype or self.dtype
+        outputs = matmul(inputs.astype(self.dtype), kernel, output_dtype)
+        if not self.use_bias:
+            return outputs
+        bias = param_with_axes(
+            "bias", nn.initializers.zeros, (self.features,), jnp.float32, axes=self.kernel_axes[1:]
+        )
+        return outputs + bias.astype(output_dtype)
 
 
 def matmul(inputs: jax.Array, kernel: jax.Array, output_dtype: Any) -> jax.Array:
@@ -84,11 +93,12 @@ class Embed(nn.Module):
     num_embeddings: int
     features: int
     dtype: Any = jnp.float32
+    stddev: float = 1.0
 
     def setup(self) -> None:
         self.embedding = param_with_axes(
             "embedding",
-            nn.initializers.normal(stddev=1.0),
+            nn.initializers.normal(stddev=self.stddev),
             (self.num_embeddings, self.features),
             jnp.float32,
             axes=("vocab", "embed"),

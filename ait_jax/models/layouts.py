@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from ait_jax.errors import UserError
+from ait_jax.models.interface import Model, changed
 from ait_jax.models.parameters import abstract_params
-from ait_jax.models.t5 import Params, Transformer, with_config
+from ait_jax.models.t5 import Params
 from ait_jax.models.weights import flatten
 
 # `encoder.layers_0`, `encoder.layers_1`, ...: T5X's T5, and every file that is written here but
@@ -35,7 +36,7 @@ def layout_of(names: Iterable[str]) -> str:
 
 
 def abstract_params_in(
-    model: Transformer, layout: str
+    model: Model, layout: str
 ) -> tuple[dict[str, jax.ShapeDtypeStruct], dict[str, tuple[str, ...]]]:
     """Returns a model's shapes and logical axes, by dotted name, in a layout.
 
@@ -43,12 +44,16 @@ def abstract_params_in(
         model: whatever its own layout is.
         layout: SEPARATE, STACKED or SCALABLE.
     """
-    model = with_config(model, scan_layers=layout != SEPARATE)
+    model = changed(model, scan_layers=layout != SEPARATE)
     config = model.config
     shapes, axes = map(flatten, abstract_params(model))
     if layout != SCALABLE:
         return shapes, axes
-    num_layers = {"encoder": config.num_encoder_layers, "decoder": config.num_decoder_layers}
+    num_layers = {
+        name.partition(".")[0]: shape.shape[0]
+        for name, shape in shapes.items()
+        if axes[name][0] == _LAYERS
+    }
     heads = {"joined_kv": (("heads", config.num_heads), ("kv", config.head_dim))}
     moved_shapes, moved_axes = {}, {}
     for name, shape in shapes.items():
@@ -112,6 +117,11 @@ def match_layout(params: Params, scan_layers: bool) -> Params:
     return {
         name: convert(subtree) if name in _STACKS else subtree for name, subtree in params.items()
     }
+
+
+def layers_apart(tree: Any) -> Any:
+    """Returns a tree such as `Model.encode` makes with its layers one by one."""
+    return _unstacked(tree) if isinstance(tree, Mapping) else tree
 
 
 def _stacked(stack: Params) -> Params:

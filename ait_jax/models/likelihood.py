@@ -105,7 +105,21 @@ def fused_mean_log_likelihood(
     *,
     block_elements: int | None = None,
 ) -> jax.Array:
-    """Returns `mean_log_likelihood` of the logits of `hidden`, which never exist as a whole.
+    """Returns `mean_log_likelihood` of the logits of `hidden`; see the function below."""
+    log_p_BxL = fused_token_log_likelihoods(
+        hidden_BxLxE, output, targets_BxL, block_elements=block_elements
+    )
+    return _mean_over_real(log_p_BxL, targets_BxL)
+
+
+def fused_token_log_likelihoods(
+    hidden_BxLxE: jax.Array,
+    output: OutputLayer,
+    targets_BxL: jax.Array,
+    *,
+    block_elements: int | None = None,
+) -> jax.Array:
+    """Returns `token_log_likelihoods` of the logits of `hidden`, which never exist as a whole.
 
     The vocabulary is taken in blocks of columns with a running maximum and sum, so that a
     block's logits stay in fast memory (32,128 columns of 128 tokens of 64 rows in float32
@@ -124,7 +138,7 @@ def fused_mean_log_likelihood(
     rows_NxE = rows_NxE if output.vocab_axis == 0 else rows_NxE.T
     products_NxE = hidden_NxE.astype(jnp.float32) * rows_NxE.astype(jnp.float32)
     target_N = output.scale * jnp.sum(products_NxE, axis=-1)
-    return _mean_over_real((target_N - log_z_N).reshape(targets_BxL.shape), targets_BxL)
+    return (target_N - log_z_N).reshape(targets_BxL.shape)
 
 
 def _log_sum_exp(

@@ -10,7 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ait_jax.errors import UserError
+from ait_jax.models.interface import Model
+from ait_jax.models.llama import LlamaConfig, LlamaTransformer
 from ait_jax.models.t5 import Params, T5Config, Transformer
+from ait_jax.token_order import TokenOrder
 
 # Up to beyond the 128 tokens after which all distances share a position bias.
 _INPUT_LENGTHS = (160, 48, 9)
@@ -54,7 +57,12 @@ def prompts(vocab_size: int) -> Prompts:
     return Prompts(rows(_INPUT_LENGTHS), rows(_TARGET_LENGTHS), vocab_size)
 
 
-def our_logits(params: Params, config: T5Config, asked: Prompts) -> np.ndarray:
+def model_of(config: T5Config | LlamaConfig) -> Model:
+    """Returns the network of a configuration."""
+    return (LlamaTransformer if isinstance(config, LlamaConfig) else Transformer)(config)
+
+
+def our_logits(params: Params, config: T5Config | LlamaConfig, asked: Prompts) -> np.ndarray:
     """Returns our network's logits in float32, on the CPU, of unscanned parameters.
 
     Args:
@@ -70,8 +78,8 @@ def our_logits(params: Params, config: T5Config, asked: Prompts) -> np.ndarray:
 
 
 @partial(jax.jit, static_argnums=0)
-def _forward(config: T5Config, params: Params, inputs, decoder_inputs, targets) -> jax.Array:
-    return Transformer(config).apply(
+def _forward(config: Any, params: Params, inputs, decoder_inputs, targets) -> jax.Array:
+    return model_of(config).apply(
         {"params": params}, inputs, decoder_inputs, targets, enable_dropout=False
     )
 
@@ -81,10 +89,15 @@ def has_torch() -> bool:
     return all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
 
 
-def torch_logits(folder: Any, asked: Prompts) -> np.ndarray:
+def torch_logits(folder: Any, asked: Prompts, order: TokenOrder | None = None) -> np.ndarray:
     """Returns the logits of Hugging Face's torch model of a folder, in float32.
 
     Only safetensors are read, and nothing is fetched from anywhere.
+
+    Args:
+        folder: T5's, or a LLaMA's.
+        asked: the prompts, in our order of tokens.
+        order: of a LLaMA's tokens there; None for T5.
 
     Raises:
         UserError: transformers refuses the folder.
@@ -94,20 +107,37 @@ def torch_logits(folder: Any, asked: Prompts) -> np.ndarray:
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    kind = "AutoModelForSeq2SeqLM" if order is None else "AutoModelForCausalLM"
     try:
-        model = transformers.AutoModelForSeq2SeqLM.from_pretrained(
+        model = getattr(transformers, kind).from_pretrained(
             str(folder), local_files_only=True, use_safetensors=True, dtype=torch.float32
         ).eval()
     except Exception as error:  # transformers raises many types on what it cannot read
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"transformers cannot read {folder}: {first[:300]}") from error
     with torch.no_grad():
+        if order is not None:
+            return _continued(model, asked, order)
         logits = model(
             input_ids=torch.tensor(asked.inputs, dtype=torch.long),
             attention_mask=torch.tensor(asked.inputs > 0, dtype=torch.long),
             decoder_input_ids=torch.tensor(asked.decoder_inputs, dtype=torch.long),
         ).logits
     return asked.real(logits.float().numpy())
+
+
+def _continued(model: Any, asked: Prompts, order: TokenOrder) -> np.ndarray:
+    """Returns a causal torch model's logits of the targets behind their prompts."""
+    import torch
+
+    columns = order.to_own(range(asked.vocab_size))
+    rows = []
+    for prompt, target in zip(asked.inputs, asked.targets, strict=True):
+        prompt, target = prompt[prompt > 0], target[target > 0]
+        text = order.to_own([*prompt.tolist(), *target.tolist()])
+        logits = model(input_ids=torch.tensor([text], dtype=torch.long)).logits[0]
+        rows.append(logits[len(prompt) - 1 : len(text) - 1].float().numpy()[:, columns])
+    return np.concatenate(rows)
 
 
 def largest_difference(one: np.ndarray, other: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""A T5 model's parameters: their shapes and first values, and the output layer among them."""
+"""A model's parameters: their shapes and first values, and the output layer among them."""
 
 import math
 import re
@@ -11,26 +11,24 @@ import jax.numpy as jnp
 
 from ait_jax.errors import UserError
 from ait_jax.models import weights
+from ait_jax.models.interface import Model, ModelConfig
 from ait_jax.models.likelihood import OutputLayer
-from ait_jax.models.t5 import Params, T5Config, Transformer
+from ait_jax.models.t5 import Params, T5Config
 
 
-def output_layer(config: T5Config, params: Params) -> OutputLayer:
-    """Returns what turns hidden states into logits: a kernel, or the scaled token table."""
-    if config.logits_via_embedding:
-        table_VxE = params["token_embedder"]["embedding"]
-        return OutputLayer(table_VxE, vocab_axis=0, scale=1 / math.sqrt(config.emb_dim))
-    return OutputLayer(params["decoder"]["logits_dense"]["kernel"], vocab_axis=1, scale=1.0)
+def output_layer(config: ModelConfig, params: Params) -> OutputLayer:
+    """Returns what turns a model's hidden states into logits: a kernel, or the token table."""
+    return config.output_layer(params)
 
 
-def _init_variables(model: Transformer, rng: jax.Array) -> dict[str, Any]:
+def _init_variables(model: Model, rng: jax.Array) -> dict[str, Any]:
     tokens_1x1 = jnp.ones((1, 1), jnp.int32)
     return flax.core.unfreeze(
         model.init(rng, tokens_1x1, tokens_1x1, tokens_1x1, enable_dropout=False)
     )
 
 
-def abstract_params(model: Transformer) -> tuple[Params, Params]:
+def abstract_params(model: Model) -> tuple[Params, Params]:
     """Returns shapes and logical axes without allocating anything.
 
     Returns:
@@ -52,7 +50,7 @@ def _axes_of(tree: Mapping[str, Any]) -> Params:
 
 
 def init_params(
-    model: Transformer, rng_seed: int, shardings: Params | None = None
+    model: Model, rng_seed: int, shardings: Params | None = None
 ) -> tuple[Params, Params]:
     """Returns (parameters, logical axes), the values T5X draws from PRNGKey(rng_seed).
 

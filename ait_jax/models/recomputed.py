@@ -1,9 +1,12 @@
 """What rematerialization adds to a training step, as `t5.flops_per_example` counts it."""
 
-from ait_jax.models.t5 import T5Config
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ait_jax.models.t5 import T5Config
 
 
-def recomputed_flops(config: T5Config, encoder_tokens: int, decoder_tokens: int) -> float:
+def recomputed_flops(config: "T5Config", encoder_tokens: int, decoder_tokens: int) -> float:
     """Returns the FLOPs of an example's forward pass that the backward pass does again.
 
     By `config.remat_policy`. "full": all products of the layers but the last one of each, whose

@@ -10,13 +10,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ait_jax.models.decoding import Decoded, Prompts, Stage, batch_axis, decode, encode_prompts
+from ait_jax.models.decoding import Decoded, Prompts, Stage, decode, encode_prompts, repeat_rows
+from ait_jax.models.interface import Model
 from ait_jax.models.likelihood import PAD_ID
-from ait_jax.models.t5 import Params, Transformer
+from ait_jax.models.t5 import Params
 
 
 def sample_decode(
-    model: Transformer,
+    model: Model,
     params: Params,
     encoder_tokens_BxL: jax.Array,
     keys_BxSx2: jax.Array,
@@ -113,12 +114,6 @@ def _draw(
 
 
 def _repeated(prompts: Prompts, times: int) -> Prompts:
-    """Returns every prompt `times` times, side by side."""
-
-    def repeat(path: Any, leaf: jax.Array) -> jax.Array:
-        axis = batch_axis(path, leaf)
-        return leaf if axis is None else jnp.repeat(leaf, times, axis=axis)
-
     stage: Stage
-    stage, cache = jax.tree_util.tree_map_with_path(repeat, (prompts.stage, prompts.cache))
+    stage, cache = repeat_rows((prompts.stage, prompts.cache), times)
     return prompts._replace(stage=stage, cache=cache)

@@ -11,22 +11,20 @@ Shape suffixes as in `layers`.
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.linen import partitioning as nn_partitioning
 
-from ait_jax.errors import UserError, nearest
-from ait_jax.models import layers
-from ait_jax.models.attention import KERNELS
+from ait_jax.models import layers, recomputed
 from ait_jax.models.blocks import DecoderLayer, EncoderLayer, feature_dropout
+from ait_jax.models.config_checks import check_activations, check_common
+from ait_jax.models.layer_stack import layer_stack, remat
+from ait_jax.models.likelihood import OutputLayer
 
 Params = Mapping[str, Any]
-
-REMAT_POLICIES = ("none", "minimal", "full")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,96 +72,49 @@ class T5Config:
     absorb_cross_attention: bool = False
     intermediate_dtype: Any = None
 
+    max_position = None  # positions are relative: prompts and targets may have any length
+
     def __post_init__(self) -> None:
-        # Gin passes strings and lists; the modules need a dtype and a hashable tuple.
-        object.__setattr__(self, "dtype", _float_dtype(self.dtype))
-        if self.intermediate_dtype is not None:
-            between = _float_dtype(self.intermediate_dtype)
-            object.__setattr__(self, "intermediate_dtype", between)
-        activations = self.mlp_activations
-        activations = (activations,) if isinstance(activations, str) else tuple(activations)
-        object.__setattr__(self, "mlp_activations", activations)
-        known = ("linear", "relu", "gelu", "silu", "swish", "tanh", "sigmoid")
-        for name in activations or ("",):
-            if name not in known:
-                raise UserError(
-                    f"T5Config.mlp_activations has {name!r}; needed: one or two of "
-                    f"{', '.join(known)}.{nearest(str(name), known)}"
-                )
-        if self.remat_policy not in REMAT_POLICIES:
-            raise UserError(
-                f"T5Config.remat_policy is {self.remat_policy!r}; needed: one of "
-                f"{', '.join(REMAT_POLICIES)}.{nearest(str(self.remat_policy), REMAT_POLICIES)}"
-            )
-        if self.attention_kernel not in KERNELS:
-            raise UserError(
-                f"T5Config.attention_kernel is {self.attention_kernel!r}; needed: one of "
-                f"{', '.join(KERNELS)}.{nearest(str(self.attention_kernel), KERNELS)}"
-            )
-        for field in ("vocab_size", "emb_dim", "num_heads", "head_dim", "mlp_dim"):
-            if getattr(self, field) < 1:
-                raise UserError(f"T5Config.{field} is {getattr(self, field)}; needed: at least 1.")
-        if not 0.0 <= self.dropout_rate < 1.0:
-            raise UserError(
-                f"T5Config.dropout_rate is {self.dropout_rate}; needed: from 0 to below 1."
-            )
+        check_activations(self)
+        check_common(self, ("vocab_size", "emb_dim", "num_heads", "head_dim", "mlp_dim"))
 
     @property
     def activation_dtype(self) -> jnp.dtype:
         """The dtype of what lies between matrix products."""
         return self.intermediate_dtype or self.dtype
 
+    def flops_per_example(self, inputs: int, targets: int) -> float:
+        """See `interface.ModelConfig`; the function of that name says what is counted."""
+        return flops_per_example(self, inputs, targets)
 
-def _float_dtype(dtype: Any) -> jnp.dtype:
-    try:
-        resolved = jnp.dtype(dtype)
-    except TypeError:
-        resolved = None
-    if resolved is None or not jnp.issubdtype(resolved, jnp.floating):
-        names = ("float32", "bfloat16")
-        raise UserError(
-            f"T5Config.dtype is {dtype!r}; needed: 'float32' or 'bfloat16'."
-            f"{nearest(str(dtype), names)}"
+    def reading_flops(self, inputs: int) -> float:
+        """Returns the FLOPs of the encoder alone."""
+        return flops_per_example(dataclasses.replace(self, num_decoder_layers=0), inputs, 0)
+
+    def recomputed_flops(self, inputs: int, targets: int) -> float:
+        """Returns what rematerialization adds to an example's training step."""
+        return recomputed.recomputed_flops(self, inputs, targets)
+
+    def for_scoring(self, platform: str) -> "T5Config":
+        """Returns the same model in the form that reads fastest; results differ by rounding only.
+
+        On CPUs attention goes row by row, and beside bfloat16 products everything else is float32.
+        """
+        on_cpu = platform == "cpu"
+        return dataclasses.replace(
+            self,
+            scan_layers=True,
+            absorb_cross_attention=True,
+            attention_kernel="blocked" if on_cpu else self.attention_kernel,
+            intermediate_dtype=jnp.float32 if on_cpu else self.intermediate_dtype,
         )
-    return resolved
 
-
-def _remat(layer: type[nn.Module], config: T5Config, static_argnums: tuple[int, ...]):
-    if config.remat_policy == "none":
-        return layer
-    policy = None
-    if config.remat_policy == "minimal":
-        policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-    return nn.remat(layer, policy=policy, static_argnums=static_argnums)
-
-
-def _layer_stack(layer_class: type[nn.Module], config: T5Config, num_layers: int) -> Callable:
-    """Returns the function (x, *others) -> x of all layers, one after the other.
-
-    With `scan_layers` it is one layer compiled once and run over parameters, and caches, that
-    are stacked along axis 0: `layers` instead of `layers_0`, `layers_1`, ...
-    """
-    if not config.scan_layers:
-
-        def unrolled(x, *others):
-            for index in range(num_layers):
-                x = layer_class(config, name=f"layers_{index}")(x, *others)[0]
-            return x
-
-        return unrolled
-
-    def scanned(x, *others):
-        stack = nn_partitioning.scan_with_axes(
-            layer_class,
-            variable_axes={"params": 0, "cache": 0, "cross_cache": 0},
-            split_rngs={"params": True, "dropout": True},
-            in_axes=(nn.broadcast,) * len(others),
-            length=num_layers,
-            axis_name="layers",
-        )
-        return stack(config, name="layers")(x, *others)[0]
-
-    return scanned
+    def output_layer(self, params: Params) -> OutputLayer:
+        """Returns what turns hidden states into logits: a kernel, or the scaled token table."""
+        if self.logits_via_embedding:
+            table_VxE = params["token_embedder"]["embedding"]
+            return OutputLayer(table_VxE, vocab_axis=0, scale=1 / math.sqrt(self.emb_dim))
+        return OutputLayer(params["decoder"]["logits_dense"]["kernel"], vocab_axis=1, scale=1.0)
 
 
 class Encoder(nn.Module):
@@ -182,8 +133,8 @@ class Encoder(nn.Module):
         )(length, length, bidirectional=True)
         x = self.shared_embedding(tokens_BxL)
         x = feature_dropout(config)(x, deterministic=deterministic)
-        layer_class = _remat(EncoderLayer, config, static_argnums=(4,))
-        x = _layer_stack(layer_class, config, config.num_encoder_layers)(
+        layer_class = remat(EncoderLayer, config, static_argnums=(4,))
+        x = layer_stack(layer_class, config, config.num_encoder_layers)(
             x, bias_1xHxLxL, mask_Bx1xLxL, deterministic
         )
         x = layers.LayerNorm(config.activation_dtype, name="encoder_norm")(x)
@@ -221,8 +172,8 @@ class Decoder(nn.Module):
         y = feature_dropout(config)(y, deterministic=deterministic)
         layer_class = DecoderLayer
         if not decode:
-            layer_class = _remat(DecoderLayer, config, static_argnums=(6, 7))
-        y = _layer_stack(layer_class, config, config.num_decoder_layers)(
+            layer_class = remat(DecoderLayer, config, static_argnums=(6, 7))
+        y = layer_stack(layer_class, config, config.num_decoder_layers)(
             y,
             encoded_BxLxE,
             bias_1xHxTxT,
@@ -278,6 +229,10 @@ class Transformer(nn.Module):
         if encoder_segment_ids is not None:
             mask &= _pairs(encoder_segment_ids, encoder_segment_ids, jnp.equal)
         return self.encoder(encoder_input_tokens, mask, not enable_dropout)
+
+    def represent(self, tokens, enable_dropout=True):
+        """Returns what the model makes of a text, (B, L, E): the encoder output."""
+        return self.encode(tokens, enable_dropout=enable_dropout)
 
     def decode(
         self,
@@ -346,6 +301,7 @@ class Transformer(nn.Module):
         *,
         enable_dropout: bool = True,
         decode: bool = False,
+        return_hidden: bool = False,
     ):
         """Returns the logits, float32 (B, T, V); arguments as in `encode` and `decode`."""
         encoded = self.encode(encoder_input_tokens, encoder_segment_ids, enable_dropout)
@@ -359,12 +315,8 @@ class Transformer(nn.Module):
             decoder_positions=decoder_positions,
             enable_dropout=enable_dropout,
             decode=decode,
+            return_hidden=return_hidden,
         )
-
-
-def with_config(model: Transformer, **changes: Any) -> Transformer:
-    """Returns a model of the same class with another configuration, a user's own class included."""
-    return model.clone(config=dataclasses.replace(model.config, **changes))
 
 
 def flops_per_example(config: T5Config, encoder_tokens: int, decoder_tokens: int) -> float:

@@ -28,6 +28,14 @@ _DTYPES = {
 _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 # The largest header that the safetensors library itself accepts.
 _MAX_HEADER_BYTES = 100_000_000
+# One of these is in every tree of parameters: T5's and LLaMA's token tables.
+_TABLES = ("token_embedder.embedding", "decoder.token_embedder.embedding")
+_HUGGING_FACES = (
+    "shared.weight",
+    "encoder.block.0.layer.0.SelfAttention.q.weight",
+    "model.embed_tokens.weight",
+    "model.layers.0.self_attn.q_proj.weight",
+)
 
 
 def flatten(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -170,14 +178,14 @@ def read_weights(path: Any, dtype: Any = np.float32) -> dict[str, Any]:
 
 
 def _check_names(path: Any, flat: Mapping[str, Any]) -> None:
-    if "token_embedder.embedding" in flat:
+    if any(table in flat for table in _TABLES):
         parents = {name[:i] for name in flat for i, char in enumerate(name) if char == "."}
         both = sorted(parents & set(flat))
         if both:
             raise UserError(f"{path} has {both[0]!r} both as an array and as a group of arrays.")
         return
     hint = "Its names are none of ours."
-    if "shared.weight" in flat or "encoder.block.0.layer.0.SelfAttention.q.weight" in flat:
+    if any(name in flat for name in _HUGGING_FACES):
         hint = "Its names are Hugging Face's: give the folder, with its config.json."
     raise UserError(f"{path} has no 'token_embedder.embedding'. {hint}")
 

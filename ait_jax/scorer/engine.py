@@ -1,6 +1,5 @@
 """Prompts in, answers or log-likelihoods out: compiled once per shape, sharded over the mesh."""
 
-import dataclasses
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -15,20 +14,26 @@ from ait_jax import live
 from ait_jax.batching import (
     LengthBuckets,
     Tokens,
-    batches_by_length,
     finer_lengths,
-    pad_rows,
     padded_length,
 )
 from ait_jax.hardware import target_platform
 from ait_jax.models.decoding import greedy_decode
-from ait_jax.models.likelihood import fused_mean_log_likelihood, shift_right
+from ait_jax.models.interface import Model, runs_prefixes
+from ait_jax.models.likelihood import (
+    fused_mean_log_likelihood,
+    fused_token_log_likelihoods,
+    shift_right,
+)
 from ait_jax.models.layouts import match_layout
 from ait_jax.models.parameters import abstract_params, output_layer
-from ait_jax.models.t5 import T5Config, Transformer, flops_per_example
 from ait_jax.partitioning import Partitioner, feed
+from ait_jax.scorer.continuous import MOST_MEMBERS, Answer, ContinuousDecoder
 from ait_jax.scorer.executables import Executables
 from ait_jax.scorer.feeding import fetch, slots_of_all_processes
+from ait_jax.scorer.packed_groups import PackedGroups
+from ait_jax.scorer.padded_rows import PaddedRows
+from ait_jax.scorer.shared_prefixes import SharedPrefix, grouped
 from ait_jax.scorer.work import Work
 from ait_jax.vocabulary import EOS_ID
 
@@ -59,62 +64,54 @@ class Answers(NamedTuple):
     finished: np.ndarray
 
 
-def scoring_config(config: T5Config, platform: str) -> T5Config:
-    """Returns the same model in the form that reads fastest; results differ by rounding only.
-
-    On CPUs attention goes row by row, and beside bfloat16 products everything else is float32.
-    """
-    on_cpu = platform == "cpu"
-    return dataclasses.replace(
-        config,
-        scan_layers=True,
-        absorb_cross_attention=True,
-        attention_kernel="blocked" if on_cpu else config.attention_kernel,
-        intermediate_dtype=jnp.float32 if on_cpu else config.intermediate_dtype,
-    )
-
-
 class Engine:
     """Runs a model over many prompts; `place`d parameters are given at every call.
 
     Args:
-      model: any form of it; the engine uses its own (`scoring_config`).
+      model: any form of it; the engine uses its own (`ModelConfig.for_scoring`).
       buckets: their last lengths are the longest prompt and answer; the engine's own lengths
         lie closer together.
       tokens_per_batch: budget of padded input tokens of one batch of teacher forcing; decoding
         takes twice as many.
       length_growth: every padded prompt length is at most so many times the one before.
+      share_prefixes: run what several prompts begin with once, where the model can.
     """
 
     def __init__(
         self,
-        model: Transformer,
+        model: Model,
         partitioner: Partitioner,
         buckets: LengthBuckets,
         tokens_per_batch: int = 8192,
         length_growth: float = 1.06,
+        share_prefixes: bool = True,
     ):
-        self.model = model.clone(config=scoring_config(model.config, partitioner.platform))
+        config = model.config.for_scoring(partitioner.platform)
+        self.model = model.clone(config=config)
         self.partitioner = partitioner
         self.buckets = buckets
         self.input_lengths = finer_lengths(buckets.inputs, length_growth)
         self.target_lengths = finer_lengths(buckets.targets, 2.0)
         self.tokens_per_batch = tokens_per_batch
+        self.shares_prefixes = share_prefixes and runs_prefixes(self.model)
         self.work = Work()
         self._executables = Executables(self.compile)
+        self._decoder = ContinuousDecoder(
+            self.model, partitioner, buckets, DECODING_BATCH * tokens_per_batch
+        )
 
     @cached_property
     def placed_params(self) -> Any:
         """Shapes, dtypes and shardings of what `place` returns.
 
         Matrices are kept in the dtype of the multiplication, which is what they are cast to in
-        every pass; norms and position biases stay float32.
+        every pass; norms, biases and position biases stay float32.
         """
         shapes, axes = abstract_params(self.model)
         shardings = self.partitioner.param_shardings(shapes, axes)
 
         def placed(path, shape, sharding):
-            small = path[-1].key in ("scale", "rel_embedding")
+            small = path[-1].key in ("scale", "rel_embedding", "bias")
             dtype = shape.dtype if small else self.model.config.dtype
             return jax.ShapeDtypeStruct(shape.shape, dtype, sharding=sharding)
 
@@ -143,12 +140,19 @@ class Engine:
           prompts: token ids, each ending in end-of-sequence, at most `max_source_length`; of
             this process.
         """
-        shapes = [(padded_length(len(p), self.input_lengths),) for p in prompts]
         answers: list[Any] = [None] * len(prompts)
         log_likelihoods = np.zeros(len(prompts), np.float32)
         finished = np.zeros(len(prompts), bool)
-        budget = DECODING_BATCH * self.tokens_per_batch
-        for rows, slots, decoded in self._run("answers", params, shapes, (prompts,), budget):
+        if self.shares_prefixes and jax.process_count() == 1:
+            for answer in self._decode_in_slots(params, prompts):
+                answers[answer.row] = answer.tokens[: len(answer.tokens) - answer.finished]
+                log_likelihoods[answer.row] = answer.log_likelihood
+                finished[answer.row] = answer.finished
+            self._count(prompts, [[*answer, EOS_ID] for answer in answers])
+            return Answers(answers, log_likelihoods, finished)
+        shapes = [(padded_length(len(p), self.input_lengths),) for p in prompts]
+        job = PaddedRows(shapes, (prompts,), DECODING_BATCH * self.tokens_per_batch)
+        for rows, slots, decoded in self._run("answers", params, job):
             log_likelihoods[rows] = decoded.log_likelihood[slots]
             finished[rows] = decoded.finished[slots]
             tokens, lengths = decoded.tokens[slots].tolist(), decoded.lengths[slots].tolist()
@@ -156,6 +160,24 @@ class Engine:
                 answers[row] = ids[: length - (ids[length - 1] == EOS_ID)]
         self._count(prompts, [[*answer, EOS_ID] for answer in answers])
         return Answers(answers, log_likelihoods, finished)
+
+    def _decode_in_slots(self, params: Any, prompts: Sequence[Tokens]) -> Iterator[Answer]:
+        """Yields the answers, prefixes run once, as they finish.
+
+        One process alone knows which slots are free.
+        """
+        start = time.perf_counter()
+        groups = grouped(prompts, most_members=MOST_MEMBERS)
+        self._decoder.padded_tokens = 0
+        self.work.device_busy()
+        with live.activity("answers", len(prompts)) as show:
+            for done, answer in enumerate(self._decoder.answers(params, prompts, groups), 1):
+                show(done)
+                yield answer
+        self.work.device_idle()
+        self.work.padded_tokens += self._decoder.padded_tokens
+        self.work.seconds += time.perf_counter() - start
+        self._count_shared(groups)
 
     def log_likelihoods(
         self, params: Any, prompts: Sequence[Tokens], targets: Sequence[Tokens]
@@ -169,19 +191,44 @@ class Engine:
         Returns:
           float32 [len(prompts)]: mean log-likelihood of a target's tokens.
         """
-        shapes = [
-            (padded_length(len(p), self.input_lengths), padded_length(len(t), self.target_lengths))
-            for p, t in zip(prompts, targets, strict=True)
-        ]
         result = np.zeros(len(prompts), np.float32)
-        columns, budget = (prompts, targets), self.tokens_per_batch
-        for rows, slots, values in self._run("likelihoods", params, shapes, columns, budget):
-            result[rows] = values[slots]
+        groups = grouped(prompts) if self.shares_prefixes else []
+        shared = [group for group in groups if group.length]
+        alone = sorted(set(range(len(prompts))).difference(*(group.members for group in shared)))
+        shapes = [
+            (
+                padded_length(len(prompts[row]), self.input_lengths),
+                padded_length(len(targets[row]), self.target_lengths),
+            )
+            for row in alone
+        ]
+        columns = ([prompts[row] for row in alone], [targets[row] for row in alone])
+        job = PaddedRows(shapes, columns, self.tokens_per_batch)
+        for rows, slots, values in self._run("likelihoods", params, job):
+            result[[alone[row] for row in rows]] = values[slots]
+        if self.shares_prefixes:  # also with nothing to do: other processes may have some
+            for row, value in self._behind_prefixes(params, shared, prompts, targets):
+                result[row] = value
         self._count(prompts, targets)
         return result
 
+    def _behind_prefixes(
+        self,
+        params: Any,
+        groups: Sequence[SharedPrefix],
+        prompts: Sequence[Tokens],
+        targets: Sequence[Tokens],
+    ) -> Iterator[tuple[int, float]]:
+        """Yields (row, mean log-likelihood) of all members of groups."""
+        longest = (self.buckets.max_source_length, self.buckets.max_target_length)
+        job = PackedGroups(groups, prompts, targets, longest, self.tokens_per_batch)
+        for rows, slots, values in self._run("likelihoods", params, job):
+            for group, slot in zip(rows, slots):
+                yield from job.means(group, slot, values)
+        self._count_shared(groups)
+
     def embed(self, params: Any, texts: Sequence[Tokens]) -> np.ndarray:
-        """Returns the mean of the encoder's last layer over the real tokens of each text.
+        """Returns the mean of the (encoder's) last layer over the real tokens of each text.
 
         Args:
           params: from `place`.
@@ -193,20 +240,21 @@ class Engine:
         """
         shapes = [(padded_length(len(t), self.input_lengths), _ENCODE_ONLY) for t in texts]
         result = np.zeros((len(texts), self.model.config.emb_dim), np.float32)
-        columns, budget = (texts,), self.tokens_per_batch
-        for rows, slots, values in self._run("embeddings", params, shapes, columns, budget):
+        job = PaddedRows(shapes, (texts,), self.tokens_per_batch)
+        for rows, slots, values in self._run("embeddings", params, job):
             result[rows] = values[slots]
-        encoder = dataclasses.replace(self.model.config, num_decoder_layers=0)
         self.work.prompts += len(texts)
         self.work.tokens += sum(map(len, texts))
-        self.work.flops += sum(flops_per_example(encoder, len(text), 0) for text in texts)
+        self.work.flops += sum(self.model.config.reading_flops(len(text)) for text in texts)
         return result
 
-    def _run(self, what: str, *arguments: Any) -> Iterator[tuple[list[int], list[int], Any]]:
+    def _run(
+        self, what: str, params: Any, job: PaddedRows | PackedGroups
+    ) -> Iterator[tuple[list[int], list[int], Any]]:
         """Yields as `_batches`, and tells a live view how far it is."""
         done = 0
-        with live.activity(what, len(arguments[1])) as show:
-            for batch in self._batches(*arguments):
+        with live.activity(what, len(job.shapes)) as show:
+            for batch in self._batches(params, job):
                 done += len(batch[0])
                 show(done)
                 yield batch
@@ -214,38 +262,28 @@ class Engine:
     def _batches(
         self,
         params: Any,
-        shapes: Sequence[tuple[int, ...]],
-        columns: Sequence[Sequence[Tokens]],
-        tokens_per_batch: int,
+        job: PaddedRows | PackedGroups,
     ) -> Iterator[tuple[list[int], list[int], Any]]:
         """Yields (rows, their places in the batch, host arrays) of every batch."""
         start = time.perf_counter()
         groups = self.partitioner.row_groups[1]
-        slots = slots_of_all_processes(shapes)
-        batches = list(
-            batches_by_length(
-                [shape for shape, _ in slots],
-                tokens_per_batch // groups,
-                self.partitioner.data_size // groups,
-            )
-        )
+        slots = slots_of_all_processes(job.shapes)
+        shapes = [shape for shape, _ in slots]
+        batches = list(job.batches(shapes, groups, self.partitioner.data_size // groups))
         compiled = self._executables.in_order(
             (len(places) * groups, *shape) for shape, places in batches
         )
         pending: deque[tuple[list[int], list[int], Any]] = deque()
         for shape, places in batches:
             rows = [slots[place][1] for place in places]
-            arrays = [
-                pad_rows([() if row is None else column[row] for row in rows], length)
-                for column, length in zip(columns, shape)
-            ]
+            arrays = job.arrays(shape, rows)
             waited = time.perf_counter()
             executable = compiled[len(places) * groups, *shape]
             compile_wait = time.perf_counter() - waited
             self.work.device_busy(compile_wait)
             output = executable(params, *(feed(x, self.partitioner.batch_sharding) for x in arrays))
             jax.tree.map(lambda array: array.copy_to_host_async(), output)
-            self.work.padded_tokens += arrays[0].size
+            self.work.padded_tokens += job.padded_tokens(arrays, rows)
             real = [(row, slot) for slot, row in enumerate(rows) if row is not None]
             pending.append(([row for row, _ in real], [slot for _, slot in real], output))
             if len(pending) == _batches_in_flight():
@@ -262,17 +300,20 @@ class Engine:
     def compile(self, shape: tuple[int, ...]) -> jax.stages.Compiled:
         """Compiles decoding for (rows, input length), scoring for (rows, input, target length).
 
-        A target length of 0 is the encoder alone.
+        A target length of 0 is the embedding of a text. Scoring behind shared prefixes is
+        (groups, *a shape of `PackedGroups`).
         """
         rows, *lengths = shape
         function = self._decode if len(lengths) == 1 else self._score
+        sizes = [(rows, length) for length in lengths]
         if lengths[1:] == [_ENCODE_ONLY]:
-            function, lengths = self._embed, lengths[:1]
+            function, sizes = self._embed, sizes[:1]
+        elif len(lengths) == 4:
+            function, behind = self._score_behind, rows * lengths[1]
+            widths = (lengths[2], lengths[2], lengths[3], lengths[3])
+            sizes = [(rows, lengths[0]), *[(behind, width) for width in widths]]
         sharding = self.partitioner.batch_sharding
-        arrays = [
-            jax.ShapeDtypeStruct((rows, length), jnp.int32, sharding=sharding)
-            for length in lengths
-        ]
+        arrays = [jax.ShapeDtypeStruct(size, jnp.int32, sharding=sharding) for size in sizes]
         with self.partitioner.activate():
             jitted = jax.jit(function, out_shardings=sharding)
             return jitted.lower(self.placed_params, *arrays).compile()
@@ -288,34 +329,50 @@ class Engine:
         )
 
     def _score(self, params, prompts_BxL, targets_BxT):
-        apply = partial(self.model.apply, {"params": params}, enable_dropout=False)
-        encoded_BxLxE = apply(prompts_BxL, method="encode")
-        hidden_BxTxE = apply(
-            encoded_BxLxE,
+        hidden_BxTxE = self.model.apply(
+            {"params": params},
             prompts_BxL,
             shift_right(targets_BxT),
             targets_BxT,
+            enable_dropout=False,
             return_hidden=True,
-            method="decode",
         )
         output = output_layer(self.model.config, params)
         return fused_mean_log_likelihood(hidden_BxTxE, output, targets_BxT)
 
+    def _score_behind(
+        self, params, prefixes_GxP, tokens_BxQ, texts_BxQ, places_BxT, targets_BxT
+    ):
+        """Returns the targets' token log-likelihoods (B, T); arrays of `PackedGroups.arrays`."""
+        extend = partial(self.model.apply, {"params": params}, method="extend")
+        _, prefixes = extend(prefixes_GxP)
+        hidden_BxQxE, _ = extend(tokens_BxQ, (prefixes,), segments_BxQ=texts_BxQ, keep=False)
+        hidden_BxTxE = jnp.take_along_axis(hidden_BxQxE, places_BxT[..., None], axis=1)
+        output = output_layer(self.model.config, params)
+        return fused_token_log_likelihoods(hidden_BxTxE, output, targets_BxT)
+
     def _embed(self, params, texts_BxL):
-        encoded_BxLxE = self.model.apply(
-            {"params": params}, texts_BxL, enable_dropout=False, method="encode"
+        hidden_BxLxE = self.model.apply(
+            {"params": params}, texts_BxL, enable_dropout=False, method="represent"
         )
         real_BxLx1 = (texts_BxL > 0)[..., None]
-        sum_BxE = jnp.sum(encoded_BxLxE.astype(jnp.float32), axis=1, where=real_BxLx1)
+        sum_BxE = jnp.sum(hidden_BxLxE.astype(jnp.float32), axis=1, where=real_BxLx1)
         return sum_BxE / jnp.maximum(real_BxLx1.sum(axis=1), 1)  # rows that only fill a batch
 
     def _count(self, prompts: Sequence[Tokens], targets: Sequence[Tokens]) -> None:
         self.work.prompts += len(prompts)
         self.work.tokens += sum(map(len, prompts))
         self.work.flops += sum(
-            flops_per_example(self.model.config, len(prompt), len(target))
+            self.model.config.flops_per_example(len(prompt), len(target))
             for prompt, target in zip(prompts, targets)
         )
+
+    def _count_shared(self, groups: Sequence[SharedPrefix]) -> None:
+        """Takes back what `_count` counts of prefixes that were not run again."""
+        for length, members in groups:
+            again = len(members) - 1
+            self.work.shared_tokens += again * length
+            self.work.flops -= again * self.model.config.reading_flops(length)
 
 
 def _batches_in_flight() -> int:

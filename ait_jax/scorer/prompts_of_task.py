@@ -11,7 +11,7 @@ from ait_jax.perturb import perturbed_instruction
 from ait_jax.pool import Instance, Task, TaskPool
 from ait_jax.prompts import Encoding
 from ait_jax.task import Instruction
-from ait_jax.vocabulary import EOS_ID, Vocabulary
+from ait_jax.vocabulary import Vocabulary
 
 
 # Ids of a task's scored instances -> int[instances, prompts per instance], the prompts j of each.
@@ -25,7 +25,7 @@ def same_prompts(prompts: Sequence[int]) -> PromptPlan:
 
 
 class TokenizedPrompt(NamedTuple):
-    """What the model reads: ids that end in end-of-sequence, and how many were cut off."""
+    """What the model reads (`Vocabulary.finish_source`), and how many ids were cut off."""
 
     tokens: tuple[int, ...]
     tokens_cut: int
@@ -63,7 +63,7 @@ class TaskPrompts:
         self.perturbation, self.num_instances = perturbation, num_instances
         self.seed, self.round = seed, round
         # The encoding counts the tokens of the text it ends up with: once more would be waste.
-        self._tokens = lru_cache(maxsize=8)(vocabulary.encode)
+        self._tokens = lru_cache(maxsize=8)(vocabulary.encode_prompt)
 
     def count_instances(self, name: str) -> int:
         """Returns how many instances of a task are scored."""
@@ -112,9 +112,10 @@ class TaskPrompts:
         prompt = self.encoding.encode(
             instruction,
             instance.input,
-            lambda text: len(self._tokens(text)) + 1,
+            lambda text: len(self._tokens(text)) + self.vocabulary.source_overhead,
             self.vocabulary.truncate,
             task_name=name,
         )
-        ids = self._tokens(prompt.text)[: self.encoding.max_source_length - 1]
-        return TokenizedPrompt((*ids, EOS_ID), prompt.tokens_cut)
+        ids = self._tokens(prompt.text)
+        source = self.vocabulary.finish_source(ids, self.encoding.max_source_length)
+        return TokenizedPrompt(tuple(source), prompt.tokens_cut)

@@ -13,8 +13,9 @@ class Work:
     Attributes:
       prompts: rows that the device ran for.
       tokens: prompt tokens of them, without padding.
+      shared_tokens: of `tokens` those that were not run again for another row (`shared_prefixes`).
       padded_tokens: prompt tokens that the device saw.
-      flops: model FLOPs of the real tokens (decoding counts the answer's tokens).
+      flops: model FLOPs of the real tokens that were run (decoding counts the answer's tokens).
       seconds: from the first dispatch of a call to its last result on the host, summed.
       compile_wait: seconds of these in which a batch waited for its executable.
       host_wait: seconds between two calls, or inside one, in which the device had nothing to
@@ -23,6 +24,7 @@ class Work:
 
     prompts: int = 0
     tokens: int = 0
+    shared_tokens: int = 0
     padded_tokens: int = 0
     flops: float = 0.0
     seconds: float = 0.0
@@ -48,10 +50,12 @@ class Work:
         """Returns {} or the figures of timings.jsonl."""
         if not self.tokens:
             return {}
+        computed = self.tokens - self.shared_tokens
         return {
             "prompts": self.prompts,
             "tokens": self.tokens,
-            "padding_fraction": round(1 - self.tokens / self.padded_tokens, 4),
+            **({"tokens_computed": computed} if self.shared_tokens else {}),
+            "padding_fraction": round(1 - computed / self.padded_tokens, 4),
             "tokens_per_second": round(self.tokens / self.seconds, 1),
             "mfu": round(self.flops / self.seconds / peak_flops(), 4),
             "compile_wait": round(self.compile_wait, 3),
@@ -75,7 +79,10 @@ class Work:
         figures = self.summary()
         if not figures:
             return ""
+        fewer = ""
+        if "tokens_computed" in figures:
+            fewer = f"computed {figures['tokens'] / figures['tokens_computed']:.1f}x fewer, "
         return (
             f", {figures['prompts']:,} prompts at {figures['tokens_per_second']:,.0f} tokens/s, "
-            f"padding {figures['padding_fraction']:.1%}, MFU {figures['mfu']:.1%}"
+            f"{fewer}padding {figures['padding_fraction']:.1%}, MFU {figures['mfu']:.1%}"
         )

@@ -13,7 +13,7 @@ import numpy as np
 from ait_jax import distributed, preemption
 from ait_jax.console import progress
 from ait_jax.hardware import peak_flops
-from ait_jax.models.t5 import Transformer, flops_per_example
+from ait_jax.models.interface import Model
 from ait_jax.partitioning import Partitioner
 from ait_jax.summaries import Summaries
 from ait_jax.trainer.checkpointing import Checkpoints
@@ -35,7 +35,7 @@ class EmbeddedTrainer(Trainer):
         params: Any,
         directory: Path,
         *,
-        model: Transformer,
+        model: Model,
         partitioner: Partitioner,
         seed: int,
         evaluate: Evaluate | None = None,
@@ -207,7 +207,7 @@ def _real_work(config, batch) -> Work:
     """
     lengths = zip(_lengths(batch, "inputs"), _lengths(batch, "targets"))
     # Backward costs twice forward.
-    flops = 3 * sum(flops_per_example(config, inputs, targets) for inputs, targets in lengths)
+    flops = 3 * sum(config.flops_per_example(inputs, targets) for inputs, targets in lengths)
     tokens = int(np.count_nonzero(batch["inputs"]) + np.count_nonzero(batch["targets"]))
     return tokens * distributed.process_count(), flops * distributed.process_count()
 

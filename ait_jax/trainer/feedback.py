@@ -11,7 +11,7 @@ from ait_jax import randomness
 from ait_jax.errors import UserError
 from ait_jax.hardware import target_platform
 from ait_jax.models.sampling import key_data, sample_decode
-from ait_jax.models.t5 import T5Config, Transformer, flops_per_example
+from ait_jax.models.interface import Model, ModelConfig
 from ait_jax.partitioning import Partitioner
 from ait_jax.summaries import Summaries
 from ait_jax.trainer.data import ExampleSource, in_order
@@ -98,7 +98,7 @@ class FeedbackTrainer(Trainer):
         params: Any,
         directory: Any,
         *,
-        model: Transformer,
+        model: Model,
         partitioner: Partitioner,
         seed: int,
         evaluate: Evaluate | None = None,
@@ -241,16 +241,16 @@ class _Feedback(Training):
         )
 
 
-def _real_work(config: T5Config, examples: Sequence[Any], answers: Sequence[Any]) -> Work:
+def _real_work(config: ModelConfig, examples: Sequence[Any], answers: Sequence[Any]) -> Work:
     """Returns the unpadded tokens read or written and the model FLOPs of a step.
 
     Drawing is a forward pass; learning from the answers and from the references three each.
     """
     tokens, flops = 0, 0.0
     for (prompt, target), own in zip(examples, answers):
-        encoder = flops_per_example(config, len(prompt), 0)
-        written = [flops_per_example(config, len(prompt), len(a)) - encoder for a in own]
+        encoder = config.flops_per_example(len(prompt), 0)
+        written = [config.flops_per_example(len(prompt), len(a)) - encoder for a in own]
         flops += 4 * (encoder + sum(written))
-        flops += 3 * flops_per_example(config, len(prompt), len(target))
+        flops += 3 * config.flops_per_example(len(prompt), len(target))
         tokens += len(prompt) + len(target) + sum(map(len, own))
     return tokens, flops

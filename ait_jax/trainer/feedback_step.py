@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ait_jax.models.decoding import repeat_rows
+from ait_jax.models.interface import Model
 from ait_jax.models.likelihood import shift_right, sum_log_likelihood
-from ait_jax.models.t5 import Transformer
 from ait_jax.trainer.step import (
     Batch,
     Metrics,
@@ -34,7 +35,7 @@ def leave_one_out(rewards_BxS: jax.Array) -> jax.Array:
 
 
 def answers_log_likelihood(
-    model: Transformer, params: Any, prompts_BxL: jax.Array, answers_BxSxT: jax.Array
+    model: Model, params: Any, prompts_BxL: jax.Array, answers_BxSxT: jax.Array
 ) -> jax.Array:
     """Returns the log-likelihood of whole answers, float32 (B, S): the sum over their tokens.
 
@@ -42,12 +43,10 @@ def answers_log_likelihood(
     """
     num_answers = answers_BxSxT.shape[1]
     answers_NxT = answers_BxSxT.reshape(-1, answers_BxSxT.shape[-1])
-    encoded_BxLxE = model.apply(
-        {"params": params}, prompts_BxL, enable_dropout=False, method="encode"
-    )
+    encoded = model.apply({"params": params}, prompts_BxL, enable_dropout=False, method="encode")
     logits_NxTxV = model.apply(
         {"params": params},
-        jnp.repeat(encoded_BxLxE, num_answers, axis=0),
+        repeat_rows(encoded, num_answers),
         jnp.repeat(prompts_BxL, num_answers, axis=0),
         shift_right(answers_NxT),
         answers_NxT,
@@ -58,7 +57,7 @@ def answers_log_likelihood(
 
 
 def make_feedback_step(
-    model: Transformer,
+    model: Model,
     optimizer: optax.GradientTransformation,
     *,
     supervised_weight: float,

@@ -9,7 +9,7 @@ from typing import Any
 import optax
 
 from ait_jax.errors import UserError, nearest
-from ait_jax.models.t5 import Transformer
+from ait_jax.models.interface import Model
 from ait_jax.partitioning import Partitioner
 from ait_jax.summaries import Summaries
 from ait_jax.trainer.data import ExampleSource
@@ -134,8 +134,8 @@ class Trainer:
             raise UserError(
                 f"The {name} at step {step} is {float(value)}. Training stopped; "
                 + (f"checkpoint_{kept} is kept" if kept is not None else "no checkpoint was made")
-                + f" in {directory}. Lower LEARNING_RATE, or set T5Config.dtype "
-                "(ACTIVATION_DTYPE) = 'float32' where it is not."
+                + f" in {directory}. Lower LEARNING_RATE, or set ACTIVATION_DTYPE "
+                "(the dtype in the model's configuration) = 'float32' where it is not."
             )
 
     def train(
@@ -144,7 +144,7 @@ class Trainer:
         params: Any,
         directory: Path,
         *,
-        model: Transformer,
+        model: Model,
         partitioner: Partitioner,
         seed: int,
         evaluate: Evaluate | None = None,

@@ -23,7 +23,7 @@ import optax
 from ait_jax import buckets, files, live, preemption
 from ait_jax.console import progress, quiet_stderr
 from ait_jax.errors import UserError
-from ait_jax.models.t5 import Transformer
+from ait_jax.models.interface import Model
 from ait_jax.partitioning import Partitioner
 from ait_jax.restore import restore_params
 from ait_jax.summaries import Summaries
@@ -71,7 +71,7 @@ class T5XTrainer(Trainer):
         params: Any,
         directory: Path,
         *,
-        model: Transformer,
+        model: Model,
         partitioner: Partitioner,
         seed: int,
         evaluate: Evaluate | None = None,

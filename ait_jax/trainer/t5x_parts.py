@@ -17,6 +17,7 @@ from t5x import trainer as t5x_trainer
 from t5x.examples.t5 import network as t5x_network
 
 from ait_jax.errors import UserError
+from ait_jax.models.interface import Model
 from ait_jax.models.t5 import Transformer
 from ait_jax.partitioning import Partitioner
 from ait_jax.trainer.optimizer import Adafactor
@@ -39,18 +40,22 @@ _CONFIG_FIELDS = (
 )
 
 
-def network(model: Transformer, name: str = "ait_jax") -> nn.Module:
+def network(model: Model, name: str = "ait_jax") -> nn.Module:
     """Returns our network, or T5X's own T5 of the same sizes: parameters are exchangeable.
 
     Args:
       name: "ait_jax" or "t5x".
 
     Raises:
-      UserError: another name, or layers that are scanned, which T5X's T5 has not.
+      UserError: another name, no T5, or layers that are scanned, which T5X's T5 has not.
     """
     check_network(name, "NETWORK")
     if name == "ait_jax":
         return model
+    if not isinstance(model, Transformer):
+        raise UserError(
+            f"T5X's own T5 is no {type(model).__name__}: set NETWORK = 'ait_jax' to train that with T5X."
+        )
     if model.config.scan_layers:
         raise UserError(
             "T5X's own T5 cannot scan its layers: set t5.T5Config.scan_layers = False or "

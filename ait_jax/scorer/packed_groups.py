@@ -1,0 +1,196 @@
+"""Groups of prompts with a shared prefix as batches: the prefix once, what follows side by side.
+
+What follows the prefix, a prompt's own tokens and its target, is of very different lengths in one
+group. So it is not padded but packed: several texts to a row, and as many rows to a group as let
+the least be computed.
+
+Shapes: G groups of a batch, each with P tokens of a prefix and R rows of Q tokens behind it, of
+which T are targets.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from ait_jax.batching import Tokens, finer_lengths, pad_rows, padded_length, rows_per_batch
+from ait_jax.scorer.shared_prefixes import SharedPrefix
+
+# So many tokens of a row make its attention to itself as dear as all products with weights.
+_ATTENTION_AS_DEAR = 2048
+# Rows of a group; a group of more is run as several.
+_ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+_SHORTEST_TARGETS = 8
+
+
+class Packing(NamedTuple):
+    """Texts to rows.
+
+    Attributes:
+      width: tokens of a row.
+      rows: the texts of each row, by their numbers.
+    """
+
+    width: int
+    rows: tuple[tuple[int, ...], ...]
+
+
+@lru_cache(maxsize=1024)
+def packed(lengths: tuple[int, ...], widths: tuple[int, ...]) -> Packing:
+    """Returns the packing that costs least, of first fit decreasing at every width.
+
+    Args:
+      lengths: of the texts, none above the last of the ascending `widths`.
+    """
+    order = sorted(range(len(lengths)), key=lambda text: -lengths[text])
+    best, least = None, float("inf")
+    for width in widths:
+        if width < lengths[order[0]]:
+            continue
+        rows = _first_fit(lengths, order, width)
+        cost = padded_length(len(rows), _ROWS) * width * (1 + width / _ATTENTION_AS_DEAR)
+        if cost < least:
+            best, least = Packing(width, tuple(map(tuple, rows))), cost
+        if len(rows) == 1:
+            break
+    return best
+
+
+def _first_fit(lengths: Sequence[int], order: Sequence[int], width: int) -> list[list[int]]:
+    rows: list[list[int]] = []
+    room: list[int] = []
+    for text in order:
+        row = next((i for i, free in enumerate(room) if free >= lengths[text]), len(rows))
+        if row == len(rows):
+            rows.append([])
+            room.append(width)
+        rows[row].append(text)
+        room[row] -= lengths[text]
+    return rows
+
+
+class PackedGroups:
+    """Prompts and targets of groups, and the shapes (P, R, Q, T) that they are padded to.
+
+    Args:
+      groups: with a prefix each, of at most 64 members.
+      prompts, targets: token ids; the groups' members are places in them.
+      longest: the longest prompt and target.
+      tokens_per_batch: budget of padded tokens.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[SharedPrefix],
+        prompts: Sequence[Tokens],
+        targets: Sequence[Tokens],
+        longest: tuple[int, int],
+        tokens_per_batch: int,
+    ):
+        self.groups, self.prompts, self.targets = groups, prompts, targets
+        self.tokens_per_batch = tokens_per_batch
+        prefixes = finer_lengths((longest[0],), 1.15, multiple_of=16)
+        widths = finer_lengths((sum(longest),), 1.2, multiple_of=16)
+        self.packings = [self._packing(group, widths) for group in groups]
+        self.shapes = [
+            self._shape(group, packing, prefixes)
+            for group, packing in zip(groups, self.packings, strict=True)
+        ]
+
+    def _packing(self, group: SharedPrefix, widths: tuple[int, ...]) -> Packing:
+        # A target's last token is never read.
+        lengths = [
+            len(self.prompts[member]) - group.length + len(self.targets[member]) - 1
+            for member in group.members
+        ]
+        return packed(tuple(lengths), widths)
+
+    def _shape(
+        self, group: SharedPrefix, packing: Packing, prefixes: Sequence[int]
+    ) -> tuple[int, ...]:
+        most = max(
+            sum(len(self.targets[group.members[text]]) for text in row) for row in packing.rows
+        )
+        targets = _SHORTEST_TARGETS
+        while targets < most:
+            targets *= 2
+        rows = padded_length(len(packing.rows), _ROWS)
+        return (padded_length(group.length, prefixes), rows, packing.width, targets)
+
+    def batches(
+        self, shapes: Sequence[tuple[int, ...]], processes: int, multiple_of: int
+    ) -> Iterator[tuple[tuple[int, ...], list[int]]]:
+        """Yields (shape, places in `shapes`) of batches; each process has an equal part of them.
+
+        A batch's groups agree in all but the prefix; where they do not fill it, it is halved, and
+        what still is empty repeats its first group.
+        """
+        alike: dict[tuple[int, ...], list[int]] = {}
+        for place, (_, *others) in enumerate(shapes):
+            alike.setdefault(tuple(others), []).append(place)
+        for others, places in sorted(alike.items(), reverse=True):
+            places = sorted(places, key=lambda place: (-shapes[place][0], place))
+            while places:
+                shape = shapes[places[0]]
+                tokens = shape[0] + shape[1] * shape[2]
+                size = rows_per_batch(tokens, self.tokens_per_batch // processes, multiple_of)
+                while (half := size // 2 // multiple_of * multiple_of) >= len(places):
+                    size = half
+                batch, places = places[:size], places[size:]
+                yield shape, batch + batch[:1] * (size - len(batch))
+
+    def arrays(self, shape: tuple[int, ...], rows: Sequence[int | None]) -> list[np.ndarray]:
+        """Returns the batch of the groups `rows`; None is a group of padding.
+
+        Returns:
+          int32 arrays: the prefixes [G, P]; of the rows behind them [G * R, Q] the tokens and the
+          number of the text, 1 the first and 0 none; of the targets [G * R, T] where in a row
+          the token stands that each follows, and the targets.
+        """
+        length, num_rows, width, num_targets = shape
+        prefixes = [self._prefix(group) for group in rows]
+        tokens, texts = np.zeros((2, len(rows) * num_rows, width), np.int32)
+        places, targets = np.zeros((2, len(rows) * num_rows, num_targets), np.int32)
+        for slot, group in enumerate(rows):
+            if group is None:
+                continue
+            prefix, members = self.groups[group]
+            for row, packed_texts in enumerate(self.packings[group].rows, slot * num_rows):
+                at = at_target = 0
+                for number, text in enumerate(packed_texts, 1):
+                    prompt, target = self.prompts[members[text]], self.targets[members[text]]
+                    own = [*prompt[prefix:], *target[:-1]]
+                    tokens[row, at : at + len(own)] = own
+                    texts[row, at : at + len(own)] = number
+                    last = at + len(prompt) - prefix - 1
+                    where = slice(at_target, at_target + len(target))
+                    places[row, where] = range(last, last + len(target))
+                    targets[row, where] = target
+                    at, at_target = at + len(own), where.stop
+        return [pad_rows(prefixes, length), tokens, texts, places, targets]
+
+    def _prefix(self, group: int | None) -> Tokens:
+        if group is None:
+            return ()
+        length, members = self.groups[group]
+        return self.prompts[members[0]][:length]
+
+    def means(self, group: int, slot: int, log_p_BxT: np.ndarray) -> Iterator[tuple[int, float]]:
+        """Yields (member, mean over its target) from the token log-likelihoods of a batch.
+
+        Args:
+          slot: the group's place in the batch.
+        """
+        members, num_rows = self.groups[group].members, self.shapes[group][1]
+        for row, texts in enumerate(self.packings[group].rows, slot * num_rows):
+            at = 0
+            for text in texts:
+                end = at + len(self.targets[members[text]])
+                yield members[text], float(log_p_BxT[row, at:end].mean(dtype=np.float64))
+                at = end
+
+    def padded_tokens(self, arrays: Sequence[np.ndarray], rows: Sequence[int | None]) -> int:
+        """Returns how many places of a batch hold a prompt's token or none."""
+        members = [m for g in set(rows) - {None} for m in self.groups[g].members]
+        return arrays[0].size + arrays[1].size - sum(len(self.targets[m]) - 1 for m in members)
