@@ -57,6 +57,7 @@ class ContinuousDecoder:
         self._prefill_lengths = finer_lengths(lengths, _PREFILL_GROWTH, multiple_of=16)
         apart = self._apart
         self._prefill = jax.jit(partial(slots.prefill, model, apart=apart))
+        self._empty = jax.jit(slots.empty, static_argnums=(0, 2, 3, 4))
         self._fill = jax.jit(slots.fill, donate_argnums=0)
         self._run = jax.jit(partial(slots.run, model, eos_id=EOS_ID, apart=apart), donate_argnums=1)
         # Once for many runs: taken apart in each of them, all parameters would be copied there.
@@ -103,7 +104,7 @@ class ContinuousDecoder:
         tokens = prefix + members * (own + length)
         num_slots = max(1, self.tokens_per_batch // tokens // at_a_time) * at_a_time
         num_slots = min(num_slots, -(-len(pool) // at_a_time) * at_a_time)
-        state = slots.empty(self.model, params, (num_slots, *sizes), length, self._apart)
+        state = self._empty(self.model, params, (num_slots, *sizes), length, self._apart)
         waiting = deque(pool)
         at_work: dict[int, SharedPrefix] = {}
         while waiting or at_work:
