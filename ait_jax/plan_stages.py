@@ -16,6 +16,7 @@ from ait_jax.trainer.step import sharded_train_step
 
 TRAIN, FORCE, DECODE = "train step", "teacher forcing", "decode"
 STAGES = (TRAIN, FORCE, DECODE)
+_ANY_STEPS = 1000  # of a schedule over a training: a step costs the same whatever they are
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class PlanStages:
         model = changed(self.planned.model, scan_layers=True, remat_policy=remat_policy)
         step, state = sharded_train_step(
             model,
-            trainer.optimizer(trainer.schedule),
+            trainer.optimizer(trainer.schedule_over(_ANY_STEPS)),
             self.partitioner,
             num_microbatches=num_microbatches,
             z_loss=trainer.z_loss,
