@@ -62,13 +62,4 @@ async function startComparison() {
   document.documentElement.dataset.ready = "true";
 }
 
-startComparison().catch((error) => {
-  byId("main").prepend(
-    element(
-      "p",
-      { class: "failure", role: "alert" },
-      `This page could not draw itself: ${error.message}. It needs a browser from 2023 or later.`,
-    ),
-  );
-  throw error;
-});
+orSayWhyNot(startComparison());

@@ -165,3 +165,17 @@ function download(name, text, type) {
   link.remove();
   setTimeout(() => URL.revokeObjectURL(url), 10000);
 }
+
+// A page that cannot be drawn says so at its top.
+function orSayWhyNot(drawn) {
+  drawn.catch((error) => {
+    byId("main").prepend(
+      element(
+        "p",
+        { class: "failure", role: "alert" },
+        `This page could not draw itself: ${error.message}. It needs a browser from 2023 or later.`,
+      ),
+    );
+    throw error;
+  });
+}

@@ -22,13 +22,4 @@ async function startRun() {
   document.documentElement.dataset.ready = "true";
 }
 
-startRun().catch((error) => {
-  byId("main").prepend(
-    element(
-      "p",
-      { class: "failure", role: "alert" },
-      `This page could not draw itself: ${error.message}. It needs a browser from 2023 or later.`,
-    ),
-  );
-  throw error;
-});
+orSayWhyNot(startRun());
