@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ait_jax import (
+    __version__,
     buckets,
     comparison_figure,
     comparison_result,
@@ -22,6 +23,7 @@ from ait_jax import (
 from ait_jax.configuration import GinFlags
 from ait_jax.errors import UserError, nearest
 from ait_jax.finished_runs import SEED_NAMES, FinishedRun
+from ait_jax.report import page
 from ait_jax.schedule import Job
 from ait_jax.selection import Strategy
 
@@ -318,7 +320,7 @@ def _compare(
     result["warnings"] = comparison_text.warnings(result)
     write(files.as_path(comparison.out), result)
     report(f"\n{comparison_text.render(result)}\n")
-    for name in ("compare.json", "comparison.csv", "comparison.png"):
+    for name in ("compare.json", "comparison.csv", "comparison.png", "report.html"):
         report(f"{files.as_path(comparison.out) / name}")
     return result
 
@@ -331,7 +333,22 @@ def _baseline_among(baseline: str | None, runs: Sequence[FinishedRun]) -> str | 
 
 
 def write(out: Any, result: dict[str, Any]) -> None:
-    """Writes compare.json, comparison.csv and comparison.png, each whole or not at all."""
+    """Writes compare.json, comparison.csv, comparison.png, report.html, each whole or not at all."""
     files.write_json(out / "compare.json", result)
     files.write_text(out / "comparison.csv", comparison_text.csv_text(result))
     comparison_figure.plot(out / "comparison.png", result)
+    folders = [run["path"] for run in result["runs"]]
+    payload = {
+        "kind": "comparison",
+        "title": str(out),
+        "version": __version__,
+        "result": result,
+        "commands": [
+            {
+                "what": "compare these runs again",
+                "line": shlex.join(["ait-jax", "compare", *folders, f"--gin.COMPARISON_DIR={out}"]),
+            }
+        ],
+        "config": "",
+    }
+    files.write_text(out / "report.html", page.render(payload, []))

@@ -15,6 +15,7 @@ from ait_jax.scorer.engine import DECODING_BATCH, Engine
 
 TRAIN, FORCE, DECODE = "train step", "teacher forcing", "decode"
 STAGES = (TRAIN, FORCE, DECODE)
+_ANY_STEPS = 1000  # of a schedule over a training: a step costs the same whatever they are
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class PlanStages:
             batch_size // num_microbatches, f"{trainer.gin_name}.batch_size / num_microbatches"
         )
         model = changed(self.planned.model, scan_layers=True, remat_policy=remat_policy)
-        optimizer = trainer.optimizer(trainer.schedule)
+        optimizer = trainer.optimizer(trainer.schedule_over(_ANY_STEPS))
         step, begin = trainer.compiled_step(model, optimizer, self.partitioner, num_microbatches)
         state, *others = begin
         source, target = self.lengths

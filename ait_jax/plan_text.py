@@ -25,7 +25,7 @@ def heading(
     mesh = dict(partitioner.mesh.shape)
     where = f"{topology} ({device})" if topology else f"the devices at hand ({device})"
     sizes = f"mesh data {mesh['data']} x model {mesh['model']}"
-    yield f"T5 of {count:,} parameters on {where}, {sizes}"
+    yield f"model of {count:,} parameters on {where}, {sizes}"
     yield (
         f"a chip: {_number(chip.flops)}FLOP/s, {chip.memory / _GIB:.1f} GiB at "
         f"{_number(chip.memory_bandwidth)}B/s, links {_number(chip.link_bandwidth)}B/s"

@@ -8,6 +8,7 @@ generators, is the same on every machine and in every version.
 
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TypeVar
 
 Key = str | int
@@ -27,6 +28,10 @@ def _encoded(part: Key) -> bytes:
     return len(text).to_bytes(8, "big") + text
 
 
+# Words and instances are counted from 0 again and again.
+_encoded_index = lru_cache(maxsize=1 << 13)(_encoded)
+
+
 def _hashes(count: int, key: Sequence[Key]) -> list[int]:
     """Returns `stable_hash(*key, i)` for i from 0 to count - 1."""
     shared = hashlib.blake2b(digest_size=8)
@@ -35,7 +40,7 @@ def _hashes(count: int, key: Sequence[Key]) -> list[int]:
     hashes = []
     for i in range(count):
         digest = shared.copy()
-        digest.update(_encoded(i))
+        digest.update(_encoded_index(i))
         hashes.append(int.from_bytes(digest.digest(), "big"))
     return hashes
 

@@ -101,6 +101,7 @@ class Worker:
             "time": 0.0,
         }
         self.stopping = threading.Event()
+        self.ended = threading.Event()
         self.lock = threading.Lock()
         self.child: subprocess.Popen | None = None
 
@@ -114,8 +115,11 @@ class Worker:
             return self._over(PREFLIGHT)
         if known.get("state") in ("preflight", "running") and not self._survives(known):
             return self._over(PREFLIGHT)
-        threading.Thread(target=self._upload_forever, daemon=True).start()
-        code = self._attempts()
+        threading.Thread(target=self._upload_until_ended, daemon=True).start()
+        try:
+            code = self._attempts()
+        finally:
+            self.ended.set()
         self.log.upload()
         return code
 
@@ -258,9 +262,8 @@ class Worker:
                 self.log.say(f"the status could not be written: {error}")
                 return False
 
-    def _upload_forever(self) -> None:
-        while True:
-            time.sleep(UPLOAD_EVERY_S)
+    def _upload_until_ended(self) -> None:
+        while not self.ended.wait(UPLOAD_EVERY_S):
             self.log.upload()
             if self.status["state"] not in ("done", "failed"):
                 self._write_status()

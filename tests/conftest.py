@@ -37,7 +37,7 @@ def pytest_collection_modifyitems(items):
     """Tests marked t5x run where T5X can be imported."""
     if all(importlib.util.find_spec(name) for name in ("t5x", "airio", "jestimator", "fiddle")):
         return
-    skip = pytest.mark.skip(reason="T5X is not installed: see T5X in the README")
+    skip = pytest.mark.skip(reason="T5X is not installed: see ait_jax/trainer/README.md")
     for item in items:
         if item.get_closest_marker("t5x"):
             item.add_marker(skip)

@@ -10,13 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from event_files import assert_no_doubles, read_events, read_offline_rows
-from tiny_experiment import CONFIG, boards, tiny_experiment, tiny_pool
+from tiny_experiment import CONFIG, Stopped, boards, stopping_at, tiny_experiment, tiny_pool
 
 from ait_jax import active
 from ait_jax.errors import UserError
 from ait_jax.models.checkpoints import read_params
 from ait_jax.models.weights import flatten
 from ait_jax.pool import TaskPool
+from ait_jax.report import settings
+from ait_jax.report.payload import payload_and_details
+from ait_jax.report.run_files import RunFiles
 from ait_jax.scorer.likelihoods import read_rows, read_task_scores
 from ait_jax.splits import read_names, read_splits
 
@@ -82,6 +85,12 @@ def test_the_run_directory_holds_what_the_design_promises(finished):
     assert not (model_dir / "round_001" / "selected.txt").exists(), "the last round selects nothing"
     assert not list(model_dir.rglob(".tmp-*")) and not (first / "likelihoods.chunks").exists()
     assert str(model_dir) in lines[-1]
+    assert f"report: {model_dir / 'report.html'}" in lines and (model_dir / "report.html").stat().st_size
+    payload, details = payload_and_details(
+        RunFiles(model_dir), settings.of_parts(tiny_experiment(model_dir), tiny_pool()), title="t", detail_megabytes=1
+    )
+    assert payload["summary"]["state"] == "finished" and payload["summary"]["notes"] == []
+    assert len(details[0]["tasks"]) == 12 and payload["cost"]["devices"] == 8
 
 
 def test_the_selection_moves_tasks_from_remain_to_train(finished):
@@ -293,5 +302,6 @@ def test_few_positive_examples_are_reported(tmp_path):
             tiny_experiment(tmp_path, pool=changed, rounds=3, tasks_per_round=4), CONFIG, lines.append
         )
     experiment = tiny_experiment(tmp_path / "b", pool=changed, rounds=1, evaluate_base=False)
-    active.run(experiment, CONFIG, lines.append)
+    with pytest.raises(Stopped):
+        active.run(experiment, CONFIG, stopping_at("round_000: training", lines))
     assert any("1 tasks have fewer than 2 positive examples" in line for line in lines)

@@ -131,7 +131,7 @@ def test_folders_of_finished_runs_are_only_read(folder, capsys):
     result = json.loads((folder / "out" / "compare.json").read_text())
     assert result["strategies"] == ["prompt_uncertainty", "random"] and result["paper"]["num_runs"] == 5
     assert {path.name for path in (folder / "out").iterdir()} == {
-        "compare.json", "comparison.csv", "comparison.png"
+        "compare.json", "comparison.csv", "comparison.png", "report.html"
     }
     assert run(capsys, "late")[0] == 2
     assert "--print_commands prints what is to be run" in run(capsys, "a_0", "--print_commands")[2]

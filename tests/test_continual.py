@@ -6,19 +6,23 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from test_generations import FIRST, SECOND, Stopped, pool_of, same_run
-from tiny_experiment import TRAINING, tiny_experiment
+from test_generations import FIRST, SECOND, pool_of, same_run
+from tiny_experiment import TRAINING, Stopped, stopping_at, tiny_experiment
 
 from ait_jax import cli, continual, evaluation
 from ait_jax.continual import Continual, table_of
 from ait_jax.errors import UserError
 from ait_jax.parts import ModelParts
+from ait_jax.prompts import TkInstructEncoding
 from ait_jax.replay import DIVERSE
+from ait_jax.report.payload import payload_and_details
+from ait_jax.report.run_files import RunFiles
+from ait_jax.report.settings import Settings
 from ait_jax.splits import read_names
 from ait_jax.task_stages import DrawnStages
+from ait_jax.trained_stages import TrainedStages
 from ait_jax.trainer.checkpointing import Checkpoints
 from ait_jax.trainer.embedded import EmbeddedTrainer
-from ait_jax.trained_stages import TrainedStages
 
 CONFIG = "continual.seed = 0\n"
 QUICK = EmbeddedTrainer(**TRAINING | {"epochs": None, "steps": 2, "best_metric": None})
@@ -93,6 +97,21 @@ def test_tasks_added_since_are_the_next_stage(finished):
     ]
 
 
+def test_the_report_of_a_continual_run(finished):
+    model_dir = finished[0]
+    pool = pool_of(SECOND)
+    known = Settings(encoding=TkInstructEncoding(), pool=pool)
+    payload, details = payload_and_details(RunFiles(model_dir), known, title="t", detail_megabytes=1)
+    assert (model_dir / "report.html").exists() and payload["rounds"] == []
+    assert payload["summary"]["work"] == "continual" and payload["summary"]["state"] == "finished"
+    assert payload["summary"]["rounds"] == payload["summary"]["rounds_done"] == 3
+    last = payload["evaluations"][-1]
+    assert last["others"].keys() == {"holdout", "previous_000", "previous_001"} and last["num_tasks"] == len(SECOND)
+    assert set(payload["tasks"]["name"]) == {*SECOND, *pool.splits.test}
+    assert "3 new tasks joined the pool in round 2." in payload["summary"]["notes"]
+    assert sum(len(chunk["tasks"]) for chunk in details) == len(payload["tasks"]["name"])
+
+
 def test_every_stage_is_measured_on_instances_that_nothing_trained_on(finished):
     model_dir = finished[0]
     items = evaluation.read_predictions(model_dir / "round_002" / "predictions.jsonl")
@@ -110,7 +129,9 @@ def test_every_stage_is_measured_on_instances_that_nothing_trained_on(finished):
 
 def test_the_replayed_tasks_are_the_rules(tmp_path):
     pool = pool_of(FIRST)
-    run(tmp_path, pool, embedder=BY_LENGTH)
+    built = settings(tmp_path, pool, embedder=BY_LENGTH)
+    with pytest.raises(Stopped):
+        continual.run(built, CONFIG, stopping_at("round_001: training", []))
     (current, previous) = (stage_of(tmp_path, n) for n in (1, 0))
 
     def unit(name):

@@ -78,6 +78,7 @@ train(Path(sys.argv[1]), config=DROPPING, report=report)
 """
 
 
+@pytest.mark.benchmark  # whole runs are killed by signal in test_active.py
 def test_sigkill_loses_nothing(whole, tmp_path):
     directory, trained = whole
     arguments = [sys.executable, "-c", KILLED_PROCESS, str(tmp_path), str(Path(__file__).parent)]

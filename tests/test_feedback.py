@@ -1,16 +1,16 @@
 """The feedback stage: rewards rise, resume, meshes, what is kept, and what is refused."""
 
-import os
 import signal
-import socket
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
 import numpy as np
 import optax
 import pytest
+import two_processes
 from tiny_training import (
     DROPPING,
     TINY,
@@ -28,6 +28,7 @@ from ait_jax.errors import UserError
 from ait_jax.models.checkpoints import read_params
 from ait_jax.trainer import feedback_step
 from ait_jax.trainer.feedback import FeedbackTrainer
+from ait_jax.trainer.interface import Trained, Trainer
 
 # Token ids of the only words: an answer is one of them, the prompt's own or not.
 WORDS = range(10, 18)
@@ -65,6 +66,17 @@ class Echo:
 
 def same(answer, references):
     return float(answer in references)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given(Trainer):
+    """Stands for the supervised trainer where it does not matter: nothing is trained."""
+
+    epochs: int | None = None
+    steps: int | None = 1
+
+    def train(self, source, params, directory, **others) -> Trained:
+        return Trained(params, 0, directory)
 
 
 def settings(supervised=None, **changes):
@@ -257,24 +269,10 @@ train(Path(folder), model_config=DROPPING, partitioner=Partitioner(num_partition
 
 @pytest.mark.benchmark
 def test_two_processes_draw_and_judge_what_one_does(whole, tmp_path):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    flags = "--xla_force_host_platform_device_count=2"
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", ONE_OF_TWO, str(index), address, str(tmp_path), str(Path(__file__).parent)],
-            env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for index in range(2)
-    ]  # fmt: skip
-    try:
-        outputs = [process.communicate(timeout=300)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert all(process.returncode == 0 for process in processes), "\n".join(outputs)
+    here = str(Path(__file__).parent)
+    two_processes.run(
+        lambda index, address: ["-c", ONE_OF_TWO, str(index), address, str(tmp_path), here]
+    )
     assert_trees_equal(
         read_params(tmp_path / "feedback" / "checkpoint_6"), whole[1].params, atol=1e-5
     )
@@ -284,8 +282,8 @@ def test_two_processes_draw_and_judge_what_one_does(whole, tmp_path):
 
 
 def test_accumulation_draws_the_same_and_learns_the_same(tmp_path):
-    one = train(tmp_path / "one")
-    two = train(tmp_path / "two", settings(num_microbatches=2))
+    one = train(tmp_path / "one", settings(Given()))
+    two = train(tmp_path / "two", settings(Given(), num_microbatches=2))
     assert_trees_equal(two.params, one.params, atol=1e-5)
 
 
@@ -299,7 +297,7 @@ def test_answers_are_the_policys_of_that_step(tmp_path, monkeypatch):
     """Step by step: who is judged, and that draws of two samples or steps are not the same."""
     judged = []
     monkeypatch.setattr(Echo, "references", lambda self, index: judged.append(index) or ("x",))
-    train(tmp_path, settings(steps=2, num_samples=3))
+    train(tmp_path, settings(Given(), steps=2, num_samples=3))
     assert len(judged) == 2 * 8 * 3
     steps = np.array(judged).reshape(2, 8, 3)
     assert (steps == steps[:, :, :1]).all()
@@ -336,7 +334,7 @@ def test_the_best_checkpoint_of_both_stages_is_kept(tmp_path, way):
 
 
 def test_killed_before_the_first_checkpoint_measures_the_beginning_once(tmp_path):
-    config = settings(eval_period=3, best_metric="rougeL", checkpoint_period=100)
+    config = settings(Given(), eval_period=3, best_metric="rougeL", checkpoint_period=100)
 
     def evaluate(params):
         return {"rougeL": 0.5}

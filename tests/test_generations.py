@@ -5,7 +5,7 @@ import json
 
 import pytest
 from test_active import CONFIG, checkpoints, stable_files
-from tiny_experiment import TRAINING, tiny_experiment, tiny_pool
+from tiny_experiment import TRAINING, Stopped, tiny_experiment, tiny_pool
 
 from ait_jax import active, files
 from ait_jax.errors import UserError
@@ -15,6 +15,7 @@ from ait_jax.scorer import likelihoods
 from ait_jax.scorer.likelihoods import read_task_scores
 from ait_jax.splits import read_names, read_splits
 from ait_jax.tasks import stored_pool
+from ait_jax.trained_stages import TrainedStages
 from ait_jax.trainer.checkpointing import Checkpoints
 from ait_jax.trainer.embedded import EmbeddedTrainer
 
@@ -43,11 +44,7 @@ def run(model_dir, pool, **changed) -> list[str]:
     return lines
 
 
-class Stopped(BaseException):
-    """What no part of the program catches."""
-
-
-def stopped_run(model_dir, pool, owner, name, call=1):
+def stopped_run(model_dir, pool, owner, name, call=1, **changed):
     """Runs until the `call`-th call of a function, which does not happen."""
     original, calls = getattr(owner, name), []
 
@@ -59,7 +56,7 @@ def stopped_run(model_dir, pool, owner, name, call=1):
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
         patch.setattr(owner, name, stop)
-        run(model_dir, pool)
+        run(model_dir, pool, **changed)
 
 
 @pytest.fixture(scope="module")
@@ -173,17 +170,17 @@ def test_an_extension_after_the_last_selection_is_reported(extended):
 
 
 def test_without_grow_pool_an_extended_pool_is_another_pool(tmp_path):
-    run(tmp_path, pool_of(FIRST), rounds=1, grow_pool=False)
+    stopped_run(tmp_path, pool_of(FIRST), TrainedStages, "train", grow_pool=False)
     assert not list(tmp_path.glob("pool_*.txt"))
     with pytest.raises(UserError, match="pool: was name tiny"):
-        run(tmp_path, pool_of(SECOND), rounds=1, grow_pool=False)
+        run(tmp_path, pool_of(SECOND), grow_pool=False)
 
 
-def test_a_damaged_record_of_the_pool_is_named(extended, tmp_path):
-    run(tmp_path, pool_of(FIRST), rounds=1)
+def test_a_damaged_record_of_the_pool_is_named(tmp_path):
+    stopped_run(tmp_path, pool_of(FIRST), TrainedStages, "train")
     (tmp_path / "pool_000.txt").write_text("task\n")
     with pytest.raises(UserError, match="pool_000.txt is missing or damaged"):
-        run(tmp_path, pool_of(SECOND), rounds=1)
+        run(tmp_path, pool_of(SECOND))
 
 
 def test_many_changes_are_few_lines():

@@ -5,6 +5,7 @@ difference before it is committed.
 """
 
 import dataclasses
+import importlib.util
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import tiny_llama
 
 from ait_jax import (
     assets,
@@ -40,6 +42,7 @@ GOLDENS = Path(__file__).resolve().parent / "goldens"
 ROOT = Path(__file__).resolve().parent.parent
 NIV2_VALUES = ("NIV2_DIR = 'clone'", "DATA_DIR = 'data'")
 T5_VALUES = ("INIT_CHECKPOINT = 'checkpoint'", "VOCABULARY_PATH = 'vocabulary.model'")
+LLAMA_VALUES = ("INIT_CHECKPOINT = 'llama'", "VOCABULARY_PATH = 'llama'")
 SELF_INSTRUCT_VALUES = ("SELF_INSTRUCT_FILES = 'rows.jsonl'", "TEST_FILES = 'test.jsonl'", "DATA_DIR = 'data'")
 # Experiment -> (what is built, values that it leaves to the user).
 EXPERIMENTS = {
@@ -47,11 +50,14 @@ EXPERIMENTS = {
     "niv2": (experiment.Experiment, NIV2_VALUES),
     "niv2_paper": (experiment.Experiment, NIV2_VALUES + T5_VALUES),
     "self_instruct": (experiment.Experiment, SELF_INSTRUCT_VALUES + T5_VALUES),
+    "niv2_smollm2": (experiment.Experiment, NIV2_VALUES + LLAMA_VALUES),
+    "self_instruct_llama": (experiment.Experiment, SELF_INSTRUCT_VALUES + LLAMA_VALUES),
     "self_instruct_mini": (experiment.Experiment, SELF_INSTRUCT_VALUES),
     "continual": (continual.Continual, NIV2_VALUES + T5_VALUES),
     "continual_mini": (continual.Continual, ()),
     "mini_base": (pretraining.Pretraining, ()),
     "score": (scoring.Scoring, ()),
+    "score_smollm2": (scoring.Scoring, NIV2_VALUES + LLAMA_VALUES),
     "compare_mini": (comparison.Comparison, ()),
 }
 # Published sizes of T5 1.1 (google/t5-v1_1-small to google/t5-v1_1-xxl).
@@ -116,11 +122,15 @@ def folder(tmp_path_factory):
         row = {"instruction": f"Say {name}.", "input": "", "output": name}
         (folder / f"{name}.jsonl").write_text(json.dumps(row))
     shutil.copy(assets.mini_vocabulary(), folder / "vocabulary.model")
+    if importlib.util.find_spec("tokenizers"):
+        (folder / "llama").mkdir()
+        tiny_llama.write_tokenizer(folder / "llama")
     return folder
 
 
 def parse(*files: str, bindings: tuple[str, ...] = ()) -> None:
-    unused = scoring.UNUSED_MACROS if "experiments/score.gin" in files else continual.UNUSED_MACROS
+    scores = files[0].startswith("experiments/score")
+    unused = scoring.UNUSED_MACROS if scores else continual.UNUSED_MACROS
     configuration.parse(GinFlags(files, bindings), "experiments/mini.gin", unused)
 
 
@@ -128,6 +138,8 @@ def parse(*files: str, bindings: tuple[str, ...] = ()) -> None:
 def test_the_operative_configuration_is_the_golden_one(name, folder, monkeypatch):
     monkeypatch.chdir(folder)
     kind, values = EXPERIMENTS[name]
+    if values[-2:] == LLAMA_VALUES:
+        pytest.importorskip("tokenizers", reason="needs the package tokenizers")
     parse(f"experiments/{name}.gin", bindings=values)
     configuration.build(kind)
     current = configuration.operative_config()
@@ -153,6 +165,13 @@ def test_every_strategy_fits_an_experiment(name):
     assert strategy.name == expected
 
 
+def assert_same_settings(trainer, embedded):
+    """Functions, which have no equality, are left to whoever asks."""
+    for field in dataclasses.fields(embedded):
+        if field.name not in ("optimizer", "schedule"):
+            assert getattr(trainer, field.name) == getattr(embedded, field.name), field.name
+
+
 def test_the_t5x_trainer_takes_the_experiments_settings(monkeypatch):
     monkeypatch.setattr(t5x, "require_t5x", lambda: None)
     few = ("mini.load_pool.instances_per_task = 2",)
@@ -161,9 +180,7 @@ def test_the_t5x_trainer_takes_the_experiments_settings(monkeypatch):
     parse("experiments/mini.gin", "trainers/t5x.gin", bindings=few)
     trainer = configuration.build(experiment.Experiment).trainer
     assert isinstance(trainer, t5x.T5XTrainer) and trainer.network == "ait_jax"
-    for field in dataclasses.fields(embedded):
-        if field.name not in ("optimizer", "schedule"):
-            assert getattr(trainer, field.name) == getattr(embedded, field.name), field.name
+    assert_same_settings(trainer, embedded)
     assert trainer.optimizer(trainer.schedule).settings == embedded.optimizer(embedded.schedule).settings
     assert [trainer.schedule(s) for s in (0, 10, 20)] == [embedded.schedule(s) for s in (0, 10, 20)]
 
@@ -176,9 +193,7 @@ def test_the_feedback_stage_fits_an_experiment_and_both_trainers(monkeypatch):
     parse("experiments/mini.gin", "trainers/feedback.gin", bindings=few)
     trainer = configuration.build(experiment.Experiment).trainer
     assert isinstance(trainer, feedback.FeedbackTrainer)
-    for field in dataclasses.fields(embedded):
-        if field.name not in ("optimizer", "schedule"):
-            assert getattr(trainer.supervised, field.name) == getattr(embedded, field.name), field.name
+    assert_same_settings(trainer.supervised, embedded)
     steps = (0, 5, 10, 20, 99)
     assert [trainer.supervised.schedule(s) for s in steps] == [embedded.schedule(s) for s in steps]
     # LEARNING_RATE x FEEDBACK_RATE after a warm-up of its own.
@@ -326,6 +341,24 @@ def test_the_self_instruct_protocol():
     ):
         assert f"\n{line}\n" in text
     assert "TkInstruct" not in text
+
+
+def test_the_self_instruct_protocol_on_llama():
+    """The paper's rounds, Alpaca's training, stated in one file."""
+    text = (GOLDENS / "self_instruct_llama.gin").read_text()
+    for line in (
+        "ROUNDS = 6",
+        "TASKS_PER_ROUND = (500, 1000, 2000, 4000, 8000)",
+        "EPOCHS = 3",
+        "BATCH_SIZE = 128",
+        "LEARNING_RATE = 2e-05",
+        "SCHEDULE = @optimizer.CosineOfTraining()",
+        "OPTIMIZER = @optimizer.adamw",
+        "ENCODING = @prompts.AlpacaEncoding()",
+        "CHAT = None",
+        "MODEL/llama.LlamaConfig.emb_dim = 4096",
+    ):
+        assert f"\n{line}\n" in text, line
 
 
 def test_no_shipped_file_is_left_out():

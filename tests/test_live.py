@@ -23,6 +23,7 @@ PROGRAM = """
 import signal, sys, time
 from ait_jax import console, live, preemption
 from ait_jax.watching import watch
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 if sys.argv[1] == "heeded": preemption.heed()
 class Directory:
     state = {"stages": {"base/evaluate": {"test": {"rougeL": 1.75, "cls": {"rougeL": 1.0}, "gen": {"rougeL": 2.0}}}}}

@@ -203,7 +203,7 @@ def test_the_mesh_does_not_matter(whole, tmp_path):
     trained = train(tmp_path, lora(dropout=0.1), config=DROPPING, partitioner=partitioner)
     kernel = trained.params["encoder"]["layers_0"]["mlp"]["wi_0"]["kernel"]
     assert kernel.sharding.shard_shape(kernel.shape) == (16, 16)
-    assert_trees_equal(trained.params, whole[1].params, atol=1e-4)
+    assert_trees_equal(trained.params, whole[1].params, atol=1e-5)
 
 
 def test_the_loss_falls_microbatches_do_not_matter_and_the_best_is_kept(tmp_path):
@@ -228,7 +228,7 @@ def test_the_loss_falls_microbatches_do_not_matter_and_the_best_is_kept(tmp_path
         evaluate=lambda params: {"rougeL": 0.0},
     )
     assert other.step == 10
-    assert_trees_equal(other.params, seen[10], atol=1e-3)
+    assert_trees_equal(other.params, seen[10], atol=1e-4)
 
 
 def test_only_adapters_have_moments_and_the_rank_is_whole():

@@ -1,5 +1,7 @@
 """Optimizers against their papers' formulas in float64."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,15 @@ import optax
 import pytest
 
 from ait_jax.errors import UserError
-from ait_jax.trainer.optimizer import adafactor, adamw, constant_with_warmup, cosine_with_warmup
+from ait_jax.trainer.optimizer import (
+    CosineOfTraining,
+    adafactor,
+    adamw,
+    constant_with_warmup,
+    cosine_with_warmup,
+    scaled,
+    schedule_over,
+)
 
 
 def gradients(step):
@@ -92,3 +102,24 @@ def test_cosine_with_warmup():
 def test_a_warmup_longer_than_the_training_is_refused():
     with pytest.raises(UserError, match="warmup_steps = 300 must be below its total_steps = 4"):
         cosine_with_warmup(0.1, total_steps=4, warmup_steps=300)
+
+
+@pytest.mark.parametrize("steps", [12, 375])
+def test_a_cosine_over_a_trainings_own_steps(steps):
+    # transformers' get_cosine_schedule_with_warmup, with ceil(steps * warmup_ratio) steps.
+    warmup = math.ceil(steps * 0.03)
+    expected = [
+        step / warmup
+        if step < warmup
+        else 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
+        for step in range(steps)
+    ]
+    cosine = CosineOfTraining(2e-5, 0.03)
+    schedule = schedule_over(cosine, steps)
+    np.testing.assert_allclose([schedule(s) for s in range(steps)], 2e-5 * np.array(expected), atol=1e-11)
+    half = schedule_over(scaled(cosine, 0.5), steps)
+    np.testing.assert_allclose(half(steps // 2), schedule(steps // 2) / 2, rtol=1e-6)
+    constant = constant_with_warmup(1e-3, 2)
+    assert schedule_over(constant, steps) is constant
+    with pytest.raises(UserError, match="WARMUP_FRACTION.* = 1 must be"):
+        CosineOfTraining(warmup_fraction=1)

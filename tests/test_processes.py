@@ -1,14 +1,11 @@
 """Several processes, each with devices of its own: scores as of one process, parameters by parts."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import tiny_processes
+import two_processes
 
 from ait_jax.scorer.likelihoods import read_rows
 
@@ -24,24 +21,8 @@ def alone(tmp_path_factory):
 def together(tmp_path_factory):
     """The folder that two processes with two devices each have written."""
     folder = tmp_path_factory.mktemp("together")
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    flags = "--xla_force_host_platform_device_count=2"
-    processes = [
-        subprocess.Popen(
-            [sys.executable, tiny_processes.__file__, str(index), "2", address, str(folder)],
-            env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for index in range(2)
-    ]  # fmt: skip
-    try:
-        outputs = [process.communicate(timeout=300)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert all(process.returncode == 0 for process in processes), "\n".join(outputs)
+    script = tiny_processes.__file__
+    two_processes.run(lambda index, address: [script, str(index), "2", address, str(folder)])
     return folder
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_scoring
-from tiny_experiment import CONFIG, tiny_experiment
+from tiny_experiment import CONFIG, Stopped, stopping_at, tiny_experiment
 from tiny_scoring import tiny_race
 
 from ait_jax import active, raced_scoring, scoring
@@ -90,15 +90,14 @@ def test_killed_and_continued_equals_uninterrupted(raced, weights, tmp_path, cal
 
 def test_rounds_of_a_run_are_raced(tmp_path):
     experiment = tiny_experiment(
-        tmp_path, rounds=2, racing=True, racing_settings=Racing(waves=(2,), error=0.9)
+        tmp_path, evaluate_base=False, racing=True, racing_settings=Racing(waves=(2,), error=0.9)
     )
-    active.run(experiment, CONFIG, lambda line: None)
-    for folder in (tmp_path / "round_000", tmp_path / "round_001"):
-        if (folder / "selected.txt").exists():
-            verdicts = json.loads((folder / "race.json").read_text())["verdicts"]
-            winners = {task for task, verdict in verdicts.items() if verdict == "in"}
-            assert set(read_names(folder / "selected.txt")) == winners
-    assert (tmp_path / "round_000" / "race.json").exists()
+    with pytest.raises(Stopped):
+        active.run(experiment, CONFIG, stopping_at("round_001: training", []))
+    folder = tmp_path / "round_000"
+    verdicts = json.loads((folder / "race.json").read_text())["verdicts"]
+    winners = {task for task, verdict in verdicts.items() if verdict == "in"}
+    assert len(winners) == 3 and set(read_names(folder / "selected.txt")) == winners
 
 
 @pytest.mark.parametrize("text", [None, "{", "{}"])

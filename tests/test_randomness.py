@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from ait_jax.randomness import choice, integer, shuffled, stable_hash, uniform
+from ait_jax.randomness import choice, integer, shuffled, stable_hash, uniform, uniforms
 
 
 def test_golden_values():
@@ -73,3 +73,11 @@ def test_shuffled_puts_every_item_first_about_equally_often():
     first = Counter(shuffled(range(5), "s", i)[0] for i in range(5000))
     # 1000 expected, standard deviation 28.
     assert all(abs(first[i] - 1000) < 5 * 28 for i in range(5))
+
+
+def test_many_draws_at_once_are_the_single_ones():
+    key = (3, "words", "task", 1)
+    assert uniforms(9, *key) == [uniform(*key, i) for i in range(9)]
+    assert uniforms(0, *key) == []
+    order = sorted(range(50), key=lambda i: stable_hash(*key, i))
+    assert shuffled(range(50), *key) == order

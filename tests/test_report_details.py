@@ -132,7 +132,7 @@ def test_a_race_leaves_gaps(run, tmp_path):
 def test_prompts_that_are_not_those_that_were_scored_are_not_shown(run):
     other = dataclasses.replace(SETTINGS, num_instances=3)
     payload, chunks = payload_and_details(RunFiles(run), other, title="t", detail_megabytes=1.0)
-    assert chunks == [] and "not those that were scored" in payload["summary"]["notes"][-1]
+    assert chunks == [] and "would have others in round 0 now" in payload["summary"]["notes"][-1]
     # The table says 50 tokens of every prompt, and no prompt has as many.
     known = dataclasses.replace(SETTINGS, vocabulary=Vocabulary(assets.mini_vocabulary()))
     payload, chunks = payload_and_details(RunFiles(run), known, title="t", detail_megabytes=1.0)
@@ -176,5 +176,8 @@ def test_little_room_keeps_the_selected_tasks(run, monkeypatch):
 def test_only_rows_of_the_tasks_asked_for_are_read(run):
     with opened(run / "round_000" / "likelihoods.parquet") as rows:
         assert set(rows.tasks) == set(SPLITS.remain)
-        assert set(rows.of([NAMES[3], "no such task"])) == {NAMES[3]}
-        assert len(rows.of([NAMES[3]])[NAMES[3]]["0" if "0" in rows.of([NAMES[3]])[NAMES[3]] else "1"].log_likelihood) == 13
+        read = rows.read([NAMES[3], NAMES[4], "no such task"])
+        assert set(read.of(NAMES)) == {NAMES[3], NAMES[4]}
+        (of_task,) = read.of([NAMES[3]]).values()
+        assert len(of_task) == 2 and all(len(each.log_likelihood) == 13 for each in of_task.values())
+        assert rows.read(["no such task"]).of(NAMES) == {}

@@ -76,7 +76,9 @@ def text(report):
 
 
 def blocks_of(text):
-    packed = re.findall(r'<script type="application/x-gzip-base64" id="block-([\w-]+)">(.*?)</script>', text)
+    packed = re.findall(
+        r'<script type="application/x-gzip-base64" id="block-([\w-]+)">(.*?)</script>', text
+    )
     return {name: gzip.decompress(base64.b64decode(data)).decode() for name, data in packed}
 
 
@@ -191,9 +193,7 @@ def browser():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=find_chromium(), args=["--no-sandbox"]
-        )
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
         yield browser
         browser.close()
 
@@ -209,8 +209,9 @@ def open_page(browser, text, folder, **context):
     tab.on("pageerror", lambda error: bad.append(f"error {error}"))
     tab.on("console", lambda m: bad.append(m.text) if m.type == "error" else None)
     tab.on("request", lambda r: None if r.url == path.as_uri() else bad.append(f"request {r.url}"))
-    tab.goto(path.as_uri())
-    tab.wait_for_selector("html[data-ready]", timeout=60_000)
+    tab.set_default_timeout(60_000)
+    tab.goto(path.as_uri(), wait_until="commit")
+    tab.wait_for_selector("html[data-ready]")
     return tab, bad
 
 
@@ -375,7 +376,9 @@ def test_dark_is_kept_and_follows_the_system(browser, text, opened, tmp_path):
     opened.wait_for_selector("html[data-ready]", timeout=60_000)
     assert opened.evaluate(background) == dark
     opened.click("#theme")
-    tab, bad = open_page(browser, text, tmp_path, color_scheme="dark", viewport={"width": 360, "height": 740})
+    tab, bad = open_page(
+        browser, text, tmp_path, color_scheme="dark", viewport={"width": 360, "height": 740}
+    )
     assert tab.evaluate(background) == dark
     # Nothing is wider than a phone.
     assert tab.evaluate("document.documentElement.scrollWidth") == 360
@@ -398,21 +401,122 @@ def test_hostile_texts_run_nothing_and_are_shown_as_text(browser, report, tmp_pa
     tab.locator("#detail .form").first.wait_for()
     assert ATTACKS[0] in tab.locator("#detail .instruction").first.text_content()
     tab.keyboard.press("Escape")
-    tab.select_option("select[aria-label=\"Add a category's curve\"]", "*")
+    tab.select_option('select[aria-label="Add a category\'s curve"]', "*")
     for section in ("learning", "tables", "training", "cost", "setup"):
-        tab.evaluate(f"document.getElementById('{section}').scrollIntoView({{behavior: 'instant'}})")
+        tab.evaluate(
+            f"document.getElementById('{section}').scrollIntoView({{behavior: 'instant'}})"
+        )
         tab.wait_for_timeout(150)
-    ticks = tab.evaluate("[...document.querySelectorAll('#learning .xtick text')].map(n => n.textContent)")
+    ticks = tab.evaluate(
+        "[...document.querySelectorAll('#learning .xtick text')].map(n => n.textContent)"
+    )
     assert any("<script>" in tick for tick in ticks)
     assert tab.evaluate("document.querySelectorAll('svg a, img, iframe, main script').length") == 0
-    assert tab.evaluate("[...document.querySelectorAll('a')].every(a => a.getAttribute('href').startsWith('#'))")
+    assert tab.evaluate(
+        "[...document.querySelectorAll('a[href]')].every(a => a.getAttribute('href').startsWith('#'))"
+    )
     assert tab.evaluate("window.hit") is None
     with tab.expect_download() as download:
-        tab.locator(".table-block", has_text="Task scores").get_by_role("button", name="CSV").click()
+        tab.locator(".table-block", has_text="Task scores").get_by_role(
+            "button", name="CSV"
+        ).click()
     download.value.save_as(tmp_path / "scores.csv")
-    cells = [c for row in csv.reader((tmp_path / "scores.csv").open(encoding="utf-8", newline="")) for c in row]
+    cells = [
+        c
+        for row in csv.reader((tmp_path / "scores.csv").open(encoding="utf-8", newline=""))
+        for c in row
+    ]
     if any("=1+1" in cell for cell in cells):
         assert any(cell.startswith("'=1+1") for cell in cells)
-    assert not [c for c in cells if re.match(r"[=+@\t]", c) and not re.fullmatch(r"[+-]?[\d.e-]+", c)]
+    assert not [
+        c for c in cells if re.match(r"[=+@\t]", c) and not re.fullmatch(r"[+-]?[\d.e-]+", c)
+    ]
     assert not [what for what in bad if not what.startswith("request blob:")]
+    tab.context.close()
+
+
+# --- the page of a comparison ---
+
+
+def comparison(names):
+    """Returns a payload of kind "comparison" with two seeds; numbers by hand."""
+
+    def summary(mean):
+        spread = {"n": 2, "mean": mean, "std": 1.0, "low": mean - 2.0, "high": mean + 2.0, "p": 0.2}
+        return {**spread, "seeds_needed": 9}
+
+    def overlap(jaccard):
+        return {"jaccard": jaccard, "common": 3.0, "expected_jaccard": 0.1, "expected_common": 1.0}
+
+    first, second = names
+    curve = [{"round": i, "num_tasks": 10 + 20 * i, **summary(20.0 + i)} for i in range(3)]
+    points = [
+        {"round": p["round"], "num_tasks": p["num_tasks"], "test": {"overall": p["mean"]}}
+        for p in curve
+    ]
+    result = {
+        "pool": {"name": f"pool of {first}"},
+        "confidence": 0.95,
+        "baseline": first,
+        "strategies": [first, second],
+        "seeds": [0, 1],
+        "num_tasks": [10, 30, 50],
+        "runs": [
+            {"strategy": name, "seed": seed, "path": f"{name}_{seed}", "points": points}
+            for name in names
+            for seed in (0, 1)
+        ],
+        "curves": {name: {"overall": curve} for name in names},
+        "areas": {name: {"overall": summary(21.0)} for name in names},
+        "differences": {second: {"overall": {"rounds": curve, "area": summary(0.5)}}},
+        "holm": {second: 0.3},
+        "target": {
+            "score": 21.0,
+            "tasks": {
+                name: {"mean_curve": 30.0, "by_seed": {"0": 30.0, "1": None}} for name in names
+            },
+        },
+        "overlaps": [
+            {
+                "first": first,
+                "second": second,
+                "selections": [{"after_round": 0, **overlap(0.25)}],
+                "together": overlap(0.4),
+            }
+        ],
+        "released": None,
+        "paper": {
+            "source": f"a figure {second}",
+            "num_runs": 5,
+            "num_tasks": [68, 136],
+            "test": {second: {"overall": [44.0, 45.0]}},
+        },
+        "verdict": [f"{second} cannot be told from {first}"],
+        "warnings": [f"left out: {second}"],
+    }
+    commands = [{"what": "compare again", "line": f"ait-jax compare {second}"}]
+    return {"kind": "comparison", "title": f"runs/{first}", "result": result, "commands": commands}
+
+
+def test_a_comparisons_shell_is_the_same_whatever_it_compares():
+    plain = page.render(comparison(("random", "easy")), [])
+    attacked = page.render(comparison(ATTACKS[:2]), [])
+    shells = [re.sub(r'(id="block-[\w-]+">)[^<]*', r"\1", text) for text in (plain, attacked)]
+    assert shells[0] == shells[1]
+    assert "unsafe-eval" not in shell_of(plain).policy
+
+
+def test_a_comparison_shows_its_verdict_and_runs_nothing(browser, tmp_path):
+    names = (f"random {ATTACKS[2]}", f"easy {ATTACKS[3]}{ATTACKS[0]}")
+    tab, bad = open_page(browser, page.render(comparison(names), []), tmp_path)
+    assert tab.locator(".verdict li").text_content() == f"{names[1]} cannot be told from {names[0]}"
+    shown = tab.evaluate(
+        "[...document.querySelectorAll('#differences .ytick text')].map(n => n.textContent)"
+    )
+    assert len(shown) == 1 and shown[0].startswith("easy <a href")
+    rows = tab.locator(".table-block", has_text="Overlap of the selections").locator("tbody tr")
+    assert rows.nth(0).locator("td").all_text_contents()[1:3] == ["after round 0", "0.250"]
+    assert tab.evaluate("document.querySelectorAll('svg a, img, main script').length") == 0
+    assert tab.evaluate("window.hit") is None
+    assert not bad
     tab.context.close()

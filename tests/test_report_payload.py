@@ -121,6 +121,19 @@ def test_without_the_pool_or_with_another_one_the_notes_say_so(finished):
         assert payload["rounds"][0]["selected"]
 
 
+def test_a_pool_that_only_grew_is_the_runs(finished, tmp_path):
+    grown = synthetic_pool(18, words=12, instances=4)
+    shutil.copytree(finished, tmp_path / "run")
+    lines = [f"{digest.hex()} {name}" for name, digest in sorted(POOL.digests().items())]
+    files.write_lines(tmp_path / "run" / "pool_000.txt", lines)
+    added = list(grown)[14:]
+    files.write_lines(tmp_path / "run" / "round_000" / "joined_tasks.txt", added[:3])
+    payload, details = report_of(tmp_path / "run", settings_of(grown))
+    assert payload["summary"]["tasks"] == 17 and payload["rounds"][0]["joined"] == [14, 15, 16]
+    assert payload["tasks"]["split"][14:] == [1, 1, 1] and payload["tasks"]["instruction"][16]
+    assert details and not any("Without" in note for note in payload["summary"]["notes"])
+
+
 def test_random_selection_has_no_scores(tmp_path):
     unscored = settings_of(POOL, needs_scores=False, strategy="random")
     write_run(tmp_path / "run", unscored, SPLITS)

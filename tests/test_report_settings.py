@@ -24,7 +24,7 @@ def test_the_parts_of_a_run_come_back(mini_config):
     built, text = mini_config
     found = settings.of_config(text, 3)
     expected = settings.of_parts(built, built.pool)
-    assert found.problem == "" and found.knows_prompts
+    assert found.problem == "" and None not in (found.pool, found.perturbation, found.encoding)
     assert found.pool.fingerprint() == built.pool.fingerprint()
     assert found.vocabulary.path == expected.vocabulary.path
     ignored = {"pool": None, "vocabulary": None, "strategy": ""}
@@ -95,4 +95,4 @@ def test_a_strange_configuration_is_a_problem_and_no_crash(text):
 def test_a_run_at_work_gives_its_own_parts(tmp_path):
     parts = tiny_experiment(tmp_path)
     found = settings.of_parts(parts, parts.pool)
-    assert found.knows_prompts and found.num_perturbations == 2 and found.strategy == "high_prompt_uncertainty"
+    assert found.pool is parts.pool and found.perturbation and found.num_perturbations == 2 and found.strategy == "high_prompt_uncertainty"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_experiment import CONFIG, tiny_experiment
+from tiny_experiment import CONFIG, Stopped, stopping_at, tiny_experiment
 from tiny_scoring import tiny_scoring
 
 from ait_jax import active, scoring
@@ -78,7 +78,9 @@ def test_a_finished_folder_is_not_touched_and_needs_no_checkpoint(finished, monk
     assert lines[0].startswith("already scored: 8 tasks in")
 
 
-@pytest.mark.parametrize(("point", "call"), [("score", 3), ("chunk", 3)])
+@pytest.mark.parametrize(
+    ("point", "call"), [pytest.param("score", 3, marks=pytest.mark.benchmark), ("chunk", 3)]
+)
 def test_killed_and_continued_equals_uninterrupted(finished, weights, tmp_path, point, call):
     script = Path(__file__).parent / "tiny_scoring.py"
     flags = "--xla_force_host_platform_device_count=8"
@@ -97,7 +99,8 @@ def test_killed_and_continued_equals_uninterrupted(finished, weights, tmp_path, 
 
 def test_scores_are_those_of_a_runs_first_round(tmp_path):
     experiment = tiny_experiment(tmp_path / "run", evaluate_base=False)
-    active.run(experiment, CONFIG, lambda line: None)
+    with pytest.raises(Stopped):
+        active.run(experiment, CONFIG, stopping_at("round_001: training", []))
     first = tmp_path / "run" / "round_000"
     step = json.loads((tmp_path / "run" / "run.json").read_text())["stages"]["round_000/train"]
     alone = tiny_scoring(

@@ -1,24 +1,18 @@
-"""Self-Instruct: rows of every schema, bad ones counted, the prepared pool, and a run on it."""
+"""Self-Instruct: rows of every schema, bad ones counted, and the prepared pool."""
 
-import dataclasses
 import json
 import os
 import shutil
 
 import pytest
 from shared_data import SHARED, needs_shared
-from tiny_experiment import CONFIG, tiny_experiment
 
-from ait_jax import active, cli
+from ait_jax import cli
 from ait_jax.assets import mini_vocabulary
 from ait_jax.configuration import gin_folder
 from ait_jax.errors import UserError
 from ait_jax.files import check_name
-from ait_jax.initial import Drawn
-from ait_jax.perturb import ExampleResampling, WordDrop
 from ait_jax.prompts import AlpacaEncoding
-from ait_jax.scorer.scorer import Scorer
-from ait_jax.splits import read_splits
 from ait_jax.tasks import self_instruct
 from ait_jax.tasks.tally import Tally
 
@@ -337,75 +331,6 @@ def test_plain_t5xs_gin_file(tmp_path, clean_gin):
         {"inputs": 64, "targets": 8}, "test", shuffle=False
     ).as_numpy_iterator()
     assert shown["inputs_pretokenized"].endswith(b"### Instruction:\nTest.\n\n### Response:")
-
-
-def tiny_run(tmp_path, pool, **changes):
-    return tiny_experiment(
-        tmp_path / "run",
-        pool=pool,
-        initial_splits=Drawn(initial_tasks=2, dev_tasks=0),
-        encoding=AlpacaEncoding(128),
-        scorer=Scorer(WordDrop(parts="TD"), num_perturbations=2, num_instances=1),
-        **changes,
-    )
-
-
-def test_a_run_with_a_schedule_and_test_tasks_without_references(tmp_path):
-    source = write_lines(
-        tmp_path / "a.jsonl",
-        *(row(f"Say number {i} in a word.", "x" * (i % 2), f"n{i}") for i in range(12)),
-    )
-    test = write_lines(
-        tmp_path / "t.jsonl", row("Open question?", "", ""), row("Another?", "", "yes")
-    )
-    experiment = tiny_run(tmp_path, load(tmp_path, source, test), rounds=3, tasks_per_round=[1, 4])
-    lines = []
-    active.run(experiment, CONFIG, lines.append)
-    sizes = [len(read_splits(tmp_path / "run" / f"round_00{i}").train) for i in range(3)]
-    assert sizes == [2, 3, 7]
-    assert not any("fewer than 2 positive examples" in line for line in lines), (
-        "the template shows none"
-    )
-    found = [
-        json.loads(line) for line in (tmp_path / "run" / "round_002" / "predictions.jsonl").open()
-    ]
-    assert [len(f["inputs"]["references"]) for f in found] == [0, 1]
-    assert found[0]["inputs"]["inputs_pretokenized"].endswith(
-        "### Instruction:\nOpen question?\n\n### Response:"
-    )
-    result = json.loads((tmp_path / "run" / "round_002" / "eval.json").read_text())["test"]
-    assert (result["num_instances"], result["num_without_references"]) == (1, 1)
-
-
-def test_a_run_without_any_reference(tmp_path):
-    source = write_lines(tmp_path / "a.jsonl", *(row(f"Say {i}.", "", f"n{i}") for i in range(6)))
-    test = write_lines(tmp_path / "t.jsonl", {"instruction": "Open question?"})
-    lines = []
-    active.run(
-        tiny_run(tmp_path, load(tmp_path, source, test), tasks_per_round=1), CONFIG, lines.append
-    )
-    assert any("answered, not measured" in line for line in lines)
-
-
-def test_schedules_and_perturbations_that_cannot_be(tmp_path):
-    pool = load(tmp_path, write_lines(tmp_path / "a.jsonl", *(row(f"Say {i}.") for i in range(6))))
-    with pytest.raises(
-        UserError, match=r"TASKS_PER_ROUND = \[1, 2\] is for 2 selections, ROUNDS = 4 makes 3"
-    ):
-        tiny_run(tmp_path, pool, rounds=4, tasks_per_round=[1, 2])
-    for wrong in ([], [1, 0], [1, 2.5], 0, [True]):
-        with pytest.raises(UserError, match="TASKS_PER_ROUND = .* must be a whole number"):
-            tiny_run(tmp_path, pool, tasks_per_round=wrong)
-    with pytest.raises(
-        UserError, match=r"2 selections of TASKS_PER_ROUND = \[1, 4\] need 5 tasks, 4 remain"
-    ):
-        active.run(
-            tiny_run(tmp_path, pool, rounds=3, tasks_per_round=[1, 4]), CONFIG, lambda line: None
-        )
-    for perturbation in (ExampleResampling(), WordDrop(parts="TE")):
-        with pytest.raises(UserError, match="which AlpacaEncoding does not show"):
-            experiment = tiny_run(tmp_path, pool)
-            dataclasses.replace(experiment, scorer=Scorer(perturbation))
 
 
 @needs_shared

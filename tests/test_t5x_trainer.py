@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import tiny_llama
 from tiny_training import (
     DROPPING,
     TINY,
@@ -26,8 +27,9 @@ from ait_jax import cli
 from ait_jax.errors import UserError
 from ait_jax.models.checkpoints import read_params
 from ait_jax.models.layouts import match_layout
+from ait_jax.models.llama import LlamaTransformer
 from ait_jax.trainer import t5x
-from ait_jax.trainer.optimizer import adafactor, adamw
+from ait_jax.trainer.optimizer import CosineOfTraining, adafactor, adamw
 from ait_jax.trainer.t5x_networks import NETWORKS
 
 # Of losses around 4, over 20 steps: both sides compute in float32, in another order.
@@ -156,6 +158,26 @@ def test_scanned_layers_train_and_are_refused_by_t5xs_own_network(tmp_path):
     assert_trees_equal(match_layout(trained.params, False), plain.params, atol=1e-3)
     with pytest.raises(UserError, match="scan_layers = False"):
         train(tmp_path / "t5x", t5x_trainer(network="t5x"), config=scanned, params=stacked)
+
+
+@pytest.mark.t5x
+def test_a_decoder_only_model_trains_as_with_the_embedded_trainer(tmp_path):
+    config = tiny_llama.config_of(vocab_size=64, emb_dim=16, mlp_dim=32, scan_layers=True)
+    extra = {"model": LlamaTransformer(config), "params": tiny_llama.random_params(config)}
+    settings = {"steps": 5, "optimizer": adamw, "schedule": CosineOfTraining(1e-2, 0.2)}
+    ours = train(tmp_path / "ours", trainer(**(SETTINGS | settings)), **extra)
+    theirs = train(tmp_path / "theirs", t5x_trainer(**settings), **extra)
+    losses, rates = (
+        [values(tmp_path / name, metric) for name in ("ours", "theirs")]
+        for metric in ("loss", "learning_rate")
+    )
+    assert len(losses[0]) == 5 and losses[0][-1] < losses[0][1] - 0.05
+    np.testing.assert_allclose(losses[1], losses[0], rtol=0, atol=LOSS_TOLERANCE)
+    np.testing.assert_allclose(rates[1], rates[0], rtol=1e-6)
+    assert_trees_equal(theirs.params, ours.params, atol=2e-3)
+    assert_trees_equal(read_params(theirs.directory), theirs.params)
+    with pytest.raises(UserError, match="no network of LLaMA's kind .* NETWORK = 'ait_jax'"):
+        train(tmp_path / "t5x", t5x_trainer(network="t5x"), **extra)
 
 
 @pytest.mark.t5x

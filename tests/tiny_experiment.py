@@ -54,6 +54,21 @@ def boards() -> tuple:
     return (TensorBoard(), *([WeightsAndBiases(mode="offline")] if has_wandb else []))
 
 
+class Stopped(BaseException):
+    """What no part of the program catches."""
+
+
+def stopping_at(text: str, lines: list[str]):
+    """Returns what reports lines to `lines`, and ends the run at the first one with `text`."""
+
+    def report(line: str) -> None:
+        lines.append(line)
+        if text in line:
+            raise Stopped
+
+    return report
+
+
 TRAINING = {
     "batch_size": 8,
     "epochs": 2,
@@ -99,6 +114,8 @@ def tiny_experiment(model_dir, num_partitions: int = 1, **changes) -> Experiment
         encoding=TkInstructEncoding(max_source_length=128),
         buckets=LengthBuckets(inputs=(128,), targets=(8,)),
         tokens_per_batch=1024,
+        # Few lengths, so few programs: compiling is most of what a run here costs.
+        length_growth=2.0,
         rounds=2,
         tasks_per_round=3,
         max_instances_per_task=4,
@@ -151,7 +168,7 @@ def main_of_a_pod() -> int:
         cli._join_others()
         experiment = tiny_experiment(arguments[0], partitions)
         config = dataclasses.replace(experiment.model.config, num_heads=4, head_dim=4)
-        # Few programs: a process but the first finds none of its programs in JAX's cache.
+        # Fewer still: a process but the first finds none of its programs in JAX's cache.
         changes = {"model": Transformer(config), "tokens_per_batch": 2048, "length_growth": 99.0}
         run(dataclasses.replace(experiment, **changes), CONFIG)
         return 0

@@ -33,7 +33,7 @@ NUM_TASKS = 7
 def score(folder: Path, report=lambda line: None) -> None:
     """Scores in chunks of one and of several tasks, so that a process may have none of a chunk."""
     experiment = tiny_experiment(folder)
-    engine = Engine(experiment.model, experiment.partitioner, experiment.buckets, 2048)
+    engine = Engine(experiment.model, experiment.partitioner, experiment.buckets, 2048, 2.0)
     pool = tiny_pool()
     tasks = list(pool)[:NUM_TASKS]
     ask = partial(

@@ -34,7 +34,8 @@ from ait_jax.models.likelihood import PAD_ID, OutputLayer, logits_of
 
 Params = Mapping[str, Any]
 
-# The keys and values of texts that were run: {"length": int32 (P,), how many positions are real;
+# The keys and values of texts that were run: {"length": int32 (P,), how many positions are real,
+# the first ones or those in "real": bool (P, L), which may be given too;
 # "layers": KeyValue, stacked} or, unrolled, "layers_0", "layers_1", ... of a KeyValue each.
 Run = Mapping[str, Any]
 
@@ -389,6 +390,8 @@ def _layer(run: Run, index: int) -> KeyValue:
 
 def _real_positions(run: Run) -> jax.Array:
     """Returns which positions of a Run are real, bool (P, 1, L)."""
+    if "real" in run:
+        return run["real"][:, None]
     length = jax.tree.leaves({k: v for k, v in run.items() if k != "length"})[0].shape[-1]
     return (jnp.arange(length) < run["length"][:, None])[:, None]
 

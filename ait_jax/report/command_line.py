@@ -29,14 +29,16 @@ def add(commands: Any) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    report.add_argument("model_dir", metavar="MODEL_DIR", help="of `ait-jax run` or `ait-jax score`")
+    report.add_argument(
+        "model_dir", metavar="MODEL_DIR", help="of `ait-jax run` or `ait-jax score`"
+    )
     report.add_argument("--out", metavar="FILE", help="the page (default: MODEL_DIR/report.html)")
     report.add_argument(
         "--detail_megabytes",
         type=float,
         default=12.0,
         metavar="N",
-        help="room in the page for tasks' prompts and answers; selected tasks come first (default: 12)",
+        help="room in the page for tasks' prompts and answers, selected tasks first (default: 12)",
     )
     report.add_argument(
         "--price_per_device_hour",

@@ -21,9 +21,8 @@ def commands(run: RunFiles, model_dir: Any, state: str) -> list[dict[str, str]]:
     if state != FINISHED:
         here = shlex.quote(f"--gin.MODEL_DIR={_below(model_dir)}")
         found.append({"what": "continue it", "line": f"{command} {config} {here}"})
-    found.append(
-        {"what": "make this report again", "line": f"ait-jax report {shlex.quote(_below(model_dir))}"}
-    )
+    report = f"ait-jax report {shlex.quote(_below(model_dir))}"
+    found.append({"what": "make this report again", "line": report})
     if run.kind != SCORE:
         found.append(
             {
@@ -36,10 +35,11 @@ def commands(run: RunFiles, model_dir: Any, state: str) -> list[dict[str, str]]:
 
 
 def _of_last_checkpoint(run: RunFiles, model_dir: Any) -> list[dict[str, str]]:
-    done = [round for round in run.rounds if (run.stage(round, "train") or {}).get("checkpoint_step")]
+    trained = {round: run.stage(round, "train") or {} for round in run.rounds}
+    done = [round for round, stage in trained.items() if stage.get("checkpoint_step")]
     if not done:
         return []
-    step = run.stage(done[-1], "train")["checkpoint_step"]
+    step = trained[done[-1]]["checkpoint_step"]
     source = shlex.quote(_below(model_dir, f"round_{done[-1]:03d}/checkpoint_{step}"))
     return [
         {

@@ -146,8 +146,8 @@ class ConfigValues:
         name = f"{self._imports.get(first, first)}.{rest}".rstrip(".")
         if name not in BUILDABLE or not reference.called:
             raise UserError(
-                f"config.gin refers to @{reference.name}, which is not ait-jax's own and is called by "
-                "a run only"
+                f"config.gin refers to @{reference.name}, which is not ait-jax's own and is called "
+                "by a run only"
             )
         module, _, attribute = name.rpartition(".")
         return getattr(importlib.import_module(module), attribute), BUILDABLE[name]

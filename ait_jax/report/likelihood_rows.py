@@ -1,6 +1,6 @@
 """The rows of some tasks in likelihoods.parquet, without reading those of the others."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +9,7 @@ from ait_jax import files
 from ait_jax.scorer.likelihoods import errors_of
 
 _COLUMNS = ("task", "instance_id", "prompt", "answer", "num_prompt_tokens", "log_likelihood")
+_TEXTS = ("task", "instance_id", "answer")
 
 
 @dataclass
@@ -42,30 +43,51 @@ class LikelihoodRows:
         """Returns all tasks with rows, in the order of the file."""
         return tuple(self._groups)
 
-    def of(self, tasks: Collection[str]) -> Mapping[str, dict[str, ScoredInstance]]:
-        """Returns {task: {instance id: how it was scored}} of those of `tasks` that have rows.
+    def read(self, tasks: Collection[str]) -> "TaskRows":
+        """Returns the rows of those of `tasks` that have any.
 
         Raises:
           UserError: the file is damaged.
         """
         import pyarrow as pa
-        import pyarrow.compute as pc
 
-        found: dict[str, dict[str, ScoredInstance]] = {}
         wanted = {name for name in tasks if name in self._groups}
-        values = pa.array(sorted(wanted), pa.string())
+        found = []
         with errors_of(self._path):
             for group in sorted({group for name in wanted for group in self._groups[name]}):
                 table = self._file.read_row_group(group, list(_COLUMNS))
-                rows = table.filter(pc.is_in(table["task"].cast(pa.string()), values))
-                for task, instance, j, answer, tokens, value in zip(
-                    *(rows[name].to_pylist() for name in _COLUMNS)
-                ):
-                    instances = found.setdefault(task, {})
-                    scored = instances.setdefault(instance, ScoredInstance(answer))
-                    scored.log_likelihood[j] = value
-                    scored.prompt_tokens[j] = tokens
+                found.append(_only(table, wanted))
+        if not found:
+            return TaskRows(None)
+        return TaskRows(pa.concat_tables(found).unify_dictionaries().combine_chunks())
+
+
+class TaskRows:
+    """Rows of some tasks, in memory, a few bytes each."""
+
+    def __init__(self, table: Any):
+        self._table = table
+
+    def of(self, tasks: Collection[str]) -> dict[str, dict[str, ScoredInstance]]:
+        """Returns {task: {instance id: how it was scored}} of those of `tasks` that have rows."""
+        found: dict[str, dict[str, ScoredInstance]] = {}
+        if self._table is None:
+            return found
+        rows = _only(self._table, tasks)
+        for task, instance, j, answer, tokens, value in zip(
+            *(rows[name].to_pylist() for name in _COLUMNS)
+        ):
+            scored = found.setdefault(task, {}).setdefault(instance, ScoredInstance(answer))
+            scored.log_likelihood[j] = value
+            scored.prompt_tokens[j] = tokens
         return found
+
+
+def _only(table: Any, tasks: Collection[str]) -> Any:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return table.filter(pc.is_in(table["task"], pa.array(sorted(tasks), pa.string())))
 
 
 @contextmanager
@@ -76,6 +98,6 @@ def opened(path: Any) -> Iterator[LikelihoodRows]:
     with ExitStack() as stack:
         with errors_of(path):
             local = stack.enter_context(files.local_copy(path))
-            file = stack.enter_context(pq.ParquetFile(local, read_dictionary=["task"]))
+            file = stack.enter_context(pq.ParquetFile(local, read_dictionary=list(_TEXTS)))
             rows = LikelihoodRows(path, file)
         yield rows

@@ -27,17 +27,23 @@ def _of_round(run: RunFiles, round: int) -> list[str]:
         found.append(f"{grown['joined']:,} new tasks joined the pool in round {round}.")
     scored = run.stage(round, "score") or {}
     if scored.get("prompts_cut"):
-        found.append(f"{scored['prompts_cut']:,} prompts of round {round} were too long and were cut at their end.")
+        found.append(
+            f"{scored['prompts_cut']:,} prompts of round {round} were too long and were cut at "
+            "their end."
+        )
     found += _of_race(run, round)
     select = run.stage(round, "select") or (run.stage(round, "map") or {}).get("selection") or {}
     for group, margin in (select.get("close_calls") or {}).items():
         found.append(
-            f"The last {group} task of round {round} won by {margin:.1e}: another mesh may select otherwise."
+            f"The last {group} task of round {round} won by {margin:.1e}: another mesh may select "
+            "otherwise."
         )
     evaluation = run.json(run.folder(round) / "eval.json") or {}
     without = (evaluation.get("test") or {}).get("num_without_references")
     if without:
-        found.append(f"{without:,} test instances of round {round} have no reference and are not measured.")
+        found.append(
+            f"{without:,} test instances of round {round} have no reference and are not measured."
+        )
     return found
 
 
@@ -48,6 +54,6 @@ def _of_race(run: RunFiles, round: int) -> list[str]:
     passes, full = race.get("passes"), race.get("full_passes")
     share = f" with {passes / full:.0%} of the prompts" if passes and full else ""
     return [
-        f"Round {round} was scored as a race{share}: a task's uncertainty is a mean over as many prompts as "
-        "its place in the selection needed."
+        f"Round {round} was scored as a race{share}: a task's uncertainty is a mean over as many "
+        "prompts as its place in the selection needed."
     ]

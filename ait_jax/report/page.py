@@ -22,8 +22,13 @@ SHARED_SCRIPTS = ("dom", "numbers", "data", "theme", "plot", "tables", "curves",
 SCRIPTS = {
     "run": (
         *SHARED_SCRIPTS,
-        *("summary", "learning_curves", "run_data", "matches", "map_traces", "task_map"),
-        *("task_list", "word_diff", "task_prompts", "task_detail", "run_tables", "training", "run"),
+        *("summary", "learning_curves", "run_data", "matches", "map_traces", "map_controls"),
+        *("task_map", "task_list", "word_diff", "task_prompts", "task_detail", "run_tables"),
+        *("training", "run"),
+    ),
+    "comparison": (
+        *SHARED_SCRIPTS,
+        *("comparison_curves", "comparison_differences", "comparison_tables", "comparison"),
     ),
 }
 # Maps of more tasks are drawn by WebGL. Plotly's WebGL compiles functions at run time, which
@@ -38,7 +43,8 @@ def render(payload: Mapping[str, Any], details: Sequence[Mapping[str, Any]]) -> 
 
     Args:
       payload: what the page shows, JSON-able; "kind" picks the page. The generator in
-        tests/benchmarks/report_page.py has every field of kind "run".
+        tests/benchmarks/report_page.py has every field of kind "run". Of kind "comparison":
+        title, version, commands, config, and "result": what compare.json holds.
       details: chunks {"tasks": [task numbers], "data": {task number: detail}}; a chunk is
         unpacked when one of its tasks is opened.
 
@@ -47,7 +53,9 @@ def render(payload: Mapping[str, Any], details: Sequence[Mapping[str, Any]]) -> 
     """
     kind = payload["kind"]
     if kind not in SCRIPTS:
-        raise ValueError(f"There is no page for reports of kind {kind!r}; there is {list(SCRIPTS)}.")
+        raise ValueError(
+            f"There is no page for reports of kind {kind!r}; there is {list(SCRIPTS)}."
+        )
     first, later = _blocks(payload, details)
     early, script = _asset("theme_first.js"), page_script(kind)
     plotly = _plotly()

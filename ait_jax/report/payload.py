@@ -6,7 +6,15 @@ from typing import Any
 from ait_jax import __version__
 from ait_jax.errors import UserError
 from ait_jax.generations import known_changes
-from ait_jax.report import commands, cost, evaluations, notes, progress_of_run, scored_rounds, training
+from ait_jax.report import (
+    commands,
+    cost,
+    evaluations,
+    notes,
+    progress_of_run,
+    scored_rounds,
+    training,
+)
 from ait_jax.report.details import Details, details
 from ait_jax.report.run_files import CONTINUAL, RunFiles
 from ait_jax.report.settings import Settings
@@ -82,6 +90,8 @@ def _with_the_runs_pool(run: RunFiles, settings: Settings) -> Settings:
         return settings
     try:
         changes = known_changes(run.path, run.state, settings.pool)
+        for name in settings.pool:
+            settings.pool.is_cls(name)  # reads instances where the pool has no labels
     except (UserError, OSError) as error:
         changes = [str(error)]
     if not changes:
@@ -97,16 +107,14 @@ def _details(
     if settings.pool is None:
         why = settings.problem.rstrip(".") or "the pool is not at hand"
         return nothing, f"Without instructions, categories and details of tasks: {why}."
-    if run.kind == CONTINUAL:
-        return nothing, ""
-    if not settings.knows_prompts:
+    if settings.encoding is None:
         return nothing, f"Without details of tasks: {settings.problem.rstrip('.')}."
     try:
         return details(run, index, settings, rounds, room), ""
     except OtherPrompts as error:
+        why = str(error).rstrip(".")
         return nothing, (
-            "Without details of tasks: the prompts that this version makes are not those that were "
-            f"scored ({error})."
+            f"Without details of tasks: the prompts that were scored cannot be made again ({why})."
         )
 
 
@@ -116,8 +124,9 @@ def _details_note(shown: Details, problem: str, num_tasks: int) -> str:
     if problem or not shown.chunks:
         return problem
     return (
-        f"Details of {num_tasks - shown.left_out:,} of {num_tasks:,} tasks: selected ones first, then the most "
-        "telling ones of each region. `ait-jax report --detail_megabytes=N` makes room for more."
+        f"Details of {num_tasks - shown.left_out:,} of {num_tasks:,} tasks: selected ones first, "
+        "then the most telling ones of each region. `ait-jax report --detail_megabytes=N` makes "
+        "room for more."
     )
 
 

@@ -77,11 +77,11 @@ class RunFiles:
         return self.stages.get(name if self.kind == SCORE else f"round_{round:03d}/{name}")
 
     def names(self, path: Any) -> tuple[str, ...]:
-        """Returns the names of a list, none if it is not there. Raises UserError if it is damaged."""
+        """Returns the names of a list, none if it is not there; UserError if it is damaged."""
         return read_names(path) if path.exists() else ()
 
     def json(self, path: Any) -> dict[str, Any] | None:
-        """Returns a JSON file's object, None if it is not there. Raises UserError if it is damaged."""
+        """Returns a JSON file's object, None if it is not there; UserError if it is damaged."""
         try:
             value = json.loads(files.read_text(path))
             if not isinstance(value, dict):

@@ -1,7 +1,7 @@
 """What a report needs to know of a run beyond its files: what was to be done, and the pool."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ait_jax.errors import UserError
@@ -42,14 +42,6 @@ class Settings:
     vocabulary: Any = None
     pool: TaskPool | None = None
     problem: str = ""
-
-    @property
-    def knows_prompts(self) -> bool:
-        """Whether the prompts that were scored can be made again."""
-        return None not in (self.pool, self.perturbation, self.encoding)
-
-    def without_pool(self, problem: str) -> "Settings":
-        return replace(self, pool=None, problem=problem)
 
 
 def of_parts(parts: "ModelParts", pool: TaskPool) -> Settings:

@@ -21,7 +21,7 @@ _DIGITS = 4
 
 
 class OtherPrompts(Exception):
-    """What can be made now is not what was scored; the message says of which task."""
+    """The prompts that were scored cannot be made any more; the message says why."""
 
 
 def instruction_detail(task: Task, encoding: Any) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def round_detail(
     k = settings.num_perturbations
     numbers = {j for instance in scored.values() for j in instance.log_likelihood}
     if instances.keys() != scored.keys() or not numbers <= set(range(k + 1)):
-        raise OtherPrompts(f"task {task.name!r} in round {round}")
+        raise OtherPrompts(f"task {task.name!r} would have others in round {round} now")
     p = np.full((len(instances), k + 1), np.nan)
     for row, id in enumerate(instances):
         for j, value in scored[id].log_likelihood.items():
@@ -97,7 +97,9 @@ def check_prompts(
         tokens = scored[instance.id].prompt_tokens
         for j, prompt in zip(numbers, built):
             if tokens.get(j, len(prompt.tokens)) != len(prompt.tokens):
-                raise OtherPrompts(f"prompt {j} of task {name!r} in round {round}")
+                raise OtherPrompts(
+                    f"prompt {j} of task {name!r} in round {round} would be another now"
+                )
 
 
 def _mean_change(p: np.ndarray) -> np.ndarray:

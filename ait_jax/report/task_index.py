@@ -26,11 +26,12 @@ class TaskIndex:
         elif run.kind == CONTINUAL:
             for number in run.rounds:
                 folder = run.folder(number)
-                stage = run.names(folder / "stage_tasks.txt") or run.names(folder / "joined_tasks.txt")
-                self._add(stage, "train")
+                for name in ("stage_tasks.txt", "joined_tasks.txt"):
+                    self._add(run.names(folder / name), "train")
             self._add(run.names(run.folder(0) / "test_tasks.txt"), "test")
         else:
-            for split, name in (("train", "train"), ("pool", "remain"), ("dev", "dev"), ("test", "test")):
+            for split in SPLITS:
+                name = {"pool": "remain"}.get(split, split)
                 self._add(run.names(run.folder(0) / f"{name}_tasks.txt"), split)
             for number in run.rounds:
                 self._add(run.names(run.folder(number) / "joined_tasks.txt"), "pool")

@@ -13,8 +13,8 @@ _COLUMNS = ("loss", "accuracy", "learning_rate", "reward")
 def training(run: RunFiles) -> list[dict[str, Any]]:
     """Returns the payload's `training`: one entry for every round with logged steps.
 
-    Columns that a trainer does not log are left out; `dev` has the metric "rougeL", empty lists where
-    no dev tasks are evaluated during training.
+    Columns that a trainer does not log are left out; `dev` has the metric "rougeL", empty lists
+    where no dev tasks are evaluated during training.
     """
     found = []
     for round in run.rounds:

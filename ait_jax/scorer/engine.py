@@ -28,6 +28,7 @@ from ait_jax.models.likelihood import (
 from ait_jax.models.layouts import match_layout
 from ait_jax.models.parameters import abstract_params, output_layer
 from ait_jax.partitioning import Partitioner, feed
+from ait_jax.scorer.continuous import MOST_MEMBERS, Answer, ContinuousDecoder
 from ait_jax.scorer.executables import Executables
 from ait_jax.scorer.feeding import fetch, slots_of_all_processes
 from ait_jax.scorer.packed_groups import PackedGroups
@@ -95,6 +96,9 @@ class Engine:
         self.shares_prefixes = share_prefixes and runs_prefixes(self.model)
         self.work = Work()
         self._executables = Executables(self.compile)
+        self._decoder = ContinuousDecoder(
+            self.model, partitioner, buckets, DECODING_BATCH * tokens_per_batch
+        )
 
     @cached_property
     def placed_params(self) -> Any:
@@ -136,10 +140,17 @@ class Engine:
           prompts: token ids, each ending in end-of-sequence, at most `max_source_length`; of
             this process.
         """
-        shapes = [(padded_length(len(p), self.input_lengths),) for p in prompts]
         answers: list[Any] = [None] * len(prompts)
         log_likelihoods = np.zeros(len(prompts), np.float32)
         finished = np.zeros(len(prompts), bool)
+        if self.shares_prefixes and jax.process_count() == 1:
+            for answer in self._decode_in_slots(params, prompts):
+                answers[answer.row] = answer.tokens[: len(answer.tokens) - answer.finished]
+                log_likelihoods[answer.row] = answer.log_likelihood
+                finished[answer.row] = answer.finished
+            self._count(prompts, [[*answer, EOS_ID] for answer in answers])
+            return Answers(answers, log_likelihoods, finished)
+        shapes = [(padded_length(len(p), self.input_lengths),) for p in prompts]
         job = PaddedRows(shapes, (prompts,), DECODING_BATCH * self.tokens_per_batch)
         for rows, slots, decoded in self._run("answers", params, job):
             log_likelihoods[rows] = decoded.log_likelihood[slots]
@@ -149,6 +160,24 @@ class Engine:
                 answers[row] = ids[: length - (ids[length - 1] == EOS_ID)]
         self._count(prompts, [[*answer, EOS_ID] for answer in answers])
         return Answers(answers, log_likelihoods, finished)
+
+    def _decode_in_slots(self, params: Any, prompts: Sequence[Tokens]) -> Iterator[Answer]:
+        """Yields the answers, prefixes run once, as they finish.
+
+        One process alone knows which slots are free.
+        """
+        start = time.perf_counter()
+        groups = grouped(prompts, most_members=MOST_MEMBERS)
+        self._decoder.padded_tokens = 0
+        self.work.device_busy()
+        with live.activity("answers", len(prompts)) as show:
+            for done, answer in enumerate(self._decoder.answers(params, prompts, groups), 1):
+                show(done)
+                yield answer
+        self.work.device_idle()
+        self.work.padded_tokens += self._decoder.padded_tokens
+        self.work.seconds += time.perf_counter() - start
+        self._count_shared(groups)
 
     def log_likelihoods(
         self, params: Any, prompts: Sequence[Tokens], targets: Sequence[Tokens]

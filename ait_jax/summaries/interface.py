@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 
 class SummaryWriter(Protocol):
-    """One folder of summaries: `name` is a curve, a picture, a text; `step` its place on the x axis.
+    """One folder of summaries: `name` is a curve, a picture, a text; `step` its place on the axis.
 
     All text is plain: whoever shows it as markup escapes it.
     """
@@ -37,8 +37,8 @@ class Session(Protocol):
     """One process's work for one run directory.
 
     A run has folders of two kinds. A training (`round_000/train`) counts its steps, and goes on
-    from its last checkpoint. The run's own folders (`rounds`, `inference_eval/test`) count rounds, and
-    get all points of a stage of the run together, within `stage`.
+    from its last checkpoint. The run's own folders (`rounds`, `inference_eval/test`) count rounds,
+    and get all points of a stage of the run together, within `stage`.
     """
 
     def start(self) -> None:

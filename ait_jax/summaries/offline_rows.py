@@ -1,4 +1,4 @@
-"""Which rows an offline W&B run has on the disk: its process writes late, and a kill loses the rest.
+"""Which rows an offline W&B run has on the disk: W&B writes late, and a kill loses the rest.
 
 The files (`offline-run-*/run-ID.wandb`) are logs in LevelDB's format after a header of 7 bytes, of
 W&B's own protocol buffers.
@@ -32,9 +32,12 @@ def read_rows(folder: Any, id: str) -> list[dict[str, Any]]:
         for data in _records(files.read_bytes(path)):
             record = wandb_internal_pb2.Record.FromString(data)
             if record.WhichOneof("record_type") == "history":
-                items = record.history.item
-                rows.append({i.key or "/".join(i.nested_key): json.loads(i.value_json) for i in items})
+                rows.append(dict(map(_named, record.history.item)))
     return rows
+
+
+def _named(item: Any) -> tuple[str, Any]:
+    return item.key or "/".join(item.nested_key), json.loads(item.value_json)
 
 
 def _records(data: bytes) -> Iterator[bytes]:

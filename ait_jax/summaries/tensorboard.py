@@ -106,7 +106,8 @@ class EventsFolder:
         self._flushed = time.monotonic()
         if purge_step is not None:
             start = SessionLog(status=SessionLog.START)
-            self._writer.write_event(Event(wall_time=time.time(), step=purge_step, session_log=start))
+            event = Event(wall_time=time.time(), step=purge_step, session_log=start)
+            self._writer.write_event(event)
 
     def scalar(self, name: str, value: float, step: int) -> None:
         from tensorboardX.summary import scalar

@@ -93,10 +93,11 @@ class _Record:
                 lines.append(json.loads(text))
             except ValueError:  # cut by a crash, before its row was sent
                 break
-        if not all(isinstance(line, dict) for line in lines) or "id" not in (lines or [{"id": 0}])[0]:
-            raise UserError(f"{path} is damaged; delete it to begin another W&B run.")
         self._lines = lines or [{"id": secrets.token_hex(8)}]
-        self._index()
+        try:
+            self._index()
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{path} is damaged; delete it to begin another W&B run.") from error
 
     def _index(self) -> None:
         first, *rows = self._lines
@@ -121,15 +122,12 @@ class _Record:
         self._lines.append(line)
         self._file.add(json.dumps(line))
         self._file.flush()
-        self._index_last(line)
-        return line["row"]
-
-    def _index_last(self, line: dict[str, Any]) -> None:
-        self.rows = line["row"] + 1
+        self.rows += 1
         if "stage" in line:
             self.stages.append(line["stage"])
         else:
             self.steps[line["folder"]] = line["step"]
+        return line["row"]
 
 
 class _Session:

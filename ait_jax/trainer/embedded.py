@@ -83,7 +83,8 @@ class Training:
         self.checkpoints = Checkpoints(
             self.kept_in, best_metric=config.best_metric if evaluate else None
         )
-        self.optimizer = config.optimizer(config.schedule)
+        self.schedule = config.schedule_over(self.total_steps)
+        self.optimizer = config.optimizer(self.schedule)
         self._compile_step()
 
     def _checkpoint_folder(self) -> Any:
@@ -204,7 +205,7 @@ class Training:
         log.count(*work)
         if step % self.config.log_period == 0 or step == self.total_steps:
             # optax counts from 0: the first update has the schedule's value at 0.
-            log.step(step, metrics, float(self.config.schedule(step - 1)))
+            log.step(step, metrics, float(self.schedule(step - 1)))
 
     def _check_finite(self, step: int, metrics) -> None:
         """Stops before a step that ran away reaches a checkpoint."""

@@ -14,7 +14,7 @@ from ait_jax.models.interface import Model
 from ait_jax.partitioning import Partitioner
 from ait_jax.summaries import Summaries
 from ait_jax.trainer.data import ExampleSource
-from ait_jax.trainer.optimizer import adamw, constant_with_warmup
+from ait_jax.trainer.optimizer import Schedule, adamw, constant_with_warmup, schedule_over
 from ait_jax.trainer.step import sharded_train_step
 
 Evaluate = Callable[[Any], Mapping[str, float]]
@@ -41,7 +41,7 @@ class Trainer:
       epochs: passes over the examples; exactly one of `epochs` and `steps` is set.
       steps: number of updates.
       optimizer: makes the optax optimizer from a schedule.
-      schedule: learning rate by step.
+      schedule: learning rate by step, or `optimizer.CosineOfTraining`.
       num_microbatches: gradient accumulation, T5X's name.
       eval_period: updates between evaluations on the dev tasks; 0 is once an epoch
         (or at the end only, where `steps` is set).
@@ -58,7 +58,7 @@ class Trainer:
     epochs: int | None = 8
     steps: int | None = None
     optimizer: Callable[[optax.Schedule], optax.GradientTransformation] = adamw
-    schedule: optax.Schedule = field(default_factory=constant_with_warmup)
+    schedule: Schedule = field(default_factory=constant_with_warmup)
     num_microbatches: int = 1
     eval_period: int = 0
     checkpoint_period: int = 500
@@ -129,6 +129,10 @@ class Trainer:
         if self.steps is not None:
             return self.steps
         return self.epochs * self.steps_per_epoch(num_examples)
+
+    def schedule_over(self, total_steps: int) -> optax.Schedule:
+        """Returns the learning rate by step of a training of so many steps."""
+        return schedule_over(self.schedule, total_steps)
 
     def steps_per_epoch(self, num_examples: int) -> int:
         return math.ceil(num_examples / self.batch_size)

@@ -1,5 +1,7 @@
 """Optimizers and schedules, by optax."""
 
+import dataclasses
+import math
 from typing import Any
 
 import optax
@@ -14,10 +16,54 @@ def constant_with_warmup(learning_rate: float = 5e-5, warmup_steps: int = 50) ->
     return optax.linear_schedule(0.0, learning_rate, warmup_steps)
 
 
-def scaled(schedule: optax.Schedule, factor: float) -> optax.Schedule:
+@dataclasses.dataclass(frozen=True)
+class CosineOfTraining:
+    """Rises linearly, then falls along a cosine to 0: over a training's own number of steps.
+
+    As Alpaca's (Hugging Face's "cosine" with a warm-up ratio): rounds, whose number of steps grows
+    with their tasks, all reach the peak and all end low.
+
+    Attributes:
+      learning_rate: the peak.
+      warmup_fraction: of the steps, rounded up.
+
+    Raises:
+      UserError: a fraction that is not from 0 to below 1.
+    """
+
+    learning_rate: float = 2e-5
+    warmup_fraction: float = 0.03
+
+    def __post_init__(self):
+        if not 0 <= self.warmup_fraction < 1:
+            raise UserError(
+                "optimizer.CosineOfTraining.warmup_fraction (WARMUP_FRACTION) = "
+                f"{self.warmup_fraction} must be at least 0 and below 1, 0.03 for one."
+            )
+
+    def over(self, total_steps: int) -> optax.Schedule:
+        """Returns the learning rate by step of a training of so many steps."""
+        warmup_steps = math.ceil(total_steps * self.warmup_fraction)
+        if warmup_steps >= total_steps:
+            return constant_with_warmup(self.learning_rate, 0)
+        return cosine_with_warmup(self.learning_rate, total_steps, warmup_steps)
+
+
+# The learning rate by step, or what gives it for a training's number of steps.
+Schedule = optax.Schedule | CosineOfTraining
+
+
+def schedule_over(schedule: Schedule, total_steps: int) -> optax.Schedule:
+    """Returns the learning rate by step of a training of `total_steps`."""
+    return schedule.over(total_steps) if isinstance(schedule, CosineOfTraining) else schedule
+
+
+def scaled(schedule: Schedule, factor: float) -> Schedule:
     """Returns a schedule times a factor."""
     if factor <= 0:
         raise UserError(f"optimizer.scaled.factor (FEEDBACK_RATE) = {factor} must be above 0.")
+    if isinstance(schedule, CosineOfTraining):
+        return dataclasses.replace(schedule, learning_rate=factor * schedule.learning_rate)
     return lambda step: factor * schedule(step)
 
 

@@ -171,6 +171,7 @@ class _Training:
         self.partitioner, self.seed = partitioner, seed
         self.evaluate, self.report, self.summaries = evaluate, report, summaries
         self.total_steps = config.total_steps(len(source))
+        self.schedule = config.schedule_over(self.total_steps)
         self.eval_period = config.steps_between_evaluations(len(source))
 
     # --- checkpoints: T5X writes and restores them, we choose and delete ---
@@ -283,7 +284,7 @@ class _Training:
             "model": parts.encoder_decoder(
                 parts.network(self.model, config.network),
                 self.model.config.vocab_size,
-                config.optimizer(config.schedule),
+                config.optimizer(self.schedule),
                 z_loss=config.z_loss,
                 label_smoothing=config.label_smoothing,
             ),
@@ -301,7 +302,7 @@ class _Training:
             "partitioner": parts.MeshPartitioner(self.partitioner),
             "trainer_cls": functools.partial(
                 parts.t5x_trainer.Trainer,
-                learning_rate_fn=config.schedule,
+                learning_rate_fn=self.schedule,
                 num_microbatches=config.num_microbatches if config.num_microbatches > 1 else None,
             ),
             "model_dir": str(self.directory),

@@ -54,7 +54,9 @@ def network(model: Model, name: str = "ait_jax") -> nn.Module:
         return model
     if not isinstance(model, Transformer):
         raise UserError(
-            f"T5X's own T5 is no {type(model).__name__}: set NETWORK = 'ait_jax' to train that with T5X."
+            f"NETWORK = 't5x' is T5X's own T5, an encoder and a decoder; {type(model).__name__} is not of "
+            "its sizes. T5X has no network of LLaMA's kind (rotary positions, key heads shared by query "
+            "heads): set NETWORK = 'ait_jax', and T5X trains ours."
         )
     if model.config.scan_layers:
         raise UserError(

@@ -36,7 +36,11 @@ const read = new Map();
 
 // The same promise for everyone who asks for a block.
 function readBlock(name) {
-  if (!read.has(name)) read.set(name, unpack(name).then((response) => response.json()));
+  if (!read.has(name))
+    read.set(
+      name,
+      unpack(name).then((response) => response.json()),
+    );
   return read.get(name);
 }
 
@@ -45,7 +49,9 @@ function makeStore(state) {
   const listeners = [];
   return {
     state,
-    on(listener) { listeners.push(listener); },
+    on(listener) {
+      listeners.push(listener);
+    },
     set(changes) {
       const changed = Object.keys(changes).filter((key) => state[key] !== changes[key]);
       if (!changed.length) return;

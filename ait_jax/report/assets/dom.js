@@ -5,7 +5,8 @@ function element(tag, attributes = {}, ...children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (value === null || value === undefined || value === false) continue;
     if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else if (name === "style") for (const [k, v] of Object.entries(value)) node.style.setProperty(k, v);
+    else if (name === "style")
+      for (const [k, v] of Object.entries(value)) node.style.setProperty(k, v);
     else node.setAttribute(name, value === true ? "" : value);
   }
   node.append(...children.flat().filter((child) => child !== null && child !== undefined));
@@ -20,7 +21,11 @@ function foreign(text, attributes = {}) {
 // A name that may break after its underscores and slashes; its text stays the name.
 function foreignName(name, attributes = {}) {
   const parts = String(name ?? "").split(/(?<=[_/])/);
-  return element("bdi", attributes, parts.flatMap((part, i) => (i ? [element("wbr"), part] : [part])));
+  return element(
+    "bdi",
+    attributes,
+    parts.flatMap((part, i) => (i ? [element("wbr"), part] : [part])),
+  );
 }
 
 function drawing(tag, attributes = {}, ...children) {
@@ -50,7 +55,12 @@ function nextPaint() {
   // A hidden tab gets no frames, so a timer stands in for one.
   return new Promise((resolve) => {
     const timer = setTimeout(resolve, 100);
-    requestAnimationFrame(() => setTimeout(() => { clearTimeout(timer); resolve(); }));
+    requestAnimationFrame(() =>
+      setTimeout(() => {
+        clearTimeout(timer);
+        resolve();
+      }),
+    );
   });
 }
 
@@ -59,41 +69,75 @@ function announce(text) {
 }
 
 function toggleButton(label, pressed, onchange, attributes = {}) {
-  const button = element("button", {
-    type: "button", class: "chip", "aria-pressed": String(pressed), ...attributes,
-    onclick: () => {
-      const now = button.getAttribute("aria-pressed") !== "true";
-      button.setAttribute("aria-pressed", String(now));
-      onchange(now);
+  const button = element(
+    "button",
+    {
+      type: "button",
+      class: "chip",
+      "aria-pressed": String(pressed),
+      ...attributes,
+      onclick: () => {
+        const now = button.getAttribute("aria-pressed") !== "true";
+        button.setAttribute("aria-pressed", String(now));
+        onchange(now);
+      },
     },
-  }, ...[label].flat());
+    ...[label].flat(),
+  );
   return button;
 }
 
 // One of a few: radio buttons that look like one control; arrow keys work as in any radio group.
 function choice(legend, name, options, value, onchange) {
-  const inputs = options.map(([key, text]) => element("label", {},
-    element("input", { type: "radio", name, value: key, checked: key === value,
-      onchange: () => onchange(key) }),
-    element("span", {}, text)));
-  return element("fieldset", { class: "choice" },
-    element("legend", { class: "visually-hidden" }, legend), inputs);
+  const inputs = options.map(([key, text]) =>
+    element(
+      "label",
+      {},
+      element("input", {
+        type: "radio",
+        name,
+        value: key,
+        checked: key === value,
+        onchange: () => onchange(key),
+      }),
+      element("span", {}, text),
+    ),
+  );
+  return element(
+    "fieldset",
+    { class: "choice" },
+    element("legend", { class: "visually-hidden" }, legend),
+    inputs,
+  );
 }
 
 function selectBox(label, options, value, onchange) {
-  const select = element("select", { "aria-label": label, onchange: () => onchange(select.value) },
-    options.map(([key, text]) => element("option", { value: key, selected: key === value }, text)));
+  const select = element(
+    "select",
+    { "aria-label": label, onchange: () => onchange(select.value) },
+    options.map(([key, text]) => element("option", { value: key, selected: key === value }, text)),
+  );
   return select;
 }
 
 function copyButton(text, what) {
-  const button = element("button", { type: "button", class: "quiet", "aria-label": `Copy ${what}`,
-    onclick: async () => {
-      const done = await copy(text);
-      button.textContent = done ? "Copied" : "Press Ctrl+C";
-      announce(done ? `${what} copied` : "Copying is not allowed here");
-      setTimeout(() => { button.textContent = "Copy"; }, 1600);
-    } }, "Copy");
+  const button = element(
+    "button",
+    {
+      type: "button",
+      class: "quiet",
+      "aria-label": `Copy ${what}`,
+      onclick: async () => {
+        const done = await copy(text);
+        button.textContent = done ? "Copied" : "Press Ctrl+C";
+        announce(done ? `${what} copied` : "Copying is not allowed here");
+        setTimeout(() => {
+          button.textContent = "Copy";
+        }, 1600);
+      },
+    },
+    "Copy",
+  );
   return button;
 }
 
@@ -120,4 +164,18 @@ function download(name, text, type) {
   link.click();
   link.remove();
   setTimeout(() => URL.revokeObjectURL(url), 10000);
+}
+
+// A page that cannot be drawn says so at its top.
+function orSayWhyNot(drawn) {
+  drawn.catch((error) => {
+    byId("main").prepend(
+      element(
+        "p",
+        { class: "failure", role: "alert" },
+        `This page could not draw itself: ${error.message}. It needs a browser from 2023 or later.`,
+      ),
+    );
+    throw error;
+  });
 }

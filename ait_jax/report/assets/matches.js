@@ -3,16 +3,29 @@
 function startView(run) {
   return makeStore({
     place: run.scored.at(-1) ?? null,
-    query: "", category: -1, types: new Set([0, 1, 2]), regions: new Set([0, 1, 2, 3]),
-    selectedOnly: false, cubeRoot: true, tails: false, order: "uncertainty", active: -1, task: -1,
+    query: "",
+    category: -1,
+    types: new Set([0, 1, 2]),
+    regions: new Set([0, 1, 2, 3]),
+    selectedOnly: false,
+    cubeRoot: true,
+    tails: false,
+    order: "uncertainty",
+    active: -1,
+    task: -1,
   });
 }
 
 const FILTER_KEYS = ["query", "category", "types", "regions", "selectedOnly"];
 
 function isFiltered(state) {
-  return Boolean(state.query) || state.category >= 0 || state.types.size < TYPES.length
-    || state.regions.size < 4 || state.selectedOnly;
+  return (
+    Boolean(state.query) ||
+    state.category >= 0 ||
+    state.types.size < TYPES.length ||
+    state.regions.size < 4 ||
+    state.selectedOnly
+  );
 }
 
 // 1 for every row of the round that passes.
@@ -53,7 +66,10 @@ function orderedRows(run, round, before, mask, order) {
     improbable: (row) => round.probability[row],
     moved: (row) => -Math.abs(changeOf(round, before, row) || 0),
   }[order];
-  if (!key) return rows.sort((a, b) => collator.compare(run.names[round.task[a]], run.names[round.task[b]]));
+  if (!key)
+    return rows.sort((a, b) =>
+      collator.compare(run.names[round.task[a]], run.names[round.task[b]]),
+    );
   const keys = new Float64Array(mask.length);
   for (const row of rows) keys[row] = Number.isFinite(key(row)) ? key(row) : Infinity;
   return rows.sort((a, b) => keys[a] - keys[b] || a - b);

@@ -42,7 +42,8 @@ function percent(value, digits = 1) {
 function duration(seconds) {
   if (!known(seconds)) return DASH;
   if (seconds < 60) return `${seconds.toFixed(1)} s`;
-  const whole = Math.round(seconds), hours = Math.floor(whole / 3600);
+  const whole = Math.round(seconds),
+    hours = Math.floor(whole / 3600);
   const minutes = Math.floor((whole % 3600) / 60);
   if (hours) return `${hours} h ${String(minutes).padStart(2, "0")} min`;
   return `${minutes} min ${String(whole % 60).padStart(2, "0")} s`;

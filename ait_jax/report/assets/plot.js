@@ -1,6 +1,7 @@
 // Charts: plotly is unpacked after the first paint, and every chart follows the theme.
 
-let plotlyPromise = null, plotlyText = null;
+let plotlyPromise = null,
+  plotlyText = null;
 const charts = new Map();
 
 // Unpacking needs no attention; the page's first data are read meanwhile.
@@ -28,9 +29,17 @@ function plotly() {
 
 // Plotly reads a small HTML in labels. Direction controls cannot be isolated in its text.
 function plotText(text, most = 48) {
-  const plain = String(text ?? "").replace(/[\u0000-\u001f\u007f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g, " ");
+  const plain = String(text ?? "").replace(
+    /[\u0000-\u001f\u007f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g,
+    " ",
+  );
   const cut = plain.length > most ? `${plain.slice(0, most - 1)}…` : plain;
-  return cut.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+  // %{...} would be a place for a value in hover texts.
+  return cut
+    .replaceAll("%{", "% {")
+    .replaceAll("&", "&amp;")
+    .replaceAll("<", "&lt;")
+    .replaceAll(">", "&gt;");
 }
 
 let webgl = null;
@@ -50,8 +59,13 @@ function forgetWebgl(node) {
 
 function axis(changes = {}) {
   return {
-    gridcolor: color("grid"), linecolor: color("line"), zerolinecolor: color("grid"),
-    tickfont: { color: color("faint"), size: 12 }, automargin: true, showline: true, ticks: "",
+    gridcolor: color("grid"),
+    linecolor: color("line"),
+    zerolinecolor: color("grid"),
+    tickfont: { color: color("faint"), size: 12 },
+    automargin: true,
+    showline: true,
+    ticks: "",
     ...changes,
     title: { text: changes.title || "", font: { color: color("faint"), size: 12.5 }, standoff: 10 },
   };
@@ -59,23 +73,38 @@ function axis(changes = {}) {
 
 function layoutOf(changes) {
   return {
-    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-    font: { family: "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif",
-      size: 12.5, color: color("ink") },
-    margin: { l: 52, r: 16, t: 12, b: 48 }, showlegend: false, hovermode: "closest",
+    paper_bgcolor: "rgba(0,0,0,0)",
+    plot_bgcolor: "rgba(0,0,0,0)",
+    font: {
+      family: "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif",
+      size: 12.5,
+      color: color("ink"),
+    },
+    margin: { l: 52, r: 16, t: 12, b: 48 },
+    showlegend: false,
+    hovermode: "closest",
     dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
-    hoverlabel: { bgcolor: color("card"), bordercolor: color("line"), align: "left",
-      font: { color: color("ink"), size: 12.5 } },
-    transition: { duration: 0 }, ...changes,
+    hoverlabel: {
+      bgcolor: color("card"),
+      bordercolor: color("line"),
+      align: "left",
+      font: { color: color("ink"), size: 12.5 },
+    },
+    transition: { duration: 0 },
+    ...changes,
   };
 }
 
 const CONFIG = {
-  displaylogo: false, responsive: true, typesetMath: false, showTips: false,
+  displaylogo: false,
+  responsive: true,
+  typesetMath: false,
+  showTips: false,
   // Named one by one: some of plotly's own would send the data to a server.
   modeBarButtons: [["toImage"], ["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]],
   displayModeBar: matchMedia("(pointer: coarse)").matches ? false : "hover",
-  plotlyServerURL: "", topojsonURL: "",
+  plotlyServerURL: "",
+  topojsonURL: "",
 };
 
 // make() returns {traces, layout}; called again when the theme changes.
@@ -103,10 +132,13 @@ onTheme(() => {
 
 // Draws when the chart comes near the window: what nobody looks at costs nothing.
 function drawWhenNear(node, action) {
-  const observer = new IntersectionObserver((entries) => {
-    if (!entries.some((entry) => entry.isIntersecting)) return;
-    observer.disconnect();
-    action();
-  }, { rootMargin: "400px" });
+  const observer = new IntersectionObserver(
+    (entries) => {
+      if (!entries.some((entry) => entry.isIntersecting)) return;
+      observer.disconnect();
+      action();
+    },
+    { rootMargin: "400px" },
+  );
   observer.observe(node);
 }

@@ -3,7 +3,7 @@
 async function startRun() {
   startTheme();
   const head = await readBlock("head");
-  unpackPlotly().catch(() => {});  // told where the charts are drawn
+  unpackPlotly().catch(() => {}); // told where the charts are drawn
   drawSummary(byId("summary"), head);
   drawSetup(bodyOf("setup"), head);
   drawCost(bodyOf("cost"), head);
@@ -22,8 +22,4 @@ async function startRun() {
   document.documentElement.dataset.ready = "true";
 }
 
-startRun().catch((error) => {
-  byId("main").prepend(element("p", { class: "failure", role: "alert" },
-    `This page could not draw itself: ${error.message}. It needs a browser from 2023 or later.`));
-  throw error;
-});
+orSayWhyNot(startRun());

