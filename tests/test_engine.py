@@ -167,11 +167,17 @@ def test_bfloat16_stays_near_float32(wide, plain):
     model, params, prompts, targets = wide
     half = Transformer(dataclasses.replace(model.config, dtype="bfloat16"))
     engine = Engine(half, Partitioner(), LengthBuckets((64,), (16,)), 1024)
-    placed = engine.place(params)
-    assert placed["encoder"]["layers"]["mlp"]["wo"]["kernel"].dtype == "bfloat16"
-    assert placed["encoder"]["layers"]["pre_mlp_layer_norm"]["scale"].dtype == "float32"
-    values = engine.log_likelihoods(placed, prompts, targets)
+    values = engine.log_likelihoods(engine.place(params), prompts, targets)
     assert 1e-5 < np.abs(values - plain).max() < 0.1
+
+
+@pytest.mark.parametrize(("platform", "kept"), [("tpu", "bfloat16"), ("cpu", "float32")])
+def test_matrices_are_kept_as_the_platform_reads_them(wide, monkeypatch, platform, kept):
+    monkeypatch.setattr(Partitioner, "platform", platform)
+    half = Transformer(dataclasses.replace(wide[0].config, dtype="bfloat16"))
+    placed = Engine(half, Partitioner(), LengthBuckets((64,), (16,))).placed_params
+    assert placed["encoder"]["layers"]["mlp"]["wo"]["kernel"].dtype == kept
+    assert placed["encoder"]["layers"]["pre_mlp_layer_norm"]["scale"].dtype == "float32"
 
 
 def test_an_interrupted_call_leaves_no_compilations_behind(wide):

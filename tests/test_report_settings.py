@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from tiny_experiment import tiny_experiment
 
-from ait_jax import configuration, experiment
+from ait_jax import chat_format, configuration, experiment
 from ait_jax.configuration import GinFlags
 from ait_jax.errors import UserError
 from ait_jax.report import settings
@@ -64,6 +64,17 @@ def test_a_pool_is_opened_and_never_prepared():
     )
     assert BUILDABLE["ait_jax.tasks.niv2.load_pool"] == ("source",)
     assert "NIV2 is not prepared in 'nowhere'" in settings.of_config(text, 0).problem
+
+
+def test_a_chat_vocabulary_comes_back():
+    text = (
+        "from ait_jax import chat_format\nfrom ait_jax import tokenizers_vocabulary\n"
+        "CHAT = @chat_format.ChatML()\n"
+        "experiment.Experiment.vocabulary = @tokenizers_vocabulary.TokenizersVocabulary()\n"
+        "tokenizers_vocabulary.TokenizersVocabulary:\n  path = 'folder'\n  chat = %CHAT\n"
+    )
+    found = settings.of_config(text, 0)
+    assert found.vocabulary.identity == ("folder", chat_format.ChatML())
 
 
 def test_scopes_and_macros_mean_what_gin_means(clean_gin):

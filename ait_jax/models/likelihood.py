@@ -156,7 +156,7 @@ def _log_sum_exp(
     axis = output.vocab_axis
     shape = list(output.kernel.shape)
     shape[axis : axis + 1] = [shards, columns]
-    kernel = output.kernel.astype(hidden_NxE.dtype).reshape(shape)
+    kernel = output.kernel.reshape(shape)
     equation = "ne,sce->nsc" if axis == 0 else "ne,esc->nsc"
 
     def step(carry, index):
@@ -166,7 +166,10 @@ def _log_sum_exp(
         start = jnp.minimum(index * block, columns - block)
         kernel_block = lax.dynamic_slice_in_dim(kernel, start, block, axis + 1)
         logits_NxSxC = output.scale * jnp.einsum(
-            equation, hidden_NxE, kernel_block, preferred_element_type=jnp.float32
+            equation,
+            hidden_NxE,
+            kernel_block.astype(hidden_NxE.dtype),
+            preferred_element_type=jnp.float32,
         )
         if columns % block:
             is_new_C = start + jnp.arange(block) >= index * block

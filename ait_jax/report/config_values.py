@@ -15,6 +15,9 @@ from ait_jax.errors import UserError
 # Function -> parameters that are not passed on: they would prepare what is not there.
 BUILDABLE: Mapping[str, tuple[str, ...]] = {
     "ait_jax.assets.mini_vocabulary": (),
+    "ait_jax.assets.smollm2_weights": (),
+    "ait_jax.chat_format.ChatML": (),
+    "ait_jax.chat_format.Llama3Chat": (),
     "ait_jax.perturb.ExampleResampling": (),
     "ait_jax.perturb.WordDrop": (),
     "ait_jax.perturb.WordMask": (),
@@ -26,6 +29,7 @@ BUILDABLE: Mapping[str, tuple[str, ...]] = {
     "ait_jax.tasks.niv2.load_pool": ("source",),
     "ait_jax.tasks.self_instruct.load_pool": ("source", "test_source"),
     "ait_jax.tasks.stored_pool.load": (),
+    "ait_jax.tokenizers_vocabulary.TokenizersVocabulary": (),
     "ait_jax.vocabulary.Vocabulary": (),
 }
 _DEEPEST = 50

@@ -105,14 +105,16 @@ class Engine:
         """Shapes, dtypes and shardings of what `place` returns.
 
         Matrices are kept in the dtype of the multiplication, which is what they are cast to in
-        every pass; norms, biases and position biases stay float32.
+        every pass; norms, biases and position biases stay float32. On a CPU all are float32: XLA
+        would make that of stacked bfloat16 matrices at the start of every batch.
         """
+        on_cpu = self.partitioner.platform == "cpu"
         shapes, axes = abstract_params(self.model)
         shardings = self.partitioner.param_shardings(shapes, axes)
 
         def placed(path, shape, sharding):
             small = path[-1].key in ("scale", "rel_embedding", "bias")
-            dtype = shape.dtype if small else self.model.config.dtype
+            dtype = shape.dtype if small or on_cpu else self.model.config.dtype
             return jax.ShapeDtypeStruct(shape.shape, dtype, sharding=sharding)
 
         return jax.tree_util.tree_map_with_path(placed, shapes, shardings)
@@ -224,7 +226,7 @@ class Engine:
         job = PackedGroups(groups, prompts, targets, longest, self.tokens_per_batch)
         for rows, slots, values in self._run("likelihoods", params, job):
             for group, slot in zip(rows, slots):
-                yield from job.means(group, slot, values)
+                yield from job.means(group, values[slot])
         self._count_shared(groups)
 
     def embed(self, params: Any, texts: Sequence[Tokens]) -> np.ndarray:
@@ -310,8 +312,7 @@ class Engine:
             function, sizes = self._embed, sizes[:1]
         elif len(lengths) == 4:
             function, behind = self._score_behind, rows * lengths[1]
-            widths = (lengths[2], lengths[2], lengths[3], lengths[3])
-            sizes = [(rows, lengths[0]), *[(behind, width) for width in widths]]
+            sizes = [(rows, lengths[0]), *[(behind, lengths[2])] * 2, *[(rows, lengths[3])] * 2]
         sharding = self.partitioner.batch_sharding
         arrays = [jax.ShapeDtypeStruct(size, jnp.int32, sharding=sharding) for size in sizes]
         with self.partitioner.activate():
@@ -341,15 +342,16 @@ class Engine:
         return fused_mean_log_likelihood(hidden_BxTxE, output, targets_BxT)
 
     def _score_behind(
-        self, params, prefixes_GxP, tokens_BxQ, texts_BxQ, places_BxT, targets_BxT
+        self, params, prefixes_GxP, tokens_BxQ, texts_BxQ, places_GxT, targets_GxT
     ):
-        """Returns the targets' token log-likelihoods (B, T); arrays of `PackedGroups.arrays`."""
+        """Returns the targets' token log-likelihoods (G, T); arrays of `PackedGroups.arrays`."""
         extend = partial(self.model.apply, {"params": params}, method="extend")
         _, prefixes = extend(prefixes_GxP)
         hidden_BxQxE, _ = extend(tokens_BxQ, (prefixes,), segments_BxQ=texts_BxQ, keep=False)
-        hidden_BxTxE = jnp.take_along_axis(hidden_BxQxE, places_BxT[..., None], axis=1)
+        hidden_GxRxE = hidden_BxQxE.reshape(len(prefixes_GxP), -1, hidden_BxQxE.shape[-1])
+        hidden_GxTxE = jnp.take_along_axis(hidden_GxRxE, places_GxT[..., None], axis=1)
         output = output_layer(self.model.config, params)
-        return fused_token_log_likelihoods(hidden_BxTxE, output, targets_BxT)
+        return fused_token_log_likelihoods(hidden_GxTxE, output, targets_GxT)
 
     def _embed(self, params, texts_BxL):
         hidden_BxLxE = self.model.apply(

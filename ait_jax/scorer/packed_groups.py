@@ -4,10 +4,11 @@ What follows the prefix, a prompt's own tokens and its target, is of very differ
 group. So it is not padded but packed: several texts to a row, and as many rows to a group as let
 the least be computed.
 
-Shapes: G groups of a batch, each with P tokens of a prefix and R rows of Q tokens behind it, of
-which T are targets.
+Shapes: G groups of a batch, each with P tokens of a prefix and R rows of Q tokens behind it, in
+which T targets stand.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -21,7 +22,6 @@ from ait_jax.scorer.shared_prefixes import SharedPrefix
 _ATTENTION_AS_DEAR = 2048
 # Rows of a group; a group of more is run as several.
 _ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
-_SHORTEST_TARGETS = 8
 
 
 class Packing(NamedTuple):
@@ -92,9 +92,15 @@ class PackedGroups:
         self.tokens_per_batch = tokens_per_batch
         prefixes = finer_lengths((longest[0],), 1.15, multiple_of=16)
         widths = finer_lengths((sum(longest),), 1.2, multiple_of=16)
+        totals = finer_lengths((_ROWS[-1] * longest[1],), 1.3, multiple_of=16)
         self.packings = [self._packing(group, widths) for group in groups]
         self.shapes = [
-            self._shape(group, packing, prefixes)
+            (
+                padded_length(group.length, prefixes),
+                padded_length(len(packing.rows), _ROWS),
+                packing.width,
+                padded_length(sum(len(targets[member]) for member in group.members), totals),
+            )
             for group, packing in zip(groups, self.packings, strict=True)
         ]
 
@@ -105,18 +111,6 @@ class PackedGroups:
             for member in group.members
         ]
         return packed(tuple(lengths), widths)
-
-    def _shape(
-        self, group: SharedPrefix, packing: Packing, prefixes: Sequence[int]
-    ) -> tuple[int, ...]:
-        most = max(
-            sum(len(self.targets[group.members[text]]) for text in row) for row in packing.rows
-        )
-        targets = _SHORTEST_TARGETS
-        while targets < most:
-            targets *= 2
-        rows = padded_length(len(packing.rows), _ROWS)
-        return (padded_length(group.length, prefixes), rows, packing.width, targets)
 
     def batches(
         self, shapes: Sequence[tuple[int, ...]], processes: int, multiple_of: int
@@ -145,28 +139,29 @@ class PackedGroups:
 
         Returns:
           int32 arrays: the prefixes [G, P]; of the rows behind them [G * R, Q] the tokens and the
-          number of the text, 1 the first and 0 none; of the targets [G * R, T] where in a row
-          the token stands that each follows, and the targets.
+          number of the text, 1 the first and 0 none; of the targets [G, T] where in the group's
+          rows, one after the other, the token stands that each follows, and the targets.
         """
         length, num_rows, width, num_targets = shape
         prefixes = [self._prefix(group) for group in rows]
         tokens, texts = np.zeros((2, len(rows) * num_rows, width), np.int32)
-        places, targets = np.zeros((2, len(rows) * num_rows, num_targets), np.int32)
+        places, targets = np.zeros((2, len(rows), num_targets), np.int32)
         for slot, group in enumerate(rows):
             if group is None:
                 continue
             prefix, members = self.groups[group]
-            for row, packed_texts in enumerate(self.packings[group].rows, slot * num_rows):
-                at = at_target = 0
+            at_target = 0
+            for row, packed_texts in enumerate(self.packings[group].rows):
+                at = 0
                 for number, text in enumerate(packed_texts, 1):
                     prompt, target = self.prompts[members[text]], self.targets[members[text]]
                     own = [*prompt[prefix:], *target[:-1]]
-                    tokens[row, at : at + len(own)] = own
-                    texts[row, at : at + len(own)] = number
-                    last = at + len(prompt) - prefix - 1
+                    tokens[slot * num_rows + row, at : at + len(own)] = own
+                    texts[slot * num_rows + row, at : at + len(own)] = number
+                    last = row * width + at + len(prompt) - prefix - 1
                     where = slice(at_target, at_target + len(target))
-                    places[row, where] = range(last, last + len(target))
-                    targets[row, where] = target
+                    places[slot, where] = range(last, last + len(target))
+                    targets[slot, where] = target
                     at, at_target = at + len(own), where.stop
         return [pad_rows(prefixes, length), tokens, texts, places, targets]
 
@@ -176,19 +171,13 @@ class PackedGroups:
         length, members = self.groups[group]
         return self.prompts[members[0]][:length]
 
-    def means(self, group: int, slot: int, log_p_BxT: np.ndarray) -> Iterator[tuple[int, float]]:
-        """Yields (member, mean over its target) from the token log-likelihoods of a batch.
-
-        Args:
-          slot: the group's place in the batch.
-        """
-        members, num_rows = self.groups[group].members, self.shapes[group][1]
-        for row, texts in enumerate(self.packings[group].rows, slot * num_rows):
-            at = 0
-            for text in texts:
-                end = at + len(self.targets[members[text]])
-                yield members[text], float(log_p_BxT[row, at:end].mean(dtype=np.float64))
-                at = end
+    def means(self, group: int, log_p_T: np.ndarray) -> Iterator[tuple[int, float]]:
+        """Yields (member, mean over its target) from the group's token log-likelihoods."""
+        members, at = self.groups[group].members, 0
+        for text in itertools.chain.from_iterable(self.packings[group].rows):
+            end = at + len(self.targets[members[text]])
+            yield members[text], float(log_p_T[at:end].mean(dtype=np.float64))
+            at = end
 
     def padded_tokens(self, arrays: Sequence[np.ndarray], rows: Sequence[int | None]) -> int:
         """Returns how many places of a batch hold a prompt's token or none."""
