@@ -35,6 +35,7 @@ def hours_of(
 
     Batches of shorter prompts have as many more rows. Teacher forcing takes time in proportion
     to an example's FLOPs, decoding to its prompt's tokens, training is padded to the longest.
+    Prefixes that a decoder-only model runs once for several prompts cost what they are run.
     """
     if planned.workload is None:
         return _pretraining_hours(planned, stages, efficiency)
@@ -49,8 +50,9 @@ def hours_of(
     share = planned.model.config.flops_per_example(prompt_tokens, answer_tokens)
     share /= planned.model.config.flops_per_example(source, target)
     # Chip-seconds of one prompt.
-    forced = force.roofline * force.chips / force.rows * share
+    forced = force.roofline * force.chips / force.rows * share * (1 - work.shared_forced)
     decoded = decode.roofline * decode.chips / decode.rows * prompt_tokens / source
+    decoded *= 1 - work.shared_decoded
     task = scorer.num_instances * (decoded + scorer.num_perturbations * forced)
     if planned.kind is not Experiment:
         seconds = {"score": work.tasks * task}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ait_jax.compiled_stage import CompiledStage
 from ait_jax.hardware import Chip
-from ait_jax.models.interface import gin_name
+from ait_jax.models.interface import gin_name, runs_prefixes
 from ait_jax.models.parameters import abstract_params, num_params
 from ait_jax.partitioning import Partitioner
 from ait_jax.plan_stages import DECODE, FORCE, TRAIN, PlanStages
@@ -128,6 +128,13 @@ def hours(plan: "Plan") -> Iterator[str]:
             f"  {work.tasks:,} tasks, prompts of {work.prompt_tokens:.0f} tokens, answers of "
             f"{work.answer_tokens:.0f} ({work.source})"
         )
+        if work.shared_forced:
+            yield (
+                f"  of their tokens {work.shared_forced:.0%} are shared by prompts when they are "
+                f"scored and {work.shared_decoded:.0%} when they are answered, and not run again"
+            )
+        elif runs_prefixes(plan.planned.model):
+            yield "  what prompts share is run once; without the pool nobody knows how much: not counted"
     if hours.tasks_per_chip_hour is not None:
         scorer = plan.planned.scorer
         yield (

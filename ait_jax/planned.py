@@ -1,20 +1,25 @@
 """What a plan needs of a gin configuration: no checkpoint, and no pool where there is none."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
+
+import numpy as np
 
 from ait_jax import configuration, gin_checks
 from ait_jax.batching import LengthBuckets
 from ait_jax.errors import UserError
 from ait_jax.experiment import Experiment
-from ait_jax.models.interface import Model
+from ait_jax.models.interface import Model, runs_prefixes
 from ait_jax.partitioning import Partitioner
 from ait_jax.pool import TaskPool
 from ait_jax.pretraining import Pretraining
+from ait_jax.scorer import continuous
+from ait_jax.scorer.chunk import prepare
 from ait_jax.scorer.prompts_of_task import TaskPrompts, same_prompts
 from ait_jax.scorer.scorer import Scorer
+from ait_jax.scorer.shared_prefixes import MOST_MEMBERS, SHORTEST, grouped
 from ait_jax.scoring import UNUSED_MACROS, Scoring
 from ait_jax.trainer.feedback import FeedbackTrainer
 from ait_jax.trainer.interface import Trainer
@@ -25,7 +30,7 @@ ASSUMED_TASKS = 756
 ASSUMED_TEST_TASKS = 119
 ASSUMED_PROMPT_TOKENS = 300
 ASSUMED_ANSWER_TOKENS = 16
-_SAMPLED_TASKS = 40
+_SAMPLED_TASKS, _WHOLE_TASKS = 40, 10
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,8 @@ class Workload:
     Attributes:
       tasks: of the pool, to train on or to score; dev tasks among them, test tasks not.
       prompt_tokens, answer_tokens: means.
+      shared_forced, shared_decoded: of the tokens of teacher forcing and of decoded prompts, the
+        share that lies in prefixes which a decoder-only model has run already for another prompt.
       source: where these come from, in words.
     """
 
@@ -45,6 +52,8 @@ class Workload:
     prompt_tokens: float
     answer_tokens: float
     source: str
+    shared_forced: float = 0.0
+    shared_decoded: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -186,8 +195,32 @@ def _measured(pool: TaskPool, values: Mapping[str, Any]) -> dict[str, Any]:
         for instance, prompt, _, _ in prompts.build(name, same_prompts([0]))
     ]
     lengths, answers = zip(*sizes)
-    return found | {
+    found |= {
         "prompt_tokens": sum(lengths) / len(lengths),
         "answer_tokens": sum(answers) / len(answers),
         "source": f"measured on {len(sizes)} prompts of the pool {pool.name!r}",
+    }
+    return found | (_shared(pool, names, values) if runs_prefixes(values["model"]) else {})
+
+
+def _shared(
+    pool: TaskPool, names: Sequence[str], values: Mapping[str, Any]
+) -> dict[str, float]:
+    """Returns the shares of tokens in shared prefixes, of a few whole tasks."""
+    scorer = values["scorer"]
+    prompts = TaskPrompts(
+        pool, values["vocabulary"], values["encoding"], scorer.perturbation, scorer.num_instances,
+        seed=0, round=0,
+    )  # fmt: skip
+    few = names[:: max(1, len(names) // _WHOLE_TASKS)]
+    ready = prepare(few, same_prompts(range(1, scorer.num_perturbations + 1)), prompts)
+
+    def share(rows: np.ndarray, most_members: int) -> float:
+        texts = [ready.inputs[row] for row in np.unique(rows)]
+        saved = sum((len(g.members) - 1) * g.length for g in grouped(texts, SHORTEST, most_members))
+        return saved / sum(map(len, texts))
+
+    return {
+        "shared_forced": share(ready.rows, MOST_MEMBERS),
+        "shared_decoded": share(ready.original, continuous.MOST_MEMBERS),
     }

@@ -1,5 +1,6 @@
 """`ait-jax plan` on the devices at hand: what it compiles, says, suggests and adds up."""
 
+import dataclasses
 import json
 
 import jax
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from ait_jax import hardware, plan, plan_search
+from ait_jax import planned as planned_parts
 from ait_jax.configuration import GinFlags
 from ait_jax.errors import UserError
 from ait_jax.models.parameters import abstract_params, num_params
@@ -105,6 +107,22 @@ def test_a_decoder_only_model_is_planned():
     assert train.ideal_flops == 3 * config.flops_per_example(96, 16) * 16 / 8
     assert -0.01 < train.over_ideal < 0.4
     assert -0.1 < found.stages[FORCE].over_ideal < 0.4
+    assert "nobody knows how much: not counted" in text
+
+
+def test_what_prompts_share_is_measured_on_the_pool(made):
+    words = ("VOCABULARY = @vocabulary.Vocabulary()", "VOCABULARY_PATH = @assets.mini_vocabulary()")
+    files = ("experiments/mini.gin", "models/smollm2_135m.gin")
+    wanted = planned_parts.planned(GinFlags(files, (*SMALL, *words)), "")
+    # Every form of an instruction stands before 2 instances; half of what it costs is saved.
+    assert 0.3 < wanted.workload.shared_decoded < 0.5
+    assert 0.3 < wanted.workload.shared_forced < 0.5
+    alone = dataclasses.replace(wanted.workload, shared_forced=0.0, shared_decoded=0.0)
+    stages = {name: made[0].stages[name] for name in (TRAIN, FORCE, DECODE)}
+    with_sharing = hours_of(wanted, stages, 0.5)
+    without = hours_of(dataclasses.replace(wanted, workload=alone), stages, 0.5)
+    assert without.by_stage["train"] == with_sharing.by_stage["train"]
+    assert 0.5 < with_sharing.by_stage["score"] / without.by_stage["score"] < 0.7
 
 
 def test_json_has_what_is_printed(made):
