@@ -8,6 +8,7 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
+from converting import assert_equal, convert
 from shared_data import GOLDEN_T5X, needs_shared
 from tiny_hugging_face import VARIANTS, config_of, edit_json, needs_torch, random_params
 from tiny_training import OnDevices
@@ -47,20 +48,6 @@ def source(tmp_path, without_torch):
     params = random_params(config_of("t5_1_1"))
     weights.save_weights(tmp_path / "source.safetensors", params)
     return tmp_path / "source.safetensors", params
-
-
-def convert(capsys, *arguments):
-    """Returns exit code, standard output, standard error."""
-    code = cli.main(["convert", *map(str, arguments)])
-    output = capsys.readouterr()
-    return code, output.out, output.err
-
-
-def assert_equal(params, expected):
-    params, expected = weights.flatten(params), weights.flatten(expected)
-    assert list(params) == list(expected)
-    for name, value in expected.items():
-        np.testing.assert_array_equal(np.asarray(params[name], np.float32), value)
 
 
 def read(folder):

@@ -3,6 +3,7 @@
 import gin
 import numpy as np
 import pytest
+from converting import assert_equal, convert
 from tiny_llama import config_of, needs_gguf, needs_torch, random_params, write_gguf, write_tokenizer
 
 from ait_jax import cli, tokenizer_files
@@ -38,20 +39,6 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     params = random_params(config_of(), seed=1)
     return orbax_checkpoint.write(folder, params, 7, dtype=None), params
-
-
-def convert(capsys, *arguments):
-    """Returns exit code, standard output, standard error."""
-    code = cli.main(["convert", *map(str, arguments)])
-    output = capsys.readouterr()
-    return code, output.out, output.err
-
-
-def assert_equal(params, expected):
-    params, expected = weights.flatten(params), weights.flatten(expected)
-    assert list(params) == list(expected)
-    for name, value in expected.items():
-        np.testing.assert_array_equal(params[name], value)
 
 
 def test_gguf_to_folder(file, tmp_path, capsys, without_torch):
