@@ -44,3 +44,18 @@ def test_answers_are_those_of_the_plain_form(num_partitions, tokens_per_batch):
     np.testing.assert_array_equal(found[True].finished, plain.finished)
     np.testing.assert_allclose(found[True].log_likelihoods, plain.log_likelihoods, atol=1e-5)
     assert work[True].flops < work[False].flops and work[True].shared_tokens > 0
+
+
+def test_prefixes_are_not_padded_beyond_their_slots():
+    """The lengths that prompts are padded to lie closer together than those of slots."""
+    prompts = [draw(245, "instruction") + draw(5, "instance", i) for i in range(2)]
+    config = config_of(num_layers=1)
+    params = random_params(config, 3)
+    found = {}
+    for share in (True, False):
+        engine = Engine(
+            LlamaTransformer(config), Partitioner(), LengthBuckets((320,), (4,)), 512,
+            share_prefixes=share,
+        )  # fmt: skip
+        found[share] = engine.decode(engine.place(params), prompts).tokens
+    assert found[True] == found[False]

@@ -89,7 +89,6 @@ class ContinuousDecoder:
             for sizes, pool in sorted(pools.items(), reverse=True):
                 yield from self._pool(params, step_params, prompts, pool, sizes)
 
-
     def _pool(
         self,
         params: Any,
@@ -113,7 +112,7 @@ class ContinuousDecoder:
                 places, free = free[:at_a_time], free[at_a_time:]
                 groups = [waiting.popleft() for _ in range(min(at_a_time, len(waiting)))]
                 at_work |= dict(zip(places, groups))
-                state = self._filled(params, state, prompts, groups, places, members)
+                state = self._filled(params, state, prompts, groups, places, sizes)
             # Nothing waits: to the end of all.
             wanted = at_a_time if waiting else num_slots
             state = self._run(step_params, state, jnp.int32(wanted))
@@ -131,9 +130,10 @@ class ContinuousDecoder:
         prompts: Sequence[Tokens],
         groups: Sequence[SharedPrefix],
         places: Sequence[int],
-        members: int,
+        sizes: tuple[int, int, int],
     ) -> slots.Slots:
         """Returns the slots with prefixes and prompts of some groups at `places`."""
+        prefix, members, rest = sizes
         prefixes: list[Tokens] = [()] * len(places)
         own: list[Tokens] = [()] * (len(places) * members)
         for place, (length, rows) in enumerate(groups):
@@ -141,8 +141,8 @@ class ContinuousDecoder:
             for row, prompt in enumerate(rows, place * members):
                 own[row] = prompts[prompt][length:]
         arrays = [
-            pad_rows(column, padded_length(max(map(len, column)), self._prefill_lengths))
-            for column in (prefixes, own)
+            pad_rows(column, min(slot, padded_length(max(map(len, column)), self._prefill_lengths)))
+            for column, slot in ((prefixes, prefix), (own, rest))
         ]
         self.padded_tokens += sum(array.size for array in arrays)
         arrays = self.partitioner.shard_batch(arrays)
