@@ -13,8 +13,10 @@ from ait_jax.batching import LengthBuckets, Tokens, finer_lengths, pad_rows, pad
 from ait_jax.models import slots
 from ait_jax.models.interface import Model
 from ait_jax.models.layouts import match_layout
+from ait_jax.models.parameters import abstract_params, num_params
 from ait_jax.partitioning import Partitioner
 from ait_jax.scorer.shared_prefixes import SharedPrefix
+from ait_jax.scorer.slot_pools import Budget, SlotPool, SlotShape, pooled
 from ait_jax.vocabulary import EOS_ID
 
 # Rows of a slot. A slot waits for its slowest row, so a prefix of more rows is run more often.
@@ -48,8 +50,12 @@ class ContinuousDecoder:
     def __init__(
         self, model: Model, partitioner: Partitioner, buckets: LengthBuckets, tokens_per_batch: int
     ):
-        self.model, self.partitioner, self.buckets = model, partitioner, buckets
-        self.tokens_per_batch = tokens_per_batch
+        self.model, self.partitioner = model, partitioner
+        config = model.config
+        values_per_token = 2 * config.num_layers * config.num_kv_heads * config.head_dim
+        weights = num_params(abstract_params(model)[0]) / values_per_token
+        length, at_a_time = buckets.max_target_length, partitioner.data_size
+        self._budget = Budget(tokens_per_batch, length, at_a_time, weights)
         self.padded_tokens = 0
         self._apart = partitioner.platform == "cpu"  # stacked caches would be copied every step
         lengths = (buckets.max_source_length,)
@@ -71,40 +77,38 @@ class ContinuousDecoder:
         Args:
           groups: of at most `MOST_MEMBERS` of the prompts.
         """
-        pools: dict[tuple[int, int, int], list[SharedPrefix]] = {}
-        for length, members in groups:
-            if len(members) == 1:  # all of it but the token that the answer follows
-                length = len(prompts[members[0]]) - 1
-            own = max(len(prompts[member]) for member in members) - length
-            sizes = (
-                padded_length(length, self._slot_lengths),
-                padded_length(len(members), _MEMBERS),
-                padded_length(own, self._slot_lengths),
-            )
-            pools.setdefault(sizes, []).append(SharedPrefix(length, members))
+        pools = self._pools(prompts, groups)
         if not pools:
             return
         with self.partitioner.activate():
             step_params = self._for_steps(params) if self._apart else params
-            for sizes, pool in sorted(pools.items(), reverse=True):
-                yield from self._pool(params, step_params, prompts, pool, sizes)
+            for pool in pools:
+                yield from self._pool(params, step_params, prompts, pool)
+
+    def _pools(self, prompts: Sequence[Tokens], groups: Sequence[SharedPrefix]) -> list[SlotPool]:
+        shapes, fitting = [], []
+        for length, members in groups:
+            if len(members) == 1:  # all of it but the token that the answer follows
+                length = len(prompts[members[0]]) - 1
+            own = max(len(prompts[member]) for member in members) - length
+            shapes.append(
+                SlotShape(
+                    padded_length(length, self._slot_lengths),
+                    padded_length(len(members), _MEMBERS),
+                    padded_length(own, self._slot_lengths),
+                )
+            )
+            fitting.append(SharedPrefix(length, members))
+        return pooled(shapes, fitting, self._budget)
 
     def _pool(
-        self,
-        params: Any,
-        step_params: Any,
-        prompts: Sequence[Tokens],
-        pool: Sequence[SharedPrefix],
-        sizes: tuple[int, int, int],
+        self, params: Any, step_params: Any, prompts: Sequence[Tokens], pool: SlotPool
     ) -> Iterator[Answer]:
-        """Yields the answers to groups that fit into slots of one shape, (P, M, S)."""
-        prefix, members, own = sizes
-        at_a_time, length = self.partitioner.data_size, self.buckets.max_target_length
-        tokens = prefix + members * (own + length)
-        num_slots = max(1, self.tokens_per_batch // tokens // at_a_time) * at_a_time
-        num_slots = min(num_slots, -(-len(pool) // at_a_time) * at_a_time)
-        state = self._empty(self.model, params, (num_slots, *sizes), length, self._apart)
-        waiting = deque(pool)
+        """Yields the answers to a pool's groups."""
+        members, at_a_time = pool.shape.members, self._budget.multiple_of
+        num_slots, length = self._budget.slots(pool), self._budget.answer
+        state = self._empty(self.model, params, (num_slots, *pool.shape), length, self._apart)
+        waiting = deque(pool.groups)
         at_work: dict[int, SharedPrefix] = {}
         while waiting or at_work:
             free = [slot for slot in range(num_slots) if slot not in at_work]
@@ -112,7 +116,7 @@ class ContinuousDecoder:
                 places, free = free[:at_a_time], free[at_a_time:]
                 groups = [waiting.popleft() for _ in range(min(at_a_time, len(waiting)))]
                 at_work |= dict(zip(places, groups))
-                state = self._filled(params, state, prompts, groups, places, sizes)
+                state = self._filled(params, state, prompts, groups, places, pool.shape)
             # Nothing waits: to the end of all.
             wanted = at_a_time if waiting else num_slots
             state = self._run(step_params, state, jnp.int32(wanted))
@@ -130,19 +134,18 @@ class ContinuousDecoder:
         prompts: Sequence[Tokens],
         groups: Sequence[SharedPrefix],
         places: Sequence[int],
-        sizes: tuple[int, int, int],
+        shape: SlotShape,
     ) -> slots.Slots:
         """Returns the slots with prefixes and prompts of some groups at `places`."""
-        prefix, members, rest = sizes
         prefixes: list[Tokens] = [()] * len(places)
-        own: list[Tokens] = [()] * (len(places) * members)
+        own: list[Tokens] = [()] * (len(places) * shape.members)
         for place, (length, rows) in enumerate(groups):
             prefixes[place] = prompts[rows[0]][:length]
-            for row, prompt in enumerate(rows, place * members):
+            for row, prompt in enumerate(rows, place * shape.members):
                 own[row] = prompts[prompt][length:]
         arrays = [
             pad_rows(column, min(slot, padded_length(max(map(len, column)), self._prefill_lengths)))
-            for column, slot in ((prefixes, prefix), (own, rest))
+            for column, slot in ((prefixes, shape.prefix), (own, shape.own))
         ]
         self.padded_tokens += sum(array.size for array in arrays)
         arrays = self.partitioner.shard_batch(arrays)

@@ -96,9 +96,9 @@ class Engine:
         self.shares_prefixes = share_prefixes and runs_prefixes(self.model)
         self.work = Work()
         self._executables = Executables(self.compile)
-        self._decoder = ContinuousDecoder(
-            self.model, partitioner, buckets, DECODING_BATCH * tokens_per_batch
-        )
+        if self.shares_prefixes:
+            budget = DECODING_BATCH * tokens_per_batch
+            self._decoder = ContinuousDecoder(self.model, partitioner, buckets, budget)
 
     @cached_property
     def placed_params(self) -> Any:
