@@ -23,7 +23,7 @@ from ait_jax.vocabulary import EOS_ID
 MOST_MEMBERS = 16
 _MEMBERS = (1, 2, 3, 4, 6, 8, 10, 12, 16)
 # Slots may be so many times too long; prefixes and prompts are run with less padding.
-_SLOT_GROWTH, _PREFILL_GROWTH = 2.0, 1.2
+_SLOT_GROWTH, _PREFILL_GROWTH = 2.0, 1.5
 
 
 class Answer(NamedTuple):
