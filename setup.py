@@ -92,7 +92,8 @@ setup(
         "test": [*ENDPOINT, *LLAMA, "gcsfs>=2025.3", "pytest>=8.3", "pytest-xdist>=3.6"],
         # tests/test_report_page.py in a browser; the browser itself is the system's Chromium.
         "browser": ["playwright>=1.49"],
-        "bench": ["psutil>=7.0", "torch>=2.13", "transformers>=5.23"],
+        # transformers reads GGUF files with accelerate.
+        "bench": ["accelerate>=1.15", "psutil>=7.0", "torch>=2.13", "transformers>=5.23"],
     },
     entry_points={"console_scripts": ["ait-jax = ait_jax.cli:main"]},
 )
