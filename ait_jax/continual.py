@@ -69,6 +69,7 @@ class Continual(ModelParts):
         replay.check_rule(self.replay)
         if not isinstance(self.trainer, Trainer):
             raise UserError("TRAINER must be one trainer for all stages of a continual training.")
+        self.trainer.check_model(self.model)
         if not hasattr(self.embedder, "embed"):
             raise UserError(
                 f"EMBEDDER = {self.embedder!r} cannot embed; give @embeddings.T5Encoder(), "

@@ -54,6 +54,8 @@ class Experiment(Parts):
             check_strategy(self.strategy)
         if isinstance(self.trainer, Mapping):
             _check_trainers(self.trainer, self.rounds)
+        for round in self.trainer if isinstance(self.trainer, Mapping) else (0,):
+            self.trainer_of(round).check_model(self.model)
         if self.train_from not in TRAIN_FROM:
             raise UserError(f"TRAIN_FROM = {self.train_from!r} is none of {TRAIN_FROM}.")
         sizes = self.tasks_per_round

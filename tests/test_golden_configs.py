@@ -226,6 +226,9 @@ def test_lora_takes_the_experiments_settings_and_a_feedback_stage_may_follow():
         if field.name not in ("optimizer", "schedule"):
             assert getattr(trainer, field.name) == getattr(embedded, field.name), field.name
     assert [float(trainer.schedule(s)) for s in (0, 10, 20)] == pytest.approx([0, 2.5e-4, 5e-4])
+    parse("experiments/mini.gin", "trainers/lora.gin", bindings=(*few, "LORA_TARGETS = ('quary',)"))
+    with pytest.raises(UserError, match="LORA_TARGETS.*Did you mean 'query'"):
+        configuration.build(experiment.Experiment)
     after = (*few, "SUPERVISED_TRAINER = @lora.LoRATrainer()")
     parse("experiments/mini.gin", "trainers/lora.gin", "trainers/feedback.gin", bindings=after)
     trainer = configuration.build(experiment.Experiment).trainer

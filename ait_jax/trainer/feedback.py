@@ -92,6 +92,10 @@ class FeedbackTrainer(Trainer):
             value = getattr(self, name)
             raise UserError(f"{self.gin_name}.{name} ({macro}) = {value} must be {needed}.")
 
+    def check_model(self, model: Model) -> None:
+        """See `Trainer.check_model`."""
+        self.supervised.check_model(model)
+
     def train(
         self,
         source: JudgedSource,

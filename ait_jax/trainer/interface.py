@@ -142,6 +142,9 @@ class Trainer:
             return self.eval_period
         return self.steps_per_epoch(num_examples) if self.epochs else self.steps
 
+    def check_model(self, model: Model) -> None:
+        """Raises UserError where this trainer cannot train such a model; before a run begins."""
+
     def check_start(self, start: int, total_steps: int, directory: Path) -> None:
         """Refuses to continue from a checkpoint that lies behind the end."""
         if start > total_steps:

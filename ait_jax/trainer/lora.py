@@ -73,6 +73,10 @@ class LoRATrainer(Trainer):
         gin_name = f"{self.gin_name}.targets (LORA_TARGETS)"
         return adapters.targeted(adapters.kernels_of(model), self.targets, gin_name)
 
+    def check_model(self, model: Model) -> None:
+        """See `Trainer.check_model`."""
+        self.kernels(model)
+
     def train(
         self,
         source: ExampleSource,
@@ -87,7 +91,7 @@ class LoRATrainer(Trainer):
         summaries: Summaries | None = None,
     ) -> Trained:
         """See `Trainer.train`."""
-        self.kernels(model)  # refuses a wrong target before a folder is made
+        self.check_model(model)  # before a folder is made
         return _LoRATraining(
             self, source, params, directory, model, partitioner, seed, evaluate, report, summaries
         ).run()
