@@ -4,6 +4,7 @@ With one process everything here passes its argument on. Processes talk through 
 store of JAX's coordination service, which runs in process 0; a thread of each looks after the others.
 """
 
+import atexit
 import json
 import os
 import socket
@@ -102,7 +103,10 @@ def initialize(environ: Mapping[str, str] = os.environ) -> None:
     if pod.index:
         host, _, port = state.coordinator_address.rpartition(":")
         last_words.on_abort(lambda: _coordinator_is_gone(pod, host, int(port)), HOST_LOST)
-    threading.Thread(target=_watch, args=(pod,), name="watch", daemon=True).start()
+    leaving = threading.Event()
+    watch = threading.Thread(target=_watch, args=(pod, leaving), name="watch", daemon=True)
+    watch.start()
+    atexit.register(_part, leaving, watch)
 
 
 def _arguments(environ: Mapping[str, str]) -> dict[str, Any]:
@@ -219,10 +223,10 @@ def _barrier_seconds() -> int:
 # --- who is missing ---
 
 
-def _watch(pod: Pod) -> None:
+def _watch(pod: Pod, leaving: threading.Event) -> None:
     """Ends this process when another has died or failed."""
     beat, heard = 0, {}
-    while True:
+    while not leaving.is_set():
         beat += 1
         try:
             pod.client.key_value_set(f"ait_jax/alive/{pod.index}", str(beat), allow_overwrite=True)
@@ -240,7 +244,20 @@ def _watch(pod: Pod) -> None:
         silent = [i for i, (_, since) in heard.items() if now - since > _SILENCE_SECONDS]
         if silent:
             _end(f"{pod.names(sorted(silent))} has died: silent for {_SILENCE_SECONDS:.0f} s")
-        time.sleep(_BEAT_SECONDS)
+        leaving.wait(_BEAT_SECONDS)
+
+
+def _part(leaving: threading.Event, watch: threading.Thread) -> None:
+    """Leaves the others at the end of the program, the watch last.
+
+    They see this process alive for as long as JAX waits for them. A thread that is in C++ when
+    Python ends would abort the process.
+    """
+    import jax
+
+    jax.distributed.shutdown()
+    leaving.set()
+    watch.join(timeout=10 * _BEAT_SECONDS)
 
 
 def _end(message: str) -> None:

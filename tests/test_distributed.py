@@ -220,3 +220,30 @@ def test_wrong_numbers_and_nothing_to_run():
     ):
         with pytest.raises(UserError, match=text):
             local.launch(*arguments)
+
+
+LEAVING = """
+import atexit, threading, time
+from ait_jax import distributed
+
+threads = threading.enumerate
+atexit.register(lambda: print("left behind:", [t.name for t in threads()][1:], flush=True))
+distributed._SILENCE_SECONDS, distributed._BEAT_SECONDS = 3.0, 0.5
+distributed.initialize()
+time.sleep(6.0 * distributed.process_index())
+"""
+
+
+def test_the_first_to_finish_waits_for_the_others_and_leaves_no_thread(tmp_path):
+    """A thread that is in C++ when Python ends would now and then abort the process."""
+    program = tmp_path / "leaving.py"
+    program.write_text(LEAVING)
+    code = (
+        "import sys; from ait_jax.launch import local;"
+        f"sys.exit(local.launch(['leaving'], 2, 1, program=[{str(program)!r}]))"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.count("left behind: []") == 2, process.stdout
