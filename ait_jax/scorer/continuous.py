@@ -1,5 +1,6 @@
 """Answers to prompts that share prefixes, of one process: slots that are filled as they empty."""
 
+import gc
 from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -15,6 +16,7 @@ from ait_jax.models.interface import Model
 from ait_jax.models.layouts import match_layout
 from ait_jax.models.parameters import abstract_params, num_params
 from ait_jax.partitioning import Partitioner
+from ait_jax.scorer import memory_maps
 from ait_jax.scorer.shared_prefixes import SharedPrefix
 from ait_jax.scorer.slot_pools import Budget, SlotPool, SlotShape, pooled
 from ait_jax.vocabulary import EOS_ID
@@ -105,6 +107,10 @@ class ContinuousDecoder:
         self, params: Any, step_params: Any, prompts: Sequence[Tokens], pool: SlotPool
     ) -> Iterator[Answer]:
         """Yields the answers to a pool's groups."""
+        if memory_maps.scarce():
+            for programs in (self._prefill, self._empty, self._fill, self._run):
+                programs.clear_cache()
+            gc.collect()
         members, at_a_time = pool.shape.members, self._budget.multiple_of
         num_slots, length = self._budget.slots(pool), self._budget.answer
         state = self._empty(self.model, params, (num_slots, *pool.shape), length, self._apart)

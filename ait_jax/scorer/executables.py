@@ -1,16 +1,20 @@
 """One executable per shape, compiled ahead in threads while the device works on others."""
 
+import gc
 import os
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
+
+from ait_jax.scorer import memory_maps
 
 
 class Executables:
     """Compiles functions for shapes before they are needed.
 
     Only `ahead` shapes are given to the threads at a time: a program that is interrupted must
-    not go on compiling for minutes.
+    not go on compiling for minutes. Where they come to fill the process's memory maps, those not
+    used for longest are dropped, and compiled again (from JAX's cache) when they are wanted.
 
     Args:
       compile: shape -> executable; called in a thread.
@@ -32,10 +36,20 @@ class Executables:
 
     def start(self, shape: Hashable) -> Future:
         """Returns the compilation of a shape, begun now if it was not before."""
-        future = self._futures.get(shape)
+        future = self._futures.pop(shape, None)
         if future is None:
-            future = self._futures[shape] = self._pool.submit(self._compile, shape)
+            if memory_maps.scarce():
+                self._forget()
+            future = self._pool.submit(self._compile, shape)
+        self._futures[shape] = future  # the one used last stands last
         return future
+
+    def _forget(self) -> None:
+        """Drops the half of the programs that was not used for longest."""
+        compiled = [shape for shape, future in self._futures.items() if future.done()]
+        for shape in compiled[: (len(compiled) + 1) // 2]:
+            del self._futures[shape]
+        gc.collect()  # programs hold themselves in cycles
 
     @property
     def ahead(self) -> int:
