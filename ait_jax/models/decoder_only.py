@@ -58,7 +58,7 @@ class GroupedAttention(nn.Module):
         attended_BxQxHxD = attend(
             query,
             [Part(_for_mesh(part.key_value, config), part.mask) for part in parts],
-            blocked=config.attention_kernel == "blocked",
+            blocks_dtype=config.dtype if config.attention_kernel == "blocked" else None,
         )
         out = layers.Dense(
             config.emb_dim,
