@@ -20,12 +20,15 @@ class Drawn:
       balance_dev_cls_gen: half of the drawn dev tasks CLS, half GEN.
       missing_tasks: "error" or "drop" tasks of the pool's own splits that it lacks
         (MISSING_TASKS): a clone's split files may name more tasks than its folder has.
+      remain_tasks: at most so many of the others, drawn, are scored and selected from
+        (REMAIN_TASKS); None takes all.
     """
 
     initial_tasks: int = 68
     dev_tasks: int = 68
     balance_dev_cls_gen: bool = True
     missing_tasks: str = "error"
+    remain_tasks: int | None = None
 
     def draw(self, pool: TaskPool, seed: int) -> tuple[Splits, int]:
         """Returns the splits and how many tasks of the pool's own splits were dropped."""
@@ -37,6 +40,7 @@ class Drawn:
             pool.is_cls,
             seed,
             initial_tasks=self.initial_tasks,
+            remain_tasks=self.remain_tasks,
             dev_tasks=0 if own.dev else self.dev_tasks,
             balance_dev_cls_gen=self.balance_dev_cls_gen,
             test=own.test,
@@ -74,6 +78,7 @@ def draw_initial_splits(
     *,
     initial_tasks: int,
     dev_tasks: int,
+    remain_tasks: int | None = None,
     balance_dev_cls_gen: bool = True,
     test: Sequence[str] = (),
 ) -> Splits:
@@ -91,6 +96,7 @@ def draw_initial_splits(
       seed: the split's seed; the paper's runs differ in nothing else.
       initial_tasks: size of the first training set, at least 1 (68 in the paper).
       dev_tasks: number of dev tasks, 0 or more (68 in the paper).
+      remain_tasks: at most so many tasks remain, the next ones drawn; None keeps all.
       balance_dev_cls_gen: half of the dev tasks CLS, half GEN.
       test: test tasks, taken over as they are.
 
@@ -99,10 +105,15 @@ def draw_initial_splits(
 
     Raises:
       UserError: the pool is empty or smaller than initial_tasks + dev_tasks, names a task
-        twice, or shares tasks with `test`.
+        twice, or shares tasks with `test`; remain_tasks is less than 1.
     """
     names = sorted(pool_names)
     _check(names, initial_tasks, dev_tasks, test)
+    if remain_tasks is not None and remain_tasks < 1:
+        raise UserError(
+            f"REMAIN_TASKS is {remain_tasks}; at least one task must remain to be selected. None "
+            "keeps all."
+        )
     dev = _drawn(names, seed, "dev")
     if balance_dev_cls_gen and dev_tasks:
         groups = {"cls": [n for n in dev if is_cls(n)], "gen": [n for n in dev if not is_cls(n)]}
@@ -110,8 +121,8 @@ def draw_initial_splits(
         dev = [name for group in groups for name in groups[group][: quotas[group]]]
     dev = dev[:dev_tasks]
     rest = sorted(set(names) - set(dev))
-    train = _drawn(rest, seed, "train")[:initial_tasks]
-    remain = sorted(set(rest) - set(train))
+    drawn = _drawn(rest, seed, "train")
+    train, remain = drawn[:initial_tasks], sorted(drawn[initial_tasks:][:remain_tasks])
     return Splits(train=tuple(train), remain=tuple(remain), dev=tuple(dev), test=tuple(test))
 
 

@@ -38,6 +38,18 @@ def test_drawn_shares_out_the_pool():
     assert (other.train, other.dev) != (splits.train, splits.dev)
 
 
+def test_fewer_tasks_may_remain():
+    pool = make_pool(splits=own_splits())
+    every = Drawn(initial_tasks=5, dev_tasks=6).draw(pool, seed=1)[0]
+    some = Drawn(initial_tasks=5, dev_tasks=6, remain_tasks=4).draw(pool, seed=1)[0]
+    assert (some.train, some.dev, some.test) == (every.train, every.dev, every.test)
+    assert len(some.remain) == 4 and set(some.remain) < set(every.remain)
+    more = Drawn(initial_tasks=5, dev_tasks=6, remain_tasks=100).draw(pool, seed=1)[0]
+    assert more == every
+    others = [Drawn(5, 6, remain_tasks=4).draw(pool, seed)[0].remain for seed in range(4)]
+    assert len(set(others)) > 1
+
+
 def test_dev_tasks_may_be_drawn_without_balance():
     labels = {name: name == "cls00" for name in NAMES}
     pool = make_pool(NAMES, labels=labels)

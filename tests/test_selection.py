@@ -286,6 +286,7 @@ def test_initial_splits_fill_a_short_group():
         (["a", "b", "b", "d"], {}, "names 'b' twice"),
         (["a", "b", "c"], {"test": ["b"]}, "the first 'b'"),
         (["a", "b", "c"], {"initial_tasks": 0}, "INITIAL_TASKS is 0"),
+        (["a", "b", "c", "d"], {"remain_tasks": 0}, "REMAIN_TASKS is 0"),
     ],
 )
 def test_impossible_splits_are_refused(names, options, message):
