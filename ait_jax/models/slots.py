@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ait_jax.models.decoding import batch_axis
+from ait_jax.models.grouped_attention import KeyValue
 from ait_jax.models.interface import Model, changed
 from ait_jax.models.layouts import layers_apart
 from ait_jax.models.likelihood import PAD_ID, logits_of
@@ -44,19 +45,39 @@ class Slots(NamedTuple):
 
 
 def prefill(
-    model: Model, params: Params, prefixes_FxP: jax.Array, prompts_BxS: jax.Array, *, apart: bool
+    model: Model,
+    params: Params,
+    prefixes_FxP: jax.Array,
+    prompts_BxS: jax.Array,
+    *,
+    lengths: tuple[int, int],
 ) -> tuple[Run, Run]:
     """Runs prefixes, and behind each the rest of its M rows' prompts but for their last tokens.
 
     Args:
         prompts_BxS: at least one token each; padding alone is no row.
-        apart: return layers one by one, which a CPU's steps want.
+        lengths: that the keys and values of prefixes and prompts are padded to. What they are put
+            into then has the same shape for prompts of all lengths.
     """
     extend = partial(model.apply, {"params": params}, method="extend")
     _, prefix = extend(prefixes_FxP)
     _, own = extend(prompts_BxS, (prefix,))
     own = {**own, "length": jnp.maximum(own["length"] - 1, 0)}
-    return (layers_apart(prefix), layers_apart(own)) if apart else (prefix, own)
+    return _lengthened(prefix, lengths[0]), _lengthened(own, lengths[1])
+
+
+def _lengthened(run: Run, length: int) -> Run:
+    """Returns a run with room for so many tokens."""
+
+    def pad(key_value: KeyValue) -> KeyValue:
+        key, value = key_value
+        behind = (0, length - key.shape[-1])
+        none = [(0, 0)] * (key.ndim - 2)
+        return KeyValue(
+            jnp.pad(key, [*none, (0, 0), behind]), jnp.pad(value, [*none, behind, (0, 0)])
+        )
+
+    return {name: pad(x) if name.startswith("layers") else x for name, x in run.items()}
 
 
 def empty(
@@ -67,11 +88,17 @@ def empty(
     Args:
         sizes: (G, P, M, S).
         length: T.
+        apart: layers one by one, which a CPU's steps want.
     """
     slots, prefix_length, members, own_length = sizes
     batch, width = slots * members, own_length + length
     tokens = [jnp.zeros((slots, prefix_length), int), jnp.zeros((batch, width), int)]
-    shapes = jax.eval_shape(partial(prefill, model, apart=apart), params, *tokens)
+
+    def runs(params: Params, *tokens: jax.Array) -> tuple[Run, Run]:
+        made = prefill(model, params, *tokens, lengths=(prefix_length, width))
+        return tuple(map(layers_apart, made)) if apart else made
+
+    shapes = jax.eval_shape(runs, params, *tokens)
     prefix, own = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     return Slots(
         prefix,
@@ -93,9 +120,22 @@ def _no_answers(done_B: jax.Array, length: int) -> Rows:
 
 
 def fill(
-    slots: Slots, prefix: Run, own: Run, prompts_BxS: jax.Array, places_F: jax.Array
+    slots: Slots,
+    prefix: Run,
+    own: Run,
+    prompts_BxS: jax.Array,
+    places_F: jax.Array,
+    *,
+    apart: bool,
 ) -> Slots:
-    """Puts what `prefill` made of F groups into the slots at `places_F`."""
+    """Puts what `prefill` made of F groups into the slots at `places_F`.
+
+    Args:
+        prompts_BxS: padded to the length of the slots' own prompts.
+        apart: as in `slots`.
+    """
+    if apart:
+        prefix, own = layers_apart(prefix), layers_apart(own)
     length_Bx1 = own["length"][:, None]
     width = slots.own["real"].shape[1]
     new = Slots(
@@ -115,7 +155,6 @@ def fill(
             begin = [0] * old.ndim
             begin[axis] = places_F[place] * rows
             part = lax.slice_in_dim(new, place * rows, (place + 1) * rows, axis=axis)
-            # What lies beyond a shorter prompt is of a row before; its mask hides it.
             old = lax.dynamic_update_slice(old, part.astype(old.dtype), begin)
         return old
 

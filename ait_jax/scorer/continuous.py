@@ -25,7 +25,7 @@ from ait_jax.vocabulary import EOS_ID
 MOST_MEMBERS = 16
 _MEMBERS = (1, 2, 3, 4, 6, 8, 10, 12, 16)
 # Slots may be so many times too long; prefixes and prompts are run with less padding.
-_SLOT_GROWTH, _PREFILL_GROWTH = 2.0, 1.5
+_SLOT_GROWTH, _PREFILL_GROWTH = 2.0, 1.25
 
 
 class Answer(NamedTuple):
@@ -64,9 +64,9 @@ class ContinuousDecoder:
         self._slot_lengths = finer_lengths(lengths, _SLOT_GROWTH, multiple_of=32)
         self._prefill_lengths = finer_lengths(lengths, _PREFILL_GROWTH, multiple_of=16)
         apart = self._apart
-        self._prefill = jax.jit(partial(slots.prefill, model, apart=apart))
+        self._prefill = jax.jit(partial(slots.prefill, model), static_argnames="lengths")
         self._empty = jax.jit(slots.empty, static_argnums=(0, 2, 3, 4))
-        self._fill = jax.jit(slots.fill, donate_argnums=0)
+        self._fill = jax.jit(partial(slots.fill, apart=apart), donate_argnums=0)
         self._run = jax.jit(partial(slots.run, model, eos_id=EOS_ID, apart=apart), donate_argnums=1)
         # Once for many runs: taken apart in each of them, all parameters would be copied there.
         self._for_steps = jax.jit(partial(match_layout, scan_layers=not apart))
@@ -154,9 +154,10 @@ class ContinuousDecoder:
             for column, slot in ((prefixes, shape.prefix), (own, shape.own))
         ]
         self.padded_tokens += sum(array.size for array in arrays)
-        arrays = self.partitioner.shard_batch(arrays)
-        made = self._prefill(params, *arrays)
-        return self._fill(state, *made, arrays[1], np.array(places, np.int32))
+        whole = pad_rows(own, shape.own)
+        *arrays, whole = self.partitioner.shard_batch([*arrays, whole])
+        made = self._prefill(params, *arrays, lengths=(shape.prefix, shape.own))
+        return self._fill(state, *made, whole, np.array(places, np.int32))
 
 
 def _answers(group: SharedPrefix, rows: slots.Rows) -> Iterator[Answer]:
