@@ -49,11 +49,16 @@ def read(path: Any) -> dict[str, Any]:
         "kind": live["kind"],
         "pool": visible(str(pool.get("name", ""))),
         "seed": record.get("seed"),
-        "strategy": config.get("STRATEGY", "").strip("@()").rpartition(".")[2],
+        "strategy": _strategy(config.get("STRATEGY", "None")),
         "code_version": visible(str(record.get("code_version", ""))),
         **status,
         "losses": _losses(path, status["stage"]) or status["losses"],
     }
+
+
+def _strategy(value: str) -> str:
+    """Returns the name in gin's '@module.Name()'; '' for None, where pools are scored alone."""
+    return "" if value == "None" else value.strip("@()").rpartition(".")[2]
 
 
 def compose(

@@ -60,6 +60,15 @@ def test_a_running_run(run_dir, capsys):
     assert as_json["curve"][1]["num_tasks"] == 16
 
 
+def test_scores_without_a_strategy_name_none(tmp_path, capsys):
+    directory = RunDirectory(tmp_path / "scores")
+    with directory.lock():
+        config = "# Macros:\nSTRATEGY = None\nscoring.Scoring.strategy = %STRATEGY\n"
+        directory.open(config, {"name": "mini", "fingerprint": "x"}, 0)
+    _, out, _ = status(capsys, directory.path)
+    assert "on the pool 'mini', seed 0" in out
+
+
 def test_ends_are_told_apart(run_dir, capsys):
     code, out, _ = status(capsys, run_dir)
     assert code == 3 and "killed" in out and "3 of 5 stages are done; it was at round_001/train" in out
