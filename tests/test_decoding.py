@@ -158,6 +158,21 @@ def test_mean_likelihood_includes_end_of_sequence(params, decode, prompts, free)
         np.testing.assert_allclose(decoded.log_likelihood[row], expected, atol=1e-5)
 
 
+def test_a_cut_answer_is_also_scored_as_if_it_had_ended(params, decode, prompts, free):
+    eos_id = int(free.tokens[0, 3])
+    decoded = decode(prompts, eos_id)
+    ended = np.array(decoded.tokens)
+    for row, length in enumerate(decoded.lengths[:4]):
+        ended[row, length - 1] = eos_id
+    log_p = likelihood.token_log_likelihoods(teacher_forced(params, prompts, ended), ended)
+    assert 0 < np.sum(decoded.finished[:4]) < 4
+    for row, length in enumerate(decoded.lengths[:4]):
+        expected = np.mean(log_p[row, :length])
+        np.testing.assert_allclose(decoded.ended_log_likelihood[row], expected, atol=1e-5)
+    done = decoded.finished
+    np.testing.assert_array_equal(decoded.ended_log_likelihood[done], decoded.log_likelihood[done])
+
+
 def test_filler_rows_neither_decode_nor_hold_up_the_others(free, decode, prompts):
     assert free.lengths[4] == 0 and free.finished[4] and free.log_likelihood[4] == 0.0
     assert not free.tokens[4].any()

@@ -154,11 +154,12 @@ def test_p_i0_is_taken_from_the_decode(trained, tmp_path):
     passes = counts.asked - counts.from_decode - counts.identical
     assert engine.work.prompts == 8 + passes, "8 instances are decoded"
 
-    def unfinished(params, prompts):
-        return engine.decode(params, prompts)._replace(finished=np.zeros(len(prompts), bool))
+    def unknown(params, prompts):
+        nothing = np.full(len(prompts), np.nan, np.float32)
+        return engine.decode(params, prompts)._replace(log_likelihoods=nothing)
 
     forced_engine = SimpleNamespace(
-        decode=unfinished, log_likelihoods=engine.log_likelihoods, buckets=engine.buckets,
+        decode=unknown, log_likelihoods=engine.log_likelihoods, buckets=engine.buckets,
         partitioner=engine.partitioner,
     )  # fmt: skip
     forced = count(trained, tmp_path / "b.parquet", engine=forced_engine)
@@ -172,8 +173,9 @@ def test_the_decodes_value_stands_only_for_the_very_same_ids(setting):
     vocabulary = setting[0].vocabulary
     word = vocabulary.encode("yes, indeed")
     lost = [*word, vocabulary.sentinel(0)]  # a sentinel leaves no text
+    cut = vocabulary.encode("one two three four five six seven eight nine ten")[:8]
     decoded = Answers(
-        [word, lost, word, []], np.array([-1, -2, -3, -4], np.float32),
+        [word, lost, cut, []], np.array([-1, -2, -3, -4], np.float32),
         np.array([True, True, False, True]),
     )
     engine = SimpleNamespace(
@@ -182,9 +184,10 @@ def test_the_decodes_value_stands_only_for_the_very_same_ids(setting):
     inputs = [(2, 1), (3, 1), (4, 1), (5, 1)]
     answered = answers.decode([0, 1, 2, 3, 0], inputs, engine, None, vocabulary)
     np.testing.assert_array_equal(
-        answered.log_likelihoods, np.array([-1, np.nan, np.nan, -4, -1], np.float32)
+        answered.log_likelihoods, np.array([-1, np.nan, -3, -4, -1], np.float32)
     )
     assert answered.targets[0] == (*word, 1) and answered.targets[3] == (1,)
+    assert answered.targets[2] == (*cut[:7], 1)
     assert answered.texts[4] == "yes, indeed"
 
 

@@ -33,21 +33,25 @@ class Decoded(NamedTuple):
     Attributes:
         tokens: int32 (B, T), end-of-sequence included, padded with 0 behind it.
         log_likelihood: float32 (B,), mean over the `lengths` tokens.
+        ended_log_likelihood: float32 (B,), the same with end-of-sequence in place of the last
+            token: the answer as teacher forcing reads it, also where it was cut.
         lengths: int32 (B,), tokens including end-of-sequence.
         finished: bool (B,), False where T tokens came without end-of-sequence.
     """
 
     tokens: jax.Array
     log_likelihood: jax.Array
+    ended_log_likelihood: jax.Array
     lengths: jax.Array
     finished: jax.Array
 
 
 class _Rows(NamedTuple):
-    """What is known of every row, arrays with B first."""
+    """What is known of every row, arrays with B first; `ended_sum_B` if it ended here."""
 
     tokens_BxT: jax.Array
     sum_B: jax.Array
+    ended_sum_B: jax.Array
     done_B: jax.Array
 
 
@@ -90,9 +94,7 @@ def greedy_decode(
 
     A row of padding alone (a filler) is finished from the start: no tokens, length 0,
     log-likelihood 0. Of equally likely tokens the smallest id is taken. A row cut at
-    `max_decode_length` has no end-of-sequence, so its log-likelihood is not the one that
-    teacher forcing gives to the answer with end-of-sequence appended (the paper's p_i0):
-    score such rows again.
+    `max_decode_length` has no end-of-sequence; the paper's p_i0 is its `ended_log_likelihood`.
 
     Args:
         model, max_decode_length, eos_id, compact, unroll_layers: static under jit.
@@ -165,6 +167,7 @@ def decode(
     rows = _Rows(
         tokens_BxT=jnp.full((batch, max_decode_length), PAD_ID, jnp.int32),
         sum_B=jnp.zeros((batch,), jnp.float32),
+        ended_sum_B=jnp.zeros((batch,), jnp.float32),
         done_B=is_filler_B,
     )
     first_token_Bx1 = jnp.full((batch, 1), PAD_ID, jnp.int32)
@@ -228,7 +231,7 @@ def _step_function(
         )
         logits_BxV = logits_of(hidden_Bx1xE[:, 0], output)
         token_B, chosen_B = choose(logits_BxV, stage.keys, state.step)
-        log_p_B = chosen_B - jax.nn.logsumexp(logits_BxV, axis=-1)
+        log_z_B = jax.nn.logsumexp(logits_BxV, axis=-1)
         rows = state.rows
         token_B = jnp.where(rows.done_B, PAD_ID, token_B)
         return _State(
@@ -238,7 +241,10 @@ def _step_function(
                 tokens_BxT=lax.dynamic_update_slice_in_dim(
                     rows.tokens_BxT, token_B[:, None], state.step, axis=1
                 ),
-                sum_B=rows.sum_B + jnp.where(rows.done_B, 0.0, log_p_B),
+                sum_B=rows.sum_B + jnp.where(rows.done_B, 0.0, chosen_B - log_z_B),
+                ended_sum_B=jnp.where(
+                    rows.done_B, rows.ended_sum_B, rows.sum_B + logits_BxV[:, eos_id] - log_z_B
+                ),
                 done_B=rows.done_B | (token_B == eos_id),
             ),
             cache=updated["cache"],
@@ -338,6 +344,7 @@ def _decoded(rows: _Rows, is_filler_B: jax.Array, eos_id: int) -> Decoded:
     return Decoded(
         tokens=rows.tokens_BxT,
         log_likelihood=rows.sum_B / jnp.maximum(lengths_B, 1),
+        ended_log_likelihood=rows.ended_sum_B / jnp.maximum(lengths_B, 1),
         lengths=lengths_B,
         finished=finished_B,
     )

@@ -28,11 +28,15 @@ from ait_jax.models.parameters import output_layer
 
 
 class Rows(NamedTuple):
-    """What the host reads: int32 (B, T) tokens; (B,) their number, sum of log p, done."""
+    """What the host reads: int32 (B, T) tokens; (B,) their number, sums of log p, done.
+
+    `ended_sum_B` has end-of-sequence in place of the last token; see `decoding.Decoded`.
+    """
 
     tokens_BxT: jax.Array
     count_B: jax.Array
     sum_B: jax.Array
+    ended_sum_B: jax.Array
     done_B: jax.Array
 
 
@@ -115,6 +119,7 @@ def _no_answers(done_B: jax.Array, length: int) -> Rows:
         jnp.full((batch, length), PAD_ID, jnp.int32),
         jnp.zeros((batch,), jnp.int32),
         jnp.zeros((batch,), jnp.float32),
+        jnp.zeros((batch,), jnp.float32),
         done_B,
     )
 
@@ -186,7 +191,7 @@ def _step(model: Model, params: Params, eos_id: int, slots: Slots) -> Slots:
     )
     logits_BxV = logits_of(hidden_Bx1xE[:, 0], output_layer(model.config, params))
     largest_B = jnp.max(logits_BxV, axis=-1)
-    log_p_B = largest_B - jax.nn.logsumexp(logits_BxV, axis=-1)
+    log_z_B = jax.nn.logsumexp(logits_BxV, axis=-1)
     token_B = jnp.where(rows.done_B, PAD_ID, jnp.argmax(logits_BxV, axis=-1).astype(jnp.int32))
     length = rows.tokens_BxT.shape[1]
     is_next_BxT = (jnp.arange(length) == rows.count_B[:, None]) & ~rows.done_B[:, None]
@@ -198,7 +203,8 @@ def _step(model: Model, params: Params, eos_id: int, slots: Slots) -> Slots:
         Rows(
             jnp.where(is_next_BxT, token_B[:, None], rows.tokens_BxT),
             count_B,
-            rows.sum_B + jnp.where(rows.done_B, 0.0, log_p_B),
+            rows.sum_B + jnp.where(rows.done_B, 0.0, largest_B - log_z_B),
+            jnp.where(rows.done_B, rows.ended_sum_B, rows.sum_B + logits_BxV[:, eos_id] - log_z_B),
             rows.done_B | (token_B == eos_id) | (count_B == length),
         ),
         slots.step + 1,

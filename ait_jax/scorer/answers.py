@@ -43,8 +43,8 @@ def decode(
     """Answers every original prompt greedily, each distinct one once.
 
     Decoding has already summed the answer's log-likelihood. It stands for the teacher-forced
-    one where that would read the very same ids: the answer came to its end, and its text
-    tokenized anew gives the ids that were decoded.
+    one where that would read the very same ids: its text tokenized anew gives the ids that were
+    decoded, to the answer's end or the longest target's.
 
     Args:
       originals: index in `inputs` of every instance's original prompt.
@@ -53,10 +53,11 @@ def decode(
     decoded = engine.decode(params, [inputs[i] for i in distinct])
     texts = [vocabulary.decode(ids).strip() for ids in decoded.tokens]
     targets = [target_of(text, engine, vocabulary) for text in texts]
+    most = engine.buckets.max_target_length - 1
     same = np.array(
-        [target == (*ids, EOS_ID) for target, ids in zip(targets, decoded.tokens)], bool
+        [target == (*ids[:most], EOS_ID) for target, ids in zip(targets, decoded.tokens)], bool
     )
-    values = np.where(decoded.finished & same, decoded.log_likelihoods, np.float32("nan"))
+    values = np.where(same, decoded.log_likelihoods, np.float32("nan"))
     return Answered(
         [texts[i] for i in of_instance],
         [targets[i] for i in of_instance],

@@ -29,7 +29,10 @@ _SLOT_GROWTH, _PREFILL_GROWTH = 2.0, 1.25
 
 
 class Answer(NamedTuple):
-    """The answer to one prompt: its tokens, end-of-sequence included, and their mean log p."""
+    """The answer to one prompt: its tokens, end-of-sequence included.
+
+    `log_likelihood` is the mean over them with end-of-sequence in place of the last.
+    """
 
     row: int
     tokens: list[int]
@@ -162,7 +165,7 @@ class ContinuousDecoder:
 
 def _answers(group: SharedPrefix, rows: slots.Rows) -> Iterator[Answer]:
     for member, tokens, count, total in zip(
-        group.members, rows.tokens_BxT.tolist(), rows.count_B.tolist(), rows.sum_B.tolist()
+        group.members, rows.tokens_BxT.tolist(), rows.count_B.tolist(), rows.ended_sum_B.tolist()
     ):
         tokens = tokens[:count]
         yield Answer(member, tokens, total / count, tokens[-1] == EOS_ID)

@@ -58,9 +58,10 @@ class Answers(NamedTuple):
 
     Attributes:
       tokens: for every prompt the answer's ids, end-of-sequence left out.
-      log_likelihoods: float32 [prompts], mean over the answer's tokens, end-of-sequence included.
-      finished: bool [prompts], False where the longest answer came without end-of-sequence:
-        there `log_likelihoods` is not the likelihood of the answer as it would be scored.
+      log_likelihoods: float32 [prompts], mean over the answer's tokens and end-of-sequence, which
+        stands in place of the last token where the longest answer came without: the answer as it
+        would be scored.
+      finished: bool [prompts], False where that is so.
     """
 
     tokens: list[list[int]]
@@ -168,7 +169,7 @@ class Engine:
         shapes = [(padded_length(len(p), self.input_lengths),) for p in prompts]
         job = PaddedRows(shapes, (prompts,), DECODING_BATCH * self.tokens_per_batch)
         for rows, slots, decoded in self._run("answers", params, job):
-            log_likelihoods[rows] = decoded.log_likelihood[slots]
+            log_likelihoods[rows] = decoded.ended_log_likelihood[slots]
             finished[rows] = decoded.finished[slots]
             tokens, lengths = decoded.tokens[slots].tolist(), decoded.lengths[slots].tolist()
             for row, ids, length in zip(rows, tokens, lengths):

@@ -28,10 +28,13 @@ def parse_options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def answer(prompts: list[Any], most: int) -> tuple[list[list[int]], np.ndarray, np.ndarray]:
-    """Returns our answers, end-of-sequence included where it came, and their mean log p.
+def answer(
+    prompts: list[Any], most: int
+) -> tuple[list[list[int]], list[list[int]], np.ndarray, np.ndarray]:
+    """Returns our answers, as they are scored, and their mean log p.
 
-    Once as summed while decoding, once teacher-forced.
+    Answers have end-of-sequence where it came; scored, those that were cut have it in place of
+    their last token. Log p once as summed while decoding, once teacher-forced.
     """
     from ait_jax.vocabulary import EOS_ID
 
@@ -41,7 +44,9 @@ def answer(prompts: list[Any], most: int) -> tuple[list[list[int]], np.ndarray, 
         [*tokens, EOS_ID] if finished else tokens
         for tokens, finished in zip(answered.tokens, answered.finished, strict=True)
     ]
-    return ended, answered.log_likelihoods, engine.log_likelihoods(params, prompts, ended)
+    scored = [[*tokens[: most - 1], EOS_ID] for tokens in answered.tokens]
+    forced = engine.log_likelihoods(params, prompts, scored)
+    return ended, scored, answered.log_likelihoods, forced
 
 
 def logit_gap(model: Any, prompt: list[int], ours: list[int], theirs: list[int]) -> float:
@@ -63,7 +68,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
         )
     )
     prompts = [ready.inputs[i] for i in ready.original[: options.prompts]]
-    ended, decoded, forced = answer(prompts, options.answer_tokens)
+    ended, scored, decoded, forced = answer(prompts, options.answer_tokens)
     order = words.special_tokens.order
     own_prompts = [order.to_own(prompt) for prompt in prompts]
     own_answers = [order.to_own(tokens) for tokens in ended]
@@ -72,7 +77,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
         [*tokens, order.eos_id] if len(tokens) < options.answer_tokens else tokens
         for tokens in scorer_llama.generate(model, own_prompts, order, options.answer_tokens)
     ]
-    pairs = list(zip(own_prompts, own_answers, strict=True))
+    pairs = [(own, order.to_own(tokens)) for own, tokens in zip(own_prompts, scored, strict=True)]
     theirs = np.array([t.mean() for t in scorer_llama.token_log_likelihoods(model, pairs)])
     gaps = [
         logit_gap(model, prompt, ours, other)
