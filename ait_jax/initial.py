@@ -108,12 +108,7 @@ def draw_initial_splits(
         twice, or shares tasks with `test`; remain_tasks is less than 1.
     """
     names = sorted(pool_names)
-    _check(names, initial_tasks, dev_tasks, test)
-    if remain_tasks is not None and remain_tasks < 1:
-        raise UserError(
-            f"REMAIN_TASKS is {remain_tasks}; at least one task must remain to be selected. None "
-            "keeps all."
-        )
+    _check(names, initial_tasks, dev_tasks, remain_tasks, test)
     dev = _drawn(names, seed, "dev")
     if balance_dev_cls_gen and dev_tasks:
         groups = {"cls": [n for n in dev if is_cls(n)], "gen": [n for n in dev if not is_cls(n)]}
@@ -133,13 +128,24 @@ def _drawn(names: Sequence[str], seed: int, purpose: str) -> list[str]:
     return sorted(names, key=key)
 
 
-def _check(names: Sequence[str], initial_tasks: int, dev_tasks: int, test: Sequence[str]) -> None:
+def _check(
+    names: Sequence[str],
+    initial_tasks: int,
+    dev_tasks: int,
+    remain_tasks: int | None,
+    test: Sequence[str],
+) -> None:
     if not names:
         raise UserError("The pool has no tasks to draw from; look at the pool's train split.")
     if initial_tasks < 1 or dev_tasks < 0:
         raise UserError(
             f"INITIAL_TASKS is {initial_tasks} and DEV_TASKS {dev_tasks}; the first must be at "
             "least 1, the second at least 0."
+        )
+    if remain_tasks is not None and remain_tasks < 1:
+        raise UserError(
+            f"REMAIN_TASKS is {remain_tasks}; at least one task must remain to be selected. None "
+            "keeps all."
         )
     if initial_tasks + dev_tasks > len(names):
         raise UserError(

@@ -34,6 +34,7 @@ PRICES = Prices(100.0, 1000.0)  # 10 + 5 tokens: 0.006 dollars
         (status(408), False),
         (status(500), False),
         (status(503), False),
+        (hang(10.0), True),
         (closed(), True),
         (truncated(), True),
         (cut_json(), True),
@@ -44,20 +45,12 @@ PRICES = Prices(100.0, 1000.0)  # 10 + 5 tokens: 0.006 dollars
 )
 def test_what_may_pass_is_tried_again(server, connect, misbehaviour, perhaps_paid):
     server.script = [misbehaviour] * 2
-    endpoint = connect(prices=PRICES)
+    # Also for an honest answer, on a busy machine.
+    endpoint = connect(timeout_s=2.0, prices=PRICES)
     assert texts(endpoint.ask([message("a")])) == ["A"]
     assert endpoint.totals.attempts == len(server.requests) == 3
     assert (endpoint.totals.unanswered_cost > 0) == perhaps_paid
     assert endpoint.totals.cost == pytest.approx(0.006)
-
-
-def test_no_answer_in_time_is_tried_again(server, connect):
-    server.script = [hang(30.0)] * 2
-    endpoint = connect(timeout_s=0.5, prices=PRICES, max_attempts=20)
-    assert texts(endpoint.ask([message("a")])) == ["A"]
-    # More on a machine so busy that an honest answer, too, takes half a second.
-    assert endpoint.totals.attempts >= 3
-    assert endpoint.totals.unanswered_cost > 0
 
 
 def test_attempts_end(server, connect):

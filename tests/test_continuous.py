@@ -8,7 +8,7 @@ from ait_jax import randomness
 from ait_jax.batching import LengthBuckets
 from ait_jax.models.llama import LlamaTransformer
 from ait_jax.partitioning import Partitioner
-from ait_jax.scorer import engine as engine_module
+from ait_jax.scorer import continuous
 from ait_jax.scorer.engine import Engine
 
 BUCKETS = LengthBuckets(inputs=(64,), targets=(12,))
@@ -21,7 +21,7 @@ def draw(length, *key):
 @pytest.mark.parametrize(("num_partitions", "tokens_per_batch"), [(8, 64), (4, 512)])
 def test_answers_are_those_of_the_plain_form(num_partitions, tokens_per_batch, monkeypatch):
     """More groups than slots, of one or four rows, some of which never end."""
-    monkeypatch.setattr(engine_module, "_SLOT_BYTES_ON_CPU", 0)
+    monkeypatch.setattr(continuous, "_LEAST_ON_CPU", 0)
     prompts = [
         draw(18 + task, "instruction", task)
         + draw(randomness.integer(1, 13, "length", task, i), "instance", task, i)

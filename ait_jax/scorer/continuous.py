@@ -24,6 +24,9 @@ from ait_jax.vocabulary import EOS_ID
 # Rows of a slot. A slot waits for its slowest row, so a prefix of more rows is run more often.
 MOST_MEMBERS = 16
 _MEMBERS = (1, 2, 3, 4, 6, 8, 10, 12, 16)
+# On a CPU slots may take at least so many bytes: reading the weights anew for a few rows is what
+# a small model's steps spend their time on.
+_LEAST_ON_CPU = 2**30
 # Slots may be so many times too long; prefixes and prompts are run with less padding.
 _SLOT_GROWTH, _PREFILL_GROWTH = 2.0, 1.25
 
@@ -46,7 +49,8 @@ class ContinuousDecoder:
     Args:
       model: in the engine's form.
       buckets: the longest prompt and answer.
-      tokens_per_batch: budget of tokens of all slots, answers included.
+      tokens_per_batch: budget of tokens of all slots, answers included; on a CPU at least what
+        fits into a gigabyte.
 
     Attributes:
       padded_tokens: prompt tokens that the device saw.
@@ -60,9 +64,12 @@ class ContinuousDecoder:
         values_per_token = 2 * config.num_layers * config.num_kv_heads * config.head_dim
         weights = num_params(abstract_params(model)[0]) / values_per_token
         length, at_a_time = buckets.max_target_length, partitioner.data_size
+        self._apart = partitioner.platform == "cpu"  # stacked caches would be copied every step
+        if self._apart:
+            bytes_per_token = values_per_token * jnp.dtype(config.dtype).itemsize
+            tokens_per_batch = max(tokens_per_batch, _LEAST_ON_CPU // bytes_per_token)
         self._budget = Budget(tokens_per_batch, length, at_a_time, weights)
         self.padded_tokens = 0
-        self._apart = partitioner.platform == "cpu"  # stacked caches would be copied every step
         lengths = (buckets.max_source_length,)
         self._slot_lengths = finer_lengths(lengths, _SLOT_GROWTH, multiple_of=32)
         self._prefill_lengths = finer_lengths(lengths, _PREFILL_GROWTH, multiple_of=16)

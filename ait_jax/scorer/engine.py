@@ -48,10 +48,6 @@ _ENCODE_ONLY = 0
 # as large.
 DECODING_BATCH = 2
 
-# On a CPU slots may take at least so much: reading the weights anew for a few rows is what a small
-# model's steps spend their time on.
-_SLOT_BYTES_ON_CPU = 2**30
-
 
 class Answers(NamedTuple):
     """Greedy answers to a list of prompts.
@@ -102,17 +98,8 @@ class Engine:
         self.work = Work()
         self._executables = Executables(self.compile)
         if self.shares_prefixes:
-            self._decoder = ContinuousDecoder(self.model, partitioner, buckets, self._slot_tokens)
-
-    @property
-    def _slot_tokens(self) -> int:
-        """Tokens of all slots of continuous decoding."""
-        budget, config = DECODING_BATCH * self.tokens_per_batch, self.model.config
-        if self.partitioner.platform != "cpu":
-            return budget
-        values_per_token = 2 * config.num_layers * config.num_kv_heads * config.head_dim
-        bytes_per_token = values_per_token * jnp.dtype(config.dtype).itemsize
-        return max(budget, _SLOT_BYTES_ON_CPU // bytes_per_token)
+            budget = DECODING_BATCH * tokens_per_batch
+            self._decoder = ContinuousDecoder(self.model, partitioner, buckets, budget)
 
     @cached_property
     def placed_params(self) -> Any:
