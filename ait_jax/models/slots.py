@@ -8,7 +8,7 @@ column; which columns are a row's is in `own["real"]`.
 For models with `extend` (`llama.LlamaTransformer`). `decoding.greedy_decode` is the plain form.
 
 Shapes: G slots, each of P prefix tokens and M rows, B = G * M, S own prompt tokens, T answer
-tokens; F slots filled at a time.
+tokens; F slots filled at a time, from R packed rows of Q tokens each, C = F * M.
 """
 
 from functools import partial
@@ -48,26 +48,72 @@ class Slots(NamedTuple):
     step: jax.Array
 
 
+class Packed(NamedTuple):
+    """What rows have behind their prefixes, several rows' tokens side by side.
+
+    Attributes:
+        tokens_RxQ: int32 (F * R, Q); as many packed rows for every prefix.
+        rows_RxQ: whose tokens they are, 1 the first of a packed row and 0 nobody's.
+        begins_FxM: where a row's tokens begin in its prefix's packed rows, laid one after the other.
+        lengths_FxM: how many tokens a row has; 0 is no row.
+    """
+
+    tokens_RxQ: jax.Array
+    rows_RxQ: jax.Array
+    begins_FxM: jax.Array
+    lengths_FxM: jax.Array
+
+
 def prefill(
     model: Model,
     params: Params,
     prefixes_FxP: jax.Array,
-    prompts_BxS: jax.Array,
+    packed: Packed,
     *,
     lengths: tuple[int, int],
 ) -> tuple[Run, Run]:
     """Runs prefixes, and behind each the rest of its M rows' prompts but for their last tokens.
 
     Args:
-        prompts_BxS: at least one token each; padding alone is no row.
         lengths: that the keys and values of prefixes and prompts are padded to. What they are put
             into then has the same shape for prompts of all lengths.
+
+    Returns:
+        The runs of prefixes (F) and rows (F * M).
     """
     extend = partial(model.apply, {"params": params}, method="extend")
     _, prefix = extend(prefixes_FxP)
-    _, own = extend(prompts_BxS, (prefix,))
-    own = {**own, "length": jnp.maximum(own["length"] - 1, 0)}
-    return _lengthened(prefix, lengths[0]), _lengthened(own, lengths[1])
+    _, rows = extend(packed.tokens_RxQ, (prefix,), segments_BxQ=packed.rows_RxQ)
+    apart = partial(_unpacked, begins_FxM=packed.begins_FxM, length=lengths[1])
+    is_key_value = lambda x: isinstance(x, KeyValue)  # noqa: E731
+    own = {
+        name: jax.tree.map(apart, x, is_leaf=is_key_value)
+        for name, x in rows.items()
+        if name != "length"
+    }
+    length_B = jnp.maximum(packed.lengths_FxM.reshape(-1) - 1, 0)
+    return _lengthened(prefix, lengths[0]), {"length": length_B, **own}
+
+
+def _unpacked(packed: KeyValue, begins_FxM: jax.Array, length: int) -> KeyValue:
+    """Returns `length` keys and values for each row from where it begins; its own are in front."""
+    prefixes = begins_FxM.shape[0]
+
+    def rows(x: jax.Array, axis: int) -> jax.Array:
+        """Takes (R, K, ...) apart along its axis of tokens, counted without R."""
+        x = x.reshape(prefixes, -1, *x.shape[1:])
+        x = jnp.moveaxis(x, 1, axis)  # a prefix's packed rows one after the other
+        x = x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
+        x = jnp.pad(x, [(0, length if at == axis else 0) for at in range(x.ndim)])
+        of_row = partial(lax.dynamic_slice_in_dim, slice_size=length, axis=axis - 1)
+        of_prefix = jax.vmap(of_row, in_axes=(None, 0))
+        return jax.vmap(of_prefix)(x, begins_FxM).reshape(-1, *x.shape[1:axis], length, *x.shape[axis + 1 :])
+
+    stacked = packed.key_PxKxDxL.ndim == 5
+    key, value = partial(rows, axis=3), partial(rows, axis=2)
+    if stacked:
+        key, value = jax.vmap(key), jax.vmap(value)
+    return KeyValue(key(packed.key_PxKxDxL), value(packed.value_PxKxLxD))
 
 
 def _lengthened(run: Run, length: int) -> Run:
@@ -96,13 +142,14 @@ def empty(
     """
     slots, prefix_length, members, own_length = sizes
     batch, width = slots * members, own_length + length
-    tokens = [jnp.zeros((slots, prefix_length), int), jnp.zeros((batch, width), int)]
+    tokens, rows = (jnp.zeros((slots, size), int) for size in (prefix_length, members))
 
-    def runs(params: Params, *tokens: jax.Array) -> tuple[Run, Run]:
-        made = prefill(model, params, *tokens, lengths=(prefix_length, width))
+    def runs(params: Params) -> tuple[Run, Run]:
+        packed = Packed(rows, rows, rows, rows)
+        made = prefill(model, params, tokens, packed, lengths=(prefix_length, width))
         return tuple(map(layers_apart, made)) if apart else made
 
-    shapes = jax.eval_shape(runs, params, *tokens)
+    shapes = jax.eval_shape(runs, params)
     prefix, own = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     return Slots(
         prefix,
@@ -194,11 +241,14 @@ def _step(model: Model, params: Params, eos_id: int, slots: Slots) -> Slots:
     log_z_B = jax.nn.logsumexp(logits_BxV, axis=-1)
     token_B = jnp.where(rows.done_B, PAD_ID, jnp.argmax(logits_BxV, axis=-1).astype(jnp.int32))
     length = rows.tokens_BxT.shape[1]
+    # No token is below 0. But where the place that is written depends on the tokens, the writing
+    # follows all reading, and XLA does not copy all keys and values for fear that it might not.
+    place = slots.step % length + jnp.minimum(jnp.min(token_B), 0)
     is_next_BxT = (jnp.arange(length) == rows.count_B[:, None]) & ~rows.done_B[:, None]
     count_B = rows.count_B + ~rows.done_B
     return Slots(
         slots.prefixes,
-        _with_column(slots.own, new, slots.step % length, length),
+        _with_column(slots.own, new, place, length),
         token_B[:, None],
         Rows(
             jnp.where(is_next_BxT, token_B[:, None], rows.tokens_BxT),

@@ -17,6 +17,7 @@ from ait_jax.models.layouts import match_layout
 from ait_jax.models.parameters import abstract_params, num_params
 from ait_jax.partitioning import Partitioner
 from ait_jax.scorer import memory_maps
+from ait_jax.scorer import packed_groups as packing
 from ait_jax.scorer.shared_prefixes import SharedPrefix
 from ait_jax.scorer.slot_pools import Budget, SlotPool, SlotShape, pooled
 from ait_jax.vocabulary import EOS_ID
@@ -28,7 +29,7 @@ _MEMBERS = (1, 2, 3, 4, 6, 8, 10, 12, 16)
 # a small model's steps spend their time on.
 _LEAST_ON_CPU = 2**30
 # Slots may be so many times too long; prefixes and prompts are run with less padding.
-_SLOT_GROWTH, _PREFILL_GROWTH = 2.0, 1.25
+_SLOT_GROWTH, _PREFILL_GROWTH = 1.5, 1.25
 
 
 class Answer(NamedTuple):
@@ -154,20 +155,46 @@ class ContinuousDecoder:
     ) -> slots.Slots:
         """Returns the slots with prefixes and prompts of some groups at `places`."""
         prefixes: list[Tokens] = [()] * len(places)
-        own: list[Tokens] = [()] * (len(places) * shape.members)
+        own: list[list[Tokens]] = [[] for _ in places]
         for place, (length, rows) in enumerate(groups):
             prefixes[place] = prompts[rows[0]][:length]
-            for row, prompt in enumerate(rows, place * shape.members):
-                own[row] = prompts[prompt][length:]
-        arrays = [
-            pad_rows(column, min(slot, padded_length(max(map(len, column)), self._prefill_lengths)))
-            for column, slot in ((prefixes, shape.prefix), (own, shape.own))
-        ]
-        self.padded_tokens += sum(array.size for array in arrays)
-        whole = pad_rows(own, shape.own)
-        *arrays, whole = self.partitioner.shard_batch([*arrays, whole])
-        made = self._prefill(params, *arrays, lengths=(shape.prefix, shape.own))
+            own[place] = [prompts[row][length:] for row in rows]
+        length = min(
+            shape.prefix, padded_length(max(map(len, prefixes)), self._prefill_lengths)
+        )
+        packed = _packed(own, shape.members, self._prefill_lengths)
+        whole = [tokens for rows in own for tokens in [*rows, *[()] * (shape.members - len(rows))]]
+        arrays = [pad_rows(prefixes, length), *packed, pad_rows(whole, shape.own)]
+        self.padded_tokens += arrays[0].size + packed.tokens_RxQ.size
+        prefix_tokens, *packed, whole = self.partitioner.shard_batch(arrays)
+        made = self._prefill(
+            params, prefix_tokens, slots.Packed(*packed), lengths=(shape.prefix, shape.own)
+        )
         return self._fill(state, *made, whole, np.array(places, np.int32))
+
+
+def _packed(
+    own: Sequence[Sequence[Tokens]], members: int, widths: tuple[int, ...]
+) -> slots.Packed:
+    """Puts what stands behind each prefix side by side, as many packed rows for every one."""
+    lengths = [tuple(map(len, texts)) for texts in own]
+    width = max(packing.packed(of_one, widths).width for of_one in lengths if of_one)
+    packings = [packing.packed(of_one, (width,)).rows if of_one else () for of_one in lengths]
+    num_rows = padded_length(max(map(len, packings)), packing.ROWS)
+    tokens, texts = np.zeros((2, len(own), num_rows, width), np.int32)
+    begins, counts = np.zeros((2, len(own), members), np.int32)
+    for place, rows in enumerate(packings):
+        for row, numbers in enumerate(rows):
+            at = 0
+            for number, text in enumerate(numbers, 1):
+                length = lengths[place][text]
+                tokens[place, row, at : at + length] = own[place][text]
+                texts[place, row, at : at + length] = number
+                begins[place, text], counts[place, text] = row * width + at, length
+                at += length
+    return slots.Packed(
+        tokens.reshape(-1, width), texts.reshape(-1, width), begins, counts
+    )
 
 
 def _answers(group: SharedPrefix, rows: slots.Rows) -> Iterator[Answer]:

@@ -22,8 +22,8 @@ from ait_jax.scorer.shared_prefixes import SharedPrefix
 
 # So many tokens of a row make its attention to itself as dear as all products with weights.
 _ATTENTION_AS_DEAR = 2048
-# Rows of a group; a group of more is run as several.
-_ROWS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 48, 64)
+# Rows of a group, and groups of a batch; a group of more rows is run as several.
+ROWS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 48, 64)
 # Steps of the padded lengths of prefixes and rows; targets are padded to a share of their rows'
 # tokens. Over the prompts of 180 NIV2 tasks in chunks of 17 (n = k = 10, lengths of answers drawn
 # from 1 to 128) that makes 279 programs for 738 batches and 12% more tokens than are real; steps
@@ -58,7 +58,7 @@ def packed(lengths: tuple[int, ...], widths: tuple[int, ...]) -> Packing:
         if width < lengths[order[0]]:
             continue
         rows = _first_fit(lengths, order, width)
-        cost = padded_length(len(rows), _ROWS) * width * (1 + width / _ATTENTION_AS_DEAR)
+        cost = padded_length(len(rows), ROWS) * width * (1 + width / _ATTENTION_AS_DEAR)
         if cost < least:
             best, least = Packing(width, tuple(map(tuple, rows))), cost
         if len(rows) == 1:
@@ -118,7 +118,7 @@ class PackedGroups:
     def _shape(
         self, group: SharedPrefix, packing: Packing, prefixes: Sequence[int]
     ) -> tuple[int, ...]:
-        rows = padded_length(len(packing.rows), _ROWS)
+        rows = padded_length(len(packing.rows), ROWS)
         places = [math.ceil(rows * packing.width * share) for share in _TARGET_SHARES]
         targets = padded_length(sum(len(self.targets[member]) for member in group.members), places)
         return (padded_length(group.length, prefixes), rows, packing.width, targets)
@@ -129,8 +129,7 @@ class PackedGroups:
         """Yields (shape, places in `shapes`) of batches; each process has an equal part of them.
 
         A batch's groups agree in their rows, and it has the longest prefix and the most targets
-        among them; where they do not fill it, it is halved, and what still is empty repeats its
-        first group.
+        among them; what they do not fill repeats its first group.
         """
         alike: dict[tuple[int, int], list[int]] = {}
         for place, (_, rows, width, _) in enumerate(shapes):
@@ -140,8 +139,9 @@ class PackedGroups:
             while places:
                 tokens = shapes[places[0]][0] + rows * width
                 size = rows_per_batch(tokens, self.tokens_per_batch // processes, multiple_of)
-                while (half := size // 2 // multiple_of * multiple_of) >= len(places):
-                    size = half
+                # As equal as batches of so few sizes can be.
+                equal = math.ceil(len(places) / math.ceil(len(places) / size) / multiple_of)
+                size = min(size, padded_length(equal, (*ROWS, size)) * multiple_of)
                 batch, places = places[:size], places[size:]
                 targets = max(shapes[place][3] for place in batch)
                 shape = (shapes[batch[0]][0], rows, width, targets)
