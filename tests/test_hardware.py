@@ -95,3 +95,18 @@ def test_what_is_traced_is_for_the_mesh_in_use(monkeypatch):
     elsewhere = SimpleNamespace(abstract_device=SimpleNamespace(device_kind="TPU v5 lite"))
     monkeypatch.setattr(jax.sharding, "get_abstract_mesh", lambda: elsewhere)
     assert hardware.target_platform() == "tpu"
+
+
+def test_options_are_for_float32_on_a_cpu_and_known(monkeypatch):
+    found = hardware.options_of_large_products("cpu", "float32")
+    assert found  # of the version that is tested
+    product = jax.jit(lambda x: x @ x).lower(jax.ShapeDtypeStruct((512, 512), "float32"))
+    assert "ynn" not in product.compile(compiler_options=found).as_text()
+    assert not hardware.options_of_large_products("cpu", "bfloat16")
+    assert not hardware.options_of_large_products("tpu", "float32")
+    monkeypatch.setattr(hardware, "_is_known", lambda option, value: False)
+    assert not hardware.options_of_large_products("cpu", "float32")
+
+
+def test_an_option_that_xla_does_not_know_is_not_known():
+    assert not hardware._is_known("xla_cpu_no_such_option", "1")

@@ -15,6 +15,7 @@ from jax import lax
 
 from ait_jax.models import layers, rotary
 from ait_jax.models.blocks import feature_dropout
+from ait_jax.models.group_windows import Windows, attend_windows
 from ait_jax.models.grouped_attention import KeyValue, Part, attend
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ class GroupedAttention(nn.Module):
             rotation: cosines and sines of the positions (`rotary.rotation`).
             past: tuple of KeyValues that come before, rotated already.
             masks: for each of them, which positions are seen, bool (P, 1, L); and what the new
-                positions see of each other, bool (1 or B, Q, Q), None for all that came before.
+                positions see of each other, bool (1 or B, Q, Q), None for all that came before;
+                or, with no past, what blocks of them see, `Windows`.
         """
         config = self.config
         query = self._project("query", x_BxQxE, config.num_heads)
@@ -48,18 +50,18 @@ class GroupedAttention(nn.Module):
         value = self._project("value", x_BxQxE, config.num_kv_heads)
         new = KeyValue(jnp.transpose(key, (0, 2, 3, 1)), jnp.transpose(value, (0, 2, 1, 3)))
 
-        if decode and self.has_variable("cache", "cached_key"):
-            own = self._step(new)
+        blocks_dtype = config.dtype if config.attention_kernel == "blocked" else None
+        if isinstance(masks[-1], Windows):
+            attended_BxQxHxD = attend_windows(
+                query, _for_mesh(new, config), masks[-1], blocks_dtype=blocks_dtype
+            )
         else:
-            if decode:
-                self._cache_variables(new)
-            own = Part(new, _causal(x_BxQxE.shape[1]) if masks[-1] is None else masks[-1])
-        parts = [*map(Part, past, masks[:-1]), own]
-        attended_BxQxHxD = attend(
-            query,
-            [Part(_for_mesh(part.key_value, config), part.mask) for part in parts],
-            blocks_dtype=config.dtype if config.attention_kernel == "blocked" else None,
-        )
+            parts = [*map(Part, past, masks[:-1]), self._own(new, masks[-1], decode)]
+            attended_BxQxHxD = attend(
+                query,
+                [Part(_for_mesh(part.key_value, config), part.mask) for part in parts],
+                blocks_dtype=blocks_dtype,
+            )
         out = layers.Dense(
             config.emb_dim,
             ("joined_kv", "embed"),
@@ -70,6 +72,14 @@ class GroupedAttention(nn.Module):
             name="out",
         )(attended_BxQxHxD.reshape(*x_BxQxE.shape[:2], -1))
         return out, new
+
+    def _own(self, new: KeyValue, mask: jax.Array | None, decode: bool) -> Part:
+        """Returns what the new positions see of themselves, or of all that were decoded so far."""
+        if decode and self.has_variable("cache", "cached_key"):
+            return self._step(new)
+        if decode:
+            self._cache_variables(new)
+        return Part(new, _causal(new.key_PxKxDxL.shape[-1]) if mask is None else mask)
 
     def _project(self, name: str, x_BxQxE: jax.Array, num_heads: int) -> jax.Array:
         config = self.config

@@ -101,19 +101,20 @@ def _attend_part(
     folded = jnp.transpose(query, (0, 3, 4, 1, 2, 5))
     shape = folded.shape[:-1]
     folded = folded.reshape(*shape[:2], -1, head_dim)
-    logits = _product("pkrd,pkdl->pkrl", folded, key).reshape(*shape, length)
+    logits = product("pkrd,pkdl->pkrl", folded, key).reshape(*shape, length)
     logits = jnp.where(mask[:, None, None, None], logits, MASKED_LOGIT)
     # The result does not depend on it, so neither does the gradient.
     largest = lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
     weights = jnp.exp(logits - largest)
     total = jnp.sum(weights, axis=-1, keepdims=True)
     folded = weights.astype(value.dtype).reshape(*shape[:2], -1, length)
-    values = _product("pkrl,pkld->pkrd", folded, value).reshape(*shape, head_dim)
+    values = product("pkrl,pkld->pkrd", folded, value).reshape(*shape, head_dim)
     results = (jnp.transpose(x, (0, 3, 4, 1, 2, 5)) for x in (values, largest, total))
     return tuple(x.reshape(batch, query_length, num_heads, -1) for x in results)
 
 
-def _product(equation: str, first: jax.Array, second: jax.Array) -> jax.Array:
+def product(equation: str, first: jax.Array, second: jax.Array) -> jax.Array:
+    """Returns a product that is summed in float32."""
     return jnp.einsum(equation, first, second, preferred_element_type=jnp.float32)
 
 
@@ -200,21 +201,21 @@ class _Blocks:
         logits, values = [], []
         for key, value, mask in self.parts:
             of_part = row // (self.rows // key.shape[0])
-            product = _product("xkrd,xkdl->xkrl", query_XxKxRxD, key[of_part])
+            logits_XxKxRxL = product("xkrd,xkdl->xkrl", query_XxKxRxD, key[of_part])
             seen = mask[of_part if mask.shape[0] > 1 else 0]
             seen = seen[:, chunk if seen.shape[1] > 1 else 0]
-            by_query = product.reshape(
-                *product.shape[:2], -1, self.length // self.chunks, product.shape[-1]
+            by_query = logits_XxKxRxL.reshape(
+                *logits_XxKxRxL.shape[:2], -1, self.length // self.chunks, seen.shape[-1]
             )
             masked = jnp.where(seen[:, None, None], by_query, MASKED_LOGIT)
-            logits.append(masked.reshape(product.shape))
+            logits.append(masked.reshape(logits_XxKxRxL.shape))
             values.append(value[of_part])
         largest = [jnp.max(x, axis=-1, keepdims=True) for x in logits]
         largest = lax.stop_gradient(functools.reduce(jnp.maximum, largest))
         weights = [jnp.exp(x - largest) for x in logits]
         total = sum(jnp.sum(x, axis=-1, keepdims=True) for x in weights)
         attended = sum(
-            _product("xkrl,xkld->xkrd", x.astype(value.dtype), value)
+            product("xkrl,xkld->xkrd", x.astype(value.dtype), value)
             for x, value in zip(weights, values)
         )
         return attended / total

@@ -28,6 +28,7 @@ from ait_jax.models import layers, rotary
 from ait_jax.models.blocks import feature_dropout
 from ait_jax.models.config_checks import check_common
 from ait_jax.models.decoder_only import DecoderOnlyLayer
+from ait_jax.models.group_windows import Groups, windows_of
 from ait_jax.models.grouped_attention import KeyValue
 from ait_jax.models.layer_stack import remat, scanned
 from ait_jax.models.likelihood import PAD_ID, OutputLayer, logits_of
@@ -182,6 +183,7 @@ class Decoder(nn.Module):
         *,
         keep: bool = False,
         segments_BxQ: jax.Array | None = None,
+        groups: tuple[Groups, tuple[int, int]] | None = None,
         decode_behind_Bx1: jax.Array | None = None,
     ) -> tuple[jax.Array, Any]:
         """Runs the layers over tokens that come behind `past`.
@@ -189,6 +191,7 @@ class Decoder(nn.Module):
         Args:
             keep: return the layers' part of a Run of these tokens, too, else None.
             segments_BxQ: numbers of several texts in a row; each of them by itself follows `past`.
+            groups: that the rows hold, and the keys of their windows; see `group_windows`.
             decode_behind_Bx1: decode, one position a step; the token of the first step, whatever
                 `tokens` are.
 
@@ -200,6 +203,8 @@ class Decoder(nn.Module):
         positions_BxQ, own_mask = jnp.arange(length)[None], None
         if segments_BxQ is not None:
             positions_BxQ, own_mask = _apart(segments_BxQ)
+        if groups is not None:
+            positions_BxQ, own_mask = groups[0].positions_BxN, windows_of(*groups)
         for run in past:
             start_B = jnp.repeat(run["length"], rows // run["length"].shape[0])
             positions_BxQ = positions_BxQ + start_B[:, None]
@@ -289,6 +294,19 @@ class LlamaTransformer(nn.Module):
             return self.decoder.normalized(x), None
         length_B = jnp.sum(tokens_BxQ != PAD_ID, axis=1, dtype=jnp.int32)
         return self.decoder.normalized(x), {"length": length_B, **kept}
+
+    def extend_within(self, tokens_BxN, groups: Groups, windows: tuple[int, int]):
+        """Runs rows that hold whole groups of texts, prefixes and what follows them.
+
+        Args:
+            windows: keys of a block's windows, at least the longest prefix, and `BLOCK` and one
+                less than the longest text together.
+
+        Returns:
+            The final hidden states (B, N, E) in `config.dtype`.
+        """
+        x, _ = self.decoder.hidden(tokens_BxN, (), True, groups=(groups, windows))
+        return self.decoder.normalized(x)
 
     def encode(self, encoder_input_tokens, encoder_segment_ids=None, enable_dropout=True):
         """Returns the Run of prompts (B, L) without their last tokens, with which `decode` begins."""

@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from ait_jax.batching import LengthBuckets, Tokens, finer_lengths, pad_rows, padded_length
+from ait_jax.hardware import options_of_large_products
 from ait_jax.models import slots
 from ait_jax.models.interface import Model
 from ait_jax.models.layouts import match_layout
 from ait_jax.models.parameters import abstract_params, num_params
 from ait_jax.partitioning import Partitioner
-from ait_jax.scorer import memory_maps
-from ait_jax.scorer import packed_groups as packing
+from ait_jax.scorer import memory_maps, packing
 from ait_jax.scorer.shared_prefixes import SharedPrefix
 from ait_jax.scorer.slot_pools import Budget, SlotPool, SlotShape, pooled
 from ait_jax.vocabulary import EOS_ID
@@ -75,7 +75,11 @@ class ContinuousDecoder:
         self._slot_lengths = finer_lengths(lengths, _SLOT_GROWTH, multiple_of=32)
         self._prefill_lengths = finer_lengths(lengths, _PREFILL_GROWTH, multiple_of=16)
         apart = self._apart
-        self._prefill = jax.jit(partial(slots.prefill, model), static_argnames="lengths")
+        self._prefill = jax.jit(
+            partial(slots.prefill, model),
+            static_argnames="lengths",
+            compiler_options=options_of_large_products(partitioner.platform, config.dtype),
+        )
         self._empty = jax.jit(slots.empty, static_argnums=(0, 2, 3, 4))
         self._fill = jax.jit(partial(slots.fill, apart=apart), donate_argnums=0)
         self._run = jax.jit(partial(slots.run, model, eos_id=EOS_ID, apart=apart), donate_argnums=1)

@@ -17,8 +17,9 @@ from ait_jax.batching import (
     finer_lengths,
     padded_length,
 )
-from ait_jax.hardware import target_platform
+from ait_jax.hardware import options_of_large_products, target_platform
 from ait_jax.models.decoding import greedy_decode
+from ait_jax.models.group_windows import BLOCK, Groups
 from ait_jax.models.interface import Model, runs_prefixes
 from ait_jax.models.likelihood import (
     fused_mean_log_likelihood,
@@ -31,7 +32,7 @@ from ait_jax.partitioning import Partitioner, feed
 from ait_jax.scorer.continuous import MOST_MEMBERS, Answer, ContinuousDecoder
 from ait_jax.scorer.executables import Executables
 from ait_jax.scorer.feeding import fetch, slots_of_all_processes
-from ait_jax.scorer.packed_groups import PackedGroups
+from ait_jax.scorer.group_rows import GroupRows
 from ait_jax.scorer.padded_rows import PaddedRows
 from ait_jax.scorer.shared_prefixes import SharedPrefix, grouped
 from ait_jax.scorer.work import Work
@@ -195,40 +196,36 @@ class Engine:
           float32 [len(prompts)]: mean log-likelihood of a target's tokens.
         """
         result = np.zeros(len(prompts), np.float32)
-        groups = grouped(prompts) if self.shares_prefixes else []
-        shared = [group for group in groups if group.length]
-        alone = sorted(set(range(len(prompts))).difference(*(group.members for group in shared)))
-        shapes = [
-            (
-                padded_length(len(prompts[row]), self.input_lengths),
-                padded_length(len(targets[row]), self.target_lengths),
-            )
-            for row in alone
-        ]
-        columns = ([prompts[row] for row in alone], [targets[row] for row in alone])
-        job = PaddedRows(shapes, columns, self.tokens_per_batch)
-        for rows, slots, values in self._run("likelihoods", params, job):
-            result[[alone[row] for row in rows]] = values[slots]
-        if self.shares_prefixes:  # also with nothing to do: other processes may have some
-            for row, value in self._behind_prefixes(params, shared, prompts, targets):
+        if self.shares_prefixes:
+            for row, value in self._in_groups(params, prompts, targets):
                 result[row] = value
+        else:
+            shapes = [
+                (
+                    padded_length(len(prompt), self.input_lengths),
+                    padded_length(len(target), self.target_lengths),
+                )
+                for prompt, target in zip(prompts, targets)
+            ]
+            job = PaddedRows(shapes, (prompts, targets), self.tokens_per_batch)
+            for rows, slots, values in self._run("likelihoods", params, job):
+                result[rows] = values[slots]
         self._count(prompts, targets)
         return result
 
-    def _behind_prefixes(
-        self,
-        params: Any,
-        groups: Sequence[SharedPrefix],
-        prompts: Sequence[Tokens],
-        targets: Sequence[Tokens],
+    def _in_groups(
+        self, params: Any, prompts: Sequence[Tokens], targets: Sequence[Tokens]
     ) -> Iterator[tuple[int, float]]:
-        """Yields (row, mean log-likelihood) of all members of groups."""
-        longest = (self.buckets.max_source_length, self.buckets.max_target_length)
-        job = PackedGroups(groups, prompts, targets, longest, self.tokens_per_batch)
+        """Yields (row, mean log-likelihood), what prompts share run once."""
+        longest = self.buckets.max_source_length + self.buckets.max_target_length
+        at_a_time = self.partitioner.data_size
+        most = max(longest, self.tokens_per_batch // at_a_time)
+        at_a_time //= self.partitioner.row_groups[1]
+        job = GroupRows(grouped(prompts), prompts, targets, most, at_a_time)
         for rows, slots, values in self._run("likelihoods", params, job):
-            for group, slot in zip(rows, slots):
-                yield from job.means(group, values[slot])
-        self._count_shared(groups)
+            for row, slot in zip(rows, slots):
+                yield from job.means(row, values[slot])
+        self._count_shared([group for row in job.rows for group in row])
 
     def embed(self, params: Any, texts: Sequence[Tokens]) -> np.ndarray:
         """Returns the mean of the (encoder's) last layer over the real tokens of each text.
@@ -252,7 +249,7 @@ class Engine:
         return result
 
     def _run(
-        self, what: str, params: Any, job: PaddedRows | PackedGroups
+        self, what: str, params: Any, job: PaddedRows | GroupRows
     ) -> Iterator[tuple[list[int], list[int], Any]]:
         """Yields as `_batches`, and tells a live view how far it is."""
         done = 0
@@ -265,7 +262,7 @@ class Engine:
     def _batches(
         self,
         params: Any,
-        job: PaddedRows | PackedGroups,
+        job: PaddedRows | GroupRows,
     ) -> Iterator[tuple[list[int], list[int], Any]]:
         """Yields (rows, their places in the batch, host arrays) of every batch."""
         start = time.perf_counter()
@@ -303,8 +300,8 @@ class Engine:
     def compile(self, shape: tuple[int, ...]) -> jax.stages.Compiled:
         """Compiles decoding for (rows, input length), scoring for (rows, input, target length).
 
-        A target length of 0 is the embedding of a text. Scoring behind shared prefixes is
-        (groups, *a shape of `PackedGroups`).
+        A target length of 0 is the embedding of a text. Scoring groups that share prefixes is
+        (rows, *a shape of `GroupRows`).
         """
         rows, *lengths = shape
         function = self._decode if len(lengths) == 1 else self._score
@@ -312,13 +309,19 @@ class Engine:
         if lengths[1:] == [_ENCODE_ONLY]:
             function, sizes = self._embed, sizes[:1]
         elif len(lengths) == 4:
-            function, behind = self._score_behind, rows * lengths[1]
-            sizes = [(rows, lengths[0]), *[(behind, lengths[2])] * 2, *[(rows, lengths[3])] * 2]
+            length, *windows, num_targets = lengths
+            function = partial(self._score_groups, tuple(windows))
+            sizes = [(rows, length)] * 4
+            sizes += [(rows, length // BLOCK, 2), (rows, num_targets), (rows, num_targets)]
         sharding = self.partitioner.batch_sharding
         arrays = [jax.ShapeDtypeStruct(size, jnp.int32, sharding=sharding) for size in sizes]
+        options = {}
+        if function != self._decode:
+            options = options_of_large_products(self.partitioner.platform, self.model.config.dtype)
         with self.partitioner.activate():
             jitted = jax.jit(function, out_shardings=sharding)
-            return jitted.lower(self.placed_params, *arrays).compile()
+            lowered = jitted.lower(self.placed_params, *arrays)
+            return lowered.compile(compiler_options=options)
 
     def _decode(self, params, prompts_BxL):
         return greedy_decode(
@@ -342,17 +345,18 @@ class Engine:
         output = output_layer(self.model.config, params)
         return fused_mean_log_likelihood(hidden_BxTxE, output, targets_BxT)
 
-    def _score_behind(
-        self, params, prefixes_GxP, tokens_BxQ, texts_BxQ, places_GxT, targets_GxT
-    ):
-        """Returns the targets' token log-likelihoods (G, T); arrays of `PackedGroups.arrays`."""
-        extend = partial(self.model.apply, {"params": params}, method="extend")
-        _, prefixes = extend(prefixes_GxP)
-        hidden_BxQxE, _ = extend(tokens_BxQ, (prefixes,), segments_BxQ=texts_BxQ, keep=False)
-        hidden_GxRxE = hidden_BxQxE.reshape(len(prefixes_GxP), -1, hidden_BxQxE.shape[-1])
-        hidden_GxTxE = jnp.take_along_axis(hidden_GxRxE, places_GxT[..., None], axis=1)
+    def _score_groups(
+        self, windows, params, tokens_BxN, positions_BxN, groups_BxN, texts_BxN, begins_BxCx2,
+        places_BxT, targets_BxT,
+    ):  # fmt: skip
+        """Returns the targets' token log-likelihoods (B, T); arrays of `GroupRows.arrays`."""
+        groups = Groups(positions_BxN, groups_BxN, texts_BxN, begins_BxCx2)
+        hidden_BxNxE = self.model.apply(
+            {"params": params}, tokens_BxN, groups, windows, method="extend_within"
+        )
+        hidden_BxTxE = jnp.take_along_axis(hidden_BxNxE, places_BxT[..., None], axis=1)
         output = output_layer(self.model.config, params)
-        return fused_token_log_likelihoods(hidden_GxTxE, output, targets_GxT)
+        return fused_token_log_likelihoods(hidden_BxTxE, output, targets_BxT)
 
     def _embed(self, params, texts_BxL):
         hidden_BxLxE = self.model.apply(
