@@ -61,7 +61,8 @@ def test_results_are_the_same_with_few_maps(monkeypatch):
         for _ in range(2):
             decoded = engine.decode(params, prompts)
             scored = engine.log_likelihoods(params, prompts, targets)
-        found.append((decoded.tokens, decoded.log_likelihoods, scored))
+            embedded = engine.embed(params, prompts).sum(axis=1)
+        found.append((decoded.tokens, decoded.log_likelihoods, scored, embedded))
         kept.append(len(engine._executables._futures))
     assert found[0][0] == found[1][0]
     np.testing.assert_array_equal(found[0][1:], found[1][1:])
