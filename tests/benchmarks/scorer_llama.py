@@ -23,7 +23,7 @@ import workload
 SIDES = ("ours", "theirs")
 # Rows of a batch of transformers; other numbers were not tried.
 ROWS = 16
-# Of our batches; 2,048 and 8,192 were slower on two tasks.
+# Of our rows, as in experiments/score_smollm2.gin; other numbers were not tried.
 TOKENS_PER_BATCH = 4096
 
 
