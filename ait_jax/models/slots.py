@@ -85,12 +85,7 @@ def prefill(
     _, prefix = extend(prefixes_FxP)
     _, rows = extend(packed.tokens_RxQ, (prefix,), segments_BxQ=packed.rows_RxQ)
     apart = partial(_unpacked, begins_FxM=packed.begins_FxM, length=lengths[1])
-    is_key_value = lambda x: isinstance(x, KeyValue)  # noqa: E731
-    own = {
-        name: jax.tree.map(apart, x, is_leaf=is_key_value)
-        for name, x in rows.items()
-        if name != "length"
-    }
+    own = {name: apart(x) for name, x in rows.items() if name.startswith("layers")}
     length_B = jnp.maximum(packed.lengths_FxM.reshape(-1) - 1, 0)
     return _lengthened(prefix, lengths[0]), {"length": length_B, **own}
 
@@ -99,19 +94,19 @@ def _unpacked(packed: KeyValue, begins_FxM: jax.Array, length: int) -> KeyValue:
     """Returns `length` keys and values for each row from where it begins; its own are in front."""
     prefixes = begins_FxM.shape[0]
 
-    def rows(x: jax.Array, axis: int) -> jax.Array:
-        """Takes (R, K, ...) apart along its axis of tokens, counted without R."""
+    def apart(x: jax.Array, axis: int) -> jax.Array:
+        """Takes (F * R, K, ...) apart along its axis of tokens."""
         x = x.reshape(prefixes, -1, *x.shape[1:])
         x = jnp.moveaxis(x, 1, axis)  # a prefix's packed rows one after the other
         x = x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
         x = jnp.pad(x, [(0, length if at == axis else 0) for at in range(x.ndim)])
         of_row = partial(lax.dynamic_slice_in_dim, slice_size=length, axis=axis - 1)
         of_prefix = jax.vmap(of_row, in_axes=(None, 0))
-        return jax.vmap(of_prefix)(x, begins_FxM).reshape(-1, *x.shape[1:axis], length, *x.shape[axis + 1 :])
+        x_FxMx = jax.vmap(of_prefix)(x, begins_FxM)
+        return x_FxMx.reshape(-1, *x_FxMx.shape[2:])
 
-    stacked = packed.key_PxKxDxL.ndim == 5
-    key, value = partial(rows, axis=3), partial(rows, axis=2)
-    if stacked:
+    key, value = partial(apart, axis=3), partial(apart, axis=2)
+    if packed.key_PxKxDxL.ndim == 5:  # layers stacked
         key, value = jax.vmap(key), jax.vmap(value)
     return KeyValue(key(packed.key_PxKxDxL), value(packed.value_PxKxLxD))
 
