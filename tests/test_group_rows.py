@@ -1,4 +1,4 @@
-"""Scoring behind shared prefixes against every prompt by itself."""
+"""Groups of prompts in rows, and their scores against every prompt by itself."""
 
 import numpy as np
 import pytest
@@ -52,8 +52,8 @@ def test_every_text_is_in_one_row_and_rows_are_nearly_full(workload):
         real = tokens != 0
         assert real.mean() > 0.7 or number == len(job.rows) - 1
         np.testing.assert_array_equal(groups > 0, real)
-        lengths = [len(prompts[m]) - g.length + len(targets[m]) - 1 for g in row for m in g.members]
-        assert np.bincount(texts)[1:].tolist() == lengths
+        own = [len(prompts[m]) - g.length + len(targets[m]) - 1 for g in row for m in g.members]
+        assert np.bincount(texts)[1:].tolist() == own
         of_prefixes = positions[real & (texts == 0)].tolist()
         assert of_prefixes == [place for group in row for place in range(group.length)]
         assert (begins >= 0).all() and (begins + shape[1:3] <= shape[0]).all()
@@ -68,8 +68,22 @@ def test_a_group_longer_than_a_row_is_in_several():
     assert [len(row[0].members) for row in job.rows] == [4, 4, 4]
 
 
-@pytest.mark.parametrize(("num_partitions", "tokens_per_batch"), [(1, 4096), (2, 256)])
-def test_sharing_changes_no_log_likelihood(workload, num_partitions, tokens_per_batch):
+# On one data shard groups stay whole; on eight and four a prefix of 36 tokens runs once more, and
+# one of 18 twice.
+ALL_SHARED = 18 * 9 + 30 * 3 + 36 * 6
+
+
+@pytest.mark.parametrize(
+    ("num_partitions", "tokens_per_batch", "shared_tokens"),
+    [
+        (8, 4096, ALL_SHARED),
+        (1, 4096, ALL_SHARED - 36 - 2 * 18),
+        (2, 256, ALL_SHARED - 36 - 2 * 18),
+    ],
+)
+def test_sharing_changes_no_log_likelihood(
+    workload, num_partitions, tokens_per_batch, shared_tokens
+):
     config = config_of()
     model, params = LlamaTransformer(config), random_params(config)
     values, work = {}, {}
@@ -82,7 +96,7 @@ def test_sharing_changes_no_log_likelihood(workload, num_partitions, tokens_per_
     assert np.std(values[False]) > 0.1
     np.testing.assert_allclose(values[True], values[False], atol=1e-5)
 
-    assert work[True].shared_tokens > 0
+    assert work[True].shared_tokens == shared_tokens
     figures = work[True].summary()
     assert figures["tokens_computed"] == figures["tokens"] - work[True].shared_tokens
     assert "x fewer" in work[True].describe()

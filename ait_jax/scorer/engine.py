@@ -73,8 +73,8 @@ class Engine:
       model: any form of it; the engine uses its own (`ModelConfig.for_scoring`).
       buckets: their last lengths are the longest prompt and answer; the engine's own lengths
         lie closer together.
-      tokens_per_batch: budget of padded input tokens of one batch of teacher forcing; decoding
-        takes twice as many.
+      tokens_per_batch: budget of padded input tokens of one batch of teacher forcing, targets
+        included where prefixes are shared; decoding takes twice as many.
       length_growth: every padded prompt length is at most so many times the one before.
       share_prefixes: run what several prompts begin with once, where the model can.
     """
