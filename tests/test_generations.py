@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import threading
 
 import pytest
 from test_active import CONFIG, checkpoints, stable_files
@@ -45,13 +46,15 @@ def run(model_dir, pool, **changed) -> list[str]:
 
 
 def stopped_run(model_dir, pool, owner, name, call=1, **changed):
-    """Runs until the `call`-th call of a function, which does not happen."""
+    """Runs until the run's own `call`-th call of a function, which does not happen."""
     original, calls = getattr(owner, name), []
 
     def stop(*args, **kwargs):
-        calls.append(1)
-        if len(calls) == call:
-            raise Stopped
+        # The thread that keeps the live status writes files, too, whenever it is time.
+        if threading.current_thread() is threading.main_thread():
+            calls.append(1)
+            if len(calls) == call:
+                raise Stopped
         return original(*args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):

@@ -6,6 +6,7 @@ from tiny_llama import config_of, random_params
 
 from ait_jax import randomness
 from ait_jax.batching import LengthBuckets
+from ait_jax.models.group_windows import BLOCK
 from ait_jax.models.llama import LlamaTransformer
 from ait_jax.partitioning import Partitioner
 from ait_jax.scorer.engine import Engine
@@ -56,7 +57,11 @@ def test_every_text_is_in_one_row_and_rows_are_nearly_full(workload):
         assert np.bincount(texts)[1:].tolist() == own
         of_prefixes = positions[real & (texts == 0)].tolist()
         assert of_prefixes == [place for group in row for place in range(group.length)]
-        assert (begins >= 0).all() and (begins + shape[1:3] <= shape[0]).all()
+        first = np.arange(0, shape[0], BLOCK)
+        np.testing.assert_array_equal(groups[begins], np.repeat(groups[first], 3).reshape(-1, 3))
+        prefix, behind, text = begins.T
+        needed = np.minimum(first + BLOCK - prefix, behind - prefix + first + BLOCK - text)
+        assert needed.max() <= shape[1] <= shape[0]
 
 
 def test_a_group_longer_than_a_row_is_in_several():
@@ -68,8 +73,7 @@ def test_a_group_longer_than_a_row_is_in_several():
     assert [len(row[0].members) for row in job.rows] == [4, 4, 4]
 
 
-# On one data shard groups stay whole; on eight and four a prefix of 36 tokens runs once more, and
-# one of 18 twice.
+# On one data shard groups stay whole; on eight and four prefixes of 36 and of 18 tokens run twice more.
 ALL_SHARED = 18 * 9 + 30 * 3 + 36 * 6
 
 
@@ -77,8 +81,8 @@ ALL_SHARED = 18 * 9 + 30 * 3 + 36 * 6
     ("num_partitions", "tokens_per_batch", "shared_tokens"),
     [
         (8, 4096, ALL_SHARED),
-        (1, 4096, ALL_SHARED - 36 - 2 * 18),
-        (2, 256, ALL_SHARED - 36 - 2 * 18),
+        (1, 4096, ALL_SHARED - 2 * (36 + 18)),
+        (2, 256, ALL_SHARED - 2 * (36 + 18)),
     ],
 )
 def test_sharing_changes_no_log_likelihood(

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ait_jax.models.group_windows import Groups, attend_windows, windows_of
+from ait_jax.models.group_windows import BLOCK, Groups, attend_windows, window_lengths, windows_of
 from ait_jax.models.grouped_attention import KeyValue
 from ait_jax.partitioning import Partitioner
 from ait_jax.scorer.group_rows import GroupRows
@@ -28,9 +28,8 @@ def rows() -> GroupRows:
 
 @pytest.fixture(scope="module")
 def case(rows):
-    """Queries, keys and values of two rows, what they are, and the lengths of their windows."""
-    (shape, places), = rows.batches(rows.shapes, 1, 2)  # fmt: skip
-    assert len(set(places)) == 2
+    """Queries, keys and values of two rows, what they are, and the length of their longest window."""
+    shape, places = max(rows.shapes), [0, 1]
     _, *groups, _, _ = rows.arrays(shape, places)
     random = np.random.default_rng(0)
     length = shape[0]
@@ -38,7 +37,7 @@ def case(rows):
     key = random.normal(size=(2, KEY_HEADS, HEAD_DIM, length))
     value = random.normal(size=(2, KEY_HEADS, length, HEAD_DIM))
     query, key, value = (jnp.asarray(x, jnp.float32) for x in (query, key, value))
-    return query, KeyValue(key, value), Groups(*groups), shape[1:3], [rows.rows[p] for p in places]
+    return query, KeyValue(key, value), Groups(*groups), shape[1], [rows.rows[p] for p in places]
 
 
 def float64(query, key_value, groups_of_rows, rows: GroupRows) -> np.ndarray:
@@ -64,15 +63,13 @@ def float64(query, key_value, groups_of_rows, rows: GroupRows) -> np.ndarray:
     return result
 
 
-@pytest.mark.parametrize("blocks_dtype", [None, jnp.float32])
+@pytest.mark.parametrize("in_steps", [False, True])
 @pytest.mark.parametrize("data_size", [1, 2])
-def test_every_text_sees_its_prefix_and_itself(case, rows, blocks_dtype, data_size):
-    query, key_value, groups, lengths, groups_of_rows = case
+def test_every_text_sees_its_prefix_and_itself(case, rows, in_steps, data_size):
+    query, key_value, groups, longest, groups_of_rows = case
 
     def attended(query, key_value, groups):
-        return attend_windows(
-            query, key_value, windows_of(groups, lengths), blocks_dtype=blocks_dtype
-        )
+        return attend_windows(query, key_value, windows_of(groups, longest, in_steps=in_steps))
 
     partitioner = Partitioner(jax.device_count() // data_size)
     with partitioner.activate():
@@ -80,6 +77,15 @@ def test_every_text_sees_its_prefix_and_itself(case, rows, blocks_dtype, data_si
         found = np.asarray(jax.jit(attended)(*placed))
     wanted = float64(query, key_value, groups_of_rows, rows)
     real = ~np.isnan(wanted[:, :, 0, 0])
-    assert real.sum() == sum(length + sum(texts) for length, texts in GROUPS) and not real.all()
+    assert real.sum() == sum(rows._size(group) for row in rows.rows for group in row)
+    assert not real.all()
     np.testing.assert_allclose(found[real], wanted[real], atol=1e-6)
     assert np.isfinite(found).all()
+
+
+def test_steps_have_windows_of_several_lengths(case):
+    _, _, groups, longest, _ = case
+    windows = windows_of(groups, longest, in_steps=True)
+    assert sorted(windows.blocks_BxC[0].tolist()) == list(range(windows.blocks_BxC.shape[1]))
+    lengths = window_lengths(longest)
+    assert lengths[0] >= BLOCK and lengths[-1] == longest and len(set(windows.lengths_S.tolist())) > 1

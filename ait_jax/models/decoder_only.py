@@ -53,7 +53,7 @@ class GroupedAttention(nn.Module):
         blocks_dtype = config.dtype if config.attention_kernel == "blocked" else None
         if isinstance(masks[-1], Windows):
             attended_BxQxHxD = attend_windows(
-                query, _for_mesh(new, config), masks[-1], blocks_dtype=blocks_dtype
+                query, _for_mesh(new, config), masks[-1], dtype=blocks_dtype
             )
         else:
             parts = [*map(Part, past, masks[:-1]), self._own(new, masks[-1], decode)]

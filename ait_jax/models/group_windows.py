@@ -1,19 +1,22 @@
 """Attention inside of long rows that hold groups of texts, each behind its group's prefix.
 
 A row of thousands of tokens holds several groups one after the other: a prefix, and the texts that
-follow it. A text sees its group's prefix and itself. So a block of neighbouring queries needs the keys
-of two short windows: one over the prefix of the group in which the block begins, and one from the
-beginning of the text in which it begins to the block's end. Groups that begin inside of the block lie in
-the second whole, as far as its queries see them.
+follow it. A text sees its group's prefix and itself. So a block of neighbouring queries needs two runs
+of keys, which are put into one window: the prefix of the group in which the block begins, and what
+stands from the beginning of the text in which it begins to the block's end. Groups that begin inside of
+the block lie in the second run.
 
-All blocks and windows are of one size each, wherever groups and texts begin: that is data, and a
-program serves all rows of its length.
+Where groups and texts begin is data, so that a program serves all rows of its length. How many keys a
+block needs differs, too: in steps, which a CPU wants, blocks that need about as many are taken
+together, and each step chooses among a few lengths of windows while it runs. All at once, every block
+has the longest.
 
-Shape suffixes: B rows, N their tokens, C blocks of a row, Q = N / C queries of a block, W keys of a
-window, L keys of both, H query heads, K key heads, D head_dim, R = Q * H / K.
+Shape suffixes: B rows, N their tokens, C blocks of a row, Q = N / C queries of a block, S steps, W keys
+of the longest window, L keys of a window, H query heads, K key heads, D head_dim, R = Q * H / K.
 """
 
 import math
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -26,8 +29,15 @@ from ait_jax.models.grouped_attention import KeyValue, product
 # Queries of a block. More of them see more keys of others' texts, fewer make products too small.
 # (Measured on 2 cores, N = 4,096: 128 as fast as 64, 32 and 256 slower.)
 BLOCK = 64
-# Blocks of a step; fewer were slower where windows are short.
-_AT_ONCE = 4
+# Blocks of a step, with operations of their own, so that a product as small as a block's can run on
+# one core beside another. (On 2 cores 4 took 0.94 times as long and twice as long to compile.)
+_AT_ONCE = 2
+# Windows of steps, of the longest one. (Over 12 NIV2 tasks, n = k = 10, blocks need 397 keys on average
+# and get 461; the longest are 706. Each length costs half a second of compilation; eight more of them
+# would leave 439.)
+_SHARES = (1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4, 1)
+# Windows are multiples of it.
+_MULTIPLE = 32
 
 
 class Groups(NamedTuple):
@@ -37,113 +47,176 @@ class Groups(NamedTuple):
         positions_BxN: in the text, its prefix counted.
         groups_BxN: numbers of groups; 0 is padding.
         texts_BxN: numbers of texts, all of a row different; 0 is a group's prefix.
-        begins_BxCx2: where each block's windows begin; none reaches beyond the row.
+        begins_BxCx3: of the first token of every block: where its group's prefix begins and ends, and
+            where its text begins; for a token of a prefix that is the prefix, for padding itself.
     """
 
     positions_BxN: jax.Array
     groups_BxN: jax.Array
     texts_BxN: jax.Array
-    begins_BxCx2: jax.Array
+    begins_BxCx3: jax.Array
 
 
 class Windows(NamedTuple):
-    """What blocks of queries see.
+    """What blocks of queries see, in the order in which they are taken.
 
     Attributes:
-        begins_BxCx2: where the windows begin.
-        masks: bool, (B, C, Q, W) of either window.
+        blocks_BxC: int32, the blocks of every row in that order.
+        runs_BxCx3: int32, where a window's first run of keys begins, how many keys it has (maybe
+            none), and what stands in the window's first place if all of it were of the second run.
+        masks_BxCxQxW: bool, which keys of a window its queries see.
+        lengths_S: int32, which of `window_lengths(W)` a step's windows have; None is the last.
     """
 
-    begins_BxCx2: jax.Array
-    masks: tuple[jax.Array, jax.Array]
+    blocks_BxC: jax.Array
+    runs_BxCx3: jax.Array
+    masks_BxCxQxW: jax.Array
+    lengths_S: jax.Array | None
 
 
-def windows_of(groups: Groups, lengths: tuple[int, int]) -> Windows:
-    """Returns what blocks see through windows of so many keys."""
-    batch, num_blocks, _ = groups.begins_BxCx2.shape
+def window_lengths(longest: int) -> tuple[int, ...]:
+    """Returns the lengths among which steps choose, ascending; the last one is `longest`."""
+    shares = {math.ceil(share * longest / _MULTIPLE) * _MULTIPLE for share in _SHARES}
+    return (*sorted(length for length in shares if BLOCK <= length < longest), longest)
+
+
+def windows_of(groups: Groups, longest: int, *, in_steps: bool) -> Windows:
+    """Returns what the blocks of rows see.
+
+    Args:
+        longest: keys of the longest window: no block needs more, and no row is shorter.
+        in_steps: with as short a window as each step can do with.
+    """
+    batch, num_blocks, _ = groups.begins_BxCx3.shape
     length = groups.texts_BxN.shape[1]
+    prefix_BxC, behind_BxC, text_BxC = jnp.moveaxis(groups.begins_BxCx3, 2, 0)
+    end_BxC = jnp.broadcast_to((jnp.arange(num_blocks) + 1) * BLOCK, prefix_BxC.shape)
+    blocks_BxC = jnp.broadcast_to(jnp.arange(num_blocks), prefix_BxC.shape)
+    window_BxC, lengths_S = longest, None
+    if in_steps:
+        needed_BxC = jnp.minimum(end_BxC - prefix_BxC, behind_BxC - prefix_BxC + end_BxC - text_BxC)
+        lengths = jnp.array(window_lengths(longest))
+        number_BxC = jnp.searchsorted(lengths, needed_BxC)
+        blocks_BxC = jnp.argsort(number_BxC, axis=1)
+        at_once = math.gcd(num_blocks, _AT_ONCE)
+        number_BxC = jnp.take_along_axis(number_BxC, blocks_BxC, axis=1)
+        lengths_S = jnp.max(number_BxC.reshape(batch, -1, at_once), axis=(0, 2))
+        window_BxC = jnp.repeat(lengths[lengths_S], at_once)[None]
+    prefix_BxC, behind_BxC, end_BxC = (
+        jnp.take_along_axis(x, blocks_BxC, axis=1) for x in (prefix_BxC, behind_BxC, end_BxC)
+    )
+    # One run, if all from the prefix to the block's end fits.
+    first_BxC = jnp.where(end_BxC - prefix_BxC <= window_BxC, 0, behind_BxC - prefix_BxC)
+    runs = (jnp.where(first_BxC > 0, prefix_BxC, 0), first_BxC, jnp.maximum(end_BxC - window_BxC, 0))
+    runs_BxCx3 = jnp.stack(runs, axis=-1)
+    place_W = jnp.arange(longest)
+    from_first, count, from_second = (run[..., None] for run in runs)
+    keys_BxCxW = jnp.where(place_W < count, from_first, from_second) + place_W
+    keys_BxCxW = jnp.minimum(keys_BxCxW, length - 1)  # of what shorter windows do not have
+    queries_BxCxQ = blocks_BxC[..., None] * BLOCK + jnp.arange(BLOCK)
+    masks_BxCxQxW = _seen(groups, queries_BxCxQ, keys_BxCxW)
+    return Windows(blocks_BxC, runs_BxCx3, masks_BxCxQxW, lengths_S)
 
-    def by_block(x_BxN: jax.Array) -> jax.Array:
-        return x_BxN.reshape(batch, num_blocks, -1)
 
-    places_BxCxQ = by_block(jnp.broadcast_to(jnp.arange(length), (batch, length)))
-    group_BxCxQ, text_BxCxQ = by_block(groups.groups_BxN), by_block(groups.texts_BxN)
-    masks = []
-    for window, window_length in enumerate(lengths):
-        places_BxCxW = groups.begins_BxCx2[..., window, None] + jnp.arange(window_length)
-        of_key = [
-            jnp.take_along_axis(x, places_BxCxW.reshape(batch, -1), axis=1)
-            .reshape(places_BxCxW.shape)[:, :, None]
-            for x in (groups.groups_BxN, groups.texts_BxN)
-        ]  # fmt: skip
-        group_of_key, text_of_key = of_key
-        is_prefix = text_of_key == 0
-        seen = (group_of_key == group_BxCxQ[..., None]) & (
-            is_prefix | (text_of_key == text_BxCxQ[..., None])
-        )
-        seen &= places_BxCxW[:, :, None] <= places_BxCxQ[..., None]
-        # Windows may overlap: the first one alone shows the prefix of the group that a block begins in.
-        in_first = is_prefix & (group_of_key == group_BxCxQ[..., :1, None])
-        masks.append(seen & (in_first if window == 0 else ~in_first))
-    return Windows(groups.begins_BxCx2, tuple(masks))
+def _seen(groups: Groups, queries_BxCxQ: jax.Array, keys_BxCxW: jax.Array) -> jax.Array:
+    """Returns which keys queries see, bool (B, C, Q, W)."""
+
+    def at(x_BxN: jax.Array, places_BxCx: jax.Array) -> jax.Array:
+        flat = places_BxCx.reshape(places_BxCx.shape[0], -1)
+        return jnp.take_along_axis(x_BxN, flat, axis=1).reshape(places_BxCx.shape)
+
+    def same(x_BxN: jax.Array) -> jax.Array:
+        return at(x_BxN, queries_BxCxQ)[..., None] == at(x_BxN, keys_BxCxW)[:, :, None]
+
+    is_prefix_BxCx1xW = (at(groups.texts_BxN, keys_BxCxW) == 0)[:, :, None]
+    in_text = same(groups.groups_BxN) & (is_prefix_BxCx1xW | same(groups.texts_BxN))
+    return in_text & (keys_BxCxW[:, :, None] <= queries_BxCxQ[..., None])
 
 
 def attend_windows(
-    query_BxNxHxD: jax.Array, key_value: KeyValue, windows: Windows, *, blocks_dtype: Any = None
+    query_BxNxHxD: jax.Array, key_value: KeyValue, windows: Windows, *, dtype: Any = None
 ) -> jax.Array:
     """Returns the attended values (B, N, H, D) in the queries' dtype; queries are scaled already.
 
     Args:
         key_value: of the same rows.
-        blocks_dtype: take a few blocks at a time, for the caches of a CPU, with products of this
-            dtype. None takes all at once in the dtypes given.
+        dtype: of products; None is that of the queries, keys and values.
     """
     batch, length, num_heads, head_dim = query_BxNxHxD.shape
-    key_heads, num_blocks = key_value.key_PxKxDxL.shape[1], windows.begins_BxCx2.shape[1]
-    key, value = (x.astype(blocks_dtype or x.dtype) for x in key_value)
-    query = query_BxNxHxD.astype(blocks_dtype or query_BxNxHxD.dtype).reshape(
+    key_heads, num_blocks = key_value.key_PxKxDxL.shape[1], windows.blocks_BxC.shape[1]
+    key, value = (x.astype(dtype or x.dtype) for x in key_value)
+    query = query_BxNxHxD.astype(dtype or query_BxNxHxD.dtype).reshape(
         batch, num_blocks, -1, key_heads, num_heads // key_heads, head_dim
     )
-    query_CxBxKxGxQxD = jnp.transpose(query, (1, 0, 3, 4, 2, 5))
-    begins_CxBx2 = jnp.moveaxis(windows.begins_BxCx2, 1, 0)
-    mask_CxBxQxL = jnp.moveaxis(jnp.concatenate(windows.masks, axis=-1), 1, 0)
-    lengths = [mask.shape[-1] for mask in windows.masks]
+    query_BxCxKxGxQxD = jnp.transpose(query, (0, 1, 3, 4, 2, 5))
+    rows = (query_BxCxKxGxQxD, key, value, *windows[:3])
 
-    def seen_by(x: jax.Array, begins_Bx2: jax.Array, axis: int) -> jax.Array:
-        parts = [_slices(x, begins_Bx2[:, i], size, axis) for i, size in enumerate(lengths)]
-        return jnp.concatenate(parts, axis=axis)
+    def blocks(place: jax.Array, window: int) -> jax.Array:
+        """Returns the attended values of a block of every row."""
+        block = partial(_block, place, window)
+        if batch == 1:
+            return block(*(x[0] for x in rows))[None]
+        return jax.vmap(block)(*rows)
 
-    def block(index: jax.Array) -> jax.Array:
-        """Returns the attended values of a block in all rows, float32 (B, K, G, Q, D)."""
-        query, begins_Bx2 = query_CxBxKxGxQxD[index], begins_CxBx2[index]
-        shape = query.shape[:-1]
-        folded_BxKxRxD = query.reshape(*shape[:2], -1, head_dim)
-        logits = product("bkrd,bkdl->bkrl", folded_BxKxRxD, seen_by(key, begins_Bx2, 3))
-        logits = logits.reshape(*shape, -1)
-        logits = jnp.where(mask_CxBxQxL[index][:, None, None], logits, MASKED_LOGIT)
-        largest = lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
-        weights = jnp.exp(logits - largest)
-        total = jnp.sum(weights, axis=-1, keepdims=True)
-        weights = weights.astype(value.dtype).reshape(*folded_BxKxRxD.shape[:-1], -1)
-        values = product("bkrl,bkld->bkrd", weights, seen_by(value, begins_Bx2, 2))
-        return values.reshape(*shape, head_dim) / total
-
-    if blocks_dtype is None:
-        values = jax.vmap(block)(jnp.arange(num_blocks))
+    if windows.lengths_S is None:
+        values = jax.vmap(partial(blocks, window=windows.masks_BxCxQxW.shape[-1]))(
+            jnp.arange(num_blocks)
+        )
     else:
-        at_once = math.gcd(num_blocks, _AT_ONCE)
-        values = lax.map(
-            lambda step: jnp.stack([block(step * at_once + i) for i in range(at_once)]),
-            jnp.arange(num_blocks // at_once),
-        ).reshape(query_CxBxKxGxQxD.shape)
-    values = jnp.transpose(values, (1, 0, 4, 2, 3, 5))
+        values = _in_steps(blocks, windows)
+    values_BxCxKxGxQxD = jnp.moveaxis(values, 0, 1)
+    if windows.lengths_S is not None:
+        places = jnp.argsort(windows.blocks_BxC, axis=1).reshape(batch, num_blocks, 1, 1, 1, 1)
+        values_BxCxKxGxQxD = jnp.take_along_axis(values_BxCxKxGxQxD, places, axis=1)
+    values = jnp.transpose(values_BxCxKxGxQxD, (0, 1, 4, 2, 3, 5))
     return values.reshape(batch, length, num_heads, head_dim).astype(query_BxNxHxD.dtype)
 
 
-def _slices(x_Bx: jax.Array, begins_B: jax.Array, size: int, axis: int) -> jax.Array:
-    """Returns `size` of an axis from where each row's begin."""
-    if x_Bx.shape[0] == 1:
-        return lax.dynamic_slice_in_dim(x_Bx, begins_B[0], size, axis)
-    return jax.vmap(lambda x, begin: lax.dynamic_slice_in_dim(x, begin, size, axis - 1))(
-        x_Bx, begins_B
+def _in_steps(blocks: Any, windows: Windows) -> jax.Array:
+    """Returns what `blocks` gives for all of a row, (C, B, ...)."""
+    num_blocks, longest = windows.blocks_BxC.shape[1], windows.masks_BxCxQxW.shape[-1]
+    num_steps = windows.lengths_S.shape[0]
+    at_once = num_blocks // num_steps
+
+    def of_window(window: int, step: jax.Array) -> jax.Array:
+        return jnp.stack([blocks(step * at_once + i, window) for i in range(at_once)])
+
+    choices = [partial(of_window, window) for window in window_lengths(longest)]
+    values = lax.map(
+        lambda step: lax.switch(windows.lengths_S[step], choices, step), jnp.arange(num_steps)
     )
+    return values.reshape(num_blocks, *values.shape[2:])
+
+
+def _block(
+    place: jax.Array,
+    window: int,
+    query_CxKxGxQxD: jax.Array,
+    key_KxDxN: jax.Array,
+    value_KxNxD: jax.Array,
+    blocks_C: jax.Array,
+    runs_Cx3: jax.Array,
+    masks_CxQxW: jax.Array,
+) -> jax.Array:
+    """Returns the attended values of a row's block, float32 (K, G, Q, D)."""
+    query_KxGxQxD = query_CxKxGxQxD[blocks_C[place]]
+    from_first, count, from_second = runs_Cx3[place]
+    is_first_L = jnp.arange(window) < count
+
+    def joined(x: jax.Array, axis: int) -> jax.Array:
+        is_first = is_first_L if axis == x.ndim - 1 else is_first_L[:, None]
+        first, second = (
+            lax.dynamic_slice_in_dim(x, begin, window, axis) for begin in (from_first, from_second)
+        )
+        return jnp.where(is_first, first, second)
+
+    shape = query_KxGxQxD.shape[:-1]
+    folded_KxRxD = query_KxGxQxD.reshape(shape[0], -1, query_KxGxQxD.shape[-1])
+    logits = product("krd,kdl->krl", folded_KxRxD, joined(key_KxDxN, 2)).reshape(*shape, window)
+    logits = jnp.where(masks_CxQxW[place, :, :window], logits, MASKED_LOGIT)
+    largest = lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
+    weights = jnp.exp(logits - largest)
+    total = jnp.sum(weights, axis=-1, keepdims=True)
+    weights_KxRxL = weights.astype(value_KxNxD.dtype).reshape(shape[0], -1, window)
+    values_KxRxD = product("krl,kld->krd", weights_KxRxL, joined(value_KxNxD, 1))
+    return values_KxRxD.reshape(query_KxGxQxD.shape) / total

@@ -183,7 +183,7 @@ class Decoder(nn.Module):
         *,
         keep: bool = False,
         segments_BxQ: jax.Array | None = None,
-        groups: tuple[Groups, tuple[int, int]] | None = None,
+        groups: tuple[Groups, int] | None = None,
         decode_behind_Bx1: jax.Array | None = None,
     ) -> tuple[jax.Array, Any]:
         """Runs the layers over tokens that come behind `past`.
@@ -191,7 +191,7 @@ class Decoder(nn.Module):
         Args:
             keep: return the layers' part of a Run of these tokens, too, else None.
             segments_BxQ: numbers of several texts in a row; each of them by itself follows `past`.
-            groups: that the rows hold, and the keys of their windows; see `group_windows`.
+            groups: that the rows hold, and the keys of the longest window; see `group_windows`.
             decode_behind_Bx1: decode, one position a step; the token of the first step, whatever
                 `tokens` are.
 
@@ -204,7 +204,9 @@ class Decoder(nn.Module):
         if segments_BxQ is not None:
             positions_BxQ, own_mask = _apart(segments_BxQ)
         if groups is not None:
-            positions_BxQ, own_mask = groups[0].positions_BxN, windows_of(*groups)
+            in_steps = config.attention_kernel == "blocked"
+            positions_BxQ = groups[0].positions_BxN
+            own_mask = windows_of(*groups, in_steps=in_steps)
         for run in past:
             start_B = jnp.repeat(run["length"], rows // run["length"].shape[0])
             positions_BxQ = positions_BxQ + start_B[:, None]
@@ -295,17 +297,17 @@ class LlamaTransformer(nn.Module):
         length_B = jnp.sum(tokens_BxQ != PAD_ID, axis=1, dtype=jnp.int32)
         return self.decoder.normalized(x), {"length": length_B, **kept}
 
-    def extend_within(self, tokens_BxN, groups: Groups, windows: tuple[int, int]):
+    def extend_within(self, tokens_BxN, groups: Groups, longest: int):
         """Runs rows that hold whole groups of texts, prefixes and what follows them.
 
         Args:
-            windows: keys of a block's windows, at least the longest prefix, and `BLOCK` and one
-                less than the longest text together.
+            longest: keys of the longest window: at least `BLOCK`, a prefix and the longest text
+                behind it together, less one, or all of a row.
 
         Returns:
             The final hidden states (B, N, E) in `config.dtype`.
         """
-        x, _ = self.decoder.hidden(tokens_BxN, (), True, groups=(groups, windows))
+        x, _ = self.decoder.hidden(tokens_BxN, (), True, groups=(groups, longest))
         return self.decoder.normalized(x)
 
     def encode(self, encoder_input_tokens, encoder_segment_ids=None, enable_dropout=True):

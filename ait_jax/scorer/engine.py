@@ -308,11 +308,11 @@ class Engine:
         sizes = [(rows, length) for length in lengths]
         if lengths[1:] == [_ENCODE_ONLY]:
             function, sizes = self._embed, sizes[:1]
-        elif len(lengths) == 4:
-            length, *windows, num_targets = lengths
-            function = partial(self._score_groups, tuple(windows))
+        elif len(lengths) == 3:
+            length, longest_window, num_targets = lengths
+            function = partial(self._score_groups, longest_window)
             sizes = [(rows, length)] * 4
-            sizes += [(rows, length // BLOCK, 2), (rows, num_targets), (rows, num_targets)]
+            sizes += [(rows, length // BLOCK, 3), (rows, num_targets), (rows, num_targets)]
         sharding = self.partitioner.batch_sharding
         arrays = [jax.ShapeDtypeStruct(size, jnp.int32, sharding=sharding) for size in sizes]
         options = {}
@@ -346,13 +346,13 @@ class Engine:
         return fused_mean_log_likelihood(hidden_BxTxE, output, targets_BxT)
 
     def _score_groups(
-        self, windows, params, tokens_BxN, positions_BxN, groups_BxN, texts_BxN, begins_BxCx2,
-        places_BxT, targets_BxT,
+        self, longest_window, params, tokens_BxN, positions_BxN, groups_BxN, texts_BxN,
+        begins_BxCx3, places_BxT, targets_BxT,
     ):  # fmt: skip
         """Returns the targets' token log-likelihoods (B, T); arrays of `GroupRows.arrays`."""
-        groups = Groups(positions_BxN, groups_BxN, texts_BxN, begins_BxCx2)
+        groups = Groups(positions_BxN, groups_BxN, texts_BxN, begins_BxCx3)
         hidden_BxNxE = self.model.apply(
-            {"params": params}, tokens_BxN, groups, windows, method="extend_within"
+            {"params": params}, tokens_BxN, groups, longest_window, method="extend_within"
         )
         hidden_BxTxE = jnp.take_along_axis(hidden_BxNxE, places_BxT[..., None], axis=1)
         output = output_layer(self.model.config, params)

@@ -2,8 +2,8 @@
 
 Groups stand one after the other in a row until it is full; one that does not fit into the rest is
 taken apart, its prefix run again. So hardly anything is padded, and nearly all rows have one length.
-What a token sees is data (`models.group_windows`); of a row's shape there is only how long its longest
-prefix and text are, which come in few steps, and how many tokens are asked for: few programs serve all.
+What a token sees is data (`models.group_windows`); of a row's shape there is only how many keys its
+longest window has and how many tokens are asked for, both in few steps: few programs serve all.
 
 Shapes: B rows of a batch, N tokens of a row, C blocks of them, T targets of a row.
 """
@@ -17,21 +17,18 @@ from ait_jax.batching import Tokens, finer_lengths, padded_length
 from ait_jax.models.group_windows import BLOCK
 from ait_jax.scorer.shared_prefixes import SharedPrefix
 
-# Rows that are not full are halved so often.
-_HALVINGS = 3
+# Rows that are not full are as many parts of that long.
+_PARTS = 8
 # Groups that are looked at for one that fits into the rest of a row. The further away, the less
-# alike are their prefixes, and all of a row pay for the longest.
+# alike are their windows, and where attention is not in steps all blocks pay for the longest.
 _LOOK_AHEAD = 32
-# Steps of the longest prefix and text of a row, and shares of a row's tokens that may be targets.
-# Over the prompts of 180 NIV2 tasks in chunks of 17 (n = k = 10, lengths of answers drawn from 1 to
-# 128, rows of 4,096) that makes 126 programs for 746 rows and 6% more tokens than are real; steps of
-# 1.5 make 64 programs, but every query has 11% more keys to look at.
-_GROWTH = 1.25
+# Steps of a row's longest window, and shares of a row's tokens that may be targets.
+_GROWTH = 1.5
 _TARGET_SHARES = (1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1)
 
 
 class GroupRows:
-    """Prompts and targets of groups in rows, and the rows' shapes (N, prefix, text window, T).
+    """Prompts and targets of groups in rows, and the rows' shapes (N, longest window, T).
 
     Args:
       groups: the members are places in prompts and targets.
@@ -53,9 +50,9 @@ class GroupRows:
     ):
         self.prompts, self.targets = prompts, targets
         full = math.ceil(most / BLOCK) * BLOCK
-        halves = {math.ceil(full / 2**n / BLOCK) * BLOCK for n in range(_HALVINGS + 1)}
-        self._lengths = sorted(halves)
-        self._windows = finer_lengths((full,), _GROWTH, multiple_of=32)
+        parts = {math.ceil(full * part / _PARTS / BLOCK) * BLOCK for part in range(1, _PARTS + 1)}
+        self._lengths = sorted(parts)
+        self._windows = finer_lengths((full,), _GROWTH, multiple_of=BLOCK)
         longest = max((group.length + self._longest(group) for group in groups), default=0)
         tokens = math.ceil(sum(map(self._size, groups)) / at_a_time)
         room = padded_length(max(longest, min(tokens, full)), self._lengths)
@@ -71,19 +68,21 @@ class GroupRows:
     def _longest(self, group: SharedPrefix) -> int:
         return max(self._own_length(group, member) for member in group.members)
 
+    def _window(self, group: SharedPrefix) -> int:
+        """Returns the keys that any block of a group needs."""
+        return group.length + self._longest(group) + BLOCK - 1
+
     def _size(self, group: SharedPrefix) -> int:
         return group.length + sum(self._own_length(group, member) for member in group.members)
 
     def _filled(self, groups: Sequence[SharedPrefix], length: int) -> list[list[SharedPrefix]]:
-        """Returns the groups of every row of a length, groups with long prefixes first."""
-        waiting = sorted(
-            groups,
-            key=lambda group: (
-                -padded_length(group.length, self._windows),
-                -padded_length(self._longest(group), self._windows),
-                group.members,
-            ),
-        )
+        """Returns the groups of every row of a length, groups with long windows first."""
+
+        def order(group: SharedPrefix) -> tuple:
+            window = padded_length(min(self._window(group), length), self._windows)
+            return -window, group.members
+
+        waiting = sorted(groups, key=order)
         rows = []
         while waiting:
             row, room, place = [], length, 0
@@ -93,11 +92,14 @@ class GroupRows:
                     room -= size
                 else:
                     place += 1
-            if waiting:
-                fitting, rest = self._split(waiting[0], room)
-                if fitting.members:
-                    row.append(fitting)
-                    waiting[0] = rest
+            splits = [self._split(group, room) for group in waiting[:_LOOK_AHEAD]]
+            if splits:
+                # What stays empty, and the prefix that is run again.
+                wasted = [room - self._size(part) + part.length for part, _ in splits]
+                best = int(np.argmin(wasted))
+                if splits[best][0].members:
+                    row.append(splits[best][0])
+                    waiting[best] = splits[best][1]
             rows.append(row)
         return rows
 
@@ -113,17 +115,10 @@ class GroupRows:
 
     def _shape(self, row: Sequence[SharedPrefix]) -> tuple[int, ...]:
         length = padded_length(sum(map(self._size, row)), self._lengths)
-        windows = (
-            padded_length(max(group.length for group in row), self._windows),
-            padded_length(BLOCK + max(map(self._longest, row)) - 1, (*self._windows, math.inf)),
-        )
+        window = padded_length(min(max(map(self._window, row)), length), self._windows)
         num_targets = sum(len(self.targets[member]) for group in row for member in group.members)
         shares = [math.ceil(length * share) for share in _TARGET_SHARES]
-        return (
-            length,
-            *(min(window, length) for window in windows),
-            padded_length(num_targets, shares),
-        )
+        return length, min(window, length), padded_length(num_targets, shares)
 
     # --- rows to batches, as an engine runs them ---
 
@@ -132,7 +127,7 @@ class GroupRows:
     ) -> Iterator[tuple[tuple[int, ...], list[int]]]:
         """Yields (shape, places in `shapes`) of batches, a row for every device of a process.
 
-        A batch has the longest windows and the most targets of its rows; what they do not fill
+        A batch has the longest window and the most targets of its rows; what they do not fill
         repeats its first one.
         """
         del processes
@@ -148,33 +143,37 @@ class GroupRows:
         """Returns the batch of `rows`; None is a row of padding.
 
         Returns:
-          int32 arrays: tokens, positions, groups and texts [B, N] and begins [B, C, 2] of
+          int32 arrays: tokens, positions, groups and texts [B, N] and begins [B, C, 3] of
           `group_windows.Groups`; where the tokens stand that targets follow, and the targets [B, T].
         """
-        length, *windows, num_targets = shape
+        length, _, num_targets = shape
         of_tokens = np.zeros((4, len(rows), length), np.int32)
-        begins = np.zeros((len(rows), length // BLOCK, 2), np.int32)
+        begins = np.zeros((len(rows), length // BLOCK, 3), np.int32)
+        begins[:] = np.arange(0, length, BLOCK)[:, None]
         of_targets = np.zeros((2, len(rows), num_targets), np.int32)
         for slot, row in enumerate(rows):
             if row is not None:
-                begins[slot] = self._fill(self.rows[row], of_tokens[:, slot], of_targets[:, slot])
-        begins = np.minimum(begins, length - np.array(windows))
+                of_row = of_tokens[:, slot], begins[slot], of_targets[:, slot]
+                self._fill(self.rows[row], *of_row)
         return [*of_tokens, begins, *of_targets]
 
     def _fill(
-        self, row: Sequence[SharedPrefix], of_tokens: np.ndarray, of_targets: np.ndarray
-    ) -> np.ndarray:
-        """Writes a row's tokens and targets; returns where the windows of its blocks begin."""
+        self,
+        row: Sequence[SharedPrefix],
+        of_tokens: np.ndarray,
+        of_blocks: np.ndarray,
+        of_targets: np.ndarray,
+    ) -> None:
+        """Writes a row's tokens, where its blocks' texts begin, and its targets."""
         tokens, positions, groups, texts = of_tokens
         places, targets = of_targets
-        begins = np.zeros((len(tokens), 2), np.int32)  # of the windows that every token wants
-        begins[:, 1] = np.arange(len(tokens))
+        begins = np.repeat(np.arange(len(tokens))[:, None], 3, axis=1)  # of the text of every token
         at = text = at_target = 0
         for number, (length, members) in enumerate(row, 1):
             prefix, begin = slice(at, at + length), at
             tokens[prefix] = self.prompts[members[0]][:length]
             positions[prefix], groups[prefix] = range(length), number
-            begins[prefix, 0] = begin
+            begins[prefix] = begin, begin + length, begin
             at += length
             for text, member in enumerate(members, text + 1):
                 prompt, target = self.prompts[member], self.targets[member]
@@ -182,11 +181,11 @@ class GroupRows:
                 of_text = slice(at, at + len(own))
                 tokens[of_text], positions[of_text] = own, range(length, length + len(own))
                 groups[of_text], texts[of_text] = number, text
-                begins[of_text] = begin, at
+                begins[of_text] = begin, begin + length, at
                 last, of_target = at + len(prompt) - length - 1, slice(at_target, at_target + len(target))
                 places[of_target], targets[of_target] = range(last, last + len(target)), target
                 at, at_target = of_text.stop, of_target.stop
-        return begins[::BLOCK]
+        of_blocks[:] = begins[::BLOCK]
 
     def means(self, row: int, log_p_T: np.ndarray) -> Iterator[tuple[int, float]]:
         """Yields (member, mean over its target) from a row's token log-likelihoods."""
