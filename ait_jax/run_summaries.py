@@ -37,14 +37,14 @@ class RunSummaries(Summaries):
 
     Args:
       directory: open.
-      pool: for the tasks' categories and labels.
+      pool: returns what the tasks' categories and labels are from; it may grow between rounds.
     """
 
     def __init__(
         self,
         boards: Sequence[Board],
         directory: RunDirectory,
-        pool: TaskPool,
+        pool: Callable[[], TaskPool],
         report: Callable[[str], None],
     ):
         finished = [s for s in directory.state["stages"] if s.endswith(("/evaluate", "/select"))]
@@ -109,7 +109,7 @@ class RunSummaries(Summaries):
                 scores = read_task_scores(folder / "task_scores.parquet")
                 remaining = scores.tasks
                 rounds.image("task_map", files.read_bytes(folder / "task_map.png"), round)
-            cls = sum(map(self._pool.is_cls, chosen))
+            cls = sum(map(self._pool().is_cls, chosen))
             rounds.scalar("tasks/remain", len(remaining), round)
             rounds.scalar("selection/share_of_cls", cls / len(chosen), round)
             if scores is not None:
@@ -125,10 +125,10 @@ class RunSummaries(Summaries):
         self, chosen: Sequence[str], scores: TaskScores | None
     ) -> list[list[str]]:
         row_of = {} if scores is None else {task: i for i, task in enumerate(scores.tasks)}
-        rows = []
+        pool, rows = self._pool(), []
         for place, task in enumerate(chosen[:_MOST_ROWS], 1):
-            label = "CLS" if self._pool.is_cls(task) else "GEN"
-            row = [str(place), task, self._pool[task].category, label]
+            label = "CLS" if pool.is_cls(task) else "GEN"
+            row = [str(place), task, pool[task].category, label]
             if task in row_of:
                 for values in (scores.prompt_uncertainty, scores.prediction_probability):
                     row.append(f"{values[row_of[task]]:.4f}")

@@ -50,8 +50,8 @@ def stopped_run(model_dir, pool, owner, name, call=1, **changed):
     original, calls = getattr(owner, name), []
 
     def stop(*args, **kwargs):
-        # The thread that keeps the live status writes files, too, whenever it is time.
-        if threading.current_thread() is threading.main_thread():
+        # What keeps the live status writes files, too, whenever it is time.
+        if threading.current_thread().name != "live":
             calls.append(1)
             if len(calls) == call:
                 raise Stopped

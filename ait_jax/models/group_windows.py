@@ -16,6 +16,7 @@ of the longest window, L keys of a window, H query heads, K key heads, D head_di
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -159,33 +160,32 @@ def attend_windows(
         return jax.vmap(block)(*rows)
 
     if windows.lengths_S is None:
-        values = jax.vmap(partial(blocks, window=windows.masks_BxCxQxW.shape[-1]))(
-            jnp.arange(num_blocks)
-        )
+        longest = windows.masks_BxCxQxW.shape[-1]
+        of_all = jax.vmap(partial(blocks, window=longest), out_axes=1)
+        values_BxCxKxGxQxD = of_all(jnp.arange(num_blocks))
     else:
-        values = _in_steps(blocks, windows)
-    values_BxCxKxGxQxD = jnp.moveaxis(values, 0, 1)
-    if windows.lengths_S is not None:
-        places = jnp.argsort(windows.blocks_BxC, axis=1).reshape(batch, num_blocks, 1, 1, 1, 1)
-        values_BxCxKxGxQxD = jnp.take_along_axis(values_BxCxKxGxQxD, places, axis=1)
+        values_BxCxKxGxQxD = _in_steps(blocks, windows)
     values = jnp.transpose(values_BxCxKxGxQxD, (0, 1, 4, 2, 3, 5))
     return values.reshape(batch, length, num_heads, head_dim).astype(query_BxNxHxD.dtype)
 
 
-def _in_steps(blocks: Any, windows: Windows) -> jax.Array:
-    """Returns what `blocks` gives for all of a row, (C, B, ...)."""
-    num_blocks, longest = windows.blocks_BxC.shape[1], windows.masks_BxCxQxW.shape[-1]
-    num_steps = windows.lengths_S.shape[0]
+def _in_steps(blocks: Callable[[jax.Array, int], jax.Array], windows: Windows) -> jax.Array:
+    """Returns what `blocks` gives for all blocks, in their order in the row, (B, C, ...)."""
+    (batch, num_blocks), num_steps = windows.blocks_BxC.shape, windows.lengths_S.shape[0]
     at_once = num_blocks // num_steps
 
     def of_window(window: int, step: jax.Array) -> jax.Array:
         return jnp.stack([blocks(step * at_once + i, window) for i in range(at_once)])
 
-    choices = [partial(of_window, window) for window in window_lengths(longest)]
+    lengths = window_lengths(windows.masks_BxCxQxW.shape[-1])
+    choices = [partial(of_window, window) for window in lengths]
     values = lax.map(
         lambda step: lax.switch(windows.lengths_S[step], choices, step), jnp.arange(num_steps)
     )
-    return values.reshape(num_blocks, *values.shape[2:])
+    values_BxCx = jnp.moveaxis(values.reshape(num_blocks, *values.shape[2:]), 0, 1)
+    places_BxC = jnp.argsort(windows.blocks_BxC, axis=1)
+    places_BxCx = places_BxC.reshape(batch, num_blocks, *[1] * (values_BxCx.ndim - 2))
+    return jnp.take_along_axis(values_BxCx, places_BxCx, axis=1)
 
 
 def _block(

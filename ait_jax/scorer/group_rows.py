@@ -23,6 +23,9 @@ _PARTS = 8
 # alike are their windows, and where attention is not in steps all blocks pay for the longest.
 _LOOK_AHEAD = 32
 # Steps of a row's longest window, and shares of a row's tokens that may be targets.
+# Over the prompts of 180 NIV2 tasks in chunks of 17 (n = k = 10, lengths of answers drawn from 1 to
+# 128, rows of 4,096) that makes 25 programs for 740 rows, whose longest windows have 772 keys on average
+# (38 and 713 with steps of 1.25), and 4% more tokens than are real.
 _GROWTH = 1.5
 _TARGET_SHARES = (1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1)
 
