@@ -118,7 +118,6 @@ def test_stopped_after_the_extension_and_continued_is_the_same_run(extended, tmp
     same_run(extended[0], tmp_path)
 
 
-@pytest.mark.benchmark
 def test_a_pool_that_grows_between_rounds_of_one_process_is_the_same_run(extended, tmp_path):
     run(tmp_path, pool_of(FIRST, reopen=lambda: pool_of(SECOND)))
     same_run(extended[0], tmp_path)

@@ -28,7 +28,7 @@ from ait_jax.models.attention import MASKED_LOGIT
 from ait_jax.models.grouped_attention import KeyValue, product
 
 # Queries of a block. More of them see more keys of others' texts, fewer make products too small.
-# (Measured on 2 cores, N = 4,096: 128 as fast as 64, 32 and 256 slower.)
+# (Measured on 2 cores, N = 4,096, windows of one length: 128 as fast as 64, 32 and 256 slower.)
 BLOCK = 64
 # Blocks of a step, with operations of their own, so that a product as small as a block's can run on
 # one core beside another. (On 2 cores 4 took 0.94 times as long and twice as long to compile.)
