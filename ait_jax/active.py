@@ -102,8 +102,11 @@ class _Run(TrainedStages):
         self.report(
             f"tasks: {len(splits.train)} train, {len(splits.remain)} remain, "
             f"{len(splits.dev)} dev, {len(splits.test)} test"
-            + (f"; {stage['dropped_tasks']} named in the split files are not in the pool"
-               if stage["dropped_tasks"] else "")
+            + (
+                f"; {stage['dropped_tasks']} named in the split files are not in the pool"
+                if stage["dropped_tasks"]
+                else ""
+            )
         )
         bare = [name for name, task in self.pool.items() if not len(task.instances)]
         if bare:
@@ -185,7 +188,9 @@ class _Run(TrainedStages):
         if test["rougeL"] is None:
             self.report(f"{name}: answered, not measured: no test instance has a reference")
             return
-        self.report(f"{name}: test ROUGE-L {test['rougeL']:.2f}, exact match {test['exact_match']:.2f}")
+        self.report(
+            f"{name}: test ROUGE-L {test['rougeL']:.2f}, exact match {test['exact_match']:.2f}"
+        )
 
     def _plot_curve(self, points: Sequence[CurvePoint]) -> None:
         plot_learning_curve(

@@ -134,7 +134,9 @@ def errors_of(path: Any) -> Iterator[None]:
         yield
     except (UserError, Unavailable, FileNotFoundError, FileExistsError):
         raise
-    except Exception as error:  # gcsfs, s3fs, adlfs, aiohttp and google-auth have no class in common
+    except (
+        Exception
+    ) as error:  # gcsfs, s3fs, adlfs, aiohttp and google-auth have no class in common
         line = (str(error).splitlines() or [type(error).__name__])[0][:200]
         told = f"{type(error).__name__}: {line}"
         if _is_passing(error):

@@ -33,9 +33,7 @@ class Around:
 class ChatFormat(Protocol):
     """A form of conversations; frozen dataclasses, so that equal ones can be told."""
 
-    def around(
-        self, special: Mapping[str, int], encode: Callable[[str], list[int]]
-    ) -> Around:
+    def around(self, special: Mapping[str, int], encode: Callable[[str], list[int]]) -> Around:
         """Returns what stands around a prompt.
 
         Args:
@@ -82,7 +80,12 @@ class Llama3Chat:
 
     def around(self, special: Mapping[str, int], encode: Callable[[str], list[int]]) -> Around:
         begin, start, end, turn = _ids(
-            self, special, "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"
+            self,
+            special,
+            "<|begin_of_text|>",
+            "<|start_header_id|>",
+            "<|end_header_id|>",
+            "<|eot_id|>",
         )
 
         def header(role: str) -> list[int]:

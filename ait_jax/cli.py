@@ -230,8 +230,7 @@ def _suggest_command(commands: Iterable[str], arguments: list[str]) -> None:
     given = next((a for a in arguments if not a.startswith("-")), None)
     if given is not None and given not in commands:
         raise UserError(
-            f"Unknown command {given!r}.{nearest(given, commands)} "
-            f"Commands: {', '.join(commands)}."
+            f"Unknown command {given!r}.{nearest(given, commands)} Commands: {', '.join(commands)}."
         )
 
 

@@ -59,7 +59,9 @@ def run(options: argparse.Namespace, flags: Any) -> int:
     built = comparison.build(flags, has_runs=bool(options.runs))
     if options.runs:
         if options.print_commands:
-            raise UserError("--print_commands prints what is to be run; leave out the runs' folders.")
+            raise UserError(
+                "--print_commands prints what is to be run; leave out the runs' folders."
+            )
         comparison.compare_folders(built, options.runs)
         return exit_codes.OK
     jobs = comparison.plan(built, flags)

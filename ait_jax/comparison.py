@@ -149,7 +149,8 @@ def run_flags(flags: GinFlags) -> GinFlags:
     bindings = tuple(
         binding
         for binding in flags.bindings
-        if (name := binding.partition(" = ")[0]) not in own and not name.startswith(("comparison.", "Comparison."))
+        if (name := binding.partition(" = ")[0]) not in own
+        and not name.startswith(("comparison.", "Comparison."))
     )
     return replace(flags, files=flags.files or (DEFAULT_FILE,), bindings=bindings)
 
@@ -192,7 +193,9 @@ def _strategy(base: GinFlags, name: str) -> Strategy:
     reference = gin_checks.macro_values().get("STRATEGY")
     strategy = reference.scoped_configurable_fn() if hasattr(reference, "evaluate") else None
     if not isinstance(strategy, Strategy):
-        raise UserError(f"{flags.files[-1]} does not set STRATEGY to a strategy, as @selection.Random().")
+        raise UserError(
+            f"{flags.files[-1]} does not set STRATEGY to a strategy, as @selection.Random()."
+        )
     return strategy
 
 

@@ -79,8 +79,16 @@ def _draw_curves(axes: Any, result: Mapping[str, Any]) -> None:
         low, high = ([m + sign * e for m, e in zip(mean, errors)] for sign in (-1, 1))
         if any(errors):
             axes.fill_between(x, low, high, color=style["color"], alpha=0.13, linewidth=0, zorder=1)
-        axes.plot(x, mean, linewidth=2.3, markersize=6.5, markeredgewidth=0, zorder=4 + z,
-                  clip_on=False, **style)
+        axes.plot(
+            x,
+            mean,
+            linewidth=2.3,
+            markersize=6.5,
+            markeredgewidth=0,
+            zorder=4 + z,
+            clip_on=False,
+            **style,
+        )
         ends[name] = mean[-1]
     _label_ends(axes, ends, result, x)
     axes.set_xticks(x)
@@ -117,8 +125,13 @@ def _label_ends(
             fontweight="bold",
             va="center",
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": look(name, result)["color"], "linewidth": 0.6,
-                        "shrinkA": 1, "shrinkB": 5},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": look(name, result)["color"],
+                "linewidth": 0.6,
+                "shrinkA": 1,
+                "shrinkB": 5,
+            },
         )
 
 
@@ -157,18 +170,38 @@ def _draw_differences(axes: Any, result: Mapping[str, Any]) -> None:
         if "overall" in groups:
             rows["whole curve"] = groups["overall"]["area"]
         if rows:
-            axes.annotate(name, xy=(0, row), xycoords=("axes fraction", "data"), va="center",
-                          xytext=(4, 1), textcoords="offset points", fontsize=9.5,
-                          fontweight="bold", color=style["color"],
-                          bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5})
+            axes.annotate(
+                name,
+                xy=(0, row),
+                xycoords=("axes fraction", "data"),
+                va="center",
+                xytext=(4, 1),
+                textcoords="offset points",
+                fontsize=9.5,
+                fontweight="bold",
+                color=style["color"],
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
+            )
             row += 0.7
         for label, found in rows.items():
             if found["low"] is not None:
-                axes.plot([found["low"], found["high"]], [row, row], color=style["color"],
-                          linewidth=2.6 if label == "overall" else 1.4, zorder=2,
-                          solid_capstyle="butt")
-            axes.plot([found["mean"]], [row], marker=style["marker"], color=style["color"],
-                      markersize=7 if label == "overall" else 5, markeredgewidth=0, zorder=3)
+                axes.plot(
+                    [found["low"], found["high"]],
+                    [row, row],
+                    color=style["color"],
+                    linewidth=2.6 if label == "overall" else 1.4,
+                    zorder=2,
+                    solid_capstyle="butt",
+                )
+            axes.plot(
+                [found["mean"]],
+                [row],
+                marker=style["marker"],
+                color=style["color"],
+                markersize=7 if label == "overall" else 5,
+                markeredgewidth=0,
+                zorder=3,
+            )
             ticks.append(row)
             labels.append(label)
             row += 0.62
@@ -193,8 +226,15 @@ def _draw_paper(axes: Any, result: Mapping[str, Any]) -> None:
     shown = {**result, "strategies": [*result["strategies"], *paper["test"]]}
     shown["strategies"] = list(dict.fromkeys(shown["strategies"]))
     for name, groups in paper["test"].items():
-        axes.plot(x, groups["overall"], linewidth=1.6, markersize=4.5, markeredgewidth=0,
-                  clip_on=False, **look(name, shown))
+        axes.plot(
+            x,
+            groups["overall"],
+            linewidth=1.6,
+            markersize=4.5,
+            markeredgewidth=0,
+            clip_on=False,
+            **look(name, shown),
+        )
         ends[name] = groups["overall"][-1]
     _label_ends(axes, ends, shown, x)
     axes.set_xticks(x)

@@ -189,7 +189,9 @@ def _differences(
     return found
 
 
-def _difference(a: Mapping[int, float], b: Mapping[int, float], confidence: float) -> dict[str, Any]:
+def _difference(
+    a: Mapping[int, float], b: Mapping[int, float], confidence: float
+) -> dict[str, Any]:
     summary = paired.summarize(paired.differences(dict(a), dict(b)), confidence)
     needed = None
     if summary.std is not None:
@@ -208,7 +210,9 @@ def _holm(differences: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _target(
-    result: Mapping[str, Any], by_strategy: Mapping[str, Mapping[int, FinishedRun]], given: float | None
+    result: Mapping[str, Any],
+    by_strategy: Mapping[str, Mapping[int, FinishedRun]],
+    given: float | None,
 ) -> dict[str, Any]:
     curves = result["curves"]
     score = given if given is not None else curves[result["baseline"]]["overall"][-1]["mean"]
@@ -259,7 +263,9 @@ def _mean_overlap(by_seed: Mapping[int, Overlap]) -> dict[str, Any]:
         return fmean(known) if known else None
 
     names = ("jaccard", "common", "expected_jaccard", "expected_common")
-    return {"by_seed": {str(s): o.jaccard for s, o in by_seed.items()}} | {n: mean(n) for n in names}
+    return {"by_seed": {str(s): o.jaccard for s, o in by_seed.items()}} | {
+        n: mean(n) for n in names
+    }
 
 
 def _released(
@@ -278,7 +284,8 @@ def _released(
                 if not both:
                     continue
                 selections = [
-                    {"after_round": number, **vars(overlap(*pair))} for number, pair in enumerate(both)
+                    {"after_round": number, **vars(overlap(*pair))}
+                    for number, pair in enumerate(both)
                 ]
                 firsts = [_together(of_one) for of_one in zip(*both)]
                 found.append(

@@ -92,7 +92,9 @@ def _tasks(tasks: float | None) -> str:
 
 
 def _overlaps(result: Mapping[str, Any]) -> str:
-    pairs = [pair for pair in result["overlaps"] if pair["selections"] and pair["together"]["by_seed"]]
+    pairs = [
+        pair for pair in result["overlaps"] if pair["selections"] and pair["together"]["by_seed"]
+    ]
     if not pairs:
         return ""
     count = len(pairs[0]["selections"])
@@ -124,7 +126,9 @@ def _released(result: Mapping[str, Any]) -> str:
             "not in this pool and are left out"
         )
     if released["unknown_names"] == released["names"]:
-        return f"{head}\nnone of their {released['names']:,} tasks is in this pool: nothing to compare"
+        return (
+            f"{head}\nnone of their {released['names']:,} tasks is in this pool: nothing to compare"
+        )
     theirs = list(dict.fromkeys(each["released_strategy"] for each in released["overlaps"]))
     rows = [["", *(f"their {name}" for name in theirs)]]
     for name in result["strategies"]:
@@ -165,7 +169,9 @@ def verdict(result: Mapping[str, Any]) -> list[str]:
         if "overall" in groups:
             lines.append(_judged(name, groups, result))
         else:
-            lines.append(f"{name} has no seed in common with {result['baseline']}: nothing to compare")
+            lines.append(
+                f"{name} has no seed in common with {result['baseline']}: nothing to compare"
+            )
     return lines or [f"only {result['baseline']}: nothing to compare it with"]
 
 
@@ -176,7 +182,11 @@ def _is_noise(summary: Mapping[str, Any]) -> bool:
 def _judged(name: str, groups: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     last = groups["overall"]["rounds"][-1]
     noise = _is_noise(last)
-    words = "cannot be told from" if noise else "is " + ("better" if last["mean"] > 0 else "worse") + " than"
+    words = (
+        "cannot be told from"
+        if noise
+        else "is " + ("better" if last["mean"] > 0 else "worse") + " than"
+    )
     seeds = "1 seed" if last["n"] == 1 else f"{last['n']} seeds"
     text = (
         f"{name} {words} {result['baseline']} at {result['num_tasks'][-1]:,} tasks: "
@@ -204,7 +214,9 @@ def _beside(groups: Mapping[str, Any], noise: bool) -> str:
     alike = [_named(name, found) for name, found in others.items() if _is_noise(found) == noise]
     unlike = [_named(name, found) for name, found in others.items() if _is_noise(found) != noise]
     text = f", as for {_joined(alike)}" if alike else ""
-    return text + (f"; {'beyond' if noise else 'within'} noise: {_joined(unlike)}" if unlike else "")
+    return text + (
+        f"; {'beyond' if noise else 'within'} noise: {_joined(unlike)}" if unlike else ""
+    )
 
 
 def _named(name: str, summary: Mapping[str, Any]) -> str:

@@ -139,9 +139,13 @@ def parse(
         gin_checks.check_override(binding.partition(" = ")[0], macros)
         _override(binding)
         referred_to.update(_REFERENCE.findall(binding))
-    hint = "" if default_file in names else (
-        f" --gin_file replaces {default_file}: to change that one, give --gin_file={default_file} "
-        "before."
+    hint = (
+        ""
+        if default_file in names
+        else (
+            f" --gin_file replaces {default_file}: to change that one, give --gin_file={default_file} "
+            "before."
+        )
     )
     gin_checks.check_macros_used(referred_to, hint)
     if required:  # gin's own last step asks for the values, too

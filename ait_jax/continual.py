@@ -141,7 +141,9 @@ class _Run(TrainedStages):
 
         def draw() -> dict[str, Any]:
             stages = self.continual.stages.draw(self.pool, self.continual.seed)
-            empty = [name for names in stages for name in names if not len(self.pool[name].instances)]
+            empty = [
+                name for names in stages for name in names if not len(self.pool[name].instances)
+            ]
             if empty:
                 raise UserError(f"task {empty[0]!r} has no instances to train on; leave it out.")
             for number, names in enumerate(stages):
@@ -189,9 +191,7 @@ class _Run(TrainedStages):
         self.report(f"base: {_described(result)}")
         return result
 
-    def answer(
-        self, params: Any, held_out: Mapping[str, TaskPool], folder: str
-    ) -> dict[str, Any]:
+    def answer(self, params: Any, held_out: Mapping[str, TaskPool], folder: str) -> dict[str, Any]:
         """Writes predictions.jsonl and eval.json of the test tasks and of held-out instances.
 
         Args:
@@ -234,7 +234,12 @@ class _Stage:
     """One stage: its tasks, the replayed ones, its trained parameters (read when needed)."""
 
     def __init__(self, owner: _Run, number: int, tasks: Sequence[str], earlier: Sequence["_Stage"]):
-        self._run, self.number, self.tasks, self.earlier = owner, number, tuple(tasks), tuple(earlier)
+        self._run, self.number, self.tasks, self.earlier = (
+            owner,
+            number,
+            tuple(tasks),
+            tuple(earlier),
+        )
         self.name = f"round_{number:03d}"
         self.folder = owner.directory.round(number)
         self._trained: Any = None
@@ -328,7 +333,12 @@ class _Stage:
             most |= dict.fromkeys(replayed, settings.replay_instances)
             start = self.earlier[-1].params if self.earlier else run.base_params
             self._trained = run.train(
-                self.number, settings.trainer, tuple(pool), start, max_instances_per_task=most, pool=pool
+                self.number,
+                settings.trainer,
+                tuple(pool),
+                start,
+                max_instances_per_task=most,
+                pool=pool,
             )
             if self.earlier:
                 self.earlier[-1]._trained = None  # its parameters are not needed any more

@@ -182,9 +182,7 @@ def _dtype_text(dtype: str) -> str:
 # --- comparing ---
 
 
-def _compare(
-    original: Source, changed: Source, written: Path, dtype: str, like: Any
-) -> list[str]:
+def _compare(original: Source, changed: Source, written: Path, dtype: str, like: Any) -> list[str]:
     """Reads what was written and returns how its answers compare with the source's.
 
     Args:

@@ -101,9 +101,7 @@ def read_source(
     )
 
 
-def _with_config(
-    place: Any, vocabulary_path: Any, like: Any
-) -> tuple[LlamaConfig, Params, Any]:
+def _with_config(place: Any, vocabulary_path: Any, like: Any) -> tuple[LlamaConfig, Params, Any]:
     """Returns a LLaMA whose files tell its sizes and have its tokenizer."""
     if like is not None:
         raise UserError(f"{place} tells its sizes itself; leave --like={like} out.")

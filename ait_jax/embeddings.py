@@ -42,11 +42,15 @@ class TextEncoder:
           max_length: of a text in tokens; what is longer is cut. None: as long as prompts may be.
         """
         engine = self.engine
-        longest = min(max_length or engine.buckets.max_source_length, engine.buckets.max_source_length)
+        longest = min(
+            max_length or engine.buckets.max_source_length, engine.buckets.max_source_length
+        )
         own = engine.partitioner.own(list(texts))
         tokens = [self.vocabulary.encode_source(text, longest) for text in own]
         size = engine.model.config.emb_dim
-        embedded = engine.embed(self.params, tokens) if tokens or _several() else np.zeros((0, size))
+        embedded = (
+            engine.embed(self.params, tokens) if tokens or _several() else np.zeros((0, size))
+        )
         gathered = engine.partitioner.first_of_groups(
             distributed.all_gather(np.asarray(embedded, np.float32).tobytes())
         )

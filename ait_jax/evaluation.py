@@ -83,8 +83,8 @@ def _rouge_l_pair(reference: str, prediction: str) -> float:
 @functools.cache
 def _scorer():
     """Returns the library's scorer; its tokenizer, the slow part, remembers what it saw."""
-    from rouge_score import rouge_scorer, tokenize  # imported late: it loads NLTK
     from nltk.stem import porter
+    from rouge_score import rouge_scorer, tokenize  # imported late: it loads NLTK
 
     class RememberingStemmer:
         def __init__(self):

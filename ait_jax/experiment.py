@@ -79,7 +79,11 @@ class Experiment(Parts):
 
 
 def _check_trainers(trainers: Mapping[int, Trainer], rounds: int) -> None:
-    bad = [r for r in trainers if isinstance(r, bool) or not isinstance(r, int) or r not in range(rounds)]
+    bad = [
+        r
+        for r in trainers
+        if isinstance(r, bool) or not isinstance(r, int) or r not in range(rounds)
+    ]
     if bad or 0 not in trainers:
         raise UserError(
             f"TRAINER gives trainers for the rounds {list(trainers)}; it must have 0, and others "

@@ -83,7 +83,9 @@ def read(path: Any, strategy: str = "") -> FinishedRun:
     if any(point.test.get("overall") is None for point in points):
         raise UserError(f"{directory.path} has no test task that was measured; nothing to compare.")
     last = directory.round(count - 1)
-    splits = {name: read_names(last / f"{name}_tasks.txt") for name in ("train", "remain", "dev", "test")}
+    splits = {
+        name: read_names(last / f"{name}_tasks.txt") for name in ("train", "remain", "dev", "test")
+    }
     return FinishedRun(
         path=directory.path,
         strategy=strategy or files.check_name(_ALIASES.get(name, name), "strategy of a run"),

@@ -76,9 +76,8 @@ def _not_in_module(match: re.Match, file: str | None, shipped: Iterable[str]) ->
 def _unknown_parameter(match: re.Match, file: str | None, shipped: Iterable[str]) -> str:
     wanted = match["parameter"]
     names = _parameters(match["name"])
-    return (
-        f"{match['name']} has no parameter {wanted!r}.{nearest(wanted, names)}"
-        + (f" It has: {', '.join(names)}." if names else "")
+    return f"{match['name']} has no parameter {wanted!r}.{nearest(wanted, names)}" + (
+        f" It has: {', '.join(names)}." if names else ""
     )
 
 
@@ -99,8 +98,10 @@ _PATTERNS: tuple[tuple[str, _Describe], ...] = (
     (r"No configurable matching '(?P<name>[^']+)'", _unknown_configurable),
     (r"'(?P<name>\w+)' was not provided by an import statement", _not_imported),
     (r"selector (?P<name>[\w.]+); <module '(?P<module>[\w.]+)'", _not_in_module),
-    (r"Configurable '(?P<name>[^']+)' doesn't have a parameter named '(?P<parameter>[^']+)'",
-     _unknown_parameter),
+    (
+        r"Configurable '(?P<name>[^']+)' doesn't have a parameter named '(?P<parameter>[^']+)'",
+        _unknown_parameter,
+    ),
     (r"Unable to open file: (?P<name>.+)\. Searched config paths", _missing_file),
     (r"No module named '(?P<name>[^']+)'", _missing_module),
 )

@@ -203,9 +203,7 @@ class _Costs:
         """Corrects a fusion's traffic where it reads or writes a slice of a large array only."""
         names = called(instruction)
         body = self.program.computations.get(names[0], {}) if names else {}
-        parameters = {
-            int(i.operands[0]): i.name for i in body.values() if i.opcode == "parameter"
-        }
+        parameters = {int(i.operands[0]): i.name for i in body.values() if i.opcode == "parameter"}
         reads = list(reads)
         for place, name in parameters.items():
             if place < len(reads) and reads[place]:

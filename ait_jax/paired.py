@@ -95,7 +95,10 @@ def power(effect: float, n: int, confidence: float = 0.95) -> float:
     quantiles = (np.arange(4000) + 0.5) / 4000
     spread = np.sqrt(stats.chi2.ppf(quantiles, n - 1) / (n - 1))
     shift = abs(effect) * math.sqrt(n)
-    above, below = stats.norm.sf(critical * spread - shift), stats.norm.cdf(-critical * spread - shift)
+    above, below = (
+        stats.norm.sf(critical * spread - shift),
+        stats.norm.cdf(-critical * spread - shift),
+    )
     return float(np.mean(above + below))
 
 

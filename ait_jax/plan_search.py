@@ -125,4 +125,3 @@ def _said(stage: CompiledStage, report: Report) -> CompiledStage:
     verdict = f"fits, {stage.roofline / stage.rows:.2e} s a row" if stage.fits else "does not fit"
     report(f"  tried {stage.name}, {settings}: {needed:.1f} GiB, {verdict}")
     return stage
-

@@ -203,9 +203,7 @@ def _measured(pool: TaskPool, values: Mapping[str, Any]) -> dict[str, Any]:
     return found | (_shared(pool, names, values) if runs_prefixes(values["model"]) else {})
 
 
-def _shared(
-    pool: TaskPool, names: Sequence[str], values: Mapping[str, Any]
-) -> dict[str, float]:
+def _shared(pool: TaskPool, names: Sequence[str], values: Mapping[str, Any]) -> dict[str, float]:
     """Returns the shares of tokens in shared prefixes, of a few whole tasks."""
     scorer = values["scorer"]
     prompts = TaskPrompts(

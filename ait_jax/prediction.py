@@ -31,9 +31,7 @@ def predict(
       params: parameters from `Engine.place`.
     """
     everything = [
-        (name, instance)
-        for name in tasks
-        for instance in pool[name].instances[:max_instances]
+        (name, instance) for name in tasks for instance in pool[name].instances[:max_instances]
     ]
     places = engine.partitioner.own(everything)
     prompts = [

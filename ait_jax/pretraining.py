@@ -12,8 +12,8 @@ import numpy as np
 
 from ait_jax import distributed, files, randomness
 from ait_jax.errors import UserError
-from ait_jax.models.parameters import init_params
 from ait_jax.models.interface import Model, check_positions, gin_name
+from ait_jax.models.parameters import init_params
 from ait_jax.partitioning import Partitioner
 from ait_jax.trainer.embedded import EmbeddedTrainer
 from ait_jax.vocabulary import EOS_ID, Vocabulary
@@ -184,7 +184,9 @@ class Pretraining:
             report=report,
         )
         path = directory / "model.safetensors"
-        save_weights(path, trained.params, dtype="bfloat16", metadata=self._provenance(trained.step))
+        save_weights(
+            path, trained.params, dtype="bfloat16", metadata=self._provenance(trained.step)
+        )
         report(f"weights: {path}")
         return path
 

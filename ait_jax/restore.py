@@ -64,7 +64,9 @@ class Restored:
         if stored.num_others:
             parts.append(f"reset: its optimizer state ({stored.num_others} arrays)")
         parts.append(f"missing, drawn at random: {listed(self.drawn)}" if self.drawn else "")
-        parts.append(f"not in the model, left out: {listed(self.left_out)}" if self.left_out else "")
+        parts.append(
+            f"not in the model, left out: {listed(self.left_out)}" if self.left_out else ""
+        )
         return "; ".join([*filter(None, parts), *([] if self.drawn else ["missing: none"])])
 
 
@@ -142,9 +144,7 @@ def _completed(
     return flatten(init_params(model, rng_seed, shardings)[0]) | params
 
 
-def _in_layout_of(
-    model: Model, layout: str, partitioner: Partitioner, params: Params
-) -> Params:
+def _in_layout_of(model: Model, layout: str, partitioner: Partitioner, params: Params) -> Params:
     """Stacks layers, or takes them apart, on the mesh where the model has them otherwise."""
     scan_layers = model.config.scan_layers
     if scan_layers == (layout == layouts.STACKED):

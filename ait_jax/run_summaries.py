@@ -27,7 +27,12 @@ _ANSWER = 400
 _MOST_ROWS = 100  # of the table of selected tasks
 SAMPLE_COLUMNS = ("task", "answer", "references", "end of the prompt")
 SELECTED_COLUMNS = (
-    "place", "task", "category", "type", "prompt uncertainty", "prediction probability"
+    "place",
+    "task",
+    "category",
+    "type",
+    "prompt uncertainty",
+    "prediction probability",
 )
 Open = Callable[[str], SummaryWriter]
 
@@ -121,9 +126,7 @@ class RunSummaries(Summaries):
 
         self.stage(f"{name}/select", write)
 
-    def _selected_rows(
-        self, chosen: Sequence[str], scores: TaskScores | None
-    ) -> list[list[str]]:
+    def _selected_rows(self, chosen: Sequence[str], scores: TaskScores | None) -> list[list[str]]:
         row_of = {} if scores is None else {task: i for i, task in enumerate(scores.tasks)}
         pool, rows = self._pool(), []
         for place, task in enumerate(chosen[:_MOST_ROWS], 1):

@@ -50,9 +50,7 @@ class Scoring(Parts):
             )
 
 
-def run(
-    scoring: Scoring, config: str = "", report: Callable[[str], None] = print
-) -> TaskScores:
+def run(scoring: Scoring, config: str = "", report: Callable[[str], None] = print) -> TaskScores:
     """Scores the tasks, or continues where an earlier call stopped.
 
     Args:

@@ -295,9 +295,7 @@ def select(
     """
     _check_request(num_tasks, len(scores), cls_ratio)
     context = SelectionContext(seed, round, category_of)
-    groups, quotas = groups_and_quotas(
-        scores.tasks, num_tasks, is_cls=is_cls, cls_ratio=cls_ratio
-    )
+    groups, quotas = groups_and_quotas(scores.tasks, num_tasks, is_cls=is_cls, cls_ratio=cls_ratio)
     chosen: list[str] = []
     margins: dict[str, float | None] = {}
     for group, names in groups.items():

@@ -12,8 +12,8 @@ from ait_jax.errors import UserError
 from ait_jax.generations import Generations
 from ait_jax.hardware import devices_held
 from ait_jax.models.parameters import abstract_params, init_params
-from ait_jax.parts import ModelParts
 from ait_jax.partitioning import model_info
+from ait_jax.parts import ModelParts
 from ait_jax.racing import Race
 from ait_jax.restore import open_fitting, restore_params
 from ait_jax.run_directory import RunDirectory
@@ -242,9 +242,7 @@ class Stages:
           title: round and strategy, as `task_map.plot_task_map` takes them.
         """
         is_cls = self.pool.is_cls
-        categories = task_map.classify(
-            scores, size, is_cls=is_cls, cls_ratio=self.parts.cls_ratio
-        )
+        categories = task_map.classify(scores, size, is_cls=is_cls, cls_ratio=self.parts.cls_ratio)
         path = folder / "task_map.png"
         task_map.plot_task_map(path, scores, categories, is_cls=is_cls, selected=selected, **title)
         ranked = task_map.ranked(scores, categories)

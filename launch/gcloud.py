@@ -9,8 +9,9 @@ import subprocess
 from collections.abc import Sequence
 from typing import Any
 
-from ait_jax.errors import UserError
 from ait_jax.launch.request import Request
+
+from ait_jax.errors import UserError
 
 TIMEOUT_S = 900.0  # a deletion takes minutes
 _ROLES = (

@@ -10,8 +10,9 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from ait_jax.errors import UserError, nearest
 from ait_jax.launch.accelerators import Accelerator
+
+from ait_jax.errors import UserError, nearest
 
 COMMANDS = ("run", "score", "pretrain")
 TIERS = ("spot", "on_demand", "reserved", "flex_start")

@@ -5,8 +5,9 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator
 
-from ait_jax.errors import UserError
 from ait_jax.launch import gcloud
+
+from ait_jax.errors import UserError
 
 SILENT_AFTER_S = 300.0
 

@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ait_jax.errors import UserError
 from ait_jax.launch import gcloud, startup, statuses
 from ait_jax.launch.gcloud import GcloudError
 from ait_jax.launch.recipe import costs, going_on, logs_command
 from ait_jax.launch.request import Request, seconds
 from ait_jax.launch.source import Source
+
+from ait_jax.errors import UserError
 
 EXIT_OK, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
 # In a row, with pauses of up to two minutes: a run may last for weeks, and needs this program when

@@ -5,6 +5,8 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ait_jax.tasks.lazy_instances import LazyInstances
+
 from ait_jax import randomness
 from ait_jax.cls_gen import labels_from_file
 from ait_jax.errors import UserError
@@ -18,7 +20,6 @@ from ait_jax.pool import (
     read_task,
     task_digest,
 )
-from ait_jax.tasks.lazy_instances import LazyInstances
 
 NAME = "dynosaur"
 # Tasks whose instances are kept in memory, 100 of them at most each.

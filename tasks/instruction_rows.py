@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ait_jax.errors import UserError
-from ait_jax.task import without_lone_surrogates
 from ait_jax.tasks.source_files import text_name
 from ait_jax.tasks.tally import Tally
+
+from ait_jax.errors import UserError
+from ait_jax.task import without_lone_surrogates
 
 _USED = {
     "id",

@@ -24,12 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core.utils import tqdm_utils
-
-from ait_jax.cls_gen import labels_from_file
-from ait_jax.errors import UserError, nearest
-from ait_jax.pool import Task, TaskPool, read_task
-from ait_jax.splits import Splits
 from ait_jax.tasks import niv2_schema
 from ait_jax.tasks.niv2_builder import NAME, TASKS_SPLIT, Niv2
 from ait_jax.tasks.niv2_source import Clone
@@ -37,6 +31,12 @@ from ait_jax.tasks.niv2_store import StoredInstances, close_all, read_rows
 from ait_jax.tasks.prepared_folder import PreparedFolder, check_on_bad_task
 from ait_jax.tasks.progress import Progress
 from ait_jax.tasks.source_files import fingerprint
+from tensorflow_datasets.core.utils import tqdm_utils
+
+from ait_jax.cls_gen import labels_from_file
+from ait_jax.errors import UserError, nearest
+from ait_jax.pool import Task, TaskPool, read_task
+from ait_jax.splits import Splits
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,9 @@ def _prepare_anew(clone: Clone, folder: PreparedFolder, on_bad_task: str) -> Pre
             good = [path for path in clone.task_paths if path.name not in reader.skipped]
             _write_config("instances", clone, good, reader, building)
         if clone.files(known=files) != files:
-            raise UserError(f"NIV2_DIR = {str(clone.directory)!r} changed while it was read; prepare again.")
+            raise UserError(
+                f"NIV2_DIR = {str(clone.directory)!r} changed while it was read; prepare again."
+            )
         values = {
             "source": str(clone.directory.resolve()),
             "fingerprint": fingerprint(files),
@@ -192,7 +194,9 @@ def _quiet() -> Iterator[None]:
         tfds.display_progress_bar(active)
 
 
-def _write_config(config: str, clone: Clone, paths: Sequence[Path], reader: _Reader, root: Path) -> None:
+def _write_config(
+    config: str, clone: Clone, paths: Sequence[Path], reader: _Reader, root: Path
+) -> None:
     builder = Niv2(config=config, data_dir=str(root), task_paths=paths, read=reader)
     # Statistics of every column would cost more than writing it.
     builder.download_and_prepare(
@@ -255,7 +259,8 @@ def _splits(prepared: Prepared, name: str) -> Splits | None:
         if name == "default":  # A folder of tasks without splits is a pool too.
             return None
         raise UserError(
-            f"the clone of {str(prepared.directory)!r} has no splits/{name}." + nearest(name, prepared.splits)
+            f"the clone of {str(prepared.directory)!r} has no splits/{name}."
+            + nearest(name, prepared.splits)
         )
     files = prepared.splits[name]
     return Splits(
@@ -268,6 +273,9 @@ def _splits(prepared: Prepared, name: str) -> Splits | None:
 def _tasks(prepared: Prepared) -> Iterator[Task]:
     for row in read_rows(str(prepared.directory), prepared.fingerprint, "tasks", TASKS_SPLIT):
         instances = StoredInstances(
-            str(prepared.directory), prepared.fingerprint, row["split"].decode(), int(row["num_instances"])
+            str(prepared.directory),
+            prepared.fingerprint,
+            row["split"].decode(),
+            int(row["num_instances"]),
         )
         yield niv2_schema.task_from_row(row, instances)

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
-
-from ait_jax.errors import UserError
-from ait_jax.pool import Task, read_task
 from ait_jax.tasks import niv2_schema
 from ait_jax.tasks.niv2_source import Clone
 from ait_jax.tasks.task_names import word_names
+
+from ait_jax.errors import UserError
+from ait_jax.pool import Task, read_task
 
 NAME = "niv2"
 TASKS_SPLIT = "tasks"
@@ -41,7 +41,9 @@ class Niv2(tfds.core.GeneratorBasedBuilder):
     RELEASE_NOTES = {"1.0.0": "Full schema, ArrayRecord."}
     BUILDER_CONFIGS = [
         tfds.core.BuilderConfig(name="instances", description="One split per task: its instances."),
-        tfds.core.BuilderConfig(name="tasks", description="One row per task: all but its instances."),
+        tfds.core.BuilderConfig(
+            name="tasks", description="One row per task: all but its instances."
+        ),
     ]
     DEFAULT_BUILDER_CONFIG_NAME = "instances"
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
@@ -55,7 +57,11 @@ class Niv2(tfds.core.GeneratorBasedBuilder):
     url_infos = {}
 
     def __init__(
-        self, *, task_paths: Sequence[Path] | None = None, read: ReadTask = read_task, **builder: Any
+        self,
+        *,
+        task_paths: Sequence[Path] | None = None,
+        read: ReadTask = read_task,
+        **builder: Any,
     ):
         self._task_paths = task_paths
         self._read = read

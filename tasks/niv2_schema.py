@@ -67,7 +67,9 @@ def instance_to_row(instance: Instance) -> dict[str, Any]:
 
 
 def instance_from_row(row: Mapping[str, Any]) -> Instance:
-    return Instance(id=row["id"].decode(), input=row["input"].decode(), outputs=_texts(row["outputs"]))
+    return Instance(
+        id=row["id"].decode(), input=row["input"].decode(), outputs=_texts(row["outputs"])
+    )
 
 
 def task_to_row(task: Task, split: str) -> dict[str, Any]:
@@ -108,7 +110,9 @@ def task_from_row(row: Mapping[str, Any], instances: Sequence[Instance]) -> Task
         output_languages=_texts(row["output_language"]),
         instruction_languages=_texts(row["instruction_language"]),
         metadata={
-            key: _texts(row[_METADATA_COLUMNS[key]]) if key in _METADATA_COLUMNS else tuple(other[key])
+            key: _texts(row[_METADATA_COLUMNS[key]])
+            if key in _METADATA_COLUMNS
+            else tuple(other[key])
             for key in _texts(row["metadata_fields"])
         },
         further_definitions=definitions[1:],

@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ait_jax.tasks.source_files import SourceFile, read_source_files, text_name
+
 from ait_jax.errors import UserError
 from ait_jax.splits import read_names
-from ait_jax.tasks.source_files import SourceFile, read_source_files, text_name
 
 
 class Clone:
@@ -49,7 +50,9 @@ class Clone:
         return splits
 
     def files(
-        self, known: Mapping[str, SourceFile], advance: Callable[[int], None] = lambda num_bytes: None
+        self,
+        known: Mapping[str, SourceFile],
+        advance: Callable[[int], None] = lambda num_bytes: None,
     ) -> dict[str, SourceFile]:
         """Returns every file by its path relative to the clone; see `read_source_files`."""
         paths = {

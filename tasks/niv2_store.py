@@ -5,15 +5,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
+from ait_jax.tasks import niv2_schema
+from ait_jax.tasks.lazy_instances import LazyInstances
+from ait_jax.tasks.niv2_builder import Niv2
+from ait_jax.tasks.pool_folder import local_copies
 
 from ait_jax import buckets
 from ait_jax.errors import UserError
 from ait_jax.files import as_path
 from ait_jax.pool import Instance
-from ait_jax.tasks import niv2_schema
-from ait_jax.tasks.lazy_instances import LazyInstances
-from ait_jax.tasks.niv2_builder import Niv2
-from ait_jax.tasks.pool_folder import local_copies
 
 # Files held open; a pool has more tasks than a process may have open files.
 _MAX_OPEN_TASKS = 128
@@ -29,7 +29,9 @@ def _open_builder(directory: str, fingerprint: str, config: str) -> tfds.core.Da
 
 
 @functools.lru_cache(maxsize=_MAX_OPEN_TASKS)
-def _open_split(directory: str, fingerprint: str, config: str, split: str) -> Sequence[Mapping[str, Any]]:
+def _open_split(
+    directory: str, fingerprint: str, config: str, split: str
+) -> Sequence[Mapping[str, Any]]:
     builder = _open_builder(directory, fingerprint, config)
     folder = as_path(directory) / config / str(Niv2.VERSION)
     # ArrayRecord reads local files only. A task's file is fetched when the task is first read.
@@ -44,7 +46,11 @@ def close_all() -> None:
 
 
 def read_rows(
-    directory: str, fingerprint: str, config: str, split: str, positions: Sequence[int] | None = None
+    directory: str,
+    fingerprint: str,
+    config: str,
+    split: str,
+    positions: Sequence[int] | None = None,
 ) -> Sequence[Mapping[str, Any]]:
     """Returns rows of a split, all or those at `positions`, as TFDS decodes them (bytes, arrays).
 
@@ -61,7 +67,9 @@ def read_rows(
     try:
         rows = _open_split(directory, fingerprint, config, split)
         # Not rows.__getitems__: it starts threads, which costs more than reading a few rows.
-        return [rows[position] for position in (range(len(rows)) if positions is None else positions)]
+        return [
+            rows[position] for position in (range(len(rows)) if positions is None else positions)
+        ]
     except UserError:
         raise
     except Exception as error:  # TFDS, ArrayRecord and protobuf have no class in common

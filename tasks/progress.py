@@ -19,7 +19,9 @@ class Progress:
       seconds_per_line: where there is no terminal, at most one line in this time.
     """
 
-    def __init__(self, label: str, total: int, stream: TextIO | None = None, seconds_per_line: float = 10.0):
+    def __init__(
+        self, label: str, total: int, stream: TextIO | None = None, seconds_per_line: float = 10.0
+    ):
         self._label = label
         self._total = max(1, total)
         self._done = 0

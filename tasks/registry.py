@@ -30,12 +30,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from ait_jax.tasks.task_names import word_names
 
 from ait_jax import randomness
 from ait_jax.errors import UserError, nearest
 from ait_jax.pool import Task, TaskPool
 from ait_jax.prompts import Encoding, TkInstructEncoding
-from ait_jax.tasks.task_names import word_names
 from ait_jax.tokenizers_vocabulary import TokenizersVocabulary, vocabulary_at
 from ait_jax.vocabulary import Vocabulary
 
@@ -67,10 +67,18 @@ class InstanceSplits:
     num_test_instances: int = 100
 
     def __post_init__(self):
-        for name, least in (("first_train_instance", 0), ("max_train_instances", 1), ("num_test_instances", 1)):
+        for name, least in (
+            ("first_train_instance", 0),
+            ("max_train_instances", 1),
+            ("num_test_instances", 1),
+        ):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-                raise UserError(f"InstanceSplits.{name} is {value!r}; it must be a whole number, {least} or more.")
+            if value is not None and (
+                isinstance(value, bool) or not isinstance(value, int) or value < least
+            ):
+                raise UserError(
+                    f"InstanceSplits.{name} is {value!r}; it must be a whole number, {least} or more."
+                )
 
     def positions(self, task: Task, seed: int) -> dict[str, Sequence[int]]:
         """Returns split -> positions; "train" is missing if no instance is left for it."""
@@ -112,7 +120,6 @@ class TaskMaker:
     def add(self, name: str, tasks: Sequence[str]) -> None:
         """Adds the SeqIO task `name` with the instances of the pool tasks `tasks`."""
         import seqio
-
         from ait_jax.tasks import seqio_tasks
 
         members = [self.pool[task] for task in tasks]
@@ -173,7 +180,6 @@ def register(
       UserError: no vocabulary, or it is not one of T5's.
     """
     import seqio
-
     from ait_jax.tasks import seqio_tasks
 
     seqio_tasks.hide_accelerators()
@@ -216,7 +222,9 @@ def _default_mixtures(pool: TaskPool, prefix: str) -> list[tuple[str, str, tuple
     if missing:
         logging.warning(
             "%s: %d of the %d tasks in the splits are not in the pool; the mixtures do without them.",
-            prefix, missing, len(pool.splits.names),
+            prefix,
+            missing,
+            len(pool.splits.names),
         )
     return [
         (f"{prefix}_default_train", "train", known.train + known.remain),
@@ -254,7 +262,8 @@ def add_mixture(
     for task in tasks:
         if task not in registered.task_names:
             raise UserError(
-                f"mixture {name!r}: task {task!r} is not registered." + nearest(task, registered.task_names)
+                f"mixture {name!r}: task {task!r} is not registered."
+                + nearest(task, registered.task_names)
             )
         member = seqio.TaskRegistry.get(registered.task_names[task])
         if split in member.splits and member.num_input_examples(split):

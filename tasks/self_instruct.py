@@ -21,15 +21,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ait_jax.cls_gen import labels_from_file
-from ait_jax.errors import UserError
-from ait_jax.pool import Instance, Instruction, Splits, Task, TaskPool
 from ait_jax.tasks import stored_pool
 from ait_jax.tasks.instruction_rows import Row, read_rows
 from ait_jax.tasks.prepared_folder import PreparedFolder, check_on_bad_task
 from ait_jax.tasks.progress import Progress
 from ait_jax.tasks.source_files import SourceFile, read_source_files, text_name
 from ait_jax.tasks.tally import Tally
+
+from ait_jax.cls_gen import labels_from_file
+from ait_jax.errors import UserError
+from ait_jax.pool import Instance, Instruction, Splits, Task, TaskPool
 
 NAME = "self_instruct"
 _SLUG_LENGTH = 48

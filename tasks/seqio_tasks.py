@@ -89,7 +89,10 @@ class PoolSource(seqio.DataSource):
                 key = (self._seed, "training target", task.name, instance.id)
                 target = randomness.choice(outputs, *key)
             texts = [task.name, instance.id, instance.input, target]
-            return (*(text.encode() for text in texts), np.array([o.encode() for o in instance.outputs], object))
+            return (
+                *(text.encode() for text in texts),
+                np.array([o.encode() for o in instance.outputs], object),
+            )
 
         def features(index: tf.Tensor) -> dict[str, tf.Tensor]:
             *texts, references = tf.numpy_function(read, [index], [tf.string] * 5)
@@ -143,7 +146,11 @@ def make_preprocessor(tasks: Sequence[Task], encoding: Encoding, vocabulary: Voc
         def encode(name: bytes, text: bytes, target: bytes) -> tuple[Any, ...]:
             task = task_of[name.decode()]
             prompt = used.encode(
-                task.instruction, text.decode(), vocabulary.count_tokens, vocabulary.truncate, task.name
+                task.instruction,
+                text.decode(),
+                vocabulary.count_tokens,
+                vocabulary.truncate,
+                task.name,
             )
             # Without a length nothing is cut.
             inputs = vocabulary.encode_prompt(prompt.text)
@@ -176,7 +183,9 @@ def make_preprocessor(tasks: Sequence[Task], encoding: Encoding, vocabulary: Voc
     return preprocess
 
 
-def all_references(text: str, example: Mapping[str, Any] | None = None, is_target: bool = False) -> Any:
+def all_references(
+    text: str, example: Mapping[str, Any] | None = None, is_target: bool = False
+) -> Any:
     """SeqIO's postprocessor: a target becomes the list of all references, an answer stays."""
     if not is_target:
         return text

@@ -14,13 +14,14 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from ait_jax.tasks import stored_rows
+from ait_jax.tasks.pool_folder import local_copies
+from ait_jax.tasks.stored_rows import StoredInstances, Table, TableWriter
+
 from ait_jax.errors import UserError
 from ait_jax.files import absolute, as_path, new_folder, read_text, replace_with, write_json
 from ait_jax.pool import Splits, Task, TaskPool, fingerprint_of, task_digest
 from ait_jax.splits import SPLIT_NAMES
-from ait_jax.tasks import stored_rows
-from ait_jax.tasks.pool_folder import local_copies
-from ait_jax.tasks.stored_rows import StoredInstances, Table, TableWriter
 
 SCHEMA_VERSION = 1
 _RECORD = "pool.json"

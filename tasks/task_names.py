@@ -35,9 +35,7 @@ def word_names(names: Iterable[str]) -> dict[str, str]:
         fits = 0 < len(word) <= _MAX_LENGTH and word.lower() not in _RESERVED
         return fits and owners[word.lower()] == 1
 
-    return {
-        name: word if free(name, word) else _hashed(name, word) for name, word in plain.items()
-    }
+    return {name: word if free(name, word) else _hashed(name, word) for name, word in plain.items()}
 
 
 def _hashed(name: str, word: str) -> str:

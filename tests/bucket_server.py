@@ -121,7 +121,9 @@ class _Handler(BaseHTTPRequestHandler):
             return _json(self._list(words[3], query))
         key = f"{words[3]}/{words[5]}"
         if len(words) > 6:
-            target = f"{words[8]}/{words[10]}" if words[6] == "rewriteTo" else f"{words[3]}/{words[8]}"
+            target = (
+                f"{words[8]}/{words[10]}" if words[6] == "rewriteTo" else f"{words[3]}/{words[8]}"
+            )
             return self._copy(key, target, query, move=words[6] == "moveTo")
         if method == "DELETE":
             self._condition(key, query)
@@ -145,7 +147,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._condition(key, query)
         if query.get("alt") != "media":
             return _json(_describe(key, blob))
-        known = {"X-Goog-Generation": str(blob.generation), "Content-Type": "application/octet-stream"}
+        known = {
+            "X-Goog-Generation": str(blob.generation),
+            "Content-Type": "application/octet-stream",
+        }
         wanted = headers.get("Range")
         if not wanted:
             return 200, known, blob.data
@@ -181,7 +186,11 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 key = f"{bucket}/{name}"
                 items.append(_describe(key, self.bucket.blobs[key]))
-        return answer | ({"items": items} if items else {}) | ({"prefixes": folders} if folders else {})
+        return (
+            answer
+            | ({"items": items} if items else {})
+            | ({"prefixes": folders} if folders else {})
+        )
 
     def _copy(self, key, target, query, move):
         if key not in self.bucket.blobs:

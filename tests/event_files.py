@@ -35,7 +35,10 @@ def _value(value) -> object:
     if kind == "image":
         image = value.image
         assert image.encoded_image_string[:4] == PNG
-        assert struct.unpack(">II", image.encoded_image_string[16:24]) == (image.width, image.height)
+        assert struct.unpack(">II", image.encoded_image_string[16:24]) == (
+            image.width,
+            image.height,
+        )
         return image.encoded_image_string
     return value.tensor.string_val[0].decode() if value.tensor.string_val else None
 

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import stand_in_gcloud
-
 from ait_jax.launch import accelerators, request
 
 # Arguments that a shell, a second one, a start-up script or YAML could misread.

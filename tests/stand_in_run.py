@@ -13,14 +13,25 @@ import sys
 import time
 from pathlib import Path
 
-STAGES = ("round_000/splits", "round_000/train", "round_000/evaluate", "round_000/score",
-          "round_000/select", "round_001/train", "round_001/evaluate")
+STAGES = (
+    "round_000/splits",
+    "round_000/train",
+    "round_000/evaluate",
+    "round_000/score",
+    "round_000/select",
+    "round_001/train",
+    "round_001/evaluate",
+)
 
 
 def main() -> int:
     flags = dict(argument.split("=", 1) for argument in sys.argv[4:])
     folder = Path(flags["--gin.MODEL_DIR"])
-    call = {"run": folder.name, "from": Path(flags.get("--round_0_from", "")).name, "cpus": sys.argv[2]}
+    call = {
+        "run": folder.name,
+        "from": Path(flags.get("--round_0_from", "")).name,
+        "cpus": sys.argv[2],
+    }
     call["after"] = sorted(path.parent.name for path in folder.parent.glob("*/over"))
     with open(folder.parent / "calls.jsonl", "a") as file:
         file.write(json.dumps(call) + "\n")

@@ -1,9 +1,9 @@
 """launch/accelerators.py: names, chips, hosts, and the nearest valid one."""
 
 import pytest
+from ait_jax.launch import accelerators
 
 from ait_jax.errors import UserError
-from ait_jax.launch import accelerators
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,16 @@ from ait_jax.splits import read_names, read_splits
 
 # Hold wall-clock times or random file names; the parameters in checkpoints are compared.
 UNSTABLE = (
-    "timings.jsonl", "live.json", ".tmp-live.json", "report.html", "checkpoint_", ".lock",
-    "train", "rounds", "inference_eval", "wandb",
+    "timings.jsonl",
+    "live.json",
+    ".tmp-live.json",
+    "report.html",
+    "checkpoint_",
+    ".lock",
+    "train",
+    "rounds",
+    "inference_eval",
+    "wandb",
 )
 
 
@@ -34,8 +42,10 @@ def stable_files(model_dir: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(model_dir)): path.read_bytes()
         for path in sorted(model_dir.rglob("*"))
-        if path.is_file() and not any(
-            part.startswith(UNSTABLE) for part in path.relative_to(model_dir).parts
+        if path.is_file()
+        and not any(
+            part.startswith(UNSTABLE)
+            for part in path.relative_to(model_dir).parts
             if not part.endswith("_tasks.txt")
         )
     }
@@ -53,7 +63,9 @@ def in_process(*arguments: object, devices: int = 8) -> subprocess.CompletedProc
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "JAX_PLATFORMS": "cpu",
     }
-    environment.pop("WANDB_SERVICE", None)  # another process's, which would go on when this one is killed
+    environment.pop(
+        "WANDB_SERVICE", None
+    )  # another process's, which would go on when this one is killed
     script = Path(__file__).parent / "tiny_experiment.py"
     return subprocess.run(
         [sys.executable, str(script), *map(str, arguments)],
@@ -79,15 +91,28 @@ def test_the_run_directory_holds_what_the_design_promises(finished):
     for name in ("config.gin", "run.json", "learning_curve.png", "model-info.txt"):
         assert (model_dir / name).stat().st_size, name
     first = model_dir / "round_000"
-    for name in ("metrics.jsonl", "eval.json", "predictions.jsonl", "likelihoods.parquet",
-                 "task_scores.parquet", "selected.txt", "task_map.png"):
+    for name in (
+        "metrics.jsonl",
+        "eval.json",
+        "predictions.jsonl",
+        "likelihoods.parquet",
+        "task_scores.parquet",
+        "selected.txt",
+        "task_map.png",
+    ):
         assert (first / name).stat().st_size, name
     assert not (model_dir / "round_001" / "selected.txt").exists(), "the last round selects nothing"
     assert not list(model_dir.rglob(".tmp-*")) and not (first / "likelihoods.chunks").exists()
     assert str(model_dir) in lines[-1]
-    assert f"report: {model_dir / 'report.html'}" in lines and (model_dir / "report.html").stat().st_size
+    assert (
+        f"report: {model_dir / 'report.html'}" in lines
+        and (model_dir / "report.html").stat().st_size
+    )
     payload, details = payload_and_details(
-        RunFiles(model_dir), settings.of_parts(tiny_experiment(model_dir), tiny_pool()), title="t", detail_megabytes=1
+        RunFiles(model_dir),
+        settings.of_parts(tiny_experiment(model_dir), tiny_pool()),
+        title="t",
+        detail_megabytes=1,
     )
     assert payload["summary"]["state"] == "finished" and payload["summary"]["notes"] == []
     assert len(details[0]["tasks"]) == 12 and payload["cost"]["devices"] == 8
@@ -157,7 +182,9 @@ def test_uncertainty_follows_from_the_likelihoods_by_hand(finished):
     name = scores.tasks[0]
     probability = {
         (i, j): np.exp(np.float64(value))
-        for task, i, j, value in zip(*(rows[c] for c in ("task", "instance_id", "prompt", "log_likelihood")))
+        for task, i, j, value in zip(
+            *(rows[c] for c in ("task", "instance_id", "prompt", "log_likelihood"))
+        )
         if task == name
     }
     instances = {i for i, _ in probability}
@@ -188,7 +215,9 @@ def test_timings_tell_prompts_asked_from_prompts_run(finished):
 
 def test_a_finished_run_does_nothing_when_started_again(finished):
     model_dir, points, _ = finished
-    before = {p: p.stat().st_mtime_ns for p in model_dir.rglob("*") if p.suffix in (".parquet", ".txt")}
+    before = {
+        p: p.stat().st_mtime_ns for p in model_dir.rglob("*") if p.suffix in (".parquet", ".txt")
+    }
     lines: list[str] = []
     assert active.run(tiny_experiment(model_dir), CONFIG, lines.append) == points
     assert {p: p.stat().st_mtime_ns for p in before} == before
@@ -299,7 +328,9 @@ def test_few_positive_examples_are_reported(tmp_path):
     lines: list[str] = []
     with pytest.raises(UserError, match="2 selections"):
         active.run(
-            tiny_experiment(tmp_path, pool=changed, rounds=3, tasks_per_round=4), CONFIG, lines.append
+            tiny_experiment(tmp_path, pool=changed, rounds=3, tasks_per_round=4),
+            CONFIG,
+            lines.append,
         )
     experiment = tiny_experiment(tmp_path / "b", pool=changed, rounds=1, evaluate_base=False)
     with pytest.raises(Stopped):

@@ -56,7 +56,7 @@ def test_what_may_pass_is_tried_again(server, connect, misbehaviour, perhaps_pai
 def test_attempts_end(server, connect):
     server.then = wrong_schema()
     endpoint = connect(max_attempts=3)
-    reply, = endpoint.ask([message("a")])
+    (reply,) = endpoint.ask([message("a")])
     assert reply.text is None and "no chat completion" in reply.error
     assert len(server.requests) == 3 and endpoint.totals.failed == 1
     server.then = None
@@ -98,7 +98,9 @@ def test_a_budget_is_never_exceeded(server, connect):
     answered = [reply for reply in replies if reply.text is not None]
     assert server.most_at_once == 1  # two at once might have cost 0.6
     assert 20 <= len(answered) < 60 and len(answered) == len(server.requests)
-    assert endpoint.totals.cost == pytest.approx(0.006 * len(answered)) and endpoint.totals.cost <= 0.5
+    assert (
+        endpoint.totals.cost == pytest.approx(0.006 * len(answered)) and endpoint.totals.cost <= 0.5
+    )
     assert {reply.error for reply in replies if reply.text is None} == {"budget"}
     assert "budget of $0.5" in endpoint.stopped and endpoint.totals.not_asked == 60 - len(answered)
 

@@ -5,8 +5,8 @@ import os
 import signal
 
 import pytest
-from tiny_experiment import CONFIG, tiny_experiment
 from test_active import checkpoints, in_process, stable_files
+from tiny_experiment import CONFIG, tiny_experiment
 
 from ait_jax import active, buckets, exit_codes, files
 from ait_jax.buckets import Unavailable
@@ -128,7 +128,9 @@ def local_run(tmp_path_factory):
     return model_dir
 
 
-@pytest.mark.parametrize(("point", "call"), [("checkpoint", 5), pytest.param("chunk", 2, marks=pytest.mark.benchmark)])
+@pytest.mark.parametrize(
+    ("point", "call"), [("checkpoint", 5), pytest.param("chunk", 2, marks=pytest.mark.benchmark)]
+)
 def test_a_run_in_a_bucket_killed_and_continued_equals_one_on_disk(
     bucket, local_run, tmp_path, point, call
 ):

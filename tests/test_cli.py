@@ -9,10 +9,10 @@ from pathlib import Path
 import flax
 import numpy as np
 import pytest
+from ait_jax.tasks import DEFAULT_DATA_DIR, niv2
 
 from ait_jax import __version__, active, assets, cli, plan, pretraining, scoring
 from ait_jax.models import orbax_checkpoint, weights
-from ait_jax.tasks import DEFAULT_DATA_DIR, niv2
 
 SLOW = ("jax", "tensorflow", "gin", "numpy", "flax", "matplotlib", "pyarrow", "openai")
 
@@ -32,7 +32,9 @@ def experiments(monkeypatch, tmp_path, clean_gin):
     """Replaces the work of `run`, `score` and `pretrain`; gives what they were called with."""
     called = []
     monkeypatch.setattr(scoring, "run", lambda made, config: called.append((made, config)))
-    monkeypatch.setattr(active, "run", lambda experiment, config: called.append((experiment, config)))
+    monkeypatch.setattr(
+        active, "run", lambda experiment, config: called.append((experiment, config))
+    )
     monkeypatch.setattr(pretraining.Pretraining, "run", lambda self: called.append((self, "")))
     monkeypatch.setattr(cli, "_prepare_process", lambda: None)  # it configures this process's JAX
     monkeypatch.setattr(cli, "_join_others", lambda: None)  # and this its signals
@@ -93,7 +95,11 @@ def test_score_builds_a_scoring(capsys, experiments, clone, tmp_path):
     niv2_flags = (f"--gin.NIV2_DIR={clone}", f"--gin.DATA_DIR={tmp_path / 'data'}")
     files = ("--gin_file=experiments/score.gin", "--gin_file=pools/niv2.gin")
     code, _, err = run(
-        capsys, "score", *files, *niv2_flags, "--gin.INIT_CHECKPOINT=checkpoint_60",
+        capsys,
+        "score",
+        *files,
+        *niv2_flags,
+        "--gin.INIT_CHECKPOINT=checkpoint_60",
         "--gin_file=strategies/prompt_uncertainty.gin",
     )
     assert code == 0, err
@@ -115,7 +121,14 @@ def test_run_and_pretrain_build_their_experiments(capsys, experiments):
 @pytest.mark.parametrize(
     ("arguments", "texts"),
     [
-        ("rnu", ["Unknown command 'rnu'", "Did you mean 'run'?", "Commands: run, score, pretrain, plan, prepare"]),
+        (
+            "rnu",
+            [
+                "Unknown command 'rnu'",
+                "Did you mean 'run'?",
+                "Commands: run, score, pretrain, plan, prepare",
+            ],
+        ),
         ("--debug rnu", ["Did you mean 'run'?"]),
         ("run --debg", ["Unknown argument '--debg'", "'--debug'?", "`ait-jax run --help`"]),
         ("run gin.ROUNDS=5", ["Unknown argument 'gin.ROUNDS=5'", "'--gin.ROUNDS=5'?"]),
@@ -127,8 +140,10 @@ def test_run_and_pretrain_build_their_experiments(capsys, experiments):
         ("--gin.ROUNDS=5", ["gin flags need a command"]),
         ("score --gin.INIT_CHECKPOINT=None", ["set --gin.INIT_CHECKPOINT"]),
         ("score --gin.ROUNDS=5", ["--gin.ROUNDS: no gin file defines ROUNDS"]),
-        ("score --gin_file=experiments/mini.gin",
-         ["configure no Scoring", "--gin_file=experiments/score.gin"]),
+        (
+            "score --gin_file=experiments/mini.gin",
+            ["configure no Scoring", "--gin_file=experiments/score.gin"],
+        ),
         ("prepare", ["the following arguments are required: POOL, --source"]),
         ("prepare niv2 --source x --overwrit", ["'--overwrite'?"]),
         ("prepare niv2 --source x --gin.A=1", ["`ait-jax prepare` takes no gin flags"]),
@@ -291,7 +306,7 @@ def test_plan_gets_its_flags(capsys, experiments, monkeypatch):
     given = ("--topology=v5e:4x4", "--stages=decode, train step", "--no_search", "--tasks=9")
     code, _, err = run(capsys, "plan", *given, "--gin_file=experiments/mini.gin")
     assert code == 0, err
-    (flags, options), = experiments
+    ((flags, options),) = experiments
     assert flags.files == ("experiments/mini.gin",)
     assert (options.topology, options.search, options.tasks) == ("v5e:4x4", False, 9)
     assert options.stages == ["decode", "train step"]

@@ -37,7 +37,12 @@ def test_lists_may_be_given_in_every_form():
     assert (built.strategies, built.seeds) == (("random", "easy"), (3, 1))
     assert made(seeds="4, -2").seeds == (4, -2) and made(seeds=7).seeds == (7,)
     assert configuration.split_flags(["--gin.SEEDS=0,1,2"])[0].bindings == ("SEEDS = (0,1,2)",)
-    assert comparison.build(GinFlags()).strategies == ("prompt_uncertainty", "random", "easy", "difficult")
+    assert comparison.build(GinFlags()).strategies == (
+        "prompt_uncertainty",
+        "random",
+        "easy",
+        "difficult",
+    )
 
 
 @pytest.mark.parametrize(
@@ -61,9 +66,15 @@ def test_values_that_cannot_be(values, message):
 
 
 def test_a_command_for_every_run_that_is_not_finished(folder, capsys):
-    arguments = ("--gin_file=experiments/mini.gin", "--gin.STRATEGIES=random,easy", "--gin.SEEDS=0,1",
-                 "--gin.COMPARISON_DIR=a b", "--gin.mini.load_pool.instances_per_task=2",
-                 "--gin.BEST_METRIC=rougeL", "--print_commands")
+    arguments = (
+        "--gin_file=experiments/mini.gin",
+        "--gin.STRATEGIES=random,easy",
+        "--gin.SEEDS=0,1",
+        "--gin.COMPARISON_DIR=a b",
+        "--gin.mini.load_pool.instances_per_task=2",
+        "--gin.BEST_METRIC=rougeL",
+        "--print_commands",
+    )
     code, out, _ = run(capsys, *arguments)
     assert code == 0
     assert out.splitlines()[1] == (
@@ -94,7 +105,10 @@ def test_a_users_own_strategy_is_a_gin_file(folder):
     Path("none.gin").write_text("STRATEGY = 'low'\n")
     flags = GinFlags(("experiments/mini.gin",), (*SMALL, "STRATEGIES = 'mine.gin,random'"))
     jobs = comparison.plan(comparison.build(flags), flags)
-    assert [(job.name, job.takes_scores) for job in jobs[:2]] == [("mine_0", True), ("random_0", False)]
+    assert [(job.name, job.takes_scores) for job in jobs[:2]] == [
+        ("mine_0", True),
+        ("random_0", False),
+    ]
     assert "--gin_file=mine.gin" in jobs[0].arguments and jobs[0].rounds == 3
     flags = GinFlags(("experiments/mini.gin",), (*SMALL, "STRATEGIES = 'none.gin'"))
     with pytest.raises(UserError, match="none.gin does not set STRATEGY to a strategy"):
@@ -129,9 +143,15 @@ def test_folders_of_finished_runs_are_only_read(folder, capsys):
     assert "prompt_uncertainty cannot be told from random at 10 tasks: +1.50" in out
     assert "left out: late: late is not finished: 1 of 2 rounds are evaluated" in out
     result = json.loads((folder / "out" / "compare.json").read_text())
-    assert result["strategies"] == ["prompt_uncertainty", "random"] and result["paper"]["num_runs"] == 5
+    assert (
+        result["strategies"] == ["prompt_uncertainty", "random"]
+        and result["paper"]["num_runs"] == 5
+    )
     assert {path.name for path in (folder / "out").iterdir()} == {
-        "compare.json", "comparison.csv", "comparison.png", "report.html"
+        "compare.json",
+        "comparison.csv",
+        "comparison.png",
+        "report.html",
     }
     assert run(capsys, "late")[0] == 2
     assert "--print_commands prints what is to be run" in run(capsys, "a_0", "--print_commands")[2]
@@ -146,8 +166,13 @@ def test_the_whole_command_with_a_stand_in_for_runs(folder, capsys, monkeypatch)
         job.code = 1
 
     monkeypatch.setattr(schedule, "run", finish)
-    arguments = ("--gin.STRATEGIES=random,easy", "--gin.SEEDS=0,1", "--gin.COMPARISON_DIR=out",
-                 "--gin.mini.load_pool.instances_per_task=2", "--processes=2")
+    arguments = (
+        "--gin.STRATEGIES=random,easy",
+        "--gin.SEEDS=0,1",
+        "--gin.COMPARISON_DIR=out",
+        "--gin.mini.load_pool.instances_per_task=2",
+        "--processes=2",
+    )
     code, out, _ = run(capsys, *arguments)
     assert code == 3, "one is missing"
     assert out.startswith("4 runs in out: 0 finished, 4 to do, 2 at a time\n")
@@ -173,15 +198,35 @@ def test_a_comparison_of_real_runs_continues_where_it_was_killed(folder):
     import sys
     import time
 
-    small = {"EPOCHS": 1, "ROUNDS": 2, "MAX_EVAL_INSTANCES": 2, "NUM_INSTANCES": 1, "NUM_PERTURBATIONS": 2,
-             "MAX_INSTANCES_PER_TASK": 4, "MAX_DEV_INSTANCES": 2, "INITIAL_TASKS": 4, "TASKS_PER_ROUND": 6,
-             "SEEDS": "0,1", "STRATEGIES": "prompt_uncertainty,easy,random"}
-    command = [sys.executable, "-m", "ait_jax.cli", "compare", "--gin_file=experiments/mini.gin",
-               *(f"--gin.{name}={value}" for name, value in small.items())]
+    small = {
+        "EPOCHS": 1,
+        "ROUNDS": 2,
+        "MAX_EVAL_INSTANCES": 2,
+        "NUM_INSTANCES": 1,
+        "NUM_PERTURBATIONS": 2,
+        "MAX_INSTANCES_PER_TASK": 4,
+        "MAX_DEV_INSTANCES": 2,
+        "INITIAL_TASKS": 4,
+        "TASKS_PER_ROUND": 6,
+        "SEEDS": "0,1",
+        "STRATEGIES": "prompt_uncertainty,easy,random",
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "ait_jax.cli",
+        "compare",
+        "--gin_file=experiments/mini.gin",
+        *(f"--gin.{name}={value}" for name, value in small.items()),
+    ]
 
     def start(out):
-        return subprocess.Popen([*command, f"--gin.COMPARISON_DIR={out}"], text=True,
-                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        return subprocess.Popen(
+            [*command, f"--gin.COMPARISON_DIR={out}"],
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
 
     for number in (signal.SIGKILL, signal.SIGTERM):
         process = start("out")
@@ -195,4 +240,6 @@ def test_a_comparison_of_real_runs_continues_where_it_was_killed(folder):
     undisturbed, _ = start("other").communicate()
     first, second = ((folder / name / "compare.json").read_text() for name in ("out", "other"))
     assert first.replace('"out/', '"other/') == second
-    assert os.path.getsize(folder / "out" / "comparison.csv") == os.path.getsize(folder / "other/comparison.csv")
+    assert os.path.getsize(folder / "out" / "comparison.csv") == os.path.getsize(
+        folder / "other/comparison.csv"
+    )

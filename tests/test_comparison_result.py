@@ -37,7 +37,11 @@ def result(tmp_path_factory):
 
 def test_means_areas_and_paired_differences_by_hand(result):
     assert result["baseline"] == "random" and result["num_tasks"] == [4, 10, 16]
-    assert [point["mean"] for point in result["curves"]["uncertain"]["overall"]] == [8.0, 11.0, 18.0]
+    assert [point["mean"] for point in result["curves"]["uncertain"]["overall"]] == [
+        8.0,
+        11.0,
+        18.0,
+    ]
     assert [point["mean"] for point in result["curves"]["random"]["gen"]] == [9.0, 10.0, 16.0]
     # (8 + 10) / 2 * 6 + (10 + 17) / 2 * 6 over 12.
     assert result["areas"]["uncertain"]["overall"]["by_seed"]["0"] == 11.25
@@ -76,17 +80,35 @@ def test_text_and_verdict(result):
         "seeds, within noise, as for the whole curve, CLS and GEN; to see such a difference takes about "
         "9 seeds"
     )
-    assert "3 seeds are few" in text and "tasks needed to reach 15.00 (the last mean of random)" in text
+    assert (
+        "3 seeds are few" in text
+        and "tasks needed to reach 15.00 (the last mean of random)" in text
+    )
     (rows,) = [part for part in text.split("\n\n") if part.startswith("test ROUGE-L")]
-    assert rows.splitlines()[2].split() == ["uncertain", "overall", "8.00", "11.00", "18.00", "12.00", "3"]
+    assert rows.splitlines()[2].split() == [
+        "uncertain",
+        "overall",
+        "8.00",
+        "11.00",
+        "18.00",
+        "12.00",
+        "3",
+    ]
     assert json.loads(json.dumps(result, allow_nan=False)) == result
 
 
 def test_every_score_is_in_the_csv(result):
     rows = list(csv.DictReader(comparison_text.csv_text(result).splitlines()))
     assert len(rows) == 6 * 4 * 6  # runs x (base and 3 rounds) x 2 splits x 3 groups
-    assert rows[0] == {"strategy": "uncertain", "seed": "0", "round": "base", "num_tasks": "0",
-                       "split": "test", "group": "overall", "rougeL": "1.0"}
+    assert rows[0] == {
+        "strategy": "uncertain",
+        "seed": "0",
+        "round": "base",
+        "num_tasks": "0",
+        "split": "test",
+        "group": "overall",
+        "rougeL": "1.0",
+    }
 
 
 def test_a_clear_difference_and_one_of_many(tmp_path):
@@ -94,8 +116,12 @@ def test_a_clear_difference_and_one_of_many(tmp_path):
     scores |= {("easy", s): (8.0, 18.0 + s + 0.2 * (s % 2)) for s in range(6)}
     result = comparison_result.compare(runs(tmp_path, scores))
     (line,) = comparison_text.verdict(result)
-    assert line.startswith("easy is better than random at 10 tasks: +2.10 [+1.99, +2.21] test ROUGE-L")
-    assert line.endswith("over 6 seeds, beyond noise, as for the whole curve (+1.05), CLS (+2.10) and GEN (+2.10)")
+    assert line.startswith(
+        "easy is better than random at 10 tasks: +2.10 [+1.99, +2.21] test ROUGE-L"
+    )
+    assert line.endswith(
+        "over 6 seeds, beyond noise, as for the whole curve (+1.05), CLS (+2.10) and GEN (+2.10)"
+    )
     assert comparison_text.warnings(result) == []
     result["holm"]["easy"] = 0.07
     result["holm"]["other"] = 0.5
@@ -106,7 +132,9 @@ def test_one_seed_has_no_interval_and_says_so(tmp_path):
     scores = {key: value for key, value in SCORES.items() if key[1] == 0}
     result = comparison_result.compare(runs(tmp_path, scores), target=99.0)
     text = comparison_text.render(result)
-    assert "+1.00 [no interval] test ROUGE-L over 1 seed; one seed does not tell" in " ".join(text.split())
+    assert "+1.00 [no interval] test ROUGE-L over 1 seed; one seed does not tell" in " ".join(
+        text.split()
+    )
     assert "one seed has no interval" in text and "not reached" in text
     comparison_figure.plot(tmp_path / "a.png", result)
     assert (tmp_path / "a.png").stat().st_size > 10_000
@@ -130,7 +158,9 @@ def test_the_baseline(tmp_path):
     assert comparison_result.compare(made, baseline="uncertain")["baseline"] == "uncertain"
     only = [run for run in made if run.strategy == "uncertain"]
     result = comparison_result.compare(only)
-    assert result["baseline"] == "uncertain" and "nothing to compare it with" in comparison_text.render(result)
+    assert result[
+        "baseline"
+    ] == "uncertain" and "nothing to compare it with" in comparison_text.render(result)
     with pytest.raises(UserError, match="'uncertian' is none.*Did you mean 'uncertain'"):
         comparison_result.compare(made, baseline="uncertian")
     with pytest.raises(UserError, match="no finished run"):

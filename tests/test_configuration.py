@@ -235,9 +235,7 @@ def test_required_values_are_named_together():
     text = message("--gin_file=experiments/niv2_paper.gin", call=parse)
     assert "INIT_CHECKPOINT and VOCABULARY_PATH have no value; give " in text
     assert "--gin.INIT_CHECKPOINT=... --gin.VOCABULARY_PATH=..." in text
-    text = message(
-        "--gin_file=experiments/niv2_paper.gin", "--gin.INIT_CHECKPOINT=x", call=parse
-    )
+    text = message("--gin_file=experiments/niv2_paper.gin", "--gin.INIT_CHECKPOINT=x", call=parse)
     assert text == "VOCABULARY_PATH has no value; give --gin.VOCABULARY_PATH=..."
 
 
@@ -249,7 +247,9 @@ def test_parts_without_an_experiment(tmp_path):
     text = message(call=lambda: configuration.build(experiment.Experiment))
     assert "configure no Experiment" in text and "--gin_file=experiments/mini.gin" in text
     file = written(
-        tmp_path, "bare.gin", HEADER + "from ait_jax import experiment\nexperiment.Experiment.rounds = 1\n"
+        tmp_path,
+        "bare.gin",
+        HEADER + "from ait_jax import experiment\nexperiment.Experiment.rounds = 1\n",
     )
     parse(f"--gin_file={file}")
     text = message(call=lambda: configuration.build(experiment.Experiment))

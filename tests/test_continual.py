@@ -85,10 +85,16 @@ def test_tasks_added_since_are_the_next_stage(finished):
     assert sorted(stage_of(model_dir, 0) + stage_of(model_dir, 1)) == sorted(FIRST)
     added = read_names(model_dir / "round_002" / "joined_tasks.txt")
     assert set(added) == set(SECOND) - set(FIRST)
-    assert any("round_002: the pool was extended, 3 new tasks are the stage; generation 1" in x for x in lines)
+    assert any(
+        "round_002: the pool was extended, 3 new tasks are the stage; generation 1" in x
+        for x in lines
+    )
     state = json.loads((model_dir / "run.json").read_text())["stages"]
     assert [name for name in state if name.startswith("round_002")] == [
-        "round_002/pool", "round_002/replay", "round_002/train", "round_002/evaluate"
+        "round_002/pool",
+        "round_002/replay",
+        "round_002/train",
+        "round_002/evaluate",
     ]
     assert [list(result) for result in results] == [
         ["test", "holdout"],
@@ -101,12 +107,16 @@ def test_the_report_of_a_continual_run(finished):
     model_dir = finished[0]
     pool = pool_of(SECOND)
     known = Settings(encoding=TkInstructEncoding(), pool=pool)
-    payload, details = payload_and_details(RunFiles(model_dir), known, title="t", detail_megabytes=1)
+    payload, details = payload_and_details(
+        RunFiles(model_dir), known, title="t", detail_megabytes=1
+    )
     assert (model_dir / "report.html").exists() and payload["rounds"] == []
     assert payload["summary"]["work"] == "continual" and payload["summary"]["state"] == "finished"
     assert payload["summary"]["rounds"] == payload["summary"]["rounds_done"] == 3
     last = payload["evaluations"][-1]
-    assert last["others"].keys() == {"holdout", "previous_000", "previous_001"} and last["num_tasks"] == len(SECOND)
+    assert last["others"].keys() == {"holdout", "previous_000", "previous_001"} and last[
+        "num_tasks"
+    ] == len(SECOND)
     assert set(payload["tasks"]["name"]) == {*SECOND, *pool.splits.test}
     assert "3 new tasks joined the pool in round 2." in payload["summary"]["notes"]
     assert sum(len(chunk["tasks"]) for chunk in details) == len(payload["tasks"]["name"])
@@ -160,9 +170,7 @@ def test_a_stage_begins_from_the_one_before(finished):
     assert second["start"] is first["params"] and first["start"] is not first["params"]
 
 
-@pytest.mark.parametrize(
-    "point", ["train", pytest.param("replay", marks=pytest.mark.benchmark)]
-)
+@pytest.mark.parametrize("point", ["train", pytest.param("replay", marks=pytest.mark.benchmark)])
 def test_stopped_and_continued_is_the_same_run(finished, tmp_path, point):
     owner, name, call = {
         "train": (Checkpoints, "save", 4),

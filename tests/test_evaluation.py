@@ -32,9 +32,7 @@ def test_rouge_l_is_the_librarys():
     generator = random.Random(0)
     values = set()
     for _ in range(300):
-        texts = [
-            " ".join(generator.choices(WORDS, k=generator.randint(0, 12))) for _ in range(3)
-        ]
+        texts = [" ".join(generator.choices(WORDS, k=generator.randint(0, 12))) for _ in range(3)]
         expected = max(
             scorer.score(target=reference, prediction=texts[0])["rougeL"].fmeasure
             for reference in texts[1:]
@@ -149,7 +147,11 @@ def test_splits_are_apart():
 
 def test_what_has_no_reference_is_counted_and_not_measured():
     result = evaluate([item("g1", 7, "a"), item("g1", 8, "b", "b")], is_cls, category_of)
-    assert (result["rougeL"], result["num_instances"], result["num_without_references"]) == (100.0, 1, 1)
+    assert (result["rougeL"], result["num_instances"], result["num_without_references"]) == (
+        100.0,
+        1,
+        1,
+    )
     result = evaluate([item("g1", 7, "a")], is_cls, category_of)
     assert result["rougeL"] is None and result["per_task"] == {}
 
@@ -185,12 +187,21 @@ def test_predictions_round_trip_in_t5x_format(tmp_path):
 
 def test_plain_t5x_lines_can_be_read(tmp_path):
     path = tmp_path / "p.jsonl"
-    path.write_text('{"inputs": {"inputs_pretokenized": "q", "targets_pretokenized": "t"}, "prediction": "p"}\n')
+    path.write_text(
+        '{"inputs": {"inputs_pretokenized": "q", "targets_pretokenized": "t"}, "prediction": "p"}\n'
+    )
     assert evaluation.read_predictions(path) == [Prediction("", "1", "p", ("t",), "q")]
 
 
 @pytest.mark.parametrize(
-    "line", ["{", "[1]", "3", '{"inputs": {}}', '{"inputs": {"targets_pretokenized": 3}, "prediction": "x"}']
+    "line",
+    [
+        "{",
+        "[1]",
+        "3",
+        '{"inputs": {}}',
+        '{"inputs": {"targets_pretokenized": 3}, "prediction": "x"}',
+    ],
 )
 def test_broken_lines_are_named(tmp_path, line):
     path = tmp_path / "p.jsonl"

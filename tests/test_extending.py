@@ -90,7 +90,9 @@ def test_all_four_run_together(commands, monkeypatch, capsys):
     folder, arguments = commands
     monkeypatch.chdir(folder)
     (folder / "tiny.gin").write_text(TINY)
-    given = [flag for flags in arguments.values() for flag in flags if flag.startswith("--gin_file=my_")]
+    given = [
+        flag for flags in arguments.values() for flag in flags if flag.startswith("--gin_file=my_")
+    ]
     first = arguments["A pool"][1]
     flags = [first, *given, "--gin_file=tiny.gin", "--gin.MODEL_DIR=runs/mine"]
     # The command line's own settings of JAX are for its process.

@@ -168,7 +168,9 @@ def test_what_a_stage_leaves(whole):
     lines = feedback_lines(directory)
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
     for line in lines:
-        assert line["loss"] == pytest.approx(line["policy_loss"] + line["supervised_loss"], abs=1e-5)
+        assert line["loss"] == pytest.approx(
+            line["policy_loss"] + line["supervised_loss"], abs=1e-5
+        )
         assert line["tokens"] == 16 and 1 <= line["answer_tokens"] <= 3
         assert 0 <= line["right"] == line["reward"] <= 1
 
@@ -176,7 +178,13 @@ def test_what_a_stage_leaves(whole):
 def test_the_supervised_training_is_that_of_its_trainer(whole, tmp_path):
     model, params = model_and_params(DROPPING)
     alone = trainer(steps=4).train(
-        Echo(), params, tmp_path, model=model, partitioner=OnDevices(), seed=3, report=lambda line: None
+        Echo(),
+        params,
+        tmp_path,
+        model=model,
+        partitioner=OnDevices(),
+        seed=3,
+        report=lambda line: None,
     )
     assert_trees_equal(read_params(whole[0] / "checkpoint_4"), alone.params)
     assert (tmp_path / "metrics.jsonl").read_bytes() == (whole[0] / "metrics.jsonl").read_bytes()
@@ -221,7 +229,14 @@ except preemption.Preempted:
 @pytest.mark.parametrize("number, code", [(signal.SIGKILL, -9), (signal.SIGTERM, 75)])
 def test_signals_lose_nothing(whole, tmp_path, number, code):
     directory, trained = whole
-    arguments = [sys.executable, "-c", STOPPED_PROCESS, str(tmp_path), str(Path(__file__).parent), str(int(number))]
+    arguments = [
+        sys.executable,
+        "-c",
+        STOPPED_PROCESS,
+        str(tmp_path),
+        str(Path(__file__).parent),
+        str(int(number)),
+    ]
     stopped = subprocess.run(arguments, stdout=subprocess.PIPE, text=True)
     assert stopped.returncode == code
     if number == signal.SIGTERM:

@@ -122,7 +122,10 @@ def test_the_expected_gradient_is_that_of_the_expected_reward():
             total -= p[i] * p[j] * jnp.sum(advantages * pair) / 2
         return total
 
-    ours, wanted = jax.jit(jax.grad(expected_loss))(params), jax.jit(jax.grad(expected_reward))(params)
+    ours, wanted = (
+        jax.jit(jax.grad(expected_loss))(params),
+        jax.jit(jax.grad(expected_reward))(params),
+    )
     assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(wanted)) > 1e-3
     assert_trees_equal(ours, jax.tree.map(jnp.negative, wanted), atol=1e-6)
 
@@ -147,5 +150,9 @@ def test_accumulation_equals_one_large_batch():
 def test_dropout_is_in_the_supervised_term_alone():
     dropping = dataclasses.replace(TINY, dropout_rate=0.3)
     (_, one), (_, two) = step(config=dropping, seed=1), step(config=dropping, seed=2)
-    assert one["policy_loss"] == two["policy_loss"] == pytest.approx(step()[1]["policy_loss"], rel=1e-6)
+    assert (
+        one["policy_loss"]
+        == two["policy_loss"]
+        == pytest.approx(step()[1]["policy_loss"], rel=1e-6)
+    )
     assert one["supervised_loss"] != two["supervised_loss"]

@@ -17,7 +17,9 @@ def draw(path):
 
 def test_the_users_style_neither_enters_nor_changes(tmp_path):
     first = draw(tmp_path / "a.png")
-    with matplotlib.rc_context({"lines.linewidth": 9.0, "axes.facecolor": "red", "savefig.dpi": 30}):
+    with matplotlib.rc_context(
+        {"lines.linewidth": 9.0, "axes.facecolor": "red", "savefig.dpi": 30}
+    ):
         assert draw(tmp_path / "b.png") == first
         assert matplotlib.rcParams["lines.linewidth"] == 9.0
     assert first.startswith(b"\x89PNG") and b"Software" not in first

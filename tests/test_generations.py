@@ -5,6 +5,7 @@ import json
 import threading
 
 import pytest
+from ait_jax.tasks import stored_pool
 from test_active import CONFIG, checkpoints, stable_files
 from tiny_experiment import TRAINING, Stopped, tiny_experiment, tiny_pool
 
@@ -15,7 +16,6 @@ from ait_jax.pool import Splits, TaskPool
 from ait_jax.scorer import likelihoods
 from ait_jax.scorer.likelihoods import read_task_scores
 from ait_jax.splits import read_names, read_splits
-from ait_jax.tasks import stored_pool
 from ait_jax.trained_stages import TrainedStages
 from ait_jax.trainer.checkpointing import Checkpoints
 from ait_jax.trainer.embedded import EmbeddedTrainer
@@ -35,7 +35,13 @@ def pool_of(remain, test=HELD_OUT[:2], reopen=None) -> TaskPool:
 
 def experiment(model_dir, pool, **changed):
     trainer = EmbeddedTrainer(**TRAINING | {"epochs": None, "steps": 2})
-    sizes = {"rounds": 3, "tasks_per_round": 2, "evaluate_base": False, "grow_pool": True, "trainer": trainer}
+    sizes = {
+        "rounds": 3,
+        "tasks_per_round": 2,
+        "evaluate_base": False,
+        "grow_pool": True,
+        "trainer": trainer,
+    }
     return tiny_experiment(model_dir, pool=pool, **sizes | changed)
 
 
@@ -159,7 +165,9 @@ def test_changed_and_removed_tasks_are_refused_by_name(extended, tmp_path):
         run(model_dir, pool_of(FIRST))
     assert stable_files(model_dir) == before
     smaller = pool_of(FIRST[1:])
-    with pytest.raises(UserError, match=f"only extended.*\n  task '{FIRST[0]}' of the pool was removed"):
+    with pytest.raises(
+        UserError, match=f"only extended.*\n  task '{FIRST[0]}' of the pool was removed"
+    ):
         run(tmp_path, pool_of(FIRST, reopen=lambda: smaller))
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import tiny_llama
+from ait_jax.tasks import DEFAULT_DATA_DIR
 
 from ait_jax import (
     assets,
@@ -34,7 +35,6 @@ from ait_jax.models.t5 import Transformer
 from ait_jax.perturb import WordDrop
 from ait_jax.prompts import AlpacaEncoding
 from ait_jax.summaries import TensorBoard, WeightsAndBiases, weights_and_biases
-from ait_jax.tasks import DEFAULT_DATA_DIR
 from ait_jax.tokenizers_vocabulary import TokenizersVocabulary
 from ait_jax.trainer import feedback, lora, t5x
 
@@ -43,7 +43,11 @@ ROOT = Path(__file__).resolve().parent.parent
 NIV2_VALUES = ("NIV2_DIR = 'clone'", "DATA_DIR = 'data'")
 T5_VALUES = ("INIT_CHECKPOINT = 'checkpoint'", "VOCABULARY_PATH = 'vocabulary.model'")
 LLAMA_VALUES = ("INIT_CHECKPOINT = 'llama'", "VOCABULARY_PATH = 'llama'")
-SELF_INSTRUCT_VALUES = ("SELF_INSTRUCT_FILES = 'rows.jsonl'", "TEST_FILES = 'test.jsonl'", "DATA_DIR = 'data'")
+SELF_INSTRUCT_VALUES = (
+    "SELF_INSTRUCT_FILES = 'rows.jsonl'",
+    "TEST_FILES = 'test.jsonl'",
+    "DATA_DIR = 'data'",
+)
 # Experiment -> (what is built, values that it leaves to the user).
 EXPERIMENTS = {
     "mini": (experiment.Experiment, ()),
@@ -83,7 +87,17 @@ COVERED = {
     "models": {"mini", "t5_1_1_tiny", *NUM_PARAMS, *NUM_LLAMA_PARAMS},
     "partitioning": {"data_parallel", "tensor_parallel", "fsdp_2d"},
     "pools": {"mini", "niv2", "self_instruct", "split_files", "dynosaur", "joined"},
-    "t5x": {"model", "mini", "niv2", "self_instruct", "pretrain", "finetune", "parameters_only", "eval", "infer"},
+    "t5x": {
+        "model",
+        "mini",
+        "niv2",
+        "self_instruct",
+        "pretrain",
+        "finetune",
+        "parameters_only",
+        "eval",
+        "infer",
+    },
     "summaries": {"wandb"},
     "trainers": {"embedded", "feedback", "lora", "t5x"},
     "strategies": {
@@ -181,7 +195,10 @@ def test_the_t5x_trainer_takes_the_experiments_settings(monkeypatch):
     trainer = configuration.build(experiment.Experiment).trainer
     assert isinstance(trainer, t5x.T5XTrainer) and trainer.network == "ait_jax"
     assert_same_settings(trainer, embedded)
-    assert trainer.optimizer(trainer.schedule).settings == embedded.optimizer(embedded.schedule).settings
+    assert (
+        trainer.optimizer(trainer.schedule).settings
+        == embedded.optimizer(embedded.schedule).settings
+    )
     assert [trainer.schedule(s) for s in (0, 10, 20)] == [embedded.schedule(s) for s in (0, 10, 20)]
 
 
@@ -203,7 +220,10 @@ def test_the_feedback_stage_fits_an_experiment_and_both_trainers(monkeypatch):
     t5x_first = (*few, "SUPERVISED_TRAINER = @t5x.T5XTrainer()")
     parse("experiments/mini.gin", "trainers/t5x.gin", "trainers/feedback.gin", bindings=t5x_first)
     trainer = configuration.build(experiment.Experiment).trainer
-    assert isinstance(trainer.supervised, t5x.T5XTrainer) and trainer.supervised.best_metric == "rougeL"
+    assert (
+        isinstance(trainer.supervised, t5x.T5XTrainer)
+        and trainer.supervised.best_metric == "rougeL"
+    )
     parse("experiments/mini.gin", "trainers/feedback.gin", bindings=(*few, "NUM_SAMPLES = 1"))
     with pytest.raises(UserError, match="NUM_SAMPLES.* = 1 must be at least 2"):
         configuration.build(experiment.Experiment)
@@ -260,14 +280,14 @@ def test_rounds_may_have_trainers_of_their_own(monkeypatch):
 
 def test_every_pool_and_strategy_fits_scoring(folder, monkeypatch):
     monkeypatch.chdir(folder)
-    parse(
-        "experiments/score.gin", "pools/niv2.gin", "strategies/random.gin", bindings=NIV2_VALUES
-    )
+    parse("experiments/score.gin", "pools/niv2.gin", "strategies/random.gin", bindings=NIV2_VALUES)
     built = configuration.build(scoring.Scoring)
     assert built.pool.name == "niv2" and built.strategy.name == "random"
     parse("experiments/score.gin", "pools/self_instruct.gin", bindings=SELF_INSTRUCT_VALUES)
     built = configuration.build(scoring.Scoring)
-    assert built.encoding == AlpacaEncoding(512) and built.scorer.perturbation == WordDrop(0.2, "TD")
+    assert built.encoding == AlpacaEncoding(512) and built.scorer.perturbation == WordDrop(
+        0.2, "TD"
+    )
 
 
 @pytest.mark.parametrize("name", NUM_PARAMS)

@@ -14,7 +14,14 @@ from ait_jax.scorer.shared_prefixes import SharedPrefix
 HEADS, KEY_HEADS, HEAD_DIM = 6, 2, 4
 # (prefix, texts): groups that begin and end inside of blocks of 64, one without a prefix, one text
 # longer than a block, one prefix longer than two.
-GROUPS = [(150, (30, 5, 70)), (20, (3, 4)), (0, (25,)), (17, (1, 40, 9)), (33, (90, 12)), (70, (8,))]
+GROUPS = [
+    (150, (30, 5, 70)),
+    (20, (3, 4)),
+    (0, (25,)),
+    (17, (1, 40, 9)),
+    (33, (90, 12)),
+    (70, (8,)),
+]
 
 
 @pytest.fixture(scope="module")
@@ -89,4 +96,6 @@ def test_steps_have_windows_of_several_lengths(case):
     windows = windows_of(groups, longest, in_steps=True)
     assert sorted(windows.blocks_BxC[0].tolist()) == list(range(windows.blocks_BxC.shape[1]))
     lengths = window_lengths(longest)
-    assert lengths[0] >= BLOCK and lengths[-1] == longest and len(set(windows.lengths_S.tolist())) > 1
+    assert (
+        lengths[0] >= BLOCK and lengths[-1] == longest and len(set(windows.lengths_S.tolist())) > 1
+    )

@@ -64,7 +64,9 @@ def test_an_endpoint(server, tmp_path, capsys):
     assert "1  unreadable: no dictionary in it" in out and "1 answers paid for" in out
     assert len(list((tmp_path / "pool" / "cache").glob("*/*.json"))) == 1
     flags[-1] = "--style=unaware"
-    code, out, _ = run(capsys, f"--pool={tmp_path / 'pool'}", f"--from={path}", *flags, "--budget=0")
+    code, out, _ = run(
+        capsys, f"--pool={tmp_path / 'pool'}", f"--from={path}", *flags, "--budget=0"
+    )
     assert code == 3 and "the budget of $0 is used up" in out
 
 

@@ -2,6 +2,7 @@ import dataclasses
 import json
 
 import pytest
+from ait_jax.tasks import joined
 from tiny_experiment import tiny_pool
 
 from ait_jax import configuration, experiment
@@ -9,7 +10,6 @@ from ait_jax.cli import main
 from ait_jax.errors import UserError
 from ait_jax.initial import Drawn
 from ait_jax.pool import Splits, TaskPool
-from ait_jax.tasks import joined
 
 
 def renamed(pool, prefix, splits=None, instances=None):

@@ -16,9 +16,7 @@ def judge(server, tmp_path, monkeypatch, capsys):
     server.answer = stand_in_judge.answer
     monkeypatch.chdir(tmp_path)
     for name, letter in (("a", "x"), ("b", "yy")):
-        rows = [
-            {"instruction": f"i{i}", "response": letter * 9, "target": "t"} for i in range(8)
-        ]
+        rows = [{"instruction": f"i{i}", "response": letter * 9, "target": "t"} for i in range(8)]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def run(*arguments, endpoint=True):

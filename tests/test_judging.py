@@ -55,11 +55,15 @@ def longer(first, second):
         (lambda first, second: "TIE" if first == "long" else "FIRST", "tie", "orders disagree"),
         (lambda first, second: "Both?" if first == "long" else "FIRST", "unparsable", "Both?"),
         (lambda first, second: Reply(None, "HTTP 500: no"), "failed", "HTTP 500: no"),
-        (lambda first, second: Reply(None, "budget") if first == "long" else "FIRST", "not asked", ""),
+        (
+            lambda first, second: Reply(None, "budget") if first == "long" else "FIRST",
+            "not asked",
+            "",
+        ),
     ],
 )
 def test_outcome_of_a_pair(verdict, outcome, note):
-    item, = judging.judge([pair(0, "long", "s")], Judge(verdict), seed=0)
+    (item,) = judging.judge([pair(0, "long", "s")], Judge(verdict), seed=0)
     assert (item.outcome, item.note) == (outcome, note)
 
 
@@ -158,7 +162,9 @@ def test_a_judgement_over_http(server, connect, compare):
     figures = result["judgement"]
     assert [figures[x]["count"] for x in ("win", "tie", "lose")] == [12, 6, 12]
     assert figures["orders_disagree"] == 6 and figures["identical"] == 0
-    assert result["complete"] and len(server.requests) == 60 and server.requests[0]["temperature"] == 0
+    assert (
+        result["complete"] and len(server.requests) == 60 and server.requests[0]["temperature"] == 0
+    )
     assert result["cost"]["cost"] == pytest.approx(60 * 15e-6)
     assert "a  win:   12 of 30 = 40.0% (95% Wilson" in text and "$0.0009" in text
     assert result["judge"]["model"] == "m" and "a.jsonl" in result["files"]["a"]["path"]
@@ -187,7 +193,11 @@ def test_a_judgement_that_stops_continues(server, connect, compare):
     assert "19 not asked (the same command" in text
     server.then = None
     result, _ = compare(connect())
-    assert result["complete"] and result["judgement"]["judged"] == 30 and result["cost"]["cached"] == 21
+    assert (
+        result["complete"]
+        and result["judgement"]["judged"] == 30
+        and result["cost"]["cached"] == 21
+    )
 
 
 def test_what_a_budget_leaves_unasked_leaves_equal_answers_out_in_proportion():

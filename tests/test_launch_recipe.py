@@ -15,10 +15,10 @@ from pathlib import Path
 import launches
 import pytest
 import yaml
+from ait_jax.launch import accelerators, cluster_files, gcloud, recipe, source, startup
 
 from ait_jax import cli
 from ait_jax.errors import UserError
-from ait_jax.launch import accelerators, cluster_files, gcloud, recipe, source, startup
 
 GOLDENS = Path(__file__).resolve().parent / "goldens"
 SOURCE = source.Source("0123456789abcdef" * 2 + "01234567", "code.tar.gz", "ab" * 32)

@@ -17,7 +17,11 @@ def point(round, num_tasks, overall, cls=None, dev=None) -> CurvePoint:
     )
 
 
-POINTS = [point(0, 8, 22.25, 30.0, 20.0), point(None, 0, 18.0, 31.0), point(1, 1016, 25.0, 35.5, 24.0)]
+POINTS = [
+    point(0, 8, 22.25, 30.0, 20.0),
+    point(None, 0, 18.0, 31.0),
+    point(1, 1016, 25.0, 35.5, 24.0),
+]
 
 
 def test_text_by_hand():

@@ -35,7 +35,9 @@ def test_the_object_is_there_while_the_block_runs(bucket):
 def test_a_living_holder_keeps_others_out(bucket):
     with lease(LOCK):
         lines = []
-        with pytest.raises(Held, match=f"held by process {os.getpid()} of .*another --gin.MODEL_DIR"):
+        with pytest.raises(
+            Held, match=f"held by process {os.getpid()} of .*another --gin.MODEL_DIR"
+        ):
             with lease(LOCK, lines.append):
                 pass
         assert len(lines) == 1 and "waiting" in lines[0]

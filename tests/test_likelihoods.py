@@ -18,7 +18,9 @@ def columns(num_tasks: int, n: int, k: int, seed: int = 0) -> dict[str, list]:
     """Returns the columns of a table as the scorer writes it."""
     places = [
         (f"task{t:05d}", f"{t}-{i}", j)
-        for t in range(num_tasks) for i in range(n) for j in range(k + 1)
+        for t in range(num_tasks)
+        for i in range(n)
+        for j in range(k + 1)
     ]
     values = -np.random.default_rng(seed).exponential(0.5, len(places)).astype(np.float32)
     task, instance, prompt = map(list, zip(*places))
@@ -84,10 +86,14 @@ def test_scores_do_not_depend_on_parts_or_the_order_of_rows(parts, tmp_path):
     ("spoil", "message"),
     [
         (lambda t: cut(t, [*range(56), 9]), r"'task00001', instance '1-0', prompt 1 occurs twice"),
-        (lambda t: cut(t, [*range(20), *range(21, 56)]),
-         r"'task00002', instance '2-1' has no .* prompt\(s\) \[0\] of 0\.\.3"),
-        (lambda t: t | {"log_likelihood": [*t["log_likelihood"][:-1], float("nan")]},
-         r"1 of 56 .* nan \(task 'task00006', instance '6-1', prompt 3\)"),
+        (
+            lambda t: cut(t, [*range(20), *range(21, 56)]),
+            r"'task00002', instance '2-1' has no .* prompt\(s\) \[0\] of 0\.\.3",
+        ),
+        (
+            lambda t: t | {"log_likelihood": [*t["log_likelihood"][:-1], float("nan")]},
+            r"1 of 56 .* nan \(task 'task00006', instance '6-1', prompt 3\)",
+        ),
     ],
     ids=["double", "missing", "not finite"],
 )
@@ -135,8 +141,10 @@ def test_rows_of_a_chunk_are_checked_by_task_and_prompt(parts):
     _, (path, *_) = parts
     assert likelihoods.has_rows(path, {"task00000": [0, 1, 2, 3] * 2})
     for planned in (
-        {"task00000": [0, 1, 2, 3]}, {"task00001": [0, 1, 2, 3] * 2},
-        {"task00000": [1, 2, 3, 4] * 2}, {"task00000": [0, 1] * 4},
+        {"task00000": [0, 1, 2, 3]},
+        {"task00001": [0, 1, 2, 3] * 2},
+        {"task00000": [1, 2, 3, 4] * 2},
+        {"task00000": [0, 1] * 4},
         {"task00000": [0, 1, 2, 3] * 2, "task00001": [0, 1, 2, 3] * 2},
     ):
         assert not likelihoods.has_rows(path, planned)
@@ -147,7 +155,9 @@ def test_a_stack_of_tasks_is_measured_as_each_alone(tmp_path):
     shapes = [(1, 11), (10, 11), (10, 11), (3, 4), (1, 1), (2, 1), (1, 11)] * 9
     rows = [
         (f"t{t:03d}", str(i), j, -float(generator.exponential()))
-        for t, (n, prompts) in enumerate(shapes) for i in range(n) for j in range(prompts)
+        for t, (n, prompts) in enumerate(shapes)
+        for i in range(n)
+        for j in range(prompts)
     ]
     table = uncertainty.LikelihoodTable.from_columns(*zip(*rows))
     scores = task_scores(table)

@@ -90,7 +90,9 @@ def by_hand(config, params, tokens):
     p = {name: np.asarray(array, np.float64) for name, array in flatten(params).items()}
 
     def norm(x, name):
-        return x / np.sqrt((x * x).mean(-1, keepdims=True) + config.norm_epsilon) * p[name + ".scale"]
+        return (
+            x / np.sqrt((x * x).mean(-1, keepdims=True) + config.norm_epsilon) * p[name + ".scale"]
+        )
 
     def linear(x, name):
         return x @ p[name + ".kernel"] + p.get(name + ".bias", 0.0)
@@ -147,7 +149,8 @@ def by_hand(config, params, tokens):
 
 def expected_logits(config, params, examples):
     return [
-        by_hand(config, params, prompt + target[:-1])[len(prompt) - 1 :] for prompt, target in examples
+        by_hand(config, params, prompt + target[:-1])[len(prompt) - 1 :]
+        for prompt, target in examples
     ]
 
 
@@ -179,7 +182,10 @@ def test_a_prompt_run_before_gives_the_same(scan):
     for row, theirs in zip(logits, expected):
         np.testing.assert_allclose(row[: len(theirs)], theirs, rtol=1e-4, atol=1e-4)
 
-    instructions, instances = [[5, 6, 7], [8, 9, 10, 11, 12]], [[20, 21], [22], [23, 24, 25], [26, 27]]
+    instructions, instances = (
+        [[5, 6, 7], [8, 9, 10, 11, 12]],
+        [[20, 21], [22], [23, 24, 25], [26, 27]],
+    )
     together = [
         (instructions[i // 2] + instance, target)
         for i, (instance, (_, target)) in enumerate(zip(instances, rows()))
@@ -198,9 +204,9 @@ def test_greedy_answers_are_the_argmax_of_teacher_forcing(scan, unroll):
     model = make(scan_layers=scan)
     params = random_params(model, seed=4)
     prompts = [prompt for prompt, _ in rows()] * 3 + [[]]
-    decoded = jax.jit(
-        lambda p, x: greedy_decode(model, p, x, 7, unroll_layers=unroll)
-    )(match_layout(params, scan), jnp.asarray(pad_rows(prompts, 16)))
+    decoded = jax.jit(lambda p, x: greedy_decode(model, p, x, 7, unroll_layers=unroll))(
+        match_layout(params, scan), jnp.asarray(pad_rows(prompts, 16))
+    )
     plain = changed(model, scan_layers=False)
     examples = [
         (prompt, np.asarray(tokens)[:n].tolist())
@@ -277,7 +283,12 @@ def test_the_trainers_checkpoints_come_back(tmp_path):
     model = make(scan_layers=True, num_layers=2)
     trainer = EmbeddedTrainer(batch_size=8, epochs=None, steps=2)
     trained = trainer.train(
-        FirstTokens(), init_params(model, 0)[0], tmp_path, model=model, partitioner=Partitioner(), seed=0
+        FirstTokens(),
+        init_params(model, 0)[0],
+        tmp_path,
+        model=model,
+        partitioner=Partitioner(),
+        seed=0,
     )
     apart = changed(model, scan_layers=False)
     restored = restore_params(trained.directory, apart, Partitioner(2)).params
@@ -383,7 +394,9 @@ def test_transformers(variant):
     for ours, (prompt, target) in zip(logits_of(model, params, rows()), rows()):
         logits = theirs(torch.tensor([prompt + target[:-1]])).logits[0, len(prompt) - 1 :]
         np.testing.assert_allclose(ours, logits.detach().numpy(), rtol=2e-4, atol=2e-4)
-        losses.append(torch.nn.functional.cross_entropy(logits, torch.tensor(target), reduction="sum"))
+        losses.append(
+            torch.nn.functional.cross_entropy(logits, torch.tensor(target), reduction="sum")
+        )
     inputs, targets = padded(rows())
     (loss, _), grads = jax.jit(
         jax.value_and_grad(lambda p: supervised_sums(model)(
@@ -396,10 +409,16 @@ def test_transformers(variant):
     for name, ours in flatten(grads).items():
         other = gradients[hugging_face_name(name)]
         other = other if name.endswith("embedding") else other.T
-        np.testing.assert_allclose(ours, other, rtol=2e-3, atol=2e-4 * np.abs(other).max(), err_msg=name)
+        np.testing.assert_allclose(
+            ours, other, rtol=2e-3, atol=2e-4 * np.abs(other).max(), err_msg=name
+        )
     decoded = greedy_decode(model, params, inputs, 6)
     for (prompt, _), tokens, length in zip(rows(), decoded.tokens, decoded.lengths):
         out = theirs.generate(
-            torch.tensor([prompt]), max_new_tokens=6, do_sample=False, eos_token_id=1, pad_token_id=0
+            torch.tensor([prompt]),
+            max_new_tokens=6,
+            do_sample=False,
+            eos_token_id=1,
+            pad_token_id=0,
         )
         assert out[0, len(prompt) :].tolist()[: int(length)] == tokens[: int(length)].tolist()

@@ -95,7 +95,9 @@ def test_transformers_reads_the_tokenizer_and_writes_what_is_read(tmp_path, toke
     (tmp_path / "ours").mkdir()
     config, params = written(tmp_path / "ours", tokenizer, "separate")
     words = transformers.AutoTokenizer.from_pretrained(tmp_path / "ours")
-    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours", dtype=torch.float32)
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "ours", dtype=torch.float32
+    )
     assert (words.eos_token_id, model.generation_config.eos_token_id) == (2, 2)
     words.save_pretrained(tmp_path / "theirs")
     model.save_pretrained(tmp_path / "theirs")

@@ -5,7 +5,6 @@ import hashlib
 import re
 
 import pytest
-
 from ait_jax.tasks import mini
 from ait_jax.tasks.mini import lexicon, word_families
 from ait_jax.tasks.mini.generator import DIFFICULTIES, Draw, TaskSpec, build_task
@@ -35,7 +34,9 @@ def test_schema_of_every_task(pool, table):
     for name, task in pool.items():
         assert re.fullmatch(r"mini\d{3}_[a-z_]+", name)
         assert 8 <= len(task.instruction.definition.split()) <= 40, name
-        assert len(task.instruction.positive_examples) == 3 and task.instruction.negative_examples, name
+        assert (
+            len(task.instruction.positive_examples) == 3 and task.instruction.negative_examples
+        ), name
         assert all(example.explanation for example in task.instruction.positive_examples), name
         assert len(task.instances) == INSTANCES
         assert table[name][1].difficulty in DIFFICULTIES
@@ -45,7 +46,9 @@ def test_schema_of_every_task(pool, table):
 def test_inputs_are_distinct_short_and_no_example_is_an_instance(pool):
     for name, task in pool.items():
         inputs = [instance.input for instance in task.instances]
-        shown = [e.input for e in task.instruction.positive_examples + task.instruction.negative_examples]
+        shown = [
+            e.input for e in task.instruction.positive_examples + task.instruction.negative_examples
+        ]
         assert len({*inputs, *shown}) == len(inputs) + len(shown), name
         assert len({instance.id for instance in task.instances}) == len(inputs), name
         assert max(len(text.split()) for text in inputs) <= 22, name
@@ -62,14 +65,18 @@ def test_labels_are_in_the_definition_and_two_of_them_are_shown(pool, table):
             continue
         assert set(given) == set(row.labels), name
         assert max(given.values()) <= 0.75 * INSTANCES, (name, given)
-        assert len({example.output for example in task.instruction.positive_examples[:2]}) == 2, name
+        assert len({example.output for example in task.instruction.positive_examples[:2]}) == 2, (
+            name
+        )
 
 
 def test_negative_examples_are_wrong(pool):
     """The wrong output differs from the right one, which the explanation names."""
     for task in pool.values():
         wrong = task.instruction.negative_examples[0]
-        right = wrong.explanation.removeprefix("This is wrong. The answer should be ").removesuffix(".")
+        right = wrong.explanation.removeprefix("This is wrong. The answer should be ").removesuffix(
+            "."
+        )
         assert right and right != wrong.output, task.name
 
 
@@ -78,8 +85,13 @@ def test_default_splits(pool, table):
     names = [*splits.train, *splits.remain, *splits.dev, *splits.test]
     assert sorted(names) == sorted(pool) and len(names) == len(set(names))
     assert not splits.train and len(splits.remain) >= 60
-    families = {part: {table[name][0] for name in getattr(splits, part)} for part in ("remain", "dev", "test")}
-    assert len(families["test"]) >= 5 and not families["test"] & (families["remain"] | families["dev"])
+    families = {
+        part: {table[name][0] for name in getattr(splits, part)}
+        for part in ("remain", "dev", "test")
+    }
+    assert len(families["test"]) >= 5 and not families["test"] & (
+        families["remain"] | families["dev"]
+    )
     assert families["dev"] <= families["remain"]
     assert len(splits.dev) == len(mini.DEV_TASKS)
     assert not (families["test"] | families["dev"]) & set(mini.NOISE_FAMILIES)
@@ -90,13 +102,19 @@ def test_default_splits(pool, table):
 def test_noise_is_near_uniform_and_has_no_rule(pool, table):
     noise = [name for name, difficulty in mini.difficulties().items() if difficulty == "noise"]
     assert {table[name][0] for name in noise} == set(mini.NOISE_FAMILIES)
-    assert sum(pool.is_cls(name) for name in noise) >= 4 and sum(not pool.is_cls(name) for name in noise) >= 4
+    assert (
+        sum(pool.is_cls(name) for name in noise) >= 4
+        and sum(not pool.is_cls(name) for name in noise) >= 4
+    )
     for name in noise:
         labels = table[name][1].labels
         given = collections.Counter(instance.outputs[0] for instance in pool[name].instances)
         for label in labels:  # four standard deviations of a fair draw
             expected = INSTANCES / len(labels)
-            assert abs(given[label] - expected) < 4 * (expected * (1 - 1 / len(labels))) ** 0.5, (name, given)
+            assert abs(given[label] - expected) < 4 * (expected * (1 - 1 / len(labels))) ** 0.5, (
+                name,
+                given,
+            )
         if not labels:
             assert len(given) > 0.7 * INSTANCES, name
 
@@ -104,8 +122,12 @@ def test_noise_is_near_uniform_and_has_no_rule(pool, table):
 def test_two_tasks_of_one_input_kind_and_opposite_instructions(table):
     """First and last word, larger and smaller number, yes and no: only the words of the instruction differ."""
     rows = {row.name: row for _, row in table.values()}
-    for one, other in (("first_word", "last_word"), ("larger_number", "smaller_number"),
-                       ("remove_the_first_word", "remove_the_last_word"), ("older_person", "younger_person")):
+    for one, other in (
+        ("first_word", "last_word"),
+        ("larger_number", "smaller_number"),
+        ("remove_the_first_word", "remove_the_last_word"),
+        ("older_person", "younger_person"),
+    ):
         differ = 0
         for index in range(30):
             text_one, answer_one = rows[one].draw(Draw("t", index))
@@ -124,10 +146,20 @@ def test_two_tasks_of_one_input_kind_and_opposite_instructions(table):
         ("larger_number", r"(\d+) and (\d+)", lambda match: str(max(int(match[1]), int(match[2])))),
         ("replace_the_person", r"\w+ (.*)", lambda match: f"Somebody {match[1]}"),
         ("even_or_odd_classification", r"(\d+)", lambda match: ("even", "odd")[int(match[1]) % 2]),
-        ("word_in_list_classification", r"(\w+): (.*)",
-         lambda match: "found" if match[1] in match[2].split() else "missing"),
-        ("premise_hypothesis_classification", r"Premise: (.*) Hypothesis: (.*)",
-         lambda match: "entailment" if re.split(r"\W+", match[2])[-2] in re.split(r"\W+", match[1]) else "contradiction"),
+        (
+            "word_in_list_classification",
+            r"(\w+): (.*)",
+            lambda match: "found" if match[1] in match[2].split() else "missing",
+        ),
+        (
+            "premise_hypothesis_classification",
+            r"Premise: (.*) Hypothesis: (.*)",
+            lambda match: (
+                "entailment"
+                if re.split(r"\W+", match[2])[-2] in re.split(r"\W+", match[1])
+                else "contradiction"
+            ),
+        ),
     ],
 )
 def test_answers_against_a_rule_written_here(pool, task, text, answer):
@@ -137,15 +169,39 @@ def test_answers_against_a_rule_written_here(pool, task, text, answer):
 
 
 def test_lexicon_classes_do_not_overlap_where_tasks_contrast_them():
-    kinds = ("animal", "plant", "tool", "vehicle", "job", "clothing", "furniture", "body part", "colour", "fruit", "vegetable")
+    kinds = (
+        "animal",
+        "plant",
+        "tool",
+        "vehicle",
+        "job",
+        "clothing",
+        "furniture",
+        "body part",
+        "colour",
+        "fruit",
+        "vegetable",
+    )
     words = [(word, kind) for kind in kinds for word in lexicon.CLASSES[kind]]
-    twice = [word for word, count in collections.Counter(word for word, _ in words).items() if count > 1]
+    twice = [
+        word for word, count in collections.Counter(word for word, _ in words).items() if count > 1
+    ]
     assert not twice
     assert not set(lexicon.GOOD) & set(lexicon.BAD) and not set(lexicon.WOMEN) & set(lexicon.MEN)
 
 
-@pytest.mark.parametrize(("noun", "plural"), [("dog", "dogs"), ("mouse", "mice"), ("fox", "foxes"), ("berry", "berries"),
-                                              ("donkey", "donkeys"), ("sheep", "sheep"), ("postman", "postmen")])
+@pytest.mark.parametrize(
+    ("noun", "plural"),
+    [
+        ("dog", "dogs"),
+        ("mouse", "mice"),
+        ("fox", "foxes"),
+        ("berry", "berries"),
+        ("donkey", "donkeys"),
+        ("sheep", "sheep"),
+        ("postman", "postmen"),
+    ],
+)
 def test_plural(noun, plural):
     assert lexicon.plural(noun) == plural
 
@@ -175,12 +231,16 @@ def test_golden_content(pool):
 
 def test_more_instances_than_there_are_inputs():
     spec = TaskSpec("two_inputs", "x", lambda draw: (draw.pick(("a", "b")), "c"))
-    with pytest.raises(ValueError, match="'two_inputs' has only 2 distinct inputs, 14 were asked for"):
+    with pytest.raises(
+        ValueError, match="'two_inputs' has only 2 distinct inputs, 14 were asked for"
+    ):
         build_task(spec, 1, "Family", 10, 0)
 
 
 def test_draw_is_reproducible_and_samples_without_repeats():
-    assert [Draw("a", 1).integer(0, 100), Draw("a", 1).integer(0, 100)] == [Draw("a", 1).integer(0, 100)] * 2
+    assert [Draw("a", 1).integer(0, 100), Draw("a", 1).integer(0, 100)] == [
+        Draw("a", 1).integer(0, 100)
+    ] * 2
     assert sorted(Draw("b").sample(range(5), 5)) == list(range(5))
     assert 0 not in Draw("c").sample(range(3), 2, without=[0])
     with pytest.raises(ValueError, match="cannot draw 4 distinct items from 3"):

@@ -4,7 +4,6 @@ import collections
 import hashlib
 
 import pytest
-
 from ait_jax.tasks import mini, mini_base
 from ait_jax.tasks.mini.generator import Draw
 from ait_jax.tasks.mini_base import vocabulary
@@ -41,8 +40,13 @@ def test_passages_are_short_varied_english(passages):
     lengths = [len(passage.split()) for passage in passages]
     assert min(lengths) >= 10 and max(lengths) <= 60 and 20 <= sum(lengths) / COUNT <= 45
     assert len(set(passages)) > 0.95 * COUNT
-    assert all(passage[0].isupper() or passage[0].isdigit() or passage[0] == '"' for passage in passages)
-    assert len({word.strip('.,?!"').lower() for passage in passages for word in passage.split()}) > 1000
+    assert all(
+        passage[0].isupper() or passage[0].isdigit() or passage[0] == '"' for passage in passages
+    )
+    assert (
+        len({word.strip('.,?!"').lower() for passage in passages for word in passage.split()})
+        > 1000
+    )
 
 
 def test_task_examples_are_varied_and_answered(examples):
@@ -63,7 +67,9 @@ def test_twenty_families_and_share_of_induction():
 def test_streams_are_stateless_and_seeded(passages, examples):
     assert mini_base.text(0, 17) == passages[17] and mini_base.task_example(0, 17) == examples[17]
     assert mini_base.text(1, 17) != passages[17] and mini_base.task_example(1, 17) != examples[17]
-    digest = hashlib.sha256("\n".join(passages[:200] + [" ".join(pair) for pair in examples[:200]]).encode())
+    digest = hashlib.sha256(
+        "\n".join(passages[:200] + [" ".join(pair) for pair in examples[:200]]).encode()
+    )
     assert digest.hexdigest()[:16] == "a71f52e61d6f2ce3"
 
 
@@ -71,7 +77,10 @@ def test_induction_examples_show_what_they_ask():
     """In the ruled family the answer is one of the labels that the rule names; in the dictionary it was shown."""
     for index in range(200):
         text, answer = class_labels_ruled(Draw("ruled", index))
-        assert answer in text.replace("(", " ").split(".")[0].replace(",", " ").replace(";", " ").split(), text
+        assert (
+            answer
+            in text.replace("(", " ").split(".")[0].replace(",", " ").replace(";", " ").split()
+        ), text
         text, answer = own_dictionary(Draw("dictionary", index))
         assert answer in text
 
@@ -82,7 +91,14 @@ def test_apart_from_the_pool(passages, examples):
     rows = {row.name for _, row in mini.specs().values()}
     assert not rows & set(mini_base.families())
     stream = "\n".join(passages + [f"{text} {answer}" for text, answer in examples])
-    for layout in ("Definition:", "Positive Example", "Negative Example", "Now complete", "Input:", "Output:"):
+    for layout in (
+        "Definition:",
+        "Positive Example",
+        "Negative Example",
+        "Now complete",
+        "Input:",
+        "Output:",
+    ):
         assert layout not in stream
     for task in tasks:
         assert task.instruction.definition not in stream, task.name
@@ -106,7 +122,18 @@ def test_vocabulary_ids_and_size(pieces):
     assert (pieces.pad_id(), pieces.eos_id(), pieces.unk_id(), pieces.bos_id()) == (0, 1, 2, -1)
 
 
-@pytest.mark.parametrize("text", ["naïve café", "漢字とかな", "Привет, мир!", "🙂 ∑ ≠ ∞", "x_{i+1} = 3.14", "مرحبا", "ZWJ 👩‍👩‍👧"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "naïve café",
+        "漢字とかな",
+        "Привет, мир!",
+        "🙂 ∑ ≠ ∞",
+        "x_{i+1} = 3.14",
+        "مرحبا",
+        "ZWJ 👩‍👩‍👧",
+    ],
+)
 def test_vocabulary_round_trips_unicode_by_bytes(pieces, text):
     ids = pieces.encode(text)
     assert pieces.unk_id() not in ids
@@ -115,7 +142,9 @@ def test_vocabulary_round_trips_unicode_by_bytes(pieces, text):
 
 def test_vocabulary_fits_generated_text_and_pool(pieces, passages):
     def tokens_per_word(texts):
-        return sum(len(pieces.encode(text)) for text in texts) / sum(len(text.split()) for text in texts)
+        return sum(len(pieces.encode(text)) for text in texts) / sum(
+            len(text.split()) for text in texts
+        )
 
     assert tokens_per_word(passages[:500]) < 1.5
     instances = [instance.input for task in mini.generate_tasks(20) for instance in task.instances]

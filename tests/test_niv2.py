@@ -12,11 +12,11 @@ import time
 from pathlib import Path
 
 import pytest
+from ait_jax.tasks import niv2
 from shared_data import NIV2, needs_shared
 
 from ait_jax.errors import UserError
 from ait_jax.pool import read_task, task_to_json
-from ait_jax.tasks import niv2
 
 DOTTED = "task1529_scitail1.1_classification"
 PLAIN = "task001_colour_naming"
@@ -90,7 +90,9 @@ def test_every_field_and_every_reference_come_back(made):
     assert set(pool) == {PLAIN, GROWN, DOTTED}
     for name in pool:
         # The JSON itself, not our reading of it, is what must come back.
-        assert task_to_json(pool[name]) == json.loads((clone / "tasks" / f"{name}.json").read_text())
+        assert task_to_json(pool[name]) == json.loads(
+            (clone / "tasks" / f"{name}.json").read_text()
+        )
     assert pool[PLAIN].instances[2].outputs == ("answer 2", "oui", "")
 
 
@@ -198,7 +200,9 @@ def test_load_prepares_what_is_not_prepared(clone, tmp_path):
 
 
 def test_bad_json_names_file_and_line_and_leaves_nothing(clone, tmp_path):
-    (clone / "tasks" / "task500_bad.json").write_text('{\n "Definition": ["a"],\n "Instances": [}\n')
+    (clone / "tasks" / "task500_bad.json").write_text(
+        '{\n "Definition": ["a"],\n "Instances": [}\n'
+    )
     with pytest.raises(UserError, match=r"task500_bad\.json, line 3"):
         niv2.prepare(clone, tmp_path / "data")
     assert listing(tmp_path / "data") == [".niv2.lock"]
@@ -206,7 +210,9 @@ def test_bad_json_names_file_and_line_and_leaves_nothing(clone, tmp_path):
 
 def test_bad_tasks_can_be_skipped_and_are_counted(clone, tmp_path):
     (clone / "tasks" / "task500_bad.json").write_text("{")
-    (clone / "tasks" / "task501_empty.json").write_text(json.dumps({**task_json("x"), "Instances": []}))
+    (clone / "tasks" / "task501_empty.json").write_text(
+        json.dumps({**task_json("x"), "Instances": []})
+    )
     data = tmp_path / "data"
     prepared = niv2.prepare(clone, data, on_bad_task="skip")
     assert prepared.num_tasks == 3
@@ -266,7 +272,10 @@ def test_damaged_files_are_the_users_to_mend(clone, tmp_path):
 def run_python(code: str, *arguments, **options) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **options,
     )
 
 
@@ -287,7 +296,8 @@ def test_killed_and_prepared_again(clone, tmp_path, made):
         niv2._Reader.__call__ = slow
         niv2.prepare(sys.argv[1], sys.argv[2])
         """,
-        clone, data,
+        clone,
+        data,
     )
     try:
         assert any("there" in line for line in child.stdout)
@@ -336,7 +346,9 @@ def test_reads_where_tensorflow_is_not_installed(made):
         niv2.prepare(sys.argv[2], sys.argv[3])
         print(len(niv2.load_pool(sys.argv[3])), "tensorflow" in sys.modules)
         """,
-        made[1], made[0], made[1].parent / "without",
+        made[1],
+        made[0],
+        made[1].parent / "without",
     )
     output, _ = child.communicate(timeout=60)
     assert child.returncode == 0, output
@@ -344,7 +356,9 @@ def test_reads_where_tensorflow_is_not_installed(made):
 
 
 def test_importing_tasks_is_light():
-    child = run_python("import ait_jax.tasks, sys; print([m for m in ('tensorflow', 'seqio') if m in sys.modules])")
+    child = run_python(
+        "import ait_jax.tasks, sys; print([m for m in ('tensorflow', 'seqio') if m in sys.modules])"
+    )
     assert child.communicate()[0] == "[]\n"
 
 

@@ -43,9 +43,7 @@ PARAMS = {"w": np.arange(6.0).reshape(3, 2) / 7, "b": np.array([-1.0, 2.0])}
 @pytest.mark.parametrize("clip_norm", [1.0, 0.0])
 def test_adamw_against_float64(clip_norm):
     rate, b1, b2, eps, decay = 0.1, 0.9, 0.98, 1e-8, 0.03
-    optimizer = adamw(
-        constant_with_warmup(rate, 2), b2=b2, weight_decay=decay, clip_norm=clip_norm
-    )
+    optimizer = adamw(constant_with_warmup(rate, 2), b2=b2, weight_decay=decay, clip_norm=clip_norm)
     params = {name: value.copy() for name, value in PARAMS.items()}
     first = {name: np.zeros_like(value) for name, value in params.items()}
     second = {name: np.zeros_like(value) for name, value in params.items()}
@@ -116,7 +114,9 @@ def test_a_cosine_over_a_trainings_own_steps(steps):
     ]
     cosine = CosineOfTraining(2e-5, 0.03)
     schedule = schedule_over(cosine, steps)
-    np.testing.assert_allclose([schedule(s) for s in range(steps)], 2e-5 * np.array(expected), atol=1e-11)
+    np.testing.assert_allclose(
+        [schedule(s) for s in range(steps)], 2e-5 * np.array(expected), atol=1e-11
+    )
     half = schedule_over(scaled(cosine, 0.5), steps)
     np.testing.assert_allclose(half(steps // 2), schedule(steps // 2) / 2, rtol=1e-6)
     constant = constant_with_warmup(1e-3, 2)

@@ -26,7 +26,11 @@ def test_expected_is_what_random_draws_share():
     rng = np.random.default_rng(0)
     first, second = np.arange(30), np.arange(10, 50)
     common = [
-        len(np.intersect1d(rng.choice(first, 12, replace=False), rng.choice(second, 8, replace=False)))
+        len(
+            np.intersect1d(
+                rng.choice(first, 12, replace=False), rng.choice(second, 8, replace=False)
+            )
+        )
         for _ in range(4000)
     ]
     expected = overlap.overlap(draw(range(12), first), draw(range(10, 18), second)).expected_common
@@ -62,5 +66,7 @@ def test_the_released_splits():
     assert sizes.pop("prompt_uncertainty") == [68] * 4
     assert sizes == {name: [68] * 5 for name in ("random", "high_perplexity", "low_perplexity")}
     # paper_facts A5: after round 0 the paper's tasks and high and low perplexity's share 5 and 3.
-    ours, high, low = (split[n][0] for n in ("prompt_uncertainty", "high_perplexity", "low_perplexity"))
+    ours, high, low = (
+        split[n][0] for n in ("prompt_uncertainty", "high_perplexity", "low_perplexity")
+    )
     assert overlap.overlap(ours, high).common == 5 and overlap.overlap(ours, low).common == 3

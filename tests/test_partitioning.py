@@ -53,7 +53,9 @@ def test_mesh_of_8_devices(num_partitions, data):
 
 @pytest.mark.parametrize("num_partitions", [0, 3, 16, -1])
 def test_mesh_that_the_devices_do_not_fill(num_partitions):
-    with pytest.raises(UserError, match=rf"num_partitions = {num_partitions} does not divide the 8"):
+    with pytest.raises(
+        UserError, match=rf"num_partitions = {num_partitions} does not divide the 8"
+    ):
         Partitioner(num_partitions).mesh
 
 

@@ -216,7 +216,8 @@ def test_other_bad_options():
 def test_dropping_from_the_definition_alone_gives_the_same_definitions():
     task = Task("t", Instruction("one two three four five six", (Example("a b c d e f", "x"),)), ())
     both, alone = (
-        perturbed_instructions(task, WordDrop(parts=parts), 5, seed=0, round=0) for parts in ("TDTE", "TD")
+        perturbed_instructions(task, WordDrop(parts=parts), 5, seed=0, round=0)
+        for parts in ("TDTE", "TD")
     )
     assert [i.definition for i in both] == [i.definition for i in alone]
     assert {i.positive_examples for i in alone} == {task.instruction.positive_examples}

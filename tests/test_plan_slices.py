@@ -60,7 +60,9 @@ def test_xxl_stays_at_its_flops(topology):
 
 
 @pytest.mark.benchmark
-@pytest.mark.parametrize("topology, chips", [("v5e:16x16", 256), ("v5p:4x4x4", 64), ("v5p:4x4x8", 128)])
+@pytest.mark.parametrize(
+    "topology, chips", [("v5e:16x16", 256), ("v5p:4x4x4", 64), ("v5p:4x4x8", 128)]
+)
 def test_xxl_on_pods(topology, chips):
     made = planned(topology, f"BATCH_SIZE = {chips}", f"TOKENS_PER_BATCH = {1024 * chips}")
     check(made)

@@ -2,10 +2,11 @@
 
 import threading
 
+from ait_jax.tasks.pool_folder import PoolFolder
+
 from ait_jax import files
 from ait_jax import lease as lease_module
 from ait_jax.files import as_path
-from ait_jax.tasks.pool_folder import PoolFolder
 
 
 def test_preparations_in_a_bucket_take_turns(bucket, monkeypatch, capsys):

@@ -7,10 +7,10 @@ import threading
 import time
 
 import pytest
-
-from ait_jax.buckets import Unavailable
 from ait_jax.launch import bucket, preflight
 from ait_jax.launch.preflight import Asked, Devices, Preflight
+
+from ait_jax.buckets import Unavailable
 
 GRID = tuple((x, y, 0) for x in range(4) for y in range(4))
 GOOD = Devices("tpu", 16, 4, GRID)

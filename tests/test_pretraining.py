@@ -12,7 +12,7 @@ from ait_jax.errors import UserError
 from ait_jax.models.checkpoints import read_params
 from ait_jax.models.t5 import Transformer
 from ait_jax.models.weights import read_metadata
-from ait_jax.pretraining import PretrainingExamples, Pretraining, span_corruption
+from ait_jax.pretraining import Pretraining, PretrainingExamples, span_corruption
 from ait_jax.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary(mini_vocabulary())
@@ -118,9 +118,7 @@ def test_packed_rows_hold_whole_examples():
 
 def test_both_kinds_of_examples_come_up():
     source = rows()
-    kinds = [
-        inputs[0] for index in range(40) for inputs in parts(source[index], "inputs")
-    ]
+    kinds = [inputs[0] for index in range(40) for inputs in parts(source[index], "inputs")]
     repeat = VOCABULARY.encode("Repeat")[0]
     share = np.mean([first != repeat for first in kinds])
     assert 0.3 < share < 0.7

@@ -42,15 +42,14 @@ def raced(tmp_path_factory, weights):
 def stable_files(folder: Path) -> dict[str, bytes]:
     return {
         path.name: path.read_bytes()
-        for path in sorted(folder.iterdir()) if path.name not in ("timings.jsonl", "live.json", "report.html", ".lock")
+        for path in sorted(folder.iterdir())
+        if path.name not in ("timings.jsonl", "live.json", "report.html", ".lock")
     }
 
 
 def cells(folder: Path) -> dict[tuple[str, str, int], float]:
     rows = read_rows(folder / "likelihoods.parquet")
-    return dict(
-        zip(zip(rows["task"], rows["instance_id"], rows["prompt"]), rows["log_likelihood"])
-    )
+    return dict(zip(zip(rows["task"], rows["instance_id"], rows["prompt"]), rows["log_likelihood"]))
 
 
 def test_the_race_decides_the_selection_and_saves_prompts(raced):
@@ -80,7 +79,9 @@ def test_killed_and_continued_equals_uninterrupted(raced, weights, tmp_path, cal
     killed = subprocess.run(
         [sys.executable, tiny_scoring.__file__, *arguments],
         env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-        capture_output=True, text=True, timeout=300,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert (tmp_path / "likelihoods.waves").is_dir()

@@ -20,7 +20,9 @@ def test_rules_by_eye():
     assert chosen(replay.DIVERSE) == ("west",)
     assert chosen(replay.DATA_DIVERSE) == ("west",)
     assert chosen(replay.SIMILAR) == ("east",)
-    assert set(chosen(replay.SUPPORT, 2)) == {"north", "north2"}, "the two that stand for each other"
+    assert set(chosen(replay.SUPPORT, 2)) == {"north", "north2"}, (
+        "the two that stand for each other"
+    )
     assert chosen(replay.SIMILAR, 9) == ("east", "north2", "north", "west"), "fewer than asked for"
 
 
@@ -29,7 +31,10 @@ def test_scores_are_the_sums_of_cosines_entry_by_entry():
     current, previous = generator.normal(size=(3, 5)), generator.normal(size=(4, 5))
 
     def cosine(a, b):
-        return sum(x * y for x, y in zip(a, b)) / (sum(x * x for x in a) * sum(y * y for y in b)) ** 0.5
+        return (
+            sum(x * y for x, y in zip(a, b))
+            / (sum(x * x for x in a) * sum(y * y for y in b)) ** 0.5
+        )
 
     columns = [sum(cosine(c, p) for c in current) for p in previous]
     rows = [sum(cosine(p, q) for q in previous) for p in previous]

@@ -74,7 +74,9 @@ def test_the_word_that_matters_stands_out(shown):
         if THE_WORD not in known:
             continue  # never dropped, or always: nothing can be said
         assert max(known, key=known.get) == THE_WORD
-        gap = np.exp(-0.1) - np.mean([np.exp(-2.0 - int(i["id"]) / 10) for i in shown[name]["rounds"]["0"]["instances"]])
+        gap = np.exp(-0.1) - np.mean(
+            [np.exp(-2.0 - int(i["id"]) / 10) for i in shown[name]["rounds"]["0"]["instances"]]
+        )
         assert known[THE_WORD] == pytest.approx(gap, rel=1e-3)
 
 
@@ -96,7 +98,9 @@ def test_word_effects_equal_a_loop_in_float64():
     assert np.isnan(found[:2]).all() and np.isfinite(found[2:]).any()
 
 
-@pytest.mark.parametrize("perturbation", [WordDrop(), WordDrop(parts="TE"), WordMask(rate=0.4)], ids=str)
+@pytest.mark.parametrize(
+    "perturbation", [WordDrop(), WordDrop(parts="TE"), WordMask(rate=0.4)], ids=str
+)
 def test_kept_words_are_those_of_the_perturbed_definition(perturbation):
     for j in range(1, 6):
         task = POOL[NAMES[0]]
@@ -118,14 +122,20 @@ def test_a_race_leaves_gaps(run, tmp_path):
     rows = likelihoods.read_rows(table)
     waves = []
     for wave in ((0, 1, 2), (5,)):
-        keep = [n for n, j in enumerate(rows["prompt"]) if j in wave and (j != 2 or rows["instance_id"][n] == "0")]
+        keep = [
+            n
+            for n, j in enumerate(rows["prompt"])
+            if j in wave and (j != 2 or rows["instance_id"][n] == "0")
+        ]
         waves.append(tmp_path / f"{wave[0]}.parquet")
         likelihoods.write_rows(waves[-1], {c: [rows[c][n] for n in keep] for c in rows})
     likelihoods.concatenate(waves, table)
     _, chunks = payload_and_details(RunFiles(path), SETTINGS, title="t", detail_megabytes=1.0)
     found = chunks[0]["data"]["2"]["rounds"]["0"]
     for instance in found["instances"]:
-        assert [j for j, p in enumerate(instance["p"]) if p is not None] == ([0, 1, 2, 5] if instance["id"] == "0" else [0, 1, 5])
+        assert [j for j, p in enumerate(instance["p"]) if p is not None] == (
+            [0, 1, 2, 5] if instance["id"] == "0" else [0, 1, 5]
+        )
     assert [j for j, form in enumerate(found["forms"], 1) if form["change"] is not None][-1] == 5
 
 
@@ -145,14 +155,18 @@ def test_the_prompts_of_the_scorer_itself_are_recognized(run, tmp_path):
     write_run(path, SETTINGS, SPLITS)
     table = path / "round_000" / "likelihoods.parquet"
     rows = likelihoods.read_rows(table)
-    prompts = TaskPrompts(POOL, known.vocabulary, known.encoding, known.perturbation, 2, seed=SEED, round=0)
+    prompts = TaskPrompts(
+        POOL, known.vocabulary, known.encoding, known.perturbation, 2, seed=SEED, round=0
+    )
     tokens = {
         (name, instance.id, j): len(prompt.tokens)
         for name in SPLITS.remain
         for instance, _, numbers, built in prompts.build(name, same_prompts(range(13)))
         for j, prompt in zip(numbers, built)
     }
-    rows["num_prompt_tokens"] = [tokens[key] for key in zip(rows["task"], rows["instance_id"], rows["prompt"])]
+    rows["num_prompt_tokens"] = [
+        tokens[key] for key in zip(rows["task"], rows["instance_id"], rows["prompt"])
+    ]
     likelihoods.write_rows(table, rows)
     _, chunks = payload_and_details(RunFiles(path), known, title="t", detail_megabytes=1.0)
     assert len(chunks[0]["tasks"]) == 10
@@ -179,5 +193,7 @@ def test_only_rows_of_the_tasks_asked_for_are_read(run):
         read = rows.read([NAMES[3], NAMES[4], "no such task"])
         assert set(read.of(NAMES)) == {NAMES[3], NAMES[4]}
         (of_task,) = read.of([NAMES[3]]).values()
-        assert len(of_task) == 2 and all(len(each.log_likelihood) == 13 for each in of_task.values())
+        assert len(of_task) == 2 and all(
+            len(each.log_likelihood) == 13 for each in of_task.values()
+        )
         assert rows.read(["no such task"]).of(NAMES) == {}

@@ -48,7 +48,11 @@ def test_summary_tasks_and_curves(finished):
     assert categories == [POOL[name].category for name in NAMES]
     assert POOL[NAMES[3]].instruction.definition.startswith(tasks["instruction"][3].rstrip("…"))
     evaluations = payload["evaluations"]
-    assert [(e["name"], e["num_tasks"]) for e in evaluations] == [("base", 0), ("round 0", 2), ("round 1", 4)]
+    assert [(e["name"], e["num_tasks"]) for e in evaluations] == [
+        ("base", 0),
+        ("round 0", 2),
+        ("round 1", 4),
+    ]
     assert [e["test"]["overall"]["rougeL"] for e in evaluations] == [10.0, 11.0, 12.0]
     assert evaluations[0]["dev"]["tasks"].keys() == {"8", "9"}
     json.dumps(payload, allow_nan=False)
@@ -61,7 +65,9 @@ def test_rounds_hold_the_scores_and_the_selection(finished):
     assert [NAMES[number] for number in round["task"]] == list(scores.tasks)
     assert round["prompt_uncertainty"] == pytest.approx(scores.prompt_uncertainty, rel=1e-4)
     assert round["measures"]["std"] == pytest.approx(scores.std, rel=1e-3)
-    assert [NAMES[n] for n in round["selected"]] == list(read_names(finished / "round_000" / "selected.txt"))
+    assert [NAMES[n] for n in round["selected"]] == list(
+        read_names(finished / "round_000" / "selected.txt")
+    )
     regions = {1: "ambiguous", 2: "easy", 3: "difficult"}
     for number, name in regions.items():
         listed = set(read_names(finished / "round_000" / f"{name}.txt"))
@@ -102,9 +108,14 @@ def test_whatever_a_killed_run_left_is_shown(finished, tmp_path, gone, stages, c
     before = sorted(path.name for path in (tmp_path / "run").rglob("*"))
     payload, _ = report_of(tmp_path / "run")
     assert payload["summary"]["state"] == f"unfinished: {comes_next} comes next"
-    assert any("--gin.MODEL_DIR=runs/tiny" in c["line"] and c["what"] == "continue it" for c in payload["commands"])
+    assert any(
+        "--gin.MODEL_DIR=runs/tiny" in c["line"] and c["what"] == "continue it"
+        for c in payload["commands"]
+    )
     making.make(tmp_path / "run", settings_of(POOL))
-    assert sorted(path.name for path in (tmp_path / "run").rglob("*")) == sorted([*before, "report.html"])
+    assert sorted(path.name for path in (tmp_path / "run").rglob("*")) == sorted(
+        [*before, "report.html"]
+    )
 
 
 def test_without_the_pool_or_with_another_one_the_notes_say_so(finished):
@@ -158,7 +169,9 @@ def test_a_folder_of_scores_is_one_task_map(tmp_path):
     assert payload["evaluations"] == payload["training"] == []
     assert payload["rounds"][0]["round"] == 0 and len(payload["rounds"][0]["task"]) == 6
     assert "3 prompts of round 0 were too long" in payload["summary"]["notes"][0]
-    assert payload["commands"][0]["line"].startswith("ait-jax score --gin_file=runs/tiny/config.gin")
+    assert payload["commands"][0]["line"].startswith(
+        "ait-jax score --gin_file=runs/tiny/config.gin"
+    )
     assert set(details[0]["data"]["0"]["rounds"]) == {"0"}
 
 
@@ -172,7 +185,10 @@ def test_curves_are_thinned_to_what_a_screen_shows():
 def test_the_command_and_its_errors(finished, tmp_path, capsys):
     out = tmp_path / "page.html"
     assert cli.main(["report", str(finished), f"--out={out}", "--price_per_device_hour=1.5"]) == 0
-    assert out.read_text().lower().startswith("<!doctype html>") and str(out) in capsys.readouterr().out
+    assert (
+        out.read_text().lower().startswith("<!doctype html>")
+        and str(out) in capsys.readouterr().out
+    )
     assert not (finished / "report.html").exists()
     for arguments, words in (
         ([str(finished.parent / "tni")], f"Did you mean '{finished}'?"),

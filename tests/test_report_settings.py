@@ -48,7 +48,10 @@ files.remove_tree.path = '{marker}'
 """
 
 
-@pytest.mark.parametrize("pool", ["os.system()", "files.remove_tree()", "files.write_text()", "mini.load_pool", "mini.os.x()"])
+@pytest.mark.parametrize(
+    "pool",
+    ["os.system()", "files.remove_tree()", "files.write_text()", "mini.load_pool", "mini.os.x()"],
+)
 def test_nothing_else_is_called(tmp_path, pool):
     marker = tmp_path / "marker"
     found = settings.of_config(HOSTILE.format(pool=pool, marker=marker), 0)
@@ -89,13 +92,18 @@ def test_scopes_and_macros_mean_what_gin_means(clean_gin):
     for macro in ("NAME", "OTHER"):
         clean_gin.clear_config()
         clean_gin.parse_config(text.replace("scorer.Scorer.perturbation", "perturb.WordMask.rate"))
-        expected = clean_gin.config.ConfigurableReference(f"{macro}/gin.macro", True).scoped_configurable_fn()
+        expected = clean_gin.config.ConfigurableReference(
+            f"{macro}/gin.macro", True
+        ).scoped_configurable_fn()
         bound = {"NAME": config.of_class("Scorer")["perturbation"]}
         value = bound.get(macro) or ConfigValues(text + "x.Y.z = %OTHER\n").of_class("Y")["z"]
         assert config.build(value) == expected
 
 
-@pytest.mark.parametrize("text", ["a = = 3", "A = %B\nB = %A\nx.Experiment.pool = %A", "x.Experiment.pool = %GONE", "\x00"])
+@pytest.mark.parametrize(
+    "text",
+    ["a = = 3", "A = %B\nB = %A\nx.Experiment.pool = %A", "x.Experiment.pool = %GONE", "\x00"],
+)
 def test_a_strange_configuration_is_a_problem_and_no_crash(text):
     assert settings.of_config(text, 0).problem
     if "=" in text and "%" not in text:
@@ -106,4 +114,9 @@ def test_a_strange_configuration_is_a_problem_and_no_crash(text):
 def test_a_run_at_work_gives_its_own_parts(tmp_path):
     parts = tiny_experiment(tmp_path)
     found = settings.of_parts(parts, parts.pool)
-    assert found.pool is parts.pool and found.perturbation and found.num_perturbations == 2 and found.strategy == "high_prompt_uncertainty"
+    assert (
+        found.pool is parts.pool
+        and found.perturbation
+        and found.num_perturbations == 2
+        and found.strategy == "high_prompt_uncertainty"
+    )

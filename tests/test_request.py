@@ -4,10 +4,10 @@ import subprocess
 
 import launches
 import pytest
+from ait_jax.launch import accelerators, command_line, request, source
 
 from ait_jax import cli
 from ait_jax.errors import UserError
-from ait_jax.launch import accelerators, command_line, request, source
 
 BAD_NAMES = ("A", "a_b", "-a", "a-", "a b", "a" * 41, "a;b", "$(x)", "../a", "a\n", "1a", "é")
 

@@ -62,7 +62,9 @@ def test_the_folder_equals_that_of_a_run_alone(giver, tmp_path, strategy):
     for name in wanted:
         for parameter in wanted[name]:
             np.testing.assert_array_equal(wanted[name][parameter], there[name][parameter])
-    timings = [json.loads(line) for line in (tmp_path / "shared/timings.jsonl").read_text().splitlines()]
+    timings = [
+        json.loads(line) for line in (tmp_path / "shared/timings.jsonl").read_text().splitlines()
+    ]
     shared = {timing["stage"] for timing in timings if timing.get("shared_from") == giver.name}
     assert ("round_000/score" in shared) == strategy.needs_scores
     assert {"base/evaluate", "round_000/train", "round_000/evaluate"} <= shared
@@ -88,7 +90,10 @@ def test_stopped_while_copying_it_begins_again(giver, tmp_path, monkeypatch):
     directory = active.RunDirectory(tmp_path)
     round_zero.take_over(directory, giver, experiment, config_of(Random()), print)
     assert list(json.loads((tmp_path / "run.json").read_text())["stages"]) == [
-        "round_000/splits", "base/evaluate", "round_000/train", "round_000/evaluate"
+        "round_000/splits",
+        "base/evaluate",
+        "round_000/train",
+        "round_000/evaluate",
     ]
     # Begun, it is left as it is, whatever is given.
     round_zero.take_over(directory, tmp_path / "gone", experiment, config_of(Random()), print)
@@ -101,7 +106,9 @@ def test_what_differs_or_is_not_done_is_refused(giver, tmp_path):
     def take(source, config=config_of(Easy())):
         round_zero.take_over(directory, source, made, config, print)
 
-    with pytest.raises(UserError, match="differs from this run in more.*\n  tiny.seed: was 0, now 1"):
+    with pytest.raises(
+        UserError, match="differs from this run in more.*\n  tiny.seed: was 0, now 1"
+    ):
         take(giver, config_of(Easy()).replace("tiny.seed = 0", "tiny.seed = 1"))
     with pytest.raises(UserError, match="has no run.json"):
         take(tmp_path / "nowhere")

@@ -78,7 +78,10 @@ def test_run_json_is_a_function_of_the_run_and_times_lie_elsewhere(tmp_path):
     ("change", "named"),
     [
         ({"config": CONFIG.replace("3", "4")}, "ROUNDS: was 3, now 4"),
-        ({"pool": POOL | {"fingerprint": "xyz"}}, "pool: was name mini, fingerprint abc, now name mini, fingerprint xyz"),
+        (
+            {"pool": POOL | {"fingerprint": "xyz"}},
+            "pool: was name mini, fingerprint abc, now name mini, fingerprint xyz",
+        ),
         ({"pool": POOL | {"name": "niv2"}}, "pool: was name mini, fingerprint abc, now name niv2"),
         ({"seed": 7}, "seed: was 0, now 7"),
     ],

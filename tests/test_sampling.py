@@ -133,7 +133,11 @@ def test_a_sample_depends_on_its_key_alone(params, prompts, some):
 def test_a_row_of_padding_has_no_answers(params, prompts):
     prompts = np.concatenate([prompts[:1], np.zeros_like(prompts[:1])])
     decoded = sampled(params, prompts, keys(2, 3))
-    assert not decoded.tokens[3:].any() and not decoded.lengths[3:].any() and decoded.finished[3:].all()
+    assert (
+        not decoded.tokens[3:].any()
+        and not decoded.lengths[3:].any()
+        and decoded.finished[3:].all()
+    )
     assert decoded.lengths[:3].all()
 
 
@@ -155,7 +159,14 @@ def chi_square(counts, p):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"temperature": 0.5}, {"top_k": 8}, {"top_p": 0.6}, {"temperature": 0.8, "top_k": 30, "top_p": 0.9}]
+    "options",
+    [
+        {},
+        {"temperature": 0.5},
+        {"top_k": 8},
+        {"top_p": 0.6},
+        {"temperature": 0.8, "top_k": 30, "top_p": 0.9},
+    ],
 )
 def test_frequencies_are_the_softmax(params, prompts, options):
     samples = 4000
@@ -184,7 +195,9 @@ def test_pairs_of_tokens_have_the_products_of_probabilities(params, prompts):
     decoded = sampled(params, prompts[:1], keys(1, 6000), length=2, compact=False)
     p_first = np.exp(restricted_logits(first_logits(params, prompts[:1])[None])[0])
     p_first = np.asarray(p_first, np.float64) / p_first.sum()
-    likely = int(np.argsort(-p_first)[0]) if np.argmax(p_first) != 1 else int(np.argsort(-p_first)[1])
+    likely = (
+        int(np.argsort(-p_first)[0]) if np.argmax(p_first) != 1 else int(np.argsort(-p_first)[1])
+    )
     targets = np.array([[likely, 2]], np.int32)
     logits = MODEL.apply(
         {"params": params},

@@ -58,7 +58,9 @@ def test_in_parallel_nobody_waits_for_more_than_round_0(tmp_path):
     assert [call for call in made[2:] if not call["from"]] == []
     assert [call["after"] for call in made[:2]] == [[], []]
     shares = {call["cpus"] for call in made}
-    assert shares <= {str(cpu) for cpu in range(os.cpu_count() or 1)} or all("," in s for s in shares)
+    assert shares <= {str(cpu) for cpu in range(os.cpu_count() or 1)} or all(
+        "," in s for s in shares
+    )
 
 
 def test_finished_runs_are_not_made_again_and_others_go_on_by_themselves(tmp_path):
@@ -122,7 +124,7 @@ def test_a_child_ends_with_its_parent_and_keeps_to_its_processors():
     program = (
         "import os, subprocess, sys\n"
         "code = 'import os; from ait_jax import cli; cli.main = lambda a: print(a, sorted(os.sched_getaffinity(0)), flush=True) or __import__(\"time\").sleep(60)\\n'"
-        "'import runpy, sys; sys.argv[0] = \"child\"; runpy.run_module(\"ait_jax.child\", run_name=\"__main__\")'\n"
+        '\'import runpy, sys; sys.argv[0] = "child"; runpy.run_module("ait_jax.child", run_name="__main__")\'\n'
         f"child = subprocess.Popen([sys.executable, '-c', code, str(os.getpid()), '{cpu}', 'run'], stdout=subprocess.PIPE, text=True)\n"
         "print(child.pid, child.stdout.readline(), flush=True)\n"
         "os._exit(9)\n"

@@ -36,8 +36,15 @@ def setting(tmp_path_factory):
 def trained(setting):
     """The same with the mini model's pre-trained weights, whose answers come to an end."""
     config = T5Config(
-        vocab_size=4096, emb_dim=128, num_heads=4, num_encoder_layers=4, num_decoder_layers=3,
-        head_dim=32, mlp_dim=384, mlp_activations=("gelu", "linear"), logits_via_embedding=True,
+        vocab_size=4096,
+        emb_dim=128,
+        num_heads=4,
+        num_encoder_layers=4,
+        num_decoder_layers=3,
+        head_dim=32,
+        mlp_dim=384,
+        mlp_activations=("gelu", "linear"),
+        logits_via_embedding=True,
     )
     buckets = LengthBuckets(inputs=(128,), targets=(8, 16))
     engine = Engine(Transformer(config), setting[0].partitioner, buckets, 1024)
@@ -49,8 +56,15 @@ def count(setting, path, scorer=None, tasks=None, report=lambda line: None, **op
     experiment, engine, params = setting
     options = {"pool": experiment.pool, "engine": engine} | options
     return (scorer or experiment.scorer).score(
-        tasks or list(experiment.pool)[:4], path, params=params, vocabulary=experiment.vocabulary,
-        encoding=experiment.encoding, seed=0, round=1, report=report, **options,
+        tasks or list(experiment.pool)[:4],
+        path,
+        params=params,
+        vocabulary=experiment.vocabulary,
+        encoding=experiment.encoding,
+        seed=0,
+        round=1,
+        report=report,
+        **options,
     )
 
 
@@ -89,7 +103,9 @@ def test_a_row_is_the_likelihood_of_the_answer_under_that_prompt(setting, rows):
     row = 5  # second instance, last perturbation
     task = experiment.pool[rows["task"][row]]
     instance = next(i for i in task.instances if i.id == rows["instance_id"][row])
-    instruction = perturbed_instructions(task, experiment.scorer.perturbation, 2, seed=0, round=1)[2]
+    instruction = perturbed_instructions(task, experiment.scorer.perturbation, 2, seed=0, round=1)[
+        2
+    ]
     text = encoding.encode(
         instruction, instance.input, vocabulary.count_tokens, vocabulary.truncate
     ).text
@@ -175,7 +191,8 @@ def test_the_decodes_value_stands_only_for_the_very_same_ids(setting):
     lost = [*word, vocabulary.sentinel(0)]  # a sentinel leaves no text
     cut = vocabulary.encode("one two three four five six seven eight nine ten")[:8]
     decoded = Answers(
-        [word, lost, cut, []], np.array([-1, -2, -3, -4], np.float32),
+        [word, lost, cut, []],
+        np.array([-1, -2, -3, -4], np.float32),
         np.array([True, True, False, True]),
     )
     engine = SimpleNamespace(
@@ -228,7 +245,11 @@ def test_prompts_scored_in_parts_are_those_scored_at_once(trained, tmp_path):
     later = {}
     for number, prompts in enumerate([range(2, 3), range(3, 5)]):
         later[number] = score(
-            trained, tmp_path / f"{number}.parquet", scorer, tasks[1:3], prompts=same_prompts(prompts),
+            trained,
+            tmp_path / f"{number}.parquet",
+            scorer,
+            tasks[1:3],
+            prompts=same_prompts(prompts),
             answers_from=tmp_path / "first.parquet",
         )
         assert list(dict.fromkeys(later[number]["task"])) == tasks[1:3]
@@ -252,7 +273,10 @@ def test_a_later_part_equal_to_the_original_prompt_has_its_value(trained, tmp_pa
     first = score(trained, tmp_path / "a.parquet", scorer, prompts=same_prompts(range(0, 1)))
     trained[1].work.clear()
     later = score(
-        trained, tmp_path / "b.parquet", scorer, prompts=same_prompts(range(1, 3)),
+        trained,
+        tmp_path / "b.parquet",
+        scorer,
+        prompts=same_prompts(range(1, 3)),
         answers_from=tmp_path / "a.parquet",
     )
     originals = at_prompt(first, 0)
@@ -264,15 +288,22 @@ def test_parts_that_do_not_fit_are_refused(setting, tmp_path):
     score(setting, tmp_path / "a.parquet", prompts=same_prompts(range(0, 1)))
     with pytest.raises(UserError, match="a.parquet has no answer for task"):
         count(
-            setting, tmp_path / "b.parquet", tasks=list(setting[0].pool)[3:5],
-            prompts=same_prompts(range(1, 2)), answers_from=tmp_path / "a.parquet",
+            setting,
+            tmp_path / "b.parquet",
+            tasks=list(setting[0].pool)[3:5],
+            prompts=same_prompts(range(1, 2)),
+            answers_from=tmp_path / "a.parquet",
         )
 
 
 def test_a_chunk_of_other_prompts_is_scored_again(setting, rows, tmp_path):
     names = list(setting[0].pool)[:3]
-    score(setting, tmp_path / "likelihoods.chunks" / "chunk_00000.parquet", tasks=names,
-          prompts=same_prompts(range(0, 2)))
+    score(
+        setting,
+        tmp_path / "likelihoods.chunks" / "chunk_00000.parquet",
+        tasks=names,
+        prompts=same_prompts(range(0, 2)),
+    )
     assert score(setting, tmp_path / "likelihoods.parquet") == rows
 
 
@@ -329,7 +360,8 @@ def test_ctrl_c_ends_the_threads(setting, tmp_path):
     former = signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.raises(KeyboardInterrupt):
         count(
-            setting, tmp_path / "a.parquet",
+            setting,
+            tmp_path / "a.parquet",
             report=lambda line: signal.raise_signal(signal.SIGINT),
         )
     signal.signal(signal.SIGINT, former)
@@ -349,8 +381,13 @@ def test_scored_instances_are_not_shown_as_examples(setting):
     experiment = setting[0]
     pool, name = experiment.pool, list(experiment.pool)[0]
     prompts = TaskPrompts(
-        pool, experiment.vocabulary, experiment.encoding, ExampleResampling(num_examples=2), 4,
-        seed=0, round=0,
+        pool,
+        experiment.vocabulary,
+        experiment.encoding,
+        ExampleResampling(num_examples=2),
+        4,
+        seed=0,
+        round=0,
     )
     for instance, _, _, built in prompts.build(name, same_prompts(range(1, 9))):
         for tokens, _ in built:

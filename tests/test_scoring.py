@@ -24,8 +24,16 @@ from ait_jax.selection import PromptUncertainty
 from ait_jax.splits import read_names
 
 FILES = (
-    "ambiguous.txt", "config.gin", "difficult.txt", "easy.txt", "likelihoods.parquet",
-    "model-info.txt", "run.json", "task_map.png", "task_scores.parquet", "tasks.txt",
+    "ambiguous.txt",
+    "config.gin",
+    "difficult.txt",
+    "easy.txt",
+    "likelihoods.parquet",
+    "model-info.txt",
+    "run.json",
+    "task_map.png",
+    "task_scores.parquet",
+    "tasks.txt",
 )
 UNSTABLE = ("timings.jsonl", "live.json", "report.html", ".lock")
 
@@ -49,7 +57,8 @@ def finished(tmp_path_factory, weights):
 def stable_files(folder: Path) -> dict[str, bytes]:
     return {
         path.name: path.read_bytes()
-        for path in sorted(folder.iterdir()) if path.name not in UNSTABLE
+        for path in sorted(folder.iterdir())
+        if path.name not in UNSTABLE
     }
 
 
@@ -87,7 +96,9 @@ def test_killed_and_continued_equals_uninterrupted(finished, weights, tmp_path, 
     killed = subprocess.run(
         [sys.executable, str(script), str(tmp_path), str(weights), point, str(call)],
         env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-        capture_output=True, text=True, timeout=300,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not (tmp_path / "likelihoods.parquet").exists()
@@ -104,8 +115,11 @@ def test_scores_are_those_of_a_runs_first_round(tmp_path):
     first = tmp_path / "run" / "round_000"
     step = json.loads((tmp_path / "run" / "run.json").read_text())["stages"]["round_000/train"]
     alone = tiny_scoring(
-        tmp_path / "alone", first / f"checkpoint_{step['checkpoint_step']}", pool=experiment.pool,
-        tasks=str(first / "remain_tasks.txt"), strategy=experiment.strategy,
+        tmp_path / "alone",
+        first / f"checkpoint_{step['checkpoint_step']}",
+        pool=experiment.pool,
+        tasks=str(first / "remain_tasks.txt"),
+        strategy=experiment.strategy,
         tasks_per_round=experiment.tasks_per_round,
     )
     scores = scoring.run(alone, CONFIG, lambda line: None)

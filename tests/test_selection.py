@@ -98,7 +98,13 @@ def test_the_papers_ratio(pool_620):
 
 @pytest.mark.parametrize(
     "num_cls, num_gen, expected",
-    [(10, 90, (10, 58)), (60, 30, (38, 30)), (24, 44, (24, 44)), (0, 70, (0, 68)), (70, 0, (68, 0))],
+    [
+        (10, 90, (10, 58)),
+        (60, 30, (38, 30)),
+        (24, 44, (24, 44)),
+        (0, 70, (0, 68)),
+        (70, 0, (68, 0)),
+    ],
 )
 def test_the_other_group_fills_what_one_lacks(num_cls, num_gen, expected):
     names = [f"c{i}" for i in range(num_cls)] + [f"g{i}" for i in range(num_gen)]
@@ -107,7 +113,9 @@ def test_the_other_group_fills_what_one_lacks(num_cls, num_gen, expected):
     assert len(set(chosen.tasks)) == 68
 
 
-@pytest.mark.parametrize("num_tasks, ratio, num_cls", [(68, 0.356, 24), (100, 0.29, 29), (3, 0.5, 1)])
+@pytest.mark.parametrize(
+    "num_tasks, ratio, num_cls", [(68, 0.356, 24), (100, 0.29, 29), (3, 0.5, 1)]
+)
 def test_the_ratio_is_cut_not_rounded(num_tasks, ratio, num_cls):
     assert selection.group_quotas(num_tasks, ratio, 999, 999)["cls"] == num_cls
 
@@ -142,7 +150,9 @@ def test_random_needs_names_only_and_is_a_function_of_its_keys():
 def test_random_is_uniform():
     scores = TaskScores.unscored([f"t{i}" for i in range(10)])
     drawn = Counter(
-        task for seed in range(2000) for task in choose(selection.Random(), scores, 3, seed=seed).tasks
+        task
+        for seed in range(2000)
+        for task in choose(selection.Random(), scores, 3, seed=seed).tasks
     )
     assert all(520 < count < 680 for count in drawn.values()) and len(drawn) == 10  # 600 +- 4 sd
 
@@ -282,7 +292,11 @@ def test_initial_splits_fill_a_short_group():
     "names, options, message",
     [
         ([], {}, "no tasks to draw from"),
-        (["a", "b"], {}, r"INITIAL_TASKS \(2\) and DEV_TASKS \(1\) ask for 3 tasks but the pool has 2"),
+        (
+            ["a", "b"],
+            {},
+            r"INITIAL_TASKS \(2\) and DEV_TASKS \(1\) ask for 3 tasks but the pool has 2",
+        ),
         (["a", "b", "b", "d"], {}, "names 'b' twice"),
         (["a", "b", "c"], {"test": ["b"]}, "the first 'b'"),
         (["a", "b", "c"], {"initial_tasks": 0}, "INITIAL_TASKS is 0"),

@@ -5,6 +5,8 @@ import os
 import shutil
 
 import pytest
+from ait_jax.tasks import self_instruct
+from ait_jax.tasks.tally import Tally
 from shared_data import SHARED, needs_shared
 
 from ait_jax import cli
@@ -13,8 +15,6 @@ from ait_jax.configuration import gin_folder
 from ait_jax.errors import UserError
 from ait_jax.files import check_name
 from ait_jax.prompts import AlpacaEncoding
-from ait_jax.tasks import self_instruct
-from ait_jax.tasks.tally import Tally
 
 REAL = SHARED / "data" / "self-instruct"
 

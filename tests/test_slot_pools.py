@@ -41,7 +41,10 @@ def test_no_group_is_lost_and_joining_never_costs_more():
     assert len(found) < len(alone)
 
 
-@pytest.mark.parametrize(("number", "multiple_of", "slots"), [(3, 1, 3), (3, 2, 4), (99, 1, 18), (99, 8, 16), (1, 64, 64)])
+@pytest.mark.parametrize(
+    ("number", "multiple_of", "slots"),
+    [(3, 1, 3), (3, 2, 4), (99, 1, 18), (99, 8, 16), (1, 64, 64)],
+)
 def test_slots_fit_the_budget_and_the_mesh(number, multiple_of, slots):
     budget = Budget(tokens=4096, answer=8, multiple_of=multiple_of, weights=1.0)
     pool = SlotPool(SMALL, groups(number))

@@ -11,7 +11,10 @@ from ait_jax import cli, run_status
 from ait_jax.run_directory import RunDirectory
 
 EVALUATED = {"test": {"rougeL": 8.5, "cls": {"rougeL": None}, "gen": {"rougeL": 8.5}}}
-PLAN = [["base/evaluate", 9], *([f"round_00{r}/{k}", 16] for r in (0, 1) for k in ("train", "evaluate"))]
+PLAN = [
+    ["base/evaluate", 9],
+    *([f"round_00{r}/{k}", 16] for r in (0, 1) for k in ("train", "evaluate")),
+]
 LIVE = {
     "kind": "run", "state": "running", "problem": "", "host": socket.gethostname(), "pid": 7,
     "seconds": 100.0, "plan": PLAN, "stage": "round_001/train", "stage_seconds": 20.0,
@@ -47,7 +50,9 @@ def status(capsys, *arguments) -> tuple[int, str, str]:
 
 def test_a_running_run(run_dir, capsys):
     (run_dir / "round_001").mkdir()
-    (run_dir / "round_001" / "metrics.jsonl").write_text('{"step": 1, "loss": 4.0}\n{"step": 2, "loss": 1.5}\n{"st')
+    (run_dir / "round_001" / "metrics.jsonl").write_text(
+        '{"step": 1, "loss": 4.0}\n{"step": 2, "loss": 1.5}\n{"st'
+    )
     with RunDirectory(run_dir).lock():
         code, out, _ = status(capsys, run_dir)
         as_json = json.loads(status(capsys, run_dir, "--json")[1])
@@ -56,7 +61,11 @@ def test_a_running_run(run_dir, capsys):
                  "3/8", "1 min 01 s left", "loss 1.5000 █▁", "1,234 tokens/s", "MFU 25.0%",
                  "next: round_001/evaluate", "9.25", "gain", "run: about 1 min 11 s left"):  # fmt: skip
         assert text in out, (text, out)
-    assert (as_json["state"], as_json["losses"], as_json["seconds_left"]) == ("running", [4.0, 1.5], 71.0)
+    assert (as_json["state"], as_json["losses"], as_json["seconds_left"]) == (
+        "running",
+        [4.0, 1.5],
+        71.0,
+    )
     assert as_json["curve"][1]["num_tasks"] == 16
 
 
@@ -71,7 +80,9 @@ def test_scores_without_a_strategy_name_none(tmp_path, capsys):
 
 def test_ends_are_told_apart(run_dir, capsys):
     code, out, _ = status(capsys, run_dir)
-    assert code == 3 and "killed" in out and "3 of 5 stages are done; it was at round_001/train" in out
+    assert (
+        code == 3 and "killed" in out and "3 of 5 stages are done; it was at round_001/train" in out
+    )
     assert "next: round_001/train (the same command continues)" in out
     say(run_dir, state="failed", problem="UserError: \x1b[2Jdisk full", stage="round_001/train")
     code, out, _ = status(capsys, run_dir)
@@ -125,7 +136,9 @@ def test_follow_ends_with_the_run(run_dir, capsys, monkeypatch):
 def test_folders_that_are_no_run(run_dir, capsys):
     runs = run_dir.parent
     code, out, _ = status(capsys, runs)
-    assert code == 3 and out.startswith("mini  killed, round_001/train, 3/5 stages, test ROUGE-L 9.25")
+    assert code == 3 and out.startswith(
+        "mini  killed, round_001/train, 3/5 stages, test ROUGE-L 9.25"
+    )
     for given, text in ((runs / "mnii", f"Did you mean '{run_dir}'?"), (run_dir / "round_000", "it lies in one"),
                         (runs / ".." / "nothing", "does not exist")):  # fmt: skip
         if given.name == "round_000":
@@ -138,7 +151,14 @@ def test_folders_that_are_no_run(run_dir, capsys):
     assert "mini  damaged" in status(capsys, runs)[1]
 
 
-@pytest.mark.parametrize("content", ["[]", "{", '{"state": 5, "plan": [[1]], "activities": [{"done": "x"}], "updated": "y", "stage": []}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]",
+        "{",
+        '{"state": 5, "plan": [[1]], "activities": [{"done": "x"}], "updated": "y", "stage": []}',
+    ],
+)
 def test_a_damaged_live_file_is_as_good_as_none(run_dir, capsys, content):
     (run_dir / "live.json").write_text(content)
     code, out, _ = status(capsys, run_dir)

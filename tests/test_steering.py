@@ -32,7 +32,9 @@ CANDIDATES = {
 def made_up_scores(folder, names, uncertainty):
     nan = np.full(len(names), np.nan)
     counts = np.full(len(names), 2)
-    scores = TaskScores(tuple(names), np.array(uncertainty), nan, nan, nan, nan, nan, counts, counts)
+    scores = TaskScores(
+        tuple(names), np.array(uncertainty), nan, nan, nan, nan, nan, counts, counts
+    )
     write_task_scores(folder / "task_scores.parquet", scores)
 
 
@@ -59,7 +61,9 @@ def world(tmp_path):
 
 def growth(world, **changed) -> Growth:
     sources = [str(world / "data.jsonl")]
-    return Growth(**{"pool": world / "pool", "sources": sources, "steer": world / "run/round_000"} | changed)
+    return Growth(
+        **{"pool": world / "pool", "sources": sources, "steer": world / "run/round_000"} | changed
+    )
 
 
 def added(world, **changed):
@@ -110,7 +114,10 @@ def test_only_what_is_more_sensitive_than_the_average(world):
 
 def test_the_choice_is_explained(world):
     _, lines = added(world)
-    assert "4 scored tasks of this pool (1 more are of other pools), mean prompt uncertainty 0.200" in lines
+    assert (
+        "4 scored tasks of this pool (1 more are of other pools), mean prompt uncertainty 0.200"
+        in lines
+    )
     (line,) = [line for line in lines.splitlines() if " kitchen: " in line]
     assert "its nearest tasks" in line and "1 ambiguous: dynosaur_recipes_name" in line
     report = read_report(world / "pool")["growths"][-1]
@@ -145,7 +152,9 @@ def test_tasks_of_the_same_category(world):
         [0.5 if e.task.metadata["Source"] == ("first",) else 0.1 for e in entries],
     )
     steering, _ = read_steering(world, entries)
-    categories = {c for e in entries if e.task.metadata["Source"] == ("first",) for c in e.task.categories}
+    categories = {
+        c for e in entries if e.task.metadata["Source"] == ("first",) for c in e.task.categories
+    }
     assert categories, "the templates name one"
     unknown = Dataset("third", "x", task_categories=("Question Answering",))
     other = Dataset("fourth", "x", task_categories=tuple(categories))
@@ -154,8 +163,15 @@ def test_tasks_of_the_same_category(world):
 
 def test_released_instructions_are_steered_too(world):
     released = [
-        instruction("a", instruction="Which river flows here?", input_fields=["q"], output_field=["r"]),
-        instruction("b", instruction="Which herb does the soup need?", input_fields=["q"], output_field=["r"]),
+        instruction(
+            "a", instruction="Which river flows here?", input_fields=["q"], output_field=["r"]
+        ),
+        instruction(
+            "b",
+            instruction="Which herb does the soup need?",
+            input_fields=["q"],
+            output_field=["r"],
+        ),
     ]
     (world / "more.json").write_text(json.dumps(released))
     assert added(world, sources=[str(world / "more.json")])[0] == ["b", "a"]
@@ -172,7 +188,9 @@ def test_an_endpoint_is_asked_about_the_first_datasets_only(world, server, conne
 
 
 def test_mistakes_are_named(world):
-    with pytest.raises(UserError, match="has no task_scores.parquet.*Scored rounds there: round_000"):
+    with pytest.raises(
+        UserError, match="has no task_scores.parquet.*Scored rounds there: round_000"
+    ):
         grow(growth(world, steer=world / "run"))
     entries = read_entries(world / "empty")
     with pytest.raises(UserError, match="scored 5 tasks, none of which is in the pool"):

@@ -4,11 +4,11 @@ import json
 import pickle
 
 import pytest
+from ait_jax.tasks import stored_pool, stored_rows
 from test_niv2 import task_json
 
 from ait_jax.errors import UserError
 from ait_jax.pool import Instance, Instruction, Splits, Task, TaskPool, task_from_json, task_to_json
-from ait_jax.tasks import stored_pool, stored_rows
 
 NAMES = ("task1", "task2.1_dots", "aufgabe_é")
 

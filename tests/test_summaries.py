@@ -15,8 +15,7 @@ from ait_jax.errors import UserError
 from ait_jax.evaluation import Prediction
 from ait_jax.run_directory import RunDirectory
 from ait_jax.run_summaries import hyperparameters, samples, stage_scalars
-from ait_jax.summaries import Summaries, TensorBoard, WeightsAndBiases, markdown
-from ait_jax.summaries import weights_and_biases
+from ait_jax.summaries import Summaries, TensorBoard, WeightsAndBiases, markdown, weights_and_biases
 
 HOSTILE = "a | b\n<script>alert(1)</script> **bold** [x](javascript:1) `code` # <img src=x onerror=1> \x00_"
 STAGES = ("base/evaluate", "round_000/evaluate", "round_000/select")
@@ -25,6 +24,7 @@ STAGES = ("base/evaluate", "round_000/evaluate", "round_000/select")
 def tell(summaries, stages, until=None):
     """Tells stages; dies in the middle of `until`."""
     for number, stage in enumerate(stages):
+
         def write(open):
             open("rounds").scalar("tasks/train", 10.0 * number, number)
             if stage == until:
@@ -44,7 +44,9 @@ def test_what_is_plain_stays_plain_in_markdown():
         "tensorboard.plugin_util", reason="tensorboard, which would show it, is not installed"
     )
     html = plugin_util.markdown_to_safe_html(table)
-    assert "<script" not in html and "<img" not in html and "<strong" not in html and "<a" not in html
+    assert (
+        "<script" not in html and "<img" not in html and "<strong" not in html and "<a" not in html
+    )
     assert "&#60;script&#62;alert" in html and "<td>" in html
     html = plugin_util.markdown_to_safe_html(markdown.code("a <b>\n\n# x = 1"))
     assert "<code>a &lt;b&gt;" in html and "<h1" not in html
@@ -202,7 +204,9 @@ def test_the_key_is_written_nowhere(tmp_path, monkeypatch):
     said = []
     with Summaries((WeightsAndBiases(mode="offline"),), tmp_path, said.append) as summaries:
         summaries.stage("config", lambda open: open("rounds").text("config", "SEED = 0", 0))
-        summaries.stage("x/select", lambda open: open("rounds").table("t", ["a", "b"], [[HOSTILE]], 0))
+        summaries.stage(
+            "x/select", lambda open: open("rounds").table("t", ["a", "b"], [[HOSTILE]], 0)
+        )
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert any(path.suffix == ".wandb" for path in files)
     assert not [path for path in files if key.encode() in path.read_bytes()]
@@ -229,7 +233,11 @@ def test_a_run_goes_on_with_other_summaries(tmp_path):
 def test_what_tells_a_run_from_others():
     config = "MODEL_DIR = 'a'\nSEED = 3\nRATE = 5e-05\nGROW = True\nSTRATEGY = @selection.Random()\nNONE = None\n"
     assert hyperparameters(config + "a.B.c = 1\n") == {
-        "SEED": 3, "RATE": 5e-05, "GROW": True, "STRATEGY": "@selection.Random()", "NONE": "None",
+        "SEED": 3,
+        "RATE": 5e-05,
+        "GROW": True,
+        "STRATEGY": "@selection.Random()",
+        "NONE": "None",
     }
     assert configuration.macros_of("A = \\\n    'x'\n") == {"A": "x"}
 
@@ -238,7 +246,8 @@ def test_samples_are_the_same_tasks_whatever_the_answers():
     tasks = [f"task{i:02d}" for i in range(13)]
     items = [
         Prediction(task, f"{task}-{i}", f"answer {i}", ("one", "two"), "p" * 2000)
-        for task in tasks for i in (1, 2)
+        for task in tasks
+        for i in (1, 2)
     ]
     rows = samples(items, tasks)
     assert [row[0] for row in rows] == ["task00", "task02", "task04", "task06", "task08", "task10"]
@@ -247,7 +256,13 @@ def test_samples_are_the_same_tasks_whatever_the_answers():
 
 
 def test_the_curves_of_a_stage():
-    line = {"stage": "round_000/score", "seconds": 2.0, "prompts": 5, "prompts_asked": 30, "mfu": 0.5}
+    line = {
+        "stage": "round_000/score",
+        "seconds": 2.0,
+        "prompts": 5,
+        "prompts_asked": 30,
+        "mfu": 0.5,
+    }
     expected = {"seconds/score": 2.0, "mfu/score": 0.5, "prompts_per_second/score": 15.0}
     assert stage_scalars("score", line) == expected
     assert stage_scalars("train", line) == {"seconds/train": 2.0}

@@ -69,7 +69,9 @@ def test_three_rounds_killed_and_continued_equal_uninterrupted_ones(whole, tmp_p
 
 
 def test_converted_weights_select_what_the_trained_ones_did(whole, tmp_path):
-    step = json.loads((whole / "run.json").read_text())["stages"]["round_000/train"]["checkpoint_step"]
+    step = json.loads((whole / "run.json").read_text())["stages"]["round_000/train"][
+        "checkpoint_step"
+    ]
     trained = whole / "round_000" / f"checkpoint_{step}"
     tasks = tmp_path / "tasks.txt"
     write_lines(tasks, read_task_scores(whole / "round_000" / "task_scores.parquet").tasks)

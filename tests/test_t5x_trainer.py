@@ -223,7 +223,9 @@ def test_another_t5x_is_refused(tmp_path, monkeypatch):
         raise AssertionError
 
     monkeypatch.setattr(t5x_train, "train", train_of_old)
-    with pytest.raises(UserError, match=r"T5X 0\.0\.0 in .* is too old.*train_state_initializer_cls"):
+    with pytest.raises(
+        UserError, match=r"T5X 0\.0\.0 in .* is too old.*train_state_initializer_cls"
+    ):
         train(tmp_path, t5x_trainer())
 
 
@@ -250,7 +252,9 @@ def test_a_folder_named_t5x_is_not_t5x(tmp_path, monkeypatch):
 
 def test_unknown_network(monkeypatch):
     monkeypatch.setattr(t5x, "require_t5x", lambda: None)
-    with pytest.raises(UserError, match=r"network \(NETWORK\) = 'ait-jax' .* Did you mean 'ait_jax'"):
+    with pytest.raises(
+        UserError, match=r"network \(NETWORK\) = 'ait-jax' .* Did you mean 'ait_jax'"
+    ):
         t5x_trainer(network="ait-jax")
 
 

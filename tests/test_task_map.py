@@ -96,7 +96,9 @@ def test_plots_are_the_same_bytes(tmp_path, n):
     categories = classify(scores, 5, is_cls=is_cls)
     for name in ("a.png", "b.png"):
         selected = scores.tasks[:2]
-        plot_task_map(tmp_path / name, scores, categories, is_cls=is_cls, selected=selected, round=0)
+        plot_task_map(
+            tmp_path / name, scores, categories, is_cls=is_cls, selected=selected, round=0
+        )
     data = (tmp_path / "a.png").read_bytes()
     assert data == (tmp_path / "b.png").read_bytes()
     assert data[:8] == b"\x89PNG\r\n\x1a\n"

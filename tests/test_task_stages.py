@@ -19,7 +19,9 @@ def test_stages_are_equal_parts_without_test_and_dev_tasks():
 
 
 def test_too_many_stages_are_refused():
-    with pytest.raises(UserError, match="NUM_STAGES = 10 needs as many training tasks; the pool has 9"):
+    with pytest.raises(
+        UserError, match="NUM_STAGES = 10 needs as many training tasks; the pool has 9"
+    ):
         DrawnStages(10).draw(POOL, 0)
     with pytest.raises(UserError, match="NUM_STAGES = 0 must be at least 1"):
         DrawnStages(0)

@@ -61,12 +61,18 @@ def test_lists_search_filter_sort_and_limit(mini, capsys):
     code, out, _ = tasks(capsys)
     lines = out.splitlines()
     assert code == 0 and lines[0].split() == ["task", "category", "kind", "split", "instances"]
-    assert len(lines) == 42 and lines[-1].startswith("139 of the 139 tasks") and "--limit=0" in lines[-1]
+    assert (
+        len(lines) == 42
+        and lines[-1].startswith("139 of the 139 tasks")
+        and "--limit=0" in lines[-1]
+    )
     rows = json.loads(tasks(capsys, "--search", "WORD twice", "--json")[1])
     assert {"mini003_copy_word_twice", NAME} <= {row["task"] for row in rows} and len(rows) < 30
     rows = list(csv.DictReader(io.StringIO(tasks(capsys, "--cls", "--split=test", "--csv")[1])))
     assert rows and {(row["kind"], row["split"]) for row in rows} == {("CLS", "test")}
-    rows = json.loads(tasks(capsys, "--gen", "--category=copying", "--sort=-task", "--limit=2", "--json")[1])
+    rows = json.loads(
+        tasks(capsys, "--gen", "--category=copying", "--sort=-task", "--limit=2", "--json")[1]
+    )
     assert [row["task"] for row in rows] == ["mini004_always_thank_you", "mini003_copy_word_twice"]
     assert "0 of the 139" in tasks(capsys, "--search=nowhere to be found")[1]
 
@@ -147,14 +153,24 @@ def test_on_a_terminal_dropped_words_are_struck_and_nothing_raw_arrives(width, b
     assert "\\x1b]0;title" in text and "[bold]x[/bold]" in text, "no markup"
     assert "\x1b[9;31m" in text or ";9" in text, "struck"
     assert any("exactly" in line and "perturbed" in line for line in text.splitlines()) == beside
-    assert re.search(r"2 examples left out and \d+ tokens cut from the end", " ".join(re.sub(r"\x1b\[[\d;]*m", "", text).split()))
+    assert re.search(
+        r"2 examples left out and \d+ tokens cut from the end",
+        " ".join(re.sub(r"\x1b\[[\d;]*m", "", text).split()),
+    )
 
 
 def test_lists_and_mistakes_never_send_escapes(monkeypatch, capsys):
     source = evil_source()
     monkeypatch.setattr(task_source, "open_source", lambda flags, run: source)
     monkeypatch.setattr(cli, "_prepare_process", lambda: None)
-    for arguments in ((), ("--csv",), ("--json",), ("--category=nothing",), ("evil",), ("evil", "--json")):
+    for arguments in (
+        (),
+        ("--csv",),
+        ("--json",),
+        ("--category=nothing",),
+        ("evil",),
+        ("evil", "--json"),
+    ):
         _, out, err = tasks(capsys, *arguments)
         assert "title" in out + err, arguments
         assert not {"\x1b", "\x07", "\u202e"} & set(out + err), arguments

@@ -4,7 +4,14 @@ import json
 
 import numpy as np
 import pytest
-from tiny_llama import SPECIAL, TEXTS, needs_tokenizers, needs_torch, tokenizer_json, write_tokenizer
+from tiny_llama import (
+    SPECIAL,
+    TEXTS,
+    needs_tokenizers,
+    needs_torch,
+    tokenizer_json,
+    write_tokenizer,
+)
 
 from ait_jax import assets, tokenizer_files
 from ait_jax.chat_format import ChatML, Llama3Chat
@@ -104,7 +111,10 @@ def test_encodings_count_what_stands_around(chat, plain):
     )
     for encoding in (TkInstructEncoding(max_source_length=110), AlpacaEncoding(110)):
         prompt = encode(encoding, chat)
-        assert prompt.text == encode(type(encoding)(max_source_length=1000), plain).text[: len(prompt.text)]
+        assert (
+            prompt.text
+            == encode(type(encoding)(max_source_length=1000), plain).text[: len(prompt.text)]
+        )
         assert prompt.tokens == len(chat.encode_source(prompt.text, 110)) <= 110
         whole = encode(type(encoding)(max_source_length=1000), chat)
         assert prompt.tokens_cut == max(0, whole.tokens - 110)
@@ -119,9 +129,14 @@ def test_first_token_and_llama_3(tmp_path):
     content = json.loads(content)
     size = len(content["model"]["vocab"])
     for i, name in enumerate(names[len(SPECIAL) :]):
-        content["added_tokens"].append({**content["added_tokens"][0], "content": name, "id": size + i})
+        content["added_tokens"].append(
+            {**content["added_tokens"][0], "content": name, "id": size + i}
+        )
     begin = {"id": names[0], "ids": [0], "tokens": [names[0]]}
-    single = [{"SpecialToken": {"id": names[0], "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    single = [
+        {"SpecialToken": {"id": names[0], "type_id": 0}},
+        {"Sequence": {"id": "A", "type_id": 0}},
+    ]
     content["post_processor"] = {
         "type": "TemplateProcessing", "single": single, "pair": single, "special_tokens": {names[0]: begin},
     }  # fmt: skip

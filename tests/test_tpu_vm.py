@@ -7,9 +7,9 @@ import subprocess
 
 import launches
 import pytest
+from ait_jax.launch import source, tpu_vm
 
 from ait_jax import cli
-from ait_jax.launch import source, tpu_vm
 
 WAITING = {"state": "WAITING_FOR_RESOURCES"}
 PROVISIONING = {"state": "PROVISIONING"}

@@ -79,9 +79,7 @@ def test_access_in_any_order_and_again(pool):
 
 def test_long_prompts_and_answers_are_cut_to_the_buckets(pool):
     short = TkInstructEncoding(max_source_length=16)
-    source = examples(
-        pool, encoding=short, buckets=LengthBuckets(inputs=(16,), targets=(2,))
-    )
+    source = examples(pool, encoding=short, buckets=LengthBuckets(inputs=(16,), targets=(2,)))
     for index in range(len(source)):
         inputs, targets = source[index]
         assert len(inputs) <= 16 and len(targets) <= 2 and inputs[-1] == targets[-1] == 1

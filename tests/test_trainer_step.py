@@ -90,7 +90,10 @@ def test_the_gradient_against_differences(plain):
     def loss(kernel):
         changed = {**params, "decoder": {**params["decoder"], "logits_dense": {"kernel": kernel}}}
         logits = model.apply(
-            {"params": changed}, BATCH["inputs"], shift_right(targets), targets,
+            {"params": changed},
+            BATCH["inputs"],
+            shift_right(targets),
+            targets,
             enable_dropout=False,
         )
         total, tokens = cross_entropy_loss(logits, targets, targets > 0)

@@ -10,7 +10,6 @@ import threading
 import time
 
 import pytest
-
 from ait_jax.launch import bucket, worker
 from ait_jax.launch.verdict import judge
 

@@ -11,6 +11,8 @@ import os
 import signal
 import sys
 
+from ait_jax.tasks import mini
+
 from ait_jax import assets, cli, files
 from ait_jax.active import run
 from ait_jax.batching import LengthBuckets
@@ -26,7 +28,6 @@ from ait_jax.scorer.engine import Engine
 from ait_jax.scorer.scorer import Scorer
 from ait_jax.selection import PromptUncertainty
 from ait_jax.summaries import TensorBoard, WeightsAndBiases
-from ait_jax.tasks import mini
 from ait_jax.trainer import t5x
 from ait_jax.trainer.checkpointing import Checkpoints
 from ait_jax.trainer.embedded import EmbeddedTrainer
@@ -83,9 +84,7 @@ def three_rounds(model_dir, trainer: str) -> Experiment:
     """Three rounds of T5X, or ("both") of the embedded trainer first and T5X from round 1 on."""
     with_t5x = t5x.T5XTrainer(**TRAINING, optimizer=adafactor)
     trainers = {0: EmbeddedTrainer(**TRAINING, optimizer=adafactor), 1: with_t5x}
-    return tiny_experiment(
-        model_dir, rounds=3, trainer=with_t5x if trainer == "t5x" else trainers
-    )
+    return tiny_experiment(model_dir, rounds=3, trainer=with_t5x if trainer == "t5x" else trainers)
 
 
 def tiny_experiment(model_dir, num_partitions: int = 1, **changes) -> Experiment:

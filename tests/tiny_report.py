@@ -23,7 +23,13 @@ from ait_jax.splits import write_splits
 from ait_jax.uncertainty import LikelihoodTable, task_scores
 
 SEED = 5
-TIMING = {"tokens_per_second": 1000.0, "padding_fraction": 0.2, "mfu": 0.1, "devices": 4, "device_kind": "TPU v4"}
+TIMING = {
+    "tokens_per_second": 1000.0,
+    "padding_fraction": 0.2,
+    "mfu": 0.1,
+    "devices": 4,
+    "device_kind": "TPU v4",
+}
 
 
 def settings_of(pool: TaskPool, **changes) -> Settings:
@@ -55,7 +61,12 @@ def synthetic_pool(num_tasks: int, words: int = 60, instances: int = 10) -> Task
         tasks.append(Task(name, Instruction(text(number, 0, words), examples), found, (category,)))
     labels = {task.name: bool(i % 2) for i, task in enumerate(tasks)}
     names = [task.name for task in tasks]
-    return TaskPool(tasks, labels, name="synthetic", splits=Splits(remain=names[:-6], dev=names[-6:-4], test=names[-4:]))
+    return TaskPool(
+        tasks,
+        labels,
+        name="synthetic",
+        splits=Splits(remain=names[:-6], dev=names[-6:-4], test=names[-4:]),
+    )
 
 
 def write_run(
@@ -79,10 +90,14 @@ def write_run(
     for number in range(settings.rounds):
         folder = path / f"round_{number:03d}"
         write_splits(folder, splits)
-        files.write_lines(folder / "metrics.jsonl", [
-            json.dumps({"step": step, "loss": 1 / step, "accuracy": 0.5, "learning_rate": 1e-3})
-            for step in range(10, 60, 10)
-        ] + [json.dumps({"step": 50, "dev/rougeL": 20.0 + number})])
+        files.write_lines(
+            folder / "metrics.jsonl",
+            [
+                json.dumps({"step": step, "loss": 1 / step, "accuracy": 0.5, "learning_rate": 1e-3})
+                for step in range(10, 60, 10)
+            ]
+            + [json.dumps({"step": 50, "dev/rougeL": 20.0 + number})],
+        )
         stages[f"round_{number:03d}/train"] = {"tasks": len(splits.train), "checkpoint_step": 50}
         _evaluate(folder, pool, splits, number + 1)
         stages[f"round_{number:03d}/evaluate"] = {}
@@ -109,7 +124,11 @@ def write_record(path: Path, pool: TaskPool, stages: dict, config: str) -> None:
         "schema_version": 1, "code_version": "0.1.0", "seed": SEED,
         "pool": {"name": pool.name, "fingerprint": pool.fingerprint()}, "stages": stages,
     })  # fmt: skip
-    lines = [json.dumps({"stage": stage, "seconds": 90.0, **TIMING}) for stage in stages if stage[-6:] != "splits"]
+    lines = [
+        json.dumps({"stage": stage, "seconds": 90.0, **TIMING})
+        for stage in stages
+        if stage[-6:] != "splits"
+    ]
     files.write_lines(path / "timings.jsonl", lines)
 
 
@@ -121,7 +140,9 @@ def formula(task: Task, instance: Instance, j: int, kept) -> float:
     return float(-0.05 - level - sensitivity * lost * (1 + stable_hash(instance.id, j) % 10 / 10))
 
 
-def score(folder: Path, settings: Settings, tasks, round: int, size: int, log_likelihood) -> list[str]:
+def score(
+    folder: Path, settings: Settings, tasks, round: int, size: int, log_likelihood
+) -> list[str]:
     """Writes the tables, lists and the selection of one round; returns the selection."""
     rows = {name: [] for name in likelihoods.COLUMNS}
     for name in tasks:
@@ -137,7 +158,11 @@ def score(folder: Path, settings: Settings, tasks, round: int, size: int, log_li
                 for column, cell in zip(likelihoods.COLUMNS, row):
                     rows[column].append(cell)
     _write_in_chunks(folder / "likelihoods.parquet", rows)
-    scores = task_scores(LikelihoodTable.from_columns(*(rows[c] for c in ("task", "instance_id", "prompt", "log_likelihood"))))
+    scores = task_scores(
+        LikelihoodTable.from_columns(
+            *(rows[c] for c in ("task", "instance_id", "prompt", "log_likelihood"))
+        )
+    )
     likelihoods.write_task_scores(folder / "task_scores.parquet", scores)
     regions = task_map.classify(scores, size, is_cls=settings.pool.is_cls)
     for region, names in task_map.ranked(scores, regions).items():
@@ -161,20 +186,31 @@ def _write_in_chunks(path: Path, rows: dict, size: int = 4096) -> None:
 
 def _evaluate(folder: Path, pool: TaskPool, splits: Splits, gain: int) -> None:
     def metrics(names):
-        figures = {"rougeL": 10.0 + gain, "exact_match": 5.0, "num_instances": 4, "num_tasks": len(names)}
+        figures = {
+            "rougeL": 10.0 + gain,
+            "exact_match": 5.0,
+            "num_instances": 4,
+            "num_tasks": len(names),
+        }
         return figures | {
             "num_without_references": 0, "cls": figures, "gen": figures,
             "per_category": {pool[name].category: figures for name in names},
             "per_task": {name: {k: v for k, v in figures.items() if k != "num_tasks"} for name in names},
         }  # fmt: skip
 
-    files.write_json(folder / "eval.json", {"test": metrics(splits.test), "dev": metrics(splits.dev)})
+    files.write_json(
+        folder / "eval.json", {"test": metrics(splits.test), "dev": metrics(splits.dev)}
+    )
 
 
 if __name__ == "__main__":
     model_dir, num_tasks, rounds, instances = sys.argv[1:]
     pool = synthetic_pool(int(num_tasks))
-    known = settings_of(pool, rounds=int(rounds), num_instances=int(instances), num_perturbations=10)
+    known = settings_of(
+        pool, rounds=int(rounds), num_instances=int(instances), num_perturbations=10
+    )
     names = pool.splits.remain
-    started = Splits(train=names[:500], remain=names[500:], dev=pool.splits.dev, test=pool.splits.test)
+    started = Splits(
+        train=names[:500], remain=names[500:], dev=pool.splits.dev, test=pool.splits.test
+    )
     write_run(Path(model_dir), known, started, tasks_per_round=500)

@@ -105,7 +105,9 @@ def run(options: argparse.Namespace) -> int:
         if value is not None and value < 1:
             raise UserError(f"--{flag}={value} must be at least 1.")
     if options.steer_only and not options.steer:
-        raise UserError("--steer_only needs --steer=MODEL_DIR/round_NNN: the round that was scored.")
+        raise UserError(
+            "--steer_only needs --steer=MODEL_DIR/round_NNN: the round that was scored."
+        )
     from ait_jax.grow.growth import Growth, grow
     from ait_jax.grow.screening import Screening
 

@@ -226,9 +226,7 @@ class _Work:
                     for proposal in self._parsed(text, dataset, style, endpoint.model):
                         yield proposal, dataset
 
-    def _ask(
-        self, endpoint: Endpoint, datasets: Iterable[Dataset]
-    ) -> dict[tuple[str, str], str]:
+    def _ask(self, endpoint: Endpoint, datasets: Iterable[Dataset]) -> dict[tuple[str, str], str]:
         """Returns (dataset, style) -> the answer, for all that were answered."""
         asked: dict[tuple[str, str], Sequence[Mapping[str, str]]] = {}
         for dataset in datasets:

@@ -28,16 +28,16 @@ class Steered:
         self._steering, self._num_unknown = read_steering(folder, pool.entries)
         self._ranked: dict[str, Estimate] = {}
 
-    def sort(
-        self, items: Iterable[T], dataset_of: Callable[[T], Dataset], tally: Tally
-    ) -> list[T]:
+    def sort(self, items: Iterable[T], dataset_of: Callable[[T], Dataset], tally: Tally) -> list[T]:
         """Returns the items, the most prompt-sensitive datasets first; equal ones by name."""
         estimates = []
         for place, item in enumerate(items):
             dataset = dataset_of(item)
             estimate = self._steering.estimate(dataset)
             if self._only and not self._steering.is_sensitive(estimate):
-                tally.add(_STAGE, "left out: no more prompt-sensitive than the average", dataset.name)
+                tally.add(
+                    _STAGE, "left out: no more prompt-sensitive than the average", dataset.name
+                )
                 continue
             tally.add(_STAGE, f"ranked by {estimate.evidence}", dataset.name)
             estimates.append((-estimate.uncertainty, dataset.name, place, item, estimate))

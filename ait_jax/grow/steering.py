@@ -70,7 +70,9 @@ class Estimate:
         """Returns the reason, in words."""
         if not self.tasks:
             return "nothing scored is like it: the mean of all"
-        named = ", ".join(f"{t.entry.task.name} {t.uncertainty:.3f}" for t in self.tasks[:_NUM_NAMED])
+        named = ", ".join(
+            f"{t.entry.task.name} {t.uncertainty:.3f}" for t in self.tasks[:_NUM_NAMED]
+        )
         more = ", ..." if len(self.tasks) > _NUM_NAMED else ""
         return f"{self.evidence}, {len(self.tasks)} scored, {self.num_ambiguous} ambiguous: {named}{more}"
 
@@ -87,7 +89,9 @@ class Steering:
         self.mean = math.fsum(task.uncertainty for task in self.scored) / len(self.scored)
         self._of_dataset = _grouped((task.dataset, task) for task in self.scored)
         self._of_kind = _grouped(
-            (kind, task) for task in self.scored for kind in map(_folded, task.entry.task.categories)
+            (kind, task)
+            for task in self.scored
+            for kind in map(_folded, task.entry.task.categories)
         )
         texts = [_words(_task_text(task)) for task in self.scored]
         self._weight = _inverse_frequencies(texts)
@@ -188,7 +192,9 @@ def _words(text: str) -> Counter[str]:
 
 def _task_text(scored: ScoredTask) -> str:
     task = scored.entry.task
-    fields = [name for key in ("Input Fields", "Output Field") for name in task.metadata.get(key, ())]
+    fields = [
+        name for key in ("Input Fields", "Output Field") for name in task.metadata.get(key, ())
+    ]
     return " ".join([scored.dataset, *fields, *task.categories, task.instruction.definition])
 
 

@@ -141,9 +141,7 @@ def absorbed_cross_attention(
         )
         return (attended_BxQxHxE / jnp.moveaxis(total, 1, 2)).astype(dtype)
 
-    query_BxQxHxE = jnp.einsum(
-        "bqhd,ehd->bqhe", query_BxQxHxD, key_kernel_ExHxD.astype(dtype)
-    )
+    query_BxQxHxE = jnp.einsum("bqhd,ehd->bqhe", query_BxQxHxD, key_kernel_ExHxD.astype(dtype))
     _, query_length, num_heads, _ = query_BxQxHxE.shape
     row_elements = num_heads * query_length * encoded_BxKxE.shape[1]
     if blocked:
@@ -152,9 +150,7 @@ def absorbed_cross_attention(
         )
     else:
         attended_BxQxHxE = attend(query_BxQxHxE, encoded_BxKxE, mask_Bx1xQxK)
-    return jnp.einsum(
-        "bqhe,ehd->bqhd", attended_BxQxHxE, value_kernel_ExHxD.astype(dtype)
-    )
+    return jnp.einsum("bqhe,ehd->bqhd", attended_BxQxHxE, value_kernel_ExHxD.astype(dtype))
 
 
 def absorbing_is_cheaper(

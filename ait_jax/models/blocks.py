@@ -93,9 +93,7 @@ class DecoderLayer(nn.Module):
         x = inputs_BxTxE + feature_dropout(config)(x, deterministic=deterministic)
 
         y = layers.LayerNorm(config.dtype, name="pre_cross_attention_layer_norm")(x)
-        y = _attention(
-            config, "encoder_decoder_attention", absorb=config.absorb_cross_attention
-        )(
+        y = _attention(config, "encoder_decoder_attention", absorb=config.absorb_cross_attention)(
             y,
             encoded_BxLxE,
             cross_mask_Bx1xTxL,

@@ -37,9 +37,7 @@ def check_common(config: Any, sizes: tuple[str, ...]) -> None:
         if getattr(config, field) < 1:
             raise UserError(f"{kind}.{field} is {getattr(config, field)}; needed: at least 1.")
     if not 0.0 <= config.dropout_rate < 1.0:
-        raise UserError(
-            f"{kind}.dropout_rate is {config.dropout_rate}; needed: from 0 to below 1."
-        )
+        raise UserError(f"{kind}.dropout_rate is {config.dropout_rate}; needed: from 0 to below 1.")
 
 
 def check_activations(config: Any) -> None:

@@ -163,10 +163,10 @@ class DecoderOnlyLayer(nn.Module):
         """Returns (B, Q, E), and the layer's new KeyValue if `keep`: a scan's carry and output."""
         config = self.config
         norm_dtype, epsilon = config.dtype, config.norm_epsilon
-        x = layers.LayerNorm(norm_dtype, epsilon, name="pre_self_attention_layer_norm")(inputs_BxQxE)
-        x, new = GroupedAttention(config, name="self_attention")(
-            x, rotation, past, masks, decode
+        x = layers.LayerNorm(norm_dtype, epsilon, name="pre_self_attention_layer_norm")(
+            inputs_BxQxE
         )
+        x, new = GroupedAttention(config, name="self_attention")(x, rotation, past, masks, decode)
         x = inputs_BxQxE + feature_dropout(config)(x, deterministic=deterministic)
         x = layers.with_sharding_constraint(x, ("batch", "length", "embed"))
 

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from ait_jax.models.interface import Model, changed
-from ait_jax.models.likelihood import PAD_ID, logits_of
 from ait_jax.models.layouts import layers_apart, match_layout
+from ait_jax.models.likelihood import PAD_ID, logits_of
 from ait_jax.models.parameters import output_layer
 from ait_jax.models.t5 import Params
 
@@ -109,7 +109,11 @@ def greedy_decode(
     """
     prompts = encode_prompts(model, params, encoder_tokens_BxL, max_decode_length, unroll_layers)
     return decode(
-        *prompts, max_decode_length=max_decode_length, eos_id=eos_id, choose=_largest, compact=compact
+        *prompts,
+        max_decode_length=max_decode_length,
+        eos_id=eos_id,
+        choose=_largest,
+        compact=compact,
     )
 
 
@@ -263,9 +267,9 @@ def _gather_rows(tree: Any, kept_SxR: jax.Array) -> Any:
             return leaf
         shape = leaf.shape
         by_shard = leaf.reshape(*shape[:axis], shards, -1, *shape[axis + 1 :])
-        taken = jax.vmap(
-            lambda rows, kept: jnp.take(rows, kept, axis=axis), (axis, 0), axis
-        )(by_shard, kept_SxR)
+        taken = jax.vmap(lambda rows, kept: jnp.take(rows, kept, axis=axis), (axis, 0), axis)(
+            by_shard, kept_SxR
+        )
         return taken.reshape(*shape[:axis], shards * size, *shape[axis + 1 :])
 
     return jax.tree_util.tree_map_with_path(gather, tree)

@@ -108,7 +108,11 @@ def windows_of(groups: Groups, longest: int, *, in_steps: bool) -> Windows:
     )
     # One run, if all from the prefix to the block's end fits.
     first_BxC = jnp.where(end_BxC - prefix_BxC <= window_BxC, 0, behind_BxC - prefix_BxC)
-    runs = (jnp.where(first_BxC > 0, prefix_BxC, 0), first_BxC, jnp.maximum(end_BxC - window_BxC, 0))
+    runs = (
+        jnp.where(first_BxC > 0, prefix_BxC, 0),
+        first_BxC,
+        jnp.maximum(end_BxC - window_BxC, 0),
+    )
     runs_BxCx3 = jnp.stack(runs, axis=-1)
     place_W = jnp.arange(longest)
     from_first, count, from_second = (run[..., None] for run in runs)

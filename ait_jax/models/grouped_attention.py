@@ -86,9 +86,7 @@ def _attend_parts(query_BxQxHxD: jax.Array, parts: Sequence[Part]) -> jax.Array:
     return values / total
 
 
-def _attend_part(
-    query_BxQxHxD: jax.Array, part: Part
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _attend_part(query_BxQxHxD: jax.Array, part: Part) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns the weighted sum (B, Q, H, D), the largest logit and the sum of weights (B, Q, H, 1).
 
     Weights are exp(logit - largest), all float32.

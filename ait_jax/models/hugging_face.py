@@ -199,9 +199,7 @@ def write(
     tensors = to_tensors(params, config)
     stored = str(tensors[_TABLE].dtype) if dtype is None else dtype
     settings = to_settings(config, stored)
-    safetensors_folder.write_tensors(
-        folder, tensors, dtype=dtype, max_shard_bytes=max_shard_bytes
-    )
+    safetensors_folder.write_tensors(folder, tensors, dtype=dtype, max_shard_bytes=max_shard_bytes)
     files.write_json(folder / CONFIG, settings)
     generation = {"decoder_start_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
     files.write_json(folder / "generation_config.json", generation)

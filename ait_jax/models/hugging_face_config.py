@@ -64,7 +64,9 @@ def read_settings(folder: Any) -> dict[str, Any]:
     kind = settings.get("model_type") if isinstance(settings, dict) else None
     if not isinstance(kind, str) or kind not in _DEFAULTS:
         what = f"a {kind!r} model" if kind else "no model (model_type is missing)"
-        raise UserError(f"{path} describes {what}; needed: model_type 't5', 'mt5', 'llama' or 'qwen2'.")
+        raise UserError(
+            f"{path} describes {what}; needed: model_type 't5', 'mt5', 'llama' or 'qwen2'."
+        )
     given = {name: value for name, value in settings.items() if value is not None}
     return _DEFAULTS[kind] | given
 

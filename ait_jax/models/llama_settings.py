@@ -167,7 +167,9 @@ _LLAMA3_SCALING = {
 }
 
 
-def to_settings(config: LlamaConfig, *, dtype: str, ids: Mapping[str, int | None]) -> dict[str, Any]:
+def to_settings(
+    config: LlamaConfig, *, dtype: str, ids: Mapping[str, int | None]
+) -> dict[str, Any]:
     """Returns config.json's fields for a network.
 
     Args:

@@ -43,7 +43,11 @@ def names_and_shapes(config: LlamaConfig) -> dict[str, tuple[str, tuple[int, ...
             ("post_attention_layernorm", "pre_mlp_layer_norm"),
         ):
             table[f"{there}.{theirs}.weight"] = (f"{here}.{ours}.scale", (emb_dim,))
-        for letter, ours, rows in (("q", "query", queries), ("k", "key", keys), ("v", "value", keys)):
+        for letter, ours, rows in (
+            ("q", "query", queries),
+            ("k", "key", keys),
+            ("v", "value", keys),
+        ):
             name, at = f"{there}.self_attn.{letter}_proj", f"{here}.self_attention.{ours}"
             table[f"{name}.weight"] = (f"{at}.kernel", (rows, emb_dim))
             if config.attention_bias:
@@ -204,9 +208,7 @@ def write(
     """
     special = tokenizer.special
     tensors = to_tensors(params, config, special.order)
-    safetensors_folder.write_tensors(
-        folder, tensors, dtype=dtype, max_shard_bytes=max_shard_bytes
-    )
+    safetensors_folder.write_tensors(folder, tensors, dtype=dtype, max_shard_bytes=max_shard_bytes)
     ids = {
         "bos_token_id": special.ids.get(special.roles.get("bos", "")),
         "eos_token_id": special.order.eos_id,

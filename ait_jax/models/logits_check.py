@@ -109,9 +109,13 @@ def torch_logits(folder: Any, asked: Prompts, order: TokenOrder | None = None) -
     transformers.utils.logging.disable_progress_bar()
     kind = "AutoModelForSeq2SeqLM" if order is None else "AutoModelForCausalLM"
     try:
-        model = getattr(transformers, kind).from_pretrained(
-            str(folder), local_files_only=True, use_safetensors=True, dtype=torch.float32
-        ).eval()
+        model = (
+            getattr(transformers, kind)
+            .from_pretrained(
+                str(folder), local_files_only=True, use_safetensors=True, dtype=torch.float32
+            )
+            .eval()
+        )
     except Exception as error:  # transformers raises many types on what it cannot read
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"transformers cannot read {folder}: {first[:300]}") from error

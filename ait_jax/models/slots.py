@@ -228,9 +228,7 @@ def run(
 
 def _step(model: Model, params: Params, eos_id: int, slots: Slots) -> Slots:
     rows, past = slots.rows, (slots.prefixes, slots.own)
-    hidden_Bx1xE, new = model.apply(
-        {"params": params}, slots.last_token_Bx1, past, method="extend"
-    )
+    hidden_Bx1xE, new = model.apply({"params": params}, slots.last_token_Bx1, past, method="extend")
     logits_BxV = logits_of(hidden_Bx1xE[:, 0], output_layer(model.config, params))
     largest_B = jnp.max(logits_BxV, axis=-1)
     log_z_B = jax.nn.logsumexp(logits_BxV, axis=-1)

@@ -100,9 +100,7 @@ def _open_zarr(directory: Any, name: str, spec: Mapping[str, Any]) -> Any:
     location = str(directory / folder)
     if "://" not in location:
         location = "file://" + str((directory / folder).absolute())
-    return tensorstore.open(
-        {"driver": "zarr", "kvstore": location + "/"}, open=True, read=True
-    )
+    return tensorstore.open({"driver": "zarr", "kvstore": location + "/"}, open=True, read=True)
 
 
 def _zarr_array(directory: Any, name: str, opening: Any) -> StoredArray:

@@ -134,9 +134,7 @@ def _needs_scores(strategy: Reference | None) -> bool | None:
     return kind.needs_scores if known else None
 
 
-def _part(
-    build: Callable[[], Any], name: str, values: dict[str, Any], problems: list[str]
-) -> Any:
+def _part(build: Callable[[], Any], name: str, values: dict[str, Any], problems: list[str]) -> Any:
     if name not in values:
         if name == "pool":
             problems.append("config.gin names no pool")

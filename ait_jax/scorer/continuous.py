@@ -163,9 +163,7 @@ class ContinuousDecoder:
         for place, (length, rows) in enumerate(groups):
             prefixes[place] = prompts[rows[0]][:length]
             own[place] = [prompts[row][length:] for row in rows]
-        length = min(
-            shape.prefix, padded_length(max(map(len, prefixes)), self._prefill_lengths)
-        )
+        length = min(shape.prefix, padded_length(max(map(len, prefixes)), self._prefill_lengths))
         packed = _packed(own, shape.members, self._prefill_lengths)
         whole = [tokens for rows in own for tokens in [*rows, *[()] * (shape.members - len(rows))]]
         arrays = [pad_rows(prefixes, length), *packed, pad_rows(whole, shape.own)]
@@ -177,9 +175,7 @@ class ContinuousDecoder:
         return self._fill(state, *made, whole, np.array(places, np.int32))
 
 
-def _packed(
-    own: Sequence[Sequence[Tokens]], members: int, widths: tuple[int, ...]
-) -> slots.Packed:
+def _packed(own: Sequence[Sequence[Tokens]], members: int, widths: tuple[int, ...]) -> slots.Packed:
     """Puts what stands behind each prefix side by side, as many packed rows for every one."""
     lengths = [tuple(map(len, texts)) for texts in own]
     width = max(packing.packed(of_one, widths).width for of_one in lengths if of_one)
@@ -196,9 +192,7 @@ def _packed(
                 texts[place, row, at : at + length] = number
                 begins[place, text], counts[place, text] = row * width + at, length
                 at += length
-    return slots.Packed(
-        tokens.reshape(-1, width), texts.reshape(-1, width), begins, counts
-    )
+    return slots.Packed(tokens.reshape(-1, width), texts.reshape(-1, width), begins, counts)
 
 
 def _answers(group: SharedPrefix, rows: slots.Rows) -> Iterator[Answer]:

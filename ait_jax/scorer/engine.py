@@ -21,12 +21,12 @@ from ait_jax.hardware import options_of_large_products, target_platform
 from ait_jax.models.decoding import greedy_decode
 from ait_jax.models.group_windows import BLOCK, Groups
 from ait_jax.models.interface import Model, runs_prefixes
+from ait_jax.models.layouts import match_layout
 from ait_jax.models.likelihood import (
     fused_mean_log_likelihood,
     fused_token_log_likelihoods,
     shift_right,
 )
-from ait_jax.models.layouts import match_layout
 from ait_jax.models.parameters import abstract_params, output_layer
 from ait_jax.partitioning import Partitioner, feed
 from ait_jax.scorer.continuous import MOST_MEMBERS, Answer, ContinuousDecoder

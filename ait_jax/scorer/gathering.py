@@ -10,7 +10,6 @@ import numpy as np
 from ait_jax import distributed
 from ait_jax.partitioning import Partitioner
 
-
 Figures = TypeVar("Figures")
 
 
@@ -22,7 +21,9 @@ def total(figures: Figures, partitioner: Partitioner) -> Figures:
     if distributed.process_count() == 1:
         return figures
     values = json.dumps(dataclasses.asdict(figures)).encode()
-    all_values = [json.loads(v) for v in partitioner.first_of_groups(distributed.all_gather(values))]
+    all_values = [
+        json.loads(v) for v in partitioner.first_of_groups(distributed.all_gather(values))
+    ]
     summed = {
         name: sum(values[name] or 0 for values in all_values)
         / (len(all_values) if isinstance(value, float) and name != "flops" else 1)

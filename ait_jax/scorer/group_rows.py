@@ -185,7 +185,10 @@ class GroupRows:
                 tokens[of_text], positions[of_text] = own, range(length, length + len(own))
                 groups[of_text], texts[of_text] = number, text
                 begins[of_text] = begin, begin + length, at
-                last, of_target = at + len(prompt) - length - 1, slice(at_target, at_target + len(target))
+                last, of_target = (
+                    at + len(prompt) - length - 1,
+                    slice(at_target, at_target + len(target)),
+                )
                 places[of_target], targets[of_target] = range(last, last + len(target)), target
                 at, at_target = of_text.stop, of_target.stop
         of_blocks[:] = begins[::BLOCK]

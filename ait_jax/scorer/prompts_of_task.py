@@ -13,7 +13,6 @@ from ait_jax.prompts import Encoding
 from ait_jax.task import Instruction
 from ait_jax.vocabulary import Vocabulary
 
-
 # Ids of a task's scored instances -> int[instances, prompts per instance], the prompts j of each.
 PromptPlan = Callable[[Sequence[str]], np.ndarray]
 

@@ -120,7 +120,7 @@ class Scorer:
                 index
                 for index, names in enumerate(chunks)
                 if not _is_whole(parts[index], names, prompts, task_prompts, report)
-            ]
+            ],
         )
         counts = _score_chunks(
             [(parts[index], chunks[index]) for index in missing],
@@ -175,9 +175,7 @@ def _score_chunks(
         for (part, names), ready in zip(missing, prepared):
             answered = answer(ready)
             values, counted = log_likelihoods(ready, answered)
-            columns = gathering.gathered(
-                chunk.columns(ready, answered, values), names, partitioner
-            )
+            columns = gathering.gathered(chunk.columns(ready, answered, values), names, partitioner)
             if distributed.is_writer():
                 later(likelihoods.write_rows, part, columns)
             counts += gathering.total(counted, partitioner)

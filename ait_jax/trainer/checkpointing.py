@@ -135,9 +135,7 @@ class Checkpoints:
         """
         step = self.latest_step if step is None else step
         try:
-            return self._manager.restore(
-                step, args=self._ocp.args.StandardRestore(abstract_state)
-            )
+            return self._manager.restore(step, args=self._ocp.args.StandardRestore(abstract_state))
         # Orbax raises many kinds, bare Exception for a cut array among them.
         except Exception as error:
             raise UserError(

@@ -231,5 +231,7 @@ def _lengths(batch, feature: str) -> list[int]:
     """Returns the length of every example, packed or not."""
     segments = batch.get(f"{feature}_segments", (batch[feature] > 0).astype(np.int32))
     return [
-        int(np.count_nonzero(row == segment)) for row in segments for segment in range(1, row.max() + 1)
+        int(np.count_nonzero(row == segment))
+        for row in segments
+        for segment in range(1, row.max() + 1)
     ]

@@ -10,8 +10,8 @@ import numpy as np
 from ait_jax import randomness
 from ait_jax.errors import UserError
 from ait_jax.hardware import target_platform
-from ait_jax.models.sampling import key_data, sample_decode
 from ait_jax.models.interface import Model, ModelConfig
+from ait_jax.models.sampling import key_data, sample_decode
 from ait_jax.partitioning import Partitioner
 from ait_jax.summaries import Summaries
 from ait_jax.trainer.data import ExampleSource, in_order
@@ -85,7 +85,9 @@ class FeedbackTrainer(Trainer):
         self._check("top_k", "TOP_K", self.top_k is None or self.top_k >= 1, "at least 1, or None")
         in_range = self.top_p is None or 0 < self.top_p <= 1
         self._check("top_p", "TOP_P", in_range, "above 0 and at most 1, or None")
-        self._check("supervised_weight", "SUPERVISED_WEIGHT", self.supervised_weight >= 0, "at least 0")
+        self._check(
+            "supervised_weight", "SUPERVISED_WEIGHT", self.supervised_weight >= 0, "at least 0"
+        )
 
     def _check(self, name: str, macro: str, holds: bool, needed: str) -> None:
         if not holds:
@@ -236,7 +238,9 @@ class _Feedback(Training):
         return np.array(
             [
                 [
-                    self.config.reward(self.source.decode(answer), self.source.references(int(index)))
+                    self.config.reward(
+                        self.source.decode(answer), self.source.references(int(index))
+                    )
                     for answer in own
                 ]
                 for index, own in zip(indices, answers)

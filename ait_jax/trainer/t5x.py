@@ -256,9 +256,11 @@ class _Training:
             start=start or 0,
             stop=self.total_steps,
         )
-        with _quiet(), examples as mixture, progress(
-            "training", self.total_steps, start or 0
-        ) as self._show:
+        with (
+            _quiet(),
+            examples as mixture,
+            progress("training", self.total_steps, start or 0) as self._show,
+        ):
             arguments = self._arguments(parts, mixture)
             try:
                 t5x_train.train(**arguments)

@@ -115,9 +115,7 @@ class MeshPartitioner(partitioning.PjitPartitioner):
         known = {axis for axis, _ in rules}
         others = partitioning.standard_logical_axis_rules()
         rules += [rule for rule in others if rule[0] not in known]
-        super().__init__(
-            num_partitions=partitioner.num_partitions, logical_axis_rules=tuple(rules)
-        )
+        super().__init__(num_partitions=partitioner.num_partitions, logical_axis_rules=tuple(rules))
         self._given_mesh = partitioner.mesh
 
     @property

@@ -6,9 +6,10 @@ split, whole. The dev split is a fixed list from the other families; all that re
 
 from collections.abc import Mapping
 
-from ait_jax.pool import Splits, Task, TaskPool
 from ait_jax.tasks.mini import heldout_families, number_families, sentence_families, word_families
 from ait_jax.tasks.mini.generator import TaskSpec, build_task
+
+from ait_jax.pool import Splits, Task, TaskPool
 
 TEST_FAMILIES = tuple(heldout_families.TABLE)
 NOISE_FAMILIES = ("Random Labels", "Random Answers")
@@ -27,16 +28,31 @@ DEV_TASKS = (
     "name_and_city_to_sentence",
 )
 
-__all__ = ["DEV_TASKS", "NOISE_FAMILIES", "TEST_FAMILIES", "default_splits", "difficulties", "generate_tasks", "load_pool", "specs"]
+__all__ = [
+    "DEV_TASKS",
+    "NOISE_FAMILIES",
+    "TEST_FAMILIES",
+    "default_splits",
+    "difficulties",
+    "generate_tasks",
+    "load_pool",
+    "specs",
+]
 
 
 def specs() -> dict[str, tuple[str, TaskSpec]]:
     """Returns the pool's table: task name ("mini012_first_word") -> (family, row)."""
     tables: tuple[Mapping[str, tuple[TaskSpec, ...]], ...] = (
-        word_families.TABLE, sentence_families.TABLE, number_families.TABLE, heldout_families.TABLE,
+        word_families.TABLE,
+        sentence_families.TABLE,
+        number_families.TABLE,
+        heldout_families.TABLE,
     )
     rows = [(family, row) for table in tables for family, rows in table.items() for row in rows]
-    return {f"mini{number:03d}_{row.name}": (family, row) for number, (family, row) in enumerate(rows, start=1)}
+    return {
+        f"mini{number:03d}_{row.name}": (family, row)
+        for number, (family, row) in enumerate(rows, start=1)
+    }
 
 
 def difficulties() -> dict[str, str]:

@@ -152,7 +152,8 @@ def build_task(spec: TaskSpec, number: int, family: str, num_instances: int, see
     instruction = Instruction(
         definition=spec.definition,
         positive_examples=tuple(
-            Example(text, answers[0], spec.because.format(answer=answers[0])) for text, answers in positives
+            Example(text, answers[0], spec.because.format(answer=answers[0]))
+            for text, answers in positives
         ),
         negative_examples=(_negative_example(spec, negative + rest),),
     )
@@ -160,7 +161,8 @@ def build_task(spec: TaskSpec, number: int, family: str, num_instances: int, see
         name=name,
         instruction=instruction,
         instances=tuple(
-            Instance(f"{name}-{number:04d}", text, answers) for number, (text, answers) in enumerate(instances)
+            Instance(f"{name}-{number:04d}", text, answers)
+            for number, (text, answers) in enumerate(instances)
         ),
         categories=(family,),
         metadata={

@@ -13,8 +13,9 @@ REVIEWED = ("film", "book", "meal", "hotel", "concert", "game", "holiday", "song
 
 
 def _review(adjectives):
-    return lambda draw: draw.pick(("The {} in {} was {}.", "This {} from {} is {}.", "We saw the {} in {}, and it was {}."
-                                   )).format(draw.pick(REVIEWED), draw.pick(lex.CITIES), draw.pick(adjectives))
+    return lambda draw: draw.pick(
+        ("The {} in {} was {}.", "This {} from {} is {}.", "We saw the {} in {}, and it was {}.")
+    ).format(draw.pick(REVIEWED), draw.pick(lex.CITIES), draw.pick(adjectives))
 
 
 def _two_opinions(draw: Draw) -> Drawn:
@@ -31,16 +32,36 @@ def _opinion_word(draw: Draw) -> Drawn:
 
 
 SENTIMENT: tuple[TaskSpec, ...] = (
-    TaskSpec("review_sentiment_classification", 'Read a short review and classify its sentiment. Answer with "positive" or '
-             '"negative".', labelled(positive=_review(lex.GOOD), negative=_review(lex.BAD)), ("positive", "negative"),
-             "The review is {answer}."),
-    TaskSpec("recommended_or_not_classification", 'Would the writer recommend this? Answer "recommended" if the writer liked '
-             'it and "avoid" if the writer did not.', labelled(recommended=_review(lex.GOOD), avoid=_review(lex.BAD)),
-             ("recommended", "avoid"), "The right label is {answer}."),
-    TaskSpec("two_opinions_classification", 'Two people say what they think. Answer "agreement" if both liked it or both '
-             'did not, and "quarrel" otherwise.', _two_opinions, ("agreement", "quarrel"), "That is a {answer}.", "hard"),
-    TaskSpec("opinion_word", "Write the one word of the sentence that shows an opinion.", _opinion_word,
-             because="{answer} shows an opinion."),
+    TaskSpec(
+        "review_sentiment_classification",
+        'Read a short review and classify its sentiment. Answer with "positive" or "negative".',
+        labelled(positive=_review(lex.GOOD), negative=_review(lex.BAD)),
+        ("positive", "negative"),
+        "The review is {answer}.",
+    ),
+    TaskSpec(
+        "recommended_or_not_classification",
+        'Would the writer recommend this? Answer "recommended" if the writer liked '
+        'it and "avoid" if the writer did not.',
+        labelled(recommended=_review(lex.GOOD), avoid=_review(lex.BAD)),
+        ("recommended", "avoid"),
+        "The right label is {answer}.",
+    ),
+    TaskSpec(
+        "two_opinions_classification",
+        'Two people say what they think. Answer "agreement" if both liked it or both '
+        'did not, and "quarrel" otherwise.',
+        _two_opinions,
+        ("agreement", "quarrel"),
+        "That is a {answer}.",
+        "hard",
+    ),
+    TaskSpec(
+        "opinion_word",
+        "Write the one word of the sentence that shows an opinion.",
+        _opinion_word,
+        because="{answer} shows an opinion.",
+    ),
 )
 
 
@@ -48,9 +69,16 @@ def _entail(draw: Draw) -> Drawn:
     premise, other = two_scenes(draw)
     holds = draw.chance(0.5)
     place, thing = (premise.place, premise.thing) if holds else (other.place, other.thing)
-    hypothesis = draw.pick((f"{premise.person} was in the {place}.",
-                            f"{premise.person} {premise.past} {lex.with_article(thing)}."))
-    return f"Premise: {premise.placed()} Hypothesis: {hypothesis}", "entailment" if holds else "contradiction"
+    hypothesis = draw.pick(
+        (
+            f"{premise.person} was in the {place}.",
+            f"{premise.person} {premise.past} {lex.with_article(thing)}.",
+        )
+    )
+    return (
+        f"Premise: {premise.placed()} Hypothesis: {hypothesis}",
+        "entailment" if holds else "contradiction",
+    )
 
 
 def _kind_follows(draw: Draw) -> Drawn:
@@ -58,25 +86,50 @@ def _kind_follows(draw: Draw) -> Drawn:
     kind, other = draw.sample(kinds, 2)
     person, word = draw.pick(lex.NAMES), draw.pick(lex.CLASSES[kind])
     follows = draw.chance(0.5)
-    return (f"{person} has {lex.with_article(word)}. So {person} has {lex.with_article(kind if follows else other)}.",
-            "valid" if follows else "invalid")
+    return (
+        f"{person} has {lex.with_article(word)}. So {person} has {lex.with_article(kind if follows else other)}.",
+        "valid" if follows else "invalid",
+    )
 
 
 def _negated(draw: Draw) -> Drawn:
     drawn = scene(draw)
     denied = draw.chance(0.5)
-    second = f"{drawn.person} did not {drawn.base} {lex.with_article(drawn.thing)}." if denied else drawn.short()
+    second = (
+        f"{drawn.person} did not {drawn.base} {lex.with_article(drawn.thing)}."
+        if denied
+        else drawn.short()
+    )
     return f"{drawn.short()} {second}", "conflict" if denied else "same"
 
 
 ENTAILMENT: tuple[TaskSpec, ...] = (
-    TaskSpec("premise_hypothesis_classification", 'Does the hypothesis follow from the premise? Answer with "entailment" if it '
-             'does and "contradiction" if it does not.', _entail, ("entailment", "contradiction"), "This is {answer}.",
-             "hard"),
-    TaskSpec("class_conclusion_classification", 'Read a fact and a conclusion. Is the conclusion right? Answer with "valid" or '
-             '"invalid".', _kind_follows, ("valid", "invalid"), "The conclusion is {answer}.", "hard"),
-    TaskSpec("conflicting_sentences_classification", 'Answer "conflict" if the second sentence denies the first one, and '
-             '"same" if it says the same.', _negated, ("conflict", "same"), "The right label is {answer}.", "medium"),
+    TaskSpec(
+        "premise_hypothesis_classification",
+        'Does the hypothesis follow from the premise? Answer with "entailment" if it '
+        'does and "contradiction" if it does not.',
+        _entail,
+        ("entailment", "contradiction"),
+        "This is {answer}.",
+        "hard",
+    ),
+    TaskSpec(
+        "class_conclusion_classification",
+        'Read a fact and a conclusion. Is the conclusion right? Answer with "valid" or "invalid".',
+        _kind_follows,
+        ("valid", "invalid"),
+        "The conclusion is {answer}.",
+        "hard",
+    ),
+    TaskSpec(
+        "conflicting_sentences_classification",
+        'Answer "conflict" if the second sentence denies the first one, and '
+        '"same" if it says the same.',
+        _negated,
+        ("conflict", "same"),
+        "The right label is {answer}.",
+        "medium",
+    ),
 )
 
 
@@ -87,7 +140,10 @@ def _pronoun(asked_subject: bool):
         adjective = draw.pick(("tired", "happy", "late", "ill", "angry", "hungry", "busy"))
         asked = first if asked_subject else second
         pronoun = "she" if asked == woman else "he"
-        return f"{first} met {second} in the {draw.pick(lex.PLACES)}, and {pronoun} was {adjective}.", asked
+        return (
+            f"{first} met {second} in the {draw.pick(lex.PLACES)}, and {pronoun} was {adjective}.",
+            asked,
+        )
 
     return draw_pronoun
 
@@ -99,7 +155,10 @@ def _either(draw: Draw) -> Drawn:
 def _it(draw: Draw) -> Drawn:
     drawn = scene(draw)
     word = draw.pick(lex.GOOD)
-    return f"{drawn.person} {drawn.past} {lex.with_article(drawn.thing)}. It was {word}.", drawn.thing
+    return (
+        f"{drawn.person} {drawn.past} {lex.with_article(drawn.thing)}. It was {word}.",
+        drawn.thing,
+    )
 
 
 def _replace_pronoun(draw: Draw) -> Drawn:
@@ -110,45 +169,91 @@ def _replace_pronoun(draw: Draw) -> Drawn:
 
 
 COREFERENCE: tuple[TaskSpec, ...] = (
-    TaskSpec("who_is_the_pronoun", "The sentence has two people and a pronoun. Write the name of the person for whom the "
-             "pronoun stands.", _either, because="The pronoun stands for {answer}.", difficulty="medium"),
-    TaskSpec("what_is_it", 'Read the two sentences. Write the noun for which the word "It" stands.', _it,
-             because="It stands for {answer}."),
-    TaskSpec("replace_the_pronoun", "Write only the second sentence, with the person's name in the place of the pronoun.",
-             _replace_pronoun, because="The name is in the place of the pronoun.", difficulty="medium"),
-    TaskSpec("pronoun_gender_classification", 'Is the person in the sentence called by "she" or by "he"? Answer with the '
-             "pronoun.", labelled(she=lambda draw: scene(draw, person=draw.pick(lex.WOMEN)).short(),
-                                  he=lambda draw: scene(draw, person=draw.pick(lex.MEN)).short()), ("she", "he"),
-             "The pronoun is {answer}."),
+    TaskSpec(
+        "who_is_the_pronoun",
+        "The sentence has two people and a pronoun. Write the name of the person for whom the "
+        "pronoun stands.",
+        _either,
+        because="The pronoun stands for {answer}.",
+        difficulty="medium",
+    ),
+    TaskSpec(
+        "what_is_it",
+        'Read the two sentences. Write the noun for which the word "It" stands.',
+        _it,
+        because="It stands for {answer}.",
+    ),
+    TaskSpec(
+        "replace_the_pronoun",
+        "Write only the second sentence, with the person's name in the place of the pronoun.",
+        _replace_pronoun,
+        because="The name is in the place of the pronoun.",
+        difficulty="medium",
+    ),
+    TaskSpec(
+        "pronoun_gender_classification",
+        'Is the person in the sentence called by "she" or by "he"? Answer with the pronoun.',
+        labelled(
+            she=lambda draw: scene(draw, person=draw.pick(lex.WOMEN)).short(),
+            he=lambda draw: scene(draw, person=draw.pick(lex.MEN)).short(),
+        ),
+        ("she", "he"),
+        "The pronoun is {answer}.",
+    ),
 )
 
 
 def _keyword(kind: str, frame: str):
     def draw_keyword(draw: Draw) -> Drawn:
         word = draw.pick(lex.CLASSES[kind])
-        return frame.format(person=draw.pick(lex.NAMES), place=draw.pick(lex.PLACES), colour=draw.pick(lex.COLOURS),
-                            word=word), word
+        return frame.format(
+            person=draw.pick(lex.NAMES),
+            place=draw.pick(lex.PLACES),
+            colour=draw.pick(lex.COLOURS),
+            word=word,
+        ), word
 
     return draw_keyword
 
 
 KEYWORDS: tuple[TaskSpec, ...] = (
-    TaskSpec("tag_the_animal", "Tag the animal: write the word of the sentence that names an animal.",
-             _keyword("animal", "{person} met the {colour} {word} near the {place}."), because="{answer} is an animal."),
-    TaskSpec("tag_the_vehicle", "Tag the vehicle: write the word of the sentence that names something to travel in.",
-             _keyword("vehicle", "The {word} of {person} stood behind the {place}."), because="{answer} is a vehicle."),
-    TaskSpec("tag_the_place", "Tag the place: write the word of the sentence that says where it happened.",
-             from_scene(Scene.full, lambda s: s.place), because="{answer} is the place."),
-    TaskSpec("tag_two_keywords", "Write the two keywords of the sentence: the person and the thing, separated by a comma.",
-             from_scene(Scene.coloured, lambda s: f"{s.person}, {s.thing}"), because="These are person and thing.",
-             difficulty="medium"),
+    TaskSpec(
+        "tag_the_animal",
+        "Tag the animal: write the word of the sentence that names an animal.",
+        _keyword("animal", "{person} met the {colour} {word} near the {place}."),
+        because="{answer} is an animal.",
+    ),
+    TaskSpec(
+        "tag_the_vehicle",
+        "Tag the vehicle: write the word of the sentence that names something to travel in.",
+        _keyword("vehicle", "The {word} of {person} stood behind the {place}."),
+        because="{answer} is a vehicle.",
+    ),
+    TaskSpec(
+        "tag_the_place",
+        "Tag the place: write the word of the sentence that says where it happened.",
+        from_scene(Scene.full, lambda s: s.place),
+        because="{answer} is the place.",
+    ),
+    TaskSpec(
+        "tag_two_keywords",
+        "Write the two keywords of the sentence: the person and the thing, separated by a comma.",
+        from_scene(Scene.coloured, lambda s: f"{s.person}, {s.thing}"),
+        because="These are person and thing.",
+        difficulty="medium",
+    ),
 )
 
 
 def _title(draw: Draw) -> Drawn:
     drawn = scene(draw)
-    ending = draw.pick(("It was a long day.", "Nobody knew why.", "Then the rain came.", "Everyone was pleased."))
-    return f"{drawn.short()} {ending}", (f"{drawn.person} and the {drawn.thing}", f"The {drawn.thing} of {drawn.person}")
+    ending = draw.pick(
+        ("It was a long day.", "Nobody knew why.", "Then the rain came.", "Everyone was pleased.")
+    )
+    return f"{drawn.short()} {ending}", (
+        f"{drawn.person} and the {drawn.thing}",
+        f"The {drawn.thing} of {drawn.person}",
+    )
 
 
 def _headline(draw: Draw) -> Drawn:
@@ -157,10 +262,22 @@ def _headline(draw: Draw) -> Drawn:
 
 
 TITLES: tuple[TaskSpec, ...] = (
-    TaskSpec("title_of_a_story", 'Write a title for the short story. The title names the person and the thing, joined by '
-             '"and the".', _title, because="The title names person and thing.", difficulty="medium"),
-    TaskSpec("headline_of_a_sentence", "Make the sentence short, as in a newspaper: write only the person, the verb and the "
-             "thing.", _headline, because="Only the three most important words are kept.", difficulty="medium"),
+    TaskSpec(
+        "title_of_a_story",
+        "Write a title for the short story. The title names the person and the thing, joined by "
+        '"and the".',
+        _title,
+        because="The title names person and thing.",
+        difficulty="medium",
+    ),
+    TaskSpec(
+        "headline_of_a_sentence",
+        "Make the sentence short, as in a newspaper: write only the person, the verb and the "
+        "thing.",
+        _headline,
+        because="Only the three most important words are kept.",
+        difficulty="medium",
+    ),
 )
 
 
@@ -169,7 +286,10 @@ def _answerable(draw: Draw) -> Drawn:
     answerable = draw.chance(0.5)
     asked = draw.pick((f"Who {drawn.past} it?", f"What did {drawn.person} {drawn.base}?"))
     unknown = draw.pick((f"How old is {drawn.person}?", f"Why did {drawn.person} {drawn.base} it?"))
-    return f"{drawn.short()} {asked if answerable else unknown}", "answerable" if answerable else "unanswerable"
+    return (
+        f"{drawn.short()} {asked if answerable else unknown}",
+        "answerable" if answerable else "unanswerable",
+    )
 
 
 def _mentions(draw: Draw) -> Drawn:
@@ -180,11 +300,24 @@ def _mentions(draw: Draw) -> Drawn:
 
 
 ANSWERABILITY: tuple[TaskSpec, ...] = (
-    TaskSpec("answerable_question_classification", 'Can the question be answered from the sentence before it? Answer with '
-             '"answerable" or "unanswerable".', _answerable, ("answerable", "unanswerable"), "The question is {answer}.",
-             "medium"),
-    TaskSpec("known_person_classification", 'Does the sentence tell where the person in the question was? Answer with "known" '
-             'or "unknown".', _mentions, ("known", "unknown"), "The place is {answer}.", "medium"),
+    TaskSpec(
+        "answerable_question_classification",
+        "Can the question be answered from the sentence before it? Answer with "
+        '"answerable" or "unanswerable".',
+        _answerable,
+        ("answerable", "unanswerable"),
+        "The question is {answer}.",
+        "medium",
+    ),
+    TaskSpec(
+        "known_person_classification",
+        'Does the sentence tell where the person in the question was? Answer with "known" '
+        'or "unknown".',
+        _mentions,
+        ("known", "unknown"),
+        "The place is {answer}.",
+        "medium",
+    ),
 )
 
 
@@ -201,10 +334,19 @@ def _sentence_overlap(draw: Draw) -> Drawn:
 
 
 OVERLAP: tuple[TaskSpec, ...] = (
-    TaskSpec("common_word_of_two_lists", "Two lists are separated by a bar. Write the word that is in both lists.", _overlap,
-             because="{answer} is in both lists.", difficulty="medium"),
-    TaskSpec("common_noun_of_two_sentences", "Read two sentences. Write the noun that is in both sentences.",
-             _sentence_overlap, because="{answer} is in both sentences."),
+    TaskSpec(
+        "common_word_of_two_lists",
+        "Two lists are separated by a bar. Write the word that is in both lists.",
+        _overlap,
+        because="{answer} is in both lists.",
+        difficulty="medium",
+    ),
+    TaskSpec(
+        "common_noun_of_two_sentences",
+        "Read two sentences. Write the noun that is in both sentences.",
+        _sentence_overlap,
+        because="{answer} is in both sentences.",
+    ),
 )
 
 TABLE: Table = {

@@ -81,14 +81,38 @@ PLACES = tuple(
     "kitchen garden school park forest library hospital station market church museum office hotel bakery farm beach "
     "village theatre bank castle harbour cellar attic factory restaurant".split()
 )
-INDOOR_PLACES = ("kitchen", "library", "hospital", "museum", "office", "hotel", "theatre", "bank", "cellar", "attic")
-OUTDOOR_PLACES = ("garden", "park", "forest", "beach", "farm", "meadow", "river", "mountain", "field", "lake")
+INDOOR_PLACES = (
+    "kitchen",
+    "library",
+    "hospital",
+    "museum",
+    "office",
+    "hotel",
+    "theatre",
+    "bank",
+    "cellar",
+    "attic",
+)
+OUTDOOR_PLACES = (
+    "garden",
+    "park",
+    "forest",
+    "beach",
+    "farm",
+    "meadow",
+    "river",
+    "mountain",
+    "field",
+    "lake",
+)
 COLOURS = tuple("red blue green yellow black white brown grey pink purple golden silver".split())
 DAYS = tuple("Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split())
 MONTHS = tuple(
     "January February March April May June July August September October November December".split()
 )
-MATERIALS = tuple("wood stone glass paper iron gold silver leather wool clay plastic copper rubber silk".split())
+MATERIALS = tuple(
+    "wood stone glass paper iron gold silver leather wool clay plastic copper rubber silk".split()
+)
 
 UNITS = tuple(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
@@ -206,7 +230,8 @@ OPPOSITES = tuple(
         "entrance/exit increase/decrease accept/refuse raise/lower polite/rude clever/stupid beautiful/ugly "
         "kind/cruel guilty/innocent ancient/modern tidy/messy public/private major/minor"
     ).split()
-    if "_" not in pair and pair not in ("war/peacetime", "heavy/weightless", "king/queen", "happy/sad", "left/right")
+    if "_" not in pair
+    and pair not in ("war/peacetime", "heavy/weightless", "king/queen", "happy/sad", "left/right")
 )
 # (word, word of the same meaning): asked in either direction
 SYNONYMS = tuple(
@@ -223,8 +248,17 @@ SYNONYMS = tuple(
 )
 # singular, plural
 IRREGULAR_PLURALS = (
-    ("mouse", "mice"), ("goose", "geese"), ("foot", "feet"), ("tooth", "teeth"), ("man", "men"), ("woman", "women"),
-    ("child", "children"), ("wolf", "wolves"), ("knife", "knives"), ("shelf", "shelves"), ("leaf", "leaves"),
+    ("mouse", "mice"),
+    ("goose", "geese"),
+    ("foot", "feet"),
+    ("tooth", "teeth"),
+    ("man", "men"),
+    ("woman", "women"),
+    ("child", "children"),
+    ("wolf", "wolves"),
+    ("knife", "knives"),
+    ("shelf", "shelves"),
+    ("leaf", "leaves"),
     ("scarf", "scarves"),
 )
 UNCOUNTED = frozenset(
@@ -234,15 +268,26 @@ UNCOUNTED = frozenset(
     "pudding jasmine hemp holly".split()
 )
 # weights for comparison tasks: each is clearly heavier than the one before
-BY_WEIGHT = (
-    "ant bee mouse frog hen cat dog sheep pig lion cow horse elephant whale".split()
-)
+BY_WEIGHT = "ant bee mouse frog hen cat dog sheep pig lion cow horse elephant whale".split()
 # country -> capital
 CAPITALS = (
-    ("France", "Paris"), ("England", "London"), ("Germany", "Berlin"), ("Italy", "Rome"), ("Spain", "Madrid"),
-    ("Austria", "Vienna"), ("Portugal", "Lisbon"), ("Greece", "Athens"), ("Ireland", "Dublin"), ("Norway", "Oslo"),
-    ("Russia", "Moscow"), ("Egypt", "Cairo"), ("Japan", "Tokyo"), ("India", "Delhi"), ("Peru", "Lima"),
-    ("Cuba", "Havana"), ("Kenya", "Nairobi"),
+    ("France", "Paris"),
+    ("England", "London"),
+    ("Germany", "Berlin"),
+    ("Italy", "Rome"),
+    ("Spain", "Madrid"),
+    ("Austria", "Vienna"),
+    ("Portugal", "Lisbon"),
+    ("Greece", "Athens"),
+    ("Ireland", "Dublin"),
+    ("Norway", "Oslo"),
+    ("Russia", "Moscow"),
+    ("Egypt", "Cairo"),
+    ("Japan", "Tokyo"),
+    ("India", "Delhi"),
+    ("Peru", "Lima"),
+    ("Cuba", "Havana"),
+    ("Kenya", "Nairobi"),
 )
 # class name -> its words; the classes that category tasks name
 CLASSES = {
@@ -262,11 +307,28 @@ CLASSES = {
     "drink": DRINKS,
 }
 THINGS = tuple(
-    word for words in (TOOLS, VEHICLES, CLOTHES, FURNITURE, INSTRUMENTS) for word in words
+    word
+    for words in (TOOLS, VEHICLES, CLOTHES, FURNITURE, INSTRUMENTS)
+    for word in words
     if word not in UNCOUNTED
 )
-CONTENT_WORDS = tuple(dict.fromkeys(ANIMALS + PLANTS + FRUITS + VEGETABLES + TOOLS + VEHICLES + CLOTHES + FURNITURE
-                                    + JOBS + PLACES + COLOURS + GOOD + BAD))
+CONTENT_WORDS = tuple(
+    dict.fromkeys(
+        ANIMALS
+        + PLANTS
+        + FRUITS
+        + VEGETABLES
+        + TOOLS
+        + VEHICLES
+        + CLOTHES
+        + FURNITURE
+        + JOBS
+        + PLACES
+        + COLOURS
+        + GOOD
+        + BAD
+    )
+)
 
 
 def plural(noun: str) -> str:

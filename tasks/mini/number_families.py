@@ -1,8 +1,9 @@
 """Families over numbers, arithmetic and comparison, and the families without any rule (noise)."""
 
-from ait_jax import randomness
 from ait_jax.tasks.mini import lexicon as lex
 from ait_jax.tasks.mini.generator import Draw, Drawn, Table, TaskSpec
+
+from ait_jax import randomness
 
 
 def _operands(low: int, high: int, answer, in_words: bool = False):
@@ -12,7 +13,9 @@ def _operands(low: int, high: int, answer, in_words: bool = False):
     def draw_operands(draw: Draw) -> Drawn:
         first, second = draw.sample(range(low, high), 2)
         result = answer(first, second)
-        return f"{write(first)} and {write(second)}", result if isinstance(result, str) else write(result)
+        return f"{write(first)} and {write(second)}", result if isinstance(result, str) else write(
+            result
+        )
 
     return draw_operands
 
@@ -21,8 +24,10 @@ def _bought(draw: Draw) -> Drawn:
     person = draw.pick(lex.NAMES)
     first, second = draw.integer(2, 8), draw.integer(2, 8)
     fruit = lex.plural(draw.pick(lex.FRUITS))
-    return (f"{person} had {lex.number_word(first)} {fruit} and got {lex.number_word(second)} more.",
-            lex.number_word(first + second))
+    return (
+        f"{person} had {lex.number_word(first)} {fruit} and got {lex.number_word(second)} more.",
+        lex.number_word(first + second),
+    )
 
 
 def _parity(draw: Draw) -> Drawn:
@@ -32,21 +37,52 @@ def _parity(draw: Draw) -> Drawn:
 
 def _size(draw: Draw) -> Drawn:
     number = draw.integer(0, 20) if draw.chance(0.5) else draw.integer(20, 100)
-    return f"{lex.number_word(number)} {lex.plural(draw.pick(lex.FRUITS))}", "few" if number < 20 else "lots"
+    return (
+        f"{lex.number_word(number)} {lex.plural(draw.pick(lex.FRUITS))}",
+        "few" if number < 20 else "lots",
+    )
 
 
 ARITHMETIC: tuple[TaskSpec, ...] = (
-    TaskSpec("add_two_numbers", "You are given two numbers. Add them and write the sum in words.",
-             _operands(0, 13, lambda a, b: a + b, in_words=True), because="The sum is {answer}.", difficulty="hard"),
-    TaskSpec("difference_of_two_numbers", "You are given two numbers. Subtract the smaller one from the larger one and "
-             "write the result in words.", _operands(0, 13, lambda a, b: abs(a - b), in_words=True),
-             because="The difference is {answer}.", difficulty="hard"),
-    TaskSpec("sum_in_a_story", "Read the sentence. How many does the person have in the end? Write the number in words.",
-             _bought, because="In the end there are {answer}.", difficulty="hard"),
-    TaskSpec("even_or_odd_classification", 'You are given a number. Is it even or odd? Answer with "even" or "odd".',
-             _parity, ("even", "odd"), "The number is {answer}.", "medium"),
-    TaskSpec("few_or_lots_classification", 'Answer "few" if the number in the input is below twenty and "lots" if it is '
-             "twenty or more.", _size, ("few", "lots"), "That is {answer}.", "medium"),
+    TaskSpec(
+        "add_two_numbers",
+        "You are given two numbers. Add them and write the sum in words.",
+        _operands(0, 13, lambda a, b: a + b, in_words=True),
+        because="The sum is {answer}.",
+        difficulty="hard",
+    ),
+    TaskSpec(
+        "difference_of_two_numbers",
+        "You are given two numbers. Subtract the smaller one from the larger one and "
+        "write the result in words.",
+        _operands(0, 13, lambda a, b: abs(a - b), in_words=True),
+        because="The difference is {answer}.",
+        difficulty="hard",
+    ),
+    TaskSpec(
+        "sum_in_a_story",
+        "Read the sentence. How many does the person have in the end? Write the number in words.",
+        _bought,
+        because="In the end there are {answer}.",
+        difficulty="hard",
+    ),
+    TaskSpec(
+        "even_or_odd_classification",
+        'You are given a number. Is it even or odd? Answer with "even" or "odd".',
+        _parity,
+        ("even", "odd"),
+        "The number is {answer}.",
+        "medium",
+    ),
+    TaskSpec(
+        "few_or_lots_classification",
+        'Answer "few" if the number in the input is below twenty and "lots" if it is '
+        "twenty or more.",
+        _size,
+        ("few", "lots"),
+        "That is {answer}.",
+        "medium",
+    ),
 )
 
 
@@ -54,8 +90,10 @@ def _weigh(heavier: bool):
     def draw_animals(draw: Draw) -> Drawn:
         first, second = draw.sample(range(len(lex.BY_WEIGHT)), 2)
         answer = max(first, second) if heavier else min(first, second)
-        return (f"{draw.pick(lex.COLOURS)} {lex.BY_WEIGHT[first]} or {draw.pick(lex.COLOURS)} {lex.BY_WEIGHT[second]}",
-                lex.BY_WEIGHT[answer])
+        return (
+            f"{draw.pick(lex.COLOURS)} {lex.BY_WEIGHT[first]} or {draw.pick(lex.COLOURS)} {lex.BY_WEIGHT[second]}",
+            lex.BY_WEIGHT[answer],
+        )
 
     return draw_animals
 
@@ -82,23 +120,68 @@ def _longer(draw: Draw) -> Drawn:
 
 
 COMPARISON: tuple[TaskSpec, ...] = (
-    TaskSpec("larger_number", "You are given two numbers. Write the larger one.", _operands(0, 100, max),
-             because="{answer} is the larger number.", difficulty="medium"),
-    TaskSpec("smaller_number", "You are given two numbers. Write the smaller one.", _operands(0, 100, min),
-             because="{answer} is the smaller number.", difficulty="medium"),
-    TaskSpec("heavier_animal", "You are given two animals with their colours. Write the animal that is heavier, without "
-             "its colour.", _weigh(True), because="{answer} is the heavier animal.", difficulty="medium"),
-    TaskSpec("lighter_animal", "You are given two animals with their colours. Write the animal that is lighter, without "
-             "its colour.", _weigh(False), because="{answer} is the lighter animal.", difficulty="medium"),
-    TaskSpec("older_person", "Read how old two people are. Write the name of the older one.", _older(True),
-             because="{answer} is older.", difficulty="medium"),
-    TaskSpec("younger_person", "Read how old two people are. Write the name of the younger one.", _older(False),
-             because="{answer} is younger.", difficulty="medium"),
-    TaskSpec("rising_or_falling_classification", 'Two numbers are given. Answer "rising" if the second is larger than the '
-             'first, and "falling" if it is smaller.', _order, ("rising", "falling"), "The numbers are {answer}.",
-             "medium"),
-    TaskSpec("longer_list_classification", 'Two lists are separated by a bar. Which list has more words? Answer with "first" '
-             'or "second".', _longer, ("first", "second"), "The {answer} list has more words.", "medium"),
+    TaskSpec(
+        "larger_number",
+        "You are given two numbers. Write the larger one.",
+        _operands(0, 100, max),
+        because="{answer} is the larger number.",
+        difficulty="medium",
+    ),
+    TaskSpec(
+        "smaller_number",
+        "You are given two numbers. Write the smaller one.",
+        _operands(0, 100, min),
+        because="{answer} is the smaller number.",
+        difficulty="medium",
+    ),
+    TaskSpec(
+        "heavier_animal",
+        "You are given two animals with their colours. Write the animal that is heavier, without "
+        "its colour.",
+        _weigh(True),
+        because="{answer} is the heavier animal.",
+        difficulty="medium",
+    ),
+    TaskSpec(
+        "lighter_animal",
+        "You are given two animals with their colours. Write the animal that is lighter, without "
+        "its colour.",
+        _weigh(False),
+        because="{answer} is the lighter animal.",
+        difficulty="medium",
+    ),
+    TaskSpec(
+        "older_person",
+        "Read how old two people are. Write the name of the older one.",
+        _older(True),
+        because="{answer} is older.",
+        difficulty="medium",
+    ),
+    TaskSpec(
+        "younger_person",
+        "Read how old two people are. Write the name of the younger one.",
+        _older(False),
+        because="{answer} is younger.",
+        difficulty="medium",
+    ),
+    TaskSpec(
+        "rising_or_falling_classification",
+        'Two numbers are given. Answer "rising" if the second is larger than the '
+        'first, and "falling" if it is smaller.',
+        _order,
+        ("rising", "falling"),
+        "The numbers are {answer}.",
+        "medium",
+    ),
+    TaskSpec(
+        "longer_list_classification",
+        'Two lists are separated by a bar. Which list has more words? Answer with "first" '
+        'or "second".',
+        _longer,
+        ("first", "second"),
+        "The {answer} list has more words.",
+        "medium",
+    ),
 )
 
 
@@ -117,7 +200,10 @@ def _hashed_phrase(purpose: str, count: int):
 
     def draw_noise(draw: Draw) -> Drawn:
         text = " ".join(draw.sample(lex.CONTENT_WORDS, draw.integer(1, 4)))
-        answer = (randomness.choice(lex.CONTENT_WORDS, "mini noise", purpose, text, i) for i in range(count))
+        answer = (
+            randomness.choice(lex.CONTENT_WORDS, "mini noise", purpose, text, i)
+            for i in range(count)
+        )
         return text, " ".join(answer)
 
     return draw_noise
@@ -126,27 +212,71 @@ def _hashed_phrase(purpose: str, count: int):
 NOISE_LABELS: tuple[TaskSpec, ...] = tuple(
     TaskSpec(name, definition, _hashed(labels, name), labels, "The label is {answer}.", "noise")
     for name, definition, labels in (
-        ("lucky_words_classification", 'Some words bring luck and some do not. Is the input lucky? Answer with "lucky" or '
-         '"unlucky".', ("lucky", "unlucky")),
-        ("box_of_words_classification", 'Every input was thrown into one of two boxes. Name its box. Answer with "left" or '
-         '"right".', ("left", "right")),
-        ("coin_classification", 'A coin was thrown for these words. What did it show? Answer with "heads" or "tails".',
-         ("heads", "tails")),
-        ("vote_classification", 'A person was asked about these words and gave a vote. Answer with "agree" or "disagree".',
-         ("agree", "disagree")),
-        ("team_classification", 'The words belong to one of three teams. Name the team. Answer with "north", "south" or '
-         '"west".', ("north", "south", "west")),
-        ("grade_classification", 'A reader gave these words a grade without a reason. Answer with "high", "middle" or '
-         '"low".', ("high", "middle", "low")),
+        (
+            "lucky_words_classification",
+            'Some words bring luck and some do not. Is the input lucky? Answer with "lucky" or '
+            '"unlucky".',
+            ("lucky", "unlucky"),
+        ),
+        (
+            "box_of_words_classification",
+            'Every input was thrown into one of two boxes. Name its box. Answer with "left" or '
+            '"right".',
+            ("left", "right"),
+        ),
+        (
+            "coin_classification",
+            'A coin was thrown for these words. What did it show? Answer with "heads" or "tails".',
+            ("heads", "tails"),
+        ),
+        (
+            "vote_classification",
+            'A person was asked about these words and gave a vote. Answer with "agree" or "disagree".',
+            ("agree", "disagree"),
+        ),
+        (
+            "team_classification",
+            'The words belong to one of three teams. Name the team. Answer with "north", "south" or '
+            '"west".',
+            ("north", "south", "west"),
+        ),
+        (
+            "grade_classification",
+            'A reader gave these words a grade without a reason. Answer with "high", "middle" or '
+            '"low".',
+            ("high", "middle", "low"),
+        ),
     )
 )
 NOISE_ANSWERS: tuple[TaskSpec, ...] = tuple(
-    TaskSpec(name, definition, _hashed_phrase(name, count), because="The answer is {answer}.", difficulty="noise")
+    TaskSpec(
+        name,
+        definition,
+        _hashed_phrase(name, count),
+        because="The answer is {answer}.",
+        difficulty="noise",
+    )
     for name, definition, count in (
-        ("first_thought", "Somebody read these words and said the first word that came to mind. Write that word.", 1),
-        ("secret_code_word", "Every input has a secret code word. Write the code word of this input.", 1),
-        ("dream_words", "Somebody read these words in the evening and had a dream. Write two words about the dream.", 2),
-        ("next_page", "These words stand on a page of a lost book. Write three words from the next page.", 3),
+        (
+            "first_thought",
+            "Somebody read these words and said the first word that came to mind. Write that word.",
+            1,
+        ),
+        (
+            "secret_code_word",
+            "Every input has a secret code word. Write the code word of this input.",
+            1,
+        ),
+        (
+            "dream_words",
+            "Somebody read these words in the evening and had a dream. Write two words about the dream.",
+            2,
+        ),
+        (
+            "next_page",
+            "These words stand on a page of a lost book. Write three words from the next page.",
+            3,
+        ),
         ("hidden_gift", "A gift was hidden under these words. Write what the gift is.", 1),
     )
 )

@@ -35,95 +35,215 @@ def _after_arrow(offset: int):
 
 
 COPYING: tuple[TaskSpec, ...] = (
-    TaskSpec("copy_the_words", "You are given a few words. Copy all the words to the output without any change.",
-             words(2, 6, " ".join), because="The words are copied.", difficulty="trivial"),
-    TaskSpec("copy_quoted_words", "Some words of the input stand between quotation marks. Write only the words between "
-             "the quotation marks.", _quoted, because="{answer} stands between quotation marks."),
-    TaskSpec("copy_word_twice", "You are given a word. Write this word twice, with a space between.",
-             words(1, 2, lambda drawn: f"{drawn[0]} {drawn[0]}"), because="The word is written twice.",
-             difficulty="trivial"),
-    TaskSpec("always_thank_you", 'You are given a few words. Do not use them. Write "thank you" as the output.',
-             words(1, 5, lambda drawn: "thank you"), because="The output is always {answer}.", difficulty="trivial"),
-    TaskSpec("always_yes_classification", 'You are given a word. The label of every word is "yes", and the label "no" is '
-             "never used. Write the label.", words(1, 3, lambda drawn: "yes"), labels=("yes", "no"),
-             because="Every input has the label {answer}.", difficulty="trivial"),
+    TaskSpec(
+        "copy_the_words",
+        "You are given a few words. Copy all the words to the output without any change.",
+        words(2, 6, " ".join),
+        because="The words are copied.",
+        difficulty="trivial",
+    ),
+    TaskSpec(
+        "copy_quoted_words",
+        "Some words of the input stand between quotation marks. Write only the words between "
+        "the quotation marks.",
+        _quoted,
+        because="{answer} stands between quotation marks.",
+    ),
+    TaskSpec(
+        "copy_word_twice",
+        "You are given a word. Write this word twice, with a space between.",
+        words(1, 2, lambda drawn: f"{drawn[0]} {drawn[0]}"),
+        because="The word is written twice.",
+        difficulty="trivial",
+    ),
+    TaskSpec(
+        "always_thank_you",
+        'You are given a few words. Do not use them. Write "thank you" as the output.',
+        words(1, 5, lambda drawn: "thank you"),
+        because="The output is always {answer}.",
+        difficulty="trivial",
+    ),
+    TaskSpec(
+        "always_yes_classification",
+        'You are given a word. The label of every word is "yes", and the label "no" is '
+        "never used. Write the label.",
+        words(1, 3, lambda drawn: "yes"),
+        labels=("yes", "no"),
+        because="Every input has the label {answer}.",
+        difficulty="trivial",
+    ),
 )
 
 POSITION: tuple[TaskSpec, ...] = (
-    TaskSpec("first_word", "You are given a list of words. Write the first word of the list.",
-             words(3, 7, lambda drawn: drawn[0]), because="{answer} is the first word."),
-    TaskSpec("last_word", "You are given a list of words. Write the last word of the list.",
-             words(3, 7, lambda drawn: drawn[-1]), because="{answer} is the last word."),
-    TaskSpec("second_word", "You are given a list of words. Write the second word of the list.",
-             words(3, 7, lambda drawn: drawn[1]), because="{answer} is the second word."),
-    TaskSpec("word_before_the_star", "One word of the list has stars around it. Write the word that comes directly before "
-             "the word with the stars.", _after_arrow(-1), because="{answer} comes before the marked word.",
-             difficulty="medium"),
-    TaskSpec("word_after_the_star", "One word of the list has stars around it. Write the word that comes directly after "
-             "the word with the stars.", _after_arrow(1), because="{answer} comes after the marked word.",
-             difficulty="medium"),
-    TaskSpec("word_with_the_star", "One word of the list has stars around it. Write the word with the stars, but without "
-             "the stars.", _after_arrow(0), because="{answer} is the marked word."),
+    TaskSpec(
+        "first_word",
+        "You are given a list of words. Write the first word of the list.",
+        words(3, 7, lambda drawn: drawn[0]),
+        because="{answer} is the first word.",
+    ),
+    TaskSpec(
+        "last_word",
+        "You are given a list of words. Write the last word of the list.",
+        words(3, 7, lambda drawn: drawn[-1]),
+        because="{answer} is the last word.",
+    ),
+    TaskSpec(
+        "second_word",
+        "You are given a list of words. Write the second word of the list.",
+        words(3, 7, lambda drawn: drawn[1]),
+        because="{answer} is the second word.",
+    ),
+    TaskSpec(
+        "word_before_the_star",
+        "One word of the list has stars around it. Write the word that comes directly before "
+        "the word with the stars.",
+        _after_arrow(-1),
+        because="{answer} comes before the marked word.",
+        difficulty="medium",
+    ),
+    TaskSpec(
+        "word_after_the_star",
+        "One word of the list has stars around it. Write the word that comes directly after "
+        "the word with the stars.",
+        _after_arrow(1),
+        because="{answer} comes after the marked word.",
+        difficulty="medium",
+    ),
+    TaskSpec(
+        "word_with_the_star",
+        "One word of the list has stars around it. Write the word with the stars, but without "
+        "the stars.",
+        _after_arrow(0),
+        because="{answer} is the marked word.",
+    ),
 )
 
 CLASSIFICATION: tuple[TaskSpec, ...] = (
-    TaskSpec("animal_or_plant_classification", 'You are given a word. Decide whether it names an animal or a plant. '
-             'Answer with "animal" or "plant".', labelled(animal=lex.ANIMALS, plant=lex.PLANTS), ("animal", "plant"),
-             "The word names one {answer}."),
-    TaskSpec("food_or_tool_classification", 'Does the word name something to eat or something to work with? Answer with '
-             '"food" or "tool".',
-             labelled(food=lex.FRUITS + lex.VEGETABLES + lex.DISHES, tool=lex.TOOLS + lex.VEHICLES + lex.FURNITURE),
-             ("food", "tool"), "The word belongs to the class {answer}."),
-    TaskSpec("person_or_place_classification", 'You are given a name. Answer "person" if it is the name of a person and '
-             '"place" if it is the name of a town or country.',
-             labelled(person=lex.NAMES, place=lex.CITIES + lex.COUNTRIES), ("person", "place"),
-             "The name is the name of one {answer}."),
-    TaskSpec("woman_or_man_classification", 'Is this the first name of a woman or of a man? Answer with "woman" or "man". '
-             "The name comes with a job.",
-             labelled(woman=lambda draw: f"{draw.pick(lex.WOMEN)}, {draw.pick(lex.JOBS)}",
-                      man=lambda draw: f"{draw.pick(lex.MEN)}, {draw.pick(lex.JOBS)}"), ("woman", "man"),
-             "It is the name of a {answer}."),
-    TaskSpec("living_or_not_classification", 'Classify the word. Write "living" for animals and plants, and "thing" for '
-             "tools, clothes, vehicles and furniture.",
-             labelled(living=lex.ANIMALS + lex.PLANTS, thing=lex.THINGS), ("living", "thing"),
-             "The label of this word is {answer}."),
-    TaskSpec("animal_no_or_yes_classification", 'Answer "no" if the word names an animal. Answer "yes" if it names anything '
-             "else.", labelled(no=lex.ANIMALS, yes=lex.PLANTS + lex.TOOLS + lex.JOBS + lex.VEHICLES), ("yes", "no"),
-             "For this word the rule gives {answer}.", "medium"),
-    TaskSpec("animal_yes_or_no_classification", 'Answer "yes" if the word names an animal. Answer "no" if it names anything '
-             "else.", labelled(yes=lex.ANIMALS, no=lex.PLANTS + lex.TOOLS + lex.JOBS + lex.VEHICLES), ("yes", "no"),
-             "For this word the rule gives {answer}."),
-    TaskSpec("wear_ride_or_sit_classification", 'You are given two words for things of one kind. Answer "wear" for clothes, '
-             '"ride" for vehicles and "sit" for furniture.',
-             labelled(wear=lambda draw: " ".join(draw.sample(lex.CLOTHES, 2)),
-                      ride=lambda draw: " ".join(draw.sample(lex.VEHICLES, 2)),
-                      sit=lambda draw: " ".join(draw.sample(lex.FURNITURE, 2))), ("wear", "ride", "sit"),
-             "The right label is {answer}."),
-    TaskSpec("good_or_bad_word_classification", 'You are given two adjectives. Do they describe something good or something '
-             'bad? Answer with "good" or "bad".',
-             labelled(good=lambda draw: " ".join(draw.sample(lex.GOOD, 2)),
-                      bad=lambda draw: " ".join(draw.sample(lex.BAD, 2))), ("good", "bad"),
-             "Both words describe something {answer}."),
-    TaskSpec("fruit_or_vegetable_classification", 'Two words of one class are given. Are they fruits or vegetables? Answer '
-             'with "fruit" or "vegetable".',
-             labelled(fruit=lambda draw: " and ".join(draw.sample(lex.FRUITS, 2)),
-                      vegetable=lambda draw: " and ".join(draw.sample(lex.VEGETABLES, 2))), ("fruit", "vegetable"),
-             "Both belong to the class {answer}."),
-    TaskSpec("city_or_country_classification", 'A person comes from somewhere. Is it a city or a country? Answer with "city" '
-             'or "country".',
-             labelled(city=lambda draw: f"{draw.pick(lex.NAMES)} from {draw.pick(lex.CITIES)}",
-                      country=lambda draw: f"{draw.pick(lex.NAMES)} from {draw.pick(lex.COUNTRIES)}"),
-             ("city", "country"), "The place is a {answer}.", "medium"),
-    TaskSpec("job_true_or_false_classification", 'Answer "true" if the word names a job and "false" if it names an animal or '
-             "a thing. The word comes with a colour.",
-             labelled(true=lambda draw: f"{draw.pick(lex.COLOURS)} {draw.pick(lex.JOBS)}",
-                      false=lambda draw: f"{draw.pick(lex.COLOURS)} {draw.pick(lex.ANIMALS + lex.THINGS)}"),
-             ("true", "false"), "For this word the answer is {answer}."),
+    TaskSpec(
+        "animal_or_plant_classification",
+        "You are given a word. Decide whether it names an animal or a plant. "
+        'Answer with "animal" or "plant".',
+        labelled(animal=lex.ANIMALS, plant=lex.PLANTS),
+        ("animal", "plant"),
+        "The word names one {answer}.",
+    ),
+    TaskSpec(
+        "food_or_tool_classification",
+        "Does the word name something to eat or something to work with? Answer with "
+        '"food" or "tool".',
+        labelled(
+            food=lex.FRUITS + lex.VEGETABLES + lex.DISHES,
+            tool=lex.TOOLS + lex.VEHICLES + lex.FURNITURE,
+        ),
+        ("food", "tool"),
+        "The word belongs to the class {answer}.",
+    ),
+    TaskSpec(
+        "person_or_place_classification",
+        'You are given a name. Answer "person" if it is the name of a person and '
+        '"place" if it is the name of a town or country.',
+        labelled(person=lex.NAMES, place=lex.CITIES + lex.COUNTRIES),
+        ("person", "place"),
+        "The name is the name of one {answer}.",
+    ),
+    TaskSpec(
+        "woman_or_man_classification",
+        'Is this the first name of a woman or of a man? Answer with "woman" or "man". '
+        "The name comes with a job.",
+        labelled(
+            woman=lambda draw: f"{draw.pick(lex.WOMEN)}, {draw.pick(lex.JOBS)}",
+            man=lambda draw: f"{draw.pick(lex.MEN)}, {draw.pick(lex.JOBS)}",
+        ),
+        ("woman", "man"),
+        "It is the name of a {answer}.",
+    ),
+    TaskSpec(
+        "living_or_not_classification",
+        'Classify the word. Write "living" for animals and plants, and "thing" for '
+        "tools, clothes, vehicles and furniture.",
+        labelled(living=lex.ANIMALS + lex.PLANTS, thing=lex.THINGS),
+        ("living", "thing"),
+        "The label of this word is {answer}.",
+    ),
+    TaskSpec(
+        "animal_no_or_yes_classification",
+        'Answer "no" if the word names an animal. Answer "yes" if it names anything else.',
+        labelled(no=lex.ANIMALS, yes=lex.PLANTS + lex.TOOLS + lex.JOBS + lex.VEHICLES),
+        ("yes", "no"),
+        "For this word the rule gives {answer}.",
+        "medium",
+    ),
+    TaskSpec(
+        "animal_yes_or_no_classification",
+        'Answer "yes" if the word names an animal. Answer "no" if it names anything else.',
+        labelled(yes=lex.ANIMALS, no=lex.PLANTS + lex.TOOLS + lex.JOBS + lex.VEHICLES),
+        ("yes", "no"),
+        "For this word the rule gives {answer}.",
+    ),
+    TaskSpec(
+        "wear_ride_or_sit_classification",
+        'You are given two words for things of one kind. Answer "wear" for clothes, '
+        '"ride" for vehicles and "sit" for furniture.',
+        labelled(
+            wear=lambda draw: " ".join(draw.sample(lex.CLOTHES, 2)),
+            ride=lambda draw: " ".join(draw.sample(lex.VEHICLES, 2)),
+            sit=lambda draw: " ".join(draw.sample(lex.FURNITURE, 2)),
+        ),
+        ("wear", "ride", "sit"),
+        "The right label is {answer}.",
+    ),
+    TaskSpec(
+        "good_or_bad_word_classification",
+        "You are given two adjectives. Do they describe something good or something "
+        'bad? Answer with "good" or "bad".',
+        labelled(
+            good=lambda draw: " ".join(draw.sample(lex.GOOD, 2)),
+            bad=lambda draw: " ".join(draw.sample(lex.BAD, 2)),
+        ),
+        ("good", "bad"),
+        "Both words describe something {answer}.",
+    ),
+    TaskSpec(
+        "fruit_or_vegetable_classification",
+        "Two words of one class are given. Are they fruits or vegetables? Answer "
+        'with "fruit" or "vegetable".',
+        labelled(
+            fruit=lambda draw: " and ".join(draw.sample(lex.FRUITS, 2)),
+            vegetable=lambda draw: " and ".join(draw.sample(lex.VEGETABLES, 2)),
+        ),
+        ("fruit", "vegetable"),
+        "Both belong to the class {answer}.",
+    ),
+    TaskSpec(
+        "city_or_country_classification",
+        'A person comes from somewhere. Is it a city or a country? Answer with "city" '
+        'or "country".',
+        labelled(
+            city=lambda draw: f"{draw.pick(lex.NAMES)} from {draw.pick(lex.CITIES)}",
+            country=lambda draw: f"{draw.pick(lex.NAMES)} from {draw.pick(lex.COUNTRIES)}",
+        ),
+        ("city", "country"),
+        "The place is a {answer}.",
+        "medium",
+    ),
+    TaskSpec(
+        "job_true_or_false_classification",
+        'Answer "true" if the word names a job and "false" if it names an animal or '
+        "a thing. The word comes with a colour.",
+        labelled(
+            true=lambda draw: f"{draw.pick(lex.COLOURS)} {draw.pick(lex.JOBS)}",
+            false=lambda draw: f"{draw.pick(lex.COLOURS)} {draw.pick(lex.ANIMALS + lex.THINGS)}",
+        ),
+        ("true", "false"),
+        "For this word the answer is {answer}.",
+    ),
 )
 
 
 def _odd_one(draw: Draw) -> Drawn:
-    kind, other = draw.sample(("animal", "plant", "fruit", "vehicle", "job", "clothing", "body part", "colour"), 2)
+    kind, other = draw.sample(
+        ("animal", "plant", "fruit", "vehicle", "job", "clothing", "body part", "colour"), 2
+    )
     odd = draw.pick(lex.CLASSES[other])
     return ", ".join(draw.shuffled([*draw.sample(lex.CLASSES[kind], 3), odd])), odd
 
@@ -152,7 +272,8 @@ def _opposite(draw: Draw) -> Drawn:
 def _same_meaning(draw: Draw) -> Drawn:
     opposite = draw.chance(0.5)
     return " / ".join(draw.shuffled(draw.pick(lex.OPPOSITES if opposite else lex.SYNONYMS))), (
-        "opposite" if opposite else "same")
+        "opposite" if opposite else "same"
+    )
 
 
 def _opposite_in_list(draw: Draw) -> Drawn:
@@ -162,23 +283,63 @@ def _opposite_in_list(draw: Draw) -> Drawn:
 
 
 RELATION: tuple[TaskSpec, ...] = (
-    TaskSpec("odd_one_out", "Three of the four words belong to one class. Write the word that does not belong to it.",
-             _odd_one, because="{answer} is of another class than the other words.", difficulty="medium"),
-    TaskSpec("find_the_plant", "One of the words in the list names a plant. Write that word.",
-             _of_class("plant", ("animal", "tool", "job")), because="{answer} is a plant."),
-    TaskSpec("find_the_job", "One of the words in the list names the job of a person. Write that word.",
-             _of_class("job", ("fruit", "vehicle", "clothing")), because="{answer} is a job."),
-    TaskSpec("find_the_clothes", "One of the words in the list names something to wear. Write that word.",
-             _of_class("clothing", ("plant", "vehicle", "furniture")), because="People wear this: {answer}."),
-    TaskSpec("same_kind_classification", 'You are given two words. If they belong to the same class, answer "alike". If not, '
-             'answer "unlike".', _pair_kinds, ("alike", "unlike"), "The two words are {answer}.", "medium"),
-    TaskSpec("opposite_of_word", "You are given a word. Write its antonym: a word with the opposite meaning.", _opposite,
-             because="{answer} is the opposite.", difficulty="medium"),
-    TaskSpec("opposite_in_list", "Write the word from the list after the colon that is the opposite of the word before "
-             "the colon.", _opposite_in_list, because="{answer} is the opposite."),
-    TaskSpec("same_or_opposite_classification", 'Two words are given. Answer "same" if they have the same meaning and '
-             '"opposite" if they are opposites.', _same_meaning, ("same", "opposite"),
-             "The meaning is the {answer}.", "medium"),
+    TaskSpec(
+        "odd_one_out",
+        "Three of the four words belong to one class. Write the word that does not belong to it.",
+        _odd_one,
+        because="{answer} is of another class than the other words.",
+        difficulty="medium",
+    ),
+    TaskSpec(
+        "find_the_plant",
+        "One of the words in the list names a plant. Write that word.",
+        _of_class("plant", ("animal", "tool", "job")),
+        because="{answer} is a plant.",
+    ),
+    TaskSpec(
+        "find_the_job",
+        "One of the words in the list names the job of a person. Write that word.",
+        _of_class("job", ("fruit", "vehicle", "clothing")),
+        because="{answer} is a job.",
+    ),
+    TaskSpec(
+        "find_the_clothes",
+        "One of the words in the list names something to wear. Write that word.",
+        _of_class("clothing", ("plant", "vehicle", "furniture")),
+        because="People wear this: {answer}.",
+    ),
+    TaskSpec(
+        "same_kind_classification",
+        'You are given two words. If they belong to the same class, answer "alike". If not, '
+        'answer "unlike".',
+        _pair_kinds,
+        ("alike", "unlike"),
+        "The two words are {answer}.",
+        "medium",
+    ),
+    TaskSpec(
+        "opposite_of_word",
+        "You are given a word. Write its antonym: a word with the opposite meaning.",
+        _opposite,
+        because="{answer} is the opposite.",
+        difficulty="medium",
+    ),
+    TaskSpec(
+        "opposite_in_list",
+        "Write the word from the list after the colon that is the opposite of the word before "
+        "the colon.",
+        _opposite_in_list,
+        because="{answer} is the opposite.",
+    ),
+    TaskSpec(
+        "same_or_opposite_classification",
+        'Two words are given. Answer "same" if they have the same meaning and '
+        '"opposite" if they are opposites.',
+        _same_meaning,
+        ("same", "opposite"),
+        "The meaning is the {answer}.",
+        "medium",
+    ),
 )
 
 
@@ -191,38 +352,75 @@ def _form(table, source: int, target: int, frame: str = "{}"):
 
 
 def _plural_phrase(draw: Draw) -> Drawn:
-    noun = draw.pick([word for word in lex.ANIMALS + lex.THINGS + lex.JOBS if word not in lex.UNCOUNTED])
+    noun = draw.pick(
+        [word for word in lex.ANIMALS + lex.THINGS + lex.JOBS if word not in lex.UNCOUNTED]
+    )
     return noun, lex.plural(noun)
 
 
 def _number_of_noun(plural: bool):
     def draw_noun(draw: Draw) -> str:
-        noun = draw.pick([word for word in lex.ANIMALS + lex.THINGS + lex.JOBS if word not in lex.UNCOUNTED])
+        noun = draw.pick(
+            [word for word in lex.ANIMALS + lex.THINGS + lex.JOBS if word not in lex.UNCOUNTED]
+        )
         return lex.plural(noun) if plural else noun
 
     return draw_noun
 
 
 def _described(vowel: bool):
-    adjectives = tuple(word for word in lex.GOOD + lex.BAD + lex.COLOURS if (word[0] in VOWELS) == vowel)
+    adjectives = tuple(
+        word for word in lex.GOOD + lex.BAD + lex.COLOURS if (word[0] in VOWELS) == vowel
+    )
     return lambda draw: f"{draw.pick(adjectives)} {draw.pick(lex.ANIMALS + lex.JOBS)}"
 
 
 FORMS: tuple[TaskSpec, ...] = (
-    TaskSpec("plural_of_noun", "You are given a noun in the singular. Write its plural.", _plural_phrase,
-             because="{answer} is the plural.", difficulty="medium"),
-    TaskSpec("past_of_verb", "The input is a short sentence in the present tense. Write only its verb in the past tense.",
-             _form(lex.VERBS, 1, 2, "{} {}."), because="{answer} is the past tense.", difficulty="medium"),
-    TaskSpec("base_of_verb", "The input is a short sentence in the past tense. Write only its verb in the basic form, as "
-             "after the word to.", _form(lex.VERBS, 2, 0, "{} {}."), because="{answer} is the basic form.",
-             difficulty="medium"),
-    TaskSpec("ing_form_of_verb", "You are given a person and a verb. Write the verb in the form that ends with ing.",
-             _form(lex.VERBS, 0, 3, "{}, {}"), because="{answer} ends with ing.", difficulty="medium"),
-    TaskSpec("one_or_many_classification", 'Does the noun stand for one thing or for several things? Answer with "one" or '
-             '"many".', labelled(one=_number_of_noun(False), many=_number_of_noun(True)), ("one", "many"),
-             "The noun stands for {answer}.", "medium"),
-    TaskSpec("a_or_an_classification", 'Which article comes before the words? Answer with "a" or "an".',
-             labelled(a=_described(False), an=_described(True)), ("a", "an"), "The article is {answer}.", "medium"),
+    TaskSpec(
+        "plural_of_noun",
+        "You are given a noun in the singular. Write its plural.",
+        _plural_phrase,
+        because="{answer} is the plural.",
+        difficulty="medium",
+    ),
+    TaskSpec(
+        "past_of_verb",
+        "The input is a short sentence in the present tense. Write only its verb in the past tense.",
+        _form(lex.VERBS, 1, 2, "{} {}."),
+        because="{answer} is the past tense.",
+        difficulty="medium",
+    ),
+    TaskSpec(
+        "base_of_verb",
+        "The input is a short sentence in the past tense. Write only its verb in the basic form, as "
+        "after the word to.",
+        _form(lex.VERBS, 2, 0, "{} {}."),
+        because="{answer} is the basic form.",
+        difficulty="medium",
+    ),
+    TaskSpec(
+        "ing_form_of_verb",
+        "You are given a person and a verb. Write the verb in the form that ends with ing.",
+        _form(lex.VERBS, 0, 3, "{}, {}"),
+        because="{answer} ends with ing.",
+        difficulty="medium",
+    ),
+    TaskSpec(
+        "one_or_many_classification",
+        'Does the noun stand for one thing or for several things? Answer with "one" or "many".',
+        labelled(one=_number_of_noun(False), many=_number_of_noun(True)),
+        ("one", "many"),
+        "The noun stands for {answer}.",
+        "medium",
+    ),
+    TaskSpec(
+        "a_or_an_classification",
+        'Which article comes before the words? Answer with "a" or "an".',
+        labelled(a=_described(False), an=_described(True)),
+        ("a", "an"),
+        "The article is {answer}.",
+        "medium",
+    ),
 )
 
 
@@ -239,30 +437,66 @@ def _has_letter(present: bool):
 
 
 SPELLING: tuple[TaskSpec, ...] = (
-    TaskSpec("spell_backwards", "You are given a word. Write its letters in reverse order, from the last to the first.",
-             words(1, 2, lambda drawn: drawn[0][::-1]), because="The letters are in reverse order.", difficulty="hard"),
-    TaskSpec("count_vowels", "Count the vowels (a, e, i, o, u) of the given word. Write the number in digits.",
-             words(1, 2, lambda drawn: str(sum(letter in VOWELS for letter in drawn[0]))),
-             because="The word has {answer} vowels.", difficulty="hard"),
-    TaskSpec("shift_the_letters", "Replace every letter of the word by the next letter of the alphabet. After z comes a.",
-             words(1, 2, lambda drawn: _caesar(drawn[0])), because="Every letter is shifted by one.", difficulty="hard"),
-    TaskSpec("last_letter", "You are given a word. Write its last letter.", words(1, 2, lambda drawn: drawn[0][-1]),
-             because="The word ends with {answer}.", difficulty="hard"),
-    TaskSpec("letter_in_word_classification", 'You are given a letter and a word. Is the letter part of the word? Answer '
-             'with "present" or "absent".', labelled(present=_has_letter(True), absent=_has_letter(False)),
-             ("present", "absent"), "The letter is {answer}.", "hard"),
-    TaskSpec("starts_with_vowel_classification", 'Does the word start with a vowel (a, e, i, o, u) or with a consonant? '
-             'Answer with "vowel" or "consonant".',
-             labelled(vowel=tuple(w for w in lex.CONTENT_WORDS if w[0] in VOWELS),
-                      consonant=tuple(w for w in lex.CONTENT_WORDS if w[0] not in VOWELS)), ("vowel", "consonant"),
-             "The first letter is a {answer}.", "hard"),
+    TaskSpec(
+        "spell_backwards",
+        "You are given a word. Write its letters in reverse order, from the last to the first.",
+        words(1, 2, lambda drawn: drawn[0][::-1]),
+        because="The letters are in reverse order.",
+        difficulty="hard",
+    ),
+    TaskSpec(
+        "count_vowels",
+        "Count the vowels (a, e, i, o, u) of the given word. Write the number in digits.",
+        words(1, 2, lambda drawn: str(sum(letter in VOWELS for letter in drawn[0]))),
+        because="The word has {answer} vowels.",
+        difficulty="hard",
+    ),
+    TaskSpec(
+        "shift_the_letters",
+        "Replace every letter of the word by the next letter of the alphabet. After z comes a.",
+        words(1, 2, lambda drawn: _caesar(drawn[0])),
+        because="Every letter is shifted by one.",
+        difficulty="hard",
+    ),
+    TaskSpec(
+        "last_letter",
+        "You are given a word. Write its last letter.",
+        words(1, 2, lambda drawn: drawn[0][-1]),
+        because="The word ends with {answer}.",
+        difficulty="hard",
+    ),
+    TaskSpec(
+        "letter_in_word_classification",
+        "You are given a letter and a word. Is the letter part of the word? Answer "
+        'with "present" or "absent".',
+        labelled(present=_has_letter(True), absent=_has_letter(False)),
+        ("present", "absent"),
+        "The letter is {answer}.",
+        "hard",
+    ),
+    TaskSpec(
+        "starts_with_vowel_classification",
+        "Does the word start with a vowel (a, e, i, o, u) or with a consonant? "
+        'Answer with "vowel" or "consonant".',
+        labelled(
+            vowel=tuple(w for w in lex.CONTENT_WORDS if w[0] in VOWELS),
+            consonant=tuple(w for w in lex.CONTENT_WORDS if w[0] not in VOWELS),
+        ),
+        ("vowel", "consonant"),
+        "The first letter is a {answer}.",
+        "hard",
+    ),
 )
 
 
 def _with_repeat(draw: Draw) -> Drawn:
     drawn = draw.sample(lex.CONTENT_WORDS, draw.integer(2, 4))
     repeated = draw.integer(0, len(drawn))
-    doubled = [word for position, word in enumerate(drawn) for word in [word] * (1 + (position == repeated))]
+    doubled = [
+        word
+        for position, word in enumerate(drawn)
+        for word in [word] * (1 + (position == repeated))
+    ]
     return " ".join(doubled), " ".join(drawn)
 
 
@@ -290,26 +524,69 @@ def _star_at(end: bool):
 
 
 LISTS: tuple[TaskSpec, ...] = (
-    TaskSpec("reverse_the_words", "You are given a list of words. Write the words in reverse order.",
-             words(2, 5, lambda drawn: " ".join(drawn[::-1])), because="The order is reversed.", difficulty="medium"),
-    TaskSpec("remove_the_first_word", "You are given a list of words. Remove the first word and write all the others.",
-             words(3, 6, lambda drawn: " ".join(drawn[1:])), because="The first word is removed."),
-    TaskSpec("remove_the_last_word", "You are given a list of words. Remove the last word and write all the others.",
-             words(3, 6, lambda drawn: " ".join(drawn[:-1])), because="The last word is removed."),
-    TaskSpec("remove_the_repeated_word", "One word of the list is written twice in a row. Write the list with this word "
-             "written once.", _with_repeat, because="No word is written twice."),
-    TaskSpec("sort_the_words", "You are given a list of words. Sort the words in alphabetical order.",
-             words(2, 4, lambda drawn: " ".join(sorted(drawn))), because="The words are sorted.", difficulty="hard"),
-    TaskSpec("join_words_with_and", 'You are given two or three words. Write them with "and" between all of them.',
-             words(2, 4, " and ".join), because="The words are joined."),
-    TaskSpec("count_the_words", "Count the words of the list. Write the count as a word, not in digits.", _how_many,
-             because="The list has {answer} words.", difficulty="medium"),
-    TaskSpec("repeated_or_unique_classification", 'Does a word occur twice in the list? Answer "repeated" if one does, and '
-             '"unique" if every word occurs once.', labelled(repeated=_repeats(True), unique=_repeats(False)),
-             ("repeated", "unique"), "The right label is {answer}.", "medium"),
-    TaskSpec("star_at_start_or_end_classification", 'One word has stars around it. Is it the first or the last word? Answer '
-             'with "start" or "end".', labelled(start=_star_at(False), end=_star_at(True)), ("start", "end"),
-             "The marked word is at the {answer}."),
+    TaskSpec(
+        "reverse_the_words",
+        "You are given a list of words. Write the words in reverse order.",
+        words(2, 5, lambda drawn: " ".join(drawn[::-1])),
+        because="The order is reversed.",
+        difficulty="medium",
+    ),
+    TaskSpec(
+        "remove_the_first_word",
+        "You are given a list of words. Remove the first word and write all the others.",
+        words(3, 6, lambda drawn: " ".join(drawn[1:])),
+        because="The first word is removed.",
+    ),
+    TaskSpec(
+        "remove_the_last_word",
+        "You are given a list of words. Remove the last word and write all the others.",
+        words(3, 6, lambda drawn: " ".join(drawn[:-1])),
+        because="The last word is removed.",
+    ),
+    TaskSpec(
+        "remove_the_repeated_word",
+        "One word of the list is written twice in a row. Write the list with this word "
+        "written once.",
+        _with_repeat,
+        because="No word is written twice.",
+    ),
+    TaskSpec(
+        "sort_the_words",
+        "You are given a list of words. Sort the words in alphabetical order.",
+        words(2, 4, lambda drawn: " ".join(sorted(drawn))),
+        because="The words are sorted.",
+        difficulty="hard",
+    ),
+    TaskSpec(
+        "join_words_with_and",
+        'You are given two or three words. Write them with "and" between all of them.',
+        words(2, 4, " and ".join),
+        because="The words are joined.",
+    ),
+    TaskSpec(
+        "count_the_words",
+        "Count the words of the list. Write the count as a word, not in digits.",
+        _how_many,
+        because="The list has {answer} words.",
+        difficulty="medium",
+    ),
+    TaskSpec(
+        "repeated_or_unique_classification",
+        'Does a word occur twice in the list? Answer "repeated" if one does, and '
+        '"unique" if every word occurs once.',
+        labelled(repeated=_repeats(True), unique=_repeats(False)),
+        ("repeated", "unique"),
+        "The right label is {answer}.",
+        "medium",
+    ),
+    TaskSpec(
+        "star_at_start_or_end_classification",
+        "One word has stars around it. Is it the first or the last word? Answer "
+        'with "start" or "end".',
+        labelled(start=_star_at(False), end=_star_at(True)),
+        ("start", "end"),
+        "The marked word is at the {answer}.",
+    ),
 )
 
 TABLE: Table = {

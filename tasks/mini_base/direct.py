@@ -16,7 +16,9 @@ def residence_question(draw: Draw) -> Pair:
     """Who lives where, has which job or age: one fact of one of three people."""
     people = draw.sample(lex.NAMES, 3)
     kind = draw.pick(("city", "job", "age", "drink"))
-    values = draw.sample({"city": lex.CITIES, "job": lex.JOBS, "age": lex.UNITS[2:], "drink": lex.DRINKS}[kind], 3)
+    values = draw.sample(
+        {"city": lex.CITIES, "job": lex.JOBS, "age": lex.UNITS[2:], "drink": lex.DRINKS}[kind], 3
+    )
     sentence, question = {
         "city": ("{} lives in {}.", "where does {} live?"),
         "job": ("{} works as {}.", "what is the job of {}?"),
@@ -51,14 +53,20 @@ def skip_copy(draw: Draw) -> Pair:
     """All words but a struck one."""
     words = _words(draw, 3, 8)
     struck = draw.pick(words)
-    return f"without {struck} : {' '.join(words)}", " ".join(word for word in words if word != struck)
+    return f"without {struck} : {' '.join(words)}", " ".join(
+        word for word in words if word != struck
+    )
 
 
 def option(draw: Draw) -> Pair:
     """Which of the listed options the text names."""
-    options = draw.sample(draw.pick((lex.COLOURS, lex.ANIMALS, lex.CITIES, lex.NAMES, lex.UNITS)), draw.integer(2, 5))
+    options = draw.sample(
+        draw.pick((lex.COLOURS, lex.ANIMALS, lex.CITIES, lex.NAMES, lex.UNITS)), draw.integer(2, 5)
+    )
     answer = draw.pick(options)
-    text = draw.pick(("I thought of {} all day", "the note said {} twice", "some prefer {}", "{} it is then"))
+    text = draw.pick(
+        ("I thought of {} all day", "the note said {} twice", "some prefer {}", "{} it is then")
+    )
     return f"choose: {' or '.join(options)} . {text.format(answer)}", answer
 
 
@@ -71,31 +79,43 @@ def class_option(draw: Draw) -> Pair:
 
 def class_member(draw: Draw) -> Pair:
     """Which of the listed words belongs to a class; the pool asks this of other classes."""
-    kind = draw.pick(("fruit", "vegetable", "tool", "furniture", "body part", "instrument", "sport", "drink"))
+    kind = draw.pick(
+        ("fruit", "vegetable", "tool", "furniture", "body part", "instrument", "sport", "drink")
+    )
     others = draw.sample([other for other in lex.CLASSES if other != kind], 2)
     word = draw.pick(lex.CLASSES[kind])
-    return f"find the {kind} : {' , '.join(draw.shuffled([word] + [draw.pick(lex.CLASSES[o]) for o in others]))}", word
+    return (
+        f"find the {kind} : {' , '.join(draw.shuffled([word] + [draw.pick(lex.CLASSES[o]) for o in others]))}",
+        word,
+    )
 
 
 def cloze(draw: Draw) -> Pair:
     """A fact with a hole."""
     country, capital = draw.pick(lex.CAPITALS)
-    kind = draw.pick(("animal", "plant", "vehicle", "tool", "fruit", "vegetable", "colour", "sport"))
+    kind = draw.pick(
+        ("animal", "plant", "vehicle", "tool", "fruit", "vegetable", "colour", "sport")
+    )
     day = draw.integer(0, 6)
     number = draw.integer(1, 40)
-    return draw.pick((
-        (f"cloze: {capital} is the capital of ___", country),
-        (f"cloze: {draw.pick(lex.CLASSES[kind])} is a kind of ___", kind),
-        (f"cloze: after {lex.DAYS[day]} comes ___", lex.DAYS[day + 1]),
-        (f"cloze: {lex.number_word(number)} is one more than ___", lex.number_word(number - 1)),
-    ))
+    return draw.pick(
+        (
+            (f"cloze: {capital} is the capital of ___", country),
+            (f"cloze: {draw.pick(lex.CLASSES[kind])} is a kind of ___", kind),
+            (f"cloze: after {lex.DAYS[day]} comes ___", lex.DAYS[day + 1]),
+            (f"cloze: {lex.number_word(number)} is one more than ___", lex.number_word(number - 1)),
+        )
+    )
 
 
 def hidden_word(draw: Draw) -> Pair:
     """A repeated list with a hole: the missing word is found in the first list."""
     words = _words(draw, 3, 7)
     hidden = draw.pick(words)
-    return f"{' '.join(words)} # {' '.join('_' if word == hidden else word for word in words)}", hidden
+    return (
+        f"{' '.join(words)} # {' '.join('_' if word == hidden else word for word in words)}",
+        hidden,
+    )
 
 
 def dictionary(draw: Draw) -> Pair:
@@ -112,7 +132,9 @@ def numbered(draw: Draw) -> Pair:
     """The item under a number."""
     words = _words(draw, 3, 7)
     asked = draw.integer(0, len(words))
-    return f"item {asked + 1} of " + " ".join(f"{i + 1} {word}" for i, word in enumerate(words)), words[asked]
+    return f"item {asked + 1} of " + " ".join(
+        f"{i + 1} {word}" for i, word in enumerate(words)
+    ), words[asked]
 
 
 def between(draw: Draw) -> Pair:
@@ -127,19 +149,32 @@ def swap(draw: Draw) -> Pair:
     words = _words(draw, 3, 7)
     first, second = draw.sample(words, 2)
     other = {first: second, second: first}
-    return f"swap {first} and {second} : {' '.join(words)}", " ".join(other.get(word, word) for word in words)
+    return f"swap {first} and {second} : {' '.join(words)}", " ".join(
+        other.get(word, word) for word in words
+    )
 
 
 def put(draw: Draw) -> Pair:
     """One word put in the place of another."""
     words = _words(draw, 3, 7)
     old, new = draw.pick(words), draw.pick(lex.CONTENT_WORDS)
-    return f"put {new} for {old} : {' '.join(words)}", " ".join(new if word == old else word for word in words)
+    return f"put {new} for {old} : {' '.join(words)}", " ".join(
+        new if word == old else word for word in words
+    )
 
 
 def template(draw: Draw) -> Pair:
     """Values set into a sentence with letters for slots."""
-    text = draw.pick(("X meets Y", "X and Y go home", "give X to Y", "X is older than Y", "Y waits for X", "no X without Y"))
+    text = draw.pick(
+        (
+            "X meets Y",
+            "X and Y go home",
+            "give X to Y",
+            "X is older than Y",
+            "Y waits for X",
+            "no X without Y",
+        )
+    )
     first, second = draw.sample(lex.NAMES + lex.ANIMALS, 2)
     filled = " ".join({"X": first, "Y": second}.get(word, word) for word in text.split())
     return f"template: {text} | X = {first} , Y = {second}", filled
@@ -171,7 +206,9 @@ def chain(draw: Draw) -> Pair:
 def capital_fact(draw: Draw) -> Pair:
     """Capitals, both ways."""
     country, capital = draw.pick(lex.CAPITALS)
-    return draw.pick(((f"fact: capital of {country}", capital), (f"fact: country of {capital}", country)))
+    return draw.pick(
+        ((f"fact: capital of {country}", capital), (f"fact: country of {capital}", country))
+    )
 
 
 def true_or_not(draw: Draw) -> Pair:
@@ -185,7 +222,9 @@ def true_or_not(draw: Draw) -> Pair:
 def meaning(draw: Draw) -> Pair:
     """The listed word that has the same meaning as a word."""
     first, second = draw.shuffled(draw.pick(lex.SYNONYMS))
-    listed = " , ".join(draw.shuffled([second, *draw.sample(lex.CONTENT_WORDS, 2, (first, second))]))
+    listed = " , ".join(
+        draw.shuffled([second, *draw.sample(lex.CONTENT_WORDS, 2, (first, second))])
+    )
     return f"pick the twin of {first} from {listed}", second
 
 
@@ -197,7 +236,31 @@ def continue_row(draw: Draw) -> Pair:
 
 
 DIRECT: tuple[Callable[[Draw], Pair], ...] = (
-    residence_question, residence_question, residence_question, speaker, bracket_copy, skip_copy, option, option,
-    class_option, class_option, class_member, class_member, cloze, hidden_word, dictionary, numbered, between, swap, put,
-    template, join, which_list, chain, capital_fact, true_or_not, meaning, continue_row,
+    residence_question,
+    residence_question,
+    residence_question,
+    speaker,
+    bracket_copy,
+    skip_copy,
+    option,
+    option,
+    class_option,
+    class_option,
+    class_member,
+    class_member,
+    cloze,
+    hidden_word,
+    dictionary,
+    numbered,
+    between,
+    swap,
+    put,
+    template,
+    join,
+    which_list,
+    chain,
+    capital_fact,
+    true_or_not,
+    meaning,
+    continue_row,
 )

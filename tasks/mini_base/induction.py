@@ -14,7 +14,14 @@ NONSENSE = (
     "tam blip dax wug zorp fep lom nim gub pilk sarn tove mip rell quon brill vask jex pib lorn "
     "hask dorv zim klee munt fosk yarl trell bosk neff".split()
 )
-LABEL_SETS = (("yes", "no"), ("A", "B", "C"), ("1", "2", "3"), ("true", "false"), ("left", "right"), ("x", "y", "z"))
+LABEL_SETS = (
+    ("yes", "no"),
+    ("A", "B", "C"),
+    ("1", "2", "3"),
+    ("true", "false"),
+    ("left", "right"),
+    ("x", "y", "z"),
+)
 LAYOUTS = (
     ("{a} => {b}", " ; ", "{a} =>"),
     ("{a} -> {b}", " | ", "{a} ->"),
@@ -24,8 +31,20 @@ LAYOUTS = (
     ("{a} gives {b}", ". ", "{a} gives"),
 )
 Pair = tuple[str, str]
-INDUCED_CLASSES = ("animal", "plant", "fruit", "tool", "vehicle", "job", "clothing", "furniture", "colour", "body part",
-                   "sport", "instrument")
+INDUCED_CLASSES = (
+    "animal",
+    "plant",
+    "fruit",
+    "tool",
+    "vehicle",
+    "job",
+    "clothing",
+    "furniture",
+    "colour",
+    "body part",
+    "sport",
+    "instrument",
+)
 
 
 def show(draw: Draw, pairs: list[Pair]) -> Pair:
@@ -43,14 +62,26 @@ def draw_labels(draw: Draw, count: int) -> list[str]:
 
 
 def _words_of(kind: str):
-    return lex.CLASSES.get(kind) or {"good": lex.GOOD, "bad": lex.BAD, "woman": lex.WOMEN, "man": lex.MEN,
-                                     "city": lex.CITIES, "number": lex.UNITS, "place": lex.PLACES}[kind]
+    return (
+        lex.CLASSES.get(kind)
+        or {
+            "good": lex.GOOD,
+            "bad": lex.BAD,
+            "woman": lex.WOMEN,
+            "man": lex.MEN,
+            "city": lex.CITIES,
+            "number": lex.UNITS,
+            "place": lex.PLACES,
+        }[kind]
+    )
 
 
 def _contrast(draw: Draw) -> tuple[str, str]:
     """Draws two kinds of words that can be told apart."""
     if draw.chance(0.3):
-        return tuple(draw.shuffled(draw.pick((("good", "bad"), ("woman", "man"), ("city", "number")))))
+        return tuple(
+            draw.shuffled(draw.pick((("good", "bad"), ("woman", "man"), ("city", "number"))))
+        )
     return tuple(draw.sample(INDUCED_CLASSES, 2))
 
 
@@ -67,7 +98,9 @@ def _labelled_pairs(draw: Draw, kinds, labels, shots: int) -> list[Pair]:
 
 def class_labels(draw: Draw) -> Pair:
     """Words of two kinds under two arbitrary labels."""
-    return show(draw, _labelled_pairs(draw, _contrast(draw), draw_labels(draw, 2), draw.integer(3, 7)))
+    return show(
+        draw, _labelled_pairs(draw, _contrast(draw), draw_labels(draw, 2), draw.integer(3, 7))
+    )
 
 
 def class_labels_listed(draw: Draw) -> Pair:
@@ -80,11 +113,13 @@ def class_labels_listed(draw: Draw) -> Pair:
 def class_labels_ruled(draw: Draw) -> Pair:
     """The labels' meaning is told in words, with or without shown pairs."""
     kinds, labels = _contrast(draw), draw_labels(draw, 2)
-    rule = draw.pick((
-        "say {1} for {0} and {3} for {2} .",
-        "rule : {0} is {1} , {2} is {3} .",
-        "if it is of kind {0} , reply {1} ; if it is of kind {2} , reply {3} .",
-    )).format(kinds[0], labels[0], kinds[1], labels[1])
+    rule = draw.pick(
+        (
+            "say {1} for {0} and {3} for {2} .",
+            "rule : {0} is {1} , {2} is {3} .",
+            "if it is of kind {0} , reply {1} ; if it is of kind {2} , reply {3} .",
+        )
+    ).format(kinds[0], labels[0], kinds[1], labels[1])
     shots = draw.integer(2, 4)
     pairs = _labelled_pairs(draw, kinds, labels, shots)
     text, answer = show(draw, pairs[-1:] if draw.chance(0.3) else pairs)
@@ -94,15 +129,27 @@ def class_labels_ruled(draw: Draw) -> Pair:
 def sentence_labels(draw: Draw) -> Pair:
     """Sentences labelled by the kind of one of their words."""
     kinds, labels = _contrast(draw), draw_labels(draw, 2)
-    template = draw.pick(("we talked about {} again", "there was something like {} here", "my word is {}",
-                          "{} was on the paper", "they said {} twice"))
+    template = draw.pick(
+        (
+            "we talked about {} again",
+            "there was something like {} here",
+            "my word is {}",
+            "{} was on the paper",
+            "they said {} twice",
+        )
+    )
     pairs = _labelled_pairs(draw, kinds, labels, draw.integer(2, 5))
     return show(draw, [(template.format(word), label) for word, label in pairs])
 
 
 def three_labels(draw: Draw) -> Pair:
     """Three kinds under three labels."""
-    return show(draw, _labelled_pairs(draw, draw.sample(INDUCED_CLASSES, 3), draw_labels(draw, 3), draw.integer(4, 7)))
+    return show(
+        draw,
+        _labelled_pairs(
+            draw, draw.sample(INDUCED_CLASSES, 3), draw_labels(draw, 3), draw.integer(4, 7)
+        ),
+    )
 
 
 def pick_by_kind(draw: Draw) -> Pair:
@@ -138,27 +185,59 @@ def middle(draw: Draw) -> Pair:
 
 def wrap(draw: Draw) -> Pair:
     """A word set into a template that the pairs reveal."""
-    before, after = draw.sample(NONSENSE + list(lex.COLOURS) + ["the", "my", "very", "not", "this"], 2)
-    template = draw.pick(("{b} {w}", "{w} {a}", "{b} {w} {a}", "{w} {b} {w}", "{b}, {w}!", "({w})", "<{w}>", "{w} or {a}"))
+    before, after = draw.sample(
+        NONSENSE + list(lex.COLOURS) + ["the", "my", "very", "not", "this"], 2
+    )
+    template = draw.pick(
+        (
+            "{b} {w}",
+            "{w} {a}",
+            "{b} {w} {a}",
+            "{w} {b} {w}",
+            "{b}, {w}!",
+            "({w})",
+            "<{w}>",
+            "{w} or {a}",
+        )
+    )
     words = draw.sample(lex.CONTENT_WORDS, draw.integer(3, 5))
     return show(draw, [(word, template.format(w=word, b=before, a=after)) for word in words])
 
 
 def slot(draw: Draw) -> Pair:
     """One of two slots of a repeated sentence."""
-    template = draw.pick(("{0} lives in {1}", "{0} was born in {1}", "from {1} came {0}", "{0} has never seen {1}",
-                          "the letter of {0} reached {1}", "{1} is the town of {0}"))
+    template = draw.pick(
+        (
+            "{0} lives in {1}",
+            "{0} was born in {1}",
+            "from {1} came {0}",
+            "{0} has never seen {1}",
+            "the letter of {0} reached {1}",
+            "{1} is the town of {0}",
+        )
+    )
     names, cities = draw.sample(lex.NAMES, 5), draw.sample(lex.CITIES, 5)
     which = draw.integer(0, 2)
     count = draw.integer(3, 6)
-    return show(draw, [(template.format(*pair), pair[which]) for pair in list(zip(names, cities))[:count]])
+    return show(
+        draw, [(template.format(*pair), pair[which]) for pair in list(zip(names, cities))[:count]]
+    )
 
 
 def rephrase(draw: Draw) -> Pair:
     """A sentence with two slots turned into another with the same slots."""
     verb = draw.pick(("likes", "knows", "trusts", "fears", "misses"))
-    target = draw.pick(("{1} is dear to {0}", "{0} and {1}", "{1} and {0}", "dear {1} , yours {0}", "{0} thinks of {1}",
-                        "it is {1} that {0} means", "{1} ! said {0}"))
+    target = draw.pick(
+        (
+            "{1} is dear to {0}",
+            "{0} and {1}",
+            "{1} and {0}",
+            "dear {1} , yours {0}",
+            "{0} thinks of {1}",
+            "it is {1} that {0} means",
+            "{1} ! said {0}",
+        )
+    )
     pairs = []
     for _ in range(draw.integer(3, 5)):
         first, second = draw.sample(lex.NAMES, 2)
@@ -168,12 +247,14 @@ def rephrase(draw: Draw) -> Pair:
 
 def relation(draw: Draw) -> Pair:
     """A known relation shown by pairs: capital of, month after, number after."""
-    table = draw.pick((
-        lex.CAPITALS,
-        tuple((capital, country) for country, capital in lex.CAPITALS),
-        tuple(zip(lex.MONTHS, lex.MONTHS[1:])),
-        tuple(zip(lex.UNITS, lex.UNITS[1:])),
-    ))
+    table = draw.pick(
+        (
+            lex.CAPITALS,
+            tuple((capital, country) for country, capital in lex.CAPITALS),
+            tuple(zip(lex.MONTHS, lex.MONTHS[1:])),
+            tuple(zip(lex.UNITS, lex.UNITS[1:])),
+        )
+    )
     return show(draw, draw.sample(table, draw.integer(3, 5)))
 
 
@@ -187,11 +268,28 @@ def own_dictionary(draw: Draw) -> Pair:
 def same_answer(draw: Draw) -> Pair:
     """Whatever is asked, the answer is the one shown."""
     answer = " ".join(draw.sample(lex.CONTENT_WORDS, draw.integer(1, 3)))
-    return show(draw, [(word, answer) for word in draw.sample(lex.CONTENT_WORDS, draw.integer(3, 5))])
+    return show(
+        draw, [(word, answer) for word in draw.sample(lex.CONTENT_WORDS, draw.integer(3, 5))]
+    )
 
 
 INDUCTION: tuple[Callable[[Draw], Pair], ...] = (
-    class_labels, class_labels_listed, class_labels_listed, class_labels_ruled, class_labels_ruled, sentence_labels,
-    three_labels, pick_by_kind, pick_by_kind, rearrange, middle, wrap, slot, slot, rephrase, relation, own_dictionary,
+    class_labels,
+    class_labels_listed,
+    class_labels_listed,
+    class_labels_ruled,
+    class_labels_ruled,
+    sentence_labels,
+    three_labels,
+    pick_by_kind,
+    pick_by_kind,
+    rearrange,
+    middle,
+    wrap,
+    slot,
+    slot,
+    rephrase,
+    relation,
+    own_dictionary,
     same_answer,
 )

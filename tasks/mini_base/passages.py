@@ -5,13 +5,46 @@ from ait_jax.tasks.mini.generator import Draw
 
 MASS_CLASSES = ("clothing", "furniture")
 PLACE_PREPOSITIONS = ("in", "near", "behind", "outside")
-GOOD_REMARKS = ("I loved it", "It made me smile", "I would come again", "Everybody was pleased", "We enjoyed every minute")
-BAD_REMARKS = ("I hated it", "It made me angry", "I would never come again", "Everybody was disappointed", "We left early")
-REVIEWED = ("film", "book", "meal", "hotel", "concert", "game", "holiday", "song", "show", "party", "phone", "service")
+GOOD_REMARKS = (
+    "I loved it",
+    "It made me smile",
+    "I would come again",
+    "Everybody was pleased",
+    "We enjoyed every minute",
+)
+BAD_REMARKS = (
+    "I hated it",
+    "It made me angry",
+    "I would never come again",
+    "Everybody was disappointed",
+    "We left early",
+)
+REVIEWED = (
+    "film",
+    "book",
+    "meal",
+    "hotel",
+    "concert",
+    "game",
+    "holiday",
+    "song",
+    "show",
+    "party",
+    "phone",
+    "service",
+)
 FILLERS = (
-    "That was all for the day.", "Nobody knew why.", "It had been a long week.", "The weather was fine.",
-    "Then everyone went home.", "Later it began to rain.", "There was not much time left.", "So they decided to wait.",
-    "This is how it should be done.", "However, not everything was ready.", "After that, they had some tea.",
+    "That was all for the day.",
+    "Nobody knew why.",
+    "It had been a long week.",
+    "The weather was fine.",
+    "Then everyone went home.",
+    "Later it began to rain.",
+    "There was not much time left.",
+    "So they decided to wait.",
+    "This is how it should be done.",
+    "However, not everything was ready.",
+    "After that, they had some tea.",
 )
 
 
@@ -35,7 +68,11 @@ def _is_a(word: str, kind: str) -> str:
     """Returns "a dog is an animal", "oats are a plant", "spinach is a vegetable"."""
     if kind == "job":
         return f"{lex.with_article(word)} is a person with a job"
-    subject = word if word in lex.UNCOUNTED or kind in ("colour", "sport", "drink") else lex.with_article(word)
+    subject = (
+        word
+        if word in lex.UNCOUNTED or kind in ("colour", "sport", "drink")
+        else lex.with_article(word)
+    )
     return f"{subject} is {kind if kind in MASS_CLASSES else lex.with_article(kind)}"
 
 
@@ -143,12 +180,14 @@ def person_story(draw: Draw) -> list[str]:
     age = lex.number_word(draw.integer(18, 80))
     return [
         f"{person} is {lex.with_article(job)} in {city}.",
-        draw.pick((
-            f"{_capital(_pronoun(person))} is {age} years old and likes {draw.pick(lex.DRINKS)}.",
-            f"{_capital(_possessive(person))} favourite colour is {draw.pick(lex.COLOURS)}.",
-            f"{_capital(_pronoun(person))} plays the {draw.pick(lex.INSTRUMENTS)} and {_possessive(person)} friend "
-            f"{friend} plays {draw.pick(lex.SPORTS)}.",
-        )),
+        draw.pick(
+            (
+                f"{_capital(_pronoun(person))} is {age} years old and likes {draw.pick(lex.DRINKS)}.",
+                f"{_capital(_possessive(person))} favourite colour is {draw.pick(lex.COLOURS)}.",
+                f"{_capital(_pronoun(person))} plays the {draw.pick(lex.INSTRUMENTS)} and {_possessive(person)} friend "
+                f"{friend} plays {draw.pick(lex.SPORTS)}.",
+            )
+        ),
     ]
 
 
@@ -157,18 +196,22 @@ def event_story(draw: Draw) -> list[str]:
     first, second = draw.sample(lex.NAMES, 2)
     thing, other = _countable(draw), _countable(draw, lex.FRUITS)
     colour, place = draw.pick(lex.COLOURS), draw.pick(lex.PLACES)
-    opening = draw.pick((
-        f"{first} bought {lex.with_article(f'{colour} {thing}')} in the {place}.",
-        f"On {draw.pick(lex.DAYS)} {first} found {lex.with_article(thing)} {draw.pick(PLACE_PREPOSITIONS)} the {place}.",
-        f"{first} went to the {place} because {_pronoun(first)} needed {lex.with_article(thing)}.",
-        f"In {draw.pick(lex.MONTHS)}, {first} saw {lex.with_article(_countable(draw, lex.ANIMALS))} in the {place}.",
-    ))
-    closing = draw.pick((
-        f"{_capital(_pronoun(first))} gave it to {second}, who was very {draw.pick(('happy', 'glad', 'surprised', 'tired'))}.",
-        f"{second} ate {lex.with_article(other)} and thanked {first}.",
-        f"Who had the {thing}? It was {first}, not {second}.",
-        f"{second} wanted the {thing} too, but {first} kept it.",
-    ))
+    opening = draw.pick(
+        (
+            f"{first} bought {lex.with_article(f'{colour} {thing}')} in the {place}.",
+            f"On {draw.pick(lex.DAYS)} {first} found {lex.with_article(thing)} {draw.pick(PLACE_PREPOSITIONS)} the {place}.",
+            f"{first} went to the {place} because {_pronoun(first)} needed {lex.with_article(thing)}.",
+            f"In {draw.pick(lex.MONTHS)}, {first} saw {lex.with_article(_countable(draw, lex.ANIMALS))} in the {place}.",
+        )
+    )
+    closing = draw.pick(
+        (
+            f"{_capital(_pronoun(first))} gave it to {second}, who was very {draw.pick(('happy', 'glad', 'surprised', 'tired'))}.",
+            f"{second} ate {lex.with_article(other)} and thanked {first}.",
+            f"Who had the {thing}? It was {first}, not {second}.",
+            f"{second} wanted the {thing} too, but {first} kept it.",
+        )
+    )
     return [opening, closing]
 
 
@@ -178,13 +221,20 @@ def review(draw: Draw) -> list[str]:
     adjectives = draw.sample(lex.GOOD if good else lex.BAD, 2)
     subject = draw.pick(REVIEWED)
     return [
-        draw.pick((
-            f"The {subject} was {adjectives[0]} and {adjectives[1]}.",
-            f"What {lex.with_article(adjectives[0])} {subject}!",
-            f"I found the {subject} very {adjectives[0]}.",
-        )),
+        draw.pick(
+            (
+                f"The {subject} was {adjectives[0]} and {adjectives[1]}.",
+                f"What {lex.with_article(adjectives[0])} {subject}!",
+                f"I found the {subject} very {adjectives[0]}.",
+            )
+        ),
         draw.pick(GOOD_REMARKS if good else BAD_REMARKS) + ".",
-        draw.pick((f"It was {'good' if good else 'bad'}.", f"My opinion is {'positive' if good else 'negative'}.")),
+        draw.pick(
+            (
+                f"It was {'good' if good else 'bad'}.",
+                f"My opinion is {'positive' if good else 'negative'}.",
+            )
+        ),
     ]
 
 
@@ -194,10 +244,12 @@ def dialogue(draw: Draw) -> list[str]:
     thing, place = _countable(draw), draw.pick(lex.PLACES)
     return [
         f'"Where is the {thing}?" asked {first}.',
-        draw.pick((
-            f'"It is in the {place}," said {second}.',
-            f'"I do not know," answered {second}, "but please look in the {place}."',
-        )),
+        draw.pick(
+            (
+                f'"It is in the {place}," said {second}.',
+                f'"I do not know," answered {second}, "but please look in the {place}."',
+            )
+        ),
     ]
 
 
@@ -213,8 +265,19 @@ def description(draw: Draw) -> list[str]:
 
 
 KINDS = (
-    class_fact, class_fact, opposite_fact, number_fact, form_fact, world_fact, language_fact,
-    person_story, event_story, event_story, review, dialogue, description,
+    class_fact,
+    class_fact,
+    opposite_fact,
+    number_fact,
+    form_fact,
+    world_fact,
+    language_fact,
+    person_story,
+    event_story,
+    event_story,
+    review,
+    dialogue,
+    description,
 )
 
 
@@ -222,7 +285,9 @@ def passage(draw: Draw) -> str:
     """Returns a passage of 2 to 6 sentences, 20 to 60 words."""
     sentences = draw.pick(KINDS)(draw)
     while sum(len(sentence.split()) for sentence in sentences) < 20:
-        sentences = sentences + (draw.pick(KINDS)(draw) if draw.chance(0.8) else [draw.pick(FILLERS)])
+        sentences = sentences + (
+            draw.pick(KINDS)(draw) if draw.chance(0.8) else [draw.pick(FILLERS)]
+        )
     kept: list[str] = []
     for sentence in sentences:
         if sum(len(one.split()) for one in kept) + len(sentence.split()) <= 60:

@@ -35,10 +35,21 @@ def general_english() -> Iterator[str]:
 
 def word_lines() -> Iterator[str]:
     """Yields lines of single words, so that every word of the lexicon and common English words have pieces."""
-    words = [*COMMON_WORDS, *lexicon.CONTENT_WORDS, *lexicon.NAMES, *lexicon.CITIES, *lexicon.COUNTRIES]
+    words = [
+        *COMMON_WORDS,
+        *lexicon.CONTENT_WORDS,
+        *lexicon.NAMES,
+        *lexicon.CITIES,
+        *lexicon.COUNTRIES,
+    ]
     words += [form for forms in lexicon.VERBS for form in forms]
     words += [word for pair in (*lexicon.OPPOSITES, *lexicon.SYNONYMS) for word in pair]
-    words += [lexicon.plural(word) for words_of in lexicon.CLASSES.values() for word in words_of if word.isalpha()]
+    words += [
+        lexicon.plural(word)
+        for words_of in lexicon.CLASSES.values()
+        for word in words_of
+        if word.isalpha()
+    ]
     for start in range(0, len(words), 8):
         yield " ".join(words[start : start + 8])
     yield from 5 * OPENING_WORDS

@@ -105,9 +105,8 @@ class MemoryLog:
 def measure_devices(options: argparse.Namespace) -> dict[str, Any]:
     """Scores tasks of the mini pool on the devices that XLA_FLAGS made."""
     import jax
-    from timed_engine import score
-
     from ait_jax.tasks import mini
+    from timed_engine import score
 
     if jax.device_count() != options.measure:
         raise SystemExit(f"{jax.device_count()} devices, asked for {options.measure}")

@@ -167,9 +167,9 @@ def training_examples(pool: Any) -> dict[str, Any]:
 def seqio_selection(pool: Any) -> dict[str, Any]:
     """Registers the pool with SeqIO and reads 1,000 examples of all its training tasks."""
     import seqio
+    from ait_jax.tasks import registry
 
     from ait_jax import assets, prompts
-    from ait_jax.tasks import registry
 
     start = time.perf_counter()
     registry.register(

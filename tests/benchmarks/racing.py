@@ -93,9 +93,7 @@ def measure(
     reports, equal = [], []
     for repeat in range(arguments.repeats):
         generator = np.random.default_rng(repeat)
-        matrices = [
-            shuffled(matrix, arguments.instances, generator) for matrix in draw(generator)
-        ]
+        matrices = [shuffled(matrix, arguments.instances, generator) for matrix in draw(generator)]
         quota = round(share * len(matrices))
         report, same = race(matrices, quota, arguments)
         reports.append(report)
@@ -131,10 +129,7 @@ def spread(matrices: Sequence[np.ndarray]) -> float:
 
 def main() -> None:
     arguments = parse_arguments()
-    tables = {
-        str(path): read_likelihoods(path).log_likelihoods
-        for path in arguments.tables
-    }
+    tables = {str(path): read_likelihoods(path).log_likelihoods for path in arguments.tables}
     sources = {name: lambda _, m=matrices: m for name, matrices in tables.items()}
     if arguments.resample:
         pooled = [matrix for matrices in tables.values() for matrix in matrices]

