@@ -8,24 +8,22 @@ import sys
 import traceback
 from collections.abc import Iterable, Sequence
 
-from ait_jax import (
-    __version__,
+from ait_jax import __version__
+from ait_jax.commands import (
     compare_command,
     convert_command,
-    distributed,
-    exit_codes,
     judge_command,
     plan_command,
-    preemption,
     status_command,
     tasks_command,
 )
-from ait_jax.buckets import Unavailable
+from ait_jax.commands import grow_command as grow
+from ait_jax.commands import launch_command as launch
+from ait_jax.commands import report_command as report
 from ait_jax.errors import UserError, nearest
-from ait_jax.grow import command_line as grow
-from ait_jax.launch import command_line as launch
-from ait_jax.preemption import Preempted
-from ait_jax.report import command_line as report
+from ait_jax.runtime import distributed, exit_codes, preemption
+from ait_jax.runtime.buckets import Unavailable
+from ait_jax.runtime.preemption import Preempted
 from ait_jax.tasks import DEFAULT_DATA_DIR
 
 # Pool -> the module of `ait_jax.tasks` that prepares it.
@@ -185,7 +183,7 @@ def _leave(code: int, message: str) -> int:
 
 
 def _main(arguments: list[str]) -> int:
-    from ait_jax.configuration import GinFlags, split_flags
+    from ait_jax.config.configuration import GinFlags, split_flags
 
     own, hosts_command = launch.split(arguments)
     flags, others = split_flags(own)
@@ -267,9 +265,10 @@ def _join_others() -> None:
 
 
 def _run(options, flags) -> int:
-    from ait_jax import active, configuration, continual
-    from ait_jax.experiment import Experiment
-    from ait_jax.gin_checks import is_configured
+    from ait_jax.config import configuration
+    from ait_jax.config.gin_checks import is_configured
+    from ait_jax.rounds import active, continual
+    from ait_jax.rounds.experiment import Experiment
 
     configuration.parse(flags, "experiments/mini.gin", unused=continual.UNUSED_MACROS)
     if is_configured(continual.Continual):
@@ -285,7 +284,8 @@ def _run(options, flags) -> int:
 
 
 def _score(options, flags) -> int:
-    from ait_jax import configuration, scoring
+    from ait_jax.config import configuration
+    from ait_jax.rounds import scoring
 
     default_file = "experiments/score.gin"
     configuration.parse(flags, default_file, unused=scoring.UNUSED_MACROS)
@@ -295,7 +295,8 @@ def _score(options, flags) -> int:
 
 
 def _pretrain(options, flags) -> int:
-    from ait_jax import configuration, pretraining
+    from ait_jax.config import configuration
+    from ait_jax.rounds import pretraining
 
     default_file = "experiments/mini_base.gin"
     configuration.parse(flags, default_file)
@@ -309,7 +310,7 @@ def _prepare(options, flags) -> int:
             f"Unknown pool {options.pool!r}.{nearest(options.pool, POOLS)} "
             f"Known: {', '.join(POOLS)}."
         )
-    from ait_jax.console import quiet_stderr
+    from ait_jax.runtime.console import quiet_stderr
 
     with quiet_stderr():
         module = importlib.import_module(f"ait_jax.tasks.{POOLS[options.pool]}")

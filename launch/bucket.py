@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from ait_jax import files
+from ait_jax.runtime import files
 
 
 def status_path(folder: Any, host: int) -> Any:

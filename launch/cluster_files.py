@@ -14,7 +14,7 @@ from ait_jax.launch import gcloud, request
 from ait_jax.launch.request import Request
 
 from ait_jax.errors import UserError
-from ait_jax.exit_codes import PREEMPTED, PREFLIGHT
+from ait_jax.runtime.exit_codes import PREEMPTED, PREFLIGHT
 
 # Whole-set restarts by Kubernetes: machines that were taken away. Failures are bounded by the
 # worker's --max_retries.

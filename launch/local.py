@@ -10,9 +10,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ait_jax import distributed
 from ait_jax.errors import UserError
-from ait_jax.exit_codes import FAILED, HOST_LOST, INTERRUPTED, PREEMPTED, USER_ERROR
+from ait_jax.runtime import distributed
+from ait_jax.runtime.exit_codes import FAILED, HOST_LOST, INTERRUPTED, PREEMPTED, USER_ERROR
 
 # Others notice a dead process and leave by themselves; after that they are ended.
 _SECONDS_TO_LEAVE = 60.0

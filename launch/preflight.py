@@ -28,8 +28,8 @@ from pathlib import Path
 
 from ait_jax.launch import bucket
 
-from ait_jax.buckets import Unavailable
-from ait_jax.exit_codes import FAILED, HOST_LOST, OK, PREFLIGHT
+from ait_jax.runtime.buckets import Unavailable
+from ait_jax.runtime.exit_codes import FAILED, HOST_LOST, OK, PREFLIGHT
 
 CHECKS_TIMEOUT_S = 55.0
 MIN_FREE_GB = 5.0

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from ait_jax.exit_codes import HOST_LOST, OK, PREEMPTED, PREFLIGHT, USER_ERROR
+from ait_jax.runtime.exit_codes import HOST_LOST, OK, PREEMPTED, PREFLIGHT, USER_ERROR
 
 # A failure after this long is the first of a new series: it does not add to last week's.
 SERIES_ENDS_AFTER_S = 3600.0

@@ -24,8 +24,8 @@ from pathlib import Path
 from ait_jax.launch import bucket
 from ait_jax.launch.verdict import judge
 
-from ait_jax import files
-from ait_jax.exit_codes import OK, PREEMPTED, PREFLIGHT
+from ait_jax.runtime import files
+from ait_jax.runtime.exit_codes import OK, PREEMPTED, PREFLIGHT
 
 UPLOAD_EVERY_S = 30.0
 # A notice of preemption leaves 30 s before the machine is gone.

@@ -5,21 +5,14 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ait_jax.tasks.grow.grown_pool import TASKS, Entry, read_entries
 from ait_jax.tasks.lazy_instances import LazyInstances
 
 from ait_jax import randomness
-from ait_jax.cls_gen import labels_from_file
 from ait_jax.errors import UserError
-from ait_jax.files import as_path
-from ait_jax.grow.grown_pool import TASKS, Entry, read_entries
-from ait_jax.pool import (
-    Instance,
-    Splits,
-    Task,
-    TaskPool,
-    read_task,
-    task_digest,
-)
+from ait_jax.pool.cls_gen import labels_from_file
+from ait_jax.pool.pool import Instance, Splits, Task, TaskPool, read_task, task_digest
+from ait_jax.runtime.files import as_path
 
 NAME = "dynosaur"
 # Tasks whose instances are kept in memory, 100 of them at most each.

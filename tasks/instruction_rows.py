@@ -21,7 +21,7 @@ from ait_jax.tasks.source_files import text_name
 from ait_jax.tasks.tally import Tally
 
 from ait_jax.errors import UserError
-from ait_jax.task import without_lone_surrogates
+from ait_jax.pool.task import without_lone_surrogates
 
 _USED = {
     "id",

@@ -4,8 +4,8 @@ import hashlib
 from collections.abc import Sequence
 
 from ait_jax.errors import UserError
-from ait_jax.pool import TaskPool
-from ait_jax.splits import SPLIT_NAMES, Splits
+from ait_jax.pool.pool import TaskPool
+from ait_jax.pool.splits import SPLIT_NAMES, Splits
 
 
 def load_pool(pools: Sequence[TaskPool], name: str = "joined") -> TaskPool:

@@ -10,7 +10,7 @@ from ait_jax.tasks.niv2_source import Clone
 from ait_jax.tasks.task_names import word_names
 
 from ait_jax.errors import UserError
-from ait_jax.pool import Task, read_task
+from ait_jax.pool.pool import Task, read_task
 
 NAME = "niv2"
 TASKS_SPLIT = "tasks"

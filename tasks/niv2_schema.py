@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from ait_jax.pool import Example, Instance, Instruction, Task
+from ait_jax.pool.pool import Example, Instance, Instruction, Task
 
 # Metadata fields that every NIV2 file has, with their columns. A field that is in none of
 # them, somebody's own, is kept in the column `other_fields`.

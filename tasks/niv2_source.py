@@ -7,7 +7,7 @@ from typing import Any
 from ait_jax.tasks.source_files import SourceFile, read_source_files, text_name
 
 from ait_jax.errors import UserError
-from ait_jax.splits import read_names
+from ait_jax.pool.splits import read_names
 
 
 class Clone:

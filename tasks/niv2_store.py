@@ -10,10 +10,10 @@ from ait_jax.tasks.lazy_instances import LazyInstances
 from ait_jax.tasks.niv2_builder import Niv2
 from ait_jax.tasks.pool_folder import local_copies
 
-from ait_jax import buckets
 from ait_jax.errors import UserError
-from ait_jax.files import as_path
-from ait_jax.pool import Instance
+from ait_jax.pool.pool import Instance
+from ait_jax.runtime import buckets
+from ait_jax.runtime.files import as_path
 
 # Files held open; a pool has more tasks than a process may have open files.
 _MAX_OPEN_TASKS = 128

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ait_jax import buckets
-from ait_jax.lease import Held, lease
+from ait_jax.runtime import buckets
+from ait_jax.runtime.lease import Held, lease
 
 
 class PoolFolder:

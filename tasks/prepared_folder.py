@@ -11,7 +11,7 @@ from ait_jax.tasks.pool_folder import PoolFolder
 from ait_jax.tasks.source_files import SourceFile, difference, files_from_json, files_to_json
 
 from ait_jax.errors import UserError, nearest
-from ait_jax.files import as_path, check_name, read_text, write_json
+from ait_jax.runtime.files import as_path, check_name, read_text, write_json
 
 ON_BAD_TASK = ("error", "skip")
 _RECORD = "source.json"

@@ -5,8 +5,8 @@ import sys
 import time
 from typing import TextIO
 
-from ait_jax import live_area
-from ait_jax.console import progress
+from ait_jax.runtime import live_area
+from ait_jax.runtime.console import progress
 
 
 class Progress:

@@ -28,9 +28,9 @@ from ait_jax.tasks.progress import Progress
 from ait_jax.tasks.source_files import SourceFile, read_source_files, text_name
 from ait_jax.tasks.tally import Tally
 
-from ait_jax.cls_gen import labels_from_file
 from ait_jax.errors import UserError
-from ait_jax.pool import Instance, Instruction, Splits, Task, TaskPool
+from ait_jax.pool.cls_gen import labels_from_file
+from ait_jax.pool.pool import Instance, Instruction, Splits, Task, TaskPool
 
 NAME = "self_instruct"
 _SLUG_LENGTH = 48

@@ -8,10 +8,11 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from ait_jax import evaluation, randomness
-from ait_jax.pool import Task
-from ait_jax.prompts import Encoding
-from ait_jax.vocabulary import EOS_ID, Vocabulary
+from ait_jax import randomness
+from ait_jax.evaluation import evaluation
+from ait_jax.pool.pool import Task
+from ait_jax.prompts.prompts import Encoding
+from ait_jax.prompts.vocabulary import EOS_ID, Vocabulary
 
 _TRAIN = "train"
 

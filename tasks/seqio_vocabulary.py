@@ -7,8 +7,8 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
-from ait_jax.tokenizers_vocabulary import TokenizersVocabulary
-from ait_jax.vocabulary import EOS_ID, PAD_ID
+from ait_jax.prompts.tokenizers_vocabulary import TokenizersVocabulary
+from ait_jax.prompts.vocabulary import EOS_ID, PAD_ID
 
 
 class SeqioVocabulary(seqio.Vocabulary):

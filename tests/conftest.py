@@ -49,7 +49,7 @@ def bucket(monkeypatch, tmp_path):
     import bucket_server
     import fsspec
 
-    from ait_jax import buckets  # before gcsfs, which reads its settings when imported
+    from ait_jax.runtime import buckets  # before gcsfs, which reads its settings when imported
 
     with bucket_server.serving() as (bucket, address):
         for name, value in bucket_server.environment(address).items():

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from ait_jax.tasks import DEFAULT_DATA_DIR, niv2
 
-from ait_jax import __version__, active, assets, cli, plan, pretraining, scoring
-from ait_jax.models import orbax_checkpoint, weights
+from ait_jax import __version__, assets, cli
+from ait_jax.models.checkpoints import orbax_checkpoint, weights
+from ait_jax.plan import plan
+from ait_jax.rounds import active, pretraining, scoring
 
 SLOW = ("jax", "tensorflow", "gin", "numpy", "flax", "matplotlib", "pyarrow", "openai")
 

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ait_jax.models.checkpoints.layouts import layers_apart, match_layout
 from ait_jax.models.interface import Model, changed
-from ait_jax.models.layouts import layers_apart, match_layout
 from ait_jax.models.likelihood import PAD_ID, logits_of
 from ait_jax.models.parameters import output_layer
 from ait_jax.models.t5 import Params

@@ -20,8 +20,8 @@ from flax import linen as nn
 from flax.linen import partitioning as nn_partitioning
 from jax import lax
 
-from ait_jax.hardware import target_platform
 from ait_jax.models import attention
+from ait_jax.runtime.hardware import target_platform
 
 param_with_axes = nn_partitioning.param_with_axes
 with_sharding_constraint = nn_partitioning.with_sharding_constraint

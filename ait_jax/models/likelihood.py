@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ait_jax.hardware import target_platform
+from ait_jax.runtime.hardware import target_platform
 
 PAD_ID = 0
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from ait_jax.errors import UserError
-from ait_jax.models import weights
+from ait_jax.models.checkpoints import weights
 from ait_jax.models.interface import Model, ModelConfig
 from ait_jax.models.likelihood import OutputLayer
 from ait_jax.models.t5 import Params, T5Config

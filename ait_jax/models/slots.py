@@ -18,10 +18,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ait_jax.models.checkpoints.layouts import layers_apart
 from ait_jax.models.decoding import batch_axis
 from ait_jax.models.grouped_attention import KeyValue
 from ait_jax.models.interface import Model, changed
-from ait_jax.models.layouts import layers_apart
 from ait_jax.models.likelihood import PAD_ID, logits_of
 from ait_jax.models.llama import Params, Run
 from ait_jax.models.parameters import output_layer

@@ -14,12 +14,7 @@ from ait_jax.report.likelihood_rows import LikelihoodRows
 from ait_jax.report.run_files import RunFiles
 from ait_jax.report.scored_rounds import REGIONS
 from ait_jax.report.settings import Settings
-from ait_jax.report.task_detail import (
-    OtherPrompts,
-    check_prompts,
-    instruction_detail,
-    round_detail,
-)
+from ait_jax.report.task_detail import OtherPrompts, check_prompts, instruction_detail, round_detail
 from ait_jax.report.task_index import TaskIndex
 
 TASKS_PER_CHUNK = 64

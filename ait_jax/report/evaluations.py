@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ait_jax.evaluation import EXACT_MATCH, ROUGE_L
+from ait_jax.evaluation.evaluation import EXACT_MATCH, ROUGE_L
 from ait_jax.report.run_files import CONTINUAL, RunFiles
 from ait_jax.report.task_index import TaskIndex
 

@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from ait_jax import files
+from ait_jax.runtime import files
 from ait_jax.scorer.likelihoods import errors_of
 
 _COLUMNS = ("task", "instance_id", "prompt", "answer", "num_prompt_tokens", "log_likelihood")

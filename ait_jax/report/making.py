@@ -4,11 +4,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ait_jax import buckets, files
 from ait_jax.report import page, settings
 from ait_jax.report.payload import payload_and_details
 from ait_jax.report.run_files import RunFiles
 from ait_jax.report.settings import Settings
+from ait_jax.runtime import buckets, files
 
 NAME = "report.html"
 DETAIL_MEGABYTES = 12.0

@@ -5,7 +5,6 @@ from typing import Any
 
 from ait_jax import __version__
 from ait_jax.errors import UserError
-from ait_jax.generations import known_changes
 from ait_jax.report import (
     commands,
     cost,
@@ -20,6 +19,7 @@ from ait_jax.report.run_files import CONTINUAL, RunFiles
 from ait_jax.report.settings import Settings
 from ait_jax.report.task_detail import OtherPrompts
 from ait_jax.report.task_index import TaskIndex
+from ait_jax.rounds.generations import known_changes
 
 SCHEMA = 1
 

@@ -7,9 +7,10 @@ import json
 from functools import cached_property
 from typing import Any
 
-from ait_jax import buckets, files, run_directory
 from ait_jax.errors import UserError, nearest
-from ait_jax.splits import read_names
+from ait_jax.pool.splits import read_names
+from ait_jax.rounds import run_directory
+from ait_jax.runtime import buckets, files
 
 ACTIVE, CONTINUAL, SCORE = "run", "continual", "score"
 

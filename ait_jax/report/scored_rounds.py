@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from ait_jax import task_map
 from ait_jax.report.run_files import RunFiles
 from ait_jax.report.task_index import TaskIndex
 from ait_jax.scorer.likelihoods import read_task_scores
+from ait_jax.selection import task_map
 
 REGIONS = (task_map.OTHER, task_map.AMBIGUOUS, task_map.EASY, task_map.DIFFICULT)
 _MEASURES = ("prompt_uncertainty_error", "perplexity", "signed_mean", "std")

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ait_jax.config.config_values import ConfigValues, Reference
 from ait_jax.errors import UserError
-from ait_jax.pool import TaskPool
-from ait_jax.report.config_values import ConfigValues, Reference
+from ait_jax.pool.pool import TaskPool
 
 if TYPE_CHECKING:  # it loads JAX, which `ait-jax report` has no use for
-    from ait_jax.parts import ModelParts
+    from ait_jax.rounds.parts import ModelParts
 
 _CLASSES = ("Experiment", "Scoring", "Continual")
 
@@ -126,7 +126,7 @@ def _bound_to(config: ConfigValues, value: Any) -> dict[str, Any]:
 
 
 def _needs_scores(strategy: Reference | None) -> bool | None:
-    from ait_jax import selection
+    from ait_jax.selection import selection
 
     name = strategy.selector.rpartition(".")[2] if strategy else ""
     kind = getattr(selection, name, None)
@@ -139,7 +139,7 @@ def _part(build: Callable[[], Any], name: str, values: dict[str, Any], problems:
         if name == "pool":
             problems.append("config.gin names no pool")
         return None
-    from ait_jax.console import quiet_stderr
+    from ait_jax.runtime.console import quiet_stderr
 
     try:
         with quiet_stderr():

@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from ait_jax.perturb import kept_words, perturbed_instruction
+from ait_jax.pool.task import Example, Instance, Instruction, Task
+from ait_jax.prompts.perturb import kept_words, perturbed_instruction
 from ait_jax.report.likelihood_rows import ScoredInstance
 from ait_jax.report.scored_rounds import rounded
 from ait_jax.report.settings import Settings
 from ait_jax.report.task_index import cut
 from ait_jax.report.word_effects import word_effects
 from ait_jax.scorer.prompts_of_task import TaskPrompts, same_prompts, scoring_instances
-from ait_jax.task import Example, Instance, Instruction, Task
 
 INPUT_CHARACTERS = 600
 OUTPUT_CHARACTERS = 200

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from ait_jax.pool import TaskPool
+from ait_jax.pool.pool import TaskPool
 from ait_jax.report.run_files import CONTINUAL, SCORE, RunFiles
 
 SPLITS = ("train", "pool", "dev", "test")

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from ait_jax.errors import UserError
-from ait_jax.pool import Instance
+from ait_jax.pool.pool import Instance
+from ait_jax.prompts.vocabulary import EOS_ID, Vocabulary
 from ait_jax.scorer import likelihoods
 from ait_jax.scorer.engine import Engine
-from ait_jax.vocabulary import EOS_ID, Vocabulary
 
 
 @dataclass(frozen=True)

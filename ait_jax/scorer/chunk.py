@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ait_jax.pool import Instance
+from ait_jax.pool.pool import Instance
 from ait_jax.scorer import likelihoods
 from ait_jax.scorer.answers import Answered
 from ait_jax.scorer.counts import PromptCounts

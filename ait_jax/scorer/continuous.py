@@ -10,17 +10,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ait_jax.batching import LengthBuckets, Tokens, finer_lengths, pad_rows, padded_length
-from ait_jax.hardware import options_of_large_products
 from ait_jax.models import slots
+from ait_jax.models.checkpoints.layouts import match_layout
 from ait_jax.models.interface import Model
-from ait_jax.models.layouts import match_layout
 from ait_jax.models.parameters import abstract_params, num_params
-from ait_jax.partitioning import Partitioner
+from ait_jax.prompts.vocabulary import EOS_ID
+from ait_jax.runtime.hardware import options_of_large_products
+from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.scorer import memory_maps, packing
+from ait_jax.scorer.batching import LengthBuckets, Tokens, finer_lengths, pad_rows, padded_length
 from ait_jax.scorer.shared_prefixes import SharedPrefix
 from ait_jax.scorer.slot_pools import Budget, SlotPool, SlotShape, pooled
-from ait_jax.vocabulary import EOS_ID
 
 # Rows of a slot. A slot waits for its slowest row, so a prefix of more rows is run more often.
 MOST_MEMBERS = 16

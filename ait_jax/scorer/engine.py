@@ -10,25 +10,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ait_jax import live
-from ait_jax.batching import (
-    LengthBuckets,
-    Tokens,
-    finer_lengths,
-    padded_length,
-)
-from ait_jax.hardware import options_of_large_products, target_platform
+from ait_jax.models.checkpoints.layouts import match_layout
 from ait_jax.models.decoding import greedy_decode
 from ait_jax.models.group_windows import BLOCK, Groups
 from ait_jax.models.interface import Model, runs_prefixes
-from ait_jax.models.layouts import match_layout
 from ait_jax.models.likelihood import (
     fused_mean_log_likelihood,
     fused_token_log_likelihoods,
     shift_right,
 )
 from ait_jax.models.parameters import abstract_params, output_layer
-from ait_jax.partitioning import Partitioner, feed
+from ait_jax.prompts.vocabulary import EOS_ID
+from ait_jax.runtime import live
+from ait_jax.runtime.hardware import options_of_large_products, target_platform
+from ait_jax.runtime.partitioning import Partitioner, feed
+from ait_jax.scorer.batching import LengthBuckets, Tokens, finer_lengths, padded_length
 from ait_jax.scorer.continuous import MOST_MEMBERS, Answer, ContinuousDecoder
 from ait_jax.scorer.executables import Executables
 from ait_jax.scorer.feeding import fetch, slots_of_all_processes
@@ -36,7 +32,6 @@ from ait_jax.scorer.group_rows import GroupRows
 from ait_jax.scorer.padded_rows import PaddedRows
 from ait_jax.scorer.shared_prefixes import SharedPrefix, grouped
 from ait_jax.scorer.work import Work
-from ait_jax.vocabulary import EOS_ID
 
 # Batches given to the device before the first of them is fetched: enough that it never waits
 # for the host, few enough that their temporary buffers fit.

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ait_jax import distributed
-from ait_jax.partitioning import Partitioner
+from ait_jax.runtime import distributed
+from ait_jax.runtime.partitioning import Partitioner
 
 Figures = TypeVar("Figures")
 

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ait_jax.batching import Tokens, finer_lengths, padded_length
 from ait_jax.models.group_windows import BLOCK
+from ait_jax.scorer.batching import Tokens, finer_lengths, padded_length
 from ait_jax.scorer.shared_prefixes import SharedPrefix
 
 # Rows that are not full are as many parts of that long.

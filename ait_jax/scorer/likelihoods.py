@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ait_jax import files
 from ait_jax.errors import UserError
-from ait_jax.uncertainty import LikelihoodTable, TaskScores
+from ait_jax.runtime import files
+from ait_jax.selection.uncertainty import LikelihoodTable, TaskScores
 
 # One row per (instance, prompt); prompt 0 is the original instruction.
 COLUMNS = (

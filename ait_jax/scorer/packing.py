@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from ait_jax.batching import padded_length
+from ait_jax.scorer.batching import padded_length
 
 # So many tokens of a row make its attention to itself as dear as all products with weights.
 _ATTENTION_AS_DEAR = 2048

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ait_jax.batching import Tokens, batches_by_length, pad_rows
+from ait_jax.scorer.batching import Tokens, batches_by_length, pad_rows
 
 
 class PaddedRows:

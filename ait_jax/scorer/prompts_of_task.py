@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ait_jax import randomness
-from ait_jax.perturb import perturbed_instruction
-from ait_jax.pool import Instance, Task, TaskPool
-from ait_jax.prompts import Encoding
-from ait_jax.task import Instruction
-from ait_jax.vocabulary import Vocabulary
+from ait_jax.pool.pool import Instance, Task, TaskPool
+from ait_jax.pool.task import Instruction
+from ait_jax.prompts.perturb import perturbed_instruction
+from ait_jax.prompts.prompts import Encoding
+from ait_jax.prompts.vocabulary import Vocabulary
 
 # Ids of a task's scored instances -> int[instances, prompts per instance], the prompts j of each.
 PromptPlan = Callable[[Sequence[str]], np.ndarray]

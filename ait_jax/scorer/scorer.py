@@ -13,19 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from ait_jax import distributed, files, live, preemption
 from ait_jax.errors import UserError
-from ait_jax.partitioning import Partitioner
-from ait_jax.perturb import WordDrop
-from ait_jax.pool import TaskPool
-from ait_jax.prompts import Encoding
+from ait_jax.pool.pool import TaskPool
+from ait_jax.prompts.perturb import WordDrop
+from ait_jax.prompts.prompts import Encoding
+from ait_jax.prompts.vocabulary import Vocabulary
+from ait_jax.runtime import distributed, files, live, preemption
+from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.scorer import answers, background, chunk, gathering, likelihoods
 from ait_jax.scorer.answers import Answered, EarlierAnswers
 from ait_jax.scorer.chunk import Chunk
 from ait_jax.scorer.counts import PromptCounts
 from ait_jax.scorer.engine import Engine
 from ait_jax.scorer.prompts_of_task import PromptPlan, TaskPrompts, same_prompts
-from ait_jax.vocabulary import Vocabulary
 
 ANSWERS = ("predictions", "gold")
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ait_jax.batching import Tokens
+from ait_jax.scorer.batching import Tokens
 
 # Fewer shared tokens are not worth another shape of program.
 SHORTEST = 16

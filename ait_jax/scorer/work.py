@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass
 
-from ait_jax.hardware import peak_flops
+from ait_jax.runtime.hardware import peak_flops
 
 
 @dataclass

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
-from ait_jax import files
+from ait_jax.runtime import files
 
 _HEADER = 7
 _BLOCK = 32768

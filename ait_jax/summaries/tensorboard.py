@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ait_jax import buckets, files
+from ait_jax.runtime import buckets, files
 from ait_jax.summaries import markdown
 
 RUN_FOLDERS = ("rounds", "inference_eval")

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ait_jax import buckets, files
 from ait_jax.errors import UserError, nearest
-from ait_jax.lines_file import LinesFile
+from ait_jax.runtime import buckets, files
+from ait_jax.runtime.lines_file import LinesFile
 from ait_jax.summaries import offline_rows
 from ait_jax.summaries.interface import SummaryWriter
 

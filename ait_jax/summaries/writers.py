@@ -3,8 +3,8 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from ait_jax import distributed, files
 from ait_jax.errors import UserError
+from ait_jax.runtime import distributed, files
 from ait_jax.summaries.interface import Board, Session, SummaryWriter
 
 

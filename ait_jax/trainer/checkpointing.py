@@ -5,8 +5,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ait_jax import buckets, distributed, files
 from ait_jax.errors import UserError
+from ait_jax.runtime import buckets, distributed, files
 
 # The latest one may turn out to be damaged or, after the loss has run away, useless.
 NUM_LATEST = 2

@@ -6,8 +6,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ait_jax import distributed
 from ait_jax.errors import UserError
+from ait_jax.runtime import distributed
 
 Batch = dict[str, np.ndarray]
 

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ait_jax import randomness
-from ait_jax.batching import LengthBuckets, Tokens
 from ait_jax.errors import UserError
-from ait_jax.pool import TaskPool
-from ait_jax.prompts import Encoding
-from ait_jax.vocabulary import EOS_ID, Vocabulary
+from ait_jax.pool.pool import TaskPool
+from ait_jax.prompts.prompts import Encoding
+from ait_jax.prompts.vocabulary import EOS_ID, Vocabulary
+from ait_jax.scorer.batching import LengthBuckets, Tokens
 
 # Tokenized examples are kept up to this number (about 0.2 GB at 300 tokens each).
 MAX_CACHED = 200_000

@@ -9,10 +9,11 @@ import numpy as np
 
 from ait_jax import randomness
 from ait_jax.errors import UserError
-from ait_jax.hardware import target_platform
 from ait_jax.models.interface import Model, ModelConfig
 from ait_jax.models.sampling import key_data, sample_decode
-from ait_jax.partitioning import Partitioner
+from ait_jax.prompts.vocabulary import EOS_ID
+from ait_jax.runtime.hardware import target_platform
+from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.summaries import Summaries
 from ait_jax.trainer.data import ExampleSource, in_order
 from ait_jax.trainer.embedded import Training, Work
@@ -20,7 +21,6 @@ from ait_jax.trainer.feedback_step import make_feedback_step
 from ait_jax.trainer.interface import Evaluate, Trained, Trainer
 from ait_jax.trainer.metrics import TrainingLog
 from ait_jax.trainer.step import Metrics, TrainState, sharded_step
-from ait_jax.vocabulary import EOS_ID
 
 
 class JudgedSource(ExampleSource, Protocol):

@@ -11,7 +11,7 @@ import optax
 
 from ait_jax.errors import UserError, nearest
 from ait_jax.models.interface import Model
-from ait_jax.partitioning import Partitioner
+from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.summaries import Summaries
 from ait_jax.trainer.data import ExampleSource
 from ait_jax.trainer.optimizer import Schedule, adamw, constant_with_warmup, schedule_over

@@ -15,7 +15,7 @@ from ait_jax.errors import UserError
 from ait_jax.models import adapters
 from ait_jax.models.interface import Model
 from ait_jax.models.parameters import abstract_params
-from ait_jax.partitioning import Partitioner
+from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.summaries import Summaries
 from ait_jax.trainer.checkpointing import Checkpoints
 from ait_jax.trainer.data import ExampleSource

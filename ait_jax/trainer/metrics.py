@@ -5,8 +5,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ait_jax import distributed, live
-from ait_jax.lines_file import LinesFile
+from ait_jax.runtime import distributed, live
+from ait_jax.runtime.lines_file import LinesFile
 from ait_jax.summaries import Summaries, TensorBoard
 
 

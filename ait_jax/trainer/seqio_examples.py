@@ -8,8 +8,8 @@ import seqio
 import tensorflow as tf
 
 from ait_jax.errors import UserError
+from ait_jax.prompts.vocabulary import EOS_ID
 from ait_jax.trainer.data import ExampleSource, in_order
-from ait_jax.vocabulary import EOS_ID
 
 _SPLIT = "train"
 

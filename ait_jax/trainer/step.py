@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from ait_jax.models.likelihood import cross_entropy_loss, shift_right
 from ait_jax.models.parameters import abstract_params
-from ait_jax.partitioning import Partitioner
+from ait_jax.runtime.partitioning import Partitioner
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]

@@ -20,12 +20,12 @@ from typing import Any
 
 import optax
 
-from ait_jax import buckets, files, live, preemption
-from ait_jax.console import progress, quiet_stderr
 from ait_jax.errors import UserError
+from ait_jax.models.checkpoints.restore import restore_params
 from ait_jax.models.interface import Model
-from ait_jax.partitioning import Partitioner
-from ait_jax.restore import restore_params
+from ait_jax.runtime import buckets, files, live, preemption
+from ait_jax.runtime.console import progress, quiet_stderr
+from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.summaries import Summaries
 from ait_jax.trainer.checkpointing import NUM_LATEST
 from ait_jax.trainer.data import ExampleSource

@@ -19,10 +19,10 @@ from t5x.examples.t5 import network as t5x_network
 from ait_jax.errors import UserError
 from ait_jax.models.interface import Model
 from ait_jax.models.t5 import Transformer
-from ait_jax.partitioning import Partitioner
+from ait_jax.prompts.vocabulary import EOS_ID
+from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.trainer.optimizer import Adafactor
 from ait_jax.trainer.t5x_networks import check_network
-from ait_jax.vocabulary import EOS_ID
 
 _CONFIG_FIELDS = (
     "vocab_size",

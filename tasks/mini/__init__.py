@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from ait_jax.tasks.mini import heldout_families, number_families, sentence_families, word_families
 from ait_jax.tasks.mini.generator import TaskSpec, build_task
 
-from ait_jax.pool import Splits, Task, TaskPool
+from ait_jax.pool.pool import Splits, Task, TaskPool
 
 TEST_FAMILIES = tuple(heldout_families.TABLE)
 NOISE_FAMILIES = ("Random Labels", "Random Answers")

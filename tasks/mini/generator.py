@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ait_jax import randomness
-from ait_jax.pool import Example, Instance, Instruction, Task
+from ait_jax.pool.pool import Example, Instance, Instruction, Task
 
 Drawn = tuple[str, str | tuple[str, ...]]
 DIFFICULTIES = ("trivial", "easy", "medium", "hard", "noise")

@@ -20,7 +20,7 @@ import common
 import workload
 
 from ait_jax import randomness
-from ait_jax.pool import Instance, Instruction, Task, TaskPool
+from ait_jax.pool.pool import Instance, Instruction, Task, TaskPool
 
 VERBS = ("Rewrite", "Summarize", "Translate", "Classify", "Explain", "Shorten", "Continue", "Rate")
 OBJECTS = ("sentence", "review", "recipe", "headline", "email", "poem", "question", "dialogue")
@@ -66,9 +66,9 @@ def mini_engine(input_lengths: tuple[int, ...]) -> tuple[Any, Any]:
     from timed_engine import TimedEngine
 
     from ait_jax import assets
-    from ait_jax.batching import LengthBuckets
-    from ait_jax.models.checkpoints import read_params
+    from ait_jax.models.checkpoints.checkpoints import read_params
     from ait_jax.models.t5 import Transformer
+    from ait_jax.scorer.batching import LengthBuckets
 
     model = Transformer(workload.t5_config("mini", "float32"))
     buckets = LengthBuckets(inputs=input_lengths, targets=(16,))

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from ait_jax.models import hugging_face as folders
+from ait_jax.models.checkpoints import hugging_face as folders
 
 
 def hugging_face_model(params, config):

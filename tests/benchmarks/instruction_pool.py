@@ -109,11 +109,11 @@ def rounds(pool: Any, folder: Path) -> dict[str, Any]:
     """Initial splits, and per round: split files, selection, task map's categories, next splits."""
     import numpy as np
 
-    from ait_jax import task_map
-    from ait_jax.initial import Drawn
-    from ait_jax.selection import PromptUncertainty, select
-    from ait_jax.splits import Splits, read_splits, write_splits
-    from ait_jax.uncertainty import TaskScores
+    from ait_jax.pool.initial import Drawn
+    from ait_jax.pool.splits import Splits, read_splits, write_splits
+    from ait_jax.selection import task_map
+    from ait_jax.selection.selection import PromptUncertainty, select
+    from ait_jax.selection.uncertainty import TaskScores
 
     start = time.perf_counter()
     splits, _ = Drawn(INITIAL_TASKS, dev_tasks=0).draw(pool, seed=0)
@@ -143,10 +143,11 @@ def rounds(pool: Any, folder: Path) -> dict[str, Any]:
 
 def training_examples(pool: Any) -> dict[str, Any]:
     """The last round's 16,000 tasks as the trainer's examples, the first 1,000 tokenized."""
-    from ait_jax import assets, prompts
-    from ait_jax.batching import LengthBuckets
+    from ait_jax import assets
+    from ait_jax.prompts import prompts
+    from ait_jax.prompts.vocabulary import Vocabulary
+    from ait_jax.scorer.batching import LengthBuckets
     from ait_jax.trainer.examples import InstructionExamples
-    from ait_jax.vocabulary import Vocabulary
 
     start = time.perf_counter()
     examples = InstructionExamples(
@@ -169,7 +170,8 @@ def seqio_selection(pool: Any) -> dict[str, Any]:
     import seqio
     from ait_jax.tasks import registry
 
-    from ait_jax import assets, prompts
+    from ait_jax import assets
+    from ait_jax.prompts import prompts
 
     start = time.perf_counter()
     registry.register(

@@ -78,11 +78,11 @@ def host_wait(work: dict[str, Any]) -> Any:
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     import jax
 
-    from ait_jax.batching import LengthBuckets
-    from ait_jax.hardware import peak_flops
     from ait_jax.models.parameters import init_params, num_params
     from ait_jax.models.t5 import Transformer, flops_per_example
-    from ait_jax.partitioning import Partitioner
+    from ait_jax.runtime.hardware import peak_flops
+    from ait_jax.runtime.partitioning import Partitioner
+    from ait_jax.scorer.batching import LengthBuckets
     from ait_jax.scorer.engine import Engine
 
     # A compilation kept from an earlier run would make the first run look cheap.

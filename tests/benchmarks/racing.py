@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from ait_jax.partial_scores import prompt_order
-from ait_jax.racing import Race, Racing
 from ait_jax.scorer.likelihoods import read_likelihoods
-from ait_jax.selection import PromptUncertainty
-from ait_jax.uncertainty import prompt_uncertainty
+from ait_jax.scorer.partial_scores import prompt_order
+from ait_jax.scorer.racing import Race, Racing
+from ait_jax.selection.selection import PromptUncertainty
+from ait_jax.selection.uncertainty import prompt_uncertainty
 
 HEADER = (
     "source                                tasks  quota      full     raced  factor  original"

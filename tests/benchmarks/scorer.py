@@ -109,8 +109,8 @@ def measure_theirs(options: argparse.Namespace, dtype: str) -> dict[str, Any]:
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Measures the side and dtype that `--measure SIDE,DTYPE` names; adds what both share."""
-    from ait_jax.hardware import peak_flops
     from ait_jax.models.t5 import flops_per_example
+    from ait_jax.runtime.hardware import peak_flops
 
     side, dtype = options.measure.split(",")
     result = {"theirs": measure_theirs, "ours": measure_ours}[side](options, dtype)

@@ -46,12 +46,13 @@ def parse_options() -> argparse.Namespace:
 
 def prompts_of(options: argparse.Namespace) -> tuple[Any, Any]:
     """Returns the chunk that the scorer makes of the chosen tasks, and the vocabulary."""
-    from ait_jax import assets, chat_format
-    from ait_jax.perturb import WordDrop
-    from ait_jax.prompts import TkInstructEncoding
+    from ait_jax import assets
+    from ait_jax.prompts import chat_format
+    from ait_jax.prompts.perturb import WordDrop
+    from ait_jax.prompts.prompts import TkInstructEncoding
+    from ait_jax.prompts.tokenizers_vocabulary import TokenizersVocabulary
     from ait_jax.scorer import chunk
     from ait_jax.scorer.prompts_of_task import TaskPrompts, same_prompts
-    from ait_jax.tokenizers_vocabulary import TokenizersVocabulary
 
     pool = workload.choose(options.tasks).pool
     words = TokenizersVocabulary(assets.smollm2_weights(), chat_format.ChatML())
@@ -68,12 +69,12 @@ def engine_of(dtype: str, answer_tokens: int) -> tuple[Any, Any]:
     """Returns an engine of SmolLM2-135M-Instruct and its placed parameters."""
     import gin
     from ait_jax import assets
-    from ait_jax.batching import LengthBuckets
-    from ait_jax.configuration import gin_folder
+    from ait_jax.config.configuration import gin_folder
     from ait_jax.models import llama
+    from ait_jax.models.checkpoints.restore import restore_params
     from ait_jax.models.interface import changed
-    from ait_jax.partitioning import Partitioner
-    from ait_jax.restore import restore_params
+    from ait_jax.runtime.partitioning import Partitioner
+    from ait_jax.scorer.batching import LengthBuckets
     from ait_jax.scorer.engine import Engine
 
     gin.clear_config()

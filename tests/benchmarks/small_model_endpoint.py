@@ -115,7 +115,7 @@ class SmallModel:
 
 def ask(base_url: str, count: int) -> None:
     """Asks `count` things by Endpoint.ask, prints some answers and the speed."""
-    from ait_jax.endpoint import Endpoint
+    from ait_jax.endpoint.endpoint import Endpoint
 
     endpoint = Endpoint(base_url, MODEL, timeout_s=600)
     conversations = [

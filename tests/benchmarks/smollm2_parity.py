@@ -36,7 +36,7 @@ def answer(
     Answers have end-of-sequence where it came; scored, those that were cut have it in place of
     their last token. Log p once as summed while decoding, once teacher-forced.
     """
-    from ait_jax.vocabulary import EOS_ID
+    from ait_jax.prompts.vocabulary import EOS_ID
 
     engine, params = scorer_llama.engine_of("float32", most)
     answered = engine.decode(params, prompts)

@@ -69,10 +69,10 @@ def examples_of(side: str, options: argparse.Namespace) -> Any:
     from ait_jax.tasks import mini
 
     from ait_jax import assets
-    from ait_jax.batching import LengthBuckets
-    from ait_jax.prompts import TkInstructEncoding
+    from ait_jax.prompts.prompts import TkInstructEncoding
+    from ait_jax.prompts.vocabulary import Vocabulary
+    from ait_jax.scorer.batching import LengthBuckets
     from ait_jax.trainer.examples import InstructionExamples
-    from ait_jax.vocabulary import Vocabulary
 
     pool = mini.load_pool()
     inputs = (96, 112, 128, 160) if "to fit" in side else (160,)
@@ -95,10 +95,10 @@ def measure(side: str, options: argparse.Namespace) -> dict[str, Any]:
     import numpy as np
 
     from ait_jax import assets
-    from ait_jax.models.checkpoints import read_params
+    from ait_jax.models.checkpoints.checkpoints import read_params
+    from ait_jax.models.checkpoints.weights import flatten
     from ait_jax.models.t5 import T5Config, Transformer
-    from ait_jax.models.weights import flatten
-    from ait_jax.partitioning import Partitioner
+    from ait_jax.runtime.partitioning import Partitioner
 
     model = Transformer(
         T5Config(

@@ -8,11 +8,11 @@ from typing import Any
 import common
 import workload
 
-from ait_jax.batching import LengthBuckets
 from ait_jax.models.t5 import Transformer
-from ait_jax.partitioning import Partitioner
-from ait_jax.pool import TaskPool
-from ait_jax.prompts import TkInstructEncoding
+from ait_jax.pool.pool import TaskPool
+from ait_jax.prompts.prompts import TkInstructEncoding
+from ait_jax.runtime.partitioning import Partitioner
+from ait_jax.scorer.batching import LengthBuckets
 from ait_jax.scorer.engine import Engine
 from ait_jax.scorer.scorer import Scorer
 

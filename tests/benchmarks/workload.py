@@ -10,10 +10,10 @@ import common
 import numpy as np
 
 from ait_jax import assets, randomness
-from ait_jax.perturb import WordDrop, perturbed_instructions
-from ait_jax.pool import Task, TaskPool, read_task
-from ait_jax.prompts import TkInstructEncoding
-from ait_jax.vocabulary import EOS_ID, Vocabulary
+from ait_jax.pool.pool import Task, TaskPool, read_task
+from ait_jax.prompts.perturb import WordDrop, perturbed_instructions
+from ait_jax.prompts.prompts import TkInstructEncoding
+from ait_jax.prompts.vocabulary import EOS_ID, Vocabulary
 
 # Real NIV2 tasks, where somebody has put them beside the repository.
 NIV2_TASKS = Path(__file__).parents[3] / "shared" / "data" / "natural-instructions" / "tasks"
@@ -123,7 +123,7 @@ def padding_of_batches(lengths: Sequence[int], size: int) -> float:
 def t5_config(size: str, dtype: str) -> Any:
     """Returns the T5Config of gin/models/<size>.gin."""
     import gin
-    from ait_jax.configuration import gin_folder
+    from ait_jax.config.configuration import gin_folder
     from ait_jax.models.t5 import T5Config
 
     path = gin_folder() / "models" / f"{size}.gin"

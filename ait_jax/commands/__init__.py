@@ -1,0 +1,1 @@
+"""One file for every subcommand: flags in, one call, text out."""

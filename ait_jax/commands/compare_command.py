@@ -1,0 +1,78 @@
+"""`ait-jax compare`: its flags and what they start; imports nothing slow."""
+
+import argparse
+from typing import Any
+
+from ait_jax.errors import UserError
+from ait_jax.runtime import distributed, exit_codes
+
+_HELP = "strategies x seeds: run them, and say whether their difference is noise"
+_EPILOG = """\
+examples:
+  ait-jax compare                                        experiments/compare_mini.gin
+  ait-jax compare --gin_file=experiments/mini.gin --gin.STRATEGIES=prompt_uncertainty,random \\
+    --gin.SEEDS=0,1,2 --gin.COMPARISON_DIR=runs/comparison --processes=2
+  ait-jax compare --gin_file=experiments/niv2_paper.gin --print_commands ... > commands.txt
+  ait-jax compare runs/a_0 runs/a_1 runs/random_0 runs/random_1
+
+What is compared is gin's (STRATEGIES, SEEDS, COMPARISON_DIR, BASELINE, TARGET_SCORE, CONFIDENCE,
+RELEASED_SELECTIONS, PAPER_CURVES: experiments/comparison.gin), and any experiment's gin file does.
+Each run is an ordinary one, COMPARISON_DIR/<strategy>_<seed>; the runs of a seed share round 0. The
+same command continues, finished runs are not made again, and more seeds may be added.
+With folders of runs it only reads. Exit code 3: some runs failed, the others were compared.
+"""
+
+
+def add(commands: Any) -> None:
+    """Adds the command to argparse's subcommands."""
+    compare = commands.add_parser(
+        "compare",
+        help=_HELP,
+        description=_HELP,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    compare.add_argument(
+        "runs", nargs="*", metavar="RUN", help="compare these finished runs; nothing is run"
+    )
+    compare.add_argument(
+        "--processes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="runs at a time, which share this machine's processors (default: %(default)s)",
+    )
+    compare.add_argument(
+        "--print_commands",
+        action="store_true",
+        help="print a command for every unfinished run, to run them elsewhere; nothing is run",
+    )
+
+
+def run(options: argparse.Namespace, flags: Any) -> int:
+    """Runs the command and returns the exit code."""
+    if options.processes < 1:
+        raise UserError(f"--processes={options.processes} must be at least 1.")
+    from ait_jax.compare import comparison
+    from ait_jax.compare.schedule import Stopped
+
+    built = comparison.build(flags, has_runs=bool(options.runs))
+    if options.runs:
+        if options.print_commands:
+            raise UserError(
+                "--print_commands prints what is to be run; leave out the runs' folders."
+            )
+        comparison.compare_folders(built, options.runs)
+        return exit_codes.OK
+    jobs = comparison.plan(built, flags)
+    if options.print_commands:
+        print(*comparison.commands(jobs), sep="\n")
+        return exit_codes.OK
+    try:
+        complete = comparison.run(built, jobs, options.processes)
+    except Stopped as stop:
+        from signal import SIGINT
+
+        distributed.say("told to stop; the runs are saved, and the same command continues.")
+        return exit_codes.INTERRUPTED if stop.number == SIGINT else exit_codes.PREEMPTED
+    return exit_codes.OK if complete else exit_codes.UNFINISHED

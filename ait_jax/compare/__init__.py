@@ -1,0 +1,1 @@
+"""Strategies x seeds, and what their differences mean."""

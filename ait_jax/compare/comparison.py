@@ -1,0 +1,355 @@
+"""`ait-jax compare`: strategies x seeds, run and compared. Gin says what (gin/experiments/comparison.gin)."""
+
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ait_jax import __version__
+from ait_jax.compare import (
+    comparison_figure,
+    comparison_result,
+    comparison_text,
+    finished_runs,
+    overlap,
+    schedule,
+)
+from ait_jax.compare.finished_runs import SEED_NAMES, FinishedRun
+from ait_jax.compare.schedule import Job
+from ait_jax.config import configuration, gin_checks
+from ait_jax.config.configuration import GinFlags
+from ait_jax.errors import UserError, nearest
+from ait_jax.report import page
+from ait_jax.rounds import round_zero
+from ait_jax.runtime import buckets, files
+from ait_jax.selection.selection import Strategy
+
+DEFAULT_FILE = "experiments/compare_mini.gin"
+# Read before the user's files, which need not know of comparisons.
+MACROS_FILE = "experiments/comparison.gin"
+# What a comparison sets for every run, and what to set instead.
+_OF_RUNS = {"MODEL_DIR": "COMPARISON_DIR", "SEED": "SEEDS", "STRATEGY": "STRATEGIES"}
+LOGS = "logs"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What is compared; gin fills it (gin/experiments/comparison.gin).
+
+    Args:
+      out: the folder of all runs, `<strategy>_<seed>`, and of compare.json.
+      strategies: names of gin/strategies/NAME.gin, or gin files that set STRATEGY; a list, or
+        one string with commas.
+      seeds: of the runs; a list, one number, or a string with commas.
+      baseline: what the others are compared with; by default random, else the first strategy.
+      target_score: test ROUGE-L whose number of tasks is asked for; None: the baseline's last mean.
+      confidence: of the intervals.
+      released_selections: the authors' released splits, to compare selections with.
+      paper_curves: draw the paper's published curves beside ours.
+
+    Raises:
+      UserError: nothing to compare, something twice, or a value out of its range.
+    """
+
+    out: str
+    strategies: str | Sequence[str]
+    seeds: int | str | Sequence[int]
+    baseline: str | None = None
+    target_score: float | None = None
+    confidence: float = 0.95
+    released_selections: str | None = None
+    paper_curves: bool = False
+
+    def __post_init__(self):
+        object.__setattr__(self, "strategies", _list("STRATEGIES", self.strategies))
+        object.__setattr__(self, "seeds", tuple(map(_seed, _list("SEEDS", self.seeds))))
+        names = [strategy_name(each) for each in self.strategies]
+        for what, values in (("STRATEGIES", names), ("SEEDS", self.seeds)):
+            twice = sorted({value for value in values if values.count(value) > 1})
+            if twice:
+                raise UserError(f"{what} has {twice[0]!r} twice; leave one out.")
+        if not 0 < self.confidence < 1:
+            raise UserError(f"CONFIDENCE = {self.confidence} must lie between 0 and 1, as in 0.95.")
+        if self.baseline is not None and self.baseline not in names:
+            raise UserError(
+                f"BASELINE = {self.baseline!r} is none of STRATEGIES = {', '.join(names)}."
+                + nearest(self.baseline, names)
+            )
+
+
+def _list(name: str, value: Any) -> tuple[Any, ...]:
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    values = (value,) if isinstance(value, int) else tuple(value)
+    if not values:
+        raise UserError(f"{name} is empty; give one or more, as in --gin.{name}=a,b.")
+    return values
+
+
+def _seed(value: Any) -> int:
+    if isinstance(value, str) and value.removeprefix("-").isdecimal():
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise UserError(f"SEEDS has {value!r}, which is no whole number; as in --gin.SEEDS=0,1,2.")
+    return value
+
+
+def strategy_name(strategy: str) -> str:
+    """Returns what a strategy's runs are called: its name, or its gin file's without the suffix."""
+    name = strategy.rpartition("/")[2].removesuffix(".gin")
+    return files.check_name(name, f"STRATEGIES: {strategy!r}: name")
+
+
+def strategy_file(strategy: str) -> str:
+    """Returns the gin file of one of STRATEGIES; UserError with the nearest name otherwise."""
+    if strategy.endswith(".gin"):
+        return strategy
+    folder = configuration.gin_folder() / "strategies"
+    known = sorted(path.stem for path in folder.glob("*.gin"))
+    if strategy not in known:
+        raise UserError(
+            f"STRATEGIES has {strategy!r}, which is no strategy.{nearest(strategy, known)} "
+            f"Strategies: {', '.join(known)}, or a gin file (my_strategy.gin)."
+        )
+    return f"strategies/{strategy}.gin"
+
+
+def build(flags: GinFlags, has_runs: bool = False) -> Comparison:
+    """Returns what the gin files and overrides say of a comparison.
+
+    Args:
+      has_runs: there are runs to compare already, so that no experiment is needed.
+    """
+    for binding in flags.bindings:
+        name = binding.partition(" = ")[0]
+        if name in _OF_RUNS:
+            raise UserError(
+                f"--gin.{name}: `ait-jax compare` sets {name} of every run itself; "
+                f"give --gin.{_OF_RUNS[name]}."
+            )
+    given = flags.files or (() if has_runs else (DEFAULT_FILE,))
+    _parse(replace(flags, files=(MACROS_FILE, *given)))
+    return configuration.build(Comparison, DEFAULT_FILE)
+
+
+def _parse(flags: GinFlags) -> None:
+    """Reads gin files as `ait-jax run` does."""
+    from ait_jax.rounds import continual
+
+    configuration.parse(flags, DEFAULT_FILE, unused=continual.UNUSED_MACROS)
+
+
+def run_flags(flags: GinFlags) -> GinFlags:
+    """Returns the flags of `ait-jax run` for all runs alike: without what only a comparison has."""
+    _parse(GinFlags((MACROS_FILE,)))
+    own = set(gin_checks.macro_values())
+    bindings = tuple(
+        binding
+        for binding in flags.bindings
+        if (name := binding.partition(" = ")[0]) not in own
+        and not name.startswith(("comparison.", "Comparison."))
+    )
+    return replace(flags, files=flags.files or (DEFAULT_FILE,), bindings=bindings)
+
+
+def plan(comparison: Comparison, flags: GinFlags) -> list[Job]:
+    """Returns every run of a comparison, seed by seed, and checks that all of them can begin.
+
+    Raises:
+      UserError: the experiment or a strategy is not right, or a folder holds another run.
+    """
+    from ait_jax.rounds.experiment import Experiment
+
+    out = files.as_path(comparison.out)
+    base = run_flags(flags)
+    scored = {name: _strategy(base, name).needs_scores for name in comparison.strategies}
+    _parse(base)
+    experiment = configuration.build(Experiment, DEFAULT_FILE)
+    config = configuration.operative_config()
+    shares_scores = not (experiment.racing or experiment.grow_pool)
+    jobs = [
+        Job(
+            strategy=strategy_name(strategy),
+            seed=seed,
+            folder=out / f"{strategy_name(strategy)}_{seed}",
+            arguments=_arguments(base, strategy, seed, out),
+            log=out / LOGS / f"{strategy_name(strategy)}_{seed}.log",
+            rounds=experiment.rounds,
+            takes_scores=scored[strategy] and shares_scores,
+        )
+        for seed in comparison.seeds
+        for strategy in comparison.strategies
+    ]
+    _check_folders(out, jobs, config)
+    return jobs
+
+
+def _strategy(base: GinFlags, name: str) -> Strategy:
+    flags = replace(base, files=(*base.files, strategy_file(name)))
+    _parse(flags)
+    reference = gin_checks.macro_values().get("STRATEGY")
+    strategy = reference.scoped_configurable_fn() if hasattr(reference, "evaluate") else None
+    if not isinstance(strategy, Strategy):
+        raise UserError(
+            f"{flags.files[-1]} does not set STRATEGY to a strategy, as @selection.Random()."
+        )
+    return strategy
+
+
+def _arguments(base: GinFlags, strategy: str, seed: int, out: Any) -> tuple[str, ...]:
+    name = f"{strategy_name(strategy)}_{seed}"
+    bindings = [binding.split(" = ", 1) for binding in base.bindings]
+    return (
+        "run",
+        *(f"--gin_file={file}" for file in (*base.files, strategy_file(strategy))),
+        *(f"--gin_search_paths={path}" for path in base.search_paths),
+        *(f"--gin.{name}={value}" for name, value in bindings),
+        f"--gin.SEED={seed}",
+        f"--gin.MODEL_DIR={out / name}",
+    )
+
+
+def _check_folders(out: Any, jobs: Sequence[Job], config: str) -> None:
+    """Refuses a folder that holds a run itself, or runs of another experiment."""
+    if (out / "run.json").exists():
+        raise UserError(
+            f"COMPARISON_DIR = {str(out)!r} is the folder of a run; set another --gin.COMPARISON_DIR."
+        )
+    for job in jobs:
+        if not job.stages():
+            continue
+        saved = files.read_text(job.folder / "config.gin")
+        changes = round_zero.other_differences(saved, config, set(SEED_NAMES))
+        if changes:
+            raise UserError(
+                f"COMPARISON_DIR = {str(out)!r} holds another comparison; {job.name} differs:\n  "
+                + "\n  ".join(changes)
+                + "\nSet another --gin.COMPARISON_DIR, or give the old values to continue."
+            )
+
+
+def commands(jobs: Sequence[Job]) -> list[str]:
+    """Returns a command line for every run that is not finished."""
+    return [shlex.join(["ait-jax", *job.arguments]) for job in jobs if not job.is_finished]
+
+
+def run(
+    comparison: Comparison,
+    jobs: Sequence[Job],
+    processes: int = 1,
+    report: Callable[[str], None] = print,
+) -> bool:
+    """Runs what is missing and compares; returns whether all runs came to their end.
+
+    Raises:
+      UserError, schedule.Stopped: as `schedule.run`; or no run came to its end.
+    """
+    if not buckets.is_local(comparison.out):
+        raise UserError(
+            f"COMPARISON_DIR = {comparison.out!r} is in a bucket; local processes need a local "
+            "folder. --print_commands gives the commands to run elsewhere."
+        )
+    missing = sum(not job.is_finished for job in jobs)
+    report(
+        f"{len(jobs)} runs in {comparison.out}: {len(jobs) - missing} finished, {missing} to do, "
+        f"{min(processes, missing) or 'none'} at a time"
+    )
+    schedule.run(jobs, processes, report)
+    compare_jobs(comparison, jobs, report)
+    return all(job.is_finished for job in jobs)
+
+
+def compare_jobs(
+    comparison: Comparison, jobs: Sequence[Job], report: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Compares the finished ones of a comparison's runs."""
+    runs, left_out = [], []
+    order = {strategy_name(name): i for i, name in enumerate(comparison.strategies)}
+    for job in sorted(jobs, key=lambda job: (order[job.strategy], job.seed)):
+        if job.is_finished:
+            runs.append(finished_runs.read(job.folder, job.strategy))
+        else:
+            left_out.append(_left_out(job.strategy, job.seed, job.folder, _reason(job)))
+    return _compare(comparison, runs, left_out, report)
+
+
+def _reason(job: Job) -> str:
+    if job.code:
+        return f"it failed with exit code {job.code}, see {job.log}"
+    return "it is not finished" if job.stages() else "it has not begun"
+
+
+def _left_out(strategy: str, seed: int | None, path: Any, reason: str) -> dict[str, Any]:
+    return {"strategy": strategy, "seed": seed, "path": str(path), "reason": reason}
+
+
+def compare_folders(
+    comparison: Comparison, folders: Sequence[str], report: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Compares finished runs, wherever they were made; unfinished ones are left out and named."""
+    runs, left_out = [], []
+    for folder in folders:
+        try:
+            runs.append(finished_runs.read(folder))
+        except finished_runs.Unfinished as error:
+            left_out.append(_left_out(Path(folder).name, None, folder, str(error)))
+    return _compare(comparison, runs, left_out, report)
+
+
+def _compare(
+    comparison: Comparison,
+    runs: Sequence[FinishedRun],
+    left_out: Sequence[dict[str, Any]],
+    report: Callable[[str], None],
+) -> dict[str, Any]:
+    if not runs:
+        raise UserError("No run is finished, so there is nothing to compare yet.")
+    named, remarks = finished_runs.grouped(runs)
+    given = comparison.released_selections
+    result = comparison_result.compare(
+        named,
+        baseline=_baseline_among(comparison.baseline, named),
+        target=comparison.target_score,
+        confidence=comparison.confidence,
+        left_out=left_out,
+        remarks=remarks,
+        released=None if given is None else overlap.released(given),
+        paper=comparison.paper_curves,
+    )
+    result["verdict"] = comparison_text.verdict(result)
+    result["warnings"] = comparison_text.warnings(result)
+    write(files.as_path(comparison.out), result)
+    report(f"\n{comparison_text.render(result)}\n")
+    for name in ("compare.json", "comparison.csv", "comparison.png", "report.html"):
+        report(f"{files.as_path(comparison.out) / name}")
+    return result
+
+
+def _baseline_among(baseline: str | None, runs: Sequence[FinishedRun]) -> str | None:
+    """Returns the baseline as its group is called; a group may have got a longer name."""
+    groups = {run.strategy for run in runs}
+    longer = sorted(name for name in groups if baseline and name.startswith(f"{baseline} ["))
+    return longer[0] if baseline not in groups and len(longer) == 1 else baseline
+
+
+def write(out: Any, result: dict[str, Any]) -> None:
+    """Writes compare.json, comparison.csv, comparison.png, report.html, each whole or not at all."""
+    files.write_json(out / "compare.json", result)
+    files.write_text(out / "comparison.csv", comparison_text.csv_text(result))
+    comparison_figure.plot(out / "comparison.png", result)
+    folders = [run["path"] for run in result["runs"]]
+    payload = {
+        "kind": "comparison",
+        "title": str(out),
+        "version": __version__,
+        "result": result,
+        "commands": [
+            {
+                "what": "compare these runs again",
+                "line": shlex.join(["ait-jax", "compare", *folders, f"--gin.COMPARISON_DIR={out}"]),
+            }
+        ],
+        "config": "",
+    }
+    files.write_text(out / "report.html", page.render(payload, []))

@@ -1,0 +1,247 @@
+"""comparison.png: learning curves of strategies over seeds, and their differences with intervals."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ait_jax.summaries import figures
+
+# Okabe and Ito's colours, told apart by the colour-blind and dark enough for text; line styles say
+# the same once more.
+_COLORS = (figures.VERMILION, "#0072B2", "#007A59", "#B0528A", "#8A6500", figures.NAVY)
+_DASHES = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (7, 2, 1.5, 2)), (0, (4, 1)), (0, (1, 1)))
+_MARKERS = ("o", "s", "^", "D", "v", "P")
+_GROUPS = {"overall": "overall", "cls": "CLS", "gen": "GEN"}
+_LEFT, _RIGHT, _BOTTOM, _TOP = 0.85, 0.35, 0.75, 0.9  # inches around a panel
+_HEIGHT, _CURVES, _LABELS, _FOREST = 5.2, 5.6, 1.9, 3.4
+
+
+def look(strategy: str, result: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a strategy's colour, line and marker; the baseline is grey."""
+    if strategy == result["baseline"]:
+        return {"color": figures.FAINT_INK, "linestyle": "-", "marker": "o"}
+    others = [name for name in result["strategies"] if name != result["baseline"]]
+    i = others.index(strategy) if strategy in others else len(others)
+    # After six come the same colours with other lines and markers.
+    turn = i // len(_COLORS)
+    return {
+        "color": _COLORS[i % len(_COLORS)],
+        "linestyle": _DASHES[(i + turn) % len(_DASHES)],
+        "marker": _MARKERS[(i + turn) % len(_MARKERS)],
+    }
+
+
+def plot(path: Any, result: Mapping[str, Any]) -> None:
+    """Writes the picture as a PNG; the same input gives the same bytes.
+
+    Left the curves: means thick, seeds thin, the band is one standard error of the mean to either
+    side. Then differences to the baseline with paired intervals, and the paper's own curves where
+    the result has them.
+
+    Args:
+      result: of `comparison_result.compare`.
+    """
+    has_forest = any(result["differences"].values())
+    panels = [_CURVES + _LABELS]
+    panels += [_FOREST + 0.6] if has_forest else []
+    panels += [_CURVES * 0.75 + _LABELS] if result["paper"] else []
+    width = sum(panels) + _LEFT * len(panels) + _RIGHT
+    height = max(_HEIGHT, 2.2 + 0.75 * len(result["strategies"]))
+    with figures.style():
+        figure = figures.new_figure(width, height)
+
+        def add_axes(left: float, wide: float) -> Any:
+            box = (left / width, _BOTTOM / height, wide / width, (height - _BOTTOM - _TOP) / height)
+            return figure.add_axes(box)
+
+        left = _LEFT
+        _draw_curves(add_axes(left, _CURVES), result)
+        left += panels[0] + _LEFT
+        if has_forest:
+            _draw_differences(add_axes(left + 0.5, _FOREST), result)
+            left += panels[1] + _LEFT
+        if result["paper"]:
+            _draw_paper(add_axes(left, _CURVES * 0.75), result)
+        figures.save_png(figure, path)
+
+
+def _draw_curves(axes: Any, result: Mapping[str, Any]) -> None:
+    x = result["num_tasks"]
+    ends = {}
+    for z, name in enumerate(_baseline_first(result)):
+        style = look(name, result)
+        for run in result["runs"]:
+            if run["strategy"] == name:
+                seed = [p["test"]["overall"] for p in run["points"] if p["round"] is not None]
+                axes.plot(x, seed, color=style["color"], linewidth=0.7, alpha=0.45, zorder=2)
+        points = result["curves"][name]["overall"]
+        mean = [point["mean"] for point in points]
+        errors = [(point["std"] or 0) / point["n"] ** 0.5 for point in points]
+        low, high = ([m + sign * e for m, e in zip(mean, errors)] for sign in (-1, 1))
+        if any(errors):
+            axes.fill_between(x, low, high, color=style["color"], alpha=0.13, linewidth=0, zorder=1)
+        axes.plot(
+            x,
+            mean,
+            linewidth=2.3,
+            markersize=6.5,
+            markeredgewidth=0,
+            zorder=4 + z,
+            clip_on=False,
+            **style,
+        )
+        ends[name] = mean[-1]
+    _label_ends(axes, ends, result, x)
+    axes.set_xticks(x)
+    axes.set_xticklabels([f"{n:,}\nround {i}" for i, n in enumerate(x)])
+    axes.set_xlabel("training tasks")
+    axes.set_ylabel("test ROUGE-L")
+    seeds = len(result["seeds"])
+    subtitle = f"means of {seeds} seeds, bands of ±1 standard error; thin lines are seeds"
+    figures.add_title(axes, "Strategies compared", subtitle if seeds > 1 else "one seed")
+
+
+def _baseline_first(result: Mapping[str, Any]) -> list[str]:
+    return sorted(result["strategies"], key=lambda name: name != result["baseline"])
+
+
+def _label_ends(
+    axes: Any, ends: Mapping[str, float], result: Mapping[str, Any], x: Sequence[float]
+) -> None:
+    """Writes each curve's name and last figure beside its end, moved apart where they would touch."""
+    axes.margins(x=0.03, y=0.08)
+    axes.figure.canvas.draw()
+    low, high = axes.get_ylim()
+    inches = axes.get_position().height * axes.figure.get_figheight()
+    line = (high - low) / inches * 0.2
+    places = spread(list(ends.values()), line)
+    for (name, score), place in zip(ends.items(), places):
+        axes.annotate(
+            f"{name}  {score:.1f}",
+            xy=(x[-1], score),
+            xytext=(1.035, place),
+            textcoords=axes.get_yaxis_transform(),
+            color=look(name, result)["color"],
+            fontsize=9.5,
+            fontweight="bold",
+            va="center",
+            annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": look(name, result)["color"],
+                "linewidth": 0.6,
+                "shrinkA": 1,
+                "shrinkB": 5,
+            },
+        )
+
+
+def spread(values: Sequence[float], least: float) -> list[float]:
+    """Returns `values` moved as little apart as puts `least` between neighbours."""
+    order = sorted(range(len(values)), key=lambda i: values[i])
+    # Groups of (values in it, their centre); groups that touch become one.
+    groups: list[list[int]] = []
+    for i in order:
+        groups.append([i])
+        while len(groups) > 1 and _touch(groups[-2], groups[-1], values, least):
+            last = groups.pop()
+            groups[-1] += last
+    places = [0.0] * len(values)
+    for group in groups:
+        middle = sum(values[i] for i in group) / len(group)
+        for rank, i in enumerate(group):
+            places[i] = middle + (rank - (len(group) - 1) / 2) * least
+    return places
+
+
+def _touch(
+    first: Sequence[int], second: Sequence[int], values: Sequence[float], least: float
+) -> bool:
+    middles = [sum(values[i] for i in group) / len(group) for group in (first, second)]
+    return middles[1] - middles[0] < least * (len(first) + len(second)) / 2
+
+
+def _draw_differences(axes: Any, result: Mapping[str, Any]) -> None:
+    """Draws one row for each strategy and group: the last round's paired difference."""
+    axes.axvline(0, color=figures.INK, linewidth=1, zorder=1)
+    ticks, labels, row = [], [], 0.0
+    for name, groups in result["differences"].items():
+        style = look(name, result)
+        rows = {label: groups[g]["rounds"][-1] for g, label in _GROUPS.items() if g in groups}
+        if "overall" in groups:
+            rows["whole curve"] = groups["overall"]["area"]
+        if rows:
+            axes.annotate(
+                name,
+                xy=(0, row),
+                xycoords=("axes fraction", "data"),
+                va="center",
+                xytext=(4, 1),
+                textcoords="offset points",
+                fontsize=9.5,
+                fontweight="bold",
+                color=style["color"],
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
+            )
+            row += 0.7
+        for label, found in rows.items():
+            if found["low"] is not None:
+                axes.plot(
+                    [found["low"], found["high"]],
+                    [row, row],
+                    color=style["color"],
+                    linewidth=2.6 if label == "overall" else 1.4,
+                    zorder=2,
+                    solid_capstyle="butt",
+                )
+            axes.plot(
+                [found["mean"]],
+                [row],
+                marker=style["marker"],
+                color=style["color"],
+                markersize=7 if label == "overall" else 5,
+                markeredgewidth=0,
+                zorder=3,
+            )
+            ticks.append(row)
+            labels.append(label)
+            row += 0.62
+        row += 0.3
+    axes.set_ylim(row - 0.2, -0.6)
+    axes.set_yticks(ticks)
+    axes.set_yticklabels(labels)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel("ROUGE-L")
+    percent = f"{100 * result['confidence']:g}%"
+    figures.add_title(
+        axes,
+        f"Minus {result['baseline']}, at {result['num_tasks'][-1]:,} tasks",
+        f"paired by seed; {percent} intervals: across 0 is noise",
+    )
+
+
+def _draw_paper(axes: Any, result: Mapping[str, Any]) -> None:
+    paper = result["paper"]
+    x, ends = paper["num_tasks"], {}
+    shown = {**result, "strategies": [*result["strategies"], *paper["test"]]}
+    shown["strategies"] = list(dict.fromkeys(shown["strategies"]))
+    for name, groups in paper["test"].items():
+        axes.plot(
+            x,
+            groups["overall"],
+            linewidth=1.6,
+            markersize=4.5,
+            markeredgewidth=0,
+            clip_on=False,
+            **look(name, shown),
+        )
+        ends[name] = groups["overall"][-1]
+    _label_ends(axes, ends, shown, x)
+    axes.set_xticks(x)
+    axes.set_xlabel("training tasks")
+    axes.set_ylabel("test ROUGE-L")
+    figures.add_title(
+        axes,
+        "The paper's curves (theirs, not ours)",
+        f"NIV2, T5-large, means of {paper['num_runs']} runs, read from Figure 3",
+    )

@@ -1,0 +1,302 @@
+"""Numbers of a comparison, from finished runs to compare.json."""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from statistics import fmean
+from typing import Any
+
+from ait_jax import __version__, assets
+from ait_jax.compare import paired
+from ait_jax.compare.finished_runs import FinishedRun
+from ait_jax.compare.overlap import Draw, Overlap, known_names, only, overlap
+from ait_jax.errors import UserError, nearest
+from ait_jax.rounds.learning_curve import GROUPS
+
+SCHEMA_VERSION = 1
+BASELINE = "random"
+
+
+def compare(
+    runs: Sequence[FinishedRun],
+    *,
+    baseline: str | None = None,
+    target: float | None = None,
+    confidence: float = 0.95,
+    left_out: Sequence[Mapping[str, Any]] = (),
+    remarks: Sequence[str] = (),
+    released: Mapping[str, Mapping[str, list[Draw]]] | None = None,
+    paper: bool = False,
+) -> dict[str, Any]:
+    """Compares runs; returns what compare.json holds.
+
+    Args:
+      runs: `finished_runs.grouped`, in the order in which strategies are shown.
+      baseline: strategy that the others are compared with; by default random, else the first.
+      target: score whose number of tasks is asked for; by default the baseline's last mean.
+      confidence: of all intervals, each by itself.
+      left_out: {"strategy", "seed" (or null), "path", "reason"} of runs that could not be taken.
+      remarks: for the reader.
+      released: the authors' selections (`overlap.released`).
+      paper: take the paper's published curves along.
+
+    Returns:
+      A "summary" is {"n", "mean", "std", "low", "high", "p"} (`paired.Summary`), over seeds; a
+      "group" is "overall", "cls" or "gen", of test ROUGE-L. Keys:
+        schema_version, code_version, pool {"name", "fingerprint"}, confidence, baseline;
+        strategies, seeds: in order;
+        num_tasks: of round 0, 1, ...
+        runs: [{"strategy", "seed", "path", "points": [{"round" (null: base model), "num_tasks",
+          "test": {group: score or null}, "dev": the same or {}}]}]
+        left_out, remarks: as given;
+        curves: {strategy: {group: [{"round", "num_tasks", ...summary}]}};
+        areas: {strategy: {group: {"by_seed": {seed: area}, ...summary}}}: area under the curve
+          from round 0 on over number of tasks, divided by its width;
+        differences: {strategy but the baseline: {group: {"rounds": [{"round", "num_tasks",
+          "seeds_needed", ...summary}], "area": {"seeds_needed", ...summary}}}}: minus the
+          baseline, paired by seed; groups and rounds without a common seed are missing;
+        holm: {strategy: p of the last round's overall difference, adjusted for all strategies};
+        target: {"score", "given", "tasks": {strategy: {"mean_curve", "by_seed": {seed: tasks}}}},
+          null where the score is not reached;
+        overlaps: [{"first", "second", "selections": [{"after_round", ...overlap}], "together":
+          overlap of all selections of a run as one}] for every two strategies; an overlap is
+          {"by_seed": {seed: Jaccard}, "jaccard", "common", "expected_jaccard",
+          "expected_common"}, means over seeds; expected: of random draws;
+        released: null, or {"names", "unknown_names": how many of them the pool lacks, "overlaps":
+          [{"strategy", "seed", "split", "released_strategy", "selections": [{"after_round",
+          "jaccard", "common", "expected_jaccard", "expected_common"}], "together": the same}]};
+        paper: null, or paper/curves.json.
+
+    Raises:
+      UserError: no runs, or a baseline that is none of the strategies.
+    """
+    if not runs:
+        raise UserError("There is no finished run to compare.")
+    strategies = list(dict.fromkeys(run.strategy for run in runs))
+    baseline = _baseline(baseline, strategies)
+    by_strategy = {name: {r.seed: r for r in runs if r.strategy == name} for name in strategies}
+    others = {name: of_seed for name, of_seed in by_strategy.items() if name != baseline}
+    differences = {
+        name: _differences(of_seed, by_strategy[baseline], confidence)
+        for name, of_seed in others.items()
+    }
+    result: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "code_version": __version__,
+        "pool": dict(runs[0].pool),
+        "confidence": confidence,
+        "baseline": baseline,
+        "strategies": strategies,
+        "seeds": sorted({run.seed for run in runs}),
+        "num_tasks": list(runs[0].num_tasks),
+        "runs": [_run(run) for run in runs],
+        "left_out": [dict(each) for each in left_out],
+        "remarks": list(remarks),
+        "curves": {name: _curves(found, confidence) for name, found in by_strategy.items()},
+        "areas": {name: _areas(found, confidence) for name, found in by_strategy.items()},
+        "differences": differences,
+        "holm": _holm(differences),
+    }
+    result["target"] = _target(result, by_strategy, target)
+    result["overlaps"] = [
+        _overlaps(first, second, by_strategy) for first, second in combinations(strategies, 2)
+    ]
+    result["released"] = None if released is None else _released(runs, released)
+    result["paper"] = assets.paper_curves() if paper else None
+    return result
+
+
+def _baseline(given: str | None, strategies: Sequence[str]) -> str:
+    if given is None:
+        return BASELINE if BASELINE in strategies else strategies[0]
+    if given not in strategies:
+        raise UserError(
+            f"BASELINE = {given!r} is none of the strategies.{nearest(given, strategies)} "
+            f"Compared are: {', '.join(strategies)}."
+        )
+    return given
+
+
+def _run(run: FinishedRun) -> dict[str, Any]:
+    points = [
+        {"round": p.round, "num_tasks": p.num_tasks, "test": dict(p.test), "dev": dict(p.dev)}
+        for p in run.points
+    ]
+    return {"strategy": run.strategy, "seed": run.seed, "path": str(run.path), "points": points}
+
+
+def _scores(run: FinishedRun, group: str) -> list[float] | None:
+    """Returns test scores of all rounds, or None where one was not measured."""
+    scores = [point.test.get(group) for point in run.rounds]
+    return None if None in scores else scores
+
+
+def _by_seed(of_seed: Mapping[int, FinishedRun], group: str) -> dict[int, list[float]]:
+    scores = {seed: _scores(run, group) for seed, run in sorted(of_seed.items())}
+    return {seed: values for seed, values in scores.items() if values is not None}
+
+
+def _rounds(of_seed: Mapping[int, FinishedRun]) -> list[dict[str, int]]:
+    some = next(iter(of_seed.values()))
+    return [{"round": point.round, "num_tasks": point.num_tasks} for point in some.rounds]
+
+
+def _curves(of_seed: Mapping[int, FinishedRun], confidence: float) -> dict[str, Any]:
+    curves = {}
+    for group in GROUPS:
+        scores = list(_by_seed(of_seed, group).values())
+        if scores:
+            curves[group] = [
+                place | paired.summarize(values, confidence).as_json()
+                for place, values in zip(_rounds(of_seed), zip(*scores))
+            ]
+    return curves
+
+
+def _area_by_seed(of_seed: Mapping[int, FinishedRun], group: str) -> dict[int, float]:
+    return {
+        seed: paired.area(of_seed[seed].num_tasks, scores)
+        for seed, scores in _by_seed(of_seed, group).items()
+    }
+
+
+def _areas(of_seed: Mapping[int, FinishedRun], confidence: float) -> dict[str, Any]:
+    areas = {}
+    for group in GROUPS:
+        found = _area_by_seed(of_seed, group)
+        if found:
+            summary = paired.summarize(list(found.values()), confidence).as_json()
+            areas[group] = {"by_seed": _keyed(found), **summary}
+    return areas
+
+
+def _keyed(by_seed: Mapping[int, Any]) -> dict[str, Any]:
+    return {str(seed): value for seed, value in by_seed.items()}
+
+
+def _differences(
+    ours: Mapping[int, FinishedRun], baseline: Mapping[int, FinishedRun], confidence: float
+) -> dict[str, Any]:
+    found = {}
+    for group in GROUPS:
+        first, second = _by_seed(ours, group), _by_seed(baseline, group)
+        if not first.keys() & second.keys():
+            continue
+        rounds = []
+        for number, place in enumerate(_rounds(ours)):
+            a, b = ({s: v[number] for s, v in scores.items()} for scores in (first, second))
+            rounds.append(place | _difference(a, b, confidence))
+        areas = _area_by_seed(ours, group), _area_by_seed(baseline, group)
+        found[group] = {"rounds": rounds, "area": _difference(*areas, confidence)}
+    return found
+
+
+def _difference(
+    a: Mapping[int, float], b: Mapping[int, float], confidence: float
+) -> dict[str, Any]:
+    summary = paired.summarize(paired.differences(dict(a), dict(b)), confidence)
+    needed = None
+    if summary.std is not None:
+        needed = paired.seeds_needed(summary.mean, summary.std, confidence)
+    return {**summary.as_json(), "seeds_needed": needed}
+
+
+def _holm(differences: Mapping[str, Any]) -> dict[str, float]:
+    last = {
+        name: groups["overall"]["rounds"][-1]["p"]
+        for name, groups in differences.items()
+        if "overall" in groups
+    }
+    known = {name: p for name, p in last.items() if p is not None}
+    return dict(zip(known, paired.holm(list(known.values()))))
+
+
+def _target(
+    result: Mapping[str, Any],
+    by_strategy: Mapping[str, Mapping[int, FinishedRun]],
+    given: float | None,
+) -> dict[str, Any]:
+    curves = result["curves"]
+    score = given if given is not None else curves[result["baseline"]]["overall"][-1]["mean"]
+    tasks = {}
+    for name, of_seed in by_strategy.items():
+        x = result["num_tasks"]
+        mean = [point["mean"] for point in curves[name]["overall"]]
+        by_seed = {
+            seed: paired.tasks_to_reach(x, scores, score)
+            for seed, scores in _by_seed(of_seed, "overall").items()
+        }
+        reached = paired.tasks_to_reach(x, mean, score)
+        tasks[name] = {"mean_curve": reached, "by_seed": _keyed(by_seed)}
+    return {"score": score, "given": given is not None, "tasks": tasks}
+
+
+def _together(draws: Sequence[Draw]) -> Draw:
+    """Returns all selections of a run as one, from what its first one was offered."""
+    return Draw(
+        frozenset().union(*(draw.selected for draw in draws)),
+        frozenset().union(*(draw.offered for draw in draws)),
+    )
+
+
+def _overlaps(
+    first: str, second: str, by_strategy: Mapping[str, Mapping[int, FinishedRun]]
+) -> dict[str, Any]:
+    a, b = by_strategy[first], by_strategy[second]
+    seeds = sorted(a.keys() & b.keys())
+    count = len(a[seeds[0]].draws) if seeds else 0
+    selections = [
+        {"after_round": number}
+        | _mean_overlap({s: overlap(a[s].draws[number], b[s].draws[number]) for s in seeds})
+        for number in range(count)
+    ]
+    together = {s: overlap(_together(a[s].draws), _together(b[s].draws)) for s in seeds if count}
+    return {
+        "first": first,
+        "second": second,
+        "selections": selections,
+        "together": _mean_overlap(together),
+    }
+
+
+def _mean_overlap(by_seed: Mapping[int, Overlap]) -> dict[str, Any]:
+    def mean(name: str) -> float | None:
+        known = [getattr(o, name) for o in by_seed.values() if getattr(o, name) is not None]
+        return fmean(known) if known else None
+
+    names = ("jaccard", "common", "expected_jaccard", "expected_common")
+    return {"by_seed": {str(s): o.jaccard for s, o in by_seed.items()}} | {
+        n: mean(n) for n in names
+    }
+
+
+def _released(
+    runs: Sequence[FinishedRun], released: Mapping[str, Mapping[str, list[Draw]]]
+) -> dict[str, Any]:
+    """Compares each run's selections with the released ones, among the tasks that both know."""
+    names = known_names(released)
+    known = frozenset().union(*(run.tasks for run in runs))
+    found = []
+    for run in runs:
+        for split, strategies in released.items():
+            for strategy, draws in strategies.items():
+                theirs = [only(draw, run.tasks) for draw in draws]
+                ours = [only(draw, names) for draw in run.draws]
+                both = list(zip(ours, theirs))
+                if not both:
+                    continue
+                selections = [
+                    {"after_round": number, **vars(overlap(*pair))}
+                    for number, pair in enumerate(both)
+                ]
+                firsts = [_together(of_one) for of_one in zip(*both)]
+                found.append(
+                    {
+                        "strategy": run.strategy,
+                        "seed": run.seed,
+                        "split": split,
+                        "released_strategy": strategy,
+                        "selections": selections,
+                        "together": vars(overlap(*firsts)),
+                    }
+                )
+    return {"names": len(names), "unknown_names": len(names - known), "overlaps": found}

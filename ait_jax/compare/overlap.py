@@ -1,0 +1,140 @@
+"""How much selections overlap: with each other, and with what chance would give.
+
+The overlap of two sets is their Jaccard index, |A and B| / |A or B|.
+"""
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ait_jax.errors import UserError
+from ait_jax.pool.splits import read_names
+from ait_jax.runtime import files
+
+# The authors' names of folders -> ours of the strategies.
+RELEASED_STRATEGIES = {
+    "FCGRatioPI-NL-I10-TDTE-High-0.2-Mean-abs-bald": "prompt_uncertainty",
+    "HighPerplexity": "high_perplexity",
+    "LowPerplexity": "low_perplexity",
+    "Random": "random",
+}
+_FOLDER = re.compile(r"(.+)_(\d+)")
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One selection: what was taken, and from what.
+
+    Attributes:
+      selected: the chosen tasks.
+      offered: all that could be chosen, the chosen ones included.
+    """
+
+    selected: frozenset[str]
+    offered: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Of two selections.
+
+    Attributes:
+      common: tasks in both.
+      jaccard: common / tasks in either; None where nothing was selected.
+      expected_common: what two random draws of these sizes from what was offered share in the mean.
+      expected_jaccard: the Jaccard index of sets that share that many.
+    """
+
+    common: int
+    jaccard: float | None
+    expected_common: float
+    expected_jaccard: float | None
+
+
+def jaccard(common: float, first: int, second: int) -> float | None:
+    either = first + second - common
+    return common / either if either else None
+
+
+def overlap(first: Draw, second: Draw) -> Overlap:
+    """Compares two selections with each other and with random draws.
+
+    A task offered to both is in a random draw of a from A and in one of b from B with the chance
+    a/A x b/B, so random draws share (tasks offered to both) x a/A x b/B in the mean. CLS and GEN
+    are not told apart: with CLS_RATIO near the pool's own share that makes next to no difference.
+    """
+    a, b = len(first.selected), len(second.selected)
+    common = len(first.selected & second.selected)
+    both = len(first.offered & second.offered)
+    expected = both * a * b / (len(first.offered) * len(second.offered)) if both else 0.0
+    return Overlap(common, jaccard(common, a, b), expected, jaccard(expected, a, b))
+
+
+def released(folder: Any) -> dict[str, dict[str, list[Draw]]]:
+    """Reads the authors' released splits (Active-IT, `reproduce_splits`).
+
+    Args:
+      folder: of their folders `TLAL_Exp0_all_<seed>`, or one of these. Each has folders
+        `<strategy>_<round>` with train_tasks.txt and remain_tasks.txt.
+
+    Returns:
+      split ("TLAL_Exp0_all_10") -> strategy -> selection after round 0, 1, ... A folder that does
+      not continue the one before ends them: of two seeds the last one holds the initial tasks.
+
+    Raises:
+      UserError: no such folder, nothing of that kind in it, or a file that cannot be read.
+    """
+    folder = files.as_path(folder)
+    if not folder.is_dir():
+        raise UserError(f"RELEASED_SELECTIONS = {str(folder)!r} is not a folder.")
+    found = {}
+    for split in (folder, *sorted(folder.iterdir())):
+        selections = dict(_selections(split)) if split.is_dir() else {}
+        if selections:
+            found[split.name] = selections
+    if not found:
+        raise UserError(
+            f"RELEASED_SELECTIONS = {str(folder)!r} has no folders of splits, as "
+            "TLAL_Exp0_all_10/Random_0/train_tasks.txt; give the authors' reproduce_splits."
+        )
+    return found
+
+
+def _selections(split: Any) -> Iterator[tuple[str, list[Draw]]]:
+    rounds: dict[str, dict[int, Any]] = {}
+    for path in split.iterdir():
+        match = _FOLDER.fullmatch(path.name)
+        if match and match[1] in RELEASED_STRATEGIES and (path / "train_tasks.txt").exists():
+            rounds.setdefault(RELEASED_STRATEGIES[match[1]], {})[int(match[2])] = path
+    for strategy in sorted(rounds):
+        draws: list[Draw] = []
+        number = 0
+        while number in rounds[strategy] and number + 1 in rounds[strategy]:
+            before, after = rounds[strategy][number], rounds[strategy][number + 1]
+            trained = frozenset(read_names(before / "train_tasks.txt"))
+            selected = frozenset(read_names(after / "train_tasks.txt")) - trained
+            offered = frozenset(read_names(before / "remain_tasks.txt"))
+            if not selected or not selected <= offered:
+                break
+            draws.append(Draw(selected, offered))
+            number += 1
+        if draws:
+            yield strategy, draws
+
+
+def known_names(selections: Mapping[str, Mapping[str, list[Draw]]]) -> frozenset[str]:
+    """Returns every task that released selections name, chosen or not."""
+    return frozenset(
+        name
+        for strategies in selections.values()
+        for draws in strategies.values()
+        for draw in draws
+        for name in draw.offered
+    )
+
+
+def only(draw: Draw, names: Collection[str]) -> Draw:
+    """Returns a selection without the tasks that are not in `names`."""
+    names = frozenset(names)
+    return Draw(draw.selected & names, draw.offered & names)

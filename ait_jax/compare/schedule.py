@@ -1,0 +1,257 @@
+"""Runs of a comparison in local processes: which one next, who takes round 0 from whom, what failed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ait_jax.errors import UserError
+from ait_jax.rounds import round_zero
+from ait_jax.runtime import exit_codes
+
+_LOG_LINES = 15
+_SECONDS_TO_SAVE = 120.0
+# Two more requests to stop come through at once: the user has pressed Ctrl-C again.
+_MOST_PATIENCE = 2
+
+
+class Stopped(Exception):
+    """Told to stop by a signal: `number`. What was done is saved."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = number
+
+
+@dataclass
+class Job:
+    """One run.
+
+    Attributes:
+      strategy, seed: which.
+      folder: its MODEL_DIR.
+      arguments: of `ait-jax`.
+      log: gets what the run prints.
+      rounds: that it has.
+      takes_scores: whether it may take over round 0's scores, too.
+      code: the exit code of a run that has ended.
+    """
+
+    strategy: str
+    seed: int
+    folder: Path
+    arguments: tuple[str, ...]
+    log: Path
+    rounds: int
+    takes_scores: bool
+    code: int | None = None
+    handle: subprocess.Popen | None = field(default=None, repr=False)
+    cpus: str = ""
+    started: float = 0.0
+    told: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"{self.strategy}_{self.seed}"
+
+    def stages(self) -> dict[str, Any]:
+        """Returns the finished stages in run.json; none of a run that has not begun."""
+        try:
+            return dict(json.loads((self.folder / "run.json").read_text())["stages"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}  # the run itself says what is wrong with it
+
+    @property
+    def is_finished(self) -> bool:
+        return f"round_{self.rounds - 1:03d}/evaluate" in self.stages()
+
+    @property
+    def is_running(self) -> bool:
+        return self.handle is not None and self.code is None
+
+    def offers(self, taker: "Job") -> int:
+        """Returns how much of round 0 `taker` can have: 0 nothing, 1 all but scores, 2 scores too."""
+        stages = self.stages()
+        if round_zero.LAST not in stages:
+            return 0
+        return 2 if taker.takes_scores and round_zero.SCORE in stages else 1
+
+    def will_offer(self, taker: "Job") -> int:
+        """Returns the same of the time when this run is done."""
+        return 2 if taker.takes_scores and self.takes_scores else 1
+
+
+def run(
+    jobs: Sequence[Job],
+    processes: int,
+    report: Callable[[str], None],
+    *,
+    program: Sequence[str] = ("-m", "ait_jax.child"),
+    interval: float = 0.5,
+) -> list[Job]:
+    """Runs what is not finished, at most `processes` at a time; returns the jobs that failed.
+
+    Of the runs of a seed one goes first, until the others can take over its round 0. A run that
+    fails leaves the others alone; a user's mistake (exit code 2) stops all, for it would meet
+    them as well.
+
+    Args:
+      report: takes lines for the terminal.
+      program: what Python runs, given the parent's id, its processors and the job's arguments.
+      interval: seconds between looks.
+
+    Raises:
+      UserError: a run ended with a user's mistake; the message has the last lines of its log.
+      Stopped: by Ctrl-C or SIGTERM; the runs were told and have ended.
+    """
+    waiting = [job for job in jobs if not job.is_finished]
+    for job in jobs:
+        if job not in waiting:
+            report(f"{job.name}: finished before")
+        job.told = _evaluated(job)
+    slots = _slots(processes)
+    failed: list[Job] = []
+    with _signals() as noticed:
+        try:
+            while waiting or any(job.is_running for job in jobs):
+                if noticed:
+                    raise Stopped(noticed[0])
+                for job in [job for job in jobs if job.is_running]:
+                    _tell_rounds(job, report)
+                    job.code = job.handle.poll()
+                    if job.code is not None:
+                        slots.append(job.cpus)
+                        _settle(job, failed, report)
+                while slots and (ready := _next(waiting, jobs)):
+                    waiting.remove(ready)
+                    _start(ready, jobs, slots.pop(0), program, report)
+                time.sleep(interval)
+        finally:
+            _end([job for job in jobs if job.is_running], noticed)
+    return failed
+
+
+def _slots(processes: int) -> list[str]:
+    """Divides the processors: one comma-separated list for each process; "" where that is no use."""
+    if processes == 1 or not hasattr(os, "sched_getaffinity"):
+        return [""] * processes
+    cpus = sorted(os.sched_getaffinity(0))
+    if processes >= len(cpus):
+        return [str(cpus[i % len(cpus)]) for i in range(processes)]
+    bounds = [len(cpus) * i // processes for i in range(processes + 1)]
+    return [",".join(map(str, cpus[a:b])) for a, b in zip(bounds, bounds[1:])]
+
+
+def _next(waiting: Sequence[Job], jobs: Sequence[Job]) -> Job | None:
+    """Returns the first run that need not wait for another one's round 0."""
+    for job in waiting:
+        of_seed = [other for other in jobs if other.seed == job.seed and other is not job]
+        best = max((other.offers(job) for other in of_seed), default=0)
+        coming = max((o.will_offer(job) for o in of_seed if o.is_running), default=0)
+        first = next(other for other in waiting if other.seed == job.seed)
+        # A run that can offer scores goes before those that cannot.
+        scorer = next((o for o in waiting if o.seed == job.seed and o.takes_scores), first)
+        if round_zero.LAST in job.stages() or best >= coming and (best or job is scorer):
+            return job
+    return None
+
+
+def _start(
+    job: Job, jobs: Sequence[Job], cpus: str, program: Sequence[str], report: Callable[[str], None]
+) -> None:
+    arguments = list(job.arguments)
+    shared = ""
+    if not job.stages():
+        givers = [o for o in jobs if o.seed == job.seed and o is not job and o.offers(job)]
+        if givers:
+            giver = max(givers, key=lambda other: other.offers(job))
+            arguments.append(f"--round_0_from={giver.folder}")
+            shared = f", round 0 from {giver.name}"
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    with open(job.log, "ab") as log:
+        job.handle = subprocess.Popen(
+            [sys.executable, *program, str(os.getpid()), cpus, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            # Ctrl-C reaches this process alone, which hands it on once.
+            start_new_session=True,
+        )
+    job.cpus, job.started = cpus, time.monotonic()
+    report(f"{job.name}: started{shared}; log: {job.log}")
+
+
+def _evaluated(job: Job) -> int:
+    """Returns how many of a run's rounds are evaluated, one after the other."""
+    stages, count = job.stages(), 0
+    while f"round_{count:03d}/evaluate" in stages:
+        count += 1
+    return count
+
+
+def _tell_rounds(job: Job, report: Callable[[str], None]) -> None:
+    stages = job.stages()
+    while f"round_{job.told:03d}/evaluate" in stages:
+        try:
+            score = f"{stages[f'round_{job.told:03d}/evaluate']['test']['rougeL']:.2f}"
+        except (KeyError, TypeError):
+            score = "not measured"
+        report(f"{job.name}: round {job.told} of 0 to {job.rounds - 1}: test ROUGE-L {score}")
+        job.told += 1
+
+
+def _settle(job: Job, failed: list[Job], report: Callable[[str], None]) -> None:
+    _tell_rounds(job, report)
+    minutes = (time.monotonic() - job.started) / 60
+    if job.code == exit_codes.OK and job.is_finished:
+        report(f"{job.name}: done after {minutes:.1f} min")
+        return
+    ended = f"exit code {job.code}" if job.code >= 0 else signal.Signals(-job.code).name
+    text = f"{job.name} failed ({ended}); the last lines of {job.log}:\n{_last_lines(job.log)}"
+    if job.code == exit_codes.USER_ERROR:
+        raise UserError(text)
+    failed.append(job)
+    report(text if len(failed) == 1 else f"{job.name} failed ({ended}); log: {job.log}")
+
+
+def _last_lines(path: Path) -> str:
+    lines = path.read_bytes()[-20_000:].decode("utf-8", "replace").splitlines()
+    return "\n".join(f"  {line}" for line in lines[-_LOG_LINES:]) or "  (nothing)"
+
+
+@contextmanager
+def _signals():
+    """Yields a list that gets the numbers of SIGTERM and SIGINT as they come."""
+    noticed: list[int] = []
+    former = {
+        number: signal.signal(number, lambda number, _: noticed.append(number))
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield noticed
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def _end(running: Sequence[Job], noticed: Sequence[int]) -> None:
+    """Tells runs to save and end, and ends those that take too long about it."""
+    for job in running:
+        job.handle.terminate()
+    deadline = time.monotonic() + _SECONDS_TO_SAVE
+    while any(job.handle.poll() is None for job in running):
+        if time.monotonic() > deadline or len(noticed) > _MOST_PATIENCE:
+            for job in running:
+                job.handle.kill()
+        time.sleep(0.1)
+    for job in running:
+        job.code = job.handle.wait()

@@ -1,0 +1,1 @@
+"""Gin: reading, checking, its errors."""

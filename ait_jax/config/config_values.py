@@ -1,0 +1,170 @@
+"""What a run's config.gin says, read without running anything that it names.
+
+A run directory may come from elsewhere, and gin calls whatever a file refers to. Here gin's own
+parser only takes the text apart; of the functions that it refers to those of `BUILDABLE` are
+called: pools that are opened, encodings, perturbations, vocabularies.
+"""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ait_jax.errors import UserError
+
+# Function -> parameters that are not passed on: they would prepare what is not there.
+BUILDABLE: Mapping[str, tuple[str, ...]] = {
+    "ait_jax.assets.mini_vocabulary": (),
+    "ait_jax.assets.smollm2_weights": (),
+    "ait_jax.prompts.chat_format.ChatML": (),
+    "ait_jax.prompts.chat_format.Llama3Chat": (),
+    "ait_jax.prompts.perturb.ExampleResampling": (),
+    "ait_jax.prompts.perturb.WordDrop": (),
+    "ait_jax.prompts.perturb.WordMask": (),
+    "ait_jax.prompts.prompts.AlpacaEncoding": (),
+    "ait_jax.prompts.prompts.TkInstructEncoding": (),
+    "ait_jax.tasks.dynosaur.load_pool": (),
+    "ait_jax.tasks.joined.load_pool": (),
+    "ait_jax.tasks.mini.load_pool": (),
+    "ait_jax.tasks.niv2.load_pool": ("source",),
+    "ait_jax.tasks.self_instruct.load_pool": ("source", "test_source"),
+    "ait_jax.tasks.stored_pool.load": (),
+    "ait_jax.prompts.tokenizers_vocabulary.TokenizersVocabulary": (),
+    "ait_jax.prompts.vocabulary.Vocabulary": (),
+}
+_DEEPEST = 50
+
+
+@dataclass(frozen=True)
+class Reference:
+    """`@scope/name()`, or `@name` where it is not to be called."""
+
+    name: str
+    called: bool
+
+    @property
+    def selector(self) -> str:
+        return self.name.rpartition("/")[2]
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        return tuple(self.name.split("/")[:-1])
+
+
+@dataclass(frozen=True)
+class Macro:
+    """`%NAME`."""
+
+    name: str
+
+
+class ConfigValues:
+    """The bindings of gin source.
+
+    Args:
+      text: as `configuration.operative_config` returns it.
+
+    Raises:
+      UserError: not gin source.
+    """
+
+    def __init__(self, text: str):
+        self._imports: dict[str, str] = {}
+        self._macros: dict[str, Any] = {}
+        # (scope, selector) -> {parameter: value}
+        self._bindings: dict[tuple[str, str], dict[str, Any]] = {}
+        try:
+            for statement in _statements(text):
+                self._add(statement)
+        except (SyntaxError, ValueError, RecursionError) as error:
+            raise UserError(f"config.gin is damaged ({str(error).splitlines()[0]})") from error
+
+    def _add(self, statement: Any) -> None:
+        if hasattr(statement, "module"):
+            self._imports[statement.bound_name()] = statement.partial_path()
+        elif getattr(statement, "arg_name", None):
+            where = (statement.scope or "", statement.selector)
+            self._bindings.setdefault(where, {})[statement.arg_name] = statement.value
+        elif hasattr(statement, "arg_name"):
+            self._macros[statement.selector] = statement.value
+
+    def of_class(self, name: str) -> dict[str, Any] | None:
+        """Returns what is bound to a class outside of any scope, None if nothing is.
+
+        Args:
+          name: of the class, whatever its module is called.
+        """
+        for (scope, selector), values in self._bindings.items():
+            if not scope and selector.rpartition(".")[2] == name:
+                return values
+        return None
+
+    def of_reference(self, reference: Reference, scope: tuple[str, ...] = ()) -> dict[str, Any]:
+        """Returns what is bound to a referenced function when it is called in a scope."""
+        scope = reference.scopes or scope
+        values: dict[str, Any] = {}
+        for depth in range(len(scope) + 1):
+            values |= self._bindings.get(("/".join(scope[:depth]), reference.selector), {})
+        return values
+
+    def followed(self, value: Any) -> tuple[Any, tuple[str, ...]]:
+        """Returns what a macro stands for, and the scope in which that is called."""
+        scope: tuple[str, ...] = ()
+        for _ in range(_DEEPEST):
+            if not isinstance(value, Macro):
+                return value, scope
+            if value.name not in self._macros:
+                raise UserError(f"config.gin gives {value.name} no value")
+            value, scope = self._macros[value.name], (value.name,)
+        raise UserError("config.gin has macros that stand for each other")
+
+    def build(self, value: Any, scope: tuple[str, ...] = (), depth: int = 0) -> Any:
+        """Returns a value with its references called.
+
+        Raises:
+          UserError: one is not in `BUILDABLE`; or what the functions themselves raise.
+        """
+        if depth > _DEEPEST:
+            raise UserError("config.gin refers to itself")
+        if isinstance(value, Macro):
+            value, scope = self.followed(value)
+        if isinstance(value, (list, tuple)):
+            return type(value)(self.build(item, scope, depth + 1) for item in value)
+        if isinstance(value, dict):
+            return {name: self.build(item, scope, depth + 1) for name, item in value.items()}
+        if not isinstance(value, Reference):
+            return value
+        function, left_out = self._function(value)
+        arguments = {
+            name: self.build(item, value.scopes or scope, depth + 1)
+            for name, item in self.of_reference(value, scope).items()
+            if name not in left_out
+        }
+        try:
+            return function(**arguments)
+        except TypeError as error:  # of another version, or not written by a run
+            raise UserError(f"config.gin does not fit @{value.name} ({error})") from error
+
+    def _function(self, reference: Reference) -> tuple[Any, tuple[str, ...]]:
+        first, _, rest = reference.selector.partition(".")
+        name = f"{self._imports.get(first, first)}.{rest}".rstrip(".")
+        if name not in BUILDABLE or not reference.called:
+            raise UserError(
+                f"config.gin refers to @{reference.name}, which is not ait-jax's own and is called "
+                "by a run only"
+            )
+        module, _, attribute = name.rpartition(".")
+        return getattr(importlib.import_module(module), attribute), BUILDABLE[name]
+
+
+def _statements(text: str):
+    from gin import config_parser
+
+    class Delegate(config_parser.ParserDelegate):
+        def configurable_reference(self, scoped_configurable_name, evaluate):
+            return Reference(scoped_configurable_name, evaluate)
+
+        def macro(self, macro_name):
+            return Macro(macro_name)
+
+    return config_parser.ConfigParser(text, Delegate())

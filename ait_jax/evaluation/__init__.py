@@ -1,0 +1,1 @@
+"""How good answers are: ROUGE-L, exact match, rewards, judging."""

@@ -1,0 +1,203 @@
+"""Files of a model's answers to single instructions, and which of them answer the same ones.
+
+The format is that of Self-Instruct's released predictions (paper_facts D), one JSON object a
+line: {"prompt", "instruction", "input", "response", "target"}, of which "instruction" and
+"response" are needed. predictions.jsonl of `ait-jax run` and of T5X's infer is read, too.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ait_jax.errors import UserError
+from ait_jax.evaluation import evaluation
+from ait_jax.runtime import files
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Question:
+    """An instruction with its input; answers are matched by the two, white space at ends off."""
+
+    instruction: str
+    input: str
+
+    @property
+    def title(self) -> str:
+        """The beginning, for messages."""
+        line = " ".join(f"{self.instruction} {self.input}".split())
+        return repr(line if len(line) <= 60 else line[:57] + "...")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer and the references that stand with it, if any."""
+
+    text: str
+    references: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One question, both models' answers, references to compare with."""
+
+    question: Question
+    a: str
+    b: str
+    references: tuple[str, ...]
+
+
+def question(instruction: str, input_text: str) -> Question:
+    """Returns the Question of two texts as they stand in a file."""
+    return Question(_text(instruction).strip(), _text(input_text).strip())
+
+
+def read_instructions(path: Any) -> dict[Question, tuple[str, ...]]:
+    """Reads user_oriented_instructions.jsonl, or any JSON lines with the same two fields.
+
+    Returns:
+      {question: its instances' outputs}; each instance is a question.
+
+    Raises:
+      UserError: no such file, a line (named) that is none, or a question that stands twice.
+    """
+    found: dict[Question, tuple[str, ...]] = {}
+    for number, value in _json_lines(path):
+        try:
+            for instance in value["instances"]:
+                asked = question(value["instruction"], instance["input"])
+                if asked in found:
+                    raise UserError(f"{path}, line {number}: {asked.title} stands there twice.")
+                found[asked] = (_text(instance["output"]),)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{path}, line {number}: no instruction with instances of input and output "
+                f"({type(error).__name__}: {error})."
+            ) from None
+    if not found:
+        raise UserError(f"{path} holds no instructions.")
+    return found
+
+
+def read_answers(path: Any) -> dict[Question, list[Answer]]:
+    """Reads a file of answers; a question that is answered more than once has several.
+
+    Raises:
+      UserError: no such file, or a line (named) that is no answer.
+    """
+    found: dict[Question, list[Answer]] = {}
+    for number, value in _json_lines(path):
+        if isinstance(value, dict) and "prediction" in value and "inputs" in value:
+            return _of_predictions(path)
+        try:
+            references = (_text(value["target"]),) if value.get("target") is not None else ()
+            asked = question(value["instruction"], value.get("input") or "")
+            answer = Answer(_text(value["response"]), references)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{path}, line {number}: no answer; needed: an object with the texts "
+                f"'instruction' and 'response' ({type(error).__name__}: {error})."
+            ) from None
+        found.setdefault(asked, []).append(answer)
+    if not found:
+        raise UserError(f"{path} holds no answers.")
+    return found
+
+
+def _of_predictions(path: Any) -> dict[Question, list[Answer]]:
+    found: dict[Question, list[Answer]] = {}
+    for item in evaluation.read_predictions(path):
+        references = tuple(map(_text, item.references))
+        answer = Answer(_text(item.prediction), references)
+        found.setdefault(question(item.input, ""), []).append(answer)
+    return found
+
+
+def _text(value: Any) -> str:
+    """Returns `value`, a text; halves of surrogate pairs, which UTF-8 lacks, become "?"."""
+    if not isinstance(value, str):
+        raise TypeError(f"{type(value).__name__} instead of text")
+    return value.encode("utf-8", "replace").decode()
+
+
+def _json_lines(path: Any) -> Iterable[tuple[int, Any]]:
+    path = files.as_path(path)
+    try:
+        text = files.read_bytes(path).decode("utf-8-sig")
+    except (FileNotFoundError, IsADirectoryError):
+        raise UserError(f"There is no file {path}.") from None
+    except OSError as error:
+        raise UserError(f"cannot read {str(path)!r}: {error.strerror or error}.") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 (byte {error.start}).") from None
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise UserError(f"{path}, line {number}: no JSON ({error}).") from None
+
+
+def match(
+    a: dict[Question, list[Answer]],
+    b: dict[Question, list[Answer]],
+    instructions: dict[Question, tuple[str, ...]] | None,
+    names: Sequence[str],
+    intersect: bool,
+) -> tuple[list[Pair], dict[str, list[str]]]:
+    """Returns the questions that can be compared, and what does not fit.
+
+    Args:
+      a, b: of `read_answers`.
+      instructions: of `read_instructions`: which questions there are, and their references;
+        without it all of both files, with the references of the files.
+      names: of `a`, `b`, for messages.
+      intersect: leave out what does not fit, instead of refusing.
+
+    Returns:
+      pairs in the order of `instructions`, else of `a`; and {what is wrong: titles of the
+      questions}. A question answered twice alike counts once; answered twice differently it
+      does not fit.
+
+    Raises:
+      UserError: something does not fit and `intersect` is False, or nothing fits.
+    """
+    wanted = list(instructions) if instructions is not None else list(dict.fromkeys([*a, *b]))
+    problems: dict[str, list[str]] = {}
+    usable = []
+    for name, answers in zip(names, (a, b)):
+        unclear = {asked for asked, given in answers.items() if len({x.text for x in given}) > 1}
+        usable.append({k: given[0] for k, given in answers.items() if k not in unclear})
+        problems[f"missing in {name}"] = [x.title for x in wanted if x not in answers]
+        problems[f"answered differently twice in {name}"] = [x.title for x in unclear]
+        if instructions is not None:
+            extra = [x.title for x in answers if x not in instructions]
+            problems[f"only in {name}, not in the instructions"] = extra
+    shared = [x for x in wanted if x in usable[0] and x in usable[1]]
+    references = instructions or {x: usable[0][x].references for x in shared}
+    if instructions is None:
+        differ = [x.title for x in shared if usable[1][x].references != references[x]]
+        problems["with different targets in the two files"] = differ
+        shared = [x for x in shared if usable[1][x].references == references[x]]
+    problems = {what: titles for what, titles in problems.items() if titles}
+    if problems and not intersect:
+        raise UserError(
+            "The files do not answer the same instructions: "
+            + "; ".join(describe(problems))
+            + ". Needed: the same ones once each, or --on_mismatch=intersect to compare the "
+            f"{len(shared)} that fit."
+        )
+    if not shared:
+        raise UserError(f"{names[0]} and {names[1]} have no instruction in common.")
+    pairs = [Pair(x, usable[0][x].text, usable[1][x].text, references[x]) for x in shared]
+    return pairs, problems
+
+
+def describe(problems: dict[str, list[str]]) -> list[str]:
+    """Returns a line for each kind of problem: how many, and the first few."""
+    return [
+        f"{len(titles)} {what} ({', '.join(titles[:_SHOWN])}{', ...' * (len(titles) > _SHOWN)})"
+        for what, titles in problems.items()
+    ]

@@ -1,0 +1,317 @@
+"""ROUGE-L and exact match as Tk-Instruct computes them, and predictions on disk.
+
+Source of the definitions: `compute_metrics.py` of Tk-Instruct (arXiv 2204.07705). An
+instance's score is the best over its references; a group's score is the mean over its
+instances times 100, so tasks with more instances weigh more; figures are rounded to 4
+decimals. ROUGE-L is the F measure of the `rouge_score` library with stemming. Its
+tokenizer keeps a-z and 0-9 only: an answer in another script scores 0, as it does in
+Tk-Instruct's English track.
+"""
+
+import functools
+import json
+import string
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ait_jax.errors import UserError
+from ait_jax.runtime import files
+
+EXACT_MATCH, ROUGE_L = "exact_match", "rougeL"
+
+# The figure Tk-Instruct reports for a category; ROUGE-L where it names none.
+CATEGORY_METRICS = {
+    "Textual Entailment": EXACT_MATCH,
+    "Cause Effect Classification": EXACT_MATCH,
+    "Coreference Resolution": EXACT_MATCH,
+    "Dialogue Act Recognition": EXACT_MATCH,
+    "Answerability Classification": EXACT_MATCH,
+    "Word Analogy": EXACT_MATCH,
+    "Overlap Extraction": ROUGE_L,
+    "Keyword Tagging": ROUGE_L,
+    "Question Rewriting": ROUGE_L,
+    "Title Generation": ROUGE_L,
+    "Data to Text": ROUGE_L,
+    "Grammar Error Correction": ROUGE_L,
+}
+
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A model's answer to one instance.
+
+    Attributes:
+      task, instance_id: which instance.
+      prediction: the decoded answer.
+      references: acceptable outputs, the first is the training target; none where no answer
+        is known: then the answer is kept and not measured.
+      input: the prompt as the model saw it, for the record.
+    """
+
+    task: str
+    instance_id: str
+    prediction: str
+    references: tuple[str, ...]
+    input: str = ""
+
+
+def normalize_answer(text: str) -> str:
+    """Returns `text` in lower case, without ASCII punctuation, white space collapsed."""
+    return " ".join(text.lower().translate(_NO_PUNCTUATION).split())
+
+
+def exact_match(prediction: str, references: Sequence[str]) -> float:
+    """Returns 1.0 if the prediction equals a reference after normalisation, else 0.0."""
+    answer = normalize_answer(prediction)
+    return float(any(answer == normalize_answer(reference) for reference in references))
+
+
+def rouge_l(prediction: str, references: Sequence[str]) -> float:
+    """Returns the best ROUGE-L F measure over the references, in [0, 1]."""
+    return max(_rouge_l_pair(reference, prediction) for reference in references)
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _rouge_l_pair(reference: str, prediction: str) -> float:
+    # Answers of classification tasks repeat thousands of times, hence the cache.
+    return _scorer().score(reference, prediction)["rougeL"].fmeasure
+
+
+@functools.cache
+def _scorer():
+    """Returns the library's scorer; its tokenizer, the slow part, remembers what it saw."""
+    from nltk.stem import porter
+    from rouge_score import rouge_scorer, tokenize  # imported late: it loads NLTK
+
+    class RememberingStemmer:
+        def __init__(self):
+            self.stem = functools.lru_cache(maxsize=1 << 17)(porter.PorterStemmer().stem)
+
+    class RememberingTokenizer:
+        def __init__(self):
+            stemmer = RememberingStemmer()
+            self.tokenize = functools.lru_cache(maxsize=1 << 14)(
+                lambda text: tokenize.tokenize(text, stemmer)
+            )
+
+    return rouge_scorer.RougeScorer(["rougeL"], tokenizer=RememberingTokenizer())
+
+
+class _Group:
+    """Running sums of one group of instances."""
+
+    def __init__(self):
+        self.rouge_l = self.exact_match = 0.0
+        self.num_instances = 0
+        self.tasks: set[str] = set()
+
+    def add(self, task: str, rouge: float, exact: float) -> None:
+        self.rouge_l += rouge
+        self.exact_match += exact
+        self.num_instances += 1
+        self.tasks.add(task)
+
+    def summary(self) -> dict[str, Any]:
+        """Returns the figures in percent; None where there is no instance."""
+        return {
+            ROUGE_L: self._percent(self.rouge_l),
+            EXACT_MATCH: self._percent(self.exact_match),
+            "num_instances": self.num_instances,
+            "num_tasks": len(self.tasks),
+        }
+
+    def _percent(self, total: float) -> float | None:
+        return round(100 * total / self.num_instances, 4) if self.num_instances else None
+
+
+def evaluate(
+    predictions: Iterable[Prediction],
+    is_cls: Callable[[str], bool],
+    category_of: Callable[[str], str],
+) -> dict[str, Any]:
+    """Returns ROUGE-L and exact match, ready for JSON.
+
+    Args:
+      predictions: in any order; the result is the same for every order.
+      is_cls: task name -> True for classification.
+      category_of: task name -> category.
+
+    Returns:
+      {"rougeL", "exact_match", "num_instances", "num_tasks" over all instances with references,
+       "num_without_references": instances that were answered and not measured,
+       "cls": {same keys}, "gen": {same keys},
+       "per_category": {category: {same keys, "metric", "headline"}}, ascending by name,
+       "per_task": {task: {"rougeL", "exact_match", "num_instances"}}, ascending by name}.
+      "metric" names the figure Tk-Instruct reports for the category, "headline" is its
+      value. A group without instances has None for its figures.
+
+    Raises:
+      UserError: two predictions for one instance.
+    """
+    num_without = 0
+    overall, cls, gen = _Group(), _Group(), _Group()
+    by_category: dict[str, _Group] = {}
+    by_task: dict[str, _Group] = {}
+    for item in _in_order(predictions):
+        if not item.references:
+            num_without += 1
+            continue
+        rouge = rouge_l(item.prediction, item.references)
+        exact = exact_match(item.prediction, item.references)
+        for group in (
+            overall,
+            cls if is_cls(item.task) else gen,
+            by_category.setdefault(category_of(item.task), _Group()),
+            by_task.setdefault(item.task, _Group()),
+        ):
+            group.add(item.task, rouge, exact)
+    return {
+        **overall.summary(),
+        "num_without_references": num_without,
+        "cls": cls.summary(),
+        "gen": gen.summary(),
+        "per_category": {
+            name: _with_headline(name, group) for name, group in sorted(by_category.items())
+        },
+        "per_task": {
+            name: {key: group.summary()[key] for key in (ROUGE_L, EXACT_MATCH, "num_instances")}
+            for name, group in sorted(by_task.items())
+        },
+    }
+
+
+def evaluate_splits(
+    predictions: Iterable[Prediction],
+    splits: Mapping[str, Collection[str]],
+    is_cls: Callable[[str], bool],
+    category_of: Callable[[str], str],
+) -> dict[str, dict[str, Any]]:
+    """Returns {split: `evaluate` of the predictions for its tasks}, in the order of `splits`.
+
+    Args:
+      splits: split name ("test", "dev") -> its tasks. A task of two splits counts in both, as
+        in the authors' files; predictions for tasks of no split are refused.
+
+    Raises:
+      UserError: as `evaluate`, or a prediction for a task of no split.
+    """
+    tasks_of = {split: set(tasks) for split, tasks in splits.items()}
+    items_of: dict[str, list[Prediction]] = {split: [] for split in splits}
+    for item in predictions:
+        owners = [split for split, tasks in tasks_of.items() if item.task in tasks]
+        if not owners:
+            raise UserError(
+                f"There is a prediction for task {item.task!r}, which is in none of the splits "
+                f"{', '.join(splits)}; the predictions belong to other split files."
+            )
+        for split in owners:
+            items_of[split].append(item)
+    return {split: evaluate(items, is_cls, category_of) for split, items in items_of.items()}
+
+
+def _in_order(predictions: Iterable[Prediction]) -> list[Prediction]:
+    """Returns predictions by task and id: float sums must not depend on their order."""
+    items = sorted(predictions, key=lambda item: (item.task, item.instance_id))
+    for item, following in zip(items, [*items[1:], None]):
+        where = f"task {item.task!r}, instance {item.instance_id!r}"
+        if following and (item.task, item.instance_id) == (following.task, following.instance_id):
+            raise UserError(f"{where} has two predictions; keep one.")
+    return items
+
+
+def _with_headline(category: str, group: _Group) -> dict[str, Any]:
+    summary = group.summary()
+    metric = CATEGORY_METRICS.get(category, ROUGE_L)
+    return {**summary, "metric": metric, "headline": summary[metric]}
+
+
+def copy_demo(example_outputs: Sequence[str]) -> str:
+    """Returns the output of the first positive example ("" without one), NIV2's baseline."""
+    return example_outputs[0] if example_outputs else ""
+
+
+def copy_input(instance_input: str) -> str:
+    """Returns the whole instance input, NIV2's other baseline."""
+    return instance_input
+
+
+def write_predictions(path: Any, predictions: Iterable[Prediction]) -> None:
+    """Writes predictions.jsonl as T5X's infer does, one JSON object a line, whole or not at all.
+
+    {"inputs": {"inputs_pretokenized", "targets_pretokenized", "task", "id", "references"},
+     "prediction": ...}
+
+    Raises:
+      UserError: the folder cannot be written to.
+    """
+    with files.replace_with(path) as temporary:
+        with temporary.open("wb") as file:
+            for item in predictions:
+                file.write(_json_line(item))
+
+
+def _json_line(item: Prediction) -> bytes:
+    value = {
+        "inputs": {
+            "inputs_pretokenized": item.input,
+            "targets_pretokenized": item.references[0] if item.references else "",
+            "task": item.task,
+            "id": item.instance_id,
+            "references": list(item.references),
+        },
+        "prediction": item.prediction,
+    }
+    try:
+        return (json.dumps(value, ensure_ascii=False) + "\n").encode()
+    except UnicodeEncodeError:  # half a surrogate pair: NIV2's JSON can escape one
+        return (json.dumps(value) + "\n").encode()
+
+
+def read_predictions(path: Any) -> list[Prediction]:
+    """Reads what `write_predictions` wrote; also lines of T5X that lack our extra fields.
+
+    Without "references" the target is the only reference, without "task" the task is "",
+    without "id" the id is the line number.
+
+    Raises:
+      UserError: no such file, or a line (named) that is no such object.
+    """
+    path = files.as_path(path)
+    try:
+        text = path.read_bytes().decode()
+    except FileNotFoundError:
+        raise UserError(f"There is no predictions file {path}.") from None
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path} is not UTF-8 (byte {error.start}); is it predictions.jsonl?"
+        ) from None
+    lines = text.split("\n")
+    return [_parse_line(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def _parse_line(path: Any, number: int, line: str) -> Prediction:
+    try:
+        value = json.loads(line)
+        inputs, prediction = value["inputs"], value["prediction"]
+        references = inputs.get("references")
+        if references is None:
+            references = [inputs["targets_pretokenized"]]
+        item = Prediction(
+            task=inputs.get("task", ""),
+            instance_id=inputs.get("id", str(number)),
+            prediction=prediction,
+            references=tuple(references),
+            input=inputs.get("inputs_pretokenized", ""),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path}, line {number}: no prediction of T5X's infer format "
+            f"({type(error).__name__}: {error}). Delete the file and evaluate again."
+        ) from None
+    texts = (item.task, item.instance_id, item.prediction, item.input, *item.references)
+    if not all(isinstance(text, str) for text in texts):
+        raise UserError(f"{path}, line {number}: prediction, references, task and id must be text.")
+    return item

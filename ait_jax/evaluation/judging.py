@@ -1,0 +1,362 @@
+"""Two models' answers compared: ROUGE-L against the references, and blind pairwise judging.
+
+Every pair is judged twice, with the answers in both orders; a model wins a pair only if it wins
+in both. What the judge prefers by position alone therefore becomes ties (Active Instruction
+Tuning, section on Alpaca, reports #win - #lose of such judging on 252 instructions;
+paper_facts A3).
+"""
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+from ait_jax import randomness
+from ait_jax.endpoint.chat import BUDGET, DOWN, Reply
+from ait_jax.errors import UserError
+from ait_jax.evaluation import answers, evaluation, judge_prompt
+from ait_jax.evaluation.answers import Pair
+from ait_jax.runtime import files
+
+SCHEMA = 1
+RESAMPLES = 10_000
+A, B, TIE = "a", "b", "tie"
+# What becomes of a pair; the last three are no judgement.
+OUTCOMES = ("win", "tie", "lose")
+UNPARSABLE, FAILED, NOT_ASKED = "unparsable", "failed", "not asked"
+_Z = 1.959963984540054  # 95% of a normal distribution
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One pair as judged.
+
+    Attributes:
+      pair: question and answers.
+      outcome: "win", "tie", "lose" (of a), or UNPARSABLE, FAILED, NOT_ASKED.
+      verdicts: with a's answer first, with b's first: "a", "b", "tie", or None.
+      note: "identical" if the answers are equal and were not sent, "orders disagree", or the
+        first verdict that could not be read, or the error.
+    """
+
+    pair: Pair
+    outcome: str
+    verdicts: tuple[str | None, str | None] = (None, None)
+    note: str = ""
+
+
+def judge(pairs: Sequence[Pair], endpoint, seed: int, max_tokens: int = 16) -> list[Judged]:
+    """Returns the pairs as `endpoint` judges them, in their order.
+
+    Pairs are asked in an order shuffled by `seed`, and which answer comes first in the first of
+    a pair's two requests is drawn by it, so that what a budget leaves unasked is random. Equal
+    answers are a tie and not sent.
+
+    Args:
+      pairs: to be judged.
+      endpoint: with `ask(conversations, temperature, max_tokens, description)`, as
+        `endpoint.Endpoint`.
+      seed: of the order of asking; no verdict depends on it.
+      max_tokens: of a verdict.
+    """
+    order = randomness.shuffled(range(len(pairs)), "judge", seed)
+    asked: list[tuple[int, bool]] = []  # which pair, and whether a's answer is the first
+    for i in order:
+        if _identical(pairs[i]):
+            continue
+        a_first = randomness.uniform("judge", seed, i) < 0.5
+        asked += [(i, a_first), (i, not a_first)]
+    conversations = []
+    for i, a_first in asked:
+        pair = pairs[i]
+        texts = (pair.a, pair.b) if a_first else (pair.b, pair.a)
+        conversations.append(judge_prompt.conversation(pair.question, *texts))
+    replies = endpoint.ask(conversations, 0.0, max_tokens, description="judging")
+    by_pair: dict[int, dict[bool, Reply]] = {}
+    for (i, a_first), reply in zip(asked, replies, strict=True):
+        by_pair.setdefault(i, {})[a_first] = reply
+    judged: dict[int, Judged] = {}
+    stopped = False
+    for i in order:
+        if i in by_pair:
+            judged[i] = _judged(pairs[i], by_pair[i][True], by_pair[i][False])
+            stopped = stopped or judged[i].outcome == NOT_ASKED
+        elif stopped:  # counted as ties they would be too many beside the few that were asked
+            judged[i] = Judged(pairs[i], NOT_ASKED)
+        else:
+            judged[i] = Judged(pairs[i], "tie", (TIE, TIE), "identical")
+    return [judged[i] for i in range(len(pairs))]
+
+
+def _identical(pair: Pair) -> bool:
+    return pair.a.strip() == pair.b.strip()
+
+
+def _judged(pair: Pair, a_first: Reply, b_first: Reply) -> Judged:
+    both = (a_first, b_first)
+    verdicts = (_winner(a_first, A, B), _winner(b_first, B, A))
+    errors = [reply.error for reply in both if reply.error]
+    if any(error in (BUDGET, DOWN) for error in errors):
+        return Judged(pair, NOT_ASKED, verdicts)
+    if errors:
+        return Judged(pair, FAILED, verdicts, errors[0])
+    if None in verdicts:
+        text = (both[verdicts.index(None)].text or "").strip()
+        return Judged(pair, UNPARSABLE, verdicts, text[:200])
+    if verdicts[0] != verdicts[1]:
+        return Judged(pair, "tie", verdicts, "orders disagree")
+    return Judged(pair, {A: "win", B: "lose", TIE: "tie"}[verdicts[0]], verdicts)
+
+
+def _winner(reply: Reply, first: str, second: str) -> str | None:
+    verdict = judge_prompt.parse(reply.text) if reply.text is not None else None
+    names = {judge_prompt.FIRST: first, judge_prompt.SECOND: second, judge_prompt.TIE: TIE}
+    return names[verdict] if verdict else None
+
+
+def wilson(count: int, total: int) -> tuple[float, float]:
+    """Returns the 95% Wilson interval of the share `count` / `total`, total at least 1."""
+    share, z2 = count / total, _Z * _Z
+    middle = (share + z2 / (2 * total)) / (1 + z2 / total)
+    half = _Z / (1 + z2 / total)
+    half *= math.sqrt(share * (1 - share) / total + z2 / (4 * total * total))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def bootstrap_difference(wins: int, ties: int, loses: int, seed: int) -> tuple[float, float]:
+    """Returns the 95% percentile bootstrap interval of (wins - loses) / all.
+
+    Resampling instructions and counting outcomes is drawing the counts from a multinomial.
+    """
+    import numpy as np
+
+    total = wins + ties + loses
+    shares = [wins / total, ties / total, loses / total]
+    draws = np.random.default_rng(seed).multinomial(total, shares, size=RESAMPLES)
+    low, high = np.percentile((draws[:, 0] - draws[:, 2]) / total, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def sign_test(wins: int, loses: int) -> float:
+    """Returns the two-sided p-value of so uneven a split if either side were as likely."""
+    total, few = wins + loses, min(wins, loses)
+    tail = sum(math.comb(total, i) for i in range(few + 1))
+    return min(1.0, 2 * tail / 2**total)
+
+
+def summarize(judged: Sequence[Judged], seed: int) -> dict[str, Any]:
+    """Returns the figures of a judgement, ready for JSON; None for shares of no pairs."""
+    counts = Counter(item.outcome for item in judged)
+    notes = Counter(item.note for item in judged)
+    wins, ties, loses = (counts[outcome] for outcome in OUTCOMES)
+    total = wins + ties + loses
+    asked = [item for item in judged if item.note != "identical"]
+    decided = [
+        (verdict, first)
+        for item in asked
+        for verdict, first in zip(item.verdicts, (A, B))
+        if verdict in (A, B)
+    ]
+    first_chosen = sum(verdict == first for verdict, first in decided)
+
+    def share(count: int) -> dict[str, Any]:
+        interval = [round(x, 6) for x in wilson(count, total)] if total else None
+        return {
+            "count": count,
+            "share": round(count / total, 6) if total else None,
+            "wilson_95": interval,
+        }
+
+    return {
+        "judged": total,
+        "win": share(wins),
+        "tie": share(ties),
+        "lose": share(loses),
+        "win_minus_lose": {
+            "count": wins - loses,
+            "share": round((wins - loses) / total, 6) if total else None,
+            "bootstrap_95": [round(x, 6) for x in bootstrap_difference(wins, ties, loses, seed)]
+            if total
+            else None,
+            "resamples": RESAMPLES,
+            "sign_test_p": round(sign_test(wins, loses), 6),
+        },
+        "orders_disagree": notes["orders disagree"],
+        "identical": notes["identical"],
+        "first_answer_chosen": round(first_chosen / len(decided), 6) if decided else None,
+        UNPARSABLE: counts[UNPARSABLE],
+        FAILED: counts[FAILED],
+        "not_asked": counts[NOT_ASKED],
+    }
+
+
+def rouge(pairs: Sequence[Pair], which: str) -> dict[str, Any] | None:
+    """Returns ROUGE-L and exact match, in percent, of "a" or "b"; None without references."""
+    if not all(pair.references for pair in pairs):
+        return None
+    predictions = [
+        evaluation.Prediction("all", f"{i:08d}", getattr(pair, which), pair.references)
+        for i, pair in enumerate(pairs)
+    ]
+    figures = evaluation.evaluate(predictions, lambda task: False, lambda task: "all")
+    return {name: figures[name] for name in (evaluation.ROUGE_L, evaluation.EXACT_MATCH)}
+
+
+@dataclass
+class Comparison:
+    """`ait-jax judge`: two files of answers, and what to do with them.
+
+    Attributes:
+      paths: of a and b.
+      instructions: a file of instructions and references, or None.
+      out: the JSON file that is written.
+      intersect: compare what fits instead of refusing what does not.
+      seed: of the order of asking and of the bootstrap.
+      max_tokens: of a verdict.
+    """
+
+    paths: tuple[str, str]
+    instructions: str | None = None
+    out: str = "judgement.json"
+    intersect: bool = False
+    seed: int = 0
+    max_tokens: int = 16
+
+    def run(self, endpoint, report=print) -> dict[str, Any]:
+        """Compares, writes `out` and returns what is in it.
+
+        Args:
+          endpoint: an `endpoint.Endpoint`, or None to compute ROUGE-L alone.
+          report: takes lines for the user.
+
+        Raises:
+          UserError: a file that cannot be used, files that do not match, an endpoint that
+            refuses, or one of whose verdicts none can be read (the result is written then).
+        """
+        names = _names(self.paths)
+        pairs, problems = answers.match(
+            answers.read_answers(self.paths[0]),
+            answers.read_answers(self.paths[1]),
+            answers.read_instructions(self.instructions) if self.instructions else None,
+            names,
+            self.intersect,
+        )
+        for line in answers.describe(problems):
+            report(f"left out: {line}")
+        report(f"{len(pairs)} instructions; a: {names[0]}, b: {names[1]}")
+        result = {
+            "schema": SCHEMA,
+            "files": {
+                which: {"path": str(path), "sha256": _sha256(path), "empty_answers": empty}
+                for which, path, empty in zip(
+                    (A, B), self.paths, _empty_answers(pairs), strict=True
+                )
+            },
+            "instructions": len(pairs),
+            "left_out": problems,
+            "rouge": {which: rouge(pairs, which) for which in (A, B)},
+            "seed": self.seed,
+        }
+        for line in _rouge_lines(result["rouge"]):
+            report(line)
+        if endpoint is None:
+            files.write_json(self.out, result)
+            report(f"written: {self.out}")
+            return result
+        judged = judge(pairs, endpoint, self.seed, self.max_tokens)
+        figures = summarize(judged, self.seed)
+        result["complete"] = figures["not_asked"] == figures[FAILED] == 0
+        result["judge"] = {
+            "model": endpoint.model,
+            "base_url": endpoint.base_url,
+            "prompt_version": judge_prompt.VERSION,
+            "max_tokens": self.max_tokens,
+        }
+        result["judgement"] = figures
+        result["cost"] = vars(endpoint.totals)
+        result["pairs"] = [_record(item) for item in judged]
+        files.write_json(self.out, result)
+        for line in (*_judgement_lines(figures), endpoint.summary(), f"written: {self.out}"):
+            report(line)
+        _refuse_unreadable(judged, figures, endpoint.model)
+        return result
+
+
+def _names(paths: Sequence[str]) -> list[str]:
+    """Returns the files' names, or whole paths where these are the same."""
+    names = [PurePath(path).name for path in paths]
+    return names if len(set(names)) == len(names) else [str(path) for path in paths]
+
+
+def _sha256(path: str) -> str:
+    return hashlib.sha256(files.read_bytes(path)).hexdigest()
+
+
+def _empty_answers(pairs: Sequence[Pair]) -> list[int]:
+    return [sum(not getattr(pair, which).strip() for pair in pairs) for which in (A, B)]
+
+
+def _record(item: Judged) -> dict[str, Any]:
+    return {
+        "instruction": item.pair.question.instruction,
+        "input": item.pair.question.input,
+        "outcome": item.outcome,
+        "a_first": item.verdicts[0],
+        "b_first": item.verdicts[1],
+        "note": item.note,
+    }
+
+
+def _rouge_lines(figures: dict[str, Any]) -> list[str]:
+    if None in figures.values():
+        return ["ROUGE-L: no references for all of them (give --instructions)"]
+    return [
+        f"ROUGE-L of {which}: {value[evaluation.ROUGE_L]:.2f}, "
+        f"exact match {value[evaluation.EXACT_MATCH]:.2f}"
+        for which, value in figures.items()
+    ]
+
+
+def _judgement_lines(figures: dict[str, Any]) -> list[str]:
+    lines = []
+    if figures["judged"]:
+        for outcome in OUTCOMES:
+            value = figures[outcome]
+            low, high = value["wilson_95"]
+            lines.append(
+                f"a {outcome:>4}: {value['count']:4d} of {figures['judged']} = "
+                f"{value['share']:.1%} (95% Wilson {low:.1%} to {high:.1%})"
+            )
+        net = figures["win_minus_lose"]
+        low, high = net["bootstrap_95"]
+        lines.append(
+            f"win - lose: {net['count']:+d} = {net['share']:+.1%} (95% bootstrap over "
+            f"instructions {low:+.1%} to {high:+.1%}; sign test p = {net['sign_test_p']:.3g})"
+        )
+    chosen = figures["first_answer_chosen"]
+    lines.append(
+        f"ties by disagreement of the two orders: {figures['orders_disagree']}, identical "
+        f"answers: {figures['identical']}; the first answer was preferred in "
+        + ("no verdict" if chosen is None else f"{chosen:.1%} of verdicts")
+    )
+    incomplete = figures[FAILED] or figures["not_asked"]
+    lines.append(
+        f"pairs not judged: {figures[UNPARSABLE]} with unreadable verdicts, "
+        f"{figures[FAILED]} failed, {figures['not_asked']} not asked"
+        + (" (the same command asks the latter two again)" if incomplete else "")
+    )
+    return lines
+
+
+def _refuse_unreadable(judged: Sequence[Judged], figures: dict[str, Any], model: str) -> None:
+    sent = [item for item in judged if not _identical(item.pair)]
+    unreadable = [item for item in sent if item.outcome == UNPARSABLE]
+    if unreadable and len(unreadable) == len(sent):
+        raise UserError(
+            f"None of {model!r}'s verdicts could be read; needed: FIRST, SECOND or TIE and nothing "
+            f"else, given for the first: {unreadable[0].note!r}. Use another --model, or a larger "
+            "--max_tokens if it was cut."
+        )

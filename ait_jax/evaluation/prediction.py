@@ -1,0 +1,62 @@
+"""Greedy answers of a model to the first instances of tasks."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from ait_jax.evaluation.evaluation import Prediction
+from ait_jax.pool.pool import TaskPool
+from ait_jax.prompts.prompts import Encoding
+from ait_jax.prompts.vocabulary import Vocabulary
+from ait_jax.runtime import distributed
+from ait_jax.runtime.partitioning import Partitioner
+from ait_jax.scorer.engine import Engine
+
+
+def predict(
+    engine: Engine,
+    params: Any,
+    pool: TaskPool,
+    tasks: Sequence[str],
+    *,
+    max_instances: int,
+    vocabulary: Vocabulary,
+    encoding: Encoding,
+) -> list[Prediction]:
+    """Answers the first `max_instances` instances of every task, as Tk-Instruct evaluates.
+
+    NIV2 puts its label-balanced official test instances first (paper: 100 a task).
+
+    Args:
+      params: parameters from `Engine.place`.
+    """
+    everything = [
+        (name, instance) for name in tasks for instance in pool[name].instances[:max_instances]
+    ]
+    places = engine.partitioner.own(everything)
+    prompts = [
+        encoding.encode(
+            pool[name].instruction,
+            instance.input,
+            vocabulary.count_tokens,
+            vocabulary.truncate,
+            task_name=name,
+        ).text
+        for name, instance in places
+    ]
+    tokens = [vocabulary.encode_source(text, encoding.max_source_length) for text in prompts]
+    answers = [vocabulary.decode(ids).strip() for ids in engine.generate(params, tokens)]
+    answered = _of_all(engine.partitioner, list(zip(answers, prompts)), len(everything))
+    return [
+        Prediction(name, instance.id, answer, instance.outputs, text)
+        for (name, instance), (answer, text) in zip(everything, answered, strict=True)
+    ]
+
+
+def _of_all(partitioner: Partitioner, own: list[Any], count: int) -> list[Any]:
+    """Returns what the processes have of `count` items, in the items' order; JSON's types."""
+    merged: list[Any] = [None] * count
+    gathered = partitioner.first_of_groups(distributed.all_gather(json.dumps(own).encode()))
+    for group, data in enumerate(gathered):
+        merged[group :: len(gathered)] = json.loads(data)
+    return merged

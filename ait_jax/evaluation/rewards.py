@@ -1,0 +1,46 @@
+"""Rewards of answers: reference metrics that call an answer right or wrong."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ait_jax.errors import UserError, nearest
+from ait_jax.evaluation.evaluation import EXACT_MATCH, ROUGE_L, exact_match, rouge_l
+
+METRICS: dict[str, Callable[[str, Sequence[str]], float]] = {
+    EXACT_MATCH: exact_match,
+    ROUGE_L: rouge_l,
+}
+
+
+@dataclass(frozen=True)
+class Reward:
+    """The reward of an answer, the best over its references (`evaluation`).
+
+    Args:
+      metric: "exact_match" or "rougeL".
+      threshold: an answer whose metric is at least so much is right, reward 1, any other wrong,
+        reward 0; None takes the metric itself.
+
+    Raises:
+      UserError: no such metric, or a threshold that is not above 0 and at most 1.
+    """
+
+    metric: str = ROUGE_L
+    threshold: float | None = 0.5
+
+    def __post_init__(self):
+        if self.metric not in METRICS:
+            raise UserError(
+                f"rewards.Reward.metric (REWARD) = {self.metric!r} is none of {tuple(METRICS)}."
+                + nearest(str(self.metric), METRICS)
+            )
+        if self.threshold is not None and not 0 < self.threshold <= 1:
+            raise UserError(
+                f"rewards.Reward.threshold (REWARD_THRESHOLD) = {self.threshold} must be above 0 "
+                "and at most 1, or None for the metric itself."
+            )
+
+    def __call__(self, answer: str, references: Sequence[str]) -> float:
+        """Returns a number in [0, 1]. Needs at least one reference."""
+        value = METRICS[self.metric](answer, references)
+        return value if self.threshold is None else float(value >= self.threshold)

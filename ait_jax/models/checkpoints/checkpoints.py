@@ -1,0 +1,204 @@
+"""Checkpoints in all the forms that are read: which one it is, and the parameters in it.
+
+Only parameters are read, never optimizer states. Nothing is unpickled or evaluated, and the paths
+that a checkpoint names stay inside it.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ait_jax.errors import UserError
+from ait_jax.models.checkpoints import (
+    gguf_weights,
+    hugging_face,
+    layouts,
+    llama_settings,
+    llama_weights,
+    orbax_checkpoint,
+    safetensors_folder,
+    t5x_legacy,
+    weights,
+)
+from ait_jax.models.checkpoints.stored_arrays import StoredParams
+from ait_jax.models.llama import LlamaConfig
+from ait_jax.models.t5 import Params, T5Config
+from ait_jax.prompts.gguf_header import is_gguf
+from ait_jax.runtime import files
+
+_STEP_FOLDER = re.compile(r"checkpoint_(\d+)$")
+_SAFETENSORS = "model.safetensors"
+
+# The forms of checkpoints, and what to call them.
+FORMS = {
+    "t5x": "T5X legacy checkpoint",
+    "orbax": "Orbax checkpoint",
+    "hugging_face": "Hugging Face folder",
+    "safetensors": "safetensors file",
+    "gguf": "GGUF file",
+}
+
+
+def _open_hugging_face(folder: Any) -> tuple[Any, StoredParams]:
+    """Returns the configuration and the parameters of T5's or LLaMA's folder."""
+    if is_llama_folder(folder):
+        return llama_weights.open_folder(folder)
+    return hugging_face.open_params(folder)
+
+
+def _without_config(opener: Callable[[Any], StoredParams]) -> Callable[[Any], Any]:
+    return lambda place: (None, opener(place))
+
+
+# Each returns the configuration, None where the form does not tell it, and the parameters.
+_OPENERS = {
+    "t5x": _without_config(t5x_legacy.open_params),
+    "orbax": _without_config(orbax_checkpoint.open_params),
+    "hugging_face": _open_hugging_face,
+    "safetensors": _without_config(weights.open_weights),
+    "gguf": gguf_weights.open_file,
+}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint of which no parameter was read yet.
+
+    Attributes:
+        form: a key of FORMS; place: the very folder or file.
+        step: of a checkpoint_<step> folder, else None.
+        stored: what it holds.
+        layout: of its layers (`layouts`).
+        config: of the model, where the form tells it.
+    """
+
+    form: str
+    place: Any
+    step: int | None
+    stored: StoredParams
+    layout: str
+    config: T5Config | LlamaConfig | None = None
+
+
+def open_checkpoint(path: Any) -> Checkpoint:
+    """Returns what is there, in whatever form; `path` as in `find`.
+
+    Raises:
+        UserError: nothing there, no checkpoint, or an incomplete one.
+    """
+    form, place = find(path)
+    config, stored = _OPENERS[form](place)
+    folder = place if place.is_dir() else place.parent
+    layout = layouts.layout_of(stored.shapes)
+    return Checkpoint(form, place, step_of(folder), stored, layout, config)
+
+
+def is_llama_folder(folder: Any) -> bool:
+    """Whether a Hugging Face folder's config.json is that of a LLaMA."""
+    # What cannot be read is T5's to refuse.
+    try:
+        kind = llama_settings.read_settings(folder).get("model_type")
+    except UserError:
+        return False
+    return isinstance(kind, str) and kind in llama_settings.MODEL_TYPES
+
+
+def read_params(path: Any, dtype: Any = np.float32) -> Params:
+    """Returns the parameters of a checkpoint in whatever form it has, all of them on the host.
+
+    Args:
+        path: as in `find`.
+        dtype: what the arrays are cast to; None keeps what is stored.
+
+    Returns:
+        Nested dict of numpy arrays under T5X's names, with layers one by one or stacked.
+
+    Raises:
+        UserError: nothing there, no checkpoint, or an incomplete one.
+    """
+    checkpoint = open_checkpoint(path)
+    params = checkpoint.stored.load(checkpoint.stored.shapes, dtype)
+    if checkpoint.layout == layouts.SCALABLE:
+        try:
+            params = layouts.from_scalable(params)
+        except UserError as error:
+            raise UserError(f"{checkpoint.place}: {error}") from error
+    return weights.unflatten(params)
+
+
+def find(path: Any) -> tuple[str, Any]:
+    """Returns the form of a checkpoint (a key of FORMS) and the very folder or file it is.
+
+    Args:
+        path: a `checkpoint_<step>` folder of T5X (legacy or Orbax) or of our trainer, the
+            folder that holds such folders (the complete one of the highest step is taken), a
+            Hugging Face folder, a safetensors file, a folder with `model.safetensors`, or a
+            GGUF file.
+
+    Raises:
+        UserError: nothing there, or no checkpoint.
+    """
+    path = files.as_path(path)
+    if not path.exists():
+        raise UserError(f"No checkpoint at {path}: there is no such file or folder.")
+    if path.is_file():
+        if path.name == t5x_legacy.INDEX:
+            return "t5x", path.parent
+        return ("gguf" if is_gguf(path) else "safetensors"), path
+    form = _form(path)
+    if form is None:
+        path = newest_checkpoint(path)
+        form = _form(path)
+    return form, path / _SAFETENSORS if form == "safetensors" else path
+
+
+def newest_checkpoint(directory: Any) -> Any:
+    """Returns the complete `checkpoint_<step>` folder of the highest step in `directory`.
+
+    Folders that a writer left unfinished (temporary names, no index) are passed over.
+
+    Raises:
+        UserError: there is none.
+    """
+    directory = files.as_path(directory)
+    steps = {}
+    for child in directory.iterdir():
+        if child.is_dir() and step_of(child) is not None:
+            steps[step_of(child)] = child
+    for step in sorted(steps, reverse=True):
+        if _form(steps[step]) is not None:
+            return steps[step]
+    if steps:
+        names = ", ".join(sorted(child.name for child in steps.values()))
+        raise UserError(f"{directory} holds only incomplete checkpoints ({names}).")
+    if step_of(directory) is not None:
+        raise UserError(
+            f"{directory} is an incomplete checkpoint: it has neither T5X's index file "
+            "'checkpoint' nor Orbax's '_METADATA'. Copy it again or name an older step."
+        )
+    raise UserError(
+        f"No checkpoint in {directory}; needed: a checkpoint_<step> folder of T5X or ait-jax, "
+        "a folder of such folders, a Hugging Face folder with its config.json, a safetensors or "
+        "a GGUF file."
+    )
+
+
+def step_of(folder: Any) -> int | None:
+    """Returns the step in the name of a `checkpoint_<step>` folder, None for another name."""
+    match = _STEP_FOLDER.match(folder.name)
+    return int(match[1]) if match else None
+
+
+def _form(directory: Any) -> str | None:
+    if (directory / t5x_legacy.INDEX).is_file():
+        return "t5x"
+    if orbax_checkpoint.trees(directory):
+        return "orbax"
+    if safetensors_folder.is_folder(directory):
+        return "hugging_face"
+    if (directory / _SAFETENSORS).is_file():
+        return "safetensors"
+    return None

@@ -1,0 +1,225 @@
+"""What `ait-jax convert` reads: a checkpoint of any form, its model's sizes and its vocabulary."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from ait_jax.errors import UserError
+from ait_jax.models.checkpoints import checkpoints, hugging_face, logits_check, weights
+from ait_jax.models.checkpoints.layouts import match_layout
+from ait_jax.models.checkpoints.restore import check_params
+from ait_jax.models.llama import LlamaConfig
+from ait_jax.models.parameters import abstract_params, config_of, num_params
+from ait_jax.models.t5 import Params, T5Config
+from ait_jax.prompts import tokenizer_files
+from ait_jax.prompts.token_order import TokenOrder
+from ait_jax.prompts.tokenizers_vocabulary import TokenizersVocabulary
+from ait_jax.prompts.vocabulary import EXTRA_IDS, Vocabulary
+from ait_jax.runtime import files
+
+_VOCABULARIES = ("sentencepiece.model", hugging_face.VOCABULARY)
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What was read.
+
+    Attributes:
+        place: the very folder or file; form: a key of `checkpoints.FORMS`.
+        config, params: the model; parameters unscanned, in the dtypes that are stored.
+        step: of a checkpoint_<step> folder, else 0.
+        vocabulary: T5's SentencePiece model, LLaMA's tokenizer (`tokenizer_files`), None where
+            there is none.
+    """
+
+    place: Path
+    form: str
+    config: T5Config | LlamaConfig
+    params: Params
+    step: int
+    vocabulary: Path | None
+
+    @property
+    def is_llama(self) -> bool:
+        return isinstance(self.config, LlamaConfig)
+
+    @property
+    def token_order(self) -> TokenOrder | None:
+        """How a LLaMA's own files order its tokens; None for T5."""
+        return _order(self.vocabulary) if self.is_llama else None
+
+    def describe(self) -> str:
+        arrays = jax.tree.leaves(self.params)
+        dtypes = ", ".join(sorted({str(array.dtype) for array in arrays}))
+        return (
+            f"read {self.place}: {checkpoints.FORMS[self.form]}, {num_params(self.params):,} "
+            f"parameters in {len(arrays)} arrays, {dtypes}"
+        )
+
+
+def read_source(
+    source: Any,
+    vocabulary_path: Any = None,
+    mlp_activations: Sequence[str] | None = None,
+    like: Any = None,
+) -> Source:
+    """Returns what is there; arguments and errors as in `conversion.convert`."""
+    form, place = checkpoints.find(source)
+    # Two names of one function; Hugging Face's folders come back with the first.
+    activations = tuple("silu" if x == "swish" else x for x in mlp_activations or ())
+    if form == "gguf" or form == "hugging_face" and checkpoints.is_llama_folder(place):
+        config, params, vocabulary = _with_config(place, vocabulary_path, like)
+    elif form == "hugging_face":
+        config, params = hugging_face.read(place, dtype=None)
+        if activations not in ((), config.mlp_activations):
+            raise UserError(
+                f"--mlp_activations={','.join(activations)}, but {place}/config.json has "
+                f"{','.join(config.mlp_activations)}; leave the flag out."
+            )
+        vocabulary = vocabulary_path or _beside(place)
+    else:
+        params = match_layout(checkpoints.read_params(place, dtype=None), scan_layers=False)
+        if "token_embedder" in params.get("decoder", {}):
+            config, vocabulary = _config_like(params, place, vocabulary_path, like)
+        else:
+            config = _t5_config(params, activations, place)
+            vocabulary = vocabulary_path or _beside(place)
+        needed = map(weights.flatten, abstract_params(logits_check.model_of(config)))
+        check_params(weights.flatten(params), *needed, place)
+    if like is not None and not isinstance(config, LlamaConfig):
+        raise UserError(f"--like={like} is for LLaMA models, but {place} is a T5; leave it out.")
+    return Source(
+        place=place,
+        form=form,
+        config=config,
+        params=jax.tree.map(np.asarray, params),
+        step=checkpoints.step_of(_folder(place)) or 0,
+        vocabulary=None if vocabulary is None else Path(vocabulary),
+    )
+
+
+def _with_config(place: Any, vocabulary_path: Any, like: Any) -> tuple[LlamaConfig, Params, Any]:
+    """Returns a LLaMA whose files tell its sizes and have its tokenizer."""
+    if like is not None:
+        raise UserError(f"{place} tells its sizes itself; leave --like={like} out.")
+    checkpoint = checkpoints.open_checkpoint(place)
+    vocabulary = vocabulary_path or place
+    same = tokenizer_files.special_tokens(place).order == _order(vocabulary)
+    if not same:
+        raise UserError(
+            f"--vocabulary_path={vocabulary} has other padding or end-of-sequence tokens than "
+            f"{place}; give the same model's."
+        )
+    params = checkpoint.stored.load(checkpoint.stored.shapes)
+    return checkpoint.config, weights.unflatten(params), vocabulary
+
+
+def _order(vocabulary: Any) -> TokenOrder:
+    path = files.as_path(vocabulary)
+    if path.name == tokenizer_files.TOKENIZER:
+        path = path.parent
+    return tokenizer_files.special_tokens(path).order
+
+
+def _config_like(
+    params: Params, place: Any, vocabulary_path: Any, like: Any
+) -> tuple[LlamaConfig, Any]:
+    """Returns the configuration and tokenizer of a LLaMA whose own files tell neither.
+
+    Raises:
+        UserError: no `like`, or one that is no LLaMA with its configuration.
+    """
+    if like is None:
+        raise UserError(
+            f"{place} holds a LLaMA's parameters, which do not tell its heads, rotations and "
+            "tokens: add --like=MODEL, the GGUF file or Hugging Face folder that the training "
+            "began with."
+        )
+    config = checkpoints.open_checkpoint(like).config
+    if not isinstance(config, LlamaConfig):
+        raise UserError(
+            f"--like={like} tells no LLaMA's sizes; needed: a GGUF file or a Hugging Face folder."
+        )
+    # Rows may have been added so that the table divides among devices.
+    rows = params["decoder"]["token_embedder"]["embedding"].shape[0]
+    return dataclasses.replace(config, vocab_size=rows), vocabulary_path or like
+
+
+def _t5_config(params: Params, activations: tuple[str, ...], place: Any) -> T5Config:
+    try:
+        return config_of(params, activations)
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from error
+
+
+def _folder(place: Any) -> Any:
+    return place if place.is_dir() else place.parent
+
+
+def _beside(place: Any) -> Path | None:
+    """Returns the SentencePiece model beside a checkpoint, or beside its run's steps."""
+    folder = _folder(place)
+    if not isinstance(folder, Path):
+        return None
+    homes = [folder] if checkpoints.step_of(folder) is None else [folder, folder.parent]
+    candidates = (home / name for home in homes for name in _VOCABULARIES)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def extra_ids_of(vocabulary: Path | None, vocab_size: int) -> int:
+    """Returns how many sentinels follow a vocabulary's pieces: T5's 100 where there is room.
+
+    mT5's file has them among its pieces.
+
+    Raises:
+        UserError: no vocabulary of T5's kind, or one of more ids than the token table has rows.
+    """
+    if vocabulary is None:
+        return EXTRA_IDS
+    num_pieces = Vocabulary(str(vocabulary), extra_ids=0).vocab_size
+    if num_pieces > vocab_size:
+        raise UserError(
+            f"{vocabulary} has {num_pieces:,} pieces, the token table {vocab_size:,} rows; give "
+            "the model's own --vocabulary_path."
+        )
+    return EXTRA_IDS if num_pieces + EXTRA_IDS <= vocab_size else 0
+
+
+def resized(source: Source, vocab_size: int | None) -> Source:
+    """Returns the source with `vocab_size` rows in its token table and output layer.
+
+    Raises:
+        UserError: fewer rows than the vocabulary has ids.
+    """
+    rows = source.config.vocab_size
+    if vocab_size is None or vocab_size == rows:
+        return source
+    needed = 1
+    if source.is_llama:
+        needed = TokenizersVocabulary(str(source.vocabulary)).vocab_size
+    elif source.vocabulary is not None:
+        extra_ids = extra_ids_of(source.vocabulary, rows)
+        needed = Vocabulary(str(source.vocabulary), extra_ids).vocab_size
+    if vocab_size < needed:
+        raise UserError(f"--vocab_size={vocab_size}; needed: at least the {needed:,} ids in use.")
+
+    def change(array: np.ndarray, axis: int) -> np.ndarray:
+        if vocab_size < rows:
+            return np.take(array, np.arange(vocab_size), axis)
+        widths = [(0, vocab_size - rows if axis == i else 0) for i in range(array.ndim)]
+        return np.pad(array, widths)
+
+    flat = weights.flatten(source.params)
+    for name, axis in (
+        ("token_embedder.embedding", 0),
+        ("decoder.token_embedder.embedding", 0),
+        ("decoder.logits_dense.kernel", 1),
+    ):
+        if name in flat:
+            flat[name] = change(flat[name], axis)
+    config = dataclasses.replace(source.config, vocab_size=vocab_size)
+    return dataclasses.replace(source, config=config, params=weights.unflatten(flat))

@@ -1,0 +1,126 @@
+"""GGUF files of LLaMA models: tensors dequantized one at a time, where they are needed.
+
+ggml rotates neighbouring pairs of a head's dimensions, Hugging Face and this network its two
+halves: the rows of queries and keys are put back into the latter order on reading. The reference
+is llama.cpp's convert_hf_to_gguf.py (LlamaModel.permute).
+"""
+
+import math
+import re
+from typing import Any
+
+import numpy as np
+
+from ait_jax.errors import UserError
+from ait_jax.models.checkpoints import llama_settings, llama_weights
+from ait_jax.models.checkpoints.stored_arrays import StoredArray, StoredParams
+from ait_jax.models.llama import LlamaConfig
+from ait_jax.prompts import tokenizer_files
+from ait_jax.prompts.gguf_header import Header, TensorPlace, read_header
+
+_NAMES = {
+    "token_embd.weight": llama_weights.TABLE,
+    "output.weight": llama_weights.OUTPUT,
+    "output_norm.weight": "model.norm.weight",
+}
+_LAYER_NAMES = {
+    "attn_norm": "input_layernorm",
+    "ffn_norm": "post_attention_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+_LAYER = re.compile(r"blk\.(\d+)\.(\w+)\.(weight|bias)")
+
+
+def open_file(path: Any) -> tuple[LlamaConfig, StoredParams]:
+    """Returns a GGUF file's configuration and its parameters, float32; none is read yet.
+
+    Raises:
+        UserError: no such file, a damaged one, another architecture, a quantization that
+            the `gguf` package cannot undo; the package is missing.
+    """
+    header = read_header(path)
+    fields = llama_settings.fields_of_gguf(header)
+    order = tokenizer_files.special_tokens(path).order
+    heads = {"attn_q": fields["num_heads"], "attn_k": fields["num_kv_heads"]}
+    tensors = {}
+    for name, place in header.tensors.items():
+        match = _LAYER.fullmatch(name)
+        layer, part, kind = match.groups() if match else ("", "", "")
+        theirs = _NAMES.get(name, name)
+        if part in _LAYER_NAMES:
+            theirs = f"model.layers.{layer}.{_LAYER_NAMES[part]}.{kind}"
+        rows = _halves(place.shape[0], heads[part]) if part in heads else None
+        tensors[theirs] = _stored(header, name, place, rows)
+    return llama_weights.stored(fields, tensors, order, header.path)
+
+
+def _halves(num_rows: int, num_heads: int) -> np.ndarray:
+    """Returns which row of a file is each row here: pairs of a head's dimensions to halves."""
+    rows = np.arange(num_rows)
+    if num_rows % (2 * num_heads):
+        return rows  # the comparison of shapes that follows says what is wrong
+    return rows.reshape(num_heads, -1, 2).swapaxes(1, 2).reshape(-1)
+
+
+def _stored(header: Header, name: str, place: TensorPlace, rows: np.ndarray | None) -> StoredArray:
+    """Returns a tensor, its rows in the order of `rows` where that is given."""
+    blocks, dequantize = _undo(header, name, place)
+    shape = place.shape
+
+    def read(index: tuple[slice, ...]) -> np.ndarray:
+        first = index[0] if rows is None else rows[index[0]]
+        if len(shape) == 1:
+            return dequantize(blocks[None])[0][first]
+        return dequantize(blocks[first])[:, index[1]]
+
+    return StoredArray(shape, np.dtype(np.float32), read)
+
+
+def _undo(header: Header, name: str, place: TensorPlace) -> tuple[np.ndarray, Any]:
+    """Returns a tensor's bytes, one row of blocks for each of its rows, and what decodes them.
+
+    Raises:
+        UserError: as of `open_file`.
+    """
+    try:
+        from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
+    except ImportError as error:
+        raise UserError(
+            f"{header.path} is a GGUF file, which the package gguf reads: "
+            "pip install 'ait-jax[llama]'."
+        ) from error
+    try:
+        kind = GGMLQuantizationType(place.kind)
+        block, size = GGML_QUANT_SIZES[kind]
+        # Small files tell at once whether this kind can be undone.
+        quants.dequantize(np.zeros((1, size), np.uint8), kind)
+    except (ValueError, KeyError, NotImplementedError) as error:
+        raise UserError(
+            f"{header.path} holds {name} quantized in a way ({place.kind}) that the package gguf "
+            "cannot undo; upgrade it (pip install -U gguf) or take another quantization."
+        ) from error
+    *outer, inner = place.shape
+    if inner % block or len(outer) > 1:
+        raise UserError(f"{header.path} is damaged: {name} of shape {place.shape}; copy it again.")
+    num_bytes = math.prod(outer) * (inner // block) * size
+    if place.start + num_bytes > len(header.data):
+        raise UserError(
+            f"{header.path} ends within {name}: it is truncated; copy or download it again."
+        )
+    data = np.frombuffer(header.data, np.uint8, num_bytes, place.start)
+    blocks = data.reshape(*outer, (inner // block) * size)
+
+    def dequantize(some: np.ndarray) -> np.ndarray:
+        # The package takes 16 rows at a time, which are short here: of blocks side by side, whole
+        # rows of the tensor, it takes more.
+        joined = np.ascontiguousarray(some).reshape(len(some) // math.gcd(len(some), 64), -1)
+        values = quants.dequantize(joined, kind).astype(np.float32, copy=False)
+        return values.reshape(*some.shape[:-1], -1)
+
+    return blocks, dequantize

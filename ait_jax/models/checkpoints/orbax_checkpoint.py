@@ -1,0 +1,171 @@
+"""Orbax checkpoints: our trainer's and T5X's are read, T5X's written.
+
+T5X's layout is what OrbaxCheckpointManagerInterface saves and restores (t5x/checkpoints.py,
+commit cc342d4): `checkpoint_<step>/state` is one tree with `target` and `state`. T5X's eval and
+infer need `target` and `state/step` only; its train makes the optimizer's state anew where
+RestoreCheckpointConfig.fallback_to_scratch and state_transformation_fns are set.
+"""
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import traverse_util
+
+from ait_jax.errors import UserError
+from ait_jax.models.checkpoints import weights
+from ait_jax.models.checkpoints.stored_arrays import StoredParams
+from ait_jax.models.t5 import Params
+from ait_jax.runtime import files
+
+# Where parameters lie in the trees of T5X (`target`) and of our trainer (`params`).
+_ROOTS = ("target", "params")
+_INDEX = "_METADATA"
+# Chunks of this size let many hosts read their parts of one array.
+_CHUNK_BYTES = 64 * 2**20
+
+
+def trees(directory: Any) -> list[Any]:
+    """Returns the folders that hold trees: itself, or children (`state`, `default`)."""
+    if not directory.is_dir():
+        return []
+    candidates = [directory, *sorted(c for c in directory.iterdir() if c.is_dir())]
+    return [folder for folder in candidates if (folder / _INDEX).is_file()]
+
+
+def open_params(directory: Any) -> StoredParams:
+    """Returns the parameters of a checkpoint: T5X's (`target`) or ours (`params`).
+
+    None is read yet.
+
+    Raises:
+        UserError: no Orbax checkpoint, one without parameters, a broken one.
+    """
+    directory = files.as_path(directory)
+    found = trees(directory)
+    if not found:
+        raise UserError(f"No Orbax checkpoint in {directory}: '{_INDEX}' is missing.")
+    for folder in found:
+        shapes = _shapes(folder)
+        for root in _ROOTS:
+            params = {path[1:]: shape for path, shape in shapes.items() if path[0] == root}
+            if params and () not in params:
+                others = [p for p in shapes if p[0] != root and p[-1] != "step"]
+                return _stored(directory, folder, root, params, len(others))
+    raise UserError(
+        f"{directory} is an Orbax checkpoint without parameters: none of its trees has "
+        f"{' or '.join(map(repr, _ROOTS))}."
+    )
+
+
+def _shapes(folder: Any) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
+    """Returns shapes and dtypes of all arrays of a tree, by path."""
+    try:
+        with _handler() as handler:
+            tree = handler.metadata(_path(folder)).tree
+        flat = traverse_util.flatten_dict(_as_dicts(tree))
+        return {
+            tuple(map(str, path)): jax.ShapeDtypeStruct(tuple(leaf.shape), np.dtype(leaf.dtype))
+            for path, leaf in flat.items()
+            if getattr(leaf, "shape", None) is not None and getattr(leaf, "dtype", None)
+        }
+    except Exception as error:  # Orbax and TensorStore raise many types on broken files
+        raise UserError(
+            f"{folder}/{_INDEX}, or what it lists, is truncated or damaged "
+            f"({_first_line(error)}); copy the checkpoint again."
+        ) from error
+
+
+def _as_dicts(tree: Any) -> Any:
+    """Turns lists and tuples, as in optax's states, into dicts by position."""
+    if isinstance(tree, Mapping):
+        return {str(key): _as_dicts(value) for key, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return {str(i): _as_dicts(value) for i, value in enumerate(tree)}
+    return tree
+
+
+def _stored(
+    directory: Any,
+    folder: Any,
+    root: str,
+    shapes: Mapping[tuple[str, ...], jax.ShapeDtypeStruct],
+    num_others: int,
+) -> StoredParams:
+    import orbax.checkpoint as ocp
+
+    def load(names: Any, dtype: Any = None, shardings: Mapping[str, Any] | None = None):
+        def arguments(name: str) -> Any:
+            if shardings is None:
+                return ocp.RestoreArgs(restore_type=np.ndarray, dtype=dtype)
+            return ocp.ArrayRestoreArgs(sharding=shardings[name], dtype=dtype)
+
+        paths = {name: (root, *name.split(".")) for name in names}
+        item = traverse_util.unflatten_dict({path: 0 for path in paths.values()})
+        restore_args = traverse_util.unflatten_dict({paths[n]: arguments(n) for n in names})
+        try:
+            with _handler() as handler:
+                asked = ocp.args.PyTreeRestore(
+                    item=item, restore_args=restore_args, partial_restore=True
+                )
+                flat = traverse_util.flatten_dict(handler.restore(_path(folder), args=asked))
+        except Exception as error:
+            raise UserError(
+                f"{directory} is incomplete or damaged: {folder.name}/{root} cannot be read "
+                f"({_first_line(error)}). Copy the checkpoint again."
+            ) from error
+        return {n: flat[p] if shardings else np.asarray(flat[p]) for n, p in paths.items()}
+
+    named = {".".join(path): shape for path, shape in sorted(shapes.items())}
+    return StoredParams(named, num_others, load)
+
+
+def _handler() -> Any:
+    """Orbax's handler of trees, closed at the end of a `with`."""
+    import orbax.checkpoint as ocp
+
+    return contextlib.closing(ocp.PyTreeCheckpointHandler())
+
+
+def _path(folder: Any) -> Any:
+    from etils import epath  # Orbax wants its own kind of path
+
+    return epath.Path(files.absolute(folder))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def write(directory: Path, params: Params, step: int, *, dtype: str | None = "float32") -> Path:
+    """Writes `directory`/checkpoint_<step> and returns it.
+
+    Args:
+        directory: a local folder without such a checkpoint.
+        params: nested dict of host arrays, one subtree per layer.
+        step: the step that T5X continues to count from.
+        dtype: "float32", "bfloat16" or "float16"; None keeps each array's own.
+
+    Raises:
+        UserError: another dtype.
+    """
+    import orbax.checkpoint as ocp
+
+    if dtype is not None:
+        stored = weights.stored_dtype(dtype)
+        params = jax.tree.map(lambda x: np.asarray(x).astype(stored, copy=False), params)
+    tree = {"target": params, "state": {"step": np.asarray(step, np.int32)}}
+    chunked = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES), tree)
+    options = ocp.CheckpointManagerOptions(
+        step_prefix="checkpoint", enable_async_checkpointing=False
+    )
+    handlers = {"state": ocp.PyTreeCheckpointHandler(use_ocdbt=True)}
+    with ocp.CheckpointManager(
+        Path(directory).absolute(), options=options, item_handlers=handlers
+    ) as manager:
+        state = ocp.args.PyTreeSave(tree, save_args=chunked)
+        manager.save(step, args=ocp.args.Composite(state=state))
+    return Path(directory) / f"checkpoint_{step}"

@@ -1,0 +1,217 @@
+"""Parameters as one safetensors file: small, safe to read, readable everywhere.
+
+Names are the paths in the parameter tree joined by dots, for example
+"decoder.layers_0.self_attention.query.kernel" (T5X's names). The same parameters and
+metadata always give the same bytes.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import safetensors
+from flax import traverse_util
+
+from ait_jax.errors import UserError, nearest
+from ait_jax.models.checkpoints.stored_arrays import StoredArray, StoredParams, stored_params
+from ait_jax.runtime import files
+
+_DTYPES = {
+    "F64": np.dtype(np.float64),
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+}
+_CODES = {dtype: code for code, dtype in _DTYPES.items()}
+# The largest header that the safetensors library itself accepts.
+_MAX_HEADER_BYTES = 100_000_000
+# One of these is in every tree of parameters: T5's and LLaMA's token tables.
+_TABLES = ("token_embedder.embedding", "decoder.token_embedder.embedding")
+_HUGGING_FACES = (
+    "shared.weight",
+    "encoder.block.0.layer.0.SelfAttention.q.weight",
+    "model.embed_tokens.weight",
+    "model.layers.0.self_attn.q_proj.weight",
+)
+
+
+def flatten(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns {"encoder.layers_0...kernel": array} of a nested dict, sorted by name."""
+    flat = traverse_util.flatten_dict(dict(params), sep=".")
+    return {name: flat[name] for name in sorted(flat)}
+
+
+def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Inverts `flatten`."""
+    return traverse_util.unflatten_dict(dict(flat), sep=".")
+
+
+def save_weights(
+    path: Any,
+    params: Mapping[str, Any],
+    *,
+    dtype: str | None = "float32",
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Writes parameters to a safetensors file, whole or not at all.
+
+    Args:
+        path: where to; replaced if it exists.
+        params: nested or dotted names, arrays of any float dtype on host or device. One at a
+            time is copied.
+        dtype: "float32", "bfloat16" or "float16" on disk; None keeps each array's own.
+        metadata: strings kept in the file's header.
+
+    Raises:
+        UserError: another dtype, metadata that are not strings, an unwritable folder.
+    """
+    stored = None if dtype is None else stored_dtype(dtype)
+    flat = flatten(params)
+    header: dict[str, Any] = {}
+    if metadata:
+        if not all(isinstance(x, str) for pair in metadata.items() for x in pair):
+            raise UserError(f"Metadata of {path} must be strings, got {dict(metadata)!r}.")
+        # Sorted here, for the library writes metadata in random order.
+        header["__metadata__"] = dict(sorted(metadata.items()))
+    offset = 0
+    for name, value in flat.items():
+        kind = stored or np.dtype(value.dtype)
+        if kind not in _CODES:
+            raise UserError(f"{name} is of dtype {kind}; weights are floating-point.")
+        end = offset + math.prod(value.shape) * kind.itemsize
+        header[name] = {
+            "dtype": _CODES[kind],
+            "shape": list(value.shape),
+            "data_offsets": [offset, end],
+        }
+        offset = end
+    encoded = json.dumps(header, separators=(",", ":")).encode()
+    # Spaces bring the data to a multiple of 8 bytes, as the format asks.
+    encoded += b" " * (-len(encoded) % 8)
+    with files.replace_with(path) as temporary, temporary.open("wb") as file:
+        file.write(len(encoded).to_bytes(8, "little") + encoded)
+        for value in flat.values():
+            array = np.asarray(value)
+            file.write(array.astype(stored or array.dtype, copy=False).tobytes())
+
+
+def stored_dtype(dtype: str) -> np.dtype:
+    """Returns the dtype of a name that parameters may be stored as; UserError for another."""
+    names = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+    if str(dtype) not in names:
+        raise UserError(
+            f"Weights cannot be stored as {dtype!r}; needed: one of {', '.join(names)}."
+            f"{nearest(str(dtype), names)}"
+        )
+    return _DTYPES[names[str(dtype)]]
+
+
+def open_tensors(path: Any) -> dict[str, StoredArray]:
+    """Returns the tensors of a safetensors file by name; a local file is read slice by slice.
+
+    Raises:
+        UserError: no such file; truncated, or no safetensors file; integer tensors.
+    """
+    with _opened(path) as file:
+        whole = file.read() if "://" in str(path) else None
+    try:
+        stored = _in_memory(whole) if whole is not None else _in_file(path)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise UserError(
+            f"{path} is no complete safetensors file ({str(error).splitlines()[0]}); "
+            "copy or write it again."
+        ) from error
+    for name, (code, _, _) in stored.items():
+        if code not in _DTYPES:
+            raise UserError(f"{path} holds {name!r} of dtype {code}; weights are floating-point.")
+    return {
+        name: StoredArray(tuple(shape), _DTYPES[code], read)
+        for name, (code, shape, read) in stored.items()
+    }
+
+
+def _in_file(path: Any) -> dict[str, tuple]:
+    file = safetensors.safe_open(str(path), framework="np")
+    slices = {name: file.get_slice(name) for name in file.keys()}
+
+    def reader(name: str) -> Any:
+        return lambda index: slices[name][index] if index else file.get_tensor(name)
+
+    return {n: (part.get_dtype(), part.get_shape(), reader(n)) for n, part in slices.items()}
+
+
+def _in_memory(data: bytes) -> dict[str, tuple]:
+    def reader(tensor: Mapping[str, Any]) -> Any:
+        values = np.frombuffer(tensor["data"], _DTYPES.get(tensor["dtype"], np.uint8))
+        return lambda index: values.reshape(tensor["shape"])[index]
+
+    tensors = safetensors.deserialize(data)
+    return {name: (t["dtype"], t["shape"], reader(t)) for name, t in tensors}
+
+
+def open_weights(path: Any) -> StoredParams:
+    """Returns the parameters of a safetensors file; none is read yet.
+
+    Raises:
+        UserError: as `open_tensors`; names that are no parameter tree of ours.
+    """
+    tensors = open_tensors(path)
+    _check_names(path, tensors)
+    return stored_params(tensors)
+
+
+def read_weights(path: Any, dtype: Any = np.float32) -> dict[str, Any]:
+    """Returns the parameters of a safetensors file as a nested dict of numpy arrays.
+
+    Args:
+        path: the file.
+        dtype: what the arrays are cast to; None keeps what the file has.
+
+    Raises:
+        UserError: as `open_weights`.
+    """
+    stored = open_weights(path)
+    return unflatten(stored.load(stored.shapes, dtype))
+
+
+def _check_names(path: Any, flat: Mapping[str, Any]) -> None:
+    if any(table in flat for table in _TABLES):
+        parents = {name[:i] for name in flat for i, char in enumerate(name) if char == "."}
+        both = sorted(parents & set(flat))
+        if both:
+            raise UserError(f"{path} has {both[0]!r} both as an array and as a group of arrays.")
+        return
+    hint = "Its names are none of ours."
+    if any(name in flat for name in _HUGGING_FACES):
+        hint = "Its names are Hugging Face's: give the folder, with its config.json."
+    raise UserError(f"{path} has no 'token_embedder.embedding'. {hint}")
+
+
+def read_metadata(path: Any) -> dict[str, str]:
+    """Returns the metadata strings of a safetensors file.
+
+    Raises:
+        UserError: no such file, or no safetensors file.
+    """
+    with _opened(path) as file:
+        start = file.read(8)
+        size = int.from_bytes(start, "little")
+        header = file.read(size) if len(start) == 8 and size <= _MAX_HEADER_BYTES else b""
+    try:
+        if len(header) != size:
+            raise ValueError("header too short")
+        metadata = json.loads(header).get("__metadata__", {})
+        return {str(name): str(value) for name, value in metadata.items()}
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{path} is no complete safetensors file ({error}).") from error
+
+
+def _opened(path: Any):
+    path = files.as_path(path)
+    try:
+        return path.open("rb")
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise UserError(f"No weights to read at {path}: {error.strerror}.") from error

@@ -1,0 +1,374 @@
+"""What a compiled program costs one device: matrix FLOPs, traffic to memory, collectives.
+
+XLA's own cost analysis counts the body of a loop once. Here a body counts as often as it runs:
+the number is read off its condition, the loop's start and its step, or XLA's own note of it.
+Loops that end when the data say so (decoding) are reported, and run `unknown_trips` times.
+"""
+
+import math
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+
+from ait_jax.plan.hlo import IN_PLACE, Instruction, Program, Shape, called
+from ait_jax.plan.hlo_loops import trip_count
+
+COLLECTIVES = (
+    "all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute",
+    "ragged-all-to-all",
+)  # fmt: skip
+# Collectives whose results are larger than what goes into them, or as large.
+_GROWING = ("all-gather", "collective-permute", "ragged-all-to-all")
+# Instructions that move nothing, or whose work stands where their computation is.
+_FREE = {
+    "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id",
+    "replica-id", "while", "call", "conditional", "opt-barrier", "domain", "add-dependency",
+}  # fmt: skip
+
+
+@dataclass
+class Cost:
+    """What one run of a program, or of a part of it, costs one device.
+
+    Attributes:
+      flops: of matrix products and convolutions, two per multiply-add.
+      bytes: read from and written to main memory.
+      counts, payload, wire: by kind of collective, how many, the bytes of their results (operands
+        where these are larger), and the bytes that a device sends in a ring.
+      unknown_loops: loops whose number of runs the program does not tell.
+    """
+
+    flops: float = 0.0
+    bytes: float = 0.0
+    counts: Counter = field(default_factory=Counter)
+    payload: Counter = field(default_factory=Counter)
+    wire: Counter = field(default_factory=Counter)
+    unknown_loops: int = 0
+
+    def add(self, other: "Cost", times: float = 1.0) -> None:
+        self.flops += times * other.flops
+        self.bytes += times * other.bytes
+        for mine, theirs in (
+            (self.counts, other.counts),
+            (self.payload, other.payload),
+            (self.wire, other.wire),
+        ):
+            for kind, value in theirs.items():
+                mine[kind] += times * value
+        self.unknown_loops += other.unknown_loops
+
+
+def cost_of(program: Program, unknown_trips: int = 1) -> Cost:
+    """Returns the cost of one run of a program.
+
+    Args:
+      unknown_trips: how often the most expensive of the loops without a known end runs; the
+        others, which take over what that one leaves, do not run.
+    """
+    return _Costs(program, unknown_trips).program_cost()
+
+
+class _Costs:
+    def __init__(self, program: Program, unknown_trips: int):
+        self.program, self.unknown_trips = program, unknown_trips
+        self._known: dict[tuple[str, bool], Cost] = {}
+        self._unknown: list[Cost] = []
+
+    def program_cost(self) -> Cost:
+        total = Cost()
+        total.add(self._computation(self.program.entry, False))
+        if self._unknown:
+            largest = max(self._unknown, key=lambda cost: (cost.flops, cost.bytes))
+            total.add(largest, self.unknown_trips)
+            total.unknown_loops += len(self._unknown)
+        return total
+
+    def _computation(self, name: str, fused: bool) -> Cost:
+        """Returns a computation's cost; inside a fusion nothing goes to memory."""
+        if (name, fused) not in self._known:
+            cost = self._known[name, fused] = Cost()
+            for instruction in self.program.computations[name].values():
+                self._add(cost, name, instruction, fused)
+        return self._known[name, fused]
+
+    def _add(self, cost: Cost, computation: str, instruction: Instruction, fused: bool) -> None:
+        opcode = instruction.opcode
+        if opcode == "while":
+            body = self._computation(instruction.attribute("body"), fused)
+            trips = trip_count(self.program, computation, instruction)
+            if trips is None:
+                self._unknown.append(body)
+            else:
+                cost.add(body, trips)
+        elif opcode == "conditional":
+            branches = [self._computation(name, fused) for name in called(instruction)]
+            cost.add(max(branches, key=lambda branch: (branch.flops, branch.bytes)))
+        elif opcode == "call":
+            for name in called(instruction):
+                cost.add(self._computation(name, fused))
+        elif opcode in ("fusion", "async-start"):
+            for name in called(instruction):
+                cost.add(self._computation(name, True))
+        elif opcode in ("convolution", "dot"):
+            cost.flops += self._product_flops(computation, instruction)
+        elif opcode == "custom-call":
+            cost.flops += self._library_product_flops(computation, instruction)
+        elif opcode.removesuffix("-start") in COLLECTIVES:
+            self._add_collective(cost, computation, instruction)
+        if not fused and opcode not in _FREE and not opcode.endswith(("-done", "-update")):
+            cost.bytes += self._traffic(computation, instruction)
+
+    # FLOPs
+
+    def _operand(self, computation: str, instruction: Instruction, place: int) -> Shape:
+        return self._shapes(computation, instruction.operands[place])[0]
+
+    def _shapes(self, computation: str, name: str) -> tuple[Shape, ...]:
+        instruction = self.program.computations[computation].get(name)
+        return instruction.shapes if instruction is not None else ()
+
+    def _memory_bytes(self, computation: str, name: str) -> float:
+        return sum(shape.memory_bytes for shape in self._shapes(computation, name))
+
+    def _product_flops(self, computation: str, instruction: Instruction) -> float:
+        left = self._operand(computation, instruction, 0)
+        if instruction.opcode == "dot":
+            summed = (left.dimensions[axis] for axis in instruction.numbers("lhs_contracting_dims"))
+            return 2.0 * instruction.shapes[0].elements * math.prod(summed)
+        right = self._operand(computation, instruction, 1)
+        return convolution_flops(left, right, instruction.shapes[0], instruction.attributes)
+
+    def _library_product_flops(self, computation: str, instruction: Instruction) -> float:
+        """Returns the FLOPs of a product that XLA gives to cuBLAS."""
+        if "__cublas$" not in instruction.attributes:
+            return 0.0
+        left = self._operand(computation, instruction, 0)
+        axes = re.search(r'"lhs_contracting_dimensions":\[([^\]]*)\]', instruction.attributes)
+        summed = [left.dimensions[int(axis)] for axis in re.findall(r"\d+", axes[1])]
+        return 2.0 * instruction.shapes[0].elements * math.prod(summed)
+
+    # Collectives
+
+    def _add_collective(self, cost: Cost, computation: str, instruction: Instruction) -> None:
+        # TPUs spread a collective over several fusions, which all repeat it: it counts in the
+        # first, where it starts.
+        around = self.program.computations[computation].values()
+        if _in_background(instruction) and not any(
+            "AsyncCollectiveStart" in other.attributes for other in around
+        ):
+            return
+        kind = instruction.opcode.removesuffix("-start")
+        if kind == "all-reduce" and computation.startswith("all-reduce-scatter"):
+            kind = "reduce-scatter"
+        operands = [
+            shape for name in instruction.operands for shape in self._shapes(computation, name)
+        ]
+        sent = sum(shape.bytes for shape in operands)
+        results = instruction.bytes - (sent if instruction.opcode.endswith("-start") else 0.0)
+        size = max(results, sent) if kind in _GROWING else sent
+        cost.counts[kind] += 1
+        cost.payload[kind] += size
+        cost.wire[kind] += size * sent_share(kind, group_size(instruction.attributes))
+
+    # Memory
+
+    def _traffic(self, computation: str, instruction: Instruction) -> float:
+        """Returns the bytes that a top-level instruction reads from and writes to main memory."""
+        opcode = instruction.opcode
+        if opcode in ("dynamic-slice", "slice", "gather"):
+            return 2.0 * instruction.memory_bytes
+        if opcode in ("dynamic-update-slice", "scatter"):
+            place = -1 if opcode == "scatter" else 1
+            return 2.0 * self._memory_bytes(computation, instruction.operands[place])
+        if opcode in ("copy-start", "slice-start", "dynamic-slice-start"):
+            return self._copied(instruction)
+        reads = [self._memory_bytes(computation, name) for name in instruction.operands]
+        writes = instruction.memory_bytes
+        if opcode == "fusion":
+            reads, writes = self._fusion_traffic(instruction, reads, writes)
+        elif opcode.endswith("-start"):
+            writes = max(0.0, writes - sum(reads))
+        return sum(reads) + writes
+
+    def _copied(self, instruction: Instruction) -> float:
+        """Returns the traffic of an asynchronous copy or slice, whose result is a tuple of source
+        and target (a slice's source comes first, a copy's target does)."""
+        source, target = instruction.shapes[:2]
+        size = min(source.bytes, target.bytes)
+        return size * ((not source.on_chip) + (not target.on_chip))
+
+    def _fusion_traffic(
+        self, instruction: Instruction, reads: list[float], writes: float
+    ) -> tuple[list[float], float]:
+        """Corrects a fusion's traffic where it reads or writes a slice of a large array only."""
+        names = called(instruction)
+        body = self.program.computations.get(names[0], {}) if names else {}
+        parameters = {int(i.operands[0]): i.name for i in body.values() if i.opcode == "parameter"}
+        reads = list(reads)
+        for place, name in parameters.items():
+            if place < len(reads) and reads[place]:
+                reads[place] = min(reads[place], self._used(body, name, set()))
+        writes -= self._passed_through(body, instruction)
+        for other in body.values():
+            if other.opcode == "dynamic-update-slice" and len(other.operands) > 1:
+                update = sum(shape.bytes for shape in _shapes_of(body, other.operands[1]))
+                if self._is_output(body, other) and writes >= other.bytes:
+                    writes -= other.bytes - update
+        return reads, writes
+
+    def _passed_through(self, body: dict[str, Instruction], instruction: Instruction) -> float:
+        """Returns the bytes of a fusion's results that it hands on or that arrive in the
+        background: a collective's buffers, which count where it starts."""
+        root = next((i for i in body.values() if i.is_root), None)
+        if root is None or root.opcode != "tuple":
+            return 0.0
+        return sum(
+            shape.memory_bytes
+            for name, shape in zip(root.operands, instruction.shapes)
+            if name in body and (body[name].opcode == "parameter" or _in_background(body[name]))
+        )
+
+    def _used(
+        self, body: dict[str, Instruction], name: str, seen: set[str], nested: bool = False
+    ) -> float:
+        """Returns how many bytes of a value the instructions of a fusion look at.
+
+        Args:
+          seen: instructions that were followed already.
+          nested: whether the fusion is part of another one, in which its result is followed.
+        """
+        used = 0.0
+        for user in body.values():
+            if name not in user.operands or user.opcode == "parameter":
+                continue
+            if user.opcode in ("dynamic-slice", "slice", "gather") and user.operands[0] == name:
+                used += user.bytes
+            elif user.opcode == "dynamic-update-slice" and user.operands[0] == name:
+                continue
+            elif _in_background(user) or (user.opcode == "tuple" and user.is_root):
+                if body[name].opcode in ("copy", "convert"):
+                    return math.inf
+            elif user.name in seen:
+                continue
+            elif user.opcode in IN_PLACE:
+                used += self._used_of_result(body, user, seen, nested)
+            elif user.opcode == "fusion":
+                inner = self.program.computations[called(user)[0]]
+                number = user.operands.index(name)
+                for parameter in inner.values():
+                    if parameter.opcode == "parameter" and int(parameter.operands[0]) == number:
+                        used += self._used(inner, parameter.name, set(), nested=True)
+                        if self._is_output(inner, parameter):
+                            used += self._used_of_result(body, user, seen, nested)
+            else:
+                return math.inf
+        return used
+
+    def _used_of_result(
+        self, body: dict[str, Instruction], user: Instruction, seen: set[str], nested: bool
+    ) -> float:
+        """As `_used`, of an instruction that hands a value on: all, if that is what is written."""
+        if user.is_root and not nested:
+            return math.inf
+        return self._used(body, user.name, seen | {user.name}, nested)
+
+    def _is_output(self, body: dict[str, Instruction], instruction: Instruction) -> bool:
+        """Says whether an instruction's result is (part of) its computation's."""
+        if instruction.is_root:
+            return True
+        return any(
+            instruction.name in user.operands
+            and user.opcode in (*IN_PLACE, "tuple")
+            and self._is_output(body, user)
+            for user in body.values()
+        )
+
+
+def _in_background(instruction: Instruction) -> bool:
+    """Says whether this is one of the places over which TPUs spread a collective."""
+    kind = instruction.opcode.removesuffix("-start")
+    return kind in COLLECTIVES and "chain_id=" in instruction.attributes
+
+
+def _shapes_of(body: dict[str, Instruction], name: str) -> tuple[Shape, ...]:
+    return body[name].shapes if name in body else ()
+
+
+def convolution_flops(left: Shape, right: Shape, output: Shape, attributes: str) -> float:
+    """Returns the FLOPs of a convolution, XLA's general one: TPUs write every product so.
+
+    Positions where the kernel meets padding or the holes of a dilation do not count.
+    """
+    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", attributes)
+    if labels is None:
+        return 0.0
+    of_left, of_right, of_output = labels.groups()
+    window = re.search(r"window=\{([^}]*)\}", attributes)
+    options = dict(o.split("=") for o in window[1].split()) if window else {}
+    total = 2.0 * output.dimensions[of_output.index("b")] * output.dimensions[of_output.index("f")]
+    total *= right.dimensions[of_right.index("i")]
+    for number in sorted(label for label in of_output if label.isdigit()):
+        axis = int(number)
+
+        def option(name: str, default: str) -> str:
+            return options[name].split("x")[axis] if name in options else default
+
+        total *= _valid_positions(
+            left.dimensions[of_left.index(number)],
+            right.dimensions[of_right.index(number)],
+            output.dimensions[of_output.index(number)],
+            stride=int(option("stride", "1")),
+            padding=int(option("pad", "0_0").split("_")[0]),
+            left_dilation=int(option("lhs_dilate", "1")),
+            right_dilation=int(option("rhs_dilate", "1")),
+        )
+    batches = re.search(r"batch_group_count=(\d+)", attributes)
+    return total / (int(batches[1]) if batches else 1)
+
+
+def _valid_positions(
+    size: int, kernel: int, outputs: int, *, stride: int, padding: int, left_dilation: int,
+    right_dilation: int,
+) -> int:  # fmt: skip
+    """Counts pairs of an output position and a kernel position that meet an input element."""
+    count = 0
+    last = (size - 1) * left_dilation
+    for k in range(kernel):
+        offset = k * right_dilation - padding
+        if left_dilation == 1 and stride == 1:
+            count += max(0, min(outputs - 1, last - offset) - max(0, -offset) + 1)
+            continue
+        positions = (output * stride + offset for output in range(outputs))
+        count += sum(0 <= at <= last and at % left_dilation == 0 for at in positions)
+    return count
+
+
+def sent_share(kind: str, members: int | None) -> float:
+    """Returns how many times a collective's bytes each device of a ring sends.
+
+    The parts of an all-gather or a reduce-scatter go around once, but for a device's own, those of
+    an all-reduce twice. In an all-to-all every device passes on what is for others: in a ring with
+    two directions a part goes a quarter of it on average. (jax-ml.github.io/scaling-book/sharding)
+    Where the number of members is not known they are taken to be many.
+    """
+    if kind == "collective-permute":
+        return 1.0
+    if members and kind in ("all-to-all", "ragged-all-to-all"):
+        return (members**2 // 4) / members
+    share = (members - 1) / members if members else 1.0
+    return 2 * share if kind == "all-reduce" else share
+
+
+def group_size(attributes: str) -> int | None:
+    """Returns how many devices take part in a collective; None where it does not say."""
+    listed = re.search(r"replica_groups=\{\{([\d,]+)\}", attributes)
+    if listed:
+        return listed[1].count(",") + 1
+    iota = re.search(r"replica_groups=\[\d+,(\d+)\]<=", attributes)
+    if iota:
+        return int(iota[1])
+    named = re.search(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", attributes)
+    if named:
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", named[1]))
+        return math.prod(int(sizes[name]) for name in re.findall(r"'(\w+)'", named[2]))
+    return None

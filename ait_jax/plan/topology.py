@@ -1,0 +1,93 @@
+"""Devices that nobody needs to hold: TPU slices by name, for compiling ahead of time."""
+
+import importlib.util
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ait_jax.errors import UserError, nearest
+from ait_jax.runtime.console import quiet_stderr
+from ait_jax.runtime.partitioning import Partitioner
+
+GENERATIONS = ("v4", "v5e", "v5p", "v6e")
+# Axes of a slice: v4 and v5p are tori in three dimensions.
+_AXES = {"v4": 3, "v5p": 3, "v5e": 2, "v6e": 2}
+_EXAMPLES = {"v4": "v4:4x4x8", "v5e": "v5e:16x16", "v5p": "v5p:4x4x8", "v6e": "v6e:8x8"}
+
+
+@dataclass(frozen=True)
+class PlannedPartitioner(Partitioner):
+    """The mesh and rules of a partitioner, on given devices."""
+
+    given_devices: Sequence[Any] = ()
+
+    @property
+    def devices(self) -> Sequence[Any]:
+        return self.given_devices
+
+    @classmethod
+    def of(cls, partitioner: Partitioner, devices: Sequence[Any]) -> "PlannedPartitioner":
+        return cls(partitioner.num_partitions, partitioner.logical_axis_rules, tuple(devices))
+
+
+def check_name(name: str) -> str:
+    """Returns the generation of a topology's name, as in "v5e:16x16".
+
+    Raises:
+      UserError: it is none.
+    """
+    generation, _, shape = name.partition(":")
+    if generation not in GENERATIONS:
+        raise UserError(
+            f"--topology={name}: {generation!r} is none of {', '.join(GENERATIONS)}."
+            + (nearest(generation, GENERATIONS) or f" Write {_EXAMPLES['v5e']}, for example.")
+        )
+    axes = _AXES[generation]
+    if not re.fullmatch(rf"[1-9]\d*(x[1-9]\d*){{{axes - 1}}}", shape):
+        raise UserError(
+            f"--topology={name}: needed are {axes} sizes of a slice of {generation} chips, as in "
+            f"{_EXAMPLES[generation]}."
+        )
+    return generation
+
+
+def devices_of(name: str) -> list[Any]:
+    """Returns the (absent) devices of a TPU slice.
+
+    Raises:
+      UserError: a name that is none, a slice that does not exist, or no libtpu.
+    """
+    check_name(name)
+    if importlib.util.find_spec("libtpu") is None:
+        raise UserError(
+            f"--topology={name} needs the TPU compiler, which is not installed: "
+            "pip install 'ait-jax[plan]' (libtpu; no TPU is needed)."
+        )
+    # libtpu looks for a TPU machine's metadata and logs beside it, unless told not to.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    # It also lets one process at a time use a TPU; here none is used.
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    os.environ.setdefault("TPU_LOG_DIR", "disabled")
+    os.environ.setdefault("TPU_STDERR_LOG_LEVEL", "3")
+    os.environ.setdefault("TPU_MIN_LOG_LEVEL", "3")
+    from jax.experimental import topologies
+
+    generation, _, shape = name.partition(":")
+    sizes = [int(size) for size in shape.split("x")]
+    options: dict[str, Any] = {}
+    if generation == "v4":
+        options["chip_config_name"] = "megacore"  # one device a chip, as on a TPU VM
+    if min(sizes[:2]) < 2:
+        options["chips_per_host_bounds"] = (min(sizes[0], 2), min(sizes[1], 2), 1)
+    try:
+        with quiet_stderr():
+            found = topologies.get_topology_desc(platform="tpu", topology_name=name, **options)
+        return list(found.devices)
+    except Exception as error:  # XLA's own kinds of errors
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"--topology={name} is no slice that libtpu knows ({reason}); "
+            f"{_EXAMPLES[generation]} is one."
+        ) from error

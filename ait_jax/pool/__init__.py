@@ -1,0 +1,1 @@
+"""What a task is, and a pool of tasks with its splits."""

@@ -1,0 +1,210 @@
+"""The pool: tasks by name, with their CLS/GEN labels and a fingerprint of their content."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from ait_jax.errors import UserError, nearest
+from ait_jax.pool.cls_gen import is_classification
+from ait_jax.pool.splits import Splits
+from ait_jax.pool.task import (
+    Example,
+    Instance,
+    Instruction,
+    Task,
+    read_task,
+    task_from_json,
+    task_to_json,
+)
+from ait_jax.runtime.files import check_name
+
+# The words of a pool can be had from one place.
+__all__ = [
+    "Example",
+    "Instance",
+    "Instruction",
+    "Splits",
+    "Task",
+    "TaskPool",
+    "fingerprint_of",
+    "read_task",
+    "task_digest",
+    "task_from_json",
+    "task_to_json",
+]
+
+
+class TaskPool(Mapping[str, Task]):
+    """Tasks by name, in the order given, with their CLS/GEN labels.
+
+    A pool does not change after it is made.
+    """
+
+    def __init__(
+        self,
+        tasks: Iterable[Task],
+        cls_labels: Mapping[str, bool] | None = None,
+        name: str = "",
+        splits: Splits | None = None,
+        fingerprint: str = "",
+        digests: Mapping[str, bytes] | None = None,
+        reopen: "Callable[[], TaskPool] | None" = None,
+    ):
+        """Makes a pool.
+
+        Args:
+          tasks: with distinct, safe names; at least one.
+          cls_labels: task name -> True for classification, False for generation. Tasks
+            not in it are labelled by the rule of `cls_gen.is_classification`, when asked for.
+            Names that the pool lacks are ignored (one label file serves many pools).
+          name: of the pool, for messages and reports.
+          splits: the pool's own default splits.
+          fingerprint: a hash of the content, where whoever made the tasks has one already;
+            otherwise `fingerprint()` reads every instance.
+          digests: likewise, `task_digest` of every task by name.
+          reopen: reads the pool again from where it lies, where it may have been extended.
+
+        Raises:
+          UserError: no task, two tasks of one name, or an unsafe name.
+        """
+        self.name = name
+        self.splits = splits
+        self._tasks: dict[str, Task] = {}
+        for task in tasks:
+            check_name(task.name, "task name")
+            if task.name in self._tasks:
+                raise UserError(
+                    f"{self._called} has two tasks named {task.name!r}; rename or remove one."
+                )
+            self._tasks[task.name] = task
+        if not self._tasks:
+            raise UserError(
+                f"{self._called} is empty: give at least one task (in a configuration: POOL)."
+            )
+        self._given_labels = dict(cls_labels or {})
+        self._derived_labels: dict[str, bool] = {}
+        self._fingerprint = fingerprint
+        self._digests = dict(digests) if digests is not None else None
+        self._reopen = reopen
+
+    @property
+    def _called(self) -> str:
+        return f"the pool {self.name!r}" if self.name else "the pool"
+
+    def __getitem__(self, name: str) -> Task:
+        try:
+            return self._tasks[name]
+        except KeyError:
+            raise UserError(
+                f"{self._called} has no task {name!r} among its {len(self)}."
+                + nearest(str(name), self._tasks)
+            ) from None
+
+    # Mapping's own versions catch KeyError, which this class turns into UserError.
+    def __contains__(self, name: object) -> bool:
+        return name in self._tasks
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self._tasks.get(name, default)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tasks)
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def __repr__(self) -> str:
+        return f"TaskPool({self.name!r}, {len(self)} tasks)"
+
+    def is_cls(self, name: str) -> bool:
+        """Returns True for a classification task: the label given, else the derived one."""
+        task = self[name]
+        if name in self._given_labels:
+            return self._given_labels[name]
+        if name not in self._derived_labels:
+            self._derived_labels[name] = is_classification(task)
+        return self._derived_labels[name]
+
+    @property
+    def given_labels(self) -> Mapping[str, bool]:
+        """The labels that the pool was given: task name -> True for classification."""
+        return {name: label for name, label in self._given_labels.items() if name in self}
+
+    @property
+    def few_examples(self) -> tuple[str, ...]:
+        """Names of tasks with fewer than 2 positive examples: their prompts have fewer too."""
+        return tuple(
+            n for n, task in self._tasks.items() if len(task.instruction.positive_examples) < 2
+        )
+
+    def drop_missing(self, names: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Returns which of `names` the pool has and which it lacks, both in the order given."""
+        names = tuple(names)
+        return tuple(n for n in names if n in self), tuple(n for n in names if n not in self)
+
+    def subset(self, names: Iterable[str]) -> "TaskPool":
+        """Returns a pool of the named tasks, with their labels and what is left of the splits.
+
+        Raises:
+          UserError: no name, a name twice, or one that the pool lacks.
+        """
+        tasks = [self[name] for name in names]
+        splits = self.splits and self.splits.only({task.name for task in tasks})
+        known = self._digests
+        digests = known and {task.name: known[task.name] for task in tasks}
+        subset = TaskPool(tasks, self._given_labels, self.name, splits, digests=digests)
+        subset._derived_labels.update(
+            (n, v) for n, v in self._derived_labels.items() if n in subset
+        )
+        return subset
+
+    def fingerprint(self) -> str:
+        """Returns a SHA-256 (hex) of the content: names, instructions, instances.
+
+        Labels, splits, metadata and the order of tasks do not enter. Unless the pool was
+        given one, the first call reads every instance; later ones are free.
+        """
+        if not self._fingerprint:
+            self._fingerprint = fingerprint_of(self.digests())
+        return self._fingerprint
+
+    def digests(self) -> Mapping[str, bytes]:
+        """Returns `task_digest` of every task by name, at the cost of `fingerprint`."""
+        if self._digests is None:
+            self._digests = {name: task_digest(task) for name, task in self._tasks.items()}
+        return self._digests
+
+    def reopened(self) -> "TaskPool":
+        """Returns the pool as it lies on disk now; itself where it does not lie there."""
+        return self._reopen() if self._reopen else self
+
+
+def fingerprint_of(digests: Mapping[str, bytes]) -> str:
+    """Returns a pool's fingerprint from its tasks' digests by name; their order does not enter."""
+    whole = hashlib.sha256()
+    for name in sorted(digests):
+        whole.update(digests[name])
+    return whole.hexdigest()
+
+
+def task_digest(task: Task) -> bytes:
+    """Returns 32 bytes that depend on a task's name, instruction and instances."""
+    digest = hashlib.sha256()
+
+    def add(*texts: str) -> None:
+        # Lengths go first, so that moving a character from one field to the next shows.
+        digest.update(len(texts).to_bytes(8, "big"))
+        for text in texts:
+            data = text.encode("utf-8", "surrogatepass")
+            digest.update(len(data).to_bytes(8, "big") + data)
+
+    instruction = task.instruction
+    add(task.name, instruction.definition)
+    for examples in (instruction.positive_examples, instruction.negative_examples):
+        add(str(len(examples)))
+        for example in examples:
+            add(example.input, example.output, example.explanation)
+    add(str(len(task.instances)))
+    for instance in task.instances:
+        add(instance.id, instance.input, *instance.outputs)
+    return digest.digest()

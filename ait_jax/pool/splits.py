@@ -1,0 +1,245 @@
+"""Split files: which tasks are trained on, which remain to be chosen from, dev and test.
+
+The format is the authors' (Active-IT, `reproduce_splits`): one folder with
+`train_tasks.txt`, `remain_tasks.txt`, `dev_tasks.txt` and `test_tasks.txt`, one task
+name per line. In their folders the dev and the test file hold the same lines, the
+official test tasks and the dev tasks (drawn from the training pool) together; here a
+task is one or the other.
+"""
+
+import os
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ait_jax.errors import UserError, nearest
+from ait_jax.runtime.files import as_path, check_name, write_lines
+
+SPLIT_NAMES = ("train", "remain", "dev", "test")
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Names of the tasks of a round, in order, in four disjoint groups.
+
+    Attributes:
+      train: tasks chosen so far.
+      remain: tasks of the pool that may still be chosen.
+      dev: held-out tasks that choose the checkpoint.
+      test: held-out tasks that are reported.
+      num_excluded: lines of `excluded_tasks.txt`, for the report only.
+
+    Raises:
+      UserError: a name twice in one group or in two groups.
+    """
+
+    train: tuple[str, ...] = ()
+    remain: tuple[str, ...] = ()
+    dev: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+    num_excluded: int = 0
+
+    def __post_init__(self):
+        seen: dict[str, str] = {}
+        for split in SPLIT_NAMES:
+            names = tuple(getattr(self, split))
+            object.__setattr__(self, split, names)
+            for name in names:
+                if name in seen:
+                    where = (
+                        f"twice in {split}"
+                        if seen[name] == split
+                        else f"in {seen[name]} and in {split}"
+                    )
+                    raise UserError(f"task {name!r} is {where}: a task belongs to one split, once.")
+                seen[name] = split
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names: train, remain, dev, test."""
+        return self.train + self.remain + self.dev + self.test
+
+    def restrict_to(
+        self, pool: Mapping[str, Any] | Iterable[str], missing_tasks: str = "error"
+    ) -> tuple["Splits", int]:
+        """Returns the splits without the tasks that `pool` lacks, and how many those were.
+
+        Args:
+          pool: the tasks at hand, a TaskPool or any collection of names.
+          missing_tasks: "error" refuses the first name that the pool lacks, "drop" leaves
+            such names out. The gin name is MISSING_TASKS.
+
+        Raises:
+          UserError: a name is missing under "error", no training task is left under
+            "drop", or another value was given.
+        """
+        if missing_tasks not in ("error", "drop"):
+            raise UserError(
+                f"MISSING_TASKS is {missing_tasks!r}; it must be 'error' or 'drop'."
+                + nearest(str(missing_tasks), ("error", "drop"))
+            )
+        known = pool if isinstance(pool, Mapping) else frozenset(pool)
+        missing = [name for name in self.names if name not in known]
+        if not missing:
+            return self, 0
+        if missing_tasks == "error":
+            raise UserError(
+                f"the splits name task {missing[0]!r}, which the pool lacks"
+                f" ({len(missing)} of {len(self.names)} names are missing)."
+                + nearest(missing[0], known)
+                + ' Add the tasks to the pool, or set the gin name MISSING_TASKS = "drop"'
+                + " to go on without them."
+            )
+        restricted = self.only(known)
+        if self.train and not restricted.train:
+            raise UserError(
+                f"none of the {len(self.train)} training tasks of the splits is in the pool"
+                f" (the first is {self.train[0]!r}). Give splits made for this pool."
+            )
+        return restricted, len(missing)
+
+    def only(self, known: Container[str]) -> "Splits":
+        """Returns the splits with just the names in `known`, in the same order."""
+        kept = {s: tuple(n for n in getattr(self, s) if n in known) for s in SPLIT_NAMES}
+        return replace(self, **kept)
+
+
+def read_names(path: Any) -> tuple[str, ...]:
+    """Reads a file of task names, one per line; blank lines and Windows line ends are fine.
+
+    Raises:
+      UserError: the file cannot be read, or a line is no task name or repeats one
+        (with file and line).
+    """
+    return tuple(_read_lines(as_path(path)))
+
+
+def _read_lines(path: Any) -> dict[str, int]:
+    """Returns each name of the file with its line number, in the file's order."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise UserError(
+            f"cannot read the list of tasks {str(path)!r}: {error.strerror or error}."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}: not UTF-8 text (byte {error.start}); save the list of tasks as UTF-8."
+        ) from error
+    lines: dict[str, int] = {}
+    for number, line in enumerate(text.split("\n"), start=1):
+        name = line.strip()
+        if not name:
+            continue
+        check_name(name, f"{path}, line {number}: task name")
+        if name in lines:
+            raise UserError(
+                f"{path}, line {number}: task {name!r} is already on line "
+                f"{lines[name]}; remove one."
+            )
+        lines[name] = number
+    return lines
+
+
+def read_splits(
+    directory: Any, official_test: Iterable[str] | str | os.PathLike | None = None
+) -> Splits:
+    """Reads a folder of split files.
+
+    `train_tasks.txt` and `test_tasks.txt` must be there; `remain_tasks.txt`,
+    `dev_tasks.txt` and `excluded_tasks.txt` may be absent. A task that is in both the dev
+    and the test file, as all are in the authors' folders, is a test task if the official
+    test list has it and a dev task if not.
+
+    Args:
+      directory: the folder, local or an epath.
+      official_test: names of the official test tasks, or the path of a file of them
+        (NIV2's `splits/default/test_tasks.txt`, the authors' `default_dev/test_tasks.txt`).
+        A list cut down to the pool at hand serves too if the splits are cut down to the
+        same pool afterwards (`Splits.restrict_to`). Unused where dev and test are disjoint.
+
+    Raises:
+      UserError: no such folder or file, bad or repeated names, a task in two splits
+        (with file and line), or dev and test overlap and no official list was given.
+    """
+    directory = as_path(directory)
+    if not directory.is_dir():
+        raise UserError(f"the folder of split files {str(directory)!r} is not there.")
+    read: dict[str, dict[str, int]] = {}
+    for split in SPLIT_NAMES:
+        path = directory / f"{split}_tasks.txt"
+        if path.exists() or split in ("train", "test"):
+            read[split] = _read_lines(path)
+        else:
+            read[split] = {}
+    _check_disjoint(directory, read)
+    dev, test = _separate(directory, tuple(read["dev"]), tuple(read["test"]), official_test)
+    excluded = directory / "excluded_tasks.txt"
+    return Splits(
+        train=tuple(read["train"]),
+        remain=tuple(read["remain"]),
+        dev=dev,
+        test=test,
+        num_excluded=len(_read_lines(excluded)) if excluded.exists() else 0,
+    )
+
+
+def _check_disjoint(directory: Any, read: Mapping[str, Mapping[str, int]]) -> None:
+    """Raises UserError if a task is in two of the files, dev and test excepted."""
+    for i, second in enumerate(SPLIT_NAMES):
+        for first in SPLIT_NAMES[:i]:
+            if (first, second) == ("dev", "test"):
+                continue
+            for name, line in read[second].items():
+                if name in read[first]:
+                    raise UserError(
+                        f"{directory / f'{second}_tasks.txt'}, line {line}: task {name!r} "
+                        f"is also in {first}_tasks.txt, line {read[first][name]}; "
+                        "a task belongs to one split."
+                    )
+
+
+def _separate(
+    directory: Any,
+    dev: tuple[str, ...],
+    test: tuple[str, ...],
+    official_test: Iterable[str] | str | os.PathLike | None,
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    both = frozenset(dev) & frozenset(test)
+    if not both:
+        return dev, test
+    if official_test is None:
+        raise UserError(
+            f"{directory}: {len(both)} tasks are in both dev_tasks.txt and test_tasks.txt, "
+            "as in the authors' folders. Set the gin name OFFICIAL_TEST_TASKS to a list of the "
+            "test tasks (NIV2's splits/default/test_tasks.txt), so that the others can be told to be dev tasks."
+        )
+    if isinstance(official_test, (str, os.PathLike)):
+        official_test = read_names(official_test)
+    official = frozenset(official_test)
+    return (
+        tuple(name for name in dev if name not in both or name not in official),
+        tuple(name for name in test if name not in both or name in official),
+    )
+
+
+def write_splits(directory: Any, splits: Splits, combine_dev_and_test: bool = False) -> None:
+    """Writes the four split files, each whole or not at all; the folder is made if needed.
+
+    Args:
+      directory: where to.
+      splits: what.
+      combine_dev_and_test: the authors' form, for their code: dev_tasks.txt and
+        test_tasks.txt both hold the test tasks and then the dev tasks.
+
+    Raises:
+      UserError: a name is unsafe or the folder cannot be written to.
+    """
+    directory = as_path(directory)
+    groups = {split: getattr(splits, split) for split in SPLIT_NAMES}
+    if combine_dev_and_test:
+        groups["dev"] = groups["test"] = splits.test + splits.dev
+    for split, names in groups.items():
+        for name in names:
+            check_name(name, f"{split} task name")
+        write_lines(directory / f"{split}_tasks.txt", names)

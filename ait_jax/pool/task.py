@@ -1,0 +1,285 @@
+"""Tasks, instances and instructions, and NIV2's JSON schema, the exchange format of all pools.
+
+A task's text fields are small and kept in memory; its instances may be lazy (any
+`Sequence`), so that a pool of thousands of tasks opens quickly and stays small.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ait_jax.errors import UserError, nearest
+from ait_jax.runtime.files import as_path, check_name
+
+
+@dataclass(frozen=True)
+class Example:
+    """A worked example inside an instruction."""
+
+    input: str
+    output: str
+    explanation: str = ""
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One input of a task with its reference outputs.
+
+    There are none where no answer is known: such an instance is scored and answered, not
+    trained on and not measured.
+    """
+
+    id: str
+    input: str
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """What tells the model the task: definition and examples. Perturbations change this."""
+
+    definition: str
+    positive_examples: tuple[Example, ...] = ()
+    negative_examples: tuple[Example, ...] = ()
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task in NIV2's schema.
+
+    `metadata` holds the schema's other list-of-string fields under their NIV2 names
+    (Contributors, Source, URL, Reasoning, Domains, Instance License, ...).
+    `further_definitions` are the definitions after the first; only the first, which is
+    `instruction.definition`, is ever used in a prompt, as in the authors' code.
+    """
+
+    name: str
+    instruction: Instruction
+    instances: Sequence[Instance]
+    categories: tuple[str, ...] = ()
+    input_languages: tuple[str, ...] = ("English",)
+    output_languages: tuple[str, ...] = ("English",)
+    instruction_languages: tuple[str, ...] = ("English",)
+    metadata: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    further_definitions: tuple[str, ...] = ()
+
+    @property
+    def category(self) -> str:
+        return self.categories[0] if self.categories else "Uncategorized"
+
+
+# NIV2's order of fields, so that files written here differ little from the originals.
+_METADATA_BEFORE = ("Contributors", "Source", "URL")
+_LANGUAGES = {
+    "Input_language": "input_languages",
+    "Output_language": "output_languages",
+    "Instruction_language": "instruction_languages",
+}
+_OWN_FIELDS = {
+    "Definition",
+    "Positive Examples",
+    "Negative Examples",
+    "Instances",
+    "Categories",
+    *_LANGUAGES,
+}
+
+
+def read_task(path: Any) -> Task:
+    """Reads a task from a JSON file in NIV2's schema; the file's name is the task's name.
+
+    Raises:
+      UserError: the file cannot be read, is not UTF-8, is malformed JSON (with line and
+        column), or is no task (with the field); see `task_from_json`.
+    """
+    path = as_path(path)
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise UserError(
+            f"cannot read the task {str(path)!r}: {error.strerror or error}."
+        ) from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}, line {line}: not UTF-8 text; save the task as UTF-8.") from error
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{path}, line {error.lineno}, column {error.colno}: malformed JSON: {error.msg}."
+        ) from error
+    except RecursionError as error:
+        raise UserError(f"{path}: JSON nested too deeply to be a task.") from error
+    return task_from_json(data, name=path.name.removesuffix(".json"), source=str(path))
+
+
+def task_from_json(data: Mapping[str, Any], name: str, source: str) -> Task:
+    """Makes a task of a JSON object in NIV2's schema.
+
+    Definition, Positive Examples and Instances must be there. The list of positive
+    examples may hold fewer than two, even none: the prompt then has as many as there are
+    (the authors' code tolerates it; `TaskPool.few_examples` names such tasks). Where NIV2 has
+    a list of strings a lone string is read as a list of one. An instance without id is
+    called `<name>-<index>`, one whose id was seen before gets `-<index>` added, because
+    tables are keyed by id. In `metadata`, null and NaN (empty cells of somebody's
+    spreadsheet) become "". Lone surrogates, which no UTF-8 file can hold, become U+FFFD.
+
+    Args:
+      data: the parsed JSON.
+      name: the task's name; checked, because it becomes file names.
+      source: where it came from, for messages.
+
+    Raises:
+      UserError: names `source` and the field that is missing or of the wrong type.
+    """
+    check_name(name, f"{source}: task name")
+    if not isinstance(data, Mapping):
+        raise UserError(f"{source}: a task is a JSON object, found {_kind(data)}.")
+    for required in ("Definition", "Positive Examples", "Instances"):
+        if required not in data:
+            raise UserError(
+                f"{source}: field {required!r} is missing." + nearest(required, map(str, data))
+            )
+    definitions = _texts(data["Definition"], source, "Definition")
+    if not definitions:
+        raise UserError(f"{source}: field 'Definition' is empty; a task needs one definition.")
+    languages = {
+        attribute: _texts(data[key], source, key)
+        for key, attribute in _LANGUAGES.items()
+        if key in data
+    }
+    return Task(
+        name=name,
+        instruction=Instruction(
+            definition=definitions[0],
+            positive_examples=_examples(data["Positive Examples"], source, "Positive Examples"),
+            negative_examples=_examples(
+                data.get("Negative Examples", []), source, "Negative Examples"
+            ),
+        ),
+        instances=_instances(data["Instances"], name, source),
+        categories=_texts(data.get("Categories", []), source, "Categories"),
+        metadata={
+            key: _metadata(value, source, key)
+            for key, value in data.items()
+            if key not in _OWN_FIELDS
+        },
+        further_definitions=definitions[1:],
+        **languages,
+    )
+
+
+def _kind(value: Any) -> str:
+    names = {
+        dict: "an object",
+        list: "a list",
+        str: "a string",
+        bool: "a boolean",
+        type(None): "null",
+    }
+    return names.get(type(value), "a number")
+
+
+def _text(value: Any, source: str, where: str) -> str:
+    if not isinstance(value, str):
+        raise UserError(f"{source}: field {where} must be a string, found {_kind(value)}.")
+    return without_lone_surrogates(value)
+
+
+def without_lone_surrogates(text: str) -> str:
+    """Returns `text` with U+FFFD for half surrogate pairs: JSON can escape them, UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def _texts(value: Any, source: str, where: str) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, list):
+        raise UserError(f"{source}: field {where} must be a list of strings, found {_kind(value)}.")
+    return tuple(_text(item, source, f"{where}[{i}]") for i, item in enumerate(value))
+
+
+def _metadata(value: Any, source: str, where: str) -> tuple[str, ...]:
+    items = value if isinstance(value, list) else [value]
+    cells = ["" if item is None or item != item else item for item in items]
+    return _texts(
+        [str(c) if isinstance(c, (bool, int, float)) else c for c in cells], source, where
+    )
+
+
+def _objects(
+    value: Any, source: str, where: str, required: Sequence[str]
+) -> Iterator[tuple[str, Mapping]]:
+    if not isinstance(value, list):
+        raise UserError(f"{source}: field {where} must be a list of objects, found {_kind(value)}.")
+    for i, item in enumerate(value):
+        if not isinstance(item, Mapping):
+            raise UserError(f"{source}: field {where}[{i}] must be an object, found {_kind(item)}.")
+        for key in required:
+            if key not in item:
+                raise UserError(f"{source}: field {where}[{i}].{key} is missing.")
+        yield f"{where}[{i}]", item
+
+
+def _examples(value: Any, source: str, where: str) -> tuple[Example, ...]:
+    return tuple(
+        Example(
+            input=_text(item["input"], source, f"{at}.input"),
+            output=_text(item["output"], source, f"{at}.output"),
+            explanation=_text(item.get("explanation", ""), source, f"{at}.explanation"),
+        )
+        for at, item in _objects(value, source, where, ("input", "output"))
+    )
+
+
+def _instances(value: Any, name: str, source: str) -> tuple[Instance, ...]:
+    instances = []
+    seen: set[str] = set()
+    for i, (at, item) in enumerate(_objects(value, source, "Instances", ("input", "output"))):
+        outputs = _texts(item["output"], source, f"{at}.output")
+        if not outputs:
+            raise UserError(
+                f"{source}: field {at}.output is empty; an instance needs a reference output."
+            )
+        identity = _text(item["id"], source, f"{at}.id") if "id" in item else f"{name}-{i}"
+        while identity in seen:
+            identity = f"{identity}-{i}"
+        seen.add(identity)
+        instances.append(Instance(identity, _text(item["input"], source, f"{at}.input"), outputs))
+    if not instances:
+        raise UserError(
+            f"{source}: field 'Instances' is empty; a task needs at least one instance."
+        )
+    return tuple(instances)
+
+
+def task_to_json(task: Task) -> dict[str, Any]:
+    """Returns `task` in NIV2's schema, every field; `task_from_json` makes the same task of it."""
+    metadata = {key: list(values) for key, values in task.metadata.items()}
+    instruction = task.instruction
+    before = {key: metadata.pop(key) for key in _METADATA_BEFORE if key in metadata}
+    return {
+        **before,
+        "Categories": list(task.categories),
+        "Definition": [instruction.definition, *task.further_definitions],
+        **{key: list(getattr(task, attribute)) for key, attribute in _LANGUAGES.items()},
+        "Positive Examples": [
+            _example_to_json(example) for example in instruction.positive_examples
+        ],
+        "Negative Examples": [
+            _example_to_json(example) for example in instruction.negative_examples
+        ],
+        "Instances": [
+            {"id": i.id, "input": i.input, "output": list(i.outputs)} for i in task.instances
+        ],
+        **metadata,
+    }
+
+
+def _example_to_json(example: Example) -> dict[str, str]:
+    return {"input": example.input, "output": example.output, "explanation": example.explanation}

@@ -1,0 +1,1 @@
+"""From a task to text to token ids."""

@@ -1,0 +1,132 @@
+"""The byte-level BPE tokenizer that a GGUF file holds, as `tokenizers` reads it.
+
+How text is split before merging is told in GGUF by a name only (tokenizer.ggml.pre); what the
+names mean is in llama.cpp's src/llama-vocab.cpp, which splits as the models were trained.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ait_jax.errors import UserError, nearest
+from ait_jax.prompts.gguf_header import Header
+
+_BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+# GPT-2's own expression is built into `tokenizers`.
+_GPT2 = {**_BYTES, "use_regex": True}
+_DIGITS = {"type": "Digits", "individual_digits": True}
+
+
+def _split(expression: str) -> dict[str, Any]:
+    split = {"type": "Split", "pattern": {"Regex": expression}, "behavior": "Isolated"}
+    return {**split, "invert": False}
+
+
+def _words(digits: str) -> str:
+    """The expression of tiktoken's newer vocabularies, with so many digits together."""
+    return (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+        + digits
+        + r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )
+
+
+# How text is split, by name.
+_SPLITS = {
+    "gpt-2": [_GPT2],
+    "smollm": [_DIGITS, _GPT2],
+    "llama-bpe": [_split(_words("{1,3}")), {**_BYTES, "use_regex": False}],
+    "qwen2": [_split(_words("")), {**_BYTES, "use_regex": False}],
+}
+_SPLITS |= {"default": _SPLITS["gpt-2"], "llama3": _SPLITS["llama-bpe"]}
+# Their vocabularies hold whole words that no sequence of merges makes.
+_WHOLE_WORDS = ("llama-bpe", "llama3")
+# Text stands before and after tokens of these types as it is: user-defined ones.
+_USER_DEFINED = 4
+
+
+def tokenizer_of(header: Header, special: Mapping[str, int]) -> dict[str, Any]:
+    """Returns tokenizer.json's content for a GGUF file's vocabulary.
+
+    Args:
+        header: the file.
+        special: ids of its special tokens, which text never becomes.
+
+    Raises:
+        UserError: a vocabulary of another kind, or a damaged one.
+    """
+    kind = header.value("tokenizer.ggml.model", str)
+    if kind != "gpt2":
+        what = "SentencePiece" if kind == "llama" else f"{kind!r}"
+        raise UserError(
+            f"{header.path} has a vocabulary of the kind {what} (tokenizer.ggml.model = {kind!r}); "
+            "of GGUF files byte-level BPE ('gpt2') is read. Set VOCABULARY_PATH to the folder of "
+            "the same model's tokenizer.json."
+        )
+    split = header.value("tokenizer.ggml.pre", str, "default")
+    if split not in _SPLITS:
+        raise UserError(
+            f"{header.path} splits text as {split!r} (tokenizer.ggml.pre); known are "
+            f"{', '.join(_SPLITS)}.{nearest(split, _SPLITS)} Set VOCABULARY_PATH to the folder of "
+            "the same model's tokenizer.json."
+        )
+    tokens = header.value("tokenizer.ggml.tokens", list)
+    merges = [_pair(header, merge) for merge in header.value("tokenizer.ggml.merges", list)]
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    if len(vocabulary) < len(tokens):
+        raise UserError(f"{header.path} has {len(tokens) - len(vocabulary)} tokens twice.")
+    kinds = header.metadata.get("tokenizer.ggml.token_type", [])
+    plain = {tokens[i]: i for i, kind in enumerate(kinds[: len(tokens)]) if kind == _USER_DEFINED}
+    added = [_added(text, i, True) for text, i in special.items()]
+    added += [_added(text, i, False) for text, i in plain.items() if text not in special]
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": sorted(added, key=lambda token: token["id"]),
+        "normalizer": None,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": _SPLITS[split]},
+        "post_processor": _begin_of_text(header, special, split),
+        "decoder": {**_GPT2, "add_prefix_space": True},
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": split in _WHOLE_WORDS,
+            "vocab": vocabulary,
+            "merges": merges,
+        },
+    }
+
+
+def _pair(header: Header, merge: Any) -> list[str]:
+    parts = merge.split(" ") if isinstance(merge, str) else []
+    if len(parts) != 2 or not all(parts):
+        raise UserError(f"{header.path} is damaged: {str(merge)[:80]!r} merges no two tokens.")
+    return parts
+
+
+def _added(text: str, number: int, special: bool) -> dict[str, Any]:
+    token = {"id": number, "content": text, "single_word": False, "lstrip": False}
+    return {**token, "rstrip": False, "normalized": False, "special": special}
+
+
+def _begin_of_text(header: Header, special: Mapping[str, int], split: str) -> dict[str, Any]:
+    """Returns the part that puts a model's first token before a text, where it wants one."""
+    text = {"Sequence": {"id": "A", "type_id": 0}}
+    single, known = [text], {}
+    number = header.metadata.get("tokenizer.ggml.bos_token_id")
+    wanted = header.value("tokenizer.ggml.add_bos_token", bool, split in _WHOLE_WORDS)
+    first = next((token for token, i in special.items() if i == number), None)
+    if wanted and first is not None:
+        single = [{"SpecialToken": {"id": first, "type_id": 0}}, text]
+        known = {first: {"id": first, "ids": [number], "tokens": [first]}}
+    return {
+        "type": "TemplateProcessing",
+        "single": single,
+        "pair": [*single, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": known,
+    }

@@ -1,0 +1,292 @@
+"""Perturbed instructions: the same task, told in slightly different words.
+
+Prompt uncertainty compares a model's answers under them (paper section on prompt
+uncertainty; Active-IT's `ni_dataset.py`). All are drawn once per task and shared by its
+instances. Outputs and explanations of examples, and the instance's input, stay untouched.
+"""
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Protocol
+
+from ait_jax.errors import UserError, nearest
+from ait_jax.pool.task import Example, Instruction, Task
+from ait_jax.randomness import Key, integer, uniforms
+
+PARTS = ("TD", "TE", "TDTE")
+# The authors' prompts show two positive examples, and only these two are perturbed.
+NUM_PERTURBED_EXAMPLES = 2
+# T5's vocabularies have <extra_id_0> to <extra_id_99>.
+NUM_SENTINELS = 100
+
+
+class Perturbation(Protocol):
+    """What a user's own perturbation must offer: one method, free of state.
+
+    One that changes nothing but examples says so by a true attribute `needs_examples`: it is
+    refused where prompts show none.
+    """
+
+    def perturb(
+        self,
+        instruction: Instruction,
+        task: Task,
+        key: tuple[Key, ...],
+        used_instances: Collection[str] = (),
+    ) -> Instruction:
+        """Returns one perturbed instruction, a function of the arguments only.
+
+        Args:
+          instruction: the original.
+          task: whose instruction it is.
+          key: names this draw for `ait_jax.randomness`; its last element is j, the number
+            of the perturbation, the others are shared by all perturbations of the task.
+          used_instances: ids of instances that are scored and so must not be shown.
+        """
+        ...
+
+
+def perturbed_instructions(
+    task: Task,
+    perturbation: Perturbation,
+    k: int,
+    *,
+    seed: int,
+    round: int,
+    used_instances: Collection[str] = (),
+) -> tuple[Instruction, ...]:
+    """Returns k + 1 instructions: the original, then k perturbed ones.
+
+    Raises:
+      UserError: k is negative.
+    """
+    if k < 0:
+        raise UserError(f"{k} perturbations per task were asked for; give 0 or more.")
+    draw = {"seed": seed, "round": round, "used_instances": used_instances}
+    return tuple(perturbed_instruction(task, perturbation, j, **draw) for j in range(k + 1))
+
+
+def perturbed_instruction(
+    task: Task,
+    perturbation: Perturbation,
+    j: int,
+    *,
+    seed: int,
+    round: int,
+    used_instances: Collection[str] = (),
+) -> Instruction:
+    """Returns the original instruction for j = 0, otherwise the j-th perturbed one.
+
+    A function of the arguments only: which tasks and numbers came before does not matter.
+    """
+    if j == 0:
+        return task.instruction
+    key = (seed, "perturb", round, task.name, j)
+    return perturbation.perturb(task.instruction, task, key, used_instances)
+
+
+def kept_words(
+    task: Task, perturbation: Any, j: int, *, seed: int, round: int
+) -> tuple[bool, ...] | None:
+    """Returns, for every word (`str.split`) of the definition, whether the j-th perturbed
+    instruction keeps it; None for a perturbation that cannot say (it has no `kept_words`)."""
+    kept = getattr(perturbation, "kept_words", None)
+    if kept is None:
+        return None
+    return kept(task.instruction, (seed, "perturb", round, task.name, j))
+
+
+@dataclass(frozen=True)
+class WordDrop:
+    """Drops words at random, each on its own; the paper's perturbation.
+
+    A word is a token of `str.split`; it is kept if a uniform draw is greater than `rate`,
+    and the kept words are joined by single spaces. If no word of a part is kept, the part
+    is the empty text, as in the authors' code.
+
+    Attributes:
+      rate: probability of dropping a word, 0 <= rate < 1; the paper's is 0.2.
+      parts: "TD" the definition, "TE" the inputs of the first two positive examples,
+        "TDTE" both (the paper's).
+    """
+
+    rate: float = 0.2
+    parts: str = "TDTE"
+
+    def __post_init__(self):
+        _check_rate(self.rate, "WordDrop")
+        _check_parts(self.parts, "WordDrop")
+
+    @property
+    def needs_examples(self) -> bool:
+        return self.parts == "TE"
+
+    def perturb(
+        self,
+        instruction: Instruction,
+        task: Task,
+        key: tuple[Key, ...],
+        used_instances: Collection[str] = (),
+    ) -> Instruction:
+        def drop(text: str, part: str) -> str:
+            return " ".join(
+                word for word, kept in _drawn_words(text, self.rate, (*key, part)) if kept
+            )
+
+        return _rewritten(instruction, self.parts, drop)
+
+    def kept_words(self, instruction: Instruction, key: tuple[Key, ...]) -> tuple[bool, ...]:
+        """Returns which words of the definition `perturb` keeps."""
+        return _kept_words(instruction, self.parts, self.rate, key)
+
+
+@dataclass(frozen=True)
+class WordMask:
+    """Replaces words at random by T5's sentinels: the authors' "Mask" variant.
+
+    The words that WordDrop would drop with the same rate and key become <extra_id_0>,
+    <extra_id_1>, ..., one sentinel per word, also for neighbours. Our choices, where the
+    facts at hand are silent: numbering starts anew in the definition and in each
+    example's input, and after <extra_id_99> it starts again from 0.
+
+    Attributes:
+      rate: probability of masking a word, 0 <= rate < 1.
+      parts: as for WordDrop.
+    """
+
+    rate: float = 0.2
+    parts: str = "TDTE"
+
+    def __post_init__(self):
+        _check_rate(self.rate, "WordMask")
+        _check_parts(self.parts, "WordMask")
+
+    @property
+    def needs_examples(self) -> bool:
+        return self.parts == "TE"
+
+    def perturb(
+        self,
+        instruction: Instruction,
+        task: Task,
+        key: tuple[Key, ...],
+        used_instances: Collection[str] = (),
+    ) -> Instruction:
+        def mask(text: str, part: str) -> str:
+            words, masked = [], 0
+            for word, kept in _drawn_words(text, self.rate, (*key, part)):
+                words.append(word if kept else f"<extra_id_{masked % NUM_SENTINELS}>")
+                masked += not kept
+            return " ".join(words)
+
+        return _rewritten(instruction, self.parts, mask)
+
+    def kept_words(self, instruction: Instruction, key: tuple[Key, ...]) -> tuple[bool, ...]:
+        """Returns which words of the definition `perturb` keeps."""
+        return _kept_words(instruction, self.parts, self.rate, key)
+
+
+@dataclass(frozen=True)
+class ExampleResampling:
+    """Shows other examples: the authors' "TE" variant. The definition stays.
+
+    The candidates are the task's positive examples and up to `max_unused_instances` of its
+    instances (with their first reference) that are not scored, the same for all
+    perturbations of a task; each perturbation shows `num_examples` of them, drawn without
+    replacement, or all if there are fewer.
+
+    Attributes:
+      num_examples: examples shown; as many as the encoding shows, 2 in the paper.
+      max_unused_instances: 20 in the authors' code.
+    """
+
+    needs_examples: ClassVar[bool] = True
+    num_examples: int = 2
+    max_unused_instances: int = 20
+
+    def __post_init__(self):
+        for name, least in (("num_examples", 1), ("max_unused_instances", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise UserError(
+                    f"ExampleResampling.{name} is {value!r}; "
+                    f"it must be a whole number, {least} or more."
+                )
+
+    def perturb(
+        self,
+        instruction: Instruction,
+        task: Task,
+        key: tuple[Key, ...],
+        used_instances: Collection[str] = (),
+    ) -> Instruction:
+        used = frozenset(used_instances)
+        candidates = list(instruction.positive_examples)
+        unused = 0
+        for index in _random_order(len(task.instances), (*key[:-1], "unused instances")):
+            if unused == self.max_unused_instances:
+                break
+            instance = task.instances[index]
+            if instance.id not in used and instance.outputs:
+                candidates.append(Example(instance.input, instance.outputs[0]))
+                unused += 1
+        order = _random_order(len(candidates), (*key, "examples"))
+        shown = tuple(candidates[i] for _, i in zip(range(self.num_examples), order, strict=False))
+        return replace(instruction, positive_examples=shown)
+
+
+def _rewritten(
+    instruction: Instruction, parts: str, rewrite: Callable[[str, str], str]
+) -> Instruction:
+    """Returns `instruction` with `rewrite(text, part)` applied to the parts' texts."""
+    definition = instruction.definition
+    examples = list(instruction.positive_examples)
+    if parts in ("TD", "TDTE"):
+        definition = rewrite(definition, "definition")
+    if parts in ("TE", "TDTE"):
+        for i, example in enumerate(examples[:NUM_PERTURBED_EXAMPLES]):
+            examples[i] = replace(example, input=rewrite(example.input, f"example {i} input"))
+    return replace(instruction, definition=definition, positive_examples=tuple(examples))
+
+
+def _kept_words(
+    instruction: Instruction, parts: str, rate: float, key: tuple[Key, ...]
+) -> tuple[bool, ...]:
+    text = instruction.definition
+    if parts == "TE":
+        return (True,) * len(text.split())
+    return tuple(kept for _, kept in _drawn_words(text, rate, (*key, "definition")))
+
+
+def _drawn_words(text: str, rate: float, key: tuple[Key, ...]) -> list[tuple[str, bool]]:
+    """Returns the words of `text`, each with whether it is kept."""
+    words = text.split()
+    return [(word, drawn > rate) for word, drawn in zip(words, uniforms(len(words), *key))]
+
+
+def _random_order(n: int, key: tuple[Key, ...]) -> Iterator[int]:
+    """Yields 0 to n - 1 in random order, drawing only as far as it is read.
+
+    Tasks have thousands of instances and 20 are wanted, so a full shuffle would be waste.
+    """
+    moved: dict[int, int] = {}
+    for i in range(n):
+        j = integer(i, n, *key, i)
+        yield moved.get(j, j)
+        moved[j] = moved.get(i, i)
+
+
+def _check_rate(rate: float, owner: str) -> None:
+    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < 1:
+        raise UserError(
+            f"{owner}.rate is {rate!r}; it must be a probability, 0 <= rate < 1 "
+            "(the paper's is 0.2)."
+        )
+
+
+def _check_parts(parts: str, owner: str) -> None:
+    if parts not in PARTS:
+        raise UserError(
+            f"{owner}.parts is {parts!r}; it must be 'TD' (definition), 'TE' (inputs of "
+            "examples) or 'TDTE' (both)." + nearest(str(parts).upper(), PARTS)
+        )

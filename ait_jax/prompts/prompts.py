@@ -1,0 +1,261 @@
+"""Prompts: an instruction and an instance's input -> the text the model reads.
+
+Two encodings, character for character, because published checkpoints and numbers depend on
+them: Tk-Instruct's (`ni_collator.py` of Tk-Instruct and of Active-IT) and Alpaca's.
+"""
+
+import string
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ait_jax.errors import UserError
+from ait_jax.pool.task import Example, Instruction
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A model input.
+
+    Attributes:
+      text: what the model reads.
+      positive_examples: how many positive examples it shows.
+      negative_examples: how many negative examples it shows.
+      tokens: `count_tokens(text)`. After a cut it may be max_source_length + 1: the cut
+        keeps max_source_length pieces and counting adds the end of sequence. Whoever
+        makes token arrays cuts at max_source_length, as the authors' tokenizer call does.
+      tokens_cut: tokens of the whole text beyond max_source_length, lost from its end.
+      examples_left_out: examples that were asked for and at hand but did not fit.
+    """
+
+    text: str
+    positive_examples: int
+    negative_examples: int
+    tokens: int
+    tokens_cut: int
+    examples_left_out: int
+
+
+class Encoding(Protocol):
+    """What makes prompts; frozen dataclasses, so that equal ones can be told.
+
+    Attributes:
+      max_source_length: tokens of a prompt, end of sequence included.
+    """
+
+    max_source_length: int
+
+    @property
+    def shows_examples(self) -> bool:
+        """Whether prompts show a task's examples; where not, perturbing these changes nothing."""
+        ...
+
+    def encode(
+        self,
+        instruction: Instruction,
+        input: str,
+        count_tokens: Callable[[str], int],
+        truncate: Callable[[str, int], str],
+        task_name: str = "",
+    ) -> Prompt:
+        """Makes the prompt for one input.
+
+        Args:
+          instruction: definition and examples, perturbed or not.
+          input: the instance's input, any string.
+          count_tokens: tokens of a text, end of sequence included (`Vocabulary.count_tokens`).
+          truncate: (text, n) -> the text of its first n tokens (decode of encode, cut at n).
+          task_name: for encodings that show it.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class TkInstructEncoding:
+    """Tk-Instruct's encoding; the defaults are the paper's, definition and 2 positive examples.
+
+    Attributes:
+      num_positive_examples: shown if they fit and the task has as many.
+      num_negative_examples: likewise, after the positive ones.
+      add_task_name: begin with the task's name.
+      add_task_definition: begin with the definition.
+      add_explanation: show the examples' explanations. As in the reference, one that is
+        empty still gets its line.
+      max_source_length: tokens, end of sequence included.
+    """
+
+    num_positive_examples: int = 2
+    num_negative_examples: int = 0
+    add_task_name: bool = False
+    add_task_definition: bool = True
+    add_explanation: bool = False
+    max_source_length: int = 1024
+
+    def __post_init__(self):
+        for name, least in (
+            ("num_positive_examples", 0),
+            ("num_negative_examples", 0),
+            ("max_source_length", 1),
+        ):
+            _check_whole_number(self, name, least)
+
+    @property
+    def shows_examples(self) -> bool:
+        return self.num_positive_examples + self.num_negative_examples > 0
+
+    def encode(
+        self,
+        instruction: Instruction,
+        input: str,
+        count_tokens: Callable[[str], int],
+        truncate: Callable[[str, int], str],
+        task_name: str = "",
+    ) -> Prompt:
+        """Makes the prompt for one input.
+
+        An example is shown only if the text so far, with it and the input, is within
+        max_source_length; after the first that is not, no more of its kind are tried. The
+        reference tests a text that differs slightly from the final one (no task name,
+        examples joined by spaces); so does this. Each test counts one candidate text in full:
+        sums of counts of the parts would be cheaper but equal only for some vocabularies.
+        Arguments: see `Encoding.encode`; the name is used if `add_task_name`.
+        """
+        task_input = (
+            _ended(f"Now complete the following example -\nInput: {input.strip()}") + "\nOutput: "
+        )
+        definition = ""
+        if self.add_task_definition:
+            definition = _ended(f"Definition: {instruction.definition.strip()}") + "\n\n"
+        name = f"{task_name}. " if self.add_task_name else ""
+
+        def fits(before: str, example: str) -> bool:
+            return count_tokens(before + example + task_input) <= self.max_source_length
+
+        wanted_positive = instruction.positive_examples[: self.num_positive_examples]
+        wanted_negative = instruction.negative_examples[: self.num_negative_examples]
+        positive = self._fitting(wanted_positive, "Positive", definition, fits)
+        negative = self._fitting(wanted_negative, "Negative", definition + " ".join(positive), fits)
+        text = name + definition + "".join(positive) + "".join(negative) + task_input
+        return _cut(
+            text,
+            self.max_source_length,
+            count_tokens,
+            truncate,
+            positive_examples=len(positive),
+            negative_examples=len(negative),
+            examples_left_out=len(wanted_positive)
+            + len(wanted_negative)
+            - len(positive)
+            - len(negative),
+        )
+
+    def _fitting(
+        self, examples: Sequence[Example], kind: str, before: str, fits: Callable[[str, str], bool]
+    ) -> list[str]:
+        """Returns the texts of the examples up to the first that does not fit."""
+        chosen: list[str] = []
+        for number, example in enumerate(examples, start=1):
+            text = self._example_text(example, kind, number)
+            if not fits(before + " ".join(chosen), text):
+                break
+            chosen.append(text)
+        return chosen
+
+    def _example_text(self, example: Example, kind: str, number: int) -> str:
+        lines = [
+            _ended(f"Input: {example.input.strip()}"),
+            _ended(f" Output: {example.output.strip()}"),
+        ]
+        if self.add_explanation:
+            lines.append(_ended(f" Explanation: {example.explanation.strip()}"))
+        return f" {kind} Example {number} -\n" + "".join(f"{line}\n" for line in lines) + "\n"
+
+
+@dataclass(frozen=True)
+class AlpacaEncoding:
+    """Alpaca's template (stanford_alpaca `train.py`), with and without an input; no examples.
+
+    An input of white space alone is none. The text is used as it is, not stripped. What is
+    too long loses its end, as in Alpaca.
+
+    Attributes:
+      max_source_length: tokens, end of sequence included; Alpaca's 512 were for prompt and
+        answer together.
+    """
+
+    max_source_length: int = 512
+
+    def __post_init__(self):
+        _check_whole_number(self, "max_source_length", 1)
+
+    @property
+    def shows_examples(self) -> bool:
+        return False
+
+    def encode(
+        self,
+        instruction: Instruction,
+        input: str,
+        count_tokens: Callable[[str], int],
+        truncate: Callable[[str, int], str],
+        task_name: str = "",
+    ) -> Prompt:
+        """See `Encoding.encode`; the template has no place for the task's name."""
+        if input.strip():
+            text = _ALPACA_WITH_INPUT.format(instruction=instruction.definition, input=input)
+        else:
+            text = _ALPACA_WITHOUT_INPUT.format(instruction=instruction.definition)
+        return _cut(
+            text,
+            self.max_source_length,
+            count_tokens,
+            truncate,
+            positive_examples=0,
+            negative_examples=0,
+            examples_left_out=0,
+        )
+
+
+_ALPACA_WITH_INPUT = (
+    "Below is an instruction that describes a task, paired with an input that provides further "
+    "context. Write a response that appropriately completes the request.\n\n"
+    "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:"
+)
+_ALPACA_WITHOUT_INPUT = (
+    "Below is an instruction that describes a task. Write a response that appropriately "
+    "completes the request.\n\n### Instruction:\n{instruction}\n\n### Response:"
+)
+
+
+def _cut(
+    text: str,
+    max_source_length: int,
+    count_tokens: Callable[[str], int],
+    truncate: Callable[[str, int], str],
+    **examples: int,
+) -> Prompt:
+    """Returns the prompt of a text, cut at its end if it is too long."""
+    tokens = count_tokens(text)
+    tokens_cut = max(0, tokens - max_source_length)
+    if tokens_cut:
+        text = truncate(text, max_source_length)
+        tokens = count_tokens(text)
+    return Prompt(text=text, tokens=tokens, tokens_cut=tokens_cut, **examples)
+
+
+def _check_whole_number(owner: object, name: str, least: int) -> None:
+    value = getattr(owner, name)
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UserError(
+            f"{type(owner).__name__}.{name} is {value!r}; "
+            f"it must be a whole number, {least} or more."
+        )
+
+
+def _ended(text: str) -> str:
+    """Adds a full stop unless `text`, never empty, ends with ASCII punctuation.
+
+    After an empty field the last character is the space before it, so that a full stop
+    follows there too, as in the reference.
+    """
+    return text if text[-1] in string.punctuation else text + "."

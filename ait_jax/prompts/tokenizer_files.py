@@ -1,0 +1,249 @@
+"""Tokenizers as files of decoder-only models have them: a folder with tokenizer.json, or GGUF.
+
+Either comes back as the JSON that the `tokenizers` library reads, with what the files say of
+special tokens and of the order of ids. Nothing in them is run: a chat template is only kept.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from ait_jax.errors import UserError
+from ait_jax.prompts import gguf_header
+from ait_jax.prompts.gguf_tokenizer import tokenizer_of
+from ait_jax.prompts.token_order import TokenOrder, order_of
+from ait_jax.runtime import files
+
+TOKENIZER = "tokenizer.json"
+SETTINGS = "tokenizer_config.json"
+CHAT_TEMPLATE = "chat_template.jinja"
+_GENERATION = ("generation_config.json", "config.json")
+# What else belongs to a tokenizer, copied with it.
+EXTRA_FILES = ("special_tokens_map.json", CHAT_TEMPLATE)
+_ROLES = ("bos", "eos", "pad", "unk")
+# The largest tokenizer.json known (of 256,000 tokens) has 35 MB.
+_MAX_BYTES = 500 * 10**6
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """What a model's files say of its special tokens.
+
+    Attributes:
+        ids: {text: id} of all, in the model's own order.
+        roles: {"bos", "eos", "pad" or "unk": text}, of those that files name.
+        chat_template: Jinja source, "" where there is none.
+        order: of the model's ids.
+    """
+
+    ids: Mapping[str, int]
+    roles: Mapping[str, str]
+    chat_template: str
+    order: TokenOrder
+
+
+@dataclass(frozen=True)
+class TokenizerFiles:
+    """A tokenizer.
+
+    Attributes:
+        source: where it came from.
+        tokenizer: tokenizer.json's content.
+        special: its special tokens.
+    """
+
+    source: str
+    tokenizer: str
+    special: SpecialTokens
+
+
+def is_place(path: Any) -> bool:
+    """Whether `path` is what `read` takes: tokenizer.json, a folder with one, or GGUF."""
+    path = files.as_path(path)
+    if path.is_dir():
+        return (path / TOKENIZER).is_file()
+    return path.name == TOKENIZER or path.is_file() and gguf_header.is_gguf(path)
+
+
+def read(path: Any) -> TokenizerFiles:
+    """Returns the tokenizer of a folder, a tokenizer.json (with what lies beside it) or GGUF.
+
+    Raises:
+        UserError: nothing there, damaged files, a kind of vocabulary that is not read.
+    """
+    path = files.as_path(path)
+    if not path.is_dir() and path.name != TOKENIZER:
+        header = gguf_header.read_header(path)
+        special = _special_of_gguf(header)
+        return TokenizerFiles(str(path), json.dumps(tokenizer_of(header, special.ids)), special)
+    folder = path if path.is_dir() else path.parent
+    special, text = _read_folder(folder)
+    return TokenizerFiles(str(folder), text, special)
+
+
+def special_tokens(path: Any) -> SpecialTokens:
+    """Returns the special tokens of a Hugging Face folder or GGUF file; errors as of `read`.
+
+    Weights need their order even where their vocabulary is of a kind that is not read here.
+    """
+    path = files.as_path(path)
+    if path.is_dir():
+        return _read_folder(path)[0]
+    return _special_of_gguf(gguf_header.read_header(path))
+
+
+# --- Hugging Face ---
+
+
+def read_json(path: Any) -> dict[str, Any]:
+    """Returns a file's JSON object.
+
+    Raises:
+        UserError: no such file, not JSON or truncated, or none of an object.
+    """
+    path = files.as_path(path)
+    try:
+        data = files.read_bytes(path)
+        if len(data) > _MAX_BYTES:
+            raise UserError(f"{path} has {len(data):,} bytes, more than any tokenizer needs.")
+        value = json.loads(data)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"No {path.name} in {path.parent}; copy it there from where the model came from."
+        ) from error
+    except (ValueError, RecursionError, OSError) as error:
+        raise UserError(f"{path} is no JSON or a truncated one; copy it again.") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds no JSON object; copy it again.")
+    return value
+
+
+def _read_folder(folder: Any) -> tuple[SpecialTokens, str]:
+    stamp = ()
+    if isinstance(folder, type(files.as_path("."))):
+        names = (TOKENIZER, SETTINGS, *EXTRA_FILES, *_GENERATION)
+        stamp = tuple(_stamp(folder / name) for name in names)
+    return _read_folder_once(folder, stamp)
+
+
+def _stamp(path: Any) -> tuple[int, int]:
+    return (path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else (0, 0)
+
+
+# Asked by the vocabulary and by the weights.
+@lru_cache(maxsize=2)
+def _read_folder_once(folder: Any, stamp: tuple) -> tuple[SpecialTokens, str]:
+    del stamp
+    tokenizer = read_json(folder / TOKENIZER)
+    settings = read_json(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
+    ids = _special_ids(folder / TOKENIZER, tokenizer)
+    roles = {}
+    for role in _ROLES:
+        named = settings.get(f"{role}_token")
+        text = named.get("content") if isinstance(named, dict) else named
+        if isinstance(text, str) and text in ids:
+            roles[role] = text
+    by_id = {number: text for text, number in ids.items()}
+    for name in _GENERATION:
+        numbers = read_json(folder / name) if (folder / name).is_file() else {}
+        for role in _ROLES:
+            number = numbers.get(f"{role}_token_id")
+            number = number[0] if isinstance(number, list) and number else number
+            if role not in roles and isinstance(number, int) and number in by_id:
+                roles[role] = by_id[number]
+    template = settings.get("chat_template")
+    if (folder / CHAT_TEMPLATE).is_file():
+        template = (folder / CHAT_TEMPLATE).read_text(encoding="utf-8", errors="replace")
+    # Of several by name, transformers takes the one named "default".
+    if isinstance(template, list):
+        entries = [e for e in template if isinstance(e, dict) and e.get("name") == "default"]
+        template = entries[0].get("template") if entries else ""
+    special = _special(ids, roles, template if isinstance(template, str) else "", folder)
+    return special, json.dumps(tokenizer, ensure_ascii=False)
+
+
+def _special_ids(path: Any, tokenizer: Mapping[str, Any]) -> dict[str, int]:
+    entries = tokenizer.get("added_tokens")
+    try:
+        return {
+            str(entry["content"]): int(entry["id"]) for entry in entries or () if entry["special"]
+        }
+    except (TypeError, KeyError, ValueError) as error:
+        raise UserError(f"{path} is damaged: its added_tokens are no tokens.") from error
+
+
+def _special(
+    ids: Mapping[str, int], roles: Mapping[str, str], chat_template: str, source: Any
+) -> SpecialTokens:
+    numbers = {role: ids[text] for role, text in roles.items()}
+    order = order_of(
+        ids,
+        eos_id=numbers.get("eos"),
+        pad_id=numbers.get("pad"),
+        unk_id=numbers.get("unk"),
+        chat_template=chat_template,
+        source=source,
+    )
+    return SpecialTokens(ids, roles, chat_template, order)
+
+
+# --- GGUF ---
+
+_GGUF_ROLES = {"bos": "bos", "eos": "eos", "pad": "padding", "unk": "unknown"}
+# ggml's types of tokens: unknown and control.
+_UNKNOWN, _CONTROL = 2, 3
+
+
+def _special_of_gguf(header: gguf_header.Header) -> SpecialTokens:
+    tokens = header.value("tokenizer.ggml.tokens", list)
+    kinds = header.metadata.get("tokenizer.ggml.token_type", [])
+    named = {
+        role: header.metadata.get(f"tokenizer.ggml.{name}_token_id")
+        for role, name in _GGUF_ROLES.items()
+    }
+    if not all(isinstance(token, str) for token in tokens) or not isinstance(kinds, list):
+        raise UserError(f"{header.path} is damaged: its tokenizer.ggml.tokens are no texts.")
+    # Without types, the tokens that have a role are all that is known to be special.
+    special = {i for i, kind in enumerate(kinds) if kind in (_UNKNOWN, _CONTROL)}
+    special |= set() if kinds else {i for i in named.values() if isinstance(i, int)}
+    ids = {tokens[i]: i for i in sorted(special) if 0 <= i < len(tokens)}
+    roles = {
+        role: tokens[i]
+        for role, i in named.items()
+        if isinstance(i, int) and 0 <= i < len(tokens) and ids.get(tokens[i]) == i
+    }
+    template = header.metadata.get("tokenizer.chat_template", "")
+    return _special(ids, roles, template if isinstance(template, str) else "", header.path)
+
+
+# --- writing ---
+
+
+def write(folder: Any, tokenizer: TokenizerFiles) -> None:
+    """Writes a tokenizer's files into an existing folder, as transformers reads them.
+
+    Those of a Hugging Face folder are copied byte for byte.
+    """
+    source = files.as_path(tokenizer.source)
+    if source.is_dir():
+        for name in (TOKENIZER, SETTINGS, *EXTRA_FILES):
+            if (source / name).is_file():
+                files.write_bytes(folder / name, files.read_bytes(source / name))
+        return
+    files.write_text(folder / TOKENIZER, tokenizer.tokenizer)
+    special = tokenizer.special
+    by_id = {number: text for text, number in special.ids.items()}
+    roles = special.roles | {
+        "pad": by_id[special.order.pad_id],
+        "eos": by_id[special.order.eos_id],
+    }
+    settings = {
+        "clean_up_tokenization_spaces": False,
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        **{f"{role}_token": text for role, text in sorted(roles.items())},
+    }
+    if special.chat_template:
+        settings["chat_template"] = special.chat_template
+    files.write_json(folder / SETTINGS, settings)

@@ -1,0 +1,212 @@
+"""Vocabularies of decoder-only models through the `tokenizers` library, with T5's special ids."""
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Any
+
+from ait_jax.errors import UserError
+from ait_jax.prompts import tokenizer_files
+from ait_jax.prompts.chat_format import Around, ChatFormat
+from ait_jax.prompts.tokenizer_files import TokenizerFiles
+from ait_jax.prompts.vocabulary import EOS_ID, PAD_ID, Vocabulary, padded_rows
+from ait_jax.runtime import files
+
+# Texts that vocabularies without a token for every byte cannot spell.
+_PROBES = ("\x00\x7f\t\r\n ", "\N{GRINNING FACE}\u6771\u0645\u200b\ufb01\U000e0041")
+
+
+class TokenizersVocabulary:
+    """A tokenizer.json or GGUF vocabulary under the interface of `vocabulary.Vocabulary`.
+
+    Ids are the model's own but for two: 0 pads and 1 ends a sequence, as everywhere here, and
+    the ids that had these places are where the model's own were (`token_order`). Text is text:
+    the strings of special tokens in it are spelled out, never taken for the tokens.
+
+    A prompt stands alone, after the model's first token where it has one; or, with `chat`, as
+    the user's turn of a conversation whose answer is opened. It does not end in end-of-sequence,
+    for the answer follows.
+
+    Args:
+      path: a folder with tokenizer.json, the file itself, or a GGUF file.
+      chat: the form of conversations (`chat_format`); None for plain text.
+
+    Raises:
+      UserError: no such file, a damaged one, a kind of vocabulary that is not read, one that
+        lacks the tokens of `chat`; the package `tokenizers` is missing.
+    """
+
+    extra_ids = 0
+
+    def __init__(self, path: str, chat: ChatFormat | None = None):
+        self.path = str(path)
+        self.chat = chat
+
+    @property
+    def identity(self) -> tuple:
+        """Equal for equal vocabularies."""
+        return (self.path, self.chat)
+
+    @cached_property
+    def _files(self) -> TokenizerFiles:
+        return tokenizer_files.read(self.path)
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        try:
+            from tokenizers import Tokenizer
+        except ImportError as error:
+            raise UserError(
+                f"The vocabulary {self.path} needs the package tokenizers: "
+                "pip install 'ait-jax[llama]'."
+            ) from error
+        try:
+            tokenizer = Tokenizer.from_str(self._files.tokenizer)
+        except Exception as error:  # the library raises plain Exception on what it cannot read
+            raise UserError(
+                f"{self._files.source}: tokenizers cannot read its tokenizer "
+                f"({str(error)[:200]}); copy it again."
+            ) from error
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        tokenizer.encode_special_tokens = True
+        self._check(tokenizer)
+        return tokenizer
+
+    def _check(self, tokenizer: Any) -> None:
+        """Raises UserError where text could become a special token."""
+        special = self._files.special
+        known = set(special.ids.values())
+        size = tokenizer.get_vocab_size()
+        for text, number in special.ids.items():
+            if tokenizer.token_to_id(text) != number or number >= size:
+                raise UserError(f"{self._files.source} is damaged: {text!r} is not its {number}.")
+        for text in (*special.ids, *_PROBES):
+            # The check of the whole: a text that spells a token is not that token.
+            found = known.intersection(tokenizer.encode(text, add_special_tokens=False).ids)
+            if found:
+                raise UserError(
+                    f"{self._files.source} makes the special token {min(found)} of the text "
+                    f"{text!r}; prompts of tasks could forge the ends of turns with it."
+                )
+
+    @cached_property
+    def _around(self) -> Around:
+        if self.chat is not None:
+            special = self._files.special
+            here = special.order.from_own(special.ids.values())
+            return self.chat.around(dict(zip(special.ids, here)), self.encode)
+        first = self._tokenizer.encode("", add_special_tokens=True).ids
+        ids = self._files.special.order.from_own(first)
+        return Around(before=tuple(token for token in ids if token != EOS_ID))
+
+    @property
+    def special_tokens(self) -> tokenizer_files.SpecialTokens:
+        """What the files say of special tokens, ids in the model's own order."""
+        return self._files.special
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens, special ones included."""
+        return self._tokenizer.get_vocab_size()
+
+    @property
+    def padded_size(self) -> int:
+        """Rows of a token table that divides among devices: a multiple of 128."""
+        return padded_rows(self.vocab_size)
+
+    def sentinel(self, index: int) -> int:
+        raise UserError(
+            f"No sentinel {index}: {self.path} is a decoder-only model's vocabulary, which has "
+            "none; masking words needs T5's."
+        )
+
+    def encode(self, text: str) -> list[int]:
+        """Returns the token ids of `text`: nothing before it, nothing after it."""
+        ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return self._files.special.order.from_own(ids)
+
+    def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
+        encoded = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return [self._files.special.order.from_own(one.ids) for one in encoded]
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Returns the ids of `text` as a prompt has it; see `finish_source`."""
+        around = self._around
+        return self.encode(around.lead + (text.strip() if around.strip else text))
+
+    @property
+    def source_overhead(self) -> int:
+        """How many ids `finish_source` adds."""
+        return len(self._around.before) + len(self._around.after)
+
+    @cached_property
+    def shortest_source(self) -> int:
+        """The least `max_length` that leaves a prompt one token of its own."""
+        return self.source_overhead + len(self.encode(self._around.lead)) + 1
+
+    def finish_source(self, ids: Sequence[int], max_length: int) -> list[int]:
+        """Returns what the model reads: `encode_prompt`'s ids with what stands around them.
+
+        What does not fit into `max_length` is cut from the end of the prompt, never from what
+        follows it.
+
+        Raises:
+          UserError: `max_length` has no room for a prompt.
+        """
+        around = self._around
+        room = max_length - self.source_overhead
+        if room < self.shortest_source - self.source_overhead:
+            raise UserError(
+                f"max_source_length = {max_length} leaves no room for a prompt; with what stands "
+                f"around it, one takes {self.shortest_source} tokens at the least."
+            )
+        # Something must be read before an answer: an empty text is an ended one.
+        return [*around.before, *ids[:room], *around.after] or [EOS_ID]
+
+    def count_tokens(self, text: str) -> int:
+        """Returns the number of tokens of a prompt, all that stands around it included."""
+        return len(self.encode_prompt(text)) + self.source_overhead
+
+    def truncate(self, text: str, num_tokens: int) -> str:
+        """Returns the part of `text` of which a prompt of `num_tokens` tokens is made."""
+        lead = self._around.lead
+        ids = self.encode_prompt(text)[: max(0, num_tokens - self.source_overhead)]
+        kept = self._text(ids)
+        if not (lead + text).startswith(kept):
+            # Cut between the bytes of a character.
+            kept = kept.rstrip("\N{REPLACEMENT CHARACTER}")
+        return kept.removeprefix(lead) if len(kept) > len(lead) else ""
+
+    def encode_source(self, text: str, max_length: int) -> list[int]:
+        """Returns a prompt as at most `max_length` ids; see `finish_source`."""
+        return self.finish_source(self.encode_prompt(text), max_length)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Returns the text before the first end-of-sequence.
+
+        Special tokens, padding among them, and ids beyond the vocabulary are dropped.
+        """
+        kept = []
+        for token in ids:
+            if token == EOS_ID:
+                break
+            kept.append(int(token))
+        return self._text(kept)
+
+    def _text(self, ids: Sequence[int]) -> str:
+        size = self.vocab_size
+        special = self._files.special
+        kept = special.order.to_own(t for t in ids if t != PAD_ID and 0 <= t < size)
+        return self._tokenizer.decode(kept, skip_special_tokens=True)
+
+    def to_seqio(self) -> Any:
+        """Returns a `seqio.Vocabulary` of the same ids; imports SeqIO and TensorFlow."""
+        from ait_jax.tasks.seqio_vocabulary import SeqioVocabulary
+
+        return SeqioVocabulary(self)
+
+
+def vocabulary_at(path: str) -> Vocabulary | TokenizersVocabulary:
+    """Returns the vocabulary of a file or folder: a SentencePiece model where it is no other."""
+    is_place = files.as_path(path).exists() and tokenizer_files.is_place(path)
+    return TokenizersVocabulary(path) if is_place else Vocabulary(path)

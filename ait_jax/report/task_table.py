@@ -1,0 +1,192 @@
+"""The tasks of a pool as a table: searched, filtered, sorted; for a terminal, CSV or JSON."""
+
+import csv
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+from ait_jax.errors import UserError, nearest
+from ait_jax.report.task_source import Found, Source
+from ait_jax.runtime.plain_text import visible
+
+COLUMNS = ("task", "category", "kind", "split", "instances")
+RUN_COLUMNS = ("uncertainty", "probability", "region", "selected")
+_GAP = 2
+# Where a terminal is too narrow, these go, the first one first.
+_DISPENSABLE = ("category", "instances", "kind", "split")
+_NUMBERS = ("instances", *RUN_COLUMNS[:2], "selected")
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is asked for.
+
+    Attributes:
+      search: words that must all stand in a task's name, definition or categories.
+      category: part of a category's name.
+      kind: "CLS", "GEN" or None for both.
+      split: one of `splits.SPLIT_NAMES`, or None.
+      sort: a column, with "-" before it the other way round; None is the pool's order.
+      limit: most rows; None is all.
+    """
+
+    search: str = ""
+    category: str = ""
+    kind: str | None = None
+    split: str | None = None
+    sort: str | None = None
+    limit: int | None = None
+
+
+def columns(source: Source) -> tuple[str, ...]:
+    return COLUMNS + (RUN_COLUMNS if source.run is not None else ())
+
+
+def rows(source: Source, query: Query) -> tuple[list[dict[str, Any]], int]:
+    """Returns the rows asked for, and how many there are without the limit.
+
+    Raises:
+      UserError: no task is in such a category, or no such column.
+    """
+    column, backwards = _sort_column(source, query.sort)
+    names = [name for name in source.pool if _matches(source, name, query)]
+    if query.category and not names:
+        _check_category(source, query.category)
+    if column is not None:
+        value_of = {name: _value(source, name, column) for name in names}
+        # What a run knows nothing of comes last in either direction.
+        known = [name for name in names if value_of[name] not in (None, "")]
+        known.sort(key=lambda name: _key(value_of[name], column))
+        unknown = [name for name in names if value_of[name] in (None, "")]
+        names = (known[::-1] if backwards else known) + unknown
+    shown = names[: query.limit]
+    return [{c: _value(source, n, c) for c in columns(source)} for n in shown], len(names)
+
+
+def _sort_column(source: Source, sort: str | None) -> tuple[str | None, bool]:
+    if sort is None:
+        return None, False
+    name = sort.removeprefix("-")
+    known = columns(source)
+    if name not in known:
+        hint = nearest(name, known)
+        if name in RUN_COLUMNS:
+            hint = " Only a run knows it: give --run=MODEL_DIR."
+        raise UserError(f"--sort={sort}: there is no such column.{hint} Known: {', '.join(known)}.")
+    return name, sort.startswith("-")
+
+
+def _key(value: Any, column: str) -> Any:
+    """Text from a to z, numbers from the largest on, ties by what came first."""
+    if column in _NUMBERS:
+        return math.inf if value != value else -value
+    return str(value).casefold()
+
+
+def _matches(source: Source, name: str, query: Query) -> bool:
+    task = source.pool[name]
+    if query.split is not None and source.split_of.get(name) != query.split:
+        return False
+    if query.category and query.category.casefold() not in " ".join(task.categories).casefold():
+        return False
+    if query.search:
+        text = " ".join((name, task.instruction.definition, *task.categories)).casefold()
+        if not all(word in text for word in query.search.casefold().split()):
+            return False
+    return query.kind is None or source.pool.is_cls(name) == (query.kind == "CLS")
+
+
+def _check_category(source: Source, category: str) -> None:
+    known = sorted({c for task in source.pool.values() for c in task.categories})
+    if not any(category.casefold() in c.casefold() for c in known):
+        hint = nearest(category.capitalize(), known) or nearest(category, known)
+        raise UserError(
+            f"--category={category}: no task is in such a category.{visible(hint)} There are "
+            f"{len(known)}, {visible(', '.join(known[:5]))} among them."
+        )
+
+
+def _value(source: Source, name: str, column: str) -> Any:
+    """Returns one cell; CLS or GEN may have to be found out, so nothing is made for nothing."""
+    task = source.pool[name]
+    found = source.found.get(name, Found())
+    return {
+        "task": lambda: name,
+        "category": lambda: task.category,
+        "kind": lambda: "CLS" if source.pool.is_cls(name) else "GEN",
+        "split": lambda: source.split_of.get(name, ""),
+        "instances": lambda: len(task.instances),
+        "uncertainty": lambda: found.uncertainty,
+        "probability": lambda: found.probability,
+        "region": lambda: found.region,
+        "selected": lambda: found.selected,
+    }[column]()
+
+
+def write_csv(table: Sequence[dict[str, Any]], names: Sequence[str], stream: TextIO) -> None:
+    """Writes the rows as CSV; text that could command a terminal is escaped."""
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(names)
+    for row in table:
+        cells = ["" if row[n] is None else row[n] for n in names]
+        writer.writerow([visible(cell) if isinstance(cell, str) else cell for cell in cells])
+
+
+def write_json(table: Sequence[dict[str, Any]], stream: TextIO) -> None:
+    """Writes the rows as a JSON list; ASCII, so that nothing in it commands a terminal."""
+    clean = [{k: None if v != v else v for k, v in row.items()} for row in table]
+    stream.write(json.dumps(clean, indent=1) + "\n")
+
+
+def printed(
+    table: Sequence[dict[str, Any]], names: Sequence[str], columns: int
+) -> tuple[Any, list[str]]:
+    """Returns the rows as a rich table at most so wide, and the columns that had no room.
+
+    Long categories and names are cut; columns go only where names would become unreadable.
+    """
+    from rich.cells import cell_len
+    from rich.table import Table
+    from rich.text import Text
+
+    cells = {name: [name, *(_cell(row[name], name) for row in table)] for name in names}
+    widths = {name: max(map(cell_len, column)) for name, column in cells.items()}
+    widths["category"] = min(widths["category"], 24)
+    left_out: list[str] = []
+    wanted = min(widths["task"], 30)
+    while len(left_out) < len(_DISPENSABLE):
+        others = sum(width + _GAP for name, width in widths.items() if name != "task")
+        if others + wanted <= columns:
+            break
+        left_out.append(_DISPENSABLE[len(left_out)])
+        del widths[left_out[-1]]
+    names = [name for name in names if name in widths]
+    excess = sum(widths.values()) + _GAP * len(names) - columns
+    if "category" in widths and excess > 0:
+        widths["category"] = max(min(12, widths["category"]), widths["category"] - excess)
+    others = sum(widths[name] + _GAP for name in names if name != "task")
+    widths["task"] = max(8, min(widths["task"], columns - others))
+    made = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
+    for name in names:
+        made.add_column(
+            Text(name),
+            justify="right" if name in _NUMBERS else "left",
+            no_wrap=True,
+            overflow="ellipsis",
+            width=widths[name],
+        )
+    for place in range(1, len(table) + 1):
+        made.add_row(*(Text(cells[name][place]) for name in names))
+    return made, left_out
+
+
+def _cell(value: Any, name: str) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return "-" if math.isnan(value) else f"{value:.4f}"
+    if isinstance(value, int):
+        return f"{value:,}" if name == "instances" else f"{value}"
+    return visible(value)

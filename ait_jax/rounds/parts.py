@@ -1,0 +1,128 @@
+"""What every experiment has: a model, a pool, how one is asked about the other; and how tasks are scored."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ait_jax.errors import UserError
+from ait_jax.models.interface import Model, check_positions, gin_name
+from ait_jax.pool.pool import TaskPool
+from ait_jax.prompts.prompts import Encoding, TkInstructEncoding
+from ait_jax.prompts.vocabulary import Vocabulary
+from ait_jax.runtime.partitioning import Partitioner
+from ait_jax.scorer.batching import LengthBuckets
+from ait_jax.scorer.racing import Racing
+from ait_jax.scorer.scorer import Scorer
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelParts:
+    """A model, a pool, how one is asked about the other, and where the answers go.
+
+    Args:
+      model_dir: the run directory; the same configuration continues there.
+      pool: all tasks.
+      model, vocabulary: what reads the prompts.
+      init_checkpoint: parameters to start from (T5X, Orbax, Hugging Face or safetensors);
+        None is random.
+      fallback_to_scratch: draw what `init_checkpoint` lacks at random, leave out what the model
+        lacks; else either is refused.
+      partitioner, encoding: the parts.
+      buckets: the lengths that prompts and answers are padded to; the last ones are the
+        maximum source and target length.
+      tokens_per_batch: padded prompt tokens of one batch in scoring; decoding takes twice as many.
+      length_growth: prompts are padded to lengths each at most so many times the one before:
+        smaller is less padding and more programs to compile.
+      seed: of everything that is drawn.
+      report: make report.html after every round; `ait-jax report` can do that later, too.
+    """
+
+    model_dir: str
+    pool: TaskPool
+    model: Model
+    vocabulary: Vocabulary
+    init_checkpoint: str | None = None
+    fallback_to_scratch: bool = False
+    partitioner: Partitioner = Partitioner()
+    encoding: Encoding = TkInstructEncoding()
+    buckets: LengthBuckets = LengthBuckets()
+    tokens_per_batch: int = 16384
+    length_growth: float = 1.06
+    seed: int = 42
+    report: bool = True
+
+    def __post_init__(self):
+        if self.length_growth <= 1:
+            raise UserError(f"LENGTH_GROWTH = {self.length_growth} must be above 1, as in 1.06.")
+        if self.encoding.max_source_length != self.buckets.max_source_length:
+            raise UserError(
+                f"{type(self.encoding).__name__}.max_source_length = "
+                f"{self.encoding.max_source_length} differs from the longest of "
+                f"LengthBuckets.inputs = {tuple(self.buckets.inputs)}; make them equal."
+            )
+        if self.vocabulary.vocab_size > self.model.config.vocab_size:
+            raise UserError(
+                f"The vocabulary {self.vocabulary.path} has {self.vocabulary.vocab_size} ids, the "
+                f"model {gin_name(self.model.config)}.vocab_size = {self.model.config.vocab_size}; give "
+                "the model's own VOCABULARY_PATH or a larger vocab_size."
+            )
+        check_positions(
+            self.model.config, self.buckets.max_source_length, self.buckets.max_target_length
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts(ModelParts):
+    """What scores tasks, in a run (`experiment.py`) or alone (`scoring.py`).
+
+    Args:
+      scorer: asks about a task under its own and perturbed instructions.
+      tasks_per_round: tasks that are selected at a time, and of each category of a task map;
+        a list has one number for each selection.
+      cls_ratio: share of CLS tasks among them; None ranks CLS and GEN together.
+      racing: stop perturbing tasks whose place in the selection is certain (`racing`).
+      racing_settings: after how many prompts that is judged, and how certain is certain.
+      Others: see `ModelParts`.
+    """
+
+    scorer: Scorer
+    tasks_per_round: int | Sequence[int] = 68
+    cls_ratio: float | None = None
+    racing: bool = False
+    racing_settings: Racing = Racing()
+
+    def __post_init__(self):
+        _check_schedule(self.tasks_per_round)
+        super().__post_init__()
+        perturbation = self.scorer.perturbation
+        if getattr(perturbation, "needs_examples", False) and not self.encoding.shows_examples:
+            raise UserError(
+                f"{type(perturbation).__name__} perturbs examples, which "
+                f"{type(self.encoding).__name__} does not show: every task's prompt uncertainty "
+                "would be 0. Perturb the definition (PERTURBED_PARTS = 'TD') or show examples "
+                "(ENCODING)."
+            )
+
+    def tasks_of_round(self, round: int) -> int:
+        """Returns how many tasks the selection after a round takes."""
+        return tasks_of_round(self.tasks_per_round, round)
+
+
+def tasks_of_round(tasks_per_round: int | Sequence[int], round: int) -> int:
+    """Returns what TASKS_PER_ROUND, a number or a list, says of one round."""
+    return tasks_per_round if isinstance(tasks_per_round, int) else tasks_per_round[round]
+
+
+def _check_schedule(tasks_per_round: int | Sequence[int]) -> None:
+    sizes = [tasks_per_round] if isinstance(tasks_per_round, int) else list(tasks_per_round)
+    if not sizes or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in sizes):
+        raise UserError(
+            f"TASKS_PER_ROUND = {tasks_per_round!r} must be a whole number of at least 1, or a "
+            "list of such numbers, one for each selection."
+        )
+
+
+def check_positive(values: dict[str, int]) -> None:
+    """Refuses values below 1; the keys are gin names."""
+    for name, value in values.items():
+        if value < 1:
+            raise UserError(f"{name} = {value} must be at least 1.")

@@ -1,0 +1,208 @@
+"""Pre-training a small T5 from nothing: span corruption on text, mixed with supervised tasks.
+
+This is how the weights in `assets/mini` were made (`ait-jax pretrain`).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ait_jax import randomness
+from ait_jax.errors import UserError
+from ait_jax.models.interface import Model, check_positions, gin_name
+from ait_jax.models.parameters import init_params
+from ait_jax.prompts.vocabulary import EOS_ID, Vocabulary
+from ait_jax.runtime import distributed, files
+from ait_jax.runtime.partitioning import Partitioner
+from ait_jax.trainer.embedded import EmbeddedTrainer
+
+MAX_EXAMPLES_PER_ROW = 32
+
+
+def span_corruption(
+    tokens: Sequence[int],
+    sentinel: Callable[[int], int],
+    *,
+    key: tuple[randomness.Key, ...],
+    noise_density: float = 0.15,
+    mean_span_length: float = 3.0,
+) -> tuple[list[int], list[int]]:
+    """Hides random spans behind sentinels; the target spells them out (T5 paper, section 3.1.4).
+
+    Args:
+      tokens: ids without end-of-sequence; at least 2 of them.
+      sentinel: index -> id of `<extra_id_index>`.
+      key: of the random choice of spans.
+
+    Returns:
+      (input ids, target ids), both without end-of-sequence.
+
+    Raises:
+      ValueError: fewer than 2 tokens.
+    """
+    if len(tokens) < 2:
+        raise ValueError(f"Span corruption needs at least 2 tokens, got {len(tokens)}.")
+    num_noise = min(max(round(len(tokens) * noise_density), 1), len(tokens) - 1)
+    num_spans = min(max(round(num_noise / mean_span_length), 1), len(tokens) - num_noise)
+    noise = _partition(num_noise, num_spans, (*key, "noise"))
+    kept = _partition(len(tokens) - num_noise, num_spans, (*key, "kept"))
+    inputs: list[int] = []
+    targets: list[int] = []
+    position = 0
+    for i, (kept_length, noise_length) in enumerate(zip(kept, noise)):
+        inputs += [*tokens[position : position + kept_length], sentinel(i)]
+        position += kept_length
+        targets += [sentinel(i), *tokens[position : position + noise_length]]
+        position += noise_length
+    return inputs, targets
+
+
+def _partition(total: int, parts: int, key: tuple[randomness.Key, ...]) -> list[int]:
+    """Splits `total` into `parts` positive integers, every way equally likely."""
+    cuts = sorted(randomness.shuffled(range(1, total), *key)[: parts - 1])
+    return [b - a for a, b in zip([0, *cuts], [*cuts, total])]
+
+
+@dataclass(frozen=True)
+class PretrainingExamples:
+    """An endless stream cut to `num_rows`, each row packed from short examples.
+
+    Row i is a function of (seed, i): its examples (i, 0), (i, 1), ... are packed until the
+    next one does not fit.
+
+    Args:
+      text: (seed, index) -> a passage, to be corrupted.
+      task_example: (seed, index) -> (input text, target text).
+      text_fraction: share of corrupted text among the examples; the rest are tasks.
+      passages: passages that make one text.
+      input_length, target_length: tokens of a packed row.
+    """
+
+    vocabulary: Vocabulary
+    text: Callable[[int, int], str]
+    task_example: Callable[[int, int], tuple[str, str]]
+    num_rows: int
+    seed: int
+    text_fraction: float
+    passages: int
+    input_length: int
+    target_length: int
+
+    def __len__(self) -> int:
+        return self.num_rows
+
+    def __getitem__(self, row: int) -> dict[str, np.ndarray]:
+        packed = {
+            name: np.zeros(length, np.int32)
+            for feature, length in (("inputs", self.input_length), ("targets", self.target_length))
+            for name in (feature, f"{feature}_segments")
+        }
+        used = {"inputs": 0, "targets": 0}
+        for segment in range(1, MAX_EXAMPLES_PER_ROW + 1):
+            example = self._example(row, segment)
+            if any(used[f] + len(t) > len(packed[f]) for f, t in example.items()):
+                if segment > 1:
+                    break
+                example = {f: [*t[: len(packed[f]) - 1], EOS_ID] for f, t in example.items()}
+            for feature, tokens in example.items():
+                place = slice(used[feature], used[feature] + len(tokens))
+                packed[feature][place] = tokens
+                packed[f"{feature}_segments"][place] = segment
+                used[feature] += len(tokens)
+        return packed
+
+    def collate(self, rows: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+    def _example(self, row: int, segment: int) -> dict[str, list[int]]:
+        index = row * MAX_EXAMPLES_PER_ROW + segment - 1
+        key = (self.seed, "pretrain", index)
+        if randomness.uniform(*key, "kind") < self.text_fraction:
+            first = index * self.passages
+            passages = [self.text(self.seed, first + i) for i in range(self.passages)]
+            tokens = self.vocabulary.encode(" ".join(passages))
+            inputs, targets = span_corruption(tokens, self.vocabulary.sentinel, key=key)
+        else:
+            inputs, targets = self.vocabulary.encode_batch(self.task_example(self.seed, index))
+        return {"inputs": [*inputs, EOS_ID], "targets": [*targets, EOS_ID]}
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """`ait-jax pretrain`: a model from random weights, saved as model.safetensors.
+
+    Args:
+      model_dir: gets checkpoints, metrics and model.safetensors; the same command continues.
+      text, task_example, text_fraction, passages, input_length, target_length: see `PretrainingExamples`.
+      trainer: with `steps` set.
+      seed: of weights, data order and dropout.
+    """
+
+    model_dir: str
+    model: Model
+    vocabulary: Vocabulary
+    text: Callable[[int, int], str]
+    task_example: Callable[[int, int], tuple[str, str]]
+    trainer: EmbeddedTrainer
+    partitioner: Partitioner = field(default_factory=Partitioner)
+    text_fraction: float = 0.4
+    passages: int = 2
+    input_length: int = 128
+    target_length: int = 48
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.trainer.steps is None:
+            raise UserError(
+                "pretraining.Pretraining needs embedded.EmbeddedTrainer.steps (and epochs = None): "
+                "its text has no end."
+            )
+        if self.vocabulary.vocab_size > self.model.config.vocab_size:
+            raise UserError(
+                f"The vocabulary {self.vocabulary.path} has {self.vocabulary.vocab_size} ids, the "
+                f"model {gin_name(self.model.config)}.vocab_size = {self.model.config.vocab_size}; raise "
+                "the latter."
+            )
+        check_positions(self.model.config, self.input_length, self.target_length)
+
+    def run(self, report: Callable[[str], None] = print) -> Path:
+        """Trains, or continues to, and returns the path of the weights."""
+        from ait_jax.models.checkpoints.weights import save_weights
+
+        directory = files.as_path(self.model_dir)
+        report = distributed.report_of_writer(report)
+        params, _ = init_params(self.model, self.seed)
+        trained = self.trainer.train(
+            self._examples(),
+            params,
+            directory,
+            model=self.model,
+            partitioner=self.partitioner,
+            seed=self.seed,
+            report=report,
+        )
+        path = directory / "model.safetensors"
+        save_weights(
+            path, trained.params, dtype="bfloat16", metadata=self._provenance(trained.step)
+        )
+        report(f"weights: {path}")
+        return path
+
+    def _examples(self) -> PretrainingExamples:
+        return PretrainingExamples(
+            self.vocabulary,
+            self.text,
+            self.task_example,
+            num_rows=self.trainer.steps * self.trainer.batch_size,
+            seed=self.seed,
+            text_fraction=self.text_fraction,
+            passages=self.passages,
+            input_length=self.input_length,
+            target_length=self.target_length,
+        )
+
+    def _provenance(self, step: int) -> dict[str, Any]:
+        return {"steps": str(step), "seed": str(self.seed), "command": "ait-jax pretrain"}

@@ -1,0 +1,165 @@
+"""Round 0 is the same for every strategy: a run may take it over from a run with another one.
+
+Until a strategy first selects, a run is a function of everything else in its configuration:
+round 0's splits, the evaluation of the base model, round 0's training and evaluation, and,
+for strategies that need scores, round 0's scores. The authors do the same (Active-IT links the
+folder of iteration 0 into those of the other methods).
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ait_jax import __version__
+from ait_jax.config import configuration
+from ait_jax.errors import UserError
+from ait_jax.rounds.experiment import Experiment
+from ait_jax.rounds.run_directory import RunDirectory, differences
+from ait_jax.runtime import buckets, files
+from ait_jax.runtime.lines_file import LinesFile
+
+SCORE = "round_000/score"
+LAST = "round_000/evaluate"
+_STAGES = ("round_000/splits", "base/evaluate", "round_000/train", LAST)
+_SCORE_FILES = {"likelihoods.parquet", "task_scores.parquet"}
+# What scoring leaves while it works, and what a selection writes into its round's folder.
+_OWN_FILES = {
+    "likelihoods.chunks",
+    "race.json",
+    "joined_tasks.txt",
+    "selected.txt",
+    "task_map.png",
+    "ambiguous.txt",
+    "easy.txt",
+    "difficult.txt",
+}
+_STRATEGY = ("STRATEGY", "experiment.Experiment.strategy")
+_REFERENCE = re.compile(r"@([\w./]+)\(\)")
+
+
+def strategy_parameters(config: str) -> set[str]:
+    """Returns the parameters of an operative configuration that say which strategy selects."""
+    parameters = configuration.parameters_of(config)
+    named = set(_STRATEGY)
+    for name in _STRATEGY:
+        reference = _REFERENCE.fullmatch(parameters.get(name, ""))
+        if reference:
+            prefixes = (f"{reference[1]}.", f"STRATEGY/{reference[1]}.")
+            named |= {name for name in parameters if name.startswith(prefixes)}
+    return named
+
+
+def other_differences(saved: str, current: str, ignored: set[str] = frozenset()) -> list[str]:
+    """Returns what differs between two runs' configurations, but for the strategy and the folder."""
+    strategies = strategy_parameters(saved) | strategy_parameters(current)
+    return differences(saved, current, {*strategies, *ignored})
+
+
+def shared_stages(experiment: Experiment, stages: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns which of another run's finished stages `experiment` may take over, as run.json has them.
+
+    Scores are shared where they do not depend on the strategy (RACING) or the time (GROW_POOL).
+    """
+    names = set(_STAGES)
+    if experiment.strategy.needs_scores and not (experiment.racing or experiment.grow_pool):
+        names.add(SCORE)
+    return {name: value for name, value in stages.items() if name in names}
+
+
+def take_over(
+    directory: RunDirectory,
+    source: Any,
+    experiment: Experiment,
+    config: str,
+    report: Callable[[str], None],
+) -> None:
+    """Begins a run with round 0 of the run in `source`, unless it has begun.
+
+    The folder is then as if the run had made all that itself, but for timings.jsonl, which says
+    where a stage was done. Files of checkpoints, which nobody changes, are hard links where that
+    is possible. What the other run does meanwhile does no harm: its round 0 is over.
+
+    Args:
+      directory: locked by the caller.
+
+    Raises:
+      UserError: no such run, one that differs in more than its strategy, or whose round 0 is
+        not evaluated yet; or one of the folders is in a bucket.
+    """
+    if directory.has_begun and directory.read()[0]["stages"]:
+        return
+    given = f"--round_0_from={str(source)}"
+    source = RunDirectory(source)
+    if not (buckets.is_local(source.path) and buckets.is_local(directory.path)):
+        raise UserError(f"{given} links files on a disk: give local folders, or leave it out.")
+    if not source.has_begun:
+        raise UserError(f"{given} has no run.json; give the folder of a run.")
+    state, saved = source.read()
+    changes = other_differences(saved, config)
+    if state["code_version"] != __version__:
+        changes.append(f"version of ait-jax: was {state['code_version']}, now {__version__}")
+    if changes:
+        raise UserError(
+            f"{given} differs from this run in more than the strategy:\n  "
+            + "\n  ".join(changes)
+            + "\nLeave it out, or give a run with the same values."
+        )
+    if LAST not in state["stages"]:
+        raise UserError(f"{given} has not evaluated its round 0 yet; wait, or leave it out.")
+    stages = shared_stages(experiment, state["stages"])
+    directory.adopt(
+        config,
+        state["pool"],
+        state["seed"],
+        stages,
+        lambda: _copy(source.path, directory.path, stages),
+    )
+    report(f"round 0 is that of {source.path}: {', '.join(stages)}")
+
+
+def _copy(source: Path, target: Path, stages: Mapping[str, Any]) -> None:
+    left_out = _OWN_FILES if SCORE in stages else _OWN_FILES | _SCORE_FILES
+    _copy_folder(source / "base", target / "base", set())
+    _copy_folder(source / "round_000", target / "round_000", left_out)
+    for name in ("model-info.txt", "pool_000.txt"):
+        if (source / name).exists():
+            files.write_bytes(target / name, files.read_bytes(source / name))
+    lines = []
+    for line in LinesFile(source / "timings.jsonl").read():
+        try:
+            timing = json.loads(line)
+        except json.JSONDecodeError:  # the last one, being written
+            continue
+        if timing["stage"] in stages:
+            lines.append(json.dumps(timing | {"shared_from": source.name}))
+    LinesFile(target / "timings.jsonl").replace(lines)
+
+
+def _copy_folder(source: Path, target: Path, left_out: set[str]) -> None:
+    """Copies a folder whole or not at all; files below checkpoint_* become hard links."""
+    if not source.exists():
+        return
+
+    def ignored(folder: str, names: list[str]) -> set[str]:
+        temporary = {name for name in names if name.startswith(".tmp-")}
+        return temporary | (left_out & set(names) if Path(folder) == source else set())
+
+    temporary = target.parent / f".tmp-{target.name}"
+    for leftover in (temporary, target):
+        shutil.rmtree(leftover, ignore_errors=True)
+    shutil.copytree(source, temporary, ignore=ignored, copy_function=_link_or_copy)
+    temporary.replace(target)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    if any(part.startswith("checkpoint_") for part in Path(source).parts[:-1]):
+        try:
+            os.link(source, target)
+            return
+        except OSError:  # another disk, or one without hard links
+            pass
+    shutil.copyfile(source, target)

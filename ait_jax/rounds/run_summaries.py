@@ -1,0 +1,243 @@
+"""What a run tells its summaries after every stage: figures by round, answers, pictures.
+
+All of it is read from the files that the stage left, so that another process can tell it again, or
+tell it to a board that came later. The x axis is the round; the base model stands at -1.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ait_jax.config import configuration
+from ait_jax.evaluation.evaluation import EXACT_MATCH, ROUGE_L, Prediction, read_predictions
+from ait_jax.pool.pool import TaskPool
+from ait_jax.pool.splits import read_names
+from ait_jax.rounds.run_directory import RunDirectory
+from ait_jax.runtime import files
+from ait_jax.scorer.likelihoods import read_task_scores
+from ait_jax.selection.uncertainty import TaskScores
+from ait_jax.summaries import Board, Summaries, SummaryWriter
+
+BASE = -1
+_METRICS = (ROUGE_L, EXACT_MATCH)
+_SAMPLES = 6  # tasks whose first answer is shown, of every group
+_PROMPT_END = 900  # characters; a prompt ends with the instance's own input
+_ANSWER = 400
+_MOST_ROWS = 100  # of the table of selected tasks
+SAMPLE_COLUMNS = ("task", "answer", "references", "end of the prompt")
+SELECTED_COLUMNS = (
+    "place",
+    "task",
+    "category",
+    "type",
+    "prompt uncertainty",
+    "prediction probability",
+)
+Open = Callable[[str], SummaryWriter]
+
+
+class RunSummaries(Summaries):
+    """The summaries of a run over rounds.
+
+    Args:
+      directory: open.
+      pool: returns what the tasks' categories and labels are from; it may grow between rounds.
+    """
+
+    def __init__(
+        self,
+        boards: Sequence[Board],
+        directory: RunDirectory,
+        pool: Callable[[], TaskPool],
+        report: Callable[[str], None],
+    ):
+        finished = [s for s in directory.state["stages"] if s.endswith(("/evaluate", "/select"))]
+        super().__init__(boards, directory.path, report, finished)
+        self._directory, self._pool = directory, pool
+
+    def begun(self, config: str) -> None:
+        """Tells the operative configuration and its macros."""
+
+        def write(open: Open) -> None:
+            open("rounds").text("config", config, 0)
+            metrics = [f"{ROUGE_L}/overall", f"{EXACT_MATCH}/overall"]
+            open("inference_eval/test").hyperparameters(hyperparameters(config), metrics)
+
+        self.stage("config", write)
+
+    def evaluated(
+        self, round: int | None, num_tasks: int, groups: Mapping[str, Sequence[str]], curve: bool
+    ) -> None:
+        """Tells what a training came to: the stages `train` and `evaluate`.
+
+        Args:
+          round: None is the base model.
+          num_tasks: that it was trained on.
+          groups: group of eval.json ("test") -> its tasks.
+          curve: whether learning_curve.png has this round as its last.
+        """
+        name = "base" if round is None else f"round_{round:03d}"
+        step = BASE if round is None else round
+
+        def write(open: Open) -> None:
+            folder = self._directory.path / name
+            result = json.loads(files.read_text(folder / "eval.json"))
+            predictions = read_predictions(folder / "predictions.jsonl")
+            for group, metrics in result.items():
+                writer = open(f"inference_eval/{group}")
+                for curve_name, value in evaluation_scalars(metrics).items():
+                    writer.scalar(curve_name, value, step)
+                rows = samples(predictions, groups.get(group, ()))
+                if rows:
+                    writer.table("samples", SAMPLE_COLUMNS, rows, step)
+            rounds = open("rounds")
+            rounds.scalar("tasks/train", num_tasks, step)
+            self._write_timings(rounds, name, ("train", "evaluate"), step)
+            if curve:
+                png = files.read_bytes(self._directory.path / "learning_curve.png")
+                rounds.image("learning_curve", png, step)
+
+        self.stage(f"{name}/evaluate", write)
+
+    def selected(self, round: int) -> None:
+        """Tells how the remaining tasks were scored and which were selected."""
+        name = f"round_{round:03d}"
+
+        def write(open: Open) -> None:
+            folder, rounds = self._directory.path / name, open("rounds")
+            self._write_timings(rounds, name, ("score", "select"), round)
+            chosen = read_names(folder / "selected.txt")
+            remaining = read_names(folder / "remain_tasks.txt")
+            scores = None
+            if (folder / "task_scores.parquet").exists():
+                scores = read_task_scores(folder / "task_scores.parquet")
+                remaining = scores.tasks
+                rounds.image("task_map", files.read_bytes(folder / "task_map.png"), round)
+            cls = sum(map(self._pool().is_cls, chosen))
+            rounds.scalar("tasks/remain", len(remaining), round)
+            rounds.scalar("selection/share_of_cls", cls / len(chosen), round)
+            if scores is not None:
+                for curve_name, value in selection_scalars(scores, chosen).items():
+                    rounds.scalar(f"selection/{curve_name}", value, round)
+            rounds.table(
+                "selected_tasks", SELECTED_COLUMNS, self._selected_rows(chosen, scores), round
+            )
+
+        self.stage(f"{name}/select", write)
+
+    def _selected_rows(self, chosen: Sequence[str], scores: TaskScores | None) -> list[list[str]]:
+        row_of = {} if scores is None else {task: i for i, task in enumerate(scores.tasks)}
+        pool, rows = self._pool(), []
+        for place, task in enumerate(chosen[:_MOST_ROWS], 1):
+            label = "CLS" if pool.is_cls(task) else "GEN"
+            row = [str(place), task, pool[task].category, label]
+            if task in row_of:
+                for values in (scores.prompt_uncertainty, scores.prediction_probability):
+                    row.append(f"{values[row_of[task]]:.4f}")
+            rows.append(row)
+        if len(chosen) > _MOST_ROWS:
+            rows.append(["", f"and {len(chosen) - _MOST_ROWS:,} more, in selected.txt"])
+        return rows
+
+    def _write_timings(
+        self, writer: SummaryWriter, round: str, stages: Iterable[str], step: int
+    ) -> None:
+        timings = read_timings(self._directory.path / "timings.jsonl")
+        for stage in stages:
+            line = timings.get(f"{round}/{stage}", {})
+            for name, value in stage_scalars(stage, line).items():
+                writer.scalar(name, value, step)
+
+
+def hyperparameters(config: str) -> dict[str, str | int | float]:
+    """Returns the macros of an operative configuration; MODEL_DIR tells nothing."""
+    macros = configuration.macros_of(config)
+    return {name: value for name, value in macros.items() if name != "MODEL_DIR"}
+
+
+def evaluation_scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the curves of one group of eval.json; what was not measured is left out."""
+    groups = {"overall": metrics, "cls": metrics["cls"], "gen": metrics["gen"]}
+    named = {f"{m}/{name}": group[m] for m in _METRICS for name, group in groups.items()}
+    for category, group in metrics["per_category"].items():
+        name = category.replace("/", "_")
+        named |= {f"{metric}_by_category/{name}": group[metric] for metric in _METRICS}
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def samples(predictions: Sequence[Prediction], tasks: Sequence[str]) -> list[list[str]]:
+    """Returns rows of SAMPLE_COLUMNS: the first answer of a few of `tasks`, evenly spaced.
+
+    They depend on `tasks` alone, so every round shows the same.
+    """
+    shown = [tasks[i * len(tasks) // _SAMPLES] for i in range(_SAMPLES)] if tasks else []
+    wanted = dict.fromkeys(shown)
+    first: dict[str, Prediction] = {}
+    for item in predictions:
+        if item.task in wanted:
+            first.setdefault(item.task, item)
+    return [
+        [
+            task,
+            _first(item.prediction, _ANSWER),
+            _first("\n".join(item.references), _ANSWER),
+            _last(item.input, _PROMPT_END),
+        ]
+        for task in wanted
+        if (item := first.get(task))
+    ]
+
+
+def _first(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[:length]}…"
+
+
+def _last(text: str, length: int) -> str:
+    return text if len(text) <= length else f"…{text[-length:]}"
+
+
+def selection_scalars(scores: TaskScores, chosen: Sequence[str]) -> dict[str, float]:
+    """Returns mean scores of the selected tasks and of those that remain."""
+    names = set(chosen)
+    selected = np.array([task in names for task in scores.tasks])
+    means = {}
+    for measure in ("prompt_uncertainty", "prediction_probability"):
+        values = getattr(scores, measure)
+        for name, rows in (("selected", selected), ("remaining", ~selected)):
+            if rows.any():
+                means[f"{measure}_{name}"] = float(np.mean(values[rows]))
+    return means
+
+
+def stage_scalars(stage: str, line: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the curves of one stage's line of timings.jsonl."""
+    if not line:
+        return {}
+    named = {f"seconds/{stage}": line["seconds"]}
+    if stage == "train":  # its other figures are of the answers to dev tasks
+        return named
+    for name in ("tokens_per_second", "padding_fraction", "mfu"):
+        if name in line:
+            named[f"{name}/{stage}"] = line[name]
+    prompts = line.get("prompts_asked", line.get("prompts"))
+    if prompts and line["seconds"]:
+        named[f"prompts_per_second/{stage}"] = prompts / line["seconds"]
+    return named
+
+
+def read_timings(path: Any) -> dict[str, dict[str, Any]]:
+    """Returns stage -> its last line of timings.jsonl; a line cut by a crash is left out."""
+    try:
+        lines = files.read_text(path).splitlines()
+    except FileNotFoundError:
+        return {}
+    timings = {}
+    for text in lines:
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        timings[line["stage"]] = line
+    return timings

@@ -1,0 +1,1 @@
+"""Devices and disks: processes, meshes, files, buckets, live progress."""

@@ -1,0 +1,301 @@
+"""Several processes as one program: who writes, who waits for whom, and who is missing.
+
+With one process everything here passes its argument on. Processes talk through the key-value
+store of JAX's coordination service, which runs in process 0; a thread of each looks after the others.
+"""
+
+import atexit
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ait_jax.errors import UserError, nearest
+from ait_jax.runtime import last_words
+from ait_jax.runtime.exit_codes import FAILED, HOST_LOST
+
+# How this process finds the others: "local" by the three variables below, "tpu" and "slurm"
+# by what is there.
+KIND = "AIT_JAX_DISTRIBUTED"
+COORDINATOR, COUNT, INDEX = "AIT_JAX_COORDINATOR", "AIT_JAX_PROCESSES", "AIT_JAX_PROCESS"
+KINDS = ("local", "slurm", "tpu")
+# Longest wait for the others at one point of the program.
+BARRIER_SECONDS = "AIT_JAX_BARRIER_SECONDS"
+
+_START_SECONDS = 300
+_BEAT_SECONDS = 2.0
+# A process that was silent for so long is dead: work in C++ leaves Python's threads running.
+_SILENCE_SECONDS = 30.0
+# A failed process's own message comes first, and all may fail alike.
+_GRACE_SECONDS = 5.0
+
+
+class PeerLost(Exception):
+    """Another process has died, or did not come; the message names it."""
+
+
+@dataclass
+class Pod:
+    """The processes of this program.
+
+    Attributes:
+      index, count: of this process.
+      client: of the coordination service.
+      hosts: the processes' machines.
+    """
+
+    index: int
+    count: int
+    client: Any
+    hosts: list[str] = field(default_factory=list)
+    _uses: dict[str, int] = field(default_factory=dict)
+
+    def key(self, name: str) -> str:
+        """Returns a key that no earlier use of `name` had; all processes count alike."""
+        self._uses[name] = self._uses.get(name, 0) + 1
+        return f"ait_jax/{name}#{self._uses[name]}"
+
+    def names(self, indices: Sequence[int]) -> str:
+        return ", ".join(f"process {i} on {self.hosts[i]}" for i in indices)
+
+    def values(self, prefix: str) -> dict[int, str]:
+        """Returns what processes have set below a prefix."""
+        found = self.client.key_value_dir_get(prefix)
+        return {int(key.rpartition("/")[2]): value for key, value in found}
+
+
+_pod: Pod | None = None
+
+
+def initialize(environ: Mapping[str, str] = os.environ) -> None:
+    """Joins the other processes, if the environment names any; before JAX is used.
+
+    Raises:
+      UserError: variables that are missing or wrong.
+      PeerLost: not all processes came.
+    """
+    global _pod
+    if not environ.get(KIND) or _pod is not None:
+        return
+    arguments = _arguments(environ)
+    import jax
+
+    try:
+        jax.distributed.initialize(**arguments, initialization_timeout=_START_SECONDS)
+    except RuntimeError as error:
+        raise PeerLost(
+            f"not all processes came together within {_START_SECONDS} s: "
+            f"{str(error).splitlines()[0][:200]}"
+        ) from error
+    from jax._src import distributed  # the only way to the client
+
+    state = distributed.global_state
+    pod = Pod(jax.process_index(), jax.process_count(), state.client)
+    pod.client.key_value_set(f"ait_jax/hosts/{pod.index}", f"{socket.gethostname()}")
+    pod.client.wait_at_barrier("ait_jax/hosts", 1000 * _START_SECONDS)
+    pod.hosts = [host for _, host in sorted(pod.values("ait_jax/hosts").items())]
+    _pod = pod
+    if pod.index:
+        host, _, port = state.coordinator_address.rpartition(":")
+        last_words.on_abort(lambda: _coordinator_is_gone(pod, host, int(port)), HOST_LOST)
+    leaving = threading.Event()
+    watch = threading.Thread(target=_watch, args=(pod, leaving), name="watch", daemon=True)
+    watch.start()
+    atexit.register(_part, leaving, watch)
+
+
+def _arguments(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Returns the arguments of `jax.distributed.initialize`."""
+    kind = environ[KIND]
+    if kind not in KINDS:
+        raise UserError(f"{KIND}={kind} is none of {', '.join(KINDS)}.{nearest(kind, KINDS)}")
+    if kind != "local":
+        return {}
+    missing = [name for name in (COORDINATOR, COUNT, INDEX) if not environ.get(name)]
+    if missing:
+        raise UserError(
+            f"{KIND}=local needs {', '.join(missing)}; `ait-jax launch local` sets them all."
+        )
+    try:
+        count, index = int(environ[COUNT]), int(environ[INDEX])
+    except ValueError:
+        count = index = -1
+    if not 0 <= index < count:
+        raise UserError(
+            f"{COUNT}={environ[COUNT]} and {INDEX}={environ[INDEX]}; needed: numbers, the second "
+            "from 0 to one below the first."
+        )
+    return {
+        "coordinator_address": environ[COORDINATOR],
+        "num_processes": count,
+        "process_id": index,
+    }
+
+
+# --- who does what ---
+
+
+def process_index() -> int:
+    return _pod.index if _pod else 0
+
+
+def process_count() -> int:
+    return _pod.count if _pod else 1
+
+
+def is_writer() -> bool:
+    """Says whether this process writes the files that all share."""
+    return process_index() == 0
+
+
+def report_of_writer(report: Callable[[str], None]) -> Callable[[str], None]:
+    """Returns `report` in the process that writes; in others what says nothing."""
+    return report if is_writer() else lambda line: None
+
+
+def own(items: Sequence[Any]) -> list[Any]:
+    """Returns this process's share of what all have."""
+    return list(items[process_index() :: process_count()])
+
+
+def barrier(name: str) -> None:
+    """Waits until every process has come here: what the writer wrote before is there.
+
+    Raises:
+      PeerLost: not all came in time; names them.
+    """
+    if _pod is None:
+        return
+    key, seconds = _pod.key(f"barrier/{name}"), _barrier_seconds()
+    _pod.client.key_value_set(f"{key}/{_pod.index}", "here")
+    try:
+        _pod.client.wait_at_barrier(key, 1000 * seconds)
+    except Exception as error:  # jaxlib's own type
+        came = _pod.values(key)
+        missing = [i for i in range(_pod.count) if i not in came]
+        who = _pod.names(missing) if missing else "a process that was there has died"
+        raise PeerLost(f"waited {seconds} s at {name!r}; missing: {who}") from error
+
+
+def broadcast(name: str, value: Any) -> Any:
+    """Returns the writer's `value`, anything that JSON holds, in every process.
+
+    What the writer wrote to disk before is there afterwards.
+
+    Raises:
+      PeerLost: the writer did not come in time.
+    """
+    if _pod is None:
+        return value
+    key, seconds = _pod.key(f"said/{name}"), _barrier_seconds()
+    if is_writer():
+        _pod.client.key_value_set(key, json.dumps(value))
+    try:
+        return json.loads(_pod.client.blocking_key_value_get(key, 1000 * seconds))
+    except Exception as error:
+        raise PeerLost(f"waited {seconds} s for {_pod.names([0])} at {name!r}") from error
+
+
+def all_gather(data: bytes) -> list[bytes]:
+    """Returns every process's bytes, in the order of the processes; over the devices' network."""
+    if _pod is None:
+        return [data]
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    array = np.frombuffer(data, np.uint8)
+    lengths = multihost_utils.process_allgather(np.array([array.size], np.int64)).ravel().tolist()
+    padded = np.zeros(max(lengths), np.uint8)
+    padded[: array.size] = array
+    everything = multihost_utils.process_allgather(padded).reshape(len(lengths), -1)
+    return [row[:length].tobytes() for row, length in zip(everything, lengths)]
+
+
+def _barrier_seconds() -> int:
+    return int(os.environ.get(BARRIER_SECONDS, 1800))
+
+
+# --- who is missing ---
+
+
+def _watch(pod: Pod, leaving: threading.Event) -> None:
+    """Ends this process when another has died or failed."""
+    beat, heard = 0, {}
+    while not leaving.is_set():
+        beat += 1
+        try:
+            pod.client.key_value_set(f"ait_jax/alive/{pod.index}", str(beat), allow_overwrite=True)
+            alive, failed = pod.values("ait_jax/alive"), pod.values("ait_jax/failed")
+        except Exception:
+            return  # the service is gone: the program ends, or the last words say why
+        now = time.monotonic()
+        for index in range(pod.count):
+            if heard.get(index, (None, 0))[0] != alive.get(index):
+                heard[index] = (alive.get(index), now)
+            heard.setdefault(index, (None, now))
+        for index in sorted(failed.keys() - {pod.index}):
+            time.sleep(_GRACE_SECONDS)
+            _end(f"{pod.names([index])} failed: {failed[index]}")
+        silent = [i for i, (_, since) in heard.items() if now - since > _SILENCE_SECONDS]
+        if silent:
+            _end(f"{pod.names(sorted(silent))} has died: silent for {_SILENCE_SECONDS:.0f} s")
+        leaving.wait(_BEAT_SECONDS)
+
+
+def _part(leaving: threading.Event, watch: threading.Thread) -> None:
+    """Leaves the others at the end of the program, the watch last.
+
+    They see this process alive for as long as JAX waits for them. A thread that is in C++ when
+    Python ends would abort the process.
+    """
+    import jax
+
+    jax.distributed.shutdown()
+    leaving.set()
+    watch.join(timeout=10 * _BEAT_SECONDS)
+
+
+def _end(message: str) -> None:
+    say(f"{message}. The same command continues the run.")
+    sys.stdout.flush()
+    os._exit(HOST_LOST)
+
+
+def say(message: str) -> None:
+    """Prints a line to the error stream, with this process's name where there are several."""
+    who = f"{_pod.names([_pod.index])}: " if _pod else ""
+    print(f"ait-jax: {who}{message}", file=sys.stderr, flush=True)
+
+
+def _coordinator_is_gone(pod: Pod, host: str, port: int) -> str | None:
+    """Returns what to say of an abort: None where the coordinator still answers."""
+    try:
+        socket.create_connection((host, port), timeout=2).close()
+        return None
+    except OSError:
+        who, whom = pod.names([pod.index]), pod.names([0])
+        return f"ait-jax: {who}: {whom} has died. The same command continues the run.\n"
+
+
+def leave(code: int, message: str) -> None:
+    """Ends this process of several at once, after it has told the others why.
+
+    JAX's own way out would wait for them. Returns where there is one process.
+    """
+    if _pod is None:
+        return
+    try:
+        if code == FAILED:
+            # An error of a collective, before anyone knows who is missing: the watch may.
+            time.sleep(_SILENCE_SECONDS + 2 * _BEAT_SECONDS)
+        _pod.client.key_value_set(f"ait_jax/failed/{_pod.index}", message[:300])
+        time.sleep(_BEAT_SECONDS)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)

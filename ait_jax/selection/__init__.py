@@ -1,0 +1,1 @@
+"""From likelihoods to measures to the next tasks."""

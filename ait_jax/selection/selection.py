@@ -1,0 +1,405 @@
+"""Strategies: task scores in, the next tasks to train on out.
+
+A strategy is a frozen dataclass that gin can configure. To add one, write a module and
+name its class in a gin file (`STRATEGY = @my_strategies.LowStd()`):
+
+    @dataclass(frozen=True)
+    class LowStd(selection.Strategy):
+        def preference(self, scores, context):
+            return -scores.std
+
+The rule for ties: tasks with equal preference are ordered by name, ascending, on every
+machine. (The authors' code leaves them in the order of the prediction file, reversed for
+"High" and unreversed for perplexity, so their ties depend on how the file was written.)
+"""
+
+import itertools
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ait_jax import randomness
+from ait_jax.errors import UserError, nearest
+from ait_jax.selection.uncertainty import TaskScores
+
+# Scores agree to this across meshes and process counts (float32 reductions in another
+# order), so a selection that hangs on less may differ there.
+SCORE_TOLERANCE = 1e-5
+
+
+def uncategorized(task: str) -> str:
+    return "Uncategorized"
+
+
+@dataclass(frozen=True)
+class SelectionContext:
+    """What a strategy may know beside the scores.
+
+    `seed` and `round` key every random draw; `category_of` maps a task name to its category.
+    """
+
+    seed: int
+    round: int
+    category_of: Callable[[str], str] = uncategorized
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """Orders tasks from most to least wanted. Subclasses override `preference` or `rank`.
+
+    Attributes:
+      needs_scores: False if names are enough, so that the loop may skip scoring.
+    """
+
+    needs_scores: ClassVar[bool] = True
+
+    @property
+    def name(self) -> str:
+        """The class name in snake_case: labels reports and keys random draws."""
+        return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
+
+    def preference(self, scores: TaskScores, context: SelectionContext) -> np.ndarray | None:
+        """Returns float64[tasks], higher is more wanted; None if `rank` says it all."""
+        return None
+
+    def rank(self, scores: TaskScores, context: SelectionContext) -> list[str]:
+        """Returns every name of `scores.tasks` once, most wanted first."""
+        preference = self.preference(scores, context)
+        if preference is None:
+            raise NotImplementedError(f"{type(self).__name__} has no preference() and no rank()")
+        if len(preference) != len(scores):
+            raise ValueError(
+                f"{type(self).__name__}.preference() gave {len(preference)} values for {len(scores)}"
+            )
+        _refuse_non_finite(self, preference, scores)
+        order = sorted(range(len(scores)), key=lambda i: (-preference[i], scores.tasks[i]))
+        return [scores.tasks[i] for i in order]
+
+
+@dataclass(frozen=True)
+class PromptUncertainty(Strategy):
+    """Highest (paper) or lowest of a `measure`, which is any float column of `TaskScores`."""
+
+    direction: str = "high"
+    measure: str = "prompt_uncertainty"
+
+    def __post_init__(self):
+        _check_option(type(self).__name__, "direction", self.direction, ("high", "low"))
+        _check_option(type(self).__name__, "measure", self.measure, _measures())
+
+    @property
+    def name(self) -> str:
+        return f"{self.direction}_{self.measure}"
+
+    def preference(self, scores: TaskScores, context: SelectionContext) -> np.ndarray:
+        values = getattr(scores, self.measure)
+        return values if self.direction == "high" else -values
+
+
+@dataclass(frozen=True)
+class Perplexity(Strategy):
+    """Highest or lowest perplexity of the model's own answers (the paper's baselines)."""
+
+    direction: str = "high"
+
+    def __post_init__(self):
+        _check_option(type(self).__name__, "direction", self.direction, ("high", "low"))
+
+    @property
+    def name(self) -> str:
+        return f"{self.direction}_perplexity"
+
+    def preference(self, scores: TaskScores, context: SelectionContext) -> np.ndarray:
+        return scores.perplexity if self.direction == "high" else -scores.perplexity
+
+
+@dataclass(frozen=True)
+class HighPerplexity(Perplexity):
+    """`Perplexity` with direction "high"."""
+
+    direction: str = "high"
+
+
+@dataclass(frozen=True)
+class LowPerplexity(Perplexity):
+    """`Perplexity` with direction "low"."""
+
+    direction: str = "low"
+
+
+@dataclass(frozen=True)
+class Random(Strategy):
+    """Uniformly random tasks. A task's draw depends on seed, round and its own name only."""
+
+    needs_scores: ClassVar[bool] = False
+
+    def rank(self, scores: TaskScores, context: SelectionContext) -> list[str]:
+        return _random_order(scores.tasks, self.name, context)
+
+
+@dataclass(frozen=True)
+class RandomCategory(Strategy):
+    """Random tasks, balanced over categories.
+
+    Categories are put in random order and dealt from in turn, one random task each; one that
+    runs out is passed over. Of m tasks out of C large categories each so gives m // C or one
+    more. With a CLS/GEN ratio each group is dealt by itself.
+    """
+
+    needs_scores: ClassVar[bool] = False
+
+    def rank(self, scores: TaskScores, context: SelectionContext) -> list[str]:
+        by_category: dict[str, list[str]] = {}
+        for task in _random_order(scores.tasks, self.name, context):
+            by_category.setdefault(context.category_of(task), []).append(task)
+        categories = _random_order(by_category, f"{self.name}/categories", context)
+        deals = itertools.zip_longest(*(by_category[category] for category in categories))
+        return [task for deal in deals for task in deal if task is not None]
+
+
+@dataclass(frozen=True)
+class RankMixture(Strategy):
+    """Lowest sum of ranks over several measures, the authors' `SumRank_...-Low`.
+
+    Rank 0 goes to the lowest value where the direction is "low" and to the highest where it
+    is "high"; equal values share their mean rank. Its margin counts ranks, not scores.
+    """
+
+    measures: tuple[str, ...] = ("prompt_uncertainty", "prediction_probability")
+    directions: tuple[str, ...] = ("low", "low")
+
+    def __post_init__(self):
+        owner = type(self).__name__
+        if len(self.measures) != len(self.directions) or not self.measures:
+            raise UserError(
+                f"{owner}.measures has {len(self.measures)} entries and {owner}.directions "
+                f"{len(self.directions)}; give each measure one direction."
+            )
+        for measure, direction in zip(self.measures, self.directions):
+            _check_option(owner, "measures", measure, _measures())
+            _check_option(owner, "directions", direction, ("high", "low"))
+
+    def preference(self, scores: TaskScores, context: SelectionContext) -> np.ndarray:
+        total = np.zeros(len(scores))
+        for measure, direction in zip(self.measures, self.directions):
+            values = getattr(scores, measure)
+            _refuse_non_finite(self, values, scores)
+            total += mean_ranks(values if direction == "low" else -values)
+        return -total
+
+
+@dataclass(frozen=True)
+class Easy(RankMixture):
+    """The task map's easy region: lowest rank(PU) + rank(-probability)."""
+
+    directions: tuple[str, ...] = ("low", "high")
+
+
+@dataclass(frozen=True)
+class Difficult(RankMixture):
+    """The task map's difficult region: lowest rank(PU) + rank(probability)."""
+
+    directions: tuple[str, ...] = ("low", "low")
+
+
+@dataclass(frozen=True)
+class Ambiguous(PromptUncertainty):
+    """The task map's ambiguous region: highest prompt uncertainty."""
+
+    @property
+    def name(self) -> str:
+        return "ambiguous"
+
+
+STRATEGIES = {
+    "prompt_uncertainty": PromptUncertainty,
+    "high_prompt_uncertainty": PromptUncertainty,
+    "low_prompt_uncertainty": lambda: PromptUncertainty(direction="low"),
+    "random": Random,
+    "random_category": RandomCategory,
+    "high_perplexity": HighPerplexity,
+    "low_perplexity": LowPerplexity,
+    "ambiguous": Ambiguous,
+    "easy": Easy,
+    "difficult": Difficult,
+}
+
+
+def strategy(name: str) -> Strategy:
+    """Returns the shipped strategy of that name; UserError with the nearest one otherwise."""
+    if name not in STRATEGIES:
+        raise UserError(
+            f"There is no strategy {name!r}.{nearest(name, STRATEGIES)} "
+            f"Strategies: {', '.join(STRATEGIES)}."
+        )
+    return STRATEGIES[name]()
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What one round chose.
+
+    Attributes:
+      tasks: names, in order; with a ratio the CLS tasks come first, as in the authors' files.
+      num_cls, num_gen: how many of either are among them.
+      margins: per ranked group ("all", or "cls" and "gen") the preference of the last
+        selected task minus that of the first one left out, at least 0; None where nothing was
+        selected or left out or the strategy has no preference (random).
+    """
+
+    tasks: tuple[str, ...]
+    num_cls: int
+    num_gen: int
+    margins: Mapping[str, float | None] = field(default_factory=dict)
+
+    def close_calls(self, tolerance: float = SCORE_TOLERANCE) -> dict[str, float]:
+        """Returns the margins below `tolerance`: there another machine may choose otherwise."""
+        known = {group: margin for group, margin in self.margins.items() if margin is not None}
+        return {group: margin for group, margin in known.items() if margin < tolerance}
+
+
+def select(
+    strategy: Strategy,
+    scores: TaskScores,
+    num_tasks: int,
+    *,
+    is_cls: Callable[[str], bool],
+    cls_ratio: float | None = None,
+    seed: int,
+    round: int,
+    category_of: Callable[[str], str] = uncategorized,
+) -> Selection:
+    """Chooses `num_tasks` of `scores.tasks`.
+
+    With `cls_ratio`, CLS and GEN tasks are ranked apart (rank sums too are taken within the
+    group) and int(num_tasks * cls_ratio) CLS tasks are wanted: 0.356 of 68 gives 24 CLS and
+    44 GEN (`--fix_cls_gen_ratio` of the authors' code). Where one group runs short, the
+    other fills the gap with its next tasks, so that num_tasks are always selected.
+
+    Args:
+      strategy: ranks each group.
+      scores: of the remaining tasks; `TaskScores.unscored(names)` does for a strategy whose
+        `needs_scores` is False.
+      num_tasks: how many to select, at least 1.
+      is_cls: task name -> True for classification.
+      cls_ratio: share of CLS tasks in [0, 1], or None to rank all tasks together.
+      seed, round: keys of random draws.
+      category_of: task name -> category, for strategies that balance categories.
+
+    Raises:
+      UserError: more tasks asked for than remain, a ratio outside [0, 1], scores that are
+        not finite, or a strategy whose ranking is no permutation of the tasks.
+    """
+    _check_request(num_tasks, len(scores), cls_ratio)
+    context = SelectionContext(seed, round, category_of)
+    groups, quotas = groups_and_quotas(scores.tasks, num_tasks, is_cls=is_cls, cls_ratio=cls_ratio)
+    chosen: list[str] = []
+    margins: dict[str, float | None] = {}
+    for group, names in groups.items():
+        ranked, margins[group] = _rank_group(strategy, scores.subset(names), quotas[group], context)
+        chosen += ranked[: quotas[group]]
+    num_cls = sum(bool(is_cls(task)) for task in chosen)
+    return Selection(tuple(chosen), num_cls, len(chosen) - num_cls, margins)
+
+
+def groups_and_quotas(
+    tasks: Iterable[str],
+    num_tasks: int,
+    *,
+    is_cls: Callable[[str], bool],
+    cls_ratio: float | None,
+) -> tuple[dict[str, list[str]], dict[str, int]]:
+    """Returns the groups that are ranked apart, and how many tasks of each are selected."""
+    tasks = list(tasks)
+    if cls_ratio is None:
+        return {"all": tasks}, {"all": min(num_tasks, len(tasks))}
+    groups = {
+        "cls": [task for task in tasks if is_cls(task)],
+        "gen": [task for task in tasks if not is_cls(task)],
+    }
+    return groups, group_quotas(num_tasks, cls_ratio, len(groups["cls"]), len(groups["gen"]))
+
+
+def group_quotas(num_tasks: int, cls_ratio: float, num_cls: int, num_gen: int) -> dict[str, int]:
+    """Returns how many of `num_cls` CLS and `num_gen` GEN tasks to take; they add to `num_tasks`.
+
+    The small addend keeps 100 * 0.29 = 28.999... from counting as 28.
+    """
+    cls_quota = min(int(num_tasks * cls_ratio + 1e-9), num_cls)
+    gen_quota = min(num_tasks - cls_quota, num_gen)
+    return {"cls": min(num_tasks - gen_quota, num_cls), "gen": gen_quota}
+
+
+def mean_ranks(values: np.ndarray) -> np.ndarray:
+    """Returns ranks from 0, lowest value first, equal values sharing their mean: float64[n]."""
+    ordered = np.sort(values)
+    below = np.searchsorted(ordered, values, side="left")
+    not_above = np.searchsorted(ordered, values, side="right")
+    return (below + not_above - 1) / 2
+
+
+def _rank_group(
+    strategy: Strategy, scores: TaskScores, quota: int, context: SelectionContext
+) -> tuple[list[str], float | None]:
+    """Returns the ranking and the margin between the last task taken and the next."""
+    if not len(scores):
+        return [], None
+    ranked = list(strategy.rank(scores, context))
+    if sorted(ranked) != sorted(scores.tasks):
+        raise UserError(
+            f"{type(strategy).__name__}.rank() gave {len(ranked)} names for {len(scores)} tasks "
+            "and they are not the same: it must return every name of scores.tasks exactly once."
+        )
+    preference = strategy.preference(scores, context)
+    if preference is None or not 0 < quota < len(ranked):
+        return ranked, None
+    value_of = dict(zip(scores.tasks, preference))
+    return ranked, float(value_of[ranked[quota - 1]] - value_of[ranked[quota]])
+
+
+def _check_request(num_tasks: int, num_remaining: int, cls_ratio: float | None) -> None:
+    if num_tasks < 1:
+        raise UserError(f"TASKS_PER_ROUND is {num_tasks}; it must be at least 1.")
+    if num_tasks > num_remaining:
+        raise UserError(
+            f"TASKS_PER_ROUND asks for {num_tasks} tasks but {num_remaining} remain in the pool; "
+            "set TASKS_PER_ROUND or ROUNDS lower, or use a larger pool."
+        )
+    if cls_ratio is not None and not 0 <= cls_ratio <= 1:
+        raise UserError(f"CLS_RATIO is {cls_ratio}; it must be None or a share in [0, 1].")
+
+
+def _refuse_non_finite(strategy: Strategy, values: np.ndarray, scores: TaskScores) -> None:
+    wrong = np.flatnonzero(~np.isfinite(values))
+    if not len(wrong):
+        return
+    names = ", ".join(scores.tasks[i] for i in wrong[:5]) + (", ..." if len(wrong) > 5 else "")
+    hint = "Score the round again, in float32 if it was bfloat16."
+    if (scores.num_prompts[wrong] == 1).all():
+        hint = "No perturbed prompt was scored: set NUM_PERTURBATIONS to at least 1."
+    elif (scores.num_prompts[wrong] == 0).all():
+        hint = "These tasks were not scored, and this strategy needs scores."
+    raise UserError(
+        f"Strategy {strategy.name!r} cannot rank {len(wrong)} of {len(scores)} tasks whose scores "
+        f"are not finite: {names}. {hint}"
+    )
+
+
+def _random_order(names: Iterable[str], purpose: str, context: SelectionContext) -> list[str]:
+    key = (context.seed, "select", context.round, purpose)
+    return sorted(names, key=lambda name: (randomness.stable_hash(*key, name), name))
+
+
+def _measures() -> tuple[str, ...]:
+    return tuple(f.name for f in fields(TaskScores) if f.name != "tasks" and "num_" not in f.name)
+
+
+def _check_option(owner: str, option: str, given: Any, allowed: Sequence[str]) -> None:
+    if given not in allowed:
+        raise UserError(
+            f"{owner}.{option} is {given!r}.{nearest(str(given), allowed)} "
+            f"It must be one of {', '.join(allowed)}."
+        )

@@ -1,0 +1,186 @@
+"""Prompt uncertainty and its relatives: log-likelihoods in, one score per task out.
+
+Input is the scorer's long table (`likelihoods.parquet`): for every scored instance i
+of a task and every prompt j (0 is the original instruction, 1..k the perturbed ones),
+the mean token log-likelihood of the answer y_i, end-of-sequence included. With
+p_ij = exp(log_likelihood_ij), Active Instruction Tuning (arXiv 2311.00288, section 3)
+defines
+
+    prompt uncertainty      = mean over i and j >= 1 of |p_i0 - p_ij|
+    prediction probability  = mean over i of p_i0
+
+Nothing here knows where y_i came from: with the model's own greedy answers these are
+the paper's measures, with reference outputs the authors' gold-label ("HL") variant.
+Everything is float64 NumPy, whatever the precision of the table.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from ait_jax.errors import UserError
+from ait_jax.selection.likelihood_table import LikelihoodTable
+
+
+@dataclass(frozen=True)
+class TaskScores:
+    """One row per task: what `task_scores.parquet` holds. Float columns are float64.
+
+    Attributes:
+      tasks: names.
+      prompt_uncertainty: mean |p_i0 - p_ij|, in [0, 1]; NaN where k is 0.
+      prompt_uncertainty_error: its standard error over instances; NaN where n is 1 or k is 0.
+      prediction_probability: mean p_i0, in [0, 1].
+      perplexity: mean over instances of exp(-log_likelihood_i0), at least 1.
+      signed_mean: mean (p_i0 - p_ij): positive where the original prompt is the better one.
+      std: mean over instances of the population standard deviation of p_ij over j >= 1.
+      num_instances: n, integers.
+      num_prompts: k + 1, integers; the original prompt counts.
+    """
+
+    tasks: tuple[str, ...]
+    prompt_uncertainty: np.ndarray
+    prompt_uncertainty_error: np.ndarray
+    prediction_probability: np.ndarray
+    perplexity: np.ndarray
+    signed_mean: np.ndarray
+    std: np.ndarray
+    num_instances: np.ndarray
+    num_prompts: np.ndarray
+
+    @classmethod
+    def unscored(cls, tasks: Iterable[str]) -> "TaskScores":
+        """Returns names without scores (NaN), for strategies that need none."""
+        names = tuple(tasks)
+        nan = np.full(len(names), np.nan)
+        zero = np.zeros(len(names), np.int64)
+        return cls(names, nan, nan, nan, nan, nan, nan, zero, zero)
+
+    @classmethod
+    def from_columns(cls, columns: Mapping[str, Sequence]) -> "TaskScores":
+        """Inverse of `columns`; UserError names a column that is missing."""
+        missing = [name for name in cls.column_names() if name not in columns]
+        if missing:
+            raise UserError(
+                f"The task scores lack the column(s) {', '.join(missing)}; they have "
+                f"{', '.join(columns)}. Score the round again with this version."
+            )
+        arrays = {
+            name: np.asarray(columns[name], np.int64 if name.startswith("num_") else np.float64)
+            for name in cls.column_names()[1:]
+        }
+        return cls(tasks=tuple(str(name) for name in columns["task"]), **arrays)
+
+    @classmethod
+    def column_names(cls) -> tuple[str, ...]:
+        return ("task", *(field.name for field in fields(cls) if field.name != "tasks"))
+
+    def columns(self) -> dict[str, list | np.ndarray]:
+        """Returns the columns in file order, `task` first."""
+        arrays = {name: getattr(self, name) for name in self.column_names()[1:]}
+        return {"task": list(self.tasks), **arrays}
+
+    def subset(self, tasks: Iterable[str]) -> "TaskScores":
+        """Returns the rows of `tasks`, in that order; KeyError for an unknown name."""
+        row_of = {name: row for row, name in enumerate(self.tasks)}
+        names = tuple(tasks)
+        rows = np.array([row_of[name] for name in names], np.int64)
+        arrays = {name: getattr(self, name)[rows] for name in self.column_names()[1:]}
+        return TaskScores(tasks=names, **arrays)
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+
+def _differences(log_likelihood: np.ndarray) -> np.ndarray:
+    """Returns p_i0 - p_ij for j >= 1: float64[..., n, k] from float[..., n, k + 1]."""
+    probability = np.exp(np.asarray(log_likelihood, np.float64))
+    return probability[..., :1] - probability[..., 1:]
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    """Returns the mean over instances and prompts: float64[...] from float64[..., n, k]."""
+    *tasks, n, k = values.shape
+    # One axis to sum over: a task's sum has the same rounding alone and in a stack.
+    return values.reshape(*tasks, n * k).mean(axis=-1) if k else np.full(tasks, np.nan)
+
+
+# Every measure takes mean token log-likelihoods in nats, float[..., n, k + 1]: of one task, or
+# of a stack of tasks, each with n instances and k perturbed prompts. It returns float64[...].
+
+
+def instance_prompt_uncertainty(log_likelihood: np.ndarray) -> np.ndarray:
+    """Returns mean over j >= 1 of |p_i0 - p_ij|: float64[..., n], NaN if k is 0."""
+    differences = np.abs(_differences(log_likelihood))
+    if not differences.shape[-1]:
+        return np.full(differences.shape[:-1], np.nan)
+    return differences.mean(axis=-1)
+
+
+def prompt_uncertainty(log_likelihood: np.ndarray) -> np.ndarray:
+    """Returns the paper's measure, mean |p_i0 - p_ij| over i and j >= 1 (NaN if k is 0).
+
+    Source: paper section 3; `get_task_PI_StdOrMean_OriginalDef` with Mean-abs-bald.
+    """
+    return _mean(np.abs(_differences(log_likelihood)))
+
+
+def prompt_uncertainty_error(log_likelihood: np.ndarray) -> np.ndarray:
+    """Returns the standard error of `prompt_uncertainty` over instances (NaN if n is 1)."""
+    by_instance = instance_prompt_uncertainty(log_likelihood)
+    n = by_instance.shape[-1]
+    if n < 2:
+        return np.full(by_instance.shape[:-1], np.nan)
+    return by_instance.std(axis=-1, ddof=1) / np.sqrt(n)
+
+
+def signed_mean(log_likelihood: np.ndarray) -> np.ndarray:
+    """Returns mean (p_i0 - p_ij) over i and j >= 1: how much the original prompt helps."""
+    return _mean(_differences(log_likelihood))
+
+
+def std(log_likelihood: np.ndarray) -> np.ndarray:
+    """Returns the mean over i of the population standard deviation of p_ij over j >= 1.
+
+    The authors' "Std" variant without "bald": only perturbed prompts take part.
+    """
+    perturbed = np.exp(np.asarray(log_likelihood, np.float64)[..., 1:])
+    if not perturbed.shape[-1]:
+        return np.full(perturbed.shape[:-2], np.nan)
+    return _mean(perturbed.std(axis=-1, keepdims=True))
+
+
+def prediction_probability(log_likelihood: np.ndarray) -> np.ndarray:
+    """Returns mean p_i0: the model's confidence in its answers (the task map's y axis)."""
+    return _mean(np.exp(np.asarray(log_likelihood, np.float64)[..., :1]))
+
+
+def perplexity(log_likelihood: np.ndarray) -> np.ndarray:
+    """Returns mean over i of exp(-log_likelihood_i0), the authors' perplexity baseline."""
+    return _mean(np.exp(-np.asarray(log_likelihood, np.float64)[..., :1]))
+
+
+MEASURES = {
+    "prompt_uncertainty": prompt_uncertainty,
+    "prompt_uncertainty_error": prompt_uncertainty_error,
+    "prediction_probability": prediction_probability,
+    "perplexity": perplexity,
+    "signed_mean": signed_mean,
+    "std": std,
+}
+
+
+def task_scores(table: LikelihoodTable) -> TaskScores:
+    """Returns every measure for every task of the table, tasks ascending by name."""
+    shapes = np.array([matrix.shape for matrix in table.log_likelihoods], np.int64).reshape(-1, 2)
+    columns = {name: np.empty(len(table.tasks)) for name in MEASURES}
+    # Tasks of equal n and k are measured at once.
+    for shape in np.unique(shapes, axis=0):
+        rows = np.flatnonzero((shapes == shape).all(axis=1))
+        stack = np.stack([table.log_likelihoods[row] for row in rows])
+        for name, measure in MEASURES.items():
+            columns[name][rows] = measure(stack)
+    return TaskScores(
+        tasks=table.tasks, **columns, num_instances=shapes[:, 0], num_prompts=shapes[:, 1]
+    )

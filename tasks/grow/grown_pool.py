@@ -1,0 +1,257 @@
+"""A grown pool on disk, which later growth extends and never rewrites.
+
+instructions.jsonl   one line a task, in the order in which they came: NIV2's schema without
+                     its instances, how many there are, and where it all came from
+tasks/NAME.json      NIV2's schema, the tasks that have instances
+cache/               what an endpoint answered, one file a request
+report.json          each growth: what was asked for, counts by reason
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ait_jax.tasks.grow.dataset import Dataset
+from ait_jax.tasks.grow.languages import language_name, language_of_column
+from ait_jax.tasks.grow.proposal import Proposal
+from ait_jax.tasks.grow.screening import NOT_RECORDED, licence_id
+
+from ait_jax.errors import UserError
+from ait_jax.pool.pool import Instance, Instruction, Task, task_digest, task_from_json, task_to_json
+from ait_jax.runtime.files import as_path, check_name, read_bytes, write_json, write_lines
+
+INSTRUCTIONS, TASKS, REPORT = "instructions.jsonl", "tasks", "report.json"
+_LOCK = ".lock"
+_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of instructions.jsonl.
+
+    Attributes:
+      task: without instances.
+      num_instances: in tasks/NAME.json; 0 where there is no such file.
+      digest: `task_digest` of the task with its instances, in hexadecimal.
+      is_cls: whether its instruction names a closed set of answers.
+    """
+
+    task: Task
+    num_instances: int
+    digest: str
+    is_cls: bool
+
+
+def task_name(proposal: Proposal) -> str:
+    """Returns a name that depends on the proposal alone, whatever else is in the pool."""
+    digest = hashlib.sha256(json.dumps(proposal.key).encode()).hexdigest()[:10]
+    words = re.sub(r"[^A-Za-z0-9]+", "_", f"{proposal.dataset}_{proposal.output_field[0]}")
+    return f"dynosaur_{words.strip('_')[:100]}_{digest}"
+
+
+def make_task(
+    proposal: Proposal, dataset: Dataset, instances: Sequence[Instance], suffix: str = ""
+) -> Task:
+    """Returns the task with its provenance and licence as NIV2 metadata.
+
+    Args:
+      proposal: what to do.
+      dataset: where it comes from.
+      instances: of the task; may be empty.
+      suffix: of the instruction, from the label-space rule.
+    """
+    provenance = {
+        "Contributors": ["ait-jax grow"],
+        "Source": [dataset.name],
+        "URL": [dataset.website] if dataset.website else [],
+        "Instance License": [licence_id(dataset.licence) or NOT_RECORDED],
+        "Metadata Source": [dataset.source],
+        "Input Fields": list(proposal.input_fields),
+        "Output Field": list(proposal.output_field),
+        "Generator": [proposal.generator],
+        "Model": [proposal.model] if proposal.model else [],
+    }
+    categories = (proposal.category,) if proposal.category else dataset.task_categories[:1]
+    return Task(
+        name=task_name(proposal),
+        instruction=Instruction(_whole(proposal.instruction + suffix)),
+        instances=tuple(instances),
+        categories=categories,
+        input_languages=_languages(proposal.input_fields, dataset),
+        output_languages=_languages(proposal.output_field[:1], dataset),
+        metadata={key: tuple(map(_whole, values)) for key, values in provenance.items()},
+    )
+
+
+def _languages(columns: Sequence[str], dataset: Dataset) -> tuple[str, ...]:
+    """Returns the languages of columns: their own, if they are called by one, or the dataset's."""
+    own = [language_of_column(name) for name in columns]
+    named = own if own and all(own) else [language_name(code) for code in dataset.languages]
+    return tuple(dict.fromkeys(name for name in named if name)) or ("English",)
+
+
+def _whole(text: str) -> str:
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+class GrownPool:
+    """A grown pool's folder. Tasks are added one at a time; `commit` makes them part of it.
+
+    Args:
+      directory: made when it is locked or written to.
+
+    Raises:
+      UserError: what is there is no grown pool, or is damaged.
+    """
+
+    def __init__(self, directory: Any):
+        if "://" in str(directory):
+            raise UserError(f"--pool={directory} is not on a local disk; grow into a local folder.")
+        self.directory = Path(directory).expanduser()
+        if self.directory.exists() and not self.directory.is_dir():
+            raise UserError(f"--pool={directory} is a file; give a folder.")
+        self._read()
+
+    def _read(self) -> None:
+        self._entries = {entry.task.name: entry for entry in read_entries(self.directory)}
+        self._fresh: dict[str, Entry] = {}
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other growths out until the block ends, or the process; reads the pool anew.
+
+        What another growth committed since this object was made would be lost otherwise: a
+        commit writes the whole list.
+
+        Raises:
+          UserError: another growth is at work, the folder cannot be written to, or its report
+            is damaged.
+        """
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            file = open(self.directory / _LOCK, "a")
+        except OSError as error:
+            raise UserError(
+                f"cannot write {str(self.directory)!r}: {error.strerror}; give another --pool."
+            ) from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise UserError(
+                    f"another `ait-jax grow` is at work in {str(self.directory)!r}."
+                ) from error
+            self._read()
+            read_report(self.directory)  # a damaged one is told now, not after the work
+            yield
+
+    def __len__(self) -> int:
+        return len(self._entries) + len(self._fresh)
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """The tasks that are part of the pool, in its order."""
+        return tuple(self._entries.values())
+
+    def has(self, name: str, with_instances: bool) -> bool:
+        """Whether the pool has the task already, with instances if those are at hand now."""
+        entry = self._entries.get(name) or self._fresh.get(name)
+        return bool(entry and (entry.num_instances or not with_instances))
+
+    def add(self, task: Task, is_cls: bool) -> None:
+        """Adds a task, or the instances that one of the pool did not have yet."""
+        check_name(task.name, "task name")
+        if task.instances:
+            write_json(self.directory / TASKS / f"{task.name}.json", task_to_json(task))
+        without = replace(task, instances=())
+        digest = task_digest(task).hex()
+        self._fresh[task.name] = Entry(without, len(task.instances), digest, is_cls)
+
+    def commit(self, growth: Mapping[str, Any]) -> None:
+        """Writes the list of tasks, with those added, and adds `growth` to the report.
+
+        Tasks that were there keep their lines and places. The list comes first: it alone says
+        what the pool is. A growth that added nothing leaves it alone, and stands in the report
+        once: the same again changes nothing.
+
+        Args:
+          growth: for JSON; "growth" in it says what was asked for.
+        """
+        report = read_report(self.directory)
+        if self._fresh:
+            merged = {**self._entries, **self._fresh}
+            write_lines(self.directory / INSTRUCTIONS, map(_line, merged.values()))
+            self._entries, self._fresh = merged, {}
+        elif growth["growth"] in [earlier.get("growth") for earlier in report["growths"]]:
+            return
+        report["growths"].append(dict(growth))
+        write_json(self.directory / REPORT, report)
+
+
+def _line(entry: Entry) -> str:
+    data = task_to_json(entry.task)
+    del data["Instances"]
+    own = {
+        "name": entry.task.name,
+        "num_instances": entry.num_instances,
+        "digest": entry.digest,
+        "is_cls": entry.is_cls,
+    }
+    return json.dumps({**own, **data}, ensure_ascii=False)
+
+
+def read_entries(directory: Any) -> Iterator[Entry]:
+    """Yields the tasks of a grown pool; none where there is no pool yet.
+
+    Raises:
+      UserError: a line is damaged.
+    """
+    path = as_path(directory) / INSTRUCTIONS
+    try:
+        data = read_bytes(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UserError(f"cannot read {str(path)!r}: {error.strerror or error}.") from error
+    for number, line in enumerate(data.splitlines(), start=1):
+        source = f"{path}, line {number}"
+        try:
+            values = json.loads(line.decode())
+            own = {key: values.pop(key) for key in ("name", "num_instances", "digest", "is_cls")}
+        except (ValueError, RecursionError, KeyError, AttributeError) as error:
+            raise UserError(f"{source} is damaged ({error}); grow the pool anew.") from error
+        types = {"name": str, "num_instances": int, "digest": str, "is_cls": bool}
+        typed = all(type(own[key]) is kind for key, kind in types.items())
+        if not typed or not re.fullmatch(r"[0-9a-f]{64}", own["digest"]):
+            raise UserError(f"{source} is damaged; grow the pool anew.")
+        # A task needs an instance to be read; it is taken away again.
+        values["Instances"] = [{"input": "", "output": ""}]
+        task = replace(task_from_json(values, own["name"], source), instances=())
+        yield Entry(task, own["num_instances"], own["digest"], own["is_cls"])
+
+
+def read_report(directory: Any) -> dict[str, Any]:
+    """Returns the report of a grown pool, one without growths where there is none.
+
+    Raises:
+      UserError: it is damaged or of another version.
+    """
+    path = Path(directory).expanduser() / REPORT
+    try:
+        report = json.loads(path.read_bytes().decode())
+    except FileNotFoundError:
+        return {"schema": _SCHEMA, "growths": []}
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({error}); remove it: the pool is whole.") from error
+    if not isinstance(report, dict) or report.get("schema") != _SCHEMA:
+        raise UserError(f"{path} was written by another version of ait-jax; move it away.")
+    growths = report.get("growths")
+    if not isinstance(growths, list) or not all(isinstance(item, dict) for item in growths):
+        raise UserError(f"{path} is damaged (no list of growths); remove it: the pool is whole.")
+    return report

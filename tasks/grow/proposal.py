@@ -1,0 +1,146 @@
+"""A task as a generator proposes it, and the authors' filters of proposals."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ait_jax.tasks.grow.dataset import Dataset
+
+# Keys as models write them, without case, space, hyphen and a final "s".
+_INSTRUCTION_KEYS = ("instruction", "task", "task_description")
+_INPUT_KEYS = ("input_field", "input")
+_OUTPUT_KEYS = ("output_field", "output")
+MAX_INSTRUCTION = 2000
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """An instruction over columns of a dataset.
+
+    Attributes:
+      dataset: the dataset's name.
+      instruction: what to do, in words.
+      input_fields: columns that the input is made of.
+      output_field: columns of the output; as in the authors' code only the first is used.
+      category: of the task, "" if the generator does not say.
+      generator: "templates", "description-aware", "description-unaware" or "released".
+      model: that wrote it, "" for templates.
+      context: fixed text that goes with every input (two released tasks have some).
+    """
+
+    dataset: str
+    instruction: str
+    input_fields: tuple[str, ...]
+    output_field: tuple[str, ...]
+    category: str = ""
+    generator: str = ""
+    model: str = ""
+    context: str = ""
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What makes two proposals the same."""
+        own = (self.instruction, self.input_fields, self.output_field, self.context)
+        return (self.dataset, *own)
+
+
+def proposal_from_json(data: Any, dataset: str, **provenance: str) -> Proposal | str:
+    """Makes a proposal of a dictionary as models write it, or says what is wrong with it.
+
+    Keys may be written with other case, spaces, or in the plural; a lone field name may stand
+    for a list of one. Fields are matched by name alone, so types other than text are wrong.
+
+    Args:
+      data: a parsed dictionary.
+      dataset: the name of the dataset it is for (its own word on that is not taken).
+      **provenance: `generator` and `model`.
+    """
+    if not isinstance(data, Mapping):
+        return "not a dictionary"
+    values = {_plain_key(key): value for key, value in data.items() if isinstance(key, str)}
+    instruction = _first(values, _INSTRUCTION_KEYS)
+    if not isinstance(instruction, str) or not instruction.strip():
+        return "no instruction"
+    if len(instruction) > MAX_INSTRUCTION:
+        return f"instruction longer than {MAX_INSTRUCTION} characters"
+    inputs, outputs = _names(_first(values, _INPUT_KEYS)), _names(_first(values, _OUTPUT_KEYS))
+    if inputs is None or outputs is None:
+        return "input or output fields are no list of names"
+    further = values.get("additional_input")
+    context = ""
+    if isinstance(further, Mapping):
+        context = "".join(f"{key} is '{value}'. " for key, value in further.items())
+    return Proposal(
+        dataset, _whole(instruction.strip()), inputs, outputs, context=_whole(context), **provenance
+    )
+
+
+def _whole(text: str) -> str:
+    # Halves of surrogate pairs, which JSON can escape, are in no UTF-8 file.
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _plain_key(key: str) -> str:
+    return key.strip().lower().replace(" ", "_").replace("-", "_").removesuffix("s")
+
+
+def _first(values: Mapping[str, Any], keys: Iterable[str]) -> Any:
+    return next((values[key] for key in keys if key in values), None)
+
+
+def _names(value: Any) -> tuple[str, ...] | None:
+    if isinstance(value, str):
+        value = [value] if value.strip() else []
+    if value is None:
+        return ()
+    if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
+        return None
+    return tuple(dict.fromkeys(_whole(item) for item in value))
+
+
+class ProposalFilter:
+    """The authors' filter_invalid_tasks.py and global de-duplication; remembers what it saw."""
+
+    def __init__(self):
+        self._seen: set[tuple[Any, ...]] = set()
+        self._instructions: set[tuple[str, str]] = set()
+
+    def rejection(self, proposal: Proposal, dataset: Dataset) -> str:
+        """Returns why `proposal` is left out, or "" and remembers it.
+
+        Args:
+          proposal: for `dataset`.
+          dataset: the field names are checked where its fields are known. Where it has no rows,
+            its configurations cannot be told apart, and proposals that agree but for
+            the configuration are duplicates.
+        """
+        reason = _invalid(proposal, dataset)
+        if reason:
+            return reason
+        if proposal.key in self._seen:
+            return "duplicate: the very same task"
+        own = proposal.key[1:]
+        labels = tuple(f.labels for f in dataset.fields if f.name == proposal.output_field[0])
+        family = ("of a family without rows", dataset.family, *own, labels)
+        if dataset.family and not dataset.rows and family in self._seen:
+            return "duplicate: in another configuration, no rows to tell them apart"
+        if proposal.generator != "released":
+            named = (proposal.dataset, proposal.instruction)
+            if named in self._instructions:
+                return "duplicate: instruction given before for this dataset"
+            self._instructions.add(named)
+        self._seen.update((proposal.key, family))
+        return ""
+
+
+def _invalid(proposal: Proposal, dataset: Dataset) -> str:
+    if not proposal.output_field:
+        return "output field: none"
+    if not proposal.input_fields:
+        return "input fields: none"
+    known = set(dataset.field_names)
+    if known and not known.issuperset((*proposal.input_fields, *proposal.output_field)):
+        return "fields: not in the dataset"
+    if set(proposal.input_fields) & set(proposal.output_field):
+        return "fields: both input and output"
+    return ""

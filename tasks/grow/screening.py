@@ -1,0 +1,117 @@
+"""Which datasets may become tasks: Dynosaur's rules on licence, language and fields."""
+
+import re
+from dataclasses import dataclass
+
+from ait_jax.tasks.grow.dataset import SCALARS, Dataset
+
+from ait_jax.errors import UserError, nearest
+
+# The authors' download_data.py drops these, and datasets without a licence.
+DROPPED_LICENCES = (
+    "other",
+    "unknown",
+    "cc-by-nc-nd-4.0",
+    "cc-by-nd-4.0",
+    "cc-by-nc-nd-3.0",
+    "ofl",
+)
+NOT_RECORDED = "not recorded"
+_ENGLISH = {"en", "eng", "english", "code"}
+_WORDINGS = (
+    (r"attribution|creative\s*commons|\bcc[\s-]by", ""),
+    (r"\bcc[\s-]?0\b|public domain dedication|publicdomain/zero", "cc0-1.0"),
+    (r"\bmit\b.{0,20}licen[cs]e|^mit$", "mit"),
+    (r"apache.{0,20}2(\.0)?", "apache-2.0"),
+    (r"\bgpl|gnu general public", "gpl"),
+    (r"\bbsd\b", "bsd"),
+    (r"public domain", "public domain"),
+)
+
+
+@dataclass(frozen=True)
+class Screening:
+    """The rules that a dataset must pass.
+
+    Attributes:
+      languages: "en" keeps datasets whose languages are English or code, or not named; "any"
+        keeps all.
+      unlicensed: what becomes of datasets whose source records no licence: "drop" (the
+        authors' rule) or "keep". None leaves it to the source: the TFDS catalogue, which
+        records a licence for a handful of its datasets, is kept, all else dropped.
+    """
+
+    languages: str = "en"
+    unlicensed: str | None = None
+
+    def __post_init__(self):
+        for name, known in (("languages", ("en", "any")), ("unlicensed", ("keep", "drop", None))):
+            value = getattr(self, name)
+            if value not in known:
+                words = [word for word in known if word]
+                raise UserError(
+                    f"--{name}={value} is not one of {', '.join(words)}." + nearest(value, words)
+                )
+
+    def rejection(self, dataset: Dataset) -> str:
+        """Returns why `dataset` is left out, or ""."""
+        licence = licence_id(dataset.licence)
+        if licence in DROPPED_LICENCES:
+            return f"licence: {licence}"
+        if not licence and not self._keeps_unlicensed(dataset):
+            return "licence: none recorded"
+        if self.languages == "en" and not is_english(dataset.languages):
+            several = len(dataset.languages) > 1
+            return "language: several, or a translation" if several else "language: not English"
+        if any(field.kind == "media" for field in dataset.fields):
+            return "fields: image, audio or video"
+        usable = [f for f in dataset.fields if f.kind in (*SCALARS, "texts")]
+        if len(usable) <= 1:
+            return "fields: at most one of text, label, number"
+        if not any(field.kind in ("text", "texts") for field in usable):
+            return "fields: no text"
+        return ""
+
+    def _keeps_unlicensed(self, dataset: Dataset) -> bool:
+        if self.unlicensed is None:
+            return dataset.source.startswith("tfds")
+        return self.unlicensed == "keep"
+
+
+def is_english(languages: tuple[str, ...]) -> bool:
+    """The authors' rule: a single language that is English or code, or none named."""
+    return not languages or (len(languages) == 1 and languages[0].lower() in _ENGLISH)
+
+
+def licence_id(text: str) -> str:
+    """Returns Hugging Face's short form of a licence ("cc-by-sa-3.0"), "" if there is none.
+
+    Wordings and addresses of Creative Commons, MIT, Apache, BSD, GPL and the public domain are
+    recognised. What reads like a short form stays as it is; any other wording is "other", which
+    the authors' rule drops, because nobody has read it.
+    """
+    text = " ".join(text.split())
+    lower = text.lower()
+    if not lower:
+        return ""
+    if re.fullmatch(r"[a-z0-9.+-]{2,40}", lower):
+        return lower
+    for pattern, short in _WORDINGS:
+        if re.search(pattern, lower):
+            return short or _creative_commons(lower)
+    return "other"
+
+
+def _creative_commons(text: str) -> str:
+    if re.search(r"zero|\bcc[\s-]?0\b", text):
+        return "cc0-1.0"
+    parts = ["cc-by"]
+    for pattern, part in (
+        (r"non-?commercial|\bby-nc|-nc\b|\bnc\b", "nc"),
+        (r"no-?derivat|-nd\b|\bnd\b", "nd"),
+        (r"share-?alike|-sa\b|\bsa\b", "sa"),
+    ):
+        if re.search(pattern, text):
+            parts.append(part)
+    version = re.search(r"\b([1-4]\.0)\b", text)
+    return "-".join(parts + ([version.group(1)] if version else []))

@@ -1,0 +1,375 @@
+"""Tasks from metadata without any model: patterns over what a dataset's columns are.
+
+Each pattern looks for columns of certain roles and states the task in plain English. Wordings are
+chosen by a hash of the dataset's name, so that they vary over a pool and never from run to run.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from ait_jax.tasks.grow.dataset import Dataset, Field
+from ait_jax.tasks.grow.proposal import Proposal
+from ait_jax.tasks.grow.roles import Roles, is_generic, noun, roles_of, words
+
+from ait_jax import randomness
+
+GENERATOR = "templates"
+MAX_TASKS = 6
+_SENTIMENT = {"positive", "negative", "neutral", "pos", "neg"}
+_TRUTH = {"true", "false", "yes", "no"}
+_MAX_TABLE_FIELDS = 12
+_MAX_INPUTS = 4
+# Names of classes that read well in a sentence; others are quoted.
+_KINDS = {
+    "sentiment", "topic", "intent", "emotion", "type", "genre", "relation", "stance", "difficulty",
+    "domain", "species", "speaker", "severity", "rating", "style", "tone", "act", "dialog act",
+    "question type", "entailment", "relationship", "polarity", "language", "sex", "gender",
+    "pronoun", "tense", "subject", "first speaker", "sentence type", "toxicity", "priority",
+}  # fmt: skip
+# What the last resort may ask for; a column of any other name is rather a key than a text.
+_WRITABLE = {
+    "target", "output", "completion", "response", "text", "sentence", "story", "ending", "answer",
+    "summary", "query", "caption", "paraphrase", "translation", "code", "reply", "review",
+    "comment", "instruction", "conclusion", "claim", "hypothesis", "abstract", "consensus",
+    "correction", "poem", "definition", "sparql", "sql", "expression", "equation",
+    "simplification", "correct answer",
+}  # fmt: skip
+
+# (category, wordings, input columns, output column)
+_Task = tuple[str, Sequence[str], Sequence[Field], Field]
+
+
+def propose(dataset: Dataset) -> list[Proposal]:
+    """Returns at most MAX_TASKS tasks, those of the more particular patterns first."""
+    roles = roles_of(dataset)
+    proposals: dict[tuple, Proposal] = {}
+    for pattern in (
+        _translation,
+        _inference,
+        _question_answering,
+        _summarization,
+        _explanation,
+        _classification,
+        _keywords,
+        _yes_or_no,
+        _preference,
+        _rewriting,
+        _table,
+        _generic,
+    ):
+        if pattern is _generic and proposals:
+            continue
+        for category, wordings, inputs, output in pattern(roles):
+            inputs = tuple(field.name for field in inputs)
+            if (inputs, output.name) in proposals or output.name in inputs:
+                continue
+            about = _about(dataset, [*inputs, output.name])
+            if about is None:
+                continue
+            # Configurations of one dataset get the same words, by which duplicates are known.
+            named = dataset.family or dataset.name
+            wording = randomness.choice(list(wordings), named, category, output.name)
+            proposals[inputs, output.name] = Proposal(
+                dataset.name,
+                about + wording,
+                inputs,
+                (output.name,),
+                category=category,
+                generator=GENERATOR,
+            )
+    return list(proposals.values())[:MAX_TASKS]
+
+
+def _about(dataset: Dataset, names: Sequence[str]) -> str | None:
+    """Returns the description's first sentence where the columns' names say nothing, else "".
+
+    Returns None where that is needed and there is none: the task could not be understood.
+    """
+    if not all(is_generic(dataset.field(name)) for name in names):
+        return ""
+    first = " ".join(dataset.description.split()).partition(". ")[0].strip().rstrip(".")
+    tells = re.search(r"\b(is|are|has|have|contains?|consists?|requires?|tests?|asks?)\b", first)
+    return f"{first}. " if tells and len(first) <= 200 and first[0].isalnum() else None
+
+
+def _the(fields: Sequence[Field]) -> str:
+    """Returns "the title, the body and the label"; columns of one noun become its plural."""
+    nouns = [noun(field) for field in fields]
+    names = list(dict.fromkeys(f"the {n}s" if nouns.count(n) > 1 else f"the {n}" for n in nouns))
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
+
+
+def _a(text: str) -> str:
+    if text.endswith("s") and not text.endswith("ss"):
+        return text if not text.endswith("sis") else f"a {text}"
+    return f"{'an' if text[:1] in 'aeiou' and not text.startswith(('uni', 'use')) else 'a'} {text}"
+
+
+def _translation(roles: Roles) -> Iterator[_Task]:
+    names = list(roles.languages)
+    fields = {field.name: field for field in roles.texts}
+    centre = next((n for n in names if roles.languages[n] == "English"), names[0] if names else "")
+    for name in (n for n in names if n != centre):
+        for source, target in ((centre, name), (name, centre)):
+            one, other = roles.languages[source], roles.languages[target]
+            wordings = (
+                f"Translate the {one} text into {other}.",
+                f"Given a text in {one}, write its translation into {other}.",
+                f"Write in {other} what the {one} text says.",
+            )
+            yield "Translation", wordings, [fields[source]], fields[target]
+
+
+def _inference(roles: Roles) -> Iterator[_Task]:
+    premise, hypothesis = roles.get("premise") or roles.get("passage"), roles.get("hypothesis")
+    if not premise or not hypothesis:
+        return
+    one, other = noun(premise), noun(hypothesis)
+    for label in roles.labels[:1]:
+        wordings = (
+            f"Given a {one} and a {other}, decide how the {other} relates to the {one}.",
+            f"Read the {one} and say what follows for the {other}.",
+        )
+        yield "Textual Entailment", wordings, [premise, hypothesis], label
+        wordings = (
+            f"Write a {other} that stands in the given relation to the {one}.",
+            f"Given a {one} and a {noun(label)}, write a {other} that this {noun(label)} fits.",
+        )
+        yield "Sentence Composition", wordings, [premise, label], hypothesis
+
+
+def _question_answering(roles: Roles) -> Iterator[_Task]:
+    question = roles.get("question")
+    answer = roles.get("answer") or next(
+        (f for f in (*roles.labels, *roles.booleans) if "answer" in words(f.name)), None
+    )
+    passage, choices = roles.get("passage"), roles.get("choices")
+    if not question:
+        return
+    about = [passage] if passage else []
+    answer = answer or _truth(roles)
+    if answer and answer.kind != "texts":
+        given = f" using the {noun(passage)}" if passage else ""
+        if choices:
+            wordings = (
+                f"Choose the right answer to the {noun(question)} from the {noun(choices)}{given}.",
+                f"Of the {noun(choices)} given, say which one answers the {noun(question)}{given}.",
+            )
+            yield "Question Answering", wordings, [*about, question, choices], answer
+        elif passage:
+            wordings = (
+                f"Answer the {noun(question)} using the {noun(passage)}.",
+                f"Read the {noun(passage)} and answer the {noun(question)} about it.",
+                f"Find the answer to the {noun(question)} in the {noun(passage)}.",
+            )
+            yield "Question Answering", wordings, [passage, question], answer
+        else:
+            verb = "Solve" if noun(question) == "problem" else "Answer"
+            done = "solve" if verb == "Solve" else "answer"
+            wordings = (
+                f"{verb} the {noun(question)}.",
+                f"Read the {noun(question)} and {done} it.",
+            )
+            yield "Question Answering", wordings, [question], answer
+    if answer and answer.kind == "text" and question.kind == "text":
+        given = f" about the {noun(passage)}" if passage else ""
+        wordings = (
+            f"Write {_a(noun(question))}{given} that has the given answer.",
+            f"Given an answer, ask the {noun(question)}{given} that it belongs to.",
+        )
+        yield "Question Generation", wordings, [*about, answer], question
+    elif passage and question.kind == "text":
+        wordings = (
+            f"Ask {_a(noun(question))} that the {noun(passage)} is about.",
+            f"Write {_a(noun(question))} about the {noun(passage)}.",
+        )
+        yield "Question Generation", wordings, [passage], question
+
+
+def _truth(roles: Roles) -> Field | None:
+    """Returns the column of classes that are answers themselves: yes and no, true and false."""
+    return next((f for f in roles.labels if {n.lower() for n in f.labels} <= _TRUTH), None)
+
+
+def _summarization(roles: Roles) -> Iterator[_Task]:
+    summary, title = roles.get("summary"), roles.get("title")
+    plain = next((f for f in roles.texts if noun(f) == "text"), None)
+    body = (
+        roles.get("passage")
+        or plain
+        or next((f for f in roles.texts if words(f.name) in ("description", "review body")), None)
+    )
+    if body and summary and summary.kind == "text":
+        what = noun(summary)
+        wordings = (
+            f"Summarize the {noun(body)}.",
+            f"Write a short summary of the {noun(body)}.",
+            f"Say in brief what the {noun(body)} is about.",
+        )
+        if what not in ("summary", "synopsis", "abstractive summary"):
+            wordings = (
+                f"Write {_a(what)} for the {noun(body)}.",
+                f"Given the {noun(body)}, write its {what}.",
+            )
+        yield "Summarization", wordings, [body], summary
+    if body and title and title.kind == "text":
+        wordings = (
+            f"Write a title for the {noun(body)}.",
+            f"Suggest a fitting title for the {noun(body)}.",
+            f"Read the {noun(body)} and give it a title.",
+        )
+        yield "Title Generation", wordings, [body], title
+
+
+def _explanation(roles: Roles) -> Iterator[_Task]:
+    explanation = roles.get("explanation")
+    if not explanation or explanation.kind != "text":
+        return
+    given = [
+        roles.get(role) for role in ("premise", "hypothesis", "question", "passage", "choices")
+    ]
+    inputs = [field for field in given if field]
+    result = [roles.get("answer")] if roles.get("answer") else list(roles.labels[:1])
+    inputs += [field for field in result if field is not explanation]
+    if not inputs or inputs[-1] is roles.get("choices"):
+        return
+    what = words(explanation.name).rstrip("0123456789 ")
+    last = noun(inputs[-1])
+    wordings = (
+        f"Given {_the(inputs)}, write {_a(what)} of the {last}.",
+        f"Explain the {last}: write {_a(what)} from {_the(inputs)}.",
+    )
+    yield "Explanation", wordings, inputs[:_MAX_INPUTS], explanation
+
+
+def _classification(roles: Roles) -> Iterator[_Task]:
+    texts = [field for field in _content(roles) if field is not roles.get("explanation")]
+    told = roles.get("hypothesis") or (roles.get("question") and _truth(roles))
+    if not texts or told:  # then other patterns have the classes
+        return
+    for label in roles.labels[:3]:
+        kind = _label_noun(label)
+        if roles.pair and roles.pair[0] in texts:
+            one = noun(roles.pair[0])
+            wordings = (
+                f"Given two {one}s, decide which {kind} applies to them.",
+                f"Compare the two {one}s and name the {kind}.",
+            )
+            others = [field for field in texts if field not in roles.pair]
+            yield "Classification", wordings, [*others[:1], *roles.pair], label
+            continue
+        inputs = texts[:2]
+        wordings = (
+            f"Classify {_the(inputs)} by {kind}.",
+            f"Determine the {kind} of {_the(inputs)}.",
+            f"Given {_the(inputs)}, name the {kind}.",
+        )
+        yield "Classification", wordings, inputs, label
+        if len(texts) == 1 and inputs[0].kind == "text" and label is roles.labels[0]:
+            wordings = (
+                f"Write {_a(noun(inputs[0]))} with the given {kind}.",
+                f"Create {_a(noun(inputs[0]))} whose {kind} is the one stated.",
+            )
+            yield "Text Generation", wordings, [label], inputs[0]
+
+
+def _label_noun(label: Field) -> str:
+    names = {name.lower() for name in label.labels}
+    if names <= _SENTIMENT:
+        return "sentiment"
+    said = re.sub(r"\s\d+$", "", words(label.name))
+    if said in ("label", "labels", "class", "target", "gold label", "category", "classes"):
+        return "category"
+    if said.startswith(("label ", "coarse ", "fine ")) or said.endswith((" label", " category")):
+        said = said.removeprefix("label ").removesuffix(" label").removesuffix(" category")
+        return f"{said} category"
+    return said if said in _KINDS or said.split()[-1] in _KINDS else f'value of "{said}"'
+
+
+def _content(roles: Roles) -> list[Field]:
+    """Returns the columns that hold the text itself, not its answers, titles or summaries."""
+    aside = {roles.get(role) for role in ("answer", "title", "summary", "explanation", "keywords")}
+    content = [field for field in roles.texts if field not in aside]
+    return content or [field for field in roles.texts if field is not roles.get("explanation")]
+
+
+def _keywords(roles: Roles) -> Iterator[_Task]:
+    keywords = roles.get("keywords")
+    target = next((f for f in roles.texts if words(f.name) in ("target", "text", "sentence")), None)
+    if keywords and keywords.kind == "texts" and target and target.kind == "text":
+        wordings = (
+            f"Write a sentence that uses all of the {noun(keywords)}.",
+            f"Given a list of {noun(keywords)}, write a text with every one of them.",
+        )
+        yield "Text Generation", wordings, [keywords], target
+
+
+def _yes_or_no(roles: Roles) -> Iterator[_Task]:
+    texts = _content(roles)
+    if not texts or roles.pair or roles.get("question") in texts:
+        return
+    for flag in roles.booleans[:4]:
+        said = words(flag.name)
+        wordings = (
+            f'Decide whether "{said}" is true of {_the(texts[:2])}.',
+            f'Given {_the(texts[:2])}, say whether "{said}" applies.',
+        )
+        yield "Classification", wordings, texts[:2], flag
+
+
+def _preference(roles: Roles) -> Iterator[_Task]:
+    if len(roles.pair) != 2 or not any(word in roles.pair[0].name for word in ("good", "bad")):
+        return
+    bad, good = sorted(roles.pair, key=lambda field: "good" in field.name)
+    one = noun(good).replace(" good", "")
+    wordings = (
+        f"The {one} given is not well formed. Rewrite it so that it is.",
+        f"Correct the {one}.",
+    )
+    yield "Grammar Error Correction", wordings, [bad], good
+
+
+def _rewriting(roles: Roles) -> Iterator[_Task]:
+    """Pairs of texts named by what they are to each other: normal and simple, original and new."""
+    texts = [field for field in roles.texts if field.kind == "text"]
+    for source, target, verb in (
+        ("normal", "simple", "Simplify the {}"),
+        ("complex", "simple", "Simplify the {}"),
+        ("original", "rewrite", "Rewrite the {}"),
+        ("meaning representation", "human reference", "Put the {} into words"),
+        ("commands", "actions", "Turn the {} into actions"),
+        ("question", "query", "Turn the {} into a query"),
+    ):
+        one = next((f for f in texts if source in words(f.name)), None)
+        other = next((f for f in texts if target in words(f.name) and f is not one), None)
+        if one and other:
+            yield "Text Rewriting", (f"{verb.format(noun(one))}.",), [one], other
+
+
+def _table(roles: Roles) -> Iterator[_Task]:
+    """A class from a row of numbers and classes, where no column is text."""
+    columns = [*roles.numbers, *roles.labels, *roles.booleans]
+    if not roles.labels or roles.texts or not 3 <= len(columns) <= _MAX_TABLE_FIELDS:
+        return
+    label = roles.labels[-1]
+    inputs = [field for field in columns if field is not label]
+    said = _the(inputs)
+    yield "Classification", (f"From {said}, predict the {_label_noun(label)}.",), inputs, label
+
+
+def _generic(roles: Roles) -> Iterator[_Task]:
+    """The last resort: a text from the others, where its name says that it is written."""
+    for output in reversed(roles.texts):
+        said = words(output.name)
+        ending = said.split()[-1]
+        writable = said in _WRITABLE or ending in _WRITABLE - {"code", "completion", "target"}
+        if output.kind != "text" or not writable:
+            continue
+        inputs = [field for field in roles.texts if field is not output][:2]
+        if inputs:
+            wordings = (
+                f"Given {_the(inputs)}, write the {noun(output)}.",
+                f"Write the {noun(output)} that goes with {_the(inputs)}.",
+            )
+            yield "Text Generation", wordings, inputs, output
+            return

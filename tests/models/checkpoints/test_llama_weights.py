@@ -1,0 +1,174 @@
+"""LLaMA's Hugging Face folders: round trips, transformers' own network, sharded, broken ones."""
+
+import json
+
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors.numpy
+from tiny_hugging_face import edit_json
+from tiny_llama import config_of, needs_tokenizers, needs_torch, random_params, write_tokenizer
+
+from ait_jax.errors import UserError
+from ait_jax.models.checkpoints import checkpoints, llama_weights, logits_check, weights
+from ait_jax.models.checkpoints.restore import restore_params
+from ait_jax.models.llama import LlamaTransformer
+from ait_jax.models.rotary import Llama3Scaling
+from ait_jax.prompts import tokenizer_files
+from ait_jax.runtime.partitioning import Partitioner
+
+pytestmark = needs_tokenizers
+VARIANTS = {
+    "tied": {},
+    "separate": dict(logits_via_embedding=False),
+    "qwen2": dict(attention_bias=True),
+    "biased": dict(attention_bias=True, attention_output_bias=True, logits_via_embedding=False),
+    "llama_3_2": dict(rope_scaling=Llama3Scaling(factor=4.0, original_max_position=64)),
+}
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokenizer")
+    write_tokenizer(folder)
+    return tokenizer_files.read(folder)
+
+
+def written(folder, tokenizer, variant="tied", **options):
+    config = config_of(**VARIANTS[variant])
+    params = random_params(config)
+    llama_weights.write(folder, params, config, tokenizer, **options)
+    return config, params
+
+
+def assert_equal(params, expected):
+    params, expected = weights.flatten(params), weights.flatten(expected)
+    assert list(params) == list(expected)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(params[name], value)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_round_trip(tmp_path, tokenizer, variant):
+    config, params = written(tmp_path, tokenizer, variant, max_shard_bytes=20_000)
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 2
+    opened = checkpoints.open_checkpoint(tmp_path)
+    assert opened.form == "hugging_face" and opened.config == config
+    assert_equal(checkpoints.read_params(tmp_path), params)
+    # The rows are in the model's own order there: our 0 pads and 1 ends.
+    index = json.loads((tmp_path / "model.safetensors.index.json").read_text())["weight_map"]
+    table = safetensors.numpy.load_file(tmp_path / index[llama_weights.TABLE])[llama_weights.TABLE]
+    own = tokenizer.special.order.to_own(range(config.vocab_size))
+    np.testing.assert_array_equal(
+        table[own], weights.flatten(params)["decoder.token_embedder.embedding"]
+    )
+
+
+@pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.float16])
+def test_half_precision(tmp_path, tokenizer, dtype):
+    _, params = written(tmp_path, tokenizer, dtype=np.dtype(dtype).name)
+    rounded = jax.tree.map(lambda x: x.astype(dtype).astype(np.float32), params)
+    assert_equal(checkpoints.read_params(tmp_path), rounded)
+    kept = weights.flatten(checkpoints.read_params(tmp_path, dtype=None))
+    assert {array.dtype for array in kept.values()} == {np.dtype(dtype)}
+
+
+@needs_torch
+@pytest.mark.parametrize("variant", ["separate", "qwen2", "llama_3_2"])
+def test_logits_are_transformers(tmp_path, tokenizer, variant):
+    config, params = written(tmp_path, tokenizer, variant)
+    asked = logits_check.prompts(config.vocab_size)
+    ours = logits_check.our_logits(params, config, asked)
+    theirs = logits_check.torch_logits(tmp_path, asked, tokenizer.special.order)
+    assert logits_check.largest_difference(ours, theirs) < 1e-4 * np.abs(theirs).max()
+    # Tokens in the wrong order would show.
+    other = logits_check.torch_logits(tmp_path, asked, type(tokenizer.special.order)())
+    assert logits_check.largest_difference(ours, other) > 0.01
+
+
+@needs_torch
+def test_transformers_reads_the_tokenizer_and_writes_what_is_read(tmp_path, tokenizer):
+    import torch
+    import transformers
+
+    (tmp_path / "ours").mkdir()
+    config, params = written(tmp_path / "ours", tokenizer, "separate")
+    words = transformers.AutoTokenizer.from_pretrained(tmp_path / "ours")
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "ours", dtype=torch.float32
+    )
+    assert (words.eos_token_id, model.generation_config.eos_token_id) == (2, 2)
+    words.save_pretrained(tmp_path / "theirs")
+    model.save_pretrained(tmp_path / "theirs")
+    again = checkpoints.open_checkpoint(tmp_path / "theirs")
+    assert again.config == config
+    assert_equal(checkpoints.read_params(tmp_path / "theirs"), params)
+
+
+def test_restore_onto_a_mesh(tmp_path, tokenizer):
+    config, params = written(tmp_path, tokenizer, "separate")
+    for scan_layers in (False, True):
+        model = LlamaTransformer(config_of(**VARIANTS["separate"], scan_layers=scan_layers))
+        restored = restore_params(tmp_path, model, Partitioner(num_partitions=2))
+        table = restored.params["decoder"]["token_embedder"]["embedding"]
+        assert not table.sharding.is_fully_replicated
+        np.testing.assert_array_equal(
+            table, weights.flatten(params)["decoder.token_embedder.embedding"]
+        )
+    layers = restored.params["decoder"]["layers"]
+    np.testing.assert_array_equal(
+        layers["mlp"]["wo"]["kernel"][1], params["decoder"]["layers_1"]["mlp"]["wo"]["kernel"]
+    )
+    for changes, field in (
+        (dict(rope_theta=10000.0), "LlamaConfig.rope_theta = 10000.0 .there 1000.0"),
+        (dict(norm_epsilon=1e-6), "LlamaConfig.norm_epsilon"),
+        (dict(num_heads=8, head_dim=4, num_kv_heads=4), "num_heads = 8 .there 4.*head_dim = 4"),
+    ):
+        wrong = LlamaTransformer(config_of(**{**VARIANTS["separate"], **changes}))
+        with pytest.raises(UserError, match=field):
+            restore_params(tmp_path, wrong, Partitioner())
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        (dict(model_type="mamba"), "describes a 'mamba' model"),
+        (dict(model_type=["llama"]), "model"),
+        (dict(hidden_act="gelu"), "hidden_act = 'gelu'; this network has 'silu'"),
+        (dict(mlp_bias=True), "mlp_bias"),
+        (dict(num_attention_heads=0), "num_attention_heads = 0"),
+        (dict(num_key_value_heads=3), "must divide"),
+        (dict(vocab_size=2**60), "vocab_size"),
+        (dict(rms_norm_eps="x"), "rms_norm_eps"),
+        (dict(rope_scaling={"rope_type": "yarn"}), "of type 'yarn'"),
+        (dict(rope_scaling={"rope_type": "llama3", "factor": 8}), "without low_freq_factor"),
+        (dict(tie_word_embeddings=False), "lacks lm_head.weight"),
+        (dict(num_hidden_layers=3), "lacks model.layers.2"),
+        (dict(num_hidden_layers=1), "holds unexpected model.layers.1"),
+        (dict(intermediate_size=60), "by the sizes that it tells"),
+    ],
+)
+def test_other_configurations_are_refused(tmp_path, tokenizer, changes, problem):
+    written(tmp_path, tokenizer)
+    edit_json(tmp_path / "config.json", **changes)
+    with pytest.raises(UserError, match=problem):
+        checkpoints.open_checkpoint(tmp_path)
+
+
+def test_damaged_folders_are_refused(tmp_path, tokenizer):
+    written(tmp_path, tokenizer)
+    path = tmp_path / "model.safetensors"
+    data = path.read_bytes()
+    for damaged in (data[: len(data) // 2], b"\xff" * 64, b""):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match="no complete safetensors"):
+            checkpoints.open_checkpoint(tmp_path)
+    path.write_bytes(data)
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match="No tokenizer.json"):
+        checkpoints.open_checkpoint(tmp_path)
+    path.unlink()
+    (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04")
+    with pytest.raises(UserError, match="a pickle, which is never opened"):
+        checkpoints.open_checkpoint(tmp_path)

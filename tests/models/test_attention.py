@@ -1,0 +1,154 @@
+"""The cheaper forms of attention against the plain one and against float64 NumPy."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ait_jax.models import attention, parameters, t5
+from ait_jax.models.checkpoints import layouts
+from ait_jax.models.likelihood import shift_right
+from ait_jax.runtime.partitioning import Partitioner
+
+CONFIG = t5.T5Config(
+    vocab_size=128,
+    emb_dim=32,
+    num_heads=4,
+    num_encoder_layers=2,
+    num_decoder_layers=2,
+    head_dim=8,
+    mlp_dim=64,
+    mlp_activations=("gelu", "linear"),
+)
+FAST = dataclasses.replace(CONFIG, attention_kernel="blocked", absorb_cross_attention=True)
+
+
+@pytest.fixture(scope="module")
+def case():
+    rng = np.random.default_rng(0)
+    query, key, value = (rng.normal(size=(6, n, 4, 8)).astype(np.float32) for n in (5, 9, 9))
+    bias = rng.normal(size=(1, 4, 5, 9)).astype(np.float32)
+    mask = np.arange(9) < rng.integers(1, 10, 6)[:, None]
+    return query, key, value, bias, mask[:, None, None, :]
+
+
+def float64(query, key, value, bias, mask):
+    logits = np.einsum("bqhd,bkhd->bhqk", query.astype(np.float64), key) + bias
+    weights = np.where(mask, np.exp(logits), 0.0)
+    weights /= weights.sum(-1, keepdims=True)
+    return np.einsum("bhqk,bkhd->bqhd", weights, value)
+
+
+@pytest.mark.parametrize("elements", [1, 2 * 4 * 5 * 9, 2**20])
+def test_blocked_attention(case, elements, monkeypatch):
+    monkeypatch.setattr(attention, "_BLOCK_ELEMENTS", elements)
+    blocked = jax.jit(attention.blocked_attention)(*case)
+    np.testing.assert_allclose(blocked, attention.dot_product_attention(*case), atol=1e-6)
+    np.testing.assert_allclose(blocked, float64(*case), atol=1e-6)
+
+
+def test_blocks_of_a_sharded_batch_stay_in_their_shard(case, monkeypatch):
+    monkeypatch.setattr(attention, "_BLOCK_ELEMENTS", 1)
+    query, key, value, bias, mask = case
+    arrays = [np.concatenate([x] * 4) for x in (query, key, value, mask)]
+    partitioner = Partitioner(num_partitions=1)
+    with partitioner.activate():
+        placed = partitioner.shard_batch(arrays)
+        rows = partitioner.batch_sharding
+        compiled = (
+            jax.jit(
+                lambda q, k, v, m: attention.blocked_attention(q, k, v, bias, m),
+                out_shardings=rows,
+            )
+            .lower(*placed)
+            .compile()
+        )
+    np.testing.assert_allclose(
+        compiled(*placed), attention.dot_product_attention(*arrays[:3], bias, arrays[3]), atol=1e-6
+    )
+    text = compiled.as_text()
+    assert not any(word in text for word in ("all-gather", "all-to-all", "collective-permute"))
+
+
+def test_step_attention(case):
+    query, key, value, bias, mask = case
+    one = query[:, :1], key, value, bias[:, :, :1], mask
+    kept = [np.moveaxis(x, 1, -1) for x in (key, value)]
+    stepped = jax.jit(attention.step_attention)(query[:, :1], *kept, bias[:, :, :1], mask)
+    np.testing.assert_allclose(stepped, attention.dot_product_attention(*one), atol=1e-6)
+    np.testing.assert_allclose(stepped, float64(*one), atol=1e-6)
+
+
+@pytest.mark.parametrize("blocked", [False, True])
+def test_absorbed_cross_attention(case, blocked, monkeypatch):
+    monkeypatch.setattr(attention, "_BLOCK_ELEMENTS", 1)
+    query, _, _, _, mask = case
+    rng = np.random.default_rng(1)
+    encoded = rng.normal(size=(6, 9, 32)).astype(np.float32)
+    key_kernel, value_kernel = rng.normal(size=(2, 32, 4, 8)).astype(np.float32) * 0.2
+    key, value = (np.einsum("bke,ehd->bkhd", encoded, w) for w in (key_kernel, value_kernel))
+    absorbed = attention.absorbed_cross_attention(
+        query, encoded, key_kernel, value_kernel, mask, blocked=blocked
+    )
+    np.testing.assert_allclose(absorbed, float64(query, key, value, 0.0, mask), atol=5e-6)
+
+
+def test_absorbing_is_for_short_answers():
+    assert attention.absorbing_is_cheaper(8, 300, 512, 6, 64)
+    assert not attention.absorbing_is_cheaper(64, 300, 512, 6, 64)
+
+
+@pytest.mark.parametrize("scan_layers", [False, True])
+def test_fast_forms_give_the_same_logits(scan_layers):
+    rng = np.random.default_rng(3)
+    prompts = rng.integers(2, 128, (5, 40)).astype(np.int32)
+    prompts[1, 7:] = prompts[4, 1:] = 0
+    targets = rng.integers(2, 128, (5, 3)).astype(np.int32)
+    targets[2, 1:] = 0
+    params = parameters.init_params(t5.Transformer(CONFIG), 4)[0]
+
+    def logits(config, params):
+        return t5.Transformer(config).apply(
+            {"params": params}, prompts, shift_right(targets), targets, enable_dropout=False
+        )
+
+    fast = dataclasses.replace(FAST, scan_layers=scan_layers)
+    ours = logits(fast, layouts.match_layout(params, scan_layers))
+    real = targets > 0
+    np.testing.assert_allclose(ours[real], logits(CONFIG, params)[real], atol=1e-5)
+
+
+def test_bfloat16_products_between_float32_are_nearer_to_float32():
+    rng = np.random.default_rng(5)
+    prompts = rng.integers(2, 128, (4, 30)).astype(np.int32)
+    params = parameters.init_params(t5.Transformer(CONFIG), 4)[0]
+
+    def encoded(**changes):
+        model = t5.Transformer(dataclasses.replace(CONFIG, **changes))
+        out = model.apply(
+            {"params": params}, prompts, enable_dropout=False, method=t5.Transformer.encode
+        )
+        return np.asarray(out, np.float32)
+
+    exact = encoded()
+    half = np.abs(encoded(dtype="bfloat16") - exact).mean()
+    mixed = np.abs(encoded(dtype="bfloat16", intermediate_dtype="float32") - exact).mean()
+    assert 0 < mixed < half < 0.05
+
+
+def test_layouts_convert_both_ways():
+    params = parameters.init_params(t5.Transformer(CONFIG), 0)[0]
+    stacked = layouts.match_layout(params, True)
+    assert stacked["encoder"]["layers"]["mlp"]["wo"]["kernel"].shape == (2, 64, 32)
+    shapes = parameters.abstract_params(
+        t5.Transformer(dataclasses.replace(CONFIG, scan_layers=True))
+    )
+    assert jax.tree.map(jnp.shape, stacked) == jax.tree.map(lambda x: x.shape, shapes[0])
+    axes = shapes[1]["encoder"]["layers"]["mlp"]["wo"]["kernel"]
+    assert axes == ("layers", "mlp", "embed")
+    back = layouts.match_layout(stacked, False)
+    jax.tree.map(np.testing.assert_array_equal, back, params)
+    assert layouts.match_layout(params, False).keys() == params.keys()
+    jax.tree.map(np.testing.assert_array_equal, layouts.match_layout(stacked, True), stacked)

@@ -1,0 +1,142 @@
+"""initial.py: the splits that a run starts from, drawn or read from files."""
+
+import pytest
+from shared_data import ACTIVE_IT, NIV2, needs_shared
+
+from ait_jax.errors import UserError
+from ait_jax.pool.cls_gen import labels_from_file
+from ait_jax.pool.initial import Drawn, FromFiles
+from ait_jax.pool.pool import Instance, Instruction, Splits, Task, TaskPool
+from ait_jax.pool.splits import read_names, write_splits
+
+NAMES = [f"{kind}{i:02d}" for i in range(10) for kind in ("cls", "gen")]
+TEST = ("test_a", "test_b")
+RELEASED = ACTIVE_IT / "TLAL_Exp0_all_10" / "init"
+
+
+def make_pool(names=(*NAMES, *TEST), splits: Splits | None = None, labels=None) -> TaskPool:
+    instance = Instance("1", "x", ("y",))
+    tasks = [Task(name, Instruction("Do it."), (instance,)) for name in names]
+    return TaskPool(tasks, labels or {n: n.startswith("cls") for n in names}, "made up", splits)
+
+
+def own_splits(**changes) -> Splits:
+    return Splits(**{"remain": tuple(NAMES), "test": TEST, **changes})
+
+
+def test_drawn_shares_out_the_pool():
+    pool = make_pool(splits=own_splits())
+    splits, dropped = Drawn(initial_tasks=5, dev_tasks=6).draw(pool, seed=1)
+    assert (len(splits.train), len(splits.dev), len(splits.remain), dropped) == (5, 6, 9, 0)
+    assert splits.test == TEST
+    assert sorted(splits.names) == sorted(pool)
+    assert sum(map(pool.is_cls, splits.dev)) == 3
+    assert Drawn(5, 6).draw(make_pool(splits=own_splits()), 1)[0] == splits
+    shuffled = make_pool(splits=own_splits(remain=tuple(reversed(NAMES))))
+    assert Drawn(5, 6).draw(shuffled, 1)[0] == splits
+    other = Drawn(5, 6).draw(pool, 2)[0]
+    assert (other.train, other.dev) != (splits.train, splits.dev)
+
+
+def test_fewer_tasks_may_remain():
+    pool = make_pool(splits=own_splits())
+    every = Drawn(initial_tasks=5, dev_tasks=6).draw(pool, seed=1)[0]
+    some = Drawn(initial_tasks=5, dev_tasks=6, remain_tasks=4).draw(pool, seed=1)[0]
+    assert (some.train, some.dev, some.test) == (every.train, every.dev, every.test)
+    assert len(some.remain) == 4 and set(some.remain) < set(every.remain)
+    more = Drawn(initial_tasks=5, dev_tasks=6, remain_tasks=100).draw(pool, seed=1)[0]
+    assert more == every
+    others = [Drawn(5, 6, remain_tasks=4).draw(pool, seed)[0].remain for seed in range(4)]
+    assert len(set(others)) > 1
+
+
+def test_dev_tasks_may_be_drawn_without_balance():
+    labels = {name: name == "cls00" for name in NAMES}
+    pool = make_pool(NAMES, labels=labels)
+    draws = [Drawn(1, 2, balance_dev_cls_gen=False).draw(pool, s)[0].dev for s in range(5)]
+    assert all(len(dev) == 2 for dev in draws)
+    assert any("cls00" not in dev for dev in draws)
+    assert all("cls00" in Drawn(1, 2).draw(pool, s)[0].dev for s in range(5))
+
+
+def test_a_pool_without_splits_is_drawn_from_whole():
+    splits, _ = Drawn(initial_tasks=3, dev_tasks=2).draw(make_pool(NAMES), seed=0)
+    assert sorted(splits.names) == sorted(NAMES) and splits.test == ()
+
+
+def test_the_pools_own_dev_tasks_are_kept():
+    own = own_splits(train=tuple(NAMES[:2]), remain=tuple(NAMES[2:16]), dev=tuple(NAMES[16:]))
+    splits, _ = Drawn(initial_tasks=4, dev_tasks=68).draw(make_pool(splits=own), seed=0)
+    assert splits.dev == own.dev
+    assert len(splits.train) == 4 and len(splits.remain) == 12
+    assert set(splits.train + splits.remain) == set(NAMES[:16])
+
+
+def test_more_tasks_than_there_are():
+    pool = make_pool(splits=own_splits())
+    with pytest.raises(UserError, match=r"INITIAL_TASKS \(15\) and DEV_TASKS \(6\).* has 20"):
+        Drawn(initial_tasks=15, dev_tasks=6).draw(pool, 0)
+
+
+def test_splits_of_the_pool_may_name_tasks_it_lacks():
+    pool = make_pool(splits=own_splits(remain=(*NAMES, "gone_1"), test=(*TEST, "gone_2")))
+    with pytest.raises(UserError, match="'gone_1'.* MISSING_TASKS"):
+        Drawn(3, 2).draw(pool, 0)
+    splits, dropped = Drawn(3, 2, missing_tasks="drop").draw(pool, 0)
+    assert dropped == 2
+    assert splits == Drawn(3, 2).draw(make_pool(splits=own_splits()), 0)[0]
+    with pytest.raises(UserError, match="must be 'error' or 'drop'"):
+        Drawn(3, 2, missing_tasks="dorp").draw(pool, 0)
+
+
+def test_from_files_reads_what_was_written(tmp_path):
+    splits = Splits(tuple(NAMES[:3]), tuple(NAMES[3:15]), tuple(NAMES[15:]), TEST)
+    write_splits(tmp_path, splits)
+    pool = make_pool(splits=own_splits())
+    assert FromFiles(str(tmp_path)).draw(pool, seed=0) == (splits, 0)
+    assert FromFiles(str(tmp_path)).draw(pool, seed=9) == (splits, 0)
+
+
+def test_from_files_tells_dev_from_test(tmp_path):
+    splits = Splits(tuple(NAMES[:3]), tuple(NAMES[3:15]), tuple(NAMES[15:]), TEST)
+    write_splits(tmp_path / "run", splits, combine_dev_and_test=True)
+    source = FromFiles(str(tmp_path / "run"))
+    assert source.draw(make_pool(splits=own_splits()), 0) == (splits, 0)
+    # A pool that knows no test tasks cannot tell: not a word of guessing.
+    for own in (None, Splits(remain=tuple(NAMES))):
+        with pytest.raises(UserError, match="OFFICIAL_TEST_TASKS"):
+            source.draw(make_pool(splits=own), 0)
+    (tmp_path / "official.txt").write_text("".join(f"{name}\n" for name in TEST))
+    told = FromFiles(str(tmp_path / "run"), official_test_tasks=str(tmp_path / "official.txt"))
+    assert told.draw(make_pool(), 0) == (splits, 0)
+
+
+def test_from_files_refuses_or_drops_what_the_pool_lacks(tmp_path):
+    write_splits(tmp_path, Splits(("cls00", "gone"), ("cls01",), (), ("test_a",)))
+    pool = make_pool()
+    with pytest.raises(UserError, match="'gone', which the pool lacks"):
+        FromFiles(str(tmp_path)).draw(pool, 0)
+    splits, dropped = FromFiles(str(tmp_path), missing_tasks="drop").draw(pool, 0)
+    assert (splits, dropped) == (Splits(("cls00",), ("cls01",), (), ("test_a",)), 1)
+    with pytest.raises(UserError, match="is not there"):
+        FromFiles(str(tmp_path / "nowhere")).draw(pool, 0)
+
+
+@needs_shared
+def test_the_released_splits_on_the_folder_at_hand():
+    """756 training-pool tasks and 119 test tasks, of which the folder at hand has 122 and 15."""
+    default = NIV2 / "splits" / "default"
+    train, test = read_names(default / "train_tasks.txt"), read_names(default / "test_tasks.txt")
+    labels = labels_from_file(ACTIVE_IT / "cls_gen_train_pool.json")
+    pool = make_pool((*train, *test), Splits(remain=train, test=test), labels)
+    with pytest.raises(UserError, match="MISSING_TASKS"):
+        FromFiles(str(RELEASED)).draw(pool, 0)
+    splits, dropped = FromFiles(str(RELEASED), missing_tasks="drop").draw(pool, 0)
+    released = {
+        name: (RELEASED / f"{name}_tasks.txt").read_text().split() for name in ("train", "remain")
+    }
+    assert list(splits.train) == [n for n in released["train"] if n in train] != []
+    assert list(splits.remain) == [n for n in released["remain"] if n in train]
+    assert sorted(splits.test) == sorted(test)
+    assert set(splits.names) == {*train, *test}
+    assert dropped + len(splits.names) == 756 + 119

@@ -1,0 +1,395 @@
+"""The scorer: what it asks, of whom, and that chunks and crashes leave no trace."""
+
+import dataclasses
+import signal
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from tiny_experiment import tiny_experiment
+
+from ait_jax import assets
+from ait_jax.errors import UserError
+from ait_jax.models.checkpoints.checkpoints import read_params
+from ait_jax.models.parameters import init_params
+from ait_jax.models.t5 import T5Config, Transformer
+from ait_jax.pool.pool import TaskPool
+from ait_jax.prompts.perturb import ExampleResampling, WordDrop, perturbed_instructions
+from ait_jax.scorer import answers, likelihoods
+from ait_jax.scorer.batching import LengthBuckets
+from ait_jax.scorer.chunk import split
+from ait_jax.scorer.engine import Answers, Engine
+from ait_jax.scorer.prompts_of_task import TaskPrompts, same_prompts, scoring_instances
+from ait_jax.scorer.scorer import Scorer
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory):
+    experiment = tiny_experiment(tmp_path_factory.mktemp("unused"))
+    engine = Engine(experiment.model, experiment.partitioner, experiment.buckets, 1024)
+    params = engine.place(init_params(experiment.model, 1)[0])
+    return experiment, engine, params
+
+
+@pytest.fixture(scope="module")
+def trained(setting):
+    """The same with the mini model's pre-trained weights, whose answers come to an end."""
+    config = T5Config(
+        vocab_size=4096,
+        emb_dim=128,
+        num_heads=4,
+        num_encoder_layers=4,
+        num_decoder_layers=3,
+        head_dim=32,
+        mlp_dim=384,
+        mlp_activations=("gelu", "linear"),
+        logits_via_embedding=True,
+    )
+    buckets = LengthBuckets(inputs=(128,), targets=(8, 16))
+    engine = Engine(Transformer(config), setting[0].partitioner, buckets, 1024)
+    return setting[0], engine, engine.place(read_params(assets.mini_weights()))
+
+
+def count(setting, path, scorer=None, tasks=None, report=lambda line: None, **options):
+    """Scores four tasks and returns the counts."""
+    experiment, engine, params = setting
+    options = {"pool": experiment.pool, "engine": engine} | options
+    return (scorer or experiment.scorer).score(
+        tasks or list(experiment.pool)[:4],
+        path,
+        params=params,
+        vocabulary=experiment.vocabulary,
+        encoding=experiment.encoding,
+        seed=0,
+        round=1,
+        report=report,
+        **options,
+    )
+
+
+def score(setting, path, *arguments, **options):
+    count(setting, path, *arguments, **options)
+    return likelihoods.read_rows(path)
+
+
+def at_prompt(rows, *prompts):
+    """Returns {(task, instance, prompt): log-likelihood} of some prompts."""
+    keys = zip(rows["task"], rows["instance_id"], rows["prompt"])
+    return {key: v for key, v in zip(keys, rows["log_likelihood"]) if key[2] in prompts}
+
+
+@pytest.fixture(scope="module")
+def rows(setting, tmp_path_factory):
+    return score(setting, tmp_path_factory.mktemp("scored") / "likelihoods.parquet")
+
+
+def test_every_instance_is_scored_under_every_prompt(setting, rows):
+    experiment, _, _ = setting
+    keys = list(zip(rows["task"], rows["instance_id"], rows["prompt"]))
+    expected = [
+        (name, instance.id, j)
+        for name in list(experiment.pool)[:4]
+        for instance in scoring_instances(experiment.pool[name], 2, seed=0, round=1)
+        for j in range(3)
+    ]
+    assert keys == expected
+    assert all(value <= 0 and np.isfinite(value) for value in rows["log_likelihood"])
+
+
+def test_a_row_is_the_likelihood_of_the_answer_under_that_prompt(setting, rows):
+    experiment, engine, params = setting
+    vocabulary, encoding = experiment.vocabulary, experiment.encoding
+    row = 5  # second instance, last perturbation
+    task = experiment.pool[rows["task"][row]]
+    instance = next(i for i in task.instances if i.id == rows["instance_id"][row])
+    instruction = perturbed_instructions(task, experiment.scorer.perturbation, 2, seed=0, round=1)[
+        2
+    ]
+    text = encoding.encode(
+        instruction, instance.input, vocabulary.count_tokens, vocabulary.truncate
+    ).text
+    prompt = vocabulary.encode_source(text, 128)
+    target = [*vocabulary.encode(rows["answer"][row])[:7], 1]
+    assert rows["num_prompt_tokens"][row] == len(prompt)
+    assert rows["num_answer_tokens"][row] == len(target)
+    value = engine.log_likelihoods(params, [prompt], [target])[0]
+    assert rows["log_likelihood"][row] == pytest.approx(float(value), abs=1e-5)
+
+
+def test_chunks_do_not_change_the_numbers(setting, rows, tmp_path):
+    whole = Scorer(num_perturbations=2, num_instances=2)
+    one = score(setting, tmp_path / "a.parquet", whole)
+    for name in ("task", "instance_id", "prompt", "answer"):
+        assert one[name] == rows[name]
+    np.testing.assert_allclose(one["log_likelihood"], rows["log_likelihood"], atol=1e-5)
+
+
+def test_a_damaged_or_foreign_chunk_is_scored_again(setting, rows, tmp_path):
+    folder = tmp_path / "likelihoods.chunks"
+    folder.mkdir()
+    (folder / "chunk_00000.parquet").write_bytes(b"PAR1 cut short")
+    lines: list[str] = []
+    again = score(setting, tmp_path / "likelihoods.parquet", report=lines.append)
+    assert again == rows
+    assert any("cannot be read as parquet" in line for line in lines)
+    assert not folder.exists()
+
+
+def test_gold_answers_are_the_first_references(setting, tmp_path):
+    experiment, _, _ = setting
+    gold = Scorer(num_perturbations=1, num_instances=1, answers="gold")
+    rows = score(setting, tmp_path / "gold.parquet", gold)
+    for name, instance_id, answer in zip(rows["task"], rows["instance_id"], rows["answer"]):
+        instance = next(i for i in experiment.pool[name].instances if i.id == instance_id)
+        assert answer == instance.outputs[0]
+
+
+def test_impossible_settings_are_refused():
+    with pytest.raises(UserError, match="num_perturbations = 0"):
+        Scorer(num_perturbations=0)
+    with pytest.raises(UserError, match="answers = 'labels'"):
+        Scorer(answers="labels")
+    with pytest.raises(UserError, match="prompts_per_chunk = 0"):
+        Scorer(prompts_per_chunk=0)
+
+
+def test_a_chunk_is_the_shortest_run_of_tasks_with_enough_prompts():
+    size_of = dict(zip("abcdefg", (3, 3, 3, 20, 1, 1, 1)))
+    assert split("abcdefg", size_of.get, 6) == [["a", "b"], ["c", "d"], ["e", "f", "g"]]
+    assert split("abcdefg", size_of.get, 1) == [[name] for name in "abcdefg"]
+    assert split("", size_of.get, 6) == []
+
+
+def test_p_i0_is_taken_from_the_decode(trained, tmp_path):
+    experiment, engine, params = trained
+    engine.work.clear()
+    counts = count(trained, tmp_path / "a.parquet")
+    rows = likelihoods.read_rows(tmp_path / "a.parquet")
+    assert 4 <= counts.from_decode <= 8 and counts.asked == len(rows["task"]) == 24
+    passes = counts.asked - counts.from_decode - counts.identical
+    assert engine.work.prompts == 8 + passes, "8 instances are decoded"
+
+    def unknown(params, prompts):
+        nothing = np.full(len(prompts), np.nan, np.float32)
+        return engine.decode(params, prompts)._replace(log_likelihoods=nothing)
+
+    forced_engine = SimpleNamespace(
+        decode=unknown, log_likelihoods=engine.log_likelihoods, buckets=engine.buckets,
+        partitioner=engine.partitioner,
+    )  # fmt: skip
+    forced = count(trained, tmp_path / "b.parquet", engine=forced_engine)
+    assert forced.from_decode == 0
+    again = likelihoods.read_rows(tmp_path / "b.parquet")
+    assert again["answer"] == rows["answer"]
+    np.testing.assert_allclose(again["log_likelihood"], rows["log_likelihood"], atol=1e-5, rtol=0)
+
+
+def test_the_decodes_value_stands_only_for_the_very_same_ids(setting):
+    vocabulary = setting[0].vocabulary
+    word = vocabulary.encode("yes, indeed")
+    lost = [*word, vocabulary.sentinel(0)]  # a sentinel leaves no text
+    cut = vocabulary.encode("one two three four five six seven eight nine ten")[:8]
+    decoded = Answers(
+        [word, lost, cut, []],
+        np.array([-1, -2, -3, -4], np.float32),
+        np.array([True, True, False, True]),
+    )
+    engine = SimpleNamespace(
+        decode=lambda params, prompts: decoded, buckets=LengthBuckets(targets=(8,))
+    )
+    inputs = [(2, 1), (3, 1), (4, 1), (5, 1)]
+    answered = answers.decode([0, 1, 2, 3, 0], inputs, engine, None, vocabulary)
+    np.testing.assert_array_equal(
+        answered.log_likelihoods, np.array([-1, np.nan, -3, -4, -1], np.float32)
+    )
+    assert answered.targets[0] == (*word, 1) and answered.targets[3] == (1,)
+    assert answered.targets[2] == (*cut[:7], 1)
+    assert answered.texts[4] == "yes, indeed"
+
+
+def twins(pool: TaskPool) -> TaskPool:
+    """Two tasks that differ in name alone, and one whose instances are all alike."""
+    first, _, third = (pool[name] for name in list(pool)[:3])
+    same = [dataclasses.replace(i, input="the same") for i in third.instances]
+    return TaskPool(
+        [first, dataclasses.replace(first, name="twin"), dataclasses.replace(third, instances=same)]
+    )
+
+
+def test_identical_prompts_are_scored_once(trained, tmp_path):
+    experiment, engine, _ = trained
+    pool = twins(experiment.pool)
+    everything = Scorer(WordDrop(rate=0.0), num_perturbations=3, num_instances=100)
+    engine.work.clear()
+    counts = count(trained, tmp_path / "a.parquet", everything, list(pool), pool=pool)
+    rows = likelihoods.read_rows(tmp_path / "a.parquet")
+    # Dropping nothing changes white space at most: 8 prompts of the twins and 1 of the third task.
+    assert counts.asked == len(rows["task"]) == 3 * 8 * 4
+    assert engine.work.prompts <= 9 + 2 * 9
+    assert counts.identical == counts.asked - counts.from_decode - (engine.work.prompts - 9)
+    values = at_prompt(rows, 0, 1, 2, 3)
+    first = list(pool)[0]
+    for (name, instance, j), value in values.items():
+        if name == "twin":
+            assert value == values[first, instance, j]
+        if name == list(pool)[2]:
+            assert value == values[name, rows["instance_id"][-1], j]
+
+
+def test_prompts_scored_in_parts_are_those_scored_at_once(trained, tmp_path):
+    scorer = Scorer(num_perturbations=4, num_instances=2, prompts_per_chunk=12)
+    whole = score(trained, tmp_path / "whole.parquet", scorer)
+    tasks = list(trained[0].pool)[:4]
+    first = score(trained, tmp_path / "first.parquet", scorer, prompts=same_prompts(range(0, 2)))
+    later = {}
+    for number, prompts in enumerate([range(2, 3), range(3, 5)]):
+        later[number] = score(
+            trained,
+            tmp_path / f"{number}.parquet",
+            scorer,
+            tasks[1:3],
+            prompts=same_prompts(prompts),
+            answers_from=tmp_path / "first.parquet",
+        )
+        assert list(dict.fromkeys(later[number]["task"])) == tasks[1:3]
+        assert set(later[number]["prompt"]) == set(prompts)
+    expected = at_prompt(whole, 0, 1, 2, 3, 4)
+    found = at_prompt(first, 0, 1) | at_prompt(later[0], 2) | at_prompt(later[1], 3, 4)
+    assert len(found) == 16 + 4 + 8
+    np.testing.assert_allclose(
+        list(found.values()), [expected[key] for key in found], atol=1e-5, rtol=0
+    )
+    assert set(later[1]["answer"]) <= set(whole["answer"])
+    parts = [tmp_path / f"{name}.parquet" for name in ("first", 0, 1)]
+    likelihoods.concatenate(parts, tmp_path / "all.parquet")
+    table = likelihoods.read_likelihoods(tmp_path / "all.parquet")
+    assert {table.matrix(name).shape for name in tasks[1:3]} == {(2, 5)}
+    assert {table.matrix(name).shape for name in (tasks[0], tasks[3])} == {(2, 2)}
+
+
+def test_a_later_part_equal_to_the_original_prompt_has_its_value(trained, tmp_path):
+    scorer = Scorer(WordDrop(rate=0.0), num_perturbations=2, num_instances=2)
+    first = score(trained, tmp_path / "a.parquet", scorer, prompts=same_prompts(range(0, 1)))
+    trained[1].work.clear()
+    later = score(
+        trained,
+        tmp_path / "b.parquet",
+        scorer,
+        prompts=same_prompts(range(1, 3)),
+        answers_from=tmp_path / "a.parquet",
+    )
+    originals = at_prompt(first, 0)
+    same = [v == originals[t, i, 0] for (t, i, _), v in at_prompt(later, 1, 2).items()]
+    assert sum(same) == len(same) - 2 * trained[1].work.prompts and any(same)
+
+
+def test_parts_that_do_not_fit_are_refused(setting, tmp_path):
+    score(setting, tmp_path / "a.parquet", prompts=same_prompts(range(0, 1)))
+    with pytest.raises(UserError, match="a.parquet has no answer for task"):
+        count(
+            setting,
+            tmp_path / "b.parquet",
+            tasks=list(setting[0].pool)[3:5],
+            prompts=same_prompts(range(1, 2)),
+            answers_from=tmp_path / "a.parquet",
+        )
+
+
+def test_a_chunk_of_other_prompts_is_scored_again(setting, rows, tmp_path):
+    names = list(setting[0].pool)[:3]
+    score(
+        setting,
+        tmp_path / "likelihoods.chunks" / "chunk_00000.parquet",
+        tasks=names,
+        prompts=same_prompts(range(0, 2)),
+    )
+    assert score(setting, tmp_path / "likelihoods.parquet") == rows
+
+
+def test_a_whole_chunk_is_not_scored_again(setting, rows, tmp_path):
+    class Stop(Exception):
+        pass
+
+    def stop(line):
+        raise Stop
+
+    path = tmp_path / "likelihoods.parquet"
+    with pytest.raises(Stop):
+        count(setting, path, report=stop)
+    (part,) = (tmp_path / "likelihoods.chunks").iterdir()
+    assert part.name == "chunk_00000.parquet", "what was scored is saved in spite of the error"
+    lines: list[str] = []
+    counts = count(setting, path, report=lines.append)
+    assert counts.asked == 6
+    assert lines == [
+        "3/4 tasks were scored before",
+        "scored 4/4 tasks, 6 prompts "
+        f"({counts.from_decode} taken from the decode, {counts.identical} identical)",
+    ]
+    assert likelihoods.read_rows(path) == rows
+
+
+def broken(pool: TaskPool, name: str, error: Exception) -> TaskPool:
+    """The pool with one task whose instances cannot be read."""
+
+    class Unreadable(list):
+        def __getitem__(self, index):
+            raise error
+
+    task = dataclasses.replace(pool[name], instances=Unreadable(pool[name].instances))
+    return TaskPool([task if other == name else pool[other] for other in pool])
+
+
+def test_an_error_in_the_preparing_thread_comes_as_it_is(setting, tmp_path):
+    experiment = setting[0]
+    last = list(experiment.pool)[3]
+    error = UserError("instances.array_record is damaged")
+    threads = threading.active_count()
+    with pytest.raises(UserError) as caught:
+        count(setting, tmp_path / "a.parquet", pool=broken(experiment.pool, last, error))
+    assert caught.value is error and threading.active_count() == threads
+    # The chunk before it is saved.
+    assert [p.name for p in (tmp_path / "a.chunks").iterdir()] == ["chunk_00000.parquet"]
+
+
+def test_ctrl_c_ends_the_threads(setting, tmp_path):
+    score(setting, tmp_path / "first.parquet")  # the engine keeps a thread that compiles
+    threads = threading.active_count()
+    # Python leaves the signal alone where the shell ignores it, as for jobs in the background.
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    with pytest.raises(KeyboardInterrupt):
+        count(
+            setting,
+            tmp_path / "a.parquet",
+            report=lambda line: signal.raise_signal(signal.SIGINT),
+        )
+    signal.signal(signal.SIGINT, former)
+    assert threading.active_count() == threads
+
+
+def test_tasks_without_instances_have_no_rows(setting, tmp_path):
+    pool = setting[0].pool
+    names = list(pool)[:2]
+    empty = TaskPool([dataclasses.replace(pool[names[0]], instances=()), pool[names[1]]])
+    rows = score(setting, tmp_path / "a.parquet", tasks=names, pool=empty)
+    assert set(rows["task"]) == {names[1]}
+    assert score(setting, tmp_path / "b.parquet", tasks=names[:1], pool=empty)["task"] == []
+
+
+def test_scored_instances_are_not_shown_as_examples(setting):
+    experiment = setting[0]
+    pool, name = experiment.pool, list(experiment.pool)[0]
+    prompts = TaskPrompts(
+        pool,
+        experiment.vocabulary,
+        experiment.encoding,
+        ExampleResampling(num_examples=2),
+        4,
+        seed=0,
+        round=0,
+    )
+    for instance, _, _, built in prompts.build(name, same_prompts(range(1, 9))):
+        for tokens, _ in built:
+            text = experiment.vocabulary.decode(tokens)
+            assert text.count(f"Input: {instance.input}") <= 1

@@ -1,0 +1,310 @@
+"""selection.py and initial.py: order, ratio, ties, margins, randomness, errors."""
+
+import json
+from collections import Counter
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from shared_data import ACTIVE_IT, needs_shared
+
+from ait_jax.errors import UserError
+from ait_jax.pool.initial import draw_initial_splits
+from ait_jax.selection import selection
+from ait_jax.selection.selection import SelectionContext, select
+from ait_jax.selection.uncertainty import TaskScores
+
+PU, LOW_PU = selection.PromptUncertainty(), selection.PromptUncertainty(direction="low")
+CONTEXT = SelectionContext(seed=0, round=0, category_of=lambda task: task[0])
+
+
+def make_scores(names, pu, probability=None, perplexity=None) -> TaskScores:
+    pu = np.asarray(pu, np.float64)
+    ones = np.ones_like(pu)
+    return TaskScores(
+        tasks=tuple(names),
+        prompt_uncertainty=pu,
+        prompt_uncertainty_error=ones,
+        prediction_probability=ones if probability is None else np.asarray(probability, float),
+        perplexity=ones if perplexity is None else np.asarray(perplexity, float),
+        signed_mean=ones,
+        std=ones,
+        num_instances=np.full(len(pu), 10),
+        num_prompts=np.full(len(pu), 11),
+    )
+
+
+def starts_with_c(name: str) -> bool:
+    return name.startswith("c")
+
+
+def choose(strategy, scores, num_tasks, **changes):
+    options = {"is_cls": starts_with_c, "seed": 0, "round": 0, **changes}
+    return select(strategy, scores, num_tasks, **options)
+
+
+@pytest.fixture(scope="module")
+def pool_620() -> TaskScores:
+    """The paper's remaining pool in shape: 221 CLS (c...), 399 GEN (g...), all scores apart."""
+    names = [f"c{i:03d}" for i in range(221)] + [f"g{i:03d}" for i in range(399)]
+    generator = np.random.default_rng(0)
+    return make_scores(names, *(generator.permutation(620) / 620 for _ in range(3)))
+
+
+def test_highest_and_lowest():
+    scores = make_scores("abcd", [0.1, 0.4, 0.2, 0.3], perplexity=[9, 1, 5, 7])
+    assert choose(PU, scores, 2).tasks == ("b", "d")
+    assert choose(LOW_PU, scores, 2).tasks == ("a", "c")
+    assert choose(selection.HighPerplexity(), scores, 2).tasks == ("a", "d")
+    assert choose(selection.LowPerplexity(), scores, 2).tasks == ("b", "c")
+    assert choose(selection.Ambiguous(), scores, 1).tasks == ("b",)
+
+
+def test_ties_are_ordered_by_name_whatever_the_row_order():
+    names = ["t9", "t10", "t2", "t1"]
+    for order in (names, names[::-1]):
+        scores = make_scores(order, [0.5] * 4)
+        assert PU.rank(scores, CONTEXT) == ["t1", "t10", "t2", "t9"]
+        assert LOW_PU.rank(scores, CONTEXT) == ["t1", "t10", "t2", "t9"]
+
+
+def test_rank_mixtures_by_hand():
+    # ranks of PU, low first: a 0, b 1, c 2, d 3; of probability: a 2, b 0, c 3, d 1.
+    scores = make_scores("abcd", [0.0, 0.1, 0.2, 0.3], probability=[0.8, 0.2, 0.9, 0.5])
+    assert selection.Difficult().rank(scores, CONTEXT) == ["b", "a", "d", "c"]  # 2, 1, 5, 4
+    assert selection.Easy().rank(scores, CONTEXT) == ["a", "c", "b", "d"]  # 1, 4, 2, 5
+    assert choose(selection.Easy(), scores, 1).margins == {"all": 1.0}
+
+
+def test_mean_ranks_against_counting():
+    values = np.array([3.0, 1.0, 2.0, 1.0, 3.0, 3.0])
+    counted = [sum(o < v for o in values) + (sum(o == v for o in values) - 1) / 2 for v in values]
+    assert selection.mean_ranks(values).tolist() == counted
+
+
+def test_the_papers_ratio(pool_620):
+    chosen = choose(PU, pool_620, 68, cls_ratio=0.356)
+    assert (chosen.num_cls, chosen.num_gen) == (24, 44)
+    pu = dict(zip(pool_620.tasks, pool_620.prompt_uncertainty))
+    cls = sorted((t for t in pool_620.tasks if t[0] == "c"), key=pu.get, reverse=True)
+    gen = sorted((t for t in pool_620.tasks if t[0] == "g"), key=pu.get, reverse=True)
+    assert chosen.tasks == (*cls[:24], *gen[:44])
+    assert chosen.margins == {
+        "cls": pytest.approx(pu[cls[23]] - pu[cls[24]]),
+        "gen": pytest.approx(pu[gen[43]] - pu[gen[44]]),
+    }
+    assert chosen.close_calls() == {}
+
+
+@pytest.mark.parametrize(
+    "num_cls, num_gen, expected",
+    [
+        (10, 90, (10, 58)),
+        (60, 30, (38, 30)),
+        (24, 44, (24, 44)),
+        (0, 70, (0, 68)),
+        (70, 0, (68, 0)),
+    ],
+)
+def test_the_other_group_fills_what_one_lacks(num_cls, num_gen, expected):
+    names = [f"c{i}" for i in range(num_cls)] + [f"g{i}" for i in range(num_gen)]
+    chosen = choose(PU, make_scores(names, np.arange(len(names))), 68, cls_ratio=0.356)
+    assert (chosen.num_cls, chosen.num_gen) == expected
+    assert len(set(chosen.tasks)) == 68
+
+
+@pytest.mark.parametrize(
+    "num_tasks, ratio, num_cls", [(68, 0.356, 24), (100, 0.29, 29), (3, 0.5, 1)]
+)
+def test_the_ratio_is_cut_not_rounded(num_tasks, ratio, num_cls):
+    assert selection.group_quotas(num_tasks, ratio, 999, 999)["cls"] == num_cls
+
+
+@pytest.mark.parametrize("ratio, expected", [(0.0, (0, 5)), (1.0, (5, 0))])
+def test_extreme_ratios(ratio, expected, pool_620):
+    chosen = choose(PU, pool_620, 5, cls_ratio=ratio)
+    assert (chosen.num_cls, chosen.num_gen) == expected
+    assert chosen.margins["cls" if ratio == 0 else "gen"] is None
+
+
+def test_margins_tell_close_calls():
+    scores = make_scores("abc", [0.5, 0.2, 0.2 - 4e-6])
+    assert choose(PU, scores, 2).close_calls() == {"all": pytest.approx(4e-6)}
+    assert choose(PU, scores, 1).close_calls() == {}
+    assert choose(PU, scores, 3).margins == {"all": None}
+    assert choose(selection.Random(), scores, 2).margins == {"all": None}
+
+
+def test_random_needs_names_only_and_is_a_function_of_its_keys():
+    names = [f"t{i}" for i in range(50)]
+    scores = TaskScores.unscored(names)
+    assert not selection.Random().needs_scores and selection.PromptUncertainty().needs_scores
+    first = choose(selection.Random(), scores, 10)
+    assert first == choose(selection.Random(), TaskScores.unscored(names[::-1]), 10)
+    assert first != choose(selection.Random(), scores, 10, round=1)
+    assert first != choose(selection.Random(), scores, 10, seed=1)
+    kept = [t for t in selection.Random().rank(scores, CONTEXT) if t in names[:20]]
+    assert kept == selection.Random().rank(TaskScores.unscored(names[:20]), CONTEXT)
+
+
+def test_random_is_uniform():
+    scores = TaskScores.unscored([f"t{i}" for i in range(10)])
+    drawn = Counter(
+        task
+        for seed in range(2000)
+        for task in choose(selection.Random(), scores, 3, seed=seed).tasks
+    )
+    assert all(520 < count < 680 for count in drawn.values()) and len(drawn) == 10  # 600 +- 4 sd
+
+
+def test_random_category_deals_from_categories_in_turn():
+    names = [f"a{i}" for i in range(20)] + [f"b{i}" for i in range(20)] + ["x0"]
+    chosen = choose(
+        selection.RandomCategory(), TaskScores.unscored(names), 9, category_of=CONTEXT.category_of
+    )
+    assert Counter(task[0] for task in chosen.tasks) == {"a": 4, "b": 4, "x": 1}
+    assert {task[0] for task in chosen.tasks[:3]} == set("abx")
+    firsts = {
+        choose(
+            selection.RandomCategory(),
+            TaskScores.unscored(names),
+            1,
+            seed=seed,
+            category_of=CONTEXT.category_of,
+        ).tasks[0][0]
+        for seed in range(30)
+    }
+    assert firsts == set("abx")
+
+
+@dataclass(frozen=True)
+class LowStd(selection.Strategy):
+    def preference(self, scores, context):
+        return -scores.std
+
+
+def test_a_user_adds_a_strategy_in_four_lines():
+    scores = replace(make_scores("abc", [0, 0, 0]), std=np.array([0.3, 0.1, 0.2]))
+    chosen = choose(LowStd(), scores, 2)
+    assert chosen.tasks == ("b", "c") and chosen.margins == {"all": pytest.approx(0.1)}
+    assert LowStd().name == "low_std"
+
+
+@dataclass(frozen=True)
+class Forgetful(selection.Strategy):
+    def rank(self, scores, context):
+        return list(scores.tasks[1:])
+
+
+def test_a_ranking_that_loses_tasks_is_refused():
+    with pytest.raises(UserError, match=r"Forgetful.rank\(\) gave 2 names for 3 tasks"):
+        choose(Forgetful(), make_scores("abc", [0, 0, 0]), 1)
+
+
+def test_more_tasks_than_remain_are_refused():
+    with pytest.raises(UserError, match="TASKS_PER_ROUND asks for 4 tasks but 3 remain"):
+        choose(PU, make_scores("abc", [1, 2, 3]), 4)
+    with pytest.raises(UserError, match="TASKS_PER_ROUND is 0"):
+        choose(PU, make_scores("abc", [1, 2, 3]), 0)
+    with pytest.raises(UserError, match="CLS_RATIO is 24"):
+        choose(PU, make_scores("abc", [1, 2, 3]), 1, cls_ratio=24)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_scores_that_are_not_finite_are_refused(value):
+    scores = make_scores("abcd", [0.1, value, 0.2, value], perplexity=[1, value, 3, 4])
+    with pytest.raises(UserError, match="2 of 4 tasks.*: b, d. Score the round again"):
+        choose(PU, scores, 2)
+    with pytest.raises(UserError, match="1 of 4 tasks.*: b. "):
+        choose(selection.LowPerplexity(), scores, 2)
+    with pytest.raises(UserError, match="2 of 4 tasks"):
+        choose(selection.Easy(), scores, 2)
+    assert len(choose(selection.Random(), scores, 2).tasks) == 2
+
+
+def test_missing_perturbations_are_named():
+    scores = replace(make_scores("ab", [np.nan, np.nan]), num_prompts=np.array([1, 1]))
+    with pytest.raises(UserError, match="NUM_PERTURBATIONS"):
+        choose(PU, scores, 1)
+    with pytest.raises(UserError, match="were not scored"):
+        choose(PU, TaskScores.unscored("ab"), 1)
+
+
+def test_options_and_names_are_checked():
+    with pytest.raises(UserError, match="PromptUncertainty.direction is 'highest'.*'high'"):
+        selection.PromptUncertainty(direction="highest")
+    with pytest.raises(UserError, match="Did you mean 'prompt_uncertainty'"):
+        selection.PromptUncertainty(measure="prompt_uncertainy")
+    with pytest.raises(UserError, match="Did you mean 'random_category'"):
+        selection.strategy("random_categories")
+    with pytest.raises(UserError, match="1 entries and RankMixture.directions 2"):
+        selection.RankMixture(measures=("std",))
+    names = [selection.strategy(name).name for name in selection.STRATEGIES]
+    assert names[1:] == list(selection.STRATEGIES)[1:] and names[0] == "high_prompt_uncertainty"
+
+
+@needs_shared
+def test_released_rounds_have_our_quotas():
+    labels = json.loads((ACTIVE_IT / "cls_gen_train_pool.json").read_text())
+    is_cls = {name: str(label).upper() in ("CLS", "TRUE") for name, label in labels.items()}
+    assert sum(is_cls.values()) == 279
+    folder = ACTIVE_IT / "TLAL_Exp0_all_10"
+    stem = "FCGRatioPI-NL-I10-TDTE-High-0.2-Mean-abs-bald"
+    for round in range(1, 5):
+        before = (folder / f"{stem}_{round - 1}" / "train_tasks.txt").read_text().split()
+        after = (folder / f"{stem}_{round}" / "train_tasks.txt").read_text().split()
+        remain = (folder / f"{stem}_{round - 1}" / "remain_tasks.txt").read_text().split()
+        released = [task for task in after if task not in set(before)]
+        wanted = {task: len(released) - i for i, task in enumerate(released)}
+        scores = make_scores(remain, [wanted.get(task, 0) for task in remain])
+        chosen = choose(PU, scores, 68, is_cls=is_cls.__getitem__, cls_ratio=0.356)
+        assert set(chosen.tasks) == set(released) and chosen.num_cls == 24
+
+
+def test_initial_splits_share_out_the_pool():
+    names = [f"c{i:03d}" for i in range(279)] + [f"g{i:03d}" for i in range(477)]
+    options = {"initial_tasks": 68, "dev_tasks": 68, "test": ("t1", "t2")}
+    splits = draw_initial_splits(names, starts_with_c, 10, **options)
+    assert (len(splits.train), len(splits.dev), len(splits.remain)) == (68, 68, 620)
+    assert sorted((*splits.train, *splits.dev, *splits.remain)) == names
+    assert sum(map(starts_with_c, splits.dev)) == 34
+    assert splits.test == ("t1", "t2")
+    assert splits == draw_initial_splits(names[::-1], starts_with_c, 10, **options)
+    counts = set()
+    for seed in range(20, 60, 10):
+        other = draw_initial_splits(names, starts_with_c, seed, **options)
+        assert other.train != splits.train and other.dev != splits.dev
+        counts.add(sum(map(starts_with_c, other.train)))
+    assert len(counts) > 1  # not ratio-controlled
+
+
+def test_initial_splits_fill_a_short_group():
+    names = ["c1", "c2", *(f"g{i}" for i in range(10))]
+    splits = draw_initial_splits(names, starts_with_c, 0, initial_tasks=2, dev_tasks=7)
+    assert sum(map(starts_with_c, splits.dev)) == 2 and len(splits.dev) == 7
+    unbalanced = draw_initial_splits(
+        names, None, 0, initial_tasks=1, dev_tasks=3, balance_dev_cls_gen=False
+    )
+    assert len(unbalanced.dev) == 3
+
+
+@pytest.mark.parametrize(
+    "names, options, message",
+    [
+        ([], {}, "no tasks to draw from"),
+        (
+            ["a", "b"],
+            {},
+            r"INITIAL_TASKS \(2\) and DEV_TASKS \(1\) ask for 3 tasks but the pool has 2",
+        ),
+        (["a", "b", "b", "d"], {}, "names 'b' twice"),
+        (["a", "b", "c"], {"test": ["b"]}, "the first 'b'"),
+        (["a", "b", "c"], {"initial_tasks": 0}, "INITIAL_TASKS is 0"),
+        (["a", "b", "c", "d"], {"remain_tasks": 0}, "REMAIN_TASKS is 0"),
+    ],
+)
+def test_impossible_splits_are_refused(names, options, message):
+    with pytest.raises(UserError, match=message):
+        draw_initial_splits(
+            names, starts_with_c, 0, **{"initial_tasks": 2, "dev_tasks": 1, **options}
+        )
