@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
+from typing import Never
 
 from ait_jax import __version__
 from ait_jax.commands import (
@@ -52,7 +53,7 @@ _DEBUG_HELP = "show the whole traceback of an error"
 class _Parser(argparse.ArgumentParser):
     """Argparse with this program's errors: one line, no usage text."""
 
-    def error(self, message: str):
+    def error(self, message: str) -> Never:
         raise UserError(f"{message}. See `{self.prog} --help`.")
 
 

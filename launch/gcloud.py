@@ -40,7 +40,7 @@ class GcloudError(Exception):
       line: the first line of the error itself.
     """
 
-    def __init__(self, kind: str, line: str):
+    def __init__(self, kind: str, line: str) -> None:
         super().__init__(line)
         self.kind, self.line = kind, line
 

@@ -27,7 +27,7 @@ class _Process:
     handle: subprocess.Popen
     reader: threading.Thread = field(init=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.reader = threading.Thread(target=self._forward, daemon=True)
         self.reader.start()
 

@@ -67,7 +67,7 @@ class Devices:
 class Probe:
     """Looks at this host; tests give another one."""
 
-    def __init__(self, commit: str = "", lock: str = "", distributed: str = ""):
+    def __init__(self, commit: str = "", lock: str = "", distributed: str = "") -> None:
         self.commit, self.lock, self.distributed = commit, lock, distributed
 
     def identity(self) -> dict:
@@ -199,7 +199,9 @@ def _name(report: dict) -> str:
 class Preflight:
     """One host's part. `run` returns the exit code and says, in a line, why."""
 
-    def __init__(self, folder, host: int, asked: Asked, probe: Probe, say: Callable = print):
+    def __init__(
+        self, folder, host: int, asked: Asked, probe: Probe, say: Callable = print
+    ) -> None:
         self.folder, self.host, self.asked, self.probe, self.say = folder, host, asked, probe, say
         self.path = bucket.report_path(folder, host)
         self.report = {

@@ -64,7 +64,7 @@ class Launch:
         poll_s: float = 30.0,
         say: Callable[[str], None] = print,
         sleep: Callable[[float], None] = time.sleep,
-    ):
+    ) -> None:
         self.request, self.source, self.poll_s = request, source, poll_s
         self._print, self._sleep = say, sleep
         self.began = time.monotonic()

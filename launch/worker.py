@@ -39,7 +39,7 @@ MAX_LOG_BYTES = 16 * 2**20
 class Log:
     """The host's log: written here, echoed, and copied to the bucket every half minute."""
 
-    def __init__(self, local: Path, remote):
+    def __init__(self, local: Path, remote) -> None:
         self.local, self.remote = local, remote
         local.parent.mkdir(parents=True, exist_ok=True)
         if not local.exists():  # another machine in this one's place goes on with its log
@@ -82,7 +82,7 @@ class Worker:
 
     program = (sys.executable, "-m", "ait_jax.cli")
 
-    def __init__(self, options: argparse.Namespace, command: Sequence[str]):
+    def __init__(self, options: argparse.Namespace, command: Sequence[str]) -> None:
         self.options, self.command = options, list(command)
         self.log = Log(
             Path(options.work_dir) / f"host_{options.host}.log",

@@ -22,9 +22,9 @@ _MAX_OPEN_TASKS = 256
 class FileInstances(LazyInstances):
     """The instances of tasks/NAME.json. Safe to pickle."""
 
-    __slots__ = ("_path", "_digest", "_length")
+    __slots__ = ("_digest", "_length", "_path")
 
-    def __init__(self, path: str, digest: str, length: int):
+    def __init__(self, path: str, digest: str, length: int) -> None:
         self._path = path
         self._digest = digest
         self._length = length

@@ -71,7 +71,7 @@ class Row:
 class _Bad(Exception):
     """A row that is none: the kind of mistake, and what it is here."""
 
-    def __init__(self, reason: str, detail: str):
+    def __init__(self, reason: str, detail: str) -> None:
         self.reason, self.detail = reason, detail
 
 

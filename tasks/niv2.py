@@ -138,7 +138,7 @@ def _unchanged(clone: Clone, folder: PreparedFolder, on_bad_task: str) -> Prepar
 class _Reader:
     """Reads task files one at a time, notes the bad ones, and moves the progress bar."""
 
-    def __init__(self, on_bad_task: str, advance: Callable[[int], None]):
+    def __init__(self, on_bad_task: str, advance: Callable[[int], None]) -> None:
         self.skipped: dict[str, str] = {}
         self._on_bad_task = on_bad_task
         self._advance = advance

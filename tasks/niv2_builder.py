@@ -62,7 +62,7 @@ class Niv2(tfds.core.GeneratorBasedBuilder):
         task_paths: Sequence[Path] | None = None,
         read: ReadTask = read_task,
         **builder: Any,
-    ):
+    ) -> None:
         self._task_paths = task_paths
         self._read = read
         builder.setdefault("file_format", "array_record")

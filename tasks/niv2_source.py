@@ -20,7 +20,7 @@ class Clone:
       UserError: there is no such folder, or no task in it.
     """
 
-    def __init__(self, directory: Any):
+    def __init__(self, directory: Any) -> None:
         self.directory = Path(directory).expanduser()
         if not self.directory.is_dir():
             raise UserError(

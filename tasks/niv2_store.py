@@ -81,7 +81,7 @@ def read_rows(
 class StoredInstances(LazyInstances):
     """A task's instances on disk, read when asked for. Small, and safe to pickle."""
 
-    def __init__(self, directory: str, fingerprint: str, split: str, length: int):
+    def __init__(self, directory: str, fingerprint: str, split: str, length: int) -> None:
         self._key = (directory, fingerprint, split)
         self._length = length
 

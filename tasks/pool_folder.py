@@ -25,7 +25,7 @@ class PoolFolder:
       record: the file that is there if and only if the pool is whole.
     """
 
-    def __init__(self, path: Any, record: str):
+    def __init__(self, path: Any, record: str) -> None:
         self.path, self.record = path, path / record
         self._is_local = buckets.is_local(path)
         self._replaced = path.parent / f".{path.name}-replaced"

@@ -53,7 +53,7 @@ class PreparedFolder:
       UserError: the name is unsafe.
     """
 
-    def __init__(self, data_dir: Any, name: str, command: str, schema: int = 1):
+    def __init__(self, data_dir: Any, name: str, command: str, schema: int = 1) -> None:
         self.name = check_name(name, "pool name")
         self.path = as_path(data_dir) / name
         self.command, self.schema = command, schema

@@ -21,7 +21,7 @@ class Progress:
 
     def __init__(
         self, label: str, total: int, stream: TextIO | None = None, seconds_per_line: float = 10.0
-    ):
+    ) -> None:
         self._label = label
         self._total = max(1, total)
         self._done = 0

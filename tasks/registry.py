@@ -66,7 +66,7 @@ class InstanceSplits:
     max_train_instances: int | None = None
     num_test_instances: int = 100
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, least in (
             ("first_train_instance", 0),
             ("max_train_instances", 1),

@@ -71,7 +71,7 @@ class Prepared:
 class _Sources:
     """The files of a pool: those to select from and those of the test tasks."""
 
-    def __init__(self, source: str | Sequence[str], test: str | Sequence[str] | None):
+    def __init__(self, source: str | Sequence[str], test: str | Sequence[str] | None) -> None:
         self.train = _paths(source, "source (--source, gin name SELF_INSTRUCT_FILES)")
         self.test = _paths(test, "test source (--test_source, gin name TEST_FILES)") if test else []
         if not self.train:
@@ -243,7 +243,7 @@ class CollectedTask:
     websites: dict[str, None] = field(default_factory=dict)
     files: dict[str, None] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.name = task_name(self.instruction)
 
     def build(self) -> Task:

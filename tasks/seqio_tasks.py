@@ -42,7 +42,7 @@ class PoolSource(seqio.DataSource):
       seed: for the choice of training targets.
     """
 
-    def __init__(self, tasks: Sequence[Task], places: Mapping[str, np.ndarray], seed: int):
+    def __init__(self, tasks: Sequence[Task], places: Mapping[str, np.ndarray], seed: int) -> None:
         self._tasks = tasks
         self._places = places
         self._seed = seed

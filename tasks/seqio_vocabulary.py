@@ -14,7 +14,7 @@ from ait_jax.prompts.vocabulary import EOS_ID, PAD_ID
 class SeqioVocabulary(seqio.Vocabulary):
     """The ids of a `TokenizersVocabulary`; TensorFlow's strings are encoded in Python."""
 
-    def __init__(self, vocabulary: TokenizersVocabulary):
+    def __init__(self, vocabulary: TokenizersVocabulary) -> None:
         super().__init__(extra_ids=0)
         self._vocabulary = vocabulary
 

@@ -112,7 +112,7 @@ class TableWriter:
       count: rows so far.
     """
 
-    def __init__(self, path: Path, schema: pa.Schema):
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.count = 0
         self._schema, self._waiting = schema, []
         self._writer = pa.ipc.new_file(str(path), schema)
@@ -139,7 +139,7 @@ class TableWriter:
 class Table:
     """An Arrow IPC file, memory-mapped; batches are checked when they are first read."""
 
-    def __init__(self, path: str, num_rows: int):
+    def __init__(self, path: str, num_rows: int) -> None:
         self._path = path
         self._batches: dict[int, pa.RecordBatch] = {}
         with self._damage():
@@ -199,7 +199,7 @@ class Table:
 class _Damage:
     """Turns what Arrow says of a bad file into a UserError that names it."""
 
-    def __init__(self, path: str):
+    def __init__(self, path: str) -> None:
         self._path = path
 
     def __enter__(self) -> None:
@@ -223,7 +223,7 @@ class StoredInstances(LazyInstances):
 
     __slots__ = ("_first", "_length", "_table")
 
-    def __init__(self, path: str, fingerprint: str, num_rows: int, first: int, length: int):
+    def __init__(self, path: str, fingerprint: str, num_rows: int, first: int, length: int) -> None:
         self._table = _shared_key(path, fingerprint, num_rows)
         self._first, self._length = first, length
 

@@ -12,7 +12,7 @@ class Tally:
       noted: what is in order and yet worth saying: duplicates dropped, fields not used.
     """
 
-    def __init__(self, data: Mapping[str, Mapping[str, Any]] | None = None):
+    def __init__(self, data: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         data = data or {}
         self.bad: dict[str, dict[str, Any]] = dict(data.get("bad", {}))
         self.noted: dict[str, dict[str, Any]] = dict(data.get("noted", {}))

@@ -61,7 +61,7 @@ class Comparison:
     released_selections: str | None = None
     paper_curves: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "strategies", _list("STRATEGIES", self.strategies))
         object.__setattr__(self, "seeds", tuple(map(_seed, _list("SEEDS", self.seeds))))
         names = [strategy_name(each) for each in self.strategies]

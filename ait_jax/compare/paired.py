@@ -5,6 +5,7 @@ within each seed, which takes the spread between seeds out of the difference. Ev
 float64 NumPy; quantiles of Student's t are SciPy's.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -145,7 +146,7 @@ def tasks_to_reach(
     points = list(zip(num_tasks, scores))
     if points[0][1] >= target:
         return float(points[0][0])
-    for (x0, y0), (x1, y1) in zip(points, points[1:]):
+    for (x0, y0), (x1, y1) in itertools.pairwise(points):
         if y1 >= target:
             return float(x0 + (target - y0) / (y1 - y0) * (x1 - x0))
     return None

@@ -1,5 +1,6 @@
 """Runs of a comparison in local processes: which one next, who takes round 0 from whom, what failed."""
 
+import itertools
 import json
 import os
 import signal
@@ -25,7 +26,7 @@ _MOST_PATIENCE = 2
 class Stopped(Exception):
     """Told to stop by a signal: `number`. What was done is saved."""
 
-    def __init__(self, number: int):
+    def __init__(self, number: int) -> None:
         super().__init__(number)
         self.number = number
 
@@ -146,7 +147,7 @@ def _slots(processes: int) -> list[str]:
     if processes >= len(cpus):
         return [str(cpus[i % len(cpus)]) for i in range(processes)]
     bounds = [len(cpus) * i // processes for i in range(processes + 1)]
-    return [",".join(map(str, cpus[a:b])) for a, b in zip(bounds, bounds[1:])]
+    return [",".join(map(str, cpus[a:b])) for a, b in itertools.pairwise(bounds)]
 
 
 def _next(waiting: Sequence[Job], jobs: Sequence[Job]) -> Job | None:
@@ -158,7 +159,7 @@ def _next(waiting: Sequence[Job], jobs: Sequence[Job]) -> Job | None:
         first = next(other for other in waiting if other.seed == job.seed)
         # A run that can offer scores goes before those that cannot.
         scorer = next((o for o in waiting if o.seed == job.seed and o.takes_scores), first)
-        if round_zero.LAST in job.stages() or best >= coming and (best or job is scorer):
+        if round_zero.LAST in job.stages() or (best >= coming and (best or job is scorer)):
             return job
     return None
 

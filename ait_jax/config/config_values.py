@@ -68,7 +68,7 @@ class ConfigValues:
       UserError: not gin source.
     """
 
-    def __init__(self, text: str):
+    def __init__(self, text: str) -> None:
         self._imports: dict[str, str] = {}
         self._macros: dict[str, Any] = {}
         # (scope, selector) -> {parameter: value}

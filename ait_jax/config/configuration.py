@@ -155,7 +155,8 @@ def parse(
 
 def _macros_in(parsed: Any) -> set[str]:
     """Returns the macros that a gin file and its includes refer to, even where a later binding
-    of the same parameter took their place."""
+    of the same parameter took their place.
+    """
     macros = set(_REFERENCE.findall(_read_as_gin_does(parsed.filename)))
     return macros.union(*(_macros_in(include) for include in parsed.includes))
 

@@ -31,7 +31,7 @@ def explain(error: Exception, shipped_files: Iterable[str], override: str = "") 
     else:
         found = _LOCATION.search(text)
         file, line = (found["file"], found["line"]) if found else (None, None)
-        what = text.split("\n  In ")[0].strip() or type(error).__name__
+        what = text.split("\n  In ", maxsplit=1)[0].strip() or type(error).__name__
     where = override or (f"{file}, line {line}" if file else "gin")
     for pattern, describe in _PATTERNS:
         match = re.search(pattern, what)

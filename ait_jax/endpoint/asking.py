@@ -20,7 +20,7 @@ _LONGEST_WAIT_S = 300.0
 class Asking:
     """One call of `Endpoint.ask`, for what the cache does not hold."""
 
-    def __init__(self, endpoint: Any, pending: dict[str, Request], done: int, description):
+    def __init__(self, endpoint: Any, pending: dict[str, Request], done: int, description) -> None:
         self.endpoint = endpoint
         self.totals = endpoint.totals
         self.pending = pending

@@ -25,7 +25,7 @@ class Prices:
     input_per_million: float
     output_per_million: float
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("input_per_million", "output_per_million"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):

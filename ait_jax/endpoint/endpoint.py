@@ -100,7 +100,7 @@ class Endpoint:
         max_failures: int = 5,
         backoff_s: float = 1.0,
         tokens_name: str = "max_tokens",
-    ):
+    ) -> None:
         self.base_url = _check_url(base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL)
         at_least_one = {
             "concurrency": concurrency,

@@ -20,7 +20,7 @@ class ReplyCache:
     is the very request that is asked now. The key of the endpoint is no part of a request.
     """
 
-    def __init__(self, directory: Any):
+    def __init__(self, directory: Any) -> None:
         self.directory = files.as_path(directory)
         self.damaged: list[str] = []
 

@@ -32,7 +32,9 @@ class Transient(Exception):
       perhaps_paid: True if the endpoint may have answered, and charged, all the same.
     """
 
-    def __init__(self, text: str, retry_after: float | None = None, perhaps_paid: bool = False):
+    def __init__(
+        self, text: str, retry_after: float | None = None, perhaps_paid: bool = False
+    ) -> None:
         super().__init__(text)
         self.retry_after = retry_after
         self.perhaps_paid = perhaps_paid
@@ -47,7 +49,7 @@ class Refused(Exception):
       fatal: True if it is.
     """
 
-    def __init__(self, status: int, text: str, shared: bool, fatal: bool):
+    def __init__(self, status: int, text: str, shared: bool, fatal: bool) -> None:
         super().__init__(text)
         self.status = status
         self.shared = shared
@@ -90,7 +92,7 @@ def client(base_url: str, key: str | None, timeout_s: float):
 class Redaction:
     """Removes the key, and what looks like one, from texts that an endpoint sent."""
 
-    def __init__(self, key: str | None):
+    def __init__(self, key: str | None) -> None:
         self._key = key if key and len(key) >= _SHORTEST_SECRET else None
 
     def answer(self, text: str) -> str:

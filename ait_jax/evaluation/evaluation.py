@@ -87,11 +87,11 @@ def _scorer():
     from rouge_score import rouge_scorer, tokenize  # imported late: it loads NLTK
 
     class RememberingStemmer:
-        def __init__(self):
+        def __init__(self) -> None:
             self.stem = functools.lru_cache(maxsize=1 << 17)(porter.PorterStemmer().stem)
 
     class RememberingTokenizer:
-        def __init__(self):
+        def __init__(self) -> None:
             stemmer = RememberingStemmer()
             self.tokenize = functools.lru_cache(maxsize=1 << 14)(
                 lambda text: tokenize.tokenize(text, stemmer)
@@ -103,7 +103,7 @@ def _scorer():
 class _Group:
     """Running sums of one group of instances."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.rouge_l = self.exact_match = 0.0
         self.num_instances = 0
         self.tasks: set[str] = set()
@@ -247,10 +247,9 @@ def write_predictions(path: Any, predictions: Iterable[Prediction]) -> None:
     Raises:
       UserError: the folder cannot be written to.
     """
-    with files.replace_with(path) as temporary:
-        with temporary.open("wb") as file:
-            for item in predictions:
-                file.write(_json_line(item))
+    with files.replace_with(path) as temporary, temporary.open("wb") as file:
+        for item in predictions:
+            file.write(_json_line(item))
 
 
 def _json_line(item: Prediction) -> bytes:

@@ -28,7 +28,7 @@ class Reward:
     metric: str = ROUGE_L
     threshold: float | None = 0.5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.metric not in METRICS:
             raise UserError(
                 f"rewards.Reward.metric (REWARD) = {self.metric!r} is none of {tuple(METRICS)}."

@@ -176,7 +176,7 @@ class Adapted:
         dropout: share of the branch's inputs that are set to 0, which needs a key `dropout`.
     """
 
-    def __init__(self, model: Model, frozen: Params, scale: float, dropout: float = 0.0):
+    def __init__(self, model: Model, frozen: Params, scale: float, dropout: float = 0.0) -> None:
         self.model, self.frozen, self.scale, self.dropout = model, frozen, scale, dropout
         self.config = model.config
 

@@ -133,7 +133,9 @@ class _Blocks:
     block times G.
     """
 
-    def __init__(self, query_BxQxHxD: jax.Array, parts: Sequence[Part], dtype: Any, shards: int):
+    def __init__(
+        self, query_BxQxHxD: jax.Array, parts: Sequence[Part], dtype: Any, shards: int
+    ) -> None:
         batch, self.length, self.num_heads, self.head_dim = query_BxQxHxD.shape
         self.key_heads = parts[0].key_value.key_PxKxDxL.shape[1]
         self.shards, self.rows = shards, batch // shards

@@ -69,7 +69,7 @@ def cost_of(program: Program, unknown_trips: int = 1) -> Cost:
 
 
 class _Costs:
-    def __init__(self, program: Program, unknown_trips: int):
+    def __init__(self, program: Program, unknown_trips: int) -> None:
         self.program, self.unknown_trips = program, unknown_trips
         self._known: dict[tuple[str, bool], Cost] = {}
         self._unknown: list[Cost] = []
@@ -192,7 +192,8 @@ class _Costs:
 
     def _copied(self, instruction: Instruction) -> float:
         """Returns the traffic of an asynchronous copy or slice, whose result is a tuple of source
-        and target (a slice's source comes first, a copy's target does)."""
+        and target (a slice's source comes first, a copy's target does).
+        """
         source, target = instruction.shapes[:2]
         size = min(source.bytes, target.bytes)
         return size * ((not source.on_chip) + (not target.on_chip))
@@ -218,7 +219,8 @@ class _Costs:
 
     def _passed_through(self, body: dict[str, Instruction], instruction: Instruction) -> float:
         """Returns the bytes of a fusion's results that it hands on or that arrive in the
-        background: a collective's buffers, which count where it starts."""
+        background: a collective's buffers, which count where it starts.
+        """
         root = next((i for i in body.values() if i.is_root), None)
         if root is None or root.opcode != "tuple":
             return 0.0

@@ -46,7 +46,7 @@ class Options:
     prompt_tokens: int | None = None
     answer_tokens: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for stage in self.stages:
             if stage not in STAGES:
                 raise UserError(

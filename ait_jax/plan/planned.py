@@ -125,7 +125,7 @@ def _supervised(trainer: Trainer | None) -> Trainer | None:
 class Values(Mapping):
     """What gin binds to a class's parameters, or their defaults; each is made when it is taken."""
 
-    def __init__(self, kind: type):
+    def __init__(self, kind: type) -> None:
         import gin
 
         self._kind = kind

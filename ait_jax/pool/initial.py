@@ -1,5 +1,6 @@
 """The split a run starts from: dev tasks, the first training tasks, and what remains."""
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -152,7 +153,7 @@ def _check(
             f"INITIAL_TASKS ({initial_tasks}) and DEV_TASKS ({dev_tasks}) ask for "
             f"{initial_tasks + dev_tasks} tasks but the pool has {len(names)}; set them lower."
         )
-    double = [a for a, b in zip(names, names[1:]) if a == b]
+    double = [a for a, b in itertools.pairwise(names) if a == b]
     if double:
         raise UserError(f"The pool names {double[0]!r} twice; keep one line of it.")
     shared = sorted(set(names) & set(test))

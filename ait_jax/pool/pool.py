@@ -49,7 +49,7 @@ class TaskPool(Mapping[str, Task]):
         fingerprint: str = "",
         digests: Mapping[str, bytes] | None = None,
         reopen: "Callable[[], TaskPool] | None" = None,
-    ):
+    ) -> None:
         """Makes a pool.
 
         Args:

@@ -39,7 +39,7 @@ class Splits:
     test: tuple[str, ...] = ()
     num_excluded: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         seen: dict[str, str] = {}
         for split in SPLIT_NAMES:
             names = tuple(getattr(self, split))

@@ -67,7 +67,7 @@ class Header:
         value = self.metadata.get(name, default)
         if value is None:
             raise UserError(f"{self.path} has no metadata {name!r}, which a model needs.")
-        if not isinstance(value, kinds) or isinstance(value, bool) and bool not in _all(kinds):
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in _all(kinds)):
             raise UserError(f"{self.path} has {name} = {_short(value)}, of another type.")
         return value
 
@@ -158,7 +158,7 @@ def _tensor(reader: "_Reader") -> tuple[str, int, tuple[int, ...], int]:
 class _Reader:
     """Takes one value after the other from the bytes of a file; ValueError where they end."""
 
-    def __init__(self, data: Any):
+    def __init__(self, data: Any) -> None:
         self._data, self._size = data, len(data)
         self.position = len(MAGIC)
 

@@ -89,7 +89,8 @@ def kept_words(
     task: Task, perturbation: Any, j: int, *, seed: int, round: int
 ) -> tuple[bool, ...] | None:
     """Returns, for every word (`str.split`) of the definition, whether the j-th perturbed
-    instruction keeps it; None for a perturbation that cannot say (it has no `kept_words`)."""
+    instruction keeps it; None for a perturbation that cannot say (it has no `kept_words`).
+    """
     kept = getattr(perturbation, "kept_words", None)
     if kept is None:
         return None
@@ -113,7 +114,7 @@ class WordDrop:
     rate: float = 0.2
     parts: str = "TDTE"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_rate(self.rate, "WordDrop")
         _check_parts(self.parts, "WordDrop")
 
@@ -157,7 +158,7 @@ class WordMask:
     rate: float = 0.2
     parts: str = "TDTE"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_rate(self.rate, "WordMask")
         _check_parts(self.parts, "WordMask")
 
@@ -204,7 +205,7 @@ class ExampleResampling:
     num_examples: int = 2
     max_unused_instances: int = 20
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, least in (("num_examples", 1), ("max_unused_instances", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:

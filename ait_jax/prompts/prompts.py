@@ -91,7 +91,7 @@ class TkInstructEncoding:
     add_explanation: bool = False
     max_source_length: int = 1024
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, least in (
             ("num_positive_examples", 0),
             ("num_negative_examples", 0),
@@ -185,7 +185,7 @@ class AlpacaEncoding:
 
     max_source_length: int = 512
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_whole_number(self, "max_source_length", 1)
 
     @property

@@ -36,7 +36,7 @@ class TokenOrder:
     pad_id: int = PAD_ID
     eos_id: int = EOS_ID
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.pad_id == self.eos_id or min(self.pad_id, self.eos_id) < 0:
             raise UserError(
                 f"A model's padding and end-of-sequence tokens must differ and be ids of its "

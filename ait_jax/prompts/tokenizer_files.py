@@ -64,7 +64,7 @@ def is_place(path: Any) -> bool:
     path = files.as_path(path)
     if path.is_dir():
         return (path / TOKENIZER).is_file()
-    return path.name == TOKENIZER or path.is_file() and gguf_header.is_gguf(path)
+    return path.name == TOKENIZER or (path.is_file() and gguf_header.is_gguf(path))
 
 
 def read(path: Any) -> TokenizerFiles:

@@ -37,7 +37,7 @@ class TokenizersVocabulary:
 
     extra_ids = 0
 
-    def __init__(self, path: str, chat: ChatFormat | None = None):
+    def __init__(self, path: str, chat: ChatFormat | None = None) -> None:
         self.path = str(path)
         self.chat = chat
 

@@ -47,7 +47,7 @@ class Vocabulary:
       UserError: no such file, or it is no SentencePiece model with T5's special ids.
     """
 
-    def __init__(self, path: str, extra_ids: int = EXTRA_IDS):
+    def __init__(self, path: str, extra_ids: int = EXTRA_IDS) -> None:
         self.path = str(path)
         self.extra_ids = extra_ids
 

@@ -84,7 +84,8 @@ def in_order_of_interest(
     run: RunFiles, index: TaskIndex, rounds: Sequence[Mapping[str, Any]]
 ) -> list[str]:
     """Returns all tasks: selected ones first, round after round, then those of the regions, the
-    most telling ones of each region and round in turn, then what else was scored, then the rest."""
+    most telling ones of each region and round in turn, then what else was scored, then the rest.
+    """
     selected = [number for round in rounds for number in round["selected"]]
     lists = [
         run.names(run.folder(round["round"]) / f"{region}.txt")

@@ -30,7 +30,7 @@ class ScoredInstance:
 class LikelihoodRows:
     """An open likelihoods.parquet; `opened` makes one."""
 
-    def __init__(self, path: Any, file: Any):
+    def __init__(self, path: Any, file: Any) -> None:
         self._path, self._file = path, file
         # Task -> the row groups with rows of it: a race writes a task's rows in several waves.
         self._groups: dict[str, list[int]] = {}
@@ -65,7 +65,7 @@ class LikelihoodRows:
 class TaskRows:
     """Rows of some tasks, in memory, a few bytes each."""
 
-    def __init__(self, table: Any):
+    def __init__(self, table: Any) -> None:
         self._table = table
 
     def of(self, tasks: Collection[str]) -> dict[str, dict[str, ScoredInstance]]:

@@ -25,7 +25,7 @@ class RunFiles:
       UserError: no run directory, or a damaged one.
     """
 
-    def __init__(self, path: Any):
+    def __init__(self, path: Any) -> None:
         self.path = files.as_path(path)
         with buckets.errors_of(self.path):
             there = (self.path / "run.json").exists()

@@ -1,5 +1,6 @@
 """A run's status as lines for a terminal (rich): the live view, `ait-jax status`, lists of runs."""
 
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
@@ -108,7 +109,7 @@ def _thinned(values: Sequence[float], most: int) -> list[float]:
     """Returns at most so many values, each the mean of neighbours."""
     count = min(most, len(values))
     edges = [i * len(values) // count for i in range(count + 1)]
-    return [sum(values[a:b]) / (b - a) for a, b in zip(edges, edges[1:])]
+    return [sum(values[a:b]) / (b - a) for a, b in itertools.pairwise(edges)]
 
 
 def _curve_text(points: Sequence[Mapping[str, Any]], columns: int) -> Text:

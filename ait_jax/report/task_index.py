@@ -19,7 +19,7 @@ class TaskIndex:
       split: task -> one of SPLITS, where it was when the run began.
     """
 
-    def __init__(self, run: RunFiles):
+    def __init__(self, run: RunFiles) -> None:
         self.split: dict[str, str] = {}
         if run.kind == SCORE:
             self._add(run.names(run.path / "tasks.txt"), "pool")

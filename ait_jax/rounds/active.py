@@ -50,7 +50,7 @@ def run(
 class _Run(TrainedStages):
     """One run over its rounds."""
 
-    def __init__(self, experiment, directory, config, report):
+    def __init__(self, experiment, directory, config, report) -> None:
         super().__init__(experiment, directory, config, report, grow_pool=experiment.grow_pool)
         self.experiment = experiment
 
@@ -221,7 +221,7 @@ def _groups(splits: Splits) -> dict[str, Sequence[str]]:
 class _Round:
     """One round: its tasks, its trained parameters (read back only when needed)."""
 
-    def __init__(self, run: _Run, number: int, splits: Splits, previous: "_Round | None"):
+    def __init__(self, run: _Run, number: int, splits: Splits, previous: "_Round | None") -> None:
         self.run, self.number, self.splits, self.previous = run, number, splits, previous
         self.folder = run.directory.round(number)
         self.name = self.folder.name

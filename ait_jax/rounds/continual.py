@@ -66,7 +66,7 @@ class Continual(ModelParts):
     grow_pool: bool = False
     summaries: Sequence[Board] = (TensorBoard(),)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         replay.check_rule(self.replay)
         if not isinstance(self.trainer, Trainer):
@@ -112,7 +112,7 @@ def run(
 class _Run(TrainedStages):
     """One training over its stages."""
 
-    def __init__(self, continual, directory, config, report):
+    def __init__(self, continual, directory, config, report) -> None:
         super().__init__(continual, directory, config, report, grow_pool=continual.grow_pool)
         self.continual = continual
 
@@ -235,7 +235,9 @@ class _Run(TrainedStages):
 class _Stage:
     """One stage: its tasks, the replayed ones, its trained parameters (read when needed)."""
 
-    def __init__(self, owner: _Run, number: int, tasks: Sequence[str], earlier: Sequence["_Stage"]):
+    def __init__(
+        self, owner: _Run, number: int, tasks: Sequence[str], earlier: Sequence["_Stage"]
+    ) -> None:
         self._run, self.number, self.tasks, self.earlier = (
             owner,
             number,

@@ -48,7 +48,7 @@ class Experiment(Parts):
     grow_pool: bool = False
     summaries: Sequence[Board] = (TensorBoard(),)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.racing:
             check_strategy(self.strategy)

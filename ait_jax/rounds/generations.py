@@ -28,7 +28,7 @@ class Generations:
       directory: of the run; may be opened later.
     """
 
-    def __init__(self, directory: RunDirectory):
+    def __init__(self, directory: RunDirectory) -> None:
         self._directory = directory
 
     def begin(self, pool: TaskPool) -> None:

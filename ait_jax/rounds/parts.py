@@ -50,7 +50,7 @@ class ModelParts:
     seed: int = 42
     report: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.length_growth <= 1:
             raise UserError(f"LENGTH_GROWTH = {self.length_growth} must be above 1, as in 1.06.")
         if self.encoding.max_source_length != self.buckets.max_source_length:
@@ -90,7 +90,7 @@ class Parts(ModelParts):
     racing: bool = False
     racing_settings: Racing = Racing()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_schedule(self.tasks_per_round)
         super().__post_init__()
         perturbation = self.scorer.perturbation

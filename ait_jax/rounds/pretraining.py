@@ -154,7 +154,7 @@ class Pretraining:
     target_length: int = 48
     seed: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.trainer.steps is None:
             raise UserError(
                 "pretraining.Pretraining needs embedded.EmbeddedTrainer.steps (and epochs = None): "

@@ -92,7 +92,7 @@ def take_over(
     """
     if directory.has_begun and directory.read()[0]["stages"]:
         return
-    given = f"--round_0_from={str(source)}"
+    given = f"--round_0_from={source!s}"
     source = RunDirectory(source)
     if not (buckets.is_local(source.path) and buckets.is_local(directory.path)):
         raise UserError(f"{given} links files on a disk: give local folders, or leave it out.")

@@ -39,7 +39,7 @@ class RunDirectory:
     `wandb/`) and Orbax's own metadata; all other files of a resumed run equal the uninterrupted one's.
     """
 
-    def __init__(self, path: Any):
+    def __init__(self, path: Any) -> None:
         self.path = files.as_path(path)
         self._record = self.path / "run.json"
         self._config = self.path / "config.gin"
@@ -268,7 +268,7 @@ def read(
                 f"{file} has schema {state.get('schema_version')}, this version of ait-jax "
                 f"reads {SCHEMA_VERSION}; set another --gin.MODEL_DIR."
             )
-        if not isinstance(state, dict) or not _KEYS <= state.keys():
+        if not isinstance(state, dict) or not state.keys() >= _KEYS:
             raise ValueError(f"it must be an object with {', '.join(sorted(_KEYS))}")
         if not isinstance(state["pool"], dict) or not isinstance(state["stages"], dict):
             raise ValueError("pool and stages must be objects")

@@ -52,7 +52,7 @@ class RunSummaries(Summaries):
         directory: RunDirectory,
         pool: Callable[[], TaskPool],
         report: Callable[[str], None],
-    ):
+    ) -> None:
         finished = [s for s in directory.state["stages"] if s.endswith(("/evaluate", "/select"))]
         super().__init__(boards, directory.path, report, finished)
         self._directory, self._pool = directory, pool

@@ -40,7 +40,7 @@ class Scoring(Parts):
     tasks: str | None = None
     strategy: Strategy | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.racing:
             check_strategy(self.strategy)
@@ -95,7 +95,7 @@ def tasks_to_score(scoring: Scoring) -> tuple[str, ...]:
 class _Scored(Stages):
     """One folder of scores."""
 
-    def __init__(self, scoring, directory, config, report):
+    def __init__(self, scoring, directory, config, report) -> None:
         names = tasks_to_score(scoring)
         # The file may change while its path stays the same.
         digest = hashlib.sha256("\n".join(names).encode()).hexdigest()

@@ -68,7 +68,7 @@ class Stages:
         report: Callable[[str], None],
         identity: Mapping[str, str] = {},
         grow_pool: bool = False,
-    ):
+    ) -> None:
         self.parts, self.directory = parts, directory
         self.report = distributed.report_of_writer(report)
         self.pool = parts.pool

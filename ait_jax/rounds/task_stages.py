@@ -24,7 +24,7 @@ class DrawnStages:
     num_stages: int = 3
     max_tasks_per_stage: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         sizes = {"NUM_STAGES": self.num_stages}
         if self.max_tasks_per_stage is not None:
             sizes["MAX_TASKS_PER_STAGE"] = self.max_tasks_per_stage
@@ -73,7 +73,7 @@ class StageFiles:
 class PickedInstances(Sequence[Instance]):
     """Some of a task's instances, read when asked for."""
 
-    def __init__(self, instances: Sequence[Instance], positions: Sequence[int]):
+    def __init__(self, instances: Sequence[Instance], positions: Sequence[int]) -> None:
         self._instances, self._positions = instances, positions
 
     def __len__(self) -> int:

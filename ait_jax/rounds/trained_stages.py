@@ -30,7 +30,7 @@ class TrainedStages(Stages):
         config: str,
         report: Callable[[str], None],
         grow_pool: bool = False,
-    ):
+    ) -> None:
         super().__init__(parts, directory, config, report, grow_pool=grow_pool)
         self.config = config
         self.summaries = RunSummaries(parts.summaries, directory, lambda: self.pool, self.report)

@@ -85,7 +85,8 @@ def local_chip() -> Chip:
 
 def target_platform() -> str:
     """Returns "cpu", "gpu" or "tpu": what is traced now is compiled for the devices of the mesh
-    in use (`jax.set_mesh`), which need not be those at hand, or for the default ones."""
+    in use (`jax.set_mesh`), which need not be those at hand, or for the default ones.
+    """
     device = getattr(jax.sharding.get_abstract_mesh(), "abstract_device", None)
     return platform_of(device.device_kind) if device is not None else jax.default_backend()
 

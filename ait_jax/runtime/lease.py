@@ -58,7 +58,7 @@ def lease(path: Any, report: Callable[[str], None] = print) -> Iterator["Holder"
 class Holder:
     """The process that has the lease, or wants it."""
 
-    def __init__(self, path: Any):
+    def __init__(self, path: Any) -> None:
         self.path = path
         self.system, self.name = buckets.file_system(path)
         self.known = {

@@ -19,7 +19,7 @@ class LinesFile:
       UserError: the folder cannot be written to, or the bucket does not answer.
     """
 
-    def __init__(self, path: Any):
+    def __init__(self, path: Any) -> None:
         self.path = files.as_path(path)
         self._local = buckets.is_local(self.path)
         self._lines: list[str] | None = None

@@ -27,7 +27,7 @@ class Activity:
       note: a few words beside the bar.
     """
 
-    def __init__(self, what: str, total: int, done: int = 0):
+    def __init__(self, what: str, total: int, done: int = 0) -> None:
         self.what, self.total, self.done, self.note = what, total, done, ""
         self._begun = done
         # Of the first and the last progress: (time, done). Before the first it was compiling.
@@ -80,7 +80,7 @@ class Live:
         another run's, which must not be written to.
     """
 
-    def __init__(self, kind: str = "", speed: Callable[[], Mapping[str, float]] = dict):
+    def __init__(self, kind: str = "", speed: Callable[[], Mapping[str, float]] = dict) -> None:
         self.kind, self.state, self.problem = kind, RUNNING, ""
         self.plan: list[tuple[str, float]] = []
         self.stage: str | None = None

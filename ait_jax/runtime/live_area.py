@@ -40,7 +40,9 @@ class LiveArea:
       stream: the terminal.
     """
 
-    def __init__(self, render: Callable[[int, int], Sequence[tuple[str, int]]], stream: TextIO):
+    def __init__(
+        self, render: Callable[[int, int], Sequence[tuple[str, int]]], stream: TextIO
+    ) -> None:
         self._render, self._stream = render, stream
         self.lock = threading.RLock()
         self._widths: list[int] = []  # of the lines that are drawn
@@ -100,7 +102,7 @@ class LiveArea:
 class _Above(io.TextIOBase):
     """A stream whose lines appear above the area; a line is held until it ends."""
 
-    def __init__(self, area: LiveArea, original: TextIO):
+    def __init__(self, area: LiveArea, original: TextIO) -> None:
         self._area, self._original, self.waiting = area, original, ""
 
     def write(self, text: str) -> int:

@@ -59,7 +59,7 @@ class Partitioner:
     num_partitions: int = 1
     logical_axis_rules: Sequence[tuple[str, str | None]] = STANDARD_LOGICAL_AXIS_RULES
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_rules(self.logical_axis_rules)
 
     @property
@@ -273,7 +273,7 @@ def model_info(abstract_params: Any, logical_axes: Any, shardings: Any) -> str:
     lines = []
     total = 0
 
-    def add(path, leaf, axes, sharding):
+    def add(path, leaf, axes, sharding) -> None:
         nonlocal total
         total += int(np.prod(leaf.shape))
         name = "/".join(str(getattr(key, "key", key)) for key in path)

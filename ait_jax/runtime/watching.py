@@ -56,7 +56,7 @@ def _ending(error: BaseException) -> tuple[str, str]:
 class _Watcher:
     """The thread, its file and its area."""
 
-    def __init__(self, live: Live, directory: Any):
+    def __init__(self, live: Live, directory: Any) -> None:
         self.live, self.directory = live, directory
         self.period = run_status.PERIOD_SECONDS
         if directory is not None:

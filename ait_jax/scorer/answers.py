@@ -96,7 +96,7 @@ class EarlierAnswers:
       path: a likelihoods.parquet with a row of prompt 0 for every instance in question.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path) -> None:
         self.path = path
         self._answers = likelihoods.read_answers(path)
 

@@ -50,7 +50,7 @@ class LengthBuckets:
     inputs: Sequence[int] = (64, 128, 256, 384, 512, 768, 1024)
     targets: Sequence[int] = (16, 64, 128)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("inputs", "targets"):
             lengths = tuple(getattr(self, name))
             if not lengths or list(lengths) != sorted(set(lengths)) or lengths[0] < 1:

@@ -59,7 +59,7 @@ class ContinuousDecoder:
 
     def __init__(
         self, model: Model, partitioner: Partitioner, buckets: LengthBuckets, tokens_per_batch: int
-    ):
+    ) -> None:
         self.model, self.partitioner = model, partitioner
         config = model.config
         values_per_token = 2 * config.num_layers * config.num_kv_heads * config.head_dim

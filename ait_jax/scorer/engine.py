@@ -82,7 +82,7 @@ class Engine:
         tokens_per_batch: int = 8192,
         length_growth: float = 1.06,
         share_prefixes: bool = True,
-    ):
+    ) -> None:
         config = model.config.for_scoring(partitioner.platform)
         self.model = model.clone(config=config)
         self.partitioner = partitioner

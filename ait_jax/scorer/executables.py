@@ -23,7 +23,7 @@ class Executables:
 
     def __init__(
         self, compile: Callable[[Hashable], Any], threads: int | None = None, ahead: int = 4
-    ):
+    ) -> None:
         threads = threads or max(1, min(4, (os.cpu_count() or 1) // 2))
         self._compile = compile
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="compile")
@@ -57,7 +57,7 @@ class Executables:
 
 
 class _InOrder(Mapping):
-    def __init__(self, executables: Executables, shapes: list[Hashable]):
+    def __init__(self, executables: Executables, shapes: list[Hashable]) -> None:
         self._executables, self._shapes = executables, shapes
         self._place = {shape: place for place, shape in enumerate(shapes)}
 

@@ -50,7 +50,7 @@ class GroupRows:
         targets: Sequence[Tokens],
         most: int,
         at_a_time: int = 1,
-    ):
+    ) -> None:
         self.prompts, self.targets = prompts, targets
         full = math.ceil(most / BLOCK) * BLOCK
         parts = {math.ceil(full * part / _PARTS / BLOCK) * BLOCK for part in range(1, _PARTS + 1)}

@@ -21,7 +21,7 @@ class PaddedRows:
         shapes: Sequence[tuple[int, ...]],
         columns: Sequence[Sequence[Tokens]],
         tokens_per_batch: int,
-    ):
+    ) -> None:
         self.shapes, self.columns, self.tokens_per_batch = shapes, columns, tokens_per_batch
 
     def batches(

@@ -57,7 +57,7 @@ class TaskPrompts:
         *,
         seed: int,
         round: int,
-    ):
+    ) -> None:
         self.pool, self.vocabulary, self.encoding = pool, vocabulary, encoding
         self.perturbation, self.num_instances = perturbation, num_instances
         self.seed, self.round = seed, round

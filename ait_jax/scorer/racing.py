@@ -6,6 +6,7 @@ and stops with a task once its place is certain; tasks near the threshold are co
 full. How sure a place is, `ait_jax.scorer.partial_scores` tells from the passes so far.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -48,9 +49,9 @@ class Racing:
     waves: Sequence[int] = (2, 3, 4, 6, 8)
     error: float = 0.05
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         waves = tuple(self.waves)
-        ascending = all(a < b for a, b in zip(waves, waves[1:]))
+        ascending = all(a < b for a, b in itertools.pairwise(waves))
         if not waves or not ascending or waves[0] < MIN_STEPS or any(w % 1 for w in waves):
             raise UserError(
                 f"racing.Racing.waves = {waves}: give ascending whole numbers, the first at "
@@ -185,7 +186,7 @@ class Race:
         groups: Mapping[str, Sequence[str]],
         quotas: Mapping[str, int],
         num_perturbations: int,
-    ):
+    ) -> None:
         check_strategy(strategy)
         self.settings, self.strategy = settings, strategy
         # Sorted, for sums to be the same to the last bit whatever the order of the tasks.

@@ -50,7 +50,7 @@ class Scorer:
     answers: str = "predictions"
     prompts_per_chunk: int = 4096
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("num_perturbations", "num_instances", "prompts_per_chunk"):
             if getattr(self, name) < 1:
                 raise UserError(f"scorer.Scorer.{name} = {getattr(self, name)} must be at least 1.")

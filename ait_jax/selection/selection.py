@@ -86,7 +86,7 @@ class PromptUncertainty(Strategy):
     direction: str = "high"
     measure: str = "prompt_uncertainty"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_option(type(self).__name__, "direction", self.direction, ("high", "low"))
         _check_option(type(self).__name__, "measure", self.measure, _measures())
 
@@ -105,7 +105,7 @@ class Perplexity(Strategy):
 
     direction: str = "high"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_option(type(self).__name__, "direction", self.direction, ("high", "low"))
 
     @property
@@ -171,7 +171,7 @@ class RankMixture(Strategy):
     measures: tuple[str, ...] = ("prompt_uncertainty", "prediction_probability")
     directions: tuple[str, ...] = ("low", "low")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         owner = type(self).__name__
         if len(self.measures) != len(self.directions) or not self.measures:
             raise UserError(

@@ -269,7 +269,7 @@ def _draw_labels(axes: Any, scores: TaskScores, names: Sequence[str]) -> None:
 class _Placement:
     """Finds room for short texts around points; keeps what is taken, in pixels."""
 
-    def __init__(self, axes: Any, scores: TaskScores):
+    def __init__(self, axes: Any, scores: TaskScores) -> None:
         self.axes = axes
         self.renderer = axes.figure.canvas.get_renderer()
         self.xy = np.column_stack([scores.prompt_uncertainty, scores.prediction_probability])

@@ -38,7 +38,7 @@ class _Session:
     meanwhile: then these folders are made anew, from what the stages left.
     """
 
-    def __init__(self, model_dir: Any):
+    def __init__(self, model_dir: Any) -> None:
         self._model_dir = model_dir
         self._record = model_dir / RUN_FOLDERS[0] / "stages.json"
         self._stages: list[str] = []
@@ -92,7 +92,7 @@ class EventsFolder:
       purge_step: points of earlier files from this step on are void; None leaves them be.
     """
 
-    def __init__(self, path: Any, purge_step: int | None):
+    def __init__(self, path: Any, purge_step: int | None) -> None:
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import Event, SessionLog
 

@@ -53,7 +53,7 @@ class WeightsAndBiases:
 
     reads_events: ClassVar[bool] = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.mode is not None and self.mode not in MODES:
             raise UserError(
                 f"WeightsAndBiases.mode (WANDB_MODE) = {self.mode!r} is none of {MODES}."
@@ -85,7 +85,7 @@ class _Record:
       steps: training folder -> its last step that was sent.
     """
 
-    def __init__(self, path: Any):
+    def __init__(self, path: Any) -> None:
         self._file = LinesFile(path)
         lines = []
         for text in self._file.read():
@@ -133,7 +133,9 @@ class _Record:
 class _Session:
     """The W&B run of one run directory, begun where there is something to send."""
 
-    def __init__(self, settings: WeightsAndBiases, model_dir: Any, report: Callable[[str], None]):
+    def __init__(
+        self, settings: WeightsAndBiases, model_dir: Any, report: Callable[[str], None]
+    ) -> None:
         self._settings, self._model_dir, self._report = settings, model_dir, report
         self._run: Any = None
         self._elsewhere = None if buckets.is_local(model_dir) else tempfile.TemporaryDirectory()
@@ -252,7 +254,7 @@ def _wait_until_written(folder: Path) -> None:
 class _Folder:
     """What goes into a row under a folder's name."""
 
-    def __init__(self, session: _Session, prefix: str):
+    def __init__(self, session: _Session, prefix: str) -> None:
         self._session, self._prefix = session, prefix
 
     def _put(self, name: str, value: Any, step: int) -> None:
@@ -294,7 +296,7 @@ class _Folder:
 class _RunFolder(_Folder):
     """A folder of the run: all folders' points of a stage are one row."""
 
-    def __init__(self, session: _Session, name: str, row: dict[str, Any]):
+    def __init__(self, session: _Session, name: str, row: dict[str, Any]) -> None:
         super().__init__(session, f"{name}/")
         self._row = row
 
@@ -308,7 +310,7 @@ class _TrainingFolder(_Folder):
     "round_000/train" has the names round_000/train/loss and round_000/dev/rougeL.
     """
 
-    def __init__(self, session: _Session, name: str):
+    def __init__(self, session: _Session, name: str) -> None:
         super().__init__(session, name.removesuffix("train").rstrip("/") + "/")
         self._name, self._axis = name, f"{self._prefix}step"
         self._step: int | None = None

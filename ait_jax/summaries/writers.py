@@ -24,7 +24,7 @@ class Summaries:
         model_dir: Any,
         report: Callable[[str], None] = print,
         stages: Collection[str] = (),
-    ):
+    ) -> None:
         self._model_dir = files.as_path(model_dir)
         self._boards: list[_Guarded] = []
         self._written: dict[_Guarded, set[str]] = {}
@@ -48,7 +48,7 @@ class Summaries:
           UserError: such a mistake.
         """
         for board in self._boards:
-            board.attempt(lambda: board.session.start())
+            board.attempt(board.session.start)
             self._ask(board)  # the other side may know now what it lacks
 
     def _ask(self, board: "_Guarded") -> None:
@@ -92,7 +92,7 @@ def _write_stage(session: Session, name: str, write: Callable) -> None:
 class _Guarded:
     """A board until it fails."""
 
-    def __init__(self, board: Board, report: Callable[[str], None]):
+    def __init__(self, board: Board, report: Callable[[str], None]) -> None:
         self.name = type(board).__name__
         self.reads_events = board.reads_events
         self.session: Any = None
@@ -123,7 +123,7 @@ class _Guarded:
 class _Folder:
     """A folder's writers on all boards."""
 
-    def __init__(self, writers: list[tuple[_Guarded, Any]]):
+    def __init__(self, writers: list[tuple[_Guarded, Any]]) -> None:
         self._writers = writers
 
     def _each(self, method: str, *arguments: Any) -> None:

@@ -24,7 +24,7 @@ class Checkpoints:
       UserError: the folder cannot be written to, or what is there cannot be read.
     """
 
-    def __init__(self, directory: Any, best_metric: str | None = None):
+    def __init__(self, directory: Any, best_metric: str | None = None) -> None:
         import orbax.checkpoint as ocp
 
         self._ocp = ocp

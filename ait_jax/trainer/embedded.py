@@ -68,7 +68,7 @@ class Training:
         evaluate,
         report,
         summaries,
-    ):
+    ) -> None:
         partitioner.check_batch_size(
             config.batch_size // config.num_microbatches,
             f"{config.gin_name}.batch_size / num_microbatches",

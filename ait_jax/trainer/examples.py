@@ -33,7 +33,7 @@ class InstructionExamples:
         encoding: Encoding,
         buckets: LengthBuckets,
         seed: int,
-    ):
+    ) -> None:
         self.pool, self.vocabulary, self.encoding = pool, vocabulary, encoding
         self.buckets, self.seed = buckets, seed
         most = max_instances_per_task

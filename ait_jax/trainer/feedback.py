@@ -72,7 +72,7 @@ class FeedbackTrainer(Trainer):
     epochs: int | None = None
     steps: int | None = 50
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if isinstance(self.supervised, FeedbackTrainer):
             raise UserError(

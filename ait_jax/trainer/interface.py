@@ -70,7 +70,7 @@ class Trainer:
     # Whether all of the model's parameters learn, and so have gradients.
     trains_all = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
             raise UserError(
                 f"{self.gin_name} needs one of epochs and steps, got epochs = "

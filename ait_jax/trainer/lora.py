@@ -53,7 +53,7 @@ class LoRATrainer(Trainer):
 
     trains_all = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self._check("rank", "LORA_RANK", self.rank >= 1, "at least 1")
         self._check("alpha", "LORA_ALPHA", self.alpha > 0, "above 0")

@@ -17,7 +17,7 @@ class MetricsFile:
     file: opening it drops the lines after `resume_step`, which will be written again.
     """
 
-    def __init__(self, path: Any, resume_step: int):
+    def __init__(self, path: Any, resume_step: int) -> None:
         self._file = LinesFile(path)
         kept = [line for line in self.lines() if line["step"] <= resume_step]
         self._file.replace([json.dumps(line) for line in kept])
@@ -61,7 +61,7 @@ class TrainingLog:
         peak_flops,
         report,
         summaries: Summaries | None = None,
-    ):
+    ) -> None:
         self.file = MetricsFile(directory / "metrics.jsonl", resume_step)
         summaries = summaries or Summaries((TensorBoard(),), directory, report)
         self.summaries = summaries.folder(directory / "train", resume_step)

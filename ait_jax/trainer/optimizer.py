@@ -34,7 +34,7 @@ class CosineOfTraining:
     learning_rate: float = 2e-5
     warmup_fraction: float = 0.03
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 <= self.warmup_fraction < 1:
             raise UserError(
                 "optimizer.CosineOfTraining.warmup_fraction (WARMUP_FRACTION) = "

@@ -21,7 +21,9 @@ class OrderedExamples(seqio.DataSource):
     at `start` skips what it has seen without reading it.
     """
 
-    def __init__(self, source: ExampleSource, *, batch_size: int, seed: int, start: int, stop: int):
+    def __init__(
+        self, source: ExampleSource, *, batch_size: int, seed: int, start: int, stop: int
+    ) -> None:
         self._examples = in_order(source, seed=seed, num_examples=stop * batch_size)
         self._positions = range(start * batch_size, stop * batch_size)
         self.error: UserError | None = None

@@ -60,7 +60,7 @@ class T5XTrainer(Trainer):
 
     network: str = "ait_jax"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         check_network(self.network, f"{self.gin_name}.network (NETWORK)")
         require_t5x()
@@ -79,7 +79,8 @@ class T5XTrainer(Trainer):
         summaries: Summaries | None = None,
     ) -> Trained:
         """See `Trainer.train`. The examples must be pairs of token ids (inputs, targets), and
-        `source.feature_lengths` the lengths that T5X pads them to."""
+        `source.feature_lengths` the lengths that T5X pads them to.
+        """
         return _Training(
             self, source, params, directory, model, partitioner, seed, evaluate, report, summaries
         ).run()
@@ -151,7 +152,7 @@ class _Training:
         evaluate,
         report,
         summaries,
-    ):
+    ) -> None:
         partitioner.check_batch_size(
             config.batch_size // config.num_microbatches,
             f"{config.gin_name}.batch_size / num_microbatches",

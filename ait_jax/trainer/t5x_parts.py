@@ -110,7 +110,7 @@ class MeshPartitioner(partitioning.PjitPartitioner):
     T5X lays its own mesh by the kind of device; on CPUs all of them go to 'model'.
     """
 
-    def __init__(self, partitioner: Partitioner):
+    def __init__(self, partitioner: Partitioner) -> None:
         rules = [tuple(rule) for rule in partitioner.logical_axis_rules]
         known = {axis for axis, _ in rules}
         others = partitioning.standard_logical_axis_rules()
@@ -130,7 +130,7 @@ def start_from(params: Any) -> type[utils.TrainStateInitializer]:
     """
 
     class FromParams(utils.TrainStateInitializer):
-        def __init__(self, optimizer_def: Any, *arguments: Any, **named: Any):
+        def __init__(self, optimizer_def: Any, *arguments: Any, **named: Any) -> None:
             self._optimizer_def = optimizer_def
             super().__init__(optimizer_def, *arguments, **named)
 
@@ -155,7 +155,7 @@ def start_from(params: Any) -> type[utils.TrainStateInitializer]:
 class EveryStep(t5x_trainer.BaseAction):
     """Hands every step's number, metrics and parameters to a function."""
 
-    def __init__(self, call: Callable[[int, Mapping[str, Any], Any], None]):
+    def __init__(self, call: Callable[[int, Mapping[str, Any], Any], None]) -> None:
         self._call = call
 
     def run(self, train_state: Any, metrics_by_task: Mapping[str, Any]) -> bool:

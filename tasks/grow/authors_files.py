@@ -34,7 +34,7 @@ class DatasetLines:
       UserError: it cannot be read.
     """
 
-    def __init__(self, path: Any):
+    def __init__(self, path: Any) -> None:
         self._path = Path(path).expanduser()
         self._offsets: dict[str, int] | None = None
         try:

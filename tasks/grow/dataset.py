@@ -30,7 +30,7 @@ class Field:
     kind: str
     labels: tuple[str, ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"unknown kind of field {self.kind!r}")
 

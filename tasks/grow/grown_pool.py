@@ -110,7 +110,7 @@ class GrownPool:
       UserError: what is there is no grown pool, or is damaged.
     """
 
-    def __init__(self, directory: Any):
+    def __init__(self, directory: Any) -> None:
         if "://" in str(directory):
             raise UserError(f"--pool={directory} is not on a local disk; grow into a local folder.")
         self.directory = Path(directory).expanduser()

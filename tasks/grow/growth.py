@@ -128,7 +128,7 @@ class _Work:
         rows: Sequence[DatasetLines],
         tally: Tally,
         steered: Steered | None = None,
-    ):
+    ) -> None:
         self._growth = growth
         self._steered = steered
         self._order: list[tuple[Dataset, DatasetLines | None]] | None = None

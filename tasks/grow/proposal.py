@@ -101,7 +101,7 @@ def _names(value: Any) -> tuple[str, ...] | None:
 class ProposalFilter:
     """The authors' filter_invalid_tasks.py and global de-duplication; remembers what it saw."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._seen: set[tuple[Any, ...]] = set()
         self._instructions: set[tuple[str, str]] = set()
 

@@ -44,7 +44,7 @@ class Screening:
     languages: str = "en"
     unlicensed: str | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, known in (("languages", ("en", "any")), ("unlicensed", ("keep", "drop", None))):
             value = getattr(self, name)
             if value not in known:

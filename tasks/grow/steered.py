@@ -23,7 +23,7 @@ class Steered:
       only: leave out what is no more sensitive than the average.
     """
 
-    def __init__(self, folder: Any, pool: GrownPool, only: bool):
+    def __init__(self, folder: Any, pool: GrownPool, only: bool) -> None:
         self._folder, self._only = Path(folder), only
         self._steering, self._num_unknown = read_steering(folder, pool.entries)
         self._ranked: dict[str, Estimate] = {}

@@ -85,7 +85,7 @@ class Steering:
       scored: tasks of the pool; at least one.
     """
 
-    def __init__(self, scored: Sequence[ScoredTask]):
+    def __init__(self, scored: Sequence[ScoredTask]) -> None:
         self.scored = tuple(sorted(scored, key=lambda task: task.entry.task.name))
         self.mean = math.fsum(task.uncertainty for task in self.scored) / len(self.scored)
         self._of_dataset = _grouped((task.dataset, task) for task in self.scored)

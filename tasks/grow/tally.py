@@ -14,7 +14,7 @@ class Tally:
     rejection ("kept", "read") is counted like any other.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._counts: dict[str, dict[str, int]] = {}
         self._examples: dict[tuple[str, str], list[str]] = {}
 

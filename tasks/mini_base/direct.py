@@ -1,5 +1,6 @@
 """Supervised families without shown pairs: retrieval, copying, editing, facts; each in a layout of its own."""
 
+import itertools
 from collections.abc import Callable
 
 from ait_jax.tasks.mini import lexicon as lex
@@ -198,7 +199,7 @@ def which_list(draw: Draw) -> Pair:
 def chain(draw: Draw) -> Pair:
     """The next link of a chain."""
     people = draw.sample(lex.NAMES, 4)
-    links = draw.shuffled([f"{a} calls {b}" for a, b in zip(people, people[1:])])
+    links = draw.shuffled([f"{a} calls {b}" for a, b in itertools.pairwise(people)])
     asked = draw.integer(0, 3)
     return f"chain: {' . '.join(links)} . {people[asked]} calls", people[asked + 1]
 

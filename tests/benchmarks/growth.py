@@ -10,6 +10,7 @@ behind does not pile up.
 """
 
 import argparse
+import itertools
 import tempfile
 import threading
 import time
@@ -165,7 +166,7 @@ def measure_pool(options: argparse.Namespace) -> dict[str, Any]:
 def _fifths(values: list[float]) -> list[list[float]]:
     """Cuts a list into five parts of nearly equal length, none of them empty."""
     edges = [len(values) * i // 5 for i in range(6)]
-    return [values[a:b] or [values[a]] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [values[a:b] or [values[a]] for a, b in itertools.pairwise(edges)]
 
 
 def device_rows(results: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -227,7 +227,7 @@ def _detail(
         keeps = random.random((num_forms, len(words))) > 0.2
         forms = [
             {
-                "definition": " ".join(w for w, keep in zip(words, row) if keep),
+                "definition": " ".join(w for w, keep in zip(words, row, strict=True) if keep),
                 "examples": None,
                 "dropped": np.flatnonzero(~row).tolist(),
                 "change": float(np.round(random.random() / 3, 4)),

@@ -278,7 +278,7 @@ def main() -> None:
             "slowest": r["slowest"],
             "of these answers": r["decode_seconds"],
             "largest difference of log-likelihood": _difference(r, first),
-            "equal answers": f"{sum(a == b for a, b in zip(r['decoded'], first['decoded']))}"
+            "equal answers": f"{sum(a == b for a, b in zip(r['decoded'], first['decoded'], strict=True))}"
             f" of {len(first['decoded'])}",
         }
         for r in results

@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from misbehaving_endpoint import MisbehavingEndpoint, completion  # noqa: E402
+from misbehaving_endpoint import MisbehavingEndpoint, completion
 
 MODEL = "SmolLM2-135M-Instruct"
 QUESTIONS = (
@@ -81,7 +81,7 @@ class SmallModel:
             with contextlib.suppress(queue.Empty):
                 while len(batch) < self.batch_size:
                     batch.append(self.waiting.get_nowait())
-            for (*_, done), answer in zip(batch, self._generate(batch)):
+            for (*_, done), answer in zip(batch, self._generate(batch), strict=True):
                 done.put(answer)
 
     def _generate(self, batch) -> list[tuple[str, int, str]]:
@@ -104,7 +104,9 @@ class SmallModel:
                 pad_token_id=self.tokenizer.pad_token_id,
             )
         answers = []
-        for row, limit in zip(output[:, inputs["input_ids"].shape[1] :].tolist(), limits):
+        for row, limit in zip(
+            output[:, inputs["input_ids"].shape[1] :].tolist(), limits, strict=True
+        ):
             ends = [i for i, token in enumerate(row) if token == self.tokenizer.eos_token_id]
             length = min(ends[0] if ends else len(row), limit)
             finish = "stop" if ends and ends[0] < limit else "length"
@@ -125,7 +127,7 @@ def ask(base_url: str, count: int) -> None:
     begun = time.monotonic()
     replies = endpoint.ask(conversations, max_tokens=64)
     seconds = time.monotonic() - begun
-    for conversation, reply in list(zip(conversations, replies))[: len(QUESTIONS)]:
+    for conversation, reply in list(zip(conversations, replies, strict=True))[: len(QUESTIONS)]:
         print(f"{conversation[0]['content']!r} -> {(reply.text or reply.error)!r}")
     tokens = sum(reply.output_tokens for reply in replies)
     print(

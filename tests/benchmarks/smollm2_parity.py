@@ -54,7 +54,8 @@ def logit_gap(model: Any, prompt: list[int], ours: list[int], theirs: list[int])
     import torch
 
     same = next(
-        (i for i, (a, b) in enumerate(zip(ours, theirs)) if a != b), min(len(ours), len(theirs))
+        (i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b),
+        min(len(ours), len(theirs)),
     )
     with torch.inference_mode():
         logits = model(torch.tensor([[*prompt, *theirs[:same]]])).logits[0, -1]

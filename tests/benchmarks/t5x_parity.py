@@ -135,7 +135,7 @@ def measure(side: str, options: argparse.Namespace) -> dict[str, Any]:
         )
         cores = watches[0].read()
         lines = [json.loads(s) for s in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
-    seconds = [b - a for a, b in zip(stamps[WARM_UP:], stamps[WARM_UP + 1 :])]
+    seconds = [b - a for a, b in zip(stamps[WARM_UP:], stamps[WARM_UP + 1 :], strict=True)]
     return {
         "side": side,
         "losses": [line["loss"] for line in lines],

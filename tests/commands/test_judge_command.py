@@ -52,7 +52,7 @@ def test_a_run_that_stops_says_that_the_same_command_continues(judge, server):
     code, out, err = judge("--concurrency=2", "--max_attempts=1")
     assert code == 3 and "the same command continues" in err and "in a row" in err
     server.then = None
-    code, out, err = judge("--budget=0")
+    code, _out, err = judge("--budget=0")
     assert code == 3 and "the budget of $0 is used up; what is there is kept" in err
     before = len(server.requests)
     assert judge()[0] == 0 and len(server.requests) - before == 16 - 8
@@ -73,7 +73,7 @@ def test_a_run_that_stops_says_that_the_same_command_continues(judge, server):
 )
 def test_mistakes_are_one_line(judge, server, tmp_path, arguments, text):
     ending = [] if arguments[0].startswith("--base_url") else [f"--base_url={server.base_url}"]
-    code, out, err = judge("--model=m", *ending, *arguments, endpoint=False)
+    code, _out, err = judge("--model=m", *ending, *arguments, endpoint=False)
     assert code == 2 and text in err and err.count("\n") == 1
     assert not (tmp_path / "judgement.json").exists() and server.requests == []
 

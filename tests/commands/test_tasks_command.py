@@ -104,7 +104,7 @@ def test_a_task_is_shown_as_scoring_asks_it(mini, capsys):
     )  # fmt: skip
     instance, original, _, (perturbed,) = list(prompts.build(NAME, same_prompts([2])))[1]
     assert seen.instance == instance
-    for form, asked in zip(seen.forms, (original, perturbed)):
+    for form, asked in zip(seen.forms, (original, perturbed), strict=True):
         assert form.pieces == tuple(mini.part("vocabulary").pieces(asked.tokens))
     code, out, _ = tasks(capsys, NAME, "--instance=1", "--perturbation=2", "--tokens")
     assert code == 0 and seen.forms[0].prompt.text in out and instance.outputs[0] in out
@@ -207,7 +207,7 @@ def run_dir(tmp_path):
         for instance in prompts.instances(name):
             for j, p in enumerate((0.5, 0.25, 0.75)):
                 values = (name, instance.id, j, f"answer {EVIL}", 3, 50, 0, np.log(p))
-                for column, value in zip(likelihoods.COLUMNS, values):
+                for column, value in zip(likelihoods.COLUMNS, values, strict=True):
                     rows[column].append(value)
     likelihoods.write_rows(folder / "likelihoods.parquet", rows)
     scores = task_scores(likelihoods.read_likelihoods(folder / "likelihoods.parquet"))

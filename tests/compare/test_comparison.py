@@ -239,7 +239,7 @@ def test_a_comparison_of_real_runs_continues_where_it_was_killed(folder):
         assert code == {signal.SIGKILL: -9, signal.SIGTERM: 75}[number], process.stdout.read()
     output, _ = start("out").communicate()
     assert "+0.00 [+0.00, +0.00]" in output or "noise" in output, output
-    undisturbed, _ = start("other").communicate()
+    _undisturbed, _ = start("other").communicate()
     first, second = ((folder / name / "compare.json").read_text() for name in ("out", "other"))
     assert first.replace('"out/', '"other/') == second
     assert os.path.getsize(folder / "out" / "comparison.csv") == os.path.getsize(

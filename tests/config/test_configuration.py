@@ -110,7 +110,7 @@ def test_parsing_again_starts_from_nothing(clean_gin):
     prefixes = list(clean_gin.config._LOCATION_PREFIXES)
     parse()
     assert clean_gin.query_parameter("%ROUNDS") != 9
-    assert clean_gin.config._LOCATION_PREFIXES == prefixes
+    assert prefixes == clean_gin.config._LOCATION_PREFIXES
 
 
 def test_overrides_name_what_no_file_mentions_and_gin_short_forms():

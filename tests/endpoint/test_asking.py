@@ -78,7 +78,7 @@ def test_retry_after_holds_for_all_workers(server, connect):
 def test_waits_grow(server, connect):
     server.script = [status(500)] * 4
     connect(backoff_s=0.1).ask([message("a")])
-    waits = [b - a for a, b in zip(server.times, server.times[1:])]
+    waits = [b - a for a, b in zip(server.times, server.times[1:], strict=True)]
     assert all(0.04 * 2**i < wait < 0.1 * 2**i + 1.0 for i, wait in enumerate(waits))
 
 

@@ -75,7 +75,7 @@ def test_each_pair_is_asked_in_both_orders_and_equal_answers_not_at_all():
     assert [item.outcome for item in judged[:3]] == ["lose", "tie", "win"]
     read = [stand_in_judge.read({"messages": c}) for c in judge.asked]
     assert len(read) == 40
-    assert all(one == (two[1], two[0]) for one, two in zip(read[::2], read[1::2]))
+    assert all(one == (two[1], two[0]) for one, two in zip(read[::2], read[1::2], strict=True))
     a_first = sum(first.startswith("a") for first, _ in read[::2])
     assert 3 < a_first < 17  # drawn, not always the same
 

@@ -294,7 +294,7 @@ def test_one_that_is_just_being_deleted_is_made_again(gcloud, launch):
 def test_a_run_that_failed_before_its_tpu_was_taken_away_is_over(gcloud, launch):
     failed = active(*["failed"] * 4)["hosts"]
     gcloud.play(lives=[[RUNNING, SUSPENDED | {"hosts": failed}], [RUNNING]])
-    code, output = launch()
+    code, _output = launch()
     assert code == 1 and gcloud.verbs().count("create") == 1 and gcloud.verbs()[-1] == "delete"
 
 

@@ -219,7 +219,7 @@ def test_compaction_changes_no_answer(params, scan_layers):
 
     plain, compacted = decoded(False), decoded(True)
     assert len(set(plain.lengths.tolist())) > 5
-    for ours, reference in zip(compacted, plain):
+    for ours, reference in zip(compacted, plain, strict=True):
         np.testing.assert_allclose(ours, reference, atol=1e-5)
 
 

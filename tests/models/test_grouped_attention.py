@@ -73,7 +73,7 @@ def test_blocks_take_rows_of_every_shard(case, num_partitions):
     query, key_values = jax.device_put((query, key_values), partitioner.batch_sharding)
 
     def blocks(query, key_values):
-        given = [Part(kv, part.mask) for kv, part in zip(key_values, parts)]
+        given = [Part(kv, part.mask) for kv, part in zip(key_values, parts, strict=True)]
         return attend(query, given, blocks_dtype=jnp.float32)
 
     with partitioner.activate():
@@ -86,7 +86,7 @@ def test_blocks_have_the_plain_gradient(case, monkeypatch):
     query, parts = case
 
     def loss(query, key_values, **options):
-        given = [Part(kv, part.mask) for kv, part in zip(key_values, parts)]
+        given = [Part(kv, part.mask) for kv, part in zip(key_values, parts, strict=True)]
         return jnp.sum(attend(query, given, **options) ** 2)
 
     arguments = (query, [part.key_value for part in parts])

@@ -80,7 +80,9 @@ def logits_of(model, params, examples, **lengths):
     inputs, targets = padded(examples, **lengths)
     apply = jax.jit(lambda p, *x: model.apply({"params": p}, *x, enable_dropout=False))
     logits = apply(params, inputs, shift_right(targets), targets)
-    return [np.asarray(row)[: len(target)] for row, (_, target) in zip(logits, examples)]
+    return [
+        np.asarray(row)[: len(target)] for row, (_, target) in zip(logits, examples, strict=True)
+    ]
 
 
 # --- a forward pass of one unpadded row in float64, written from the papers ---
@@ -162,7 +164,7 @@ def test_logits_of_padded_rows_are_numpys_of_single_rows(variant):
     for forms in ({}, dict(scan_layers=True, attention_kernel="blocked", remat_policy="full")):
         form = changed(model, **forms)
         stored = match_layout(params, form.config.scan_layers)
-        for ours, theirs in zip(logits_of(form, stored, rows()), expected):
+        for ours, theirs in zip(logits_of(form, stored, rows()), expected, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-4)
 
 
@@ -179,7 +181,7 @@ def test_a_prompt_run_before_gives_the_same(scan):
     )
     encoded = run("encode", inputs)
     logits = run("decode", encoded, inputs, shift_right(targets), targets)
-    for row, theirs in zip(logits, expected):
+    for row, theirs in zip(logits, expected, strict=True):
         np.testing.assert_allclose(row[: len(theirs)], theirs, rtol=1e-4, atol=1e-4)
 
     instructions, instances = (
@@ -188,14 +190,14 @@ def test_a_prompt_run_before_gives_the_same(scan):
     )
     together = [
         (instructions[i // 2] + instance, target)
-        for i, (instance, (_, target)) in enumerate(zip(instances, rows()))
+        for i, (instance, (_, target)) in enumerate(zip(instances, rows(), strict=True))
     ]
     _, prefix = run("extend", jnp.asarray(pad_rows(instructions, 7)))
     instance_tokens = jnp.asarray(pad_rows(instances, 4))
     _, own = run("extend", instance_tokens, (prefix,))
     own = {**own, "length": own["length"] - 1}
     logits = run("decode", (prefix, own), instance_tokens, shift_right(targets), targets)
-    for row, theirs in zip(logits, logits_of(model, stored, together)):
+    for row, theirs in zip(logits, logits_of(model, stored, together), strict=True):
         np.testing.assert_allclose(row[: len(theirs)], theirs, rtol=1e-4, atol=1e-4)
 
 
@@ -210,11 +212,11 @@ def test_greedy_answers_are_the_argmax_of_teacher_forcing(scan, unroll):
     plain = changed(model, scan_layers=False)
     examples = [
         (prompt, np.asarray(tokens)[:n].tolist())
-        for prompt, tokens, n in zip(prompts, decoded.tokens, decoded.lengths.tolist())
+        for prompt, tokens, n in zip(prompts, decoded.tokens, decoded.lengths.tolist(), strict=True)
         if prompt
     ]
     for logits, (_, answer), mean in zip(
-        logits_of(plain, params, examples), examples, decoded.log_likelihood
+        logits_of(plain, params, examples), examples, decoded.log_likelihood, strict=True
     ):
         assert logits.argmax(-1).tolist() == answer
         log_p = np.asarray(jax.nn.log_softmax(logits))[np.arange(len(answer)), answer]
@@ -229,9 +231,9 @@ def test_engine_on_meshes(partitions, kv_heads):
     params = random_params(model)
     engine = Engine(model, Partitioner(partitions), LengthBuckets((8, 16), (4, 8)), 128)
     placed = engine.place(params)
-    prompts, targets = zip(*rows())
+    prompts, targets = zip(*rows(), strict=True)
     expected = []
-    for logits, target in zip(expected_logits(model.config, params, rows()), targets):
+    for logits, target in zip(expected_logits(model.config, params, rows()), targets, strict=True):
         log_z = np.log(np.exp(logits).sum(-1))
         expected.append((logits[np.arange(len(target)), target] - log_z).mean())
     values = engine.log_likelihoods(placed, prompts, targets)
@@ -250,7 +252,7 @@ def test_bfloat16_is_close():
     exact = logits_of(model, params, rows())
     for between in (None, "float32"):
         half = changed(model, dtype="bfloat16", intermediate_dtype=between)
-        for ours, theirs in zip(logits_of(half, params, rows()), exact):
+        for ours, theirs in zip(logits_of(half, params, rows()), exact, strict=True):
             assert ours.dtype == np.float32
             assert np.abs(ours - theirs).max() < 0.05 * np.abs(theirs).max()
 
@@ -360,7 +362,7 @@ def torch_model(config, params):
     state = {hugging_face_name(name): array.T for name, array in flatten(params).items()}
     state["model.embed_tokens.weight"] = state["model.embed_tokens.weight"].T
     state = {name: torch.tensor(np.ascontiguousarray(array)) for name, array in state.items()}
-    missing, unexpected = theirs.load_state_dict(state, strict=False)
+    missing, unexpected = theirs.load_state_dict(state, strict=True)
     assert not unexpected and set(missing) <= {"lm_head.weight"}
     theirs.tie_weights()
     return theirs
@@ -391,7 +393,7 @@ def test_transformers(variant):
     params = random_params(model)
     theirs = torch_model(model.config, params)
     losses = []
-    for ours, (prompt, target) in zip(logits_of(model, params, rows()), rows()):
+    for ours, (prompt, target) in zip(logits_of(model, params, rows()), rows(), strict=True):
         logits = theirs(torch.tensor([prompt + target[:-1]])).logits[0, len(prompt) - 1 :]
         np.testing.assert_allclose(ours, logits.detach().numpy(), rtol=2e-4, atol=2e-4)
         losses.append(
@@ -413,7 +415,7 @@ def test_transformers(variant):
             ours, other, rtol=2e-3, atol=2e-4 * np.abs(other).max(), err_msg=name
         )
     decoded = greedy_decode(model, params, inputs, 6)
-    for (prompt, _), tokens, length in zip(rows(), decoded.tokens, decoded.lengths):
+    for (prompt, _), tokens, length in zip(rows(), decoded.tokens, decoded.lengths, strict=True):
         out = theirs.generate(
             torch.tensor([prompt]),
             max_new_tokens=6,

@@ -60,7 +60,7 @@ def plain_samples(params, prompts, keys, length=MAX_LENGTH):
         )
     )
     answers = []
-    for prompt, row_keys in zip(prompts, keys):
+    for prompt, row_keys in zip(prompts, keys, strict=True):
         for key in row_keys:
             targets = np.zeros((1, length), np.int32)
             for position in range(length):

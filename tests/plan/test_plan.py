@@ -153,7 +153,7 @@ def test_chip_hours_add_up(made):
 
 
 def test_a_missing_pool_is_assumed_and_numbers_may_be_given():
-    found, text = planned(
+    found, _text = planned(
         "DATA_DIR = 'nowhere'",
         files=("experiments/mini.gin", "pools/niv2.gin", "models/t5_1_1_tiny.gin"),
         stages=[DECODE],

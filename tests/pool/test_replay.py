@@ -32,7 +32,7 @@ def test_scores_are_the_sums_of_cosines_entry_by_entry():
 
     def cosine(a, b):
         return (
-            sum(x * y for x, y in zip(a, b))
+            sum(x * y for x, y in zip(a, b, strict=True))
             / (sum(x * x for x in a) * sum(y * y for y in b)) ** 0.5
         )
 

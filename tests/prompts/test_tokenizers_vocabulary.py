@@ -125,7 +125,7 @@ def test_first_token_and_llama_3(tmp_path):
     names = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>"]
     names += ["<|eot_id|>", "<|reserved_special_token_0|>"]
     content = tokenizer_json()
-    for old, new in zip(SPECIAL, names):
+    for old, new in zip(SPECIAL, names, strict=True):
         content = content.replace(old, new)
     content = json.loads(content)
     size = len(content["model"]["vocab"])

@@ -54,7 +54,10 @@ def shown(run):
 def test_forms_answers_and_likelihoods_are_those_of_the_table(run, shown):
     rows = likelihoods.read_rows(run / "round_000" / "likelihoods.parquet")
     columns = ("task", "instance_id", "prompt", "log_likelihood")
-    p = {(t, i, j): np.exp(np.float64(v)) for t, i, j, v in zip(*(rows[c] for c in columns))}
+    p = {
+        (t, i, j): np.exp(np.float64(v))
+        for t, i, j, v in zip(*(rows[c] for c in columns), strict=True)
+    }
     name = NAMES[3]
     found = shown[name]["rounds"]["0"]
     assert shown[name]["definition"] == POOL[name].instruction.definition
@@ -111,7 +114,7 @@ def test_kept_words_are_those_of_the_perturbed_definition(perturbation):
     for j in range(1, 6):
         task = POOL[NAMES[0]]
         kept = kept_words(task, perturbation, j, seed=1, round=2)
-        words = zip(task.instruction.definition.split(), kept)
+        words = zip(task.instruction.definition.split(), kept, strict=True)
         perturbed = perturbed_instruction(task, perturbation, j, seed=1, round=2).definition.split()
         if isinstance(perturbation, WordMask):
             assert [not word.startswith("<extra_id_") for word in perturbed] == list(kept)
@@ -168,10 +171,10 @@ def test_the_prompts_of_the_scorer_itself_are_recognized(run, tmp_path):
         (name, instance.id, j): len(prompt.tokens)
         for name in SPLITS.remain
         for instance, _, numbers, built in prompts.build(name, same_prompts(range(13)))
-        for j, prompt in zip(numbers, built)
+        for j, prompt in zip(numbers, built, strict=True)
     }
     rows["num_prompt_tokens"] = [
-        tokens[key] for key in zip(rows["task"], rows["instance_id"], rows["prompt"])
+        tokens[key] for key in zip(rows["task"], rows["instance_id"], rows["prompt"], strict=True)
     ]
     likelihoods.write_rows(table, rows)
     _, chunks = payload_and_details(RunFiles(path), known, title="t", detail_megabytes=1.0)

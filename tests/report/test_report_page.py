@@ -234,7 +234,7 @@ def scored(report, place):
     """Returns {task name: (uncertainty, region)} of the round, most uncertain first."""
     payload, _ = report
     round = payload["rounds"][place]
-    rows = zip(round["task"], round["prompt_uncertainty"], round["region"])
+    rows = zip(round["task"], round["prompt_uncertainty"], round["region"], strict=True)
     ordered = sorted(rows, key=lambda row: -row[1])
     return {payload["tasks"]["name"][task]: (value, region) for task, value, region in ordered}
 

@@ -72,7 +72,9 @@ def test_rounds_hold_the_scores_and_the_selection(finished):
     regions = {1: "ambiguous", 2: "easy", 3: "difficult"}
     for number, name in regions.items():
         listed = set(read_names(finished / "round_000" / f"{name}.txt"))
-        assert {NAMES[t] for t, r in zip(round["task"], round["region"]) if r == number} == listed
+        assert {
+            NAMES[t] for t, r in zip(round["task"], round["region"], strict=True) if r == number
+        } == listed
     training = payload["training"][0]
     assert training["step"] == [10, 20, 30, 40, 50] and training["chosen_step"] == 50
     assert training["dev"] == {"step": [50], "rougeL": [20.0]}

@@ -128,7 +128,7 @@ def test_the_selection_moves_tasks_from_remain_to_train(finished):
     assert set(after.remain) == set(before.remain) - set(selected)
     assert (after.dev, after.test) == (before.dev, before.test)
     scores = read_task_scores(model_dir / "round_000" / "task_scores.parquet")
-    uncertainty = dict(zip(scores.tasks, scores.prompt_uncertainty))
+    uncertainty = dict(zip(scores.tasks, scores.prompt_uncertainty, strict=True))
     assert set(scores.tasks) == set(before.remain)
     left_out = [uncertainty[name] for name in after.remain]
     assert min(uncertainty[name] for name in selected) >= max(left_out)
@@ -162,7 +162,7 @@ def test_the_summaries_say_what_the_files_say(finished):
     assert "tiny.seed = 0" in rounds["config/text_summary"][0][1]
     scores = read_task_scores(model_dir / "round_000" / "task_scores.parquet")
     selected = set(read_names(model_dir / "round_000" / "selected.txt"))
-    pairs = list(zip(scores.tasks, scores.prompt_uncertainty))
+    pairs = list(zip(scores.tasks, scores.prompt_uncertainty, strict=True))
     mean = np.mean([value for task, value in pairs if task in selected])
     assert rounds["selection/prompt_uncertainty_selected"] == [(0, pytest.approx(mean, rel=1e-6))]
     timings = map(json.loads, (model_dir / "timings.jsonl").read_text().splitlines())
@@ -184,7 +184,7 @@ def test_uncertainty_follows_from_the_likelihoods_by_hand(finished):
     probability = {
         (i, j): np.exp(np.float64(value))
         for task, i, j, value in zip(
-            *(rows[c] for c in ("task", "instance_id", "prompt", "log_likelihood"))
+            *(rows[c] for c in ("task", "instance_id", "prompt", "log_likelihood")), strict=True
         )
         if task == name
     }

@@ -57,7 +57,7 @@ def test_span_corruption_hides_nothing_for_good(length):
 
 
 def test_span_corruption_density_and_span_length():
-    _, inputs, targets = corrupted(1000)
+    _, _inputs, targets = corrupted(1000)
     noise = [t for t in targets if t >= 0]
     assert len(noise) == 150 and len(targets) - len(noise) == 50
     _, _, targets = corrupted(1000, noise_density=0.5, mean_span_length=10.0)
@@ -108,7 +108,7 @@ def test_packed_rows_hold_whole_examples():
             assert (np.diff(real) >= 0).all() and (segments[len(real) :] == 0).all()
         inputs, targets = parts(row, "inputs"), parts(row, "targets")
         assert len(inputs) == len(targets)
-        for number, (one, other) in enumerate(zip(inputs, targets), start=1):
+        for number, (one, other) in enumerate(zip(inputs, targets, strict=True), start=1):
             expected = source._example(index, number)
             assert {"inputs": one, "targets": other} == expected
             assert one[-1] == other[-1] == 1

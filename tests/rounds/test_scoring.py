@@ -183,7 +183,7 @@ def test_mistakes_name_the_gin_macro(weights, tmp_path):
     names = tmp_path / "names.txt"
     names.write_text("")
     assert message(tasks=str(names)).endswith("names no task; write one name a line.")
-    near = list(made.pool)[0]
+    near = next(iter(made.pool))
     names.write_text(f"{near}x\n{near}\n")
     text = message(tasks=str(names))
     assert text.startswith("TASKS = ") and f"Did you mean {near!r}?" in text

@@ -35,10 +35,9 @@ def test_a_file_appears_with_one_upload_and_no_rename(bucket):
 
 def test_a_failure_inside_the_block_keeps_the_old_object(bucket):
     files.write_text("gs://bucket/x.txt", "old")
-    with pytest.raises(KeyboardInterrupt):
-        with files.replace_with("gs://bucket/x.txt") as temporary:
-            temporary.write_text("half of the n")
-            raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt), files.replace_with("gs://bucket/x.txt") as temporary:
+        temporary.write_text("half of the n")
+        raise KeyboardInterrupt
     assert bucket.names() == ["bucket/x.txt"] and bucket.read("bucket/x.txt") == b"old"
 
 
@@ -108,9 +107,8 @@ def _errors():
 def test_what_may_pass_is_told_from_mistakes(number):
     """The launcher's worker tries the command again after the one, not after the other."""
     error, expected = _errors()[number]
-    with pytest.raises(expected):
-        with buckets.errors_of("gs://bucket/x"):
-            raise error
+    with pytest.raises(expected), buckets.errors_of("gs://bucket/x"):
+        raise error
 
 
 def test_the_command_line_tells_of_a_bucket_that_does_not_answer(monkeypatch, capsys):

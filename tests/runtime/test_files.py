@@ -48,12 +48,11 @@ def test_write_json_refuses_nan_and_keeps_the_old_file(tmp_path):
 def test_failure_inside_the_block_keeps_the_old_file_and_cleans_up(tmp_path):
     path = tmp_path / "x.txt"
     files.write_text(path, "old")
-    with pytest.raises(KeyboardInterrupt):
-        with files.replace_with(path) as temporary:
-            assert temporary.parent == path.parent and temporary.suffix == ".txt"
-            temporary.write_text("half of the n")
-            assert path.read_text() == "old"
-            raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt), files.replace_with(path) as temporary:
+        assert temporary.parent == path.parent and temporary.suffix == ".txt"
+        temporary.write_text("half of the n")
+        assert path.read_text() == "old"
+        raise KeyboardInterrupt
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["x.txt"]
 
@@ -72,9 +71,8 @@ def test_unwritable_place_is_a_user_error(tmp_path):
 
 
 def test_defects_are_not_called_user_errors(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        with files.replace_with(tmp_path / "x.txt"):
-            pass  # nothing was written
+    with pytest.raises(FileNotFoundError), files.replace_with(tmp_path / "x.txt"):
+        pass  # nothing was written
     assert os.listdir(tmp_path) == []
 
 

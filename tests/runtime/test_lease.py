@@ -35,11 +35,13 @@ def test_the_object_is_there_while_the_block_runs(bucket):
 def test_a_living_holder_keeps_others_out(bucket):
     with lease(LOCK):
         lines = []
-        with pytest.raises(
-            Held, match=f"held by process {os.getpid()} of .*another --gin.MODEL_DIR"
+        with (
+            pytest.raises(
+                Held, match=f"held by process {os.getpid()} of .*another --gin.MODEL_DIR"
+            ),
+            lease(LOCK, lines.append),
         ):
-            with lease(LOCK, lines.append):
-                pass
+            pass
         assert len(lines) == 1 and "waiting" in lines[0]
         assert json.loads(bucket.read("bucket/run/.lock"))["beats"] >= 1
     with lease(LOCK):
@@ -93,19 +95,17 @@ def test_of_two_that_wait_for_a_death_one_gets_it(bucket):
 
 
 def test_a_holder_that_was_taken_for_dead_learns_of_it(bucket):
-    with pytest.raises(Held, match="process 17 of elsewhere"):
-        with lease(LOCK) as holder:
-            holder.check()
-            written_by(bucket)
-            holder.check()
+    with pytest.raises(Held, match="process 17 of elsewhere"), lease(LOCK) as holder:
+        holder.check()
+        written_by(bucket)
+        holder.check()
     assert bucket.names() == ["bucket/run/.lock"]
 
 
 def test_a_run_whose_folder_was_taken_stops_before_it_writes(bucket):
     directory = RunDirectory("gs://bucket/run")
-    with pytest.raises(Held):
-        with directory.lock():
-            directory.open("a = 1\n", {"name": "p", "fingerprint": "f"}, 0)
-            written_by(bucket)
-            directory.stage("round_000/train", lambda: {"tasks": 1})
+    with pytest.raises(Held), directory.lock():
+        directory.open("a = 1\n", {"name": "p", "fingerprint": "f"}, 0)
+        written_by(bucket)
+        directory.stage("round_000/train", lambda: {"tasks": 1})
     assert json.loads(bucket.read("bucket/run/run.json"))["stages"] == {}

@@ -207,7 +207,8 @@ def test_time_left_of_the_run_comes_from_stages_of_the_same_kind():
     plan = [(f"round_00{r}/{k}", w) for r, w in ((0, 10), (1, 20), (2, 30)) for k in kinds][:-2]
     stages = {name: {} for name, _ in plan[:4]}
     timings = [
-        (f"round_000/{kind}", seconds) for kind, seconds in zip(kinds, (50.0, 10.0, 20.0, 1.0))
+        (f"round_000/{kind}", seconds)
+        for kind, seconds in zip(kinds, (50.0, 10.0, 20.0, 1.0), strict=True)
     ]
     known = {"state": "running", "plan": plan, "stage": "round_001/train", "stage_seconds": 30.0}
     assert compose(known, stages, timings[:2])["seconds_left"] is None

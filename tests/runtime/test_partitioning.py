@@ -206,7 +206,7 @@ def one_step(partitioner, optimizer, config):
         batch = partitioner.shard_batch(FirstTokens().batch(range(8)))
         state, metrics = step(state, batch, np.uint32(0))
     engine = Engine(model, partitioner, LengthBuckets((8,), (4,)), tokens_per_batch=64)
-    prompts, targets = zip(*(FirstTokens()[i] for i in range(12)))
+    prompts, targets = zip(*(FirstTokens()[i] for i in range(12)), strict=True)
     placed = engine.place(state.params)
     scores = engine.log_likelihoods(placed, prompts, targets)
     answers = engine.decode(placed, prompts)
@@ -242,7 +242,7 @@ def test_2d_rules_spread_parameters_and_moments_over_all_devices():
     optimizer = adafactor(lambda step: 1e-2, min_dim_size_to_factor=8)
     shapes, axes = parameters.abstract_params(t5.Transformer(TINY))
     shardings = partitioner.param_shardings(shapes, axes)
-    for leaf, sharding in zip(jax.tree.leaves(shapes), jax.tree.leaves(shardings)):
+    for leaf, sharding in zip(jax.tree.leaves(shapes), jax.tree.leaves(shardings), strict=True):
         parts = np.prod(leaf.shape) // np.prod(sharding.shard_shape(leaf.shape))
         matrix = len(leaf.shape) == 2 and leaf.shape != (2, 32)  # not a table of position biases
         assert parts == (8 if matrix else 2)

@@ -1,5 +1,7 @@
 """Rows to padded batches of a few shapes."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -53,7 +55,7 @@ def test_finer_lengths_grow_by_the_given_factor():
     lengths = finer_lengths((64, 1000), 1.1)
     assert lengths[-1] == 1000 and lengths[0] == 8
     assert all(length % 8 == 0 for length in lengths)
-    assert all(b - a == 8 or b <= 1.1 * a for a, b in zip(lengths, lengths[1:]))
+    assert all(b - a == 8 or b <= 1.1 * a for a, b in itertools.pairwise(lengths))
     assert finer_lengths((5,), 2.0) == (5,)
     assert finer_lengths((16, 64, 128), 2.0) == (8, 16, 32, 64, 128)
 

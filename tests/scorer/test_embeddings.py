@@ -79,7 +79,7 @@ def test_data_embeddings_are_means_over_the_first_instances(encoder):
     tasks = list(tiny_pool().values())[:3]
     tasks[1] = dataclasses.replace(tasks[1], instances=tasks[1].instances[:1])
     embedded = embed_data(tasks, T5Encoder(), encoder, max_instances=2)
-    for task, vector in zip(tasks, embedded):
+    for task, vector in zip(tasks, embedded, strict=True):
         inputs = [instance.input.strip() for instance in task.instances[:2]]
         np.testing.assert_allclose(vector, encoder.embed(inputs).mean(axis=0), atol=1e-5)
 

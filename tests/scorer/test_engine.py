@@ -63,7 +63,7 @@ def by_hand(model, params, prompts, targets) -> np.ndarray:
     largest = logits.max(-1, keepdims=True)
     log_p = logits - largest - np.log(np.exp(logits - largest).sum(-1, keepdims=True))
     of_targets = np.take_along_axis(log_p, outputs[..., None], -1)[..., 0]
-    return np.array([row[: len(t)].mean() for row, t in zip(of_targets, targets)])
+    return np.array([row[: len(t)].mean() for row, t in zip(of_targets, targets, strict=True)])
 
 
 class Doubled(Transformer):
@@ -195,7 +195,7 @@ def test_matrices_are_kept_as_the_platform_reads_them(wide, monkeypatch, platfor
 
 
 def test_an_interrupted_call_leaves_no_compilations_behind(wide):
-    model, params, prompts, _ = wide
+    model, _params, _prompts, _ = wide
     engine = Engine(model, Partitioner(), LengthBuckets((64,), (16,)), 64)
     shapes = [(8, length) for length in engine.input_lengths]
     compiled = engine._executables.in_order(shapes)

@@ -41,7 +41,7 @@ def test_every_text_is_in_one_row_and_rows_are_nearly_full(workload):
     assert sorted(members) == list(range(len(prompts)))
     lengths = [shape[0] for shape in job.shapes]
     assert set(lengths) <= {192, 128, 64} and lengths.count(192) >= len(lengths) - 1
-    for number, (row, shape) in enumerate(zip(job.rows, job.shapes)):
+    for number, (row, shape) in enumerate(zip(job.rows, job.shapes, strict=True)):
         arrays = (array[0] for array in job.arrays(shape, [number]))
         tokens, positions, groups, texts, begins, places, found = arrays
         asked = [member for group in row for member in group.members]

@@ -23,7 +23,7 @@ def columns(num_tasks: int, n: int, k: int, seed: int = 0) -> dict[str, list]:
         for j in range(k + 1)
     ]
     values = -np.random.default_rng(seed).exponential(0.5, len(places)).astype(np.float32)
-    task, instance, prompt = map(list, zip(*places))
+    task, instance, prompt = map(list, zip(*places, strict=True))
     return {
         "task": task,
         "instance_id": instance,
@@ -159,7 +159,7 @@ def test_a_stack_of_tasks_is_measured_as_each_alone(tmp_path):
         for i in range(n)
         for j in range(prompts)
     ]
-    table = uncertainty.LikelihoodTable.from_columns(*zip(*rows))
+    table = uncertainty.LikelihoodTable.from_columns(*zip(*rows, strict=True))
     scores = task_scores(table)
     assert scores.num_instances.tolist() == [n for n, _ in shapes]
     assert scores.num_prompts.tolist() == [prompts for _, prompts in shapes]

@@ -61,7 +61,9 @@ def test_counts_against_enumeration():
         for value in range(3):
             chances = np.zeros(7)
             for pattern in itertools.product((0, 1), repeat=6):
-                factors = [p if hit else 1 - p for p, hit in zip(above[:, value], pattern)]
+                factors = [
+                    p if hit else 1 - p for p, hit in zip(above[:, value], pattern, strict=True)
+                ]
                 chances[sum(pattern)] += math.prod(factors)
             assert fewer[value] == pytest.approx(chances[:quota].sum())
             assert equal[value] == pytest.approx(chances[quota])

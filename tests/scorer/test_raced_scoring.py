@@ -50,7 +50,13 @@ def stable_files(folder: Path) -> dict[str, bytes]:
 
 def cells(folder: Path) -> dict[tuple[str, str, int], float]:
     rows = read_rows(folder / "likelihoods.parquet")
-    return dict(zip(zip(rows["task"], rows["instance_id"], rows["prompt"]), rows["log_likelihood"]))
+    return dict(
+        zip(
+            zip(rows["task"], rows["instance_id"], rows["prompt"], strict=True),
+            rows["log_likelihood"],
+            strict=False,
+        )
+    )
 
 
 def test_the_race_decides_the_selection_and_saves_prompts(raced):

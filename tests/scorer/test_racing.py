@@ -52,7 +52,7 @@ def scores_of(tasks) -> TaskScores:
         for i, row in enumerate(matrix)
         for j, value in enumerate(row)
     ]
-    return task_scores(LikelihoodTable.from_columns(*zip(*rows)))
+    return task_scores(LikelihoodTable.from_columns(*zip(*rows, strict=True)))
 
 
 def choose(strategy, scores, quota: int, **options):

@@ -75,8 +75,10 @@ def score(setting, path, *arguments, **options):
 
 def at_prompt(rows, *prompts):
     """Returns {(task, instance, prompt): log-likelihood} of some prompts."""
-    keys = zip(rows["task"], rows["instance_id"], rows["prompt"])
-    return {key: v for key, v in zip(keys, rows["log_likelihood"]) if key[2] in prompts}
+    keys = zip(rows["task"], rows["instance_id"], rows["prompt"], strict=True)
+    return {
+        key: v for key, v in zip(keys, rows["log_likelihood"], strict=True) if key[2] in prompts
+    }
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +88,7 @@ def rows(setting, tmp_path_factory):
 
 def test_every_instance_is_scored_under_every_prompt(setting, rows):
     experiment, _, _ = setting
-    keys = list(zip(rows["task"], rows["instance_id"], rows["prompt"]))
+    keys = list(zip(rows["task"], rows["instance_id"], rows["prompt"], strict=True))
     expected = [
         (name, instance.id, j)
         for name in list(experiment.pool)[:4]
@@ -140,7 +142,9 @@ def test_gold_answers_are_the_first_references(setting, tmp_path):
     experiment, _, _ = setting
     gold = Scorer(num_perturbations=1, num_instances=1, answers="gold")
     rows = score(setting, tmp_path / "gold.parquet", gold)
-    for name, instance_id, answer in zip(rows["task"], rows["instance_id"], rows["answer"]):
+    for name, instance_id, answer in zip(
+        rows["task"], rows["instance_id"], rows["answer"], strict=True
+    ):
         instance = next(i for i in experiment.pool[name].instances if i.id == instance_id)
         assert answer == instance.outputs[0]
 
@@ -155,14 +159,14 @@ def test_impossible_settings_are_refused():
 
 
 def test_a_chunk_is_the_shortest_run_of_tasks_with_enough_prompts():
-    size_of = dict(zip("abcdefg", (3, 3, 3, 20, 1, 1, 1)))
+    size_of = dict(zip("abcdefg", (3, 3, 3, 20, 1, 1, 1), strict=True))
     assert split("abcdefg", size_of.get, 6) == [["a", "b"], ["c", "d"], ["e", "f", "g"]]
     assert split("abcdefg", size_of.get, 1) == [[name] for name in "abcdefg"]
     assert split("", size_of.get, 6) == []
 
 
 def test_p_i0_is_taken_from_the_decode(trained, tmp_path):
-    experiment, engine, params = trained
+    _experiment, engine, _params = trained
     engine.work.clear()
     counts = count(trained, tmp_path / "a.parquet")
     rows = likelihoods.read_rows(tmp_path / "a.parquet")
@@ -229,7 +233,7 @@ def test_identical_prompts_are_scored_once(trained, tmp_path):
     assert engine.work.prompts <= 9 + 2 * 9
     assert counts.identical == counts.asked - counts.from_decode - (engine.work.prompts - 9)
     values = at_prompt(rows, 0, 1, 2, 3)
-    first = list(pool)[0]
+    first = next(iter(pool))
     for (name, instance, j), value in values.items():
         if name == "twin":
             assert value == values[first, instance, j]
@@ -379,7 +383,7 @@ def test_tasks_without_instances_have_no_rows(setting, tmp_path):
 
 def test_scored_instances_are_not_shown_as_examples(setting):
     experiment = setting[0]
-    pool, name = experiment.pool, list(experiment.pool)[0]
+    pool, name = experiment.pool, next(iter(experiment.pool))
     prompts = TaskPrompts(
         pool,
         experiment.vocabulary,

@@ -16,7 +16,7 @@ def runs(items):
     """Every way of cutting a list into runs."""
     for cuts in itertools.product([False, True], repeat=max(0, len(items) - 1)):
         parts = [items[:1]]
-        for item, cut in zip(items[1:], cuts):
+        for item, cut in zip(items[1:], cuts, strict=True):
             parts[-1:] = [parts[-1], [item]] if cut else [[*parts[-1], item]]
         yield parts
 

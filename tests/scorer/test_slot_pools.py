@@ -34,7 +34,7 @@ def test_no_group_is_lost_and_joining_never_costs_more():
     found = pooled(shapes, groups(40), budget)
     assert sorted(group for pool in found for group in pool.groups) == sorted(groups(40))
     alone = [
-        SlotPool(shape, tuple(g for s, g in zip(shapes, groups(40)) if s == shape))
+        SlotPool(shape, tuple(g for s, g in zip(shapes, groups(40), strict=True) if s == shape))
         for shape in set(shapes)
     ]
     assert sum(map(budget.cost, found)) < sum(map(budget.cost, alone))

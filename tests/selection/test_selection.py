@@ -85,7 +85,7 @@ def test_mean_ranks_against_counting():
 def test_the_papers_ratio(pool_620):
     chosen = choose(PU, pool_620, 68, cls_ratio=0.356)
     assert (chosen.num_cls, chosen.num_gen) == (24, 44)
-    pu = dict(zip(pool_620.tasks, pool_620.prompt_uncertainty))
+    pu = dict(zip(pool_620.tasks, pool_620.prompt_uncertainty, strict=True))
     cls = sorted((t for t in pool_620.tasks if t[0] == "c"), key=pu.get, reverse=True)
     gen = sorted((t for t in pool_620.tasks if t[0] == "g"), key=pu.get, reverse=True)
     assert chosen.tasks == (*cls[:24], *gen[:44])

@@ -21,7 +21,7 @@ def scores_at(points: dict[str, tuple[float, float]]) -> TaskScores:
     for name, (uncertainty, probability) in points.items():
         for j, p in enumerate((probability, probability - uncertainty)):
             rows.append((name, "0", j, np.log(p)))
-    return task_scores(LikelihoodTable.from_columns(*zip(*rows)))
+    return task_scores(LikelihoodTable.from_columns(*zip(*rows, strict=True)))
 
 
 def random_scores(n: int) -> TaskScores:
@@ -31,7 +31,7 @@ def random_scores(n: int) -> TaskScores:
     return scores_at(
         {
             f"{'cg'[i % 3 > 0]}task{i:04d}_with_quite_a_long_name_of_its_own": point
-            for i, point in enumerate(zip(uncertainty, probability))
+            for i, point in enumerate(zip(uncertainty, probability, strict=True))
         }
     )
 
@@ -82,7 +82,7 @@ def test_a_task_in_two_chunks_takes_the_better_place():
     assert [n for n in "abcdef" if categories[n] == "ambiguous"] == ["e", "f"]
     assert categories["a"] == categories["b"] == "easy"
     # Now b is first among the difficult (its rank sum is 1, a's 2) and second among the easy.
-    points = dict(zip("abcdef", [0.8, 0.5, 0.6, 0.7, 0.9, 0.95]))
+    points = dict(zip("abcdef", [0.8, 0.5, 0.6, 0.7, 0.9, 0.95], strict=True))
     points = {n: (0.01 * (i + 1), p) for i, (n, p) in enumerate(points.items())}
     scores = scores_at(points)
     assert selection.Difficult().rank(scores, None)[:2] == ["b", "a"]

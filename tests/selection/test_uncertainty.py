@@ -20,7 +20,7 @@ def long_table(matrices: dict[str, np.ndarray]) -> list[tuple[str, str, int, flo
 
 
 def table_of(rows) -> LikelihoodTable:
-    return LikelihoodTable.from_columns(*zip(*rows))
+    return LikelihoodTable.from_columns(*zip(*rows, strict=True))
 
 
 @pytest.fixture(scope="module")

@@ -44,7 +44,7 @@ class Bucket:
     def put(self, key: str, data: bytes, metadata: dict | None = None) -> Blob:
         with self.lock:
             self.generation += 1
-            now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+            now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
             self.blobs[key] = Blob(data, self.generation, now, metadata or {})
             return self.blobs[key]
 

@@ -110,7 +110,7 @@ def train(directory, settings=None, config=TINY, params=None, **changes):
 def assert_trees_equal(one, other, **tolerance):
     """Bit for bit, or within `atol`."""
     assert jax.tree.structure(one) == jax.tree.structure(other)
-    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other)):
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
         if tolerance:
             np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=0, **tolerance)
         else:

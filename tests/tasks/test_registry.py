@@ -230,7 +230,7 @@ def test_metrics_use_all_references(registered):
     assert targets == [["answer 0 0"], ["answer 1 0", "answer 1 1"]]
     answers = [
         task.postprocess_fn(a, example=row, is_target=False)
-        for a, row in zip(["no", "Answer 1 1!"], rows)
+        for a, row in zip(["no", "Answer 1 1!"], rows, strict=True)
     ]
     scores = {}
     for metric in task.metric_fns:

@@ -270,7 +270,7 @@ def test_a_changed_source_is_refused_or_replaced(tmp_path):
         prepare(tmp_path, source, test)
     opened = self_instruct.load_pool(tmp_path / "data")
     assert prepare(tmp_path, source, test, overwrite=True).num_tasks == 3
-    assert len(opened) == 2 and tuple(opened.values())[0].instances[0].outputs == ("out",)
+    assert len(opened) == 2 and next(iter(opened.values())).instances[0].outputs == ("out",)
     assert len(self_instruct.load_pool(tmp_path / "data")) == 3
     assert sorted(p.name for p in (tmp_path / "data").iterdir()) == [
         ".self_instruct.lock",

@@ -53,7 +53,7 @@ class Echo:
             for name, length in self.feature_lengths.items()
         }
         for row, example in enumerate(examples):
-            for name, tokens in zip(batch, example):
+            for name, tokens in zip(batch, example, strict=True):
                 batch[name][row, : len(tokens)] = tokens
         return batch
 
@@ -335,7 +335,9 @@ def test_the_best_checkpoint_of_both_stages_is_kept(tmp_path, way):
     config = settings(trainer(steps=4, best_metric="rougeL"), eval_period=3, best_metric="rougeL")
     trained = train(tmp_path, config, evaluate=evaluate, report=said.append)
     lines = [line for line in metric_lines(tmp_path / "feedback") if "dev/rougeL" in line]
-    assert [(line["step"], line["dev/rougeL"]) for line in lines] == list(zip((0, 3, 6), DEV[way]))
+    assert [(line["step"], line["dev/rougeL"]) for line in lines] == list(
+        zip((0, 3, 6), DEV[way], strict=True)
+    )
     if way == "worse":
         assert trained.step == 4 and trained.directory == tmp_path / "checkpoint_4"
         assert_trees_equal(trained.params, read_params(tmp_path / "checkpoint_4"))

@@ -136,7 +136,7 @@ def test_the_best_checkpoint_is_kept(tmp_path):
 @pytest.mark.parametrize("network", NETWORKS)
 def test_the_mesh_does_not_matter(tmp_path, network):
     on_mesh = OnDevices(num_partitions=2, num_devices=8)
-    one, many = (
+    _one, many = (
         train(tmp_path / name, t5x_trainer(network=network), **extra)
         for name, extra in (("one", {}), ("many", {"partitioner": on_mesh}))
     )

@@ -51,7 +51,9 @@ def test_prompt_and_reference(pool):
     assert len(source) == 20 + 20 + 5
     inputs, targets = source[0]
     assert inputs.dtype == targets.dtype == np.int32 and inputs[-1] == targets[-1] == 1
-    for name, shown in zip(["apples"] * 20 + ["pears"] * 20 + ["plums"] * 5, texts(source)):
+    for name, shown in zip(
+        ["apples"] * 20 + ["pears"] * 20 + ["plums"] * 5, texts(source), strict=True
+    ):
         prompt, answer = shown
         assert prompt.startswith(f"Definition: Say the number of {name}.")
         assert "Positive Example 2" in prompt and prompt.endswith("Output:")

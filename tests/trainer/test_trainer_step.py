@@ -134,7 +134,7 @@ def test_microbatches_are_strided_rows_with_their_own_dropout():
 
     run = jax.jit(jax.value_and_grad(loss))
     halves = [{name: rows[i::2] for name, rows in BATCH.items()} for i in (0, 1)]
-    losses, grads = zip(*(run(params, half, i) for i, half in enumerate(halves)))
+    losses, grads = zip(*(run(params, half, i) for i, half in enumerate(halves)), strict=True)
     tokens = (BATCH["targets"] > 0).sum()
     assert float(metrics["loss"]) == pytest.approx(sum(map(float, losses)) / tokens, rel=1e-5)
     expected = jax.tree.map(lambda p, a, b: p - (a + b) / tokens, params, *grads)
@@ -155,7 +155,7 @@ def test_packed_rows_have_the_loss_of_their_examples():
         name: np.zeros((1, 24 if name.startswith("inputs") else 12), np.int32)
         for name in ("inputs", "targets", "inputs_segments", "targets_segments")
     }
-    for feature, tokens in zip(("inputs", "targets"), zip(*examples)):
+    for feature, tokens in zip(("inputs", "targets"), zip(*examples, strict=True), strict=False):
         packed[feature][0, : sum(map(len, tokens))] = sum(tokens, [])
         segments = [i for i, part in enumerate(tokens, start=1) for _ in part]
         packed[f"{feature}_segments"][0, : len(segments)] = segments

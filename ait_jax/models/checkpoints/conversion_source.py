@@ -71,7 +71,7 @@ def read_source(
     form, place = checkpoints.find(source)
     # Two names of one function; Hugging Face's folders come back with the first.
     activations = tuple("silu" if x == "swish" else x for x in mlp_activations or ())
-    if form == "gguf" or form == "hugging_face" and checkpoints.is_llama_folder(place):
+    if form == "gguf" or (form == "hugging_face" and checkpoints.is_llama_folder(place)):
         config, params, vocabulary = _with_config(place, vocabulary_path, like)
     elif form == "hugging_face":
         config, params = hugging_face.read(place, dtype=None)

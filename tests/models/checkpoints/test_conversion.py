@@ -83,7 +83,7 @@ def test_there_and_back(tmp_path, capsys, without_torch, variant, to):
 @pytest.mark.parametrize("form", ["legacy_checkpoint", "orbax_checkpoint"])
 @pytest.mark.parametrize("to", TO)
 def test_t5x_checkpoints_keep_t5x_logits(tmp_path, capsys, without_torch, form, to):
-    code, out, err = convert(capsys, GOLDEN_T5X / form, tmp_path / "b", f"--to={to}")
+    code, _out, err = convert(capsys, GOLDEN_T5X / form, tmp_path / "b", f"--to={to}")
     assert code == 0, err
     config, params = config_of_made(tmp_path / "b"), read(tmp_path / "b")
     io = np.load(GOLDEN_T5X / "io.npz")
@@ -262,7 +262,7 @@ def test_targets_that_are_refused(tmp_path, capsys, source):
         ("gs://bucket/a", "is not a local folder"),
         (path / "b", "cannot write"),
     ):
-        code, out, err = convert(capsys, path, target, "--to=hf")
+        code, _out, err = convert(capsys, path, target, "--to=hf")
         assert code == 2 and message in err and err.count("\n") == 1
     assert [p.name for p in (tmp_path / "full").iterdir()] == ["notes.txt"]
 

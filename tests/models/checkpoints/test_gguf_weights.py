@@ -64,14 +64,14 @@ def test_parameters_and_configuration(file, tmp_path):
     assert set(read) == set(tensors)
     for name, array in tensors.items():
         np.testing.assert_array_equal(read[name], array, err_msg=name)
-    tied, rounded = written(tmp_path / "tied.gguf")
+    tied, _rounded = written(tmp_path / "tied.gguf")
     assert checkpoints.open_checkpoint(tmp_path / "tied.gguf").config == tied
     params = weights.flatten(checkpoints.read_params(tmp_path / "tied.gguf"))
     assert "decoder.logits_dense.kernel" not in params
 
 
 def test_parts_of_tensors_on_a_mesh(file):
-    path, config, tensors = file
+    path, config, _tensors = file
     params = weights.flatten(checkpoints.read_params(path))
     restored = restore_params(path, LlamaTransformer(config), Partitioner(num_partitions=2))
     for name, array in weights.flatten(restored.params).items():

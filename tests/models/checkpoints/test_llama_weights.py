@@ -107,7 +107,7 @@ def test_transformers_reads_the_tokenizer_and_writes_what_is_read(tmp_path, toke
 
 
 def test_restore_onto_a_mesh(tmp_path, tokenizer):
-    config, params = written(tmp_path, tokenizer, "separate")
+    _config, params = written(tmp_path, tokenizer, "separate")
     for scan_layers in (False, True):
         model = LlamaTransformer(config_of(**VARIANTS["separate"], scan_layers=scan_layers))
         restored = restore_params(tmp_path, model, Partitioner(num_partitions=2))

@@ -177,7 +177,7 @@ def test_released_instructions_are_steered_too(world):
     assert added(world, sources=[str(world / "more.json")])[0] == ["b", "a"]
 
 
-def test_an_endpoint_is_asked_about_the_first_datasets_only(world, server, connect):  # noqa: F811
+def test_an_endpoint_is_asked_about_the_first_datasets_only(world, server, connect):
     task = {"instruction": "Rate it.", "input_fields": ["review"], "output_field": "label"}
     server.answer = lambda body: json.dumps(task)
     more = [reviews(f"kitchen_{i:02d}", summary=CANDIDATES["kitchen"]) for i in range(40)]

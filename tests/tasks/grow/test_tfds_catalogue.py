@@ -66,7 +66,7 @@ def test_a_builder_that_fails_is_counted(monkeypatch):
         raise ModuleNotFoundError("No module named 'pandas'", name="pandas")
 
     monkeypatch.setattr(tfds_catalogue.tfds, "builder_cls", fail)
-    datasets, tally = read("glue")
+    _datasets, tally = read("glue")
     assert tally.counts("TFDS catalogue") == {"builder does not import: needs pandas": 1}
 
 
