@@ -121,9 +121,10 @@ class TaskMaker:
         """Adds the SeqIO task `name` with the instances of the pool tasks `tasks`."""
         import seqio
         from ait_jax.tasks import seqio_tasks
+        from ait_jax.tasks.seqio_vocabulary import seqio_vocabulary
 
         members = [self.pool[task] for task in tasks]
-        feature = seqio.Feature(self.vocabulary.to_seqio(), add_eos=True)
+        feature = seqio.Feature(seqio_vocabulary(self.vocabulary), add_eos=True)
         seqio.TaskRegistry.add(
             name,
             source=seqio_tasks.PoolSource(members, self._places(members), self.seed),

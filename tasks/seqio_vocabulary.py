@@ -1,4 +1,4 @@
-"""A decoder-only model's vocabulary in SeqIO's terms. Imports TensorFlow: import it late."""
+"""The package's vocabularies as SeqIO sees them. Imports TensorFlow and SeqIO: import it late."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,11 +8,24 @@ import seqio
 import tensorflow as tf
 
 from ait_jax.prompts.tokenizers_vocabulary import TokenizersVocabulary
-from ait_jax.prompts.vocabulary import EOS_ID, PAD_ID
+from ait_jax.prompts.vocabulary import EOS_ID, PAD_ID, Vocabulary
 
 
-class SeqioVocabulary(seqio.Vocabulary):
-    """The ids of a `TokenizersVocabulary`; TensorFlow's strings are encoded in Python."""
+def seqio_vocabulary(vocabulary: Vocabulary | TokenizersVocabulary) -> seqio.Vocabulary:
+    """Returns a SeqIO vocabulary with the same ids."""
+    if isinstance(vocabulary, TokenizersVocabulary):
+        return _SeqioTokenizers(vocabulary)
+    return seqio.SentencePieceVocabulary(vocabulary.path, vocabulary.extra_ids)
+
+
+class _SeqioTokenizers(seqio.Vocabulary):
+    """A `TokenizersVocabulary`; TensorFlow strings are encoded in Python."""
+
+    bos_id = property(lambda self: None)
+    eos_id = property(lambda self: EOS_ID)
+    pad_id = property(lambda self: PAD_ID)
+    # A vocabulary of bytes knows every text; SeqIO puts this in place of ids beyond it.
+    unk_id = property(lambda self: PAD_ID)
 
     def __init__(self, vocabulary: TokenizersVocabulary) -> None:
         super().__init__(extra_ids=0)
@@ -20,29 +33,12 @@ class SeqioVocabulary(seqio.Vocabulary):
 
     def __eq__(self, other: object) -> bool:
         return (
-            isinstance(other, SeqioVocabulary)
+            isinstance(other, _SeqioTokenizers)
             and self._vocabulary.identity == other._vocabulary.identity
         )
 
     def __hash__(self) -> int:
         return hash(self._vocabulary.identity)
-
-    @property
-    def bos_id(self) -> None:
-        return None
-
-    @property
-    def eos_id(self) -> int:
-        return EOS_ID
-
-    @property
-    def pad_id(self) -> int:
-        return PAD_ID
-
-    @property
-    def unk_id(self) -> int:
-        """Nothing is unknown to a vocabulary of bytes: what SeqIO puts for ids beyond it."""
-        return PAD_ID
 
     @property
     def _base_vocab_size(self) -> int:
@@ -66,7 +62,8 @@ class SeqioVocabulary(seqio.Vocabulary):
 
     def _decode_tf(self, ids: tf.Tensor) -> tf.Tensor:
         def decode(rows: np.ndarray) -> np.ndarray:
-            texts = [self._vocabulary.decode(r).encode() for r in rows.reshape(-1, rows.shape[-1])]
+            flat = rows.reshape(-1, rows.shape[-1]).tolist()
+            texts = [self._vocabulary.decode(row).encode() for row in flat]
             return np.array(texts, object).reshape(rows.shape[:-1])
 
         text = tf.numpy_function(decode, [ids], tf.string)

@@ -199,12 +199,6 @@ class TokenizersVocabulary:
         kept = special.order.to_own(t for t in ids if t != PAD_ID and 0 <= t < size)
         return self._tokenizer.decode(kept, skip_special_tokens=True)
 
-    def to_seqio(self) -> Any:
-        """Returns a `seqio.Vocabulary` of the same ids; imports SeqIO and TensorFlow."""
-        from ait_jax.tasks.seqio_vocabulary import SeqioVocabulary
-
-        return SeqioVocabulary(self)
-
 
 def vocabulary_at(path: str) -> Vocabulary | TokenizersVocabulary:
     """Returns the vocabulary of a file or folder: a SentencePiece model where it is no other."""

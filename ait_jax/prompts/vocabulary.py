@@ -3,7 +3,6 @@
 import struct
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import Any
 
 from ait_jax.errors import UserError
 from ait_jax.runtime import files
@@ -152,9 +151,3 @@ class Vocabulary:
     def encode_source(self, text: str, max_length: int) -> list[int]:
         """Returns `text` as at most `max_length` ids, the last of them end-of-sequence."""
         return self.finish_source(self.encode(text), max_length)
-
-    def to_seqio(self) -> Any:
-        """Returns a `seqio.Vocabulary` of the same ids; imports SeqIO and TensorFlow."""
-        import seqio
-
-        return seqio.SentencePieceVocabulary(self.path, self.extra_ids)

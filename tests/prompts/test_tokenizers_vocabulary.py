@@ -160,14 +160,17 @@ def test_first_token_and_llama_3(tmp_path):
 
 def test_seqio_vocabulary(chat):
     tf = pytest.importorskip("tensorflow")
-    theirs = chat.to_seqio()
+    from ait_jax.tasks.seqio_vocabulary import seqio_vocabulary
+
+    theirs = seqio_vocabulary(chat)
     assert (theirs.pad_id, theirs.eos_id, theirs.vocab_size) == (0, 1, chat.vocab_size)
     for text in (TEXTS[0], FORGED):
         ids = theirs.encode(text)
         assert ids == chat.encode(text) == theirs.encode_tf(tf.constant(text)).numpy().tolist()
         assert theirs.decode([*ids, 1, 5]) == text
         assert theirs.decode_tf(tf.constant([[*ids, 1, 0]]))[0].numpy().decode() == text
-    assert theirs == chat.to_seqio() and theirs != TokenizersVocabulary(chat.path).to_seqio()
+    assert theirs == seqio_vocabulary(chat)
+    assert theirs != seqio_vocabulary(TokenizersVocabulary(chat.path))
 
 
 def test_damaged_files_are_refused(tmp_path):
