@@ -22,9 +22,10 @@ from ait_jax.commands import grow_command as grow
 from ait_jax.commands import launch_command as launch
 from ait_jax.commands import report_command as report
 from ait_jax.errors import UserError, nearest
-from ait_jax.runtime import distributed, exit_codes, preemption
+from ait_jax.runtime import distributed, exit_codes, preemption, watching
 from ait_jax.runtime.buckets import Unavailable
 from ait_jax.runtime.preemption import Preempted
+from ait_jax.runtime.reporter import Reporter
 from ait_jax.tasks import DEFAULT_DATA_DIR
 
 # Pool -> the module of `ait_jax.tasks` that prepares it.
@@ -146,6 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     A defect leaves as the exception it is: Python prints the traceback and exits with 1.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    watching.show_with(_view)
     try:
         code = _main(arguments)
         sys.stdout.flush()  # here, where a broken pipe is caught
@@ -181,6 +183,12 @@ def _leave(code: int, message: str) -> int:
     distributed.say(message)
     distributed.leave(code, message)
     return code
+
+
+def _view(shown: Reporter, columns: int, rows: int) -> list[tuple[str, int]]:
+    from ait_jax.report import run_view  # rich, for terminals alone
+
+    return run_view.reporter_lines(shown, columns, rows)
 
 
 def _main(arguments: list[str]) -> int:
@@ -311,7 +319,7 @@ def _prepare(options, flags) -> int:
             f"Unknown pool {options.pool!r}.{nearest(options.pool, POOLS)} "
             f"Known: {', '.join(POOLS)}."
         )
-    from ait_jax.runtime.console import quiet_stderr
+    from ait_jax.runtime.terminal import quiet_stderr
 
     with quiet_stderr():
         module = importlib.import_module(f"ait_jax.tasks.{POOLS[options.pool]}")

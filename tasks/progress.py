@@ -5,8 +5,8 @@ import sys
 import time
 from typing import TextIO
 
-from ait_jax.runtime import live_area
-from ait_jax.runtime.console import progress
+from ait_jax.runtime import terminal
+from ait_jax.runtime.reporter import progress
 
 
 class Progress:
@@ -32,7 +32,7 @@ class Progress:
         self._last_line = time.monotonic()
 
     def __enter__(self) -> "Progress":
-        if live_area.is_terminal():
+        if terminal.is_terminal():
             self._show = self._shown.enter_context(progress(self._label, self._total))
         else:
             print(f"{self._label} ...", file=self._stream, flush=True)

@@ -66,3 +66,13 @@ def _forget_file_systems(fsspec):
 
     fsspec.get_filesystem_class("gcs").clear_instance_cache()
     backend._FileSystemSpecBackend._get_filesystem.cache_clear()
+
+
+@pytest.fixture
+def said():
+    """The lines that the code under test says."""
+    from ait_jax.runtime import reporter
+
+    lines: list[str] = []
+    with reporter.using(reporter.Reporter(line=lines.append)):
+        yield lines

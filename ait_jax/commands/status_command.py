@@ -70,11 +70,11 @@ def _code(status) -> int:
 
 def _print(status) -> None:
     from ait_jax.report import run_view
-    from ait_jax.runtime import live_area
+    from ait_jax.runtime import terminal
 
     # Without a terminal nothing is cut at a width that nobody looks at.
-    columns = live_area.terminal_size()[0] if sys.stdout.isatty() else 100_000
-    lines = run_view.status_lines(status, min(columns - 1, live_area.MOST_COLUMNS))
+    columns = terminal.size()[0] if sys.stdout.isatty() else 100_000
+    lines = run_view.status_lines(status, min(columns - 1, terminal.MOST_COLUMNS))
     for text, _ in run_view.drawn(lines, columns, sys.stdout):
         print(text)
 
@@ -83,15 +83,15 @@ def _follow(path, status, as_json: bool):
     """Shows the status until the run ends; on a terminal in place, else a line when it changes."""
     from ait_jax.report import run_view
     from ait_jax.rounds import run_status
-    from ait_jax.runtime import live_area
+    from ait_jax.runtime import terminal
 
     def lines(columns: int, rows: int) -> list[tuple[str, int]]:
         wanted = run_view.status_lines(status, columns)
         return run_view.drawn(wanted[:rows], columns, sys.stdout)
 
     area = None
-    if live_area.is_terminal() and not as_json:
-        area = live_area.LiveArea(lines, sys.stdout)
+    if terminal.is_terminal() and not as_json:
+        area = terminal.LiveArea(lines, sys.stdout)
         area.start()
     said = ""
     try:

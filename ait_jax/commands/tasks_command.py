@@ -66,7 +66,7 @@ def run(options: argparse.Namespace, flags) -> int:
         raise UserError(f"--limit={options.limit} must be 0 (all) or more.")
     if options.names and options.csv:
         raise UserError("--csv writes lists; a task alone is shown as text, or with --json.")
-    from ait_jax.runtime.console import quiet_stderr
+    from ait_jax.runtime.terminal import quiet_stderr
 
     with quiet_stderr():
         from ait_jax.report import task_source

@@ -11,7 +11,7 @@ from ait_jax.endpoint import endpoint_call
 from ait_jax.endpoint.chat import BUDGET, DOWN, Reply, Request
 from ait_jax.endpoint.endpoint_call import Redaction, Refused, Transient
 from ait_jax.errors import UserError
-from ait_jax.runtime import console
+from ait_jax.runtime import reporter
 
 _SAME_REFUSALS = 5  # so many equal ones, and not one answer: it is not the conversations' fault
 _LONGEST_WAIT_S = 300.0
@@ -57,7 +57,7 @@ class Asking:
         todo = iter(self.pending.items())
         total = self.done_before + len(self.pending)
         async with opened:
-            with console.progress(self.description, total, self.done_before) as self.show:
+            with reporter.progress(self.description, total, self.done_before) as self.show:
                 count = min(self.endpoint.concurrency, len(self.pending))
                 workers = asyncio.gather(*(self._work(opened, todo) for _ in range(count)))
                 try:

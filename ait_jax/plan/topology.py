@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ait_jax.errors import UserError, nearest
-from ait_jax.runtime.console import quiet_stderr
 from ait_jax.runtime.partitioning import Partitioner
+from ait_jax.runtime.terminal import quiet_stderr
 
 GENERATIONS = ("v4", "v5e", "v5p", "v6e")
 # Axes of a slice: v4 and v5p are tori in three dimensions.

@@ -1,6 +1,7 @@
 """A run's status as lines for a terminal (rich): the live view, `ait-jax status`, lists of runs."""
 
 import itertools
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
@@ -8,9 +9,10 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.text import Text
 
+from ait_jax.rounds import run_status
 from ait_jax.rounds.learning_curve import CurvePoint, render_text, sparkline
-from ait_jax.runtime.live import RUNNING
 from ait_jax.runtime.plain_text import duration, visible
+from ait_jax.runtime.reporter import RUNNING, Reporter
 
 _GOOD, _BAD, _FAINT = "green", "yellow", "dim"
 _BYTES = 1_000_000
@@ -29,6 +31,12 @@ def drawn(lines: Sequence[Text], columns: int, stream: TextIO) -> list[tuple[str
         text = capture.get().rstrip("\n")
         found.append((text if unicode else text.translate(_ASCII), min(columns, line.cell_len)))
     return found
+
+
+def reporter_lines(reporter: Reporter, columns: int, rows: int) -> list[tuple[str, int]]:
+    """Returns the live view of this process's run, as `watching.show_with` takes it."""
+    status = run_status.compose(reporter.to_json(), dict(reporter.stages), list(reporter.timings))
+    return drawn(live_lines(status, columns)[:rows], columns, sys.stdout)
 
 
 def live_lines(status: Mapping[str, Any], columns: int) -> list[Text]:

@@ -139,7 +139,7 @@ def _part(build: Callable[[], Any], name: str, values: dict[str, Any], problems:
         if name == "pool":
             problems.append("config.gin names no pool")
         return None
-    from ait_jax.runtime.console import quiet_stderr
+    from ait_jax.runtime.terminal import quiet_stderr
 
     try:
         with quiet_stderr():

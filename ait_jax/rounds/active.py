@@ -12,9 +12,10 @@ from ait_jax.rounds import round_zero
 from ait_jax.rounds.experiment import Experiment
 from ait_jax.rounds.learning_curve import CurvePoint, plot_learning_curve, render_text
 from ait_jax.rounds.run_directory import RunDirectory
+from ait_jax.rounds.run_status import read_timings
 from ait_jax.rounds.stages import check_checkpoint, selection_summary
 from ait_jax.rounds.trained_stages import TrainedStages, headline
-from ait_jax.runtime import files, live
+from ait_jax.runtime import files, reporter
 from ait_jax.runtime.watching import watch
 from ait_jax.scorer.likelihoods import read_task_scores
 from ait_jax.selection.uncertainty import TaskScores
@@ -39,7 +40,10 @@ def run(
     """
     directory = RunDirectory(experiment.model_dir)
     check_checkpoint(experiment, directory)
-    with directory.lock(), watch(live.Live("run"), directory):
+    with (
+        directory.lock(),
+        watch(reporter.Reporter("run", report), directory.path, read_timings(directory.path)),
+    ):
         if round_0_from is not None:
             round_zero.take_over(directory, round_0_from, experiment, config, report)
         work = _Run(experiment, directory, config, report)
@@ -60,7 +64,7 @@ class _Run(TrainedStages):
         self.report(f"{verb} in {self.directory.path}: {experiment.rounds} rounds on {self.pool!r}")
         splits = self._initial_splits()
         self._report_growth()
-        live.plan(self._plan(splits))
+        reporter.plan(self._plan(splits))
         if not self.directory.is_done(f"round_{experiment.rounds - 1:03d}/evaluate"):
             self.summaries.start()
         self.summaries.begun(self.config)

@@ -18,10 +18,11 @@ from ait_jax.pool.splits import read_names
 from ait_jax.rounds.learning_curve import CurvePoint, plot_learning_curve
 from ait_jax.rounds.parts import ModelParts, check_positive
 from ait_jax.rounds.run_directory import RunDirectory
+from ait_jax.rounds.run_status import read_timings
 from ait_jax.rounds.stages import check_checkpoint
 from ait_jax.rounds.task_stages import DrawnStages, hold_out
 from ait_jax.rounds.trained_stages import TrainedStages, headline
-from ait_jax.runtime import files, live
+from ait_jax.runtime import files, reporter
 from ait_jax.runtime.watching import watch
 from ait_jax.scorer import embeddings
 from ait_jax.scorer.embeddings import Embedder, T5Encoder, TextEncoder
@@ -103,7 +104,10 @@ def run(
     """
     directory = RunDirectory(continual.model_dir)
     check_checkpoint(continual, directory)
-    with directory.lock(), watch(live.Live("continual"), directory):
+    with (
+        directory.lock(),
+        watch(reporter.Reporter("continual", report), directory.path, read_timings(directory.path)),
+    ):
         work = _Run(continual, directory, config, report)
         with work.summaries:
             return work.run()
@@ -121,7 +125,7 @@ class _Run(TrainedStages):
         self.report(f"{verb} in {self.directory.path}: continual training on {self.pool!r}")
         drawn = self._first_stages()
         self.test = read_names(self.directory.round(0) / "test_tasks.txt")
-        live.plan(self._plan(drawn))
+        reporter.plan(self._plan(drawn))
         self.summaries.start()
         self.summaries.begun(self.config)
         if self.continual.evaluate_base and self.test:

@@ -15,7 +15,7 @@ from ait_jax.errors import UserError
 from ait_jax.models.interface import Model, check_positions, gin_name
 from ait_jax.models.parameters import init_params
 from ait_jax.prompts.vocabulary import EOS_ID, Vocabulary
-from ait_jax.runtime import distributed, files
+from ait_jax.runtime import files
 from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.trainer.embedded import EmbeddedTrainer
 
@@ -173,7 +173,6 @@ class Pretraining:
         from ait_jax.models.checkpoints.weights import save_weights
 
         directory = files.as_path(self.model_dir)
-        report = distributed.report_of_writer(report)
         params, _ = init_params(self.model, self.seed)
         trained = self.trainer.train(
             self._examples(),

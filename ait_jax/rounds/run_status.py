@@ -1,6 +1,6 @@
 """What the files of a run directory tell: how far it is, whether it runs, what comes next.
 
-live.json is what the running program says every few seconds (`live`), run.json what is done,
+live.json is what the running program says every few seconds (`reporter`), run.json what is done,
 timings.jsonl how long that took. The same figures make the live view and `ait-jax status`.
 """
 
@@ -17,12 +17,10 @@ from ait_jax.config import configuration
 from ait_jax.errors import UserError, nearest
 from ait_jax.rounds.learning_curve import CurvePoint
 from ait_jax.runtime import buckets, files
-from ait_jax.runtime.live import FINISHED, RUNNING
 from ait_jax.runtime.plain_text import visible
+from ait_jax.runtime.reporter import FINISHED, RUNNING
+from ait_jax.runtime.watching import LIVE_FILE
 
-LIVE_FILE = "live.json"
-# How often live.json is written, on a disk and in a bucket.
-PERIOD_SECONDS, BUCKET_PERIOD_SECONDS = 3.0, 30.0
 # So long without a sign of life, and a program that cannot be asked otherwise is taken for dead.
 _SILENCE_SECONDS, _BUCKET_SILENCE_SECONDS = 20.0, 100.0
 STOPPED, KILLED = "stopped", "killed"
@@ -68,7 +66,7 @@ def compose(
     """Returns the figures of a run.
 
     Args:
-      live: as `Live.to_json` makes it; what is missing is not known.
+      live: as `Reporter.to_json` makes it; what is missing is not known.
       stages: of run.json.
       timings: (stage, seconds) of the stages that are done.
 

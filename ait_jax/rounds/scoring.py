@@ -9,8 +9,9 @@ from ait_jax.errors import UserError, nearest
 from ait_jax.pool.splits import read_names
 from ait_jax.rounds.parts import Parts
 from ait_jax.rounds.run_directory import RunDirectory
+from ait_jax.rounds.run_status import read_timings
 from ait_jax.rounds.stages import Stages, check_checkpoint, selection_summary
-from ait_jax.runtime import files, live
+from ait_jax.runtime import files, reporter
 from ait_jax.runtime.watching import watch
 from ait_jax.scorer.likelihoods import read_task_scores
 from ait_jax.scorer.racing import check_strategy
@@ -67,7 +68,10 @@ def run(scoring: Scoring, config: str = "", report: Callable[[str], None] = prin
     """
     directory = RunDirectory(scoring.model_dir)
     check_checkpoint(scoring, directory)
-    with directory.lock(), watch(live.Live("score"), directory):
+    with (
+        directory.lock(),
+        watch(reporter.Reporter("score", report), directory.path, read_timings(directory.path)),
+    ):
         return _Scored(scoring, directory, config, report).run()
 
 
@@ -130,7 +134,7 @@ class _Scored(Stages):
                 f"{verb} in {self.folder}: {len(self.names):,} of the {len(self.pool):,} tasks of "
                 f"the pool {self.pool.name!r}, scored with {self.scoring.init_checkpoint}"
             )
-        live.plan([("score", len(self.names)), ("map", len(self.names))])
+        reporter.plan([("score", len(self.names)), ("map", len(self.names))])
         self.timed_stage("score", self._score)
         scores = read_task_scores(self.folder / "task_scores.parquet")
         stage = self.timed_stage("map", lambda: self._map(scores))

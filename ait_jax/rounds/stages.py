@@ -13,7 +13,7 @@ from ait_jax.models.parameters import abstract_params, init_params
 from ait_jax.rounds.generations import Generations
 from ait_jax.rounds.parts import ModelParts
 from ait_jax.rounds.run_directory import RunDirectory
-from ait_jax.runtime import distributed, files, live
+from ait_jax.runtime import distributed, files, reporter
 from ait_jax.runtime.hardware import devices_held
 from ait_jax.runtime.partitioning import model_info
 from ait_jax.scorer import gathering, likelihoods, raced_scoring
@@ -70,7 +70,7 @@ class Stages:
         grow_pool: bool = False,
     ) -> None:
         self.parts, self.directory = parts, directory
-        self.report = distributed.report_of_writer(report)
+        self.report = reporter.say
         self.pool = parts.pool
         self.engine = Engine(
             parts.model,
@@ -84,7 +84,7 @@ class Stages:
         self.generations = Generations(directory) if grow_pool else None
         pool_changes = grow_pool and partial(self.generations.changes, self.pool)
         self.continued = directory.open(config, pool, parts.seed, pool_changes or None)
-        live.owned(self.engine.work.speed)
+        reporter.owned(directory.state["stages"], self.engine.work.speed)
         self._stages_reported = len(directory.state["stages"])
 
     @cached_property
@@ -115,7 +115,7 @@ class Stages:
         start = time.perf_counter()
         self.engine.work.clear()
         self.counts = PromptCounts()
-        with live.stage(name):
+        with reporter.stage(name):
             result = self.directory.stage(name, work)
         seconds = time.perf_counter() - start
         work = gathering.total(self.engine.work, self.parts.partitioner)

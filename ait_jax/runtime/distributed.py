@@ -11,7 +11,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -151,11 +151,6 @@ def process_count() -> int:
 def is_writer() -> bool:
     """Says whether this process writes the files that all share."""
     return process_index() == 0
-
-
-def report_of_writer(report: Callable[[str], None]) -> Callable[[str], None]:
-    """Returns `report` in the process that writes; in others what says nothing."""
-    return report if is_writer() else lambda line: None
 
 
 def own(items: Sequence[Any]) -> list[Any]:

@@ -6,40 +6,66 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
-from ait_jax.rounds import run_status
-from ait_jax.runtime import buckets, distributed, files, live_area
-from ait_jax.runtime.live import FINISHED, Live, using
+from ait_jax.runtime import buckets, distributed, files, terminal
 from ait_jax.runtime.preemption import Preempted
+from ait_jax.runtime.reporter import FINISHED, Reporter, using
 
+LIVE_FILE = "live.json"
+# How often live.json is written, on a disk and in a bucket.
+PERIOD_SECONDS, BUCKET_PERIOD_SECONDS = 3.0, 30.0
 _DRAW_SECONDS = 0.5
+
+# Reporter, columns, most rows -> lines and their widths, as `terminal.LiveArea` takes them.
+View = Callable[[Reporter, int, int], Sequence[tuple[str, int]]]
+
+
+def plain_view(reporter: Reporter, columns: int, rows: int) -> list[tuple[str, int]]:
+    """Returns a line for every activity; `ait-jax` shows more (`report.run_view`)."""
+    activities = list(reporter.activities)[:rows]
+    lines = [f"{a.what} {a.done:,}/{a.total:,}  {a.note}".rstrip() for a in activities]
+    return [(line[:columns], min(columns, len(line))) for line in lines]
+
+
+_view: View = plain_view
+
+
+def show_with(view: View) -> None:
+    """Sets what draws reporters on this process's terminal."""
+    global _view  # noqa: PLW0603 - one for the process's terminal
+    _view = view
 
 
 @contextlib.contextmanager
-def watch(live: Live, directory: Any = None) -> Iterator[Live]:
-    """Makes `live` the process's state for the block: on the terminal, and in live.json.
+def watch(
+    reporter: Reporter, path: Path | None = None, timings: Sequence[tuple[str, float]] = ()
+) -> Iterator[Reporter]:
+    """Makes `reporter` the process's for the block: on the terminal, and in live.json.
 
-    The terminal is drawn on where standard output is one (and TERM is not dumb). live.json is
-    written once the run directory is known to be this program's (`Live.is_owner`), then every few
-    seconds, in a bucket every half a minute, and at the end with how it ended. Only the process
-    that writes files does either. Failing to write it is no reason to stop.
+    The terminal is drawn on where standard output is one and TERM is not dumb. live.json is
+    written once the run directory is known to be this program's (`Reporter.is_owner`), then every
+    few seconds, in a bucket every half a minute, and at the end with how it ended. Only the process
+    that writes files does either. A failure to write it does not stop the program.
 
     Args:
-      directory: a `RunDirectory`; None writes no live.json.
+      path: the run directory; None writes no live.json.
+      timings: (stage, seconds) of what earlier calls did there.
     """
-    with using(live):
+    with using(reporter):
         if not distributed.is_writer():
-            yield live
+            yield reporter
             return
-        watcher = _Watcher(live, directory)
+        reporter.timings = list(timings)
+        watcher = _Watcher(reporter, path)
         watcher.start()
         try:
-            yield live
-            live.state = FINISHED
+            yield reporter
+            reporter.state = FINISHED
         except BaseException as error:
-            live.state, live.problem = _ending(error)
+            reporter.state, reporter.problem = _ending(error)
             raise
         finally:
             watcher.stop()
@@ -54,18 +80,18 @@ def _ending(error: BaseException) -> tuple[str, str]:
 
 
 class _Watcher:
-    """The thread, its file and its area."""
+    """The thread, its file and its area of the terminal."""
 
-    def __init__(self, live: Live, directory: Any) -> None:
-        self.live, self.directory = live, directory
-        self.period = run_status.PERIOD_SECONDS
-        if directory is not None:
-            live.timings = run_status.read_timings(directory.path)
-            if not buckets.is_local(directory.path):
-                self.period = run_status.BUCKET_PERIOD_SECONDS
+    def __init__(self, reporter: Reporter, path: Path | None) -> None:
+        self.reporter, self.path = reporter, path
+        local = path is None or buckets.is_local(path)
+        self.period = PERIOD_SECONDS if local else BUCKET_PERIOD_SECONDS
         self.area = None
-        if live_area.is_terminal():
-            self.area = live_area.LiveArea(self._lines, sys.stdout)
+        if terminal.is_terminal():
+            view = _view
+            self.area = terminal.LiveArea(
+                lambda columns, rows: view(reporter, columns, rows), sys.stdout
+            )
         self.done = threading.Event()
         self.thread = threading.Thread(target=self._work, daemon=True, name="live")
         self._written = 0.0
@@ -75,7 +101,7 @@ class _Watcher:
         if self.area:
             self._clean_up_when_terminated()
             self.area.start()
-        if self.area or self.directory is not None:
+        if self.area or self.path is not None:
             self.thread.start()
 
     def stop(self) -> None:
@@ -97,21 +123,14 @@ class _Watcher:
                     self.area.redraw()
 
     def _write(self) -> None:
-        if self.directory is None or not self.live.is_owner:
+        if self.path is None or not self.reporter.is_owner:
             return
         self._written = time.monotonic()
         with contextlib.suppress(Exception):
-            files.write_json(self.directory.path / run_status.LIVE_FILE, self.live.to_json())
-
-    def _lines(self, columns: int, rows: int) -> list[tuple[str, int]]:
-        from ait_jax.report import run_view
-
-        stages = self.directory.state.get("stages", {}) if self.directory is not None else {}
-        status = run_status.compose(self.live.to_json(), dict(stages), list(self.live.timings))
-        return run_view.drawn(run_view.live_lines(status, columns)[:rows], columns, sys.stdout)
+            files.write_json(self.path / LIVE_FILE, self.reporter.to_json())
 
     def _clean_up_when_terminated(self) -> None:
-        """Where SIGTERM would end the process at once, lets it take the area away before."""
+        """Removes the area first where SIGTERM would end the process at once."""
         alone = threading.current_thread() is threading.main_thread()
         if not alone or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
             return

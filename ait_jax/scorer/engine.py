@@ -21,7 +21,7 @@ from ait_jax.models.likelihood import (
 )
 from ait_jax.models.parameters import abstract_params, output_layer
 from ait_jax.prompts.vocabulary import EOS_ID
-from ait_jax.runtime import live
+from ait_jax.runtime import reporter
 from ait_jax.runtime.hardware import options_of_large_products, target_platform
 from ait_jax.runtime.partitioning import Partitioner, feed
 from ait_jax.scorer.batching import LengthBuckets, Tokens, finer_lengths, padded_length
@@ -169,7 +169,7 @@ class Engine:
         groups = grouped(prompts, most_members=MOST_MEMBERS)
         self._decoder.padded_tokens = 0
         self.work.device_busy()
-        with live.activity("answers", len(prompts)) as show:
+        with reporter.activity("answers", len(prompts)) as show:
             for done, answer in enumerate(self._decoder.answers(params, prompts, groups), 1):
                 show(done)
                 yield answer
@@ -248,7 +248,7 @@ class Engine:
     ) -> Iterator[tuple[list[int], list[int], Any]]:
         """Yields as `_batches`, and tells a live view how far it is."""
         done = 0
-        with live.activity(what, len(job.shapes)) as show:
+        with reporter.activity(what, len(job.shapes)) as show:
             for batch in self._batches(params, job):
                 done += len(batch[0])
                 show(done)

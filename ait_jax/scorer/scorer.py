@@ -18,7 +18,7 @@ from ait_jax.pool.pool import TaskPool
 from ait_jax.prompts.perturb import WordDrop
 from ait_jax.prompts.prompts import Encoding
 from ait_jax.prompts.vocabulary import Vocabulary
-from ait_jax.runtime import distributed, files, live, preemption
+from ait_jax.runtime import distributed, files, preemption, reporter
 from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.scorer import answers, background, chunk, gathering, likelihoods
 from ait_jax.scorer.answers import Answered, EarlierAnswers
@@ -170,7 +170,7 @@ def _score_chunks(
     with (
         background.ahead(prepare, [partitioner.own(names) for _, names in missing]) as prepared,
         background.behind() as later,
-        live.activity("scoring", num_tasks, done) as show,
+        reporter.activity("scoring", num_tasks, done) as show,
     ):
         for (part, names), ready in zip(missing, prepared):
             answered = answer(ready)

@@ -12,9 +12,9 @@ import numpy as np
 
 from ait_jax.models.interface import Model
 from ait_jax.runtime import distributed, preemption
-from ait_jax.runtime.console import progress
 from ait_jax.runtime.hardware import peak_flops
 from ait_jax.runtime.partitioning import Partitioner
+from ait_jax.runtime.reporter import progress
 from ait_jax.summaries import Summaries
 from ait_jax.trainer.checkpointing import Checkpoints
 from ait_jax.trainer.data import ExampleSource, batches

@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ait_jax.runtime import distributed, live
+from ait_jax.runtime import distributed, reporter
 from ait_jax.runtime.lines_file import LinesFile
 from ait_jax.summaries import Summaries, TensorBoard
 
@@ -93,7 +93,7 @@ class TrainingLog:
         }
         for name, value in {**values, **speed}.items():
             self.summaries.scalar(f"train/{name}", value, step)
-        live.trained(values["loss"], **speed)
+        reporter.trained(values["loss"], **speed)
         reward = f"reward {values['reward']:.3f}  " if "reward" in values else ""
         self.report(
             f"step {step:>{len(str(self.total_steps))}}/{self.total_steps}  "

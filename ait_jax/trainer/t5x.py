@@ -23,9 +23,10 @@ import optax
 from ait_jax.errors import UserError
 from ait_jax.models.checkpoints.restore import restore_params
 from ait_jax.models.interface import Model
-from ait_jax.runtime import buckets, files, live, preemption
-from ait_jax.runtime.console import progress, quiet_stderr
+from ait_jax.runtime import buckets, files, preemption, reporter
 from ait_jax.runtime.partitioning import Partitioner
+from ait_jax.runtime.reporter import progress
+from ait_jax.runtime.terminal import quiet_stderr
 from ait_jax.summaries import Summaries
 from ait_jax.trainer.checkpointing import NUM_LATEST
 from ait_jax.trainer.data import ExampleSource
@@ -360,7 +361,7 @@ class _Training:
         since, clock = self._clock
         self._clock = step, time.perf_counter()
         speed = (step - since) / max(self._clock[1] - clock, 1e-9)
-        live.trained(values["loss"])
+        reporter.trained(values["loss"])
         self.report(
             f"step {step:>{len(str(self.total_steps))}}/{self.total_steps}  "
             f"loss {values['loss']:.4f}  accuracy {values['accuracy']:.3f}  {speed:.2f} steps/s"

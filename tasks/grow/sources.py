@@ -35,7 +35,7 @@ class Source:
     def datasets(self, tally: Tally) -> Iterator[Dataset]:
         """Yields the metadata; for "instructions" there is none."""
         if self.kind == "tfds":
-            from ait_jax.runtime.console import quiet_stderr
+            from ait_jax.runtime.terminal import quiet_stderr
 
             with quiet_stderr():
                 from ait_jax.tasks.grow import tfds_catalogue

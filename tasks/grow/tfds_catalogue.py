@@ -19,7 +19,7 @@ from ait_jax.tasks.grow.languages import language_name
 from ait_jax.tasks.grow.tally import Tally
 
 from ait_jax.errors import UserError, nearest
-from ait_jax.runtime.console import quiet_stderr
+from ait_jax.runtime.terminal import quiet_stderr
 
 STAGE = "TFDS catalogue"
 # Most of a collection's configurations are named by language if so many of them are.

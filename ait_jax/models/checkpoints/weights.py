@@ -135,7 +135,7 @@ def open_tensors(path: Any) -> dict[str, StoredArray]:
 
 def _in_file(path: Any) -> dict[str, tuple]:
     file = safetensors.safe_open(str(path), framework="np")
-    slices = {name: file.get_slice(name) for name in file}
+    slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
 
     def reader(name: str) -> Any:
         return lambda index: slices[name][index] if index else file.get_tensor(name)

@@ -1,35 +1,60 @@
-"""Lines at the bottom of a terminal that are drawn anew in place; what is printed scrolls above.
+"""The terminal: lines at its bottom that are redrawn in place, and silence from noisy libraries.
 
-The cursor is never hidden and rests on a line of its own below the area: a killed process leaves
-a terminal that works.
+The cursor is never hidden and rests on a line of its own below the area, so a killed process
+leaves a working terminal.
 """
 
 import io
 import os
 import shutil
 import sys
+import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 MOST_COLUMNS = 110
 
 
 def is_terminal(stream: TextIO | None = None) -> bool:
-    """Says whether lines can be drawn anew there: a terminal, and none that says TERM=dumb."""
+    """Says whether lines can be redrawn there: a terminal whose TERM is not dumb."""
     stream = stream or sys.stdout
     return stream.isatty() and os.environ.get("TERM", "").lower() not in ("", "dumb", "unknown")
 
 
-def terminal_size(stream: TextIO | None = None) -> tuple[int, int]:
+def size(stream: TextIO | None = None) -> tuple[int, int]:
     """Returns columns and rows."""
     try:
-        size = os.get_terminal_size((stream or sys.stdout).fileno())
-        if size.columns:
-            return size.columns, size.lines
+        found = os.get_terminal_size((stream or sys.stdout).fileno())
+        if found.columns:
+            return found.columns, found.lines
     except (OSError, ValueError, io.UnsupportedOperation):
         pass
     return tuple(shutil.get_terminal_size())
+
+
+@contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """Hides what the block writes to the error stream, unless it raises.
+
+    TensorFlow's C++ writes lines about CUDA and oneDNN when it is imported, whatever its
+    log level.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as hidden:
+        os.dup2(hidden.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            hidden.seek(0)
+            os.write(kept, hidden.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 class LiveArea:
@@ -73,7 +98,7 @@ class LiveArea:
 
     def redraw(self) -> None:
         """Draws the area as it is now."""
-        columns, rows = terminal_size(self._stream)
+        columns, rows = size(self._stream)
         # One column stays free: a full line would make some terminals begin another one.
         lines = self._render(min(columns - 1, MOST_COLUMNS), max(1, rows - 2))
         with self.lock:
@@ -89,7 +114,7 @@ class LiveArea:
 
     def _erased(self) -> str:
         """Returns what takes the drawn lines away, also where a narrower terminal broke them."""
-        columns = max(1, terminal_size(self._stream)[0])
+        columns = max(1, size(self._stream)[0])
         rows = sum(max(1, -(-width // columns)) for width in self._widths)
         return f"\x1b[{rows}A\r\x1b[J" if rows else ""
 

@@ -1,4 +1,4 @@
-"""The progress bar, on terminals only; and what libraries write to the error stream, kept away."""
+"""The progress bar, on terminals only; and noise on the error stream, hidden."""
 
 import io
 import os
@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from ait_jax.runtime.console import progress, quiet_stderr
+from ait_jax.runtime.reporter import progress
+from ait_jax.runtime.terminal import quiet_stderr
 
 
 class Terminal(io.StringIO):

@@ -14,27 +14,28 @@ import time
 import pytest
 
 from ait_jax.report import run_view
-from ait_jax.rounds.run_directory import RunDirectory
-from ait_jax.rounds.run_status import PERIOD_SECONDS, compose
-from ait_jax.runtime import live
+from ait_jax.rounds.run_status import compose
+from ait_jax.runtime import reporter
 from ait_jax.runtime.watching import watch
 
 # A stage of 40 steps in 2 seconds, printing now and then; argument: how it ends.
 PROGRAM = """
 import signal, sys, time
-from ait_jax.runtime import console, live, preemption
+from ait_jax.runtime import preemption, reporter
 from ait_jax.runtime.watching import watch
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 if sys.argv[1] == "heeded": preemption.heed()
-class Directory:
-    state = {"stages": {"base/evaluate": {"test": {"rougeL": 1.75, "cls": {"rougeL": 1.0}, "gen": {"rougeL": 2.0}}}}}
-    from pathlib import Path; path = Path("/nonexistent")
-with watch(live.Live("run"), Directory()):
-    live.plan([("base/evaluate", 9), ("round_000/train", 16), ("round_000/evaluate", 9)])
-    with live.stage("round_000/train"), console.progress("training", 40) as show:
+from ait_jax.report import run_view
+from ait_jax.runtime import watching
+watching.show_with(run_view.reporter_lines)
+STAGES = {"base/evaluate": {"test": {"rougeL": 1.75, "cls": {"rougeL": 1.0}, "gen": {"rougeL": 2.0}}}}
+with watch(reporter.Reporter("run")):
+    reporter.owned(STAGES, dict)
+    reporter.plan([("base/evaluate", 9), ("round_000/train", 16), ("round_000/evaluate", 9)])
+    with reporter.stage("round_000/train"), reporter.progress("training", 40) as show:
         for step in range(1, 41):
             time.sleep(0.05); preemption.check()
-            live.trained(4.0 / step, tokens_per_second=12345.0, mfu=0.341); show(step)
+            reporter.trained(4.0 / step, tokens_per_second=12345.0, mfu=0.341); show(step)
             if step % 10 == 0: print(f"step {step}/40 [not markup]")
 print("after")
 """
@@ -161,18 +162,17 @@ def test_without_a_terminal_lines_are_as_they_are():
 
 
 def test_live_json_says_how_it_goes_and_how_it_ended(tmp_path, monkeypatch):
-    monkeypatch.setattr("ait_jax.rounds.run_status.PERIOD_SECONDS", 0.1)
+    monkeypatch.setattr("ait_jax.runtime.watching.PERIOD_SECONDS", 0.1)
     monkeypatch.setattr("ait_jax.runtime.watching._DRAW_SECONDS", 0.05)
-    directory = RunDirectory(tmp_path)
     path = tmp_path / "live.json"
-    with pytest.raises(ValueError), watch(live.Live("run"), directory):
+    with pytest.raises(ValueError), watch(reporter.Reporter("run"), tmp_path):
         raise ValueError("another run's folder")
     assert not path.exists(), "the folder was not this program's yet"
-    with pytest.raises(KeyboardInterrupt), watch(live.Live("run"), directory):
-        live.owned(dict)
-        live.plan([("round_000/train", 16)])
-        with live.stage("round_000/train"), live.activity("training", 8) as show:
-            live.trained(0.5)
+    with pytest.raises(KeyboardInterrupt), watch(reporter.Reporter("run"), tmp_path):
+        reporter.owned({}, dict)
+        reporter.plan([("round_000/train", 16)])
+        with reporter.stage("round_000/train"), reporter.activity("training", 8) as show:
+            reporter.trained(0.5)
             show(3)
             for _ in range(100):
                 time.sleep(0.05)
@@ -184,13 +184,13 @@ def test_live_json_says_how_it_goes_and_how_it_ended(tmp_path, monkeypatch):
     assert running["losses"] == [0.5] and running["pid"] == os.getpid()
     ended = json.loads(path.read_text())
     assert (ended["state"], ended["stage"]) == ("interrupted", "round_000/train")
-    assert live.current() is None and PERIOD_SECONDS == 3.0
+    assert reporter.current() is None
 
 
 def test_time_left_comes_from_the_pace_after_compiling(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(live.time, "monotonic", lambda: now[0])
-    activity = live.Activity("training", 10, done=2)
+    monkeypatch.setattr(reporter.time, "monotonic", lambda: now[0])
+    activity = reporter.Activity("training", 10, done=2)
     assert activity.seconds_left() is None
     now[0] = 160.0  # the first step compiles
     activity.update(3)
@@ -214,7 +214,7 @@ def test_time_left_of_the_run_comes_from_stages_of_the_same_kind():
     assert compose(known, stages, timings[:2])["seconds_left"] is None
     # 100 - 30 of this stage, 20 + 40 + 2 of its round, 150 + 30 of the last.
     assert compose(known, stages, timings)["seconds_left"] == 70 + 62 + 180
-    known["activities"] = [live.Activity("training", 4).to_json() | {"seconds_left": 5.0}]
+    known["activities"] = [reporter.Activity("training", 4).to_json() | {"seconds_left": 5.0}]
     status = compose(known, stages, timings)
     assert status["seconds_left"] == 5 + 62 + 180
     assert (status["round"], status["rounds"], status["next"]) == (1, 3, "round_001/evaluate")

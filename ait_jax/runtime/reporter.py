@@ -1,8 +1,9 @@
-"""What this process is doing just now: how far, how fast, what comes next.
+"""What this process says and is doing: lines for the terminal, how far, how fast, what comes next.
 
-One `Live` at a time is kept for the process. Whoever does something of a known size says so with
-`activity`, training says its loss and speed with `trained`; `watching.watch` shows it and writes
-it to live.json. Everything here is cheap, and does nothing where nobody watches.
+A process has one reporter, as it has one root logger. Anything can `say` a line; work of a known
+size is an `activity`, training reports its loss and speed with `trained`. `watching.watch` shows
+all of it and writes it to live.json. Everything here is cheap, and without a reporter only `say`
+and `progress` have an effect.
 """
 
 import os
@@ -10,8 +11,10 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
+
+from ait_jax.runtime import distributed, terminal
 
 SCHEMA_VERSION = 1
 RUNNING, FINISHED = "running", "finished"
@@ -51,6 +54,7 @@ class Activity:
         return max(0.0, pace * (self.total - last[1]) - (time.monotonic() - last[0]))
 
     def to_json(self) -> dict[str, Any]:
+        """Returns what live.json holds of it."""
         left = self.seconds_left()
         return {
             "what": self.what,
@@ -61,33 +65,36 @@ class Activity:
         }
 
 
-class Live:
+class Reporter:
     """The state of one program. One thread changes it, others may read.
 
     Args:
-      kind: "run", "continual", "score"; "" where there is no run directory.
-      speed: -> {"tokens_per_second", "mfu"} of the stage at work, or {}.
+      kind: "run", "continual", "score"; "" without a run directory.
+      line: takes lines for the terminal.
 
     Attributes:
       state: `RUNNING`, `FINISHED`, or how else it ended: "preempted", "interrupted", "failed".
       problem: why it ended.
-      plan: (stage, how much work it is in any unit) of all stages, as far as they are known.
+      plan: (stage, amount of work in any unit) of all stages, as far as they are known.
       stage: at work; None between stages.
+      stages: those of run.json that are done.
       activities: at work, the outermost first.
-      losses: of the stage's training, the last ones.
-      timings: (stage, seconds) of finished stages, of earlier calls, too.
+      losses: the last ones of the stage's training.
+      timings: (stage, seconds) of finished stages, including those of earlier calls.
+      speed: -> {"tokens_per_second", "mfu"} of the stage at work, or {}.
       is_owner: whether the run directory is known to be this program's; before that it may be
         another run's, which must not be written to.
     """
 
-    def __init__(self, kind: str = "", speed: Callable[[], Mapping[str, float]] = dict) -> None:
-        self.kind, self.state, self.problem = kind, RUNNING, ""
+    def __init__(self, kind: str = "", line: Callable[[str], None] = print) -> None:
+        self.kind, self.line, self.state, self.problem = kind, line, RUNNING, ""
         self.plan: list[tuple[str, float]] = []
         self.stage: str | None = None
+        self.stages: Mapping[str, Any] = {}
         self.activities: list[Activity] = []
         self.losses: deque[float] = deque(maxlen=_MOST_LOSSES)
         self.timings: list[tuple[str, float]] = []
-        self.speed = speed
+        self.speed: Callable[[], Mapping[str, float]] = dict
         self.is_owner = False
         self._training_speed: dict[str, float] = {}
         self._stage_since = self._since = time.monotonic()
@@ -100,9 +107,11 @@ class Live:
         self._training_speed = {}
 
     def end(self) -> None:
+        """Says that no stage is at work."""
         self.stage = None
 
     def trained(self, loss: float, **speed: float) -> None:
+        """Takes a step's loss, and tokens_per_second and mfu."""
         self.losses.append(loss)
         self._training_speed = speed
 
@@ -132,61 +141,91 @@ class Live:
         }
 
 
-_current: Live | None = None
+_current: Reporter | None = None
+_prefix = ""
 
 
-def current() -> Live | None:
-    """Returns what is watched in this process; None: nothing is."""
+def current() -> Reporter | None:
+    """Returns this process's reporter, if there is one."""
     return _current
 
 
 @contextmanager
-def using(live: Live) -> Iterator[Live]:
-    """Makes `live` the current one for the block."""
-    global _current
-    before, _current = _current, live
+def using(reporter: Reporter) -> Iterator[Reporter]:
+    """Makes `reporter` this process's for the block."""
+    global _current  # noqa: PLW0603 - one for the process, as the root logger is
+    before, _current = _current, reporter
     try:
-        yield live
+        yield reporter
     finally:
         _current = before
 
 
+def say(text: str) -> None:
+    """Prints a line, in the process that writes files; begins with what `prefixed` says."""
+    if distributed.is_writer():
+        line = _current.line if _current else print
+        line(f"{_prefix}{text}")
+
+
+@contextmanager
+def prefixed(name: str) -> Iterator[None]:
+    """Begins the lines of the block with `name: `."""
+    global _prefix  # noqa: PLW0603 - of the process's reporter
+    before, _prefix = _prefix, f"{name}: "
+    try:
+        yield
+    finally:
+        _prefix = before
+
+
 @contextmanager
 def activity(what: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
-    """Yields a function that takes how much of `total` is done by now, and a note to show."""
-    live = _current
-    if live is None:
+    """Yields a function that takes how much of `total` is done, and a note to show."""
+    reporter = _current
+    if reporter is None:
         yield lambda done, note="": None
         return
     mine = Activity(what, total, done)
-    live.activities.append(mine)
+    reporter.activities.append(mine)
     try:
         yield mine.update
     finally:
-        live.activities.remove(mine)
+        reporter.activities.remove(mine)
+
+
+@contextmanager
+def progress(description: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
+    """An `activity` that a terminal shows even where no run does: a bar below the printed lines."""
+    with ExitStack() as stack:
+        if _current is None and terminal.is_terminal():
+            from ait_jax.runtime.watching import watch  # it shows reporters
+
+            stack.enter_context(watch(Reporter()))
+        yield stack.enter_context(activity(description, total, done))
 
 
 def trained(loss: float, **speed: float) -> None:
-    """Says the loss of the step that training is at, and tokens_per_second and mfu."""
+    """Reports the loss of a training step, and tokens_per_second and mfu."""
     if _current is not None:
         _current.trained(loss, **speed)
 
 
 def plan(stages: Sequence[tuple[str, float]]) -> None:
-    """Says which stages there are, and how much work each is."""
+    """Announces the stages and the amount of work in each."""
     if _current is not None:
         _current.plan = list(stages)
 
 
-def owned(speed: Callable[[], Mapping[str, float]]) -> None:
-    """Says that the run directory is this program's, and who knows its speed; see `Live`."""
+def owned(stages: Mapping[str, Any], speed: Callable[[], Mapping[str, float]]) -> None:
+    """Declares the run directory this program's; `stages` of run.json and `speed`: `Reporter`."""
     if _current is not None:
-        _current.is_owner, _current.speed = True, speed
+        _current.is_owner, _current.stages, _current.speed = True, stages, speed
 
 
 @contextmanager
 def stage(name: str) -> Iterator[None]:
-    """Says that the block is the stage `name`; where it raises, the stage stays the one at work."""
+    """Makes `name` the stage at work; it stays so where the block raises."""
     if _current is None:
         yield
         return
