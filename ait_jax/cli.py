@@ -1,54 +1,56 @@
-"""The command line: thin, and slow imports happen only inside the command that needs them."""
+"""The command line: parses, hands over to a subcommand, turns errors into exit codes.
+
+Slow imports happen inside the subcommand that needs them.
+"""
 
 import argparse
-import importlib
-import inspect
 import os
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Never
 
 from ait_jax import __version__
 from ait_jax.commands import (
     compare_command,
     convert_command,
+    grow_command,
     judge_command,
+    launch_command,
     plan_command,
+    prepare_command,
+    pretrain_command,
+    report_command,
+    run_command,
+    score_command,
     status_command,
+    subcommand,
     tasks_command,
 )
-from ait_jax.commands import grow_command as grow
-from ait_jax.commands import launch_command as launch
-from ait_jax.commands import report_command as report
 from ait_jax.errors import UserError, nearest
-from ait_jax.runtime import distributed, exit_codes, preemption, watching
+from ait_jax.runtime import distributed, exit_codes, watching
 from ait_jax.runtime.buckets import Unavailable
 from ait_jax.runtime.preemption import Preempted
 from ait_jax.runtime.reporter import Reporter
-from ait_jax.tasks import DEFAULT_DATA_DIR
 
-# Pool -> the module of `ait_jax.tasks` that prepares it.
-POOLS = {"niv2": "niv2", "self_instruct": "self_instruct"}
-_GIN_COMMANDS = {
-    "run": "rounds of train, evaluate, score, select (experiments/mini.gin by default)",
-    "score": "score a pool with a checkpoint, no training (experiments/score.gin by default)",
-    "pretrain": "pre-train a small model from nothing (experiments/mini_base.gin by default)",
+# In the order of the help. Each module has `add(subparsers)` and `run(options, flags)`.
+COMMANDS = {
+    "run": run_command,
+    "score": score_command,
+    "pretrain": pretrain_command,
+    "plan": plan_command,
+    "prepare": prepare_command,
+    "convert": convert_command,
+    "grow": grow_command,
+    "judge": judge_command,
+    "report": report_command,
+    "compare": compare_command,
+    "launch": launch_command,
+    "status": status_command,
+    "tasks": tasks_command,
 }
-
-_GIN_HELP = """\
-gin flags (run, compare, score, pretrain, plan, tasks):
-  --gin_file=FILE          a configuration, from the working folder or the shipped ones
-                           (experiments/mini.gin, experiments/niv2.gin, ...); may be repeated,
-                           later files win
-  --gin.NAME=VALUE         overrides one value: --gin.ROUNDS=5, --gin.MODEL_DIR=runs/a,
-                           --gin.scorer.Scorer.num_instances=5
-  --gin_search_paths=A,B   more folders to look for gin files and the modules they import
-
-The same command continues an interrupted run.
-"""
-
-_DEBUG_HELP = "show the whole traceback of an error"
+_TAKE_GIN_FLAGS = ("run", "score", "pretrain", "plan", "compare", "tasks")
+_DEBUG_HELP = "print the full traceback of an error"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -58,93 +60,35 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message}. See `{self.prog} --help`.")
 
 
-def _parser() -> _Parser:
+def _parsers() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
+    """Returns the program's parser and those of its subcommands."""
     parser = _Parser(
         prog="ait-jax",
         description="Active instruction tuning: find the tasks worth training on.",
-        epilog=_GIN_HELP,
+        epilog=subcommand.GIN_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"ait-jax {__version__}")
     parser.add_argument("--debug", action="store_true", help=_DEBUG_HELP)
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for name, description in _GIN_COMMANDS.items():
-        commands.add_parser(
-            name,
-            help=description,
-            description=description,
-            epilog=_GIN_HELP,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-    commands.choices["run"].add_argument(
-        "--round_0_from",
-        metavar="MODEL_DIR",
-        help="begin with round 0 of a run that differs in its strategy alone",
-    )
-    plan_command.add(commands, _GIN_HELP)
-    _add_prepare(commands)
-    convert_command.add(commands)
-    grow.add(commands)
-    judge_command.add(commands)
-    report.add(commands)
-    compare_command.add(commands)
-    launch.add(commands)
-    status_command.add(commands)
-    tasks_command.add(commands, _GIN_HELP)
-    parser.commands = commands.choices
-    for command in commands.choices.values():
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for module in COMMANDS.values():
+        module.add(subparsers)
+    for command in subparsers.choices.values():
         command.allow_abbrev = False
         command.add_argument(
             "--debug", action="store_true", default=argparse.SUPPRESS, help=_DEBUG_HELP
         )
-    return parser
-
-
-def _add_prepare(commands) -> None:
-    description = "read a pool from disk once, for fast access later"
-    prepare = commands.add_parser("prepare", help=description, description=description)
-    prepare.add_argument("pool", metavar="POOL", help=" or ".join(POOLS))
-    prepare.add_argument(
-        "--source",
-        required=True,
-        help="niv2: a clone of natural-instructions; self_instruct: files of instructions, JSON "
-        "lists or JSON lines, separated by commas",
-    )
-    prepare.add_argument(
-        "--test_source",
-        metavar="FILES",
-        default=argparse.SUPPRESS,
-        help="self_instruct: files of the test tasks, as user_oriented_instructions.jsonl",
-    )
-    prepare.add_argument(
-        "--name",
-        default=argparse.SUPPRESS,
-        help="self_instruct: of the prepared pool, one of several (default: self_instruct)",
-    )
-    prepare.add_argument(
-        "--data_dir",
-        default=DEFAULT_DATA_DIR,
-        help="where prepared pools lie, gs://... too (default: %(default)s, as in gin/pools)",
-    )
-    prepare.add_argument(
-        "--on_bad_task",
-        choices=("error", "skip"),
-        default="error",
-        help="refuse malformed files and rows, or leave them out and say so (default: %(default)s)",
-    )
-    prepare.add_argument(
-        "--overwrite", action="store_true", help="prepare again and replace what is there"
-    )
+    return parser, subparsers.choices
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit code.
 
-    0 done; 2 the user's mistake; 3 an endpoint failed or a budget ended, and what is there is
-    kept; 69 another process was lost; 75 preempted and saved; 130 Ctrl-C.
+    0 done; 2 the user's mistake; 3 unfinished, with what there is kept (an endpoint failed, a
+    budget ran out); 69 another process was lost; 75 preempted and saved; 130 Ctrl-C.
 
-    A defect leaves as the exception it is: Python prints the traceback and exits with 1.
+    A bug is raised as it is: Python prints the traceback and exits with 1.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     watching.show_with(_view)
@@ -186,7 +130,7 @@ def _leave(code: int, message: str) -> int:
 
 
 def _view(shown: Reporter, columns: int, rows: int) -> list[tuple[str, int]]:
-    from ait_jax.report import run_view  # rich, for terminals alone
+    from ait_jax.report import run_view  # imports rich, which only terminals need
 
     return run_view.reporter_lines(shown, columns, rows)
 
@@ -194,13 +138,13 @@ def _view(shown: Reporter, columns: int, rows: int) -> list[tuple[str, int]]:
 def _main(arguments: list[str]) -> int:
     from ait_jax.config.configuration import GinFlags, split_flags
 
-    own, hosts_command = launch.split(arguments)
+    own, hosts_command = launch_command.split(arguments)
     flags, others = split_flags(own)
-    parser = _parser()
-    _suggest_command(parser.commands, others)
+    parser, parser_of = _parsers()
+    _suggest_command(others)
     options, unknown = parser.parse_known_args(others)
     if unknown:
-        _refuse(unknown[0], parser.commands.get(options.command, parser))
+        _refuse(unknown[0], parser_of.get(options.command, parser))
     if options.command is None:
         if flags != GinFlags():
             raise UserError("gin flags need a command: `ait-jax run --gin_file=...`.")
@@ -208,36 +152,18 @@ def _main(arguments: list[str]) -> int:
         return exit_codes.OK
     if hosts_command and options.command != "launch":
         raise UserError(f"`ait-jax {options.command}` takes nothing after `--`.")
-    if options.command in (*_GIN_COMMANDS, "plan", "tasks", "compare"):
-        _prepare_process()
-        if options.command in _GIN_COMMANDS:
-            _join_others()
-    elif flags != GinFlags():
+    if options.command not in _TAKE_GIN_FLAGS and flags != GinFlags():
         raise UserError(f"`ait-jax {options.command}` takes no gin flags.")
-    work = {
-        "run": _run,
-        "compare": compare_command.run,
-        "score": _score,
-        "pretrain": _pretrain,
-        "plan": plan_command.run,
-        "prepare": _prepare,
-        "convert": _convert,
-        "grow": lambda options, flags: grow.run(options),
-        "judge": lambda options, flags: judge_command.run(options),
-        "report": lambda options, flags: report.run(options),
-        "launch": lambda options, flags: launch.run(options, hosts_command),
-        "status": lambda options, flags: status_command.run(options),
-        "tasks": tasks_command.run,
-    }
-    return work[options.command](options, flags)
+    options.hosts_command = hosts_command
+    return COMMANDS[options.command].run(options, flags)
 
 
-def _suggest_command(commands: Iterable[str], arguments: list[str]) -> None:
-    """Turns argparse's list of choices into the nearest command."""
+def _suggest_command(arguments: list[str]) -> None:
+    """Names the nearest command, where argparse would list them all."""
     given = next((a for a in arguments if not a.startswith("-")), None)
-    if given is not None and given not in commands:
+    if given is not None and given not in COMMANDS:
         raise UserError(
-            f"Unknown command {given!r}.{nearest(given, commands)} Commands: {', '.join(commands)}."
+            f"Unknown command {given!r}.{nearest(given, COMMANDS)} Commands: {', '.join(COMMANDS)}."
         )
 
 
@@ -248,100 +174,6 @@ def _refuse(argument: str, parser: argparse.ArgumentParser) -> None:
     if name.lstrip("-").startswith("gin."):
         hint = f" Did you mean '--{argument.lstrip('-')}'?"
     raise UserError(f"Unknown argument {argument!r}.{hint} See `{parser.prog} --help`.")
-
-
-def _prepare_process() -> None:
-    """Sets what must be set before JAX starts."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import logging
-
-    import jax
-
-    # Orbax and Grain log every save and read through absl, and Orbax warns at every checkpoint
-    # between two evaluations that it has no dev metric.
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "ait_jax", "xla"
-    )
-    jax.config.update("jax_compilation_cache_dir", cache)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-
-
-def _join_others() -> None:
-    """Makes this process one of several, if the environment says so, and heeds SIGTERM."""
-    distributed.initialize()
-    preemption.heed()
-
-
-def _run(options, flags) -> int:
-    from ait_jax.config import configuration
-    from ait_jax.config.gin_checks import is_configured
-    from ait_jax.rounds import active, continual
-    from ait_jax.rounds.experiment import Experiment
-
-    configuration.parse(flags, "experiments/mini.gin", unused=continual.UNUSED_MACROS)
-    if is_configured(continual.Continual):
-        if options.round_0_from is not None:
-            raise UserError("--round_0_from is for rounds of selection, not a continual training.")
-        built = configuration.build(continual.Continual)
-        continual.run(built, configuration.operative_config())
-    else:
-        experiment = configuration.build(Experiment)
-        given = {} if options.round_0_from is None else {"round_0_from": options.round_0_from}
-        active.run(experiment, configuration.operative_config(), **given)
-    return exit_codes.OK
-
-
-def _score(options, flags) -> int:
-    from ait_jax.config import configuration
-    from ait_jax.rounds import scoring
-
-    default_file = "experiments/score.gin"
-    configuration.parse(flags, default_file, unused=scoring.UNUSED_MACROS)
-    built = configuration.build(scoring.Scoring, default_file)
-    scoring.run(built, configuration.operative_config())
-    return exit_codes.OK
-
-
-def _pretrain(options, flags) -> int:
-    from ait_jax.config import configuration
-    from ait_jax.rounds import pretraining
-
-    default_file = "experiments/mini_base.gin"
-    configuration.parse(flags, default_file)
-    configuration.build(pretraining.Pretraining, default_file).run()
-    return exit_codes.OK
-
-
-def _prepare(options, flags) -> int:
-    if options.pool not in POOLS:
-        raise UserError(
-            f"Unknown pool {options.pool!r}.{nearest(options.pool, POOLS)} "
-            f"Known: {', '.join(POOLS)}."
-        )
-    from ait_jax.runtime.terminal import quiet_stderr
-
-    with quiet_stderr():
-        module = importlib.import_module(f"ait_jax.tasks.{POOLS[options.pool]}")
-    given = {name: getattr(options, name) for name in ("test_source", "name") if name in options}
-    known = inspect.signature(module.prepare).parameters
-    for name in given:
-        if name not in known:
-            raise UserError(f"`ait-jax prepare {options.pool}` takes no --{name}.")
-    prepared = module.prepare(
-        options.source,
-        options.data_dir,
-        on_bad_task=options.on_bad_task,
-        overwrite=options.overwrite,
-        **given,
-    )
-    print(*prepared.describe(), sep="\n")
-    return exit_codes.OK
-
-
-def _convert(options, flags) -> int:
-    _prepare_process()
-    return convert_command.run(options)
 
 
 if __name__ == "__main__":

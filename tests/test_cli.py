@@ -12,6 +12,7 @@ import pytest
 from ait_jax.tasks import DEFAULT_DATA_DIR, niv2
 
 from ait_jax import __version__, assets, cli
+from ait_jax.commands import subcommand
 from ait_jax.models.checkpoints import orbax_checkpoint, weights
 from ait_jax.plan import plan
 from ait_jax.rounds import active, pretraining, scoring
@@ -38,8 +39,9 @@ def experiments(monkeypatch, tmp_path, clean_gin):
         active, "run", lambda experiment, config: called.append((experiment, config))
     )
     monkeypatch.setattr(pretraining.Pretraining, "run", lambda self: called.append((self, "")))
-    monkeypatch.setattr(cli, "_prepare_process", lambda: None)  # it configures this process's JAX
-    monkeypatch.setattr(cli, "_join_others", lambda: None)  # and this its signals
+    monkeypatch.setattr(
+        subcommand, "start_jax", lambda **_: None
+    )  # it configures this process's JAX
     monkeypatch.chdir(tmp_path)
     return called
 
@@ -194,8 +196,7 @@ def bad_checkpoints(folder):
 def test_a_bad_init_checkpoint_is_one_line_and_nothing_is_written(
     capsys, tmp_path, monkeypatch, clean_gin
 ):
-    monkeypatch.setattr(cli, "_prepare_process", lambda: None)
-    monkeypatch.setattr(cli, "_join_others", lambda: None)
+    monkeypatch.setattr(subcommand, "start_jax", lambda **_: None)
     monkeypatch.chdir(tmp_path)
     for text, path in bad_checkpoints(tmp_path).items():
         for command in ("run", "score"):
@@ -230,7 +231,7 @@ def test_a_defect_exits_with_1_and_its_traceback():
     program = (
         "import sys\nfrom ait_jax import cli\n"
         "def boom(options, flags): raise ZeroDivisionError('a defect')\n"
-        "cli._prepare = boom\n"
+        "cli.prepare_command.run = boom\n"
         "sys.exit(cli.main(['prepare', 'niv2', '--source', 'x']))\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
@@ -246,7 +247,7 @@ def test_a_reader_that_leaves_early_is_no_error(flush):
         "    sys.stdin.read()\n"  # until the reader has gone
         f"    print('line', flush={flush})\n"
         "    return 0\n"
-        "cli._prepare = talk\n"
+        "cli.prepare_command.run = talk\n"
         "sys.exit(cli.main(['prepare', 'niv2', '--source', 'x']))\n"
     )
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}

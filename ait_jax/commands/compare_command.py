@@ -1,8 +1,9 @@
-"""`ait-jax compare`: its flags and what they start; imports nothing slow."""
+"""`ait-jax compare`: strategies x seeds, run and compared."""
 
 import argparse
-from typing import Any
 
+from ait_jax.commands import subcommand
+from ait_jax.config.configuration import GinFlags
 from ait_jax.errors import UserError
 from ait_jax.runtime import distributed, exit_codes
 
@@ -15,42 +16,37 @@ examples:
   ait-jax compare --gin_file=experiments/niv2_paper.gin --print_commands ... > commands.txt
   ait-jax compare runs/a_0 runs/a_1 runs/random_0 runs/random_1
 
-What is compared is gin's (STRATEGIES, SEEDS, COMPARISON_DIR, BASELINE, TARGET_SCORE, CONFIDENCE,
-RELEASED_SELECTIONS, PAPER_CURVES: experiments/comparison.gin), and any experiment's gin file does.
-Each run is an ordinary one, COMPARISON_DIR/<strategy>_<seed>; the runs of a seed share round 0. The
-same command continues, finished runs are not made again, and more seeds may be added.
-With folders of runs it only reads. Exit code 3: some runs failed, the others were compared.
+Gin says what to compare (STRATEGIES, SEEDS, COMPARISON_DIR, BASELINE, TARGET_SCORE, CONFIDENCE,
+RELEASED_SELECTIONS, PAPER_CURVES: experiments/comparison.gin); any experiment's gin file works.
+Each run is an ordinary one in COMPARISON_DIR/<strategy>_<seed>; runs with the same seed share
+round 0. The same command continues and skips finished runs; seeds may be added.
+Given folders of runs, it only reads. Exit code 3: some runs failed; the others were compared.
 """
 
 
-def add(commands: Any) -> None:
-    """Adds the command to argparse's subcommands."""
-    compare = commands.add_parser(
-        "compare",
-        help=_HELP,
-        description=_HELP,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add(subparsers: subcommand.Subparsers) -> None:
+    """Adds the command and its flags."""
+    compare = subcommand.add(subparsers, "compare", _HELP, _EPILOG)
     compare.add_argument(
-        "runs", nargs="*", metavar="RUN", help="compare these finished runs; nothing is run"
+        "runs", nargs="*", metavar="RUN", help="compare these finished runs; run nothing"
     )
     compare.add_argument(
         "--processes",
         type=int,
         default=1,
         metavar="N",
-        help="runs at a time, which share this machine's processors (default: %(default)s)",
+        help="runs at a time, sharing this machine's processors (default: %(default)s)",
     )
     compare.add_argument(
         "--print_commands",
         action="store_true",
-        help="print a command for every unfinished run, to run them elsewhere; nothing is run",
+        help="print the command of every unfinished run, to run elsewhere; run nothing",
     )
 
 
-def run(options: argparse.Namespace, flags: Any) -> int:
+def run(options: argparse.Namespace, flags: GinFlags) -> int:
     """Runs the command and returns the exit code."""
+    subcommand.start_jax()
     if options.processes < 1:
         raise UserError(f"--processes={options.processes} must be at least 1.")
     from ait_jax.compare import comparison
@@ -60,7 +56,7 @@ def run(options: argparse.Namespace, flags: Any) -> int:
     if options.runs:
         if options.print_commands:
             raise UserError(
-                "--print_commands prints what is to be run; leave out the runs' folders."
+                "--print_commands prints what is left to run; leave out the folders of runs."
             )
         comparison.compare_folders(built, options.runs)
         return exit_codes.OK

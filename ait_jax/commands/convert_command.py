@@ -1,24 +1,24 @@
-"""`ait-jax convert`: its flags and what they start; imports nothing slow."""
+"""`ait-jax convert`: parameters from one checkpoint format to another."""
 
 import argparse
 
+from ait_jax.commands import subcommand
+from ait_jax.config.configuration import GinFlags
 from ait_jax.runtime import exit_codes
 
 
-def add(commands) -> None:
-    """Adds the command to argparse's subcommands."""
-    description = "parameters from T5X, Hugging Face or a run into another of these forms"
-    convert = commands.add_parser(
-        "convert",
-        help=description,
-        description=f"{description}; logits before and after are compared",
+def add(subparsers: subcommand.Subparsers) -> None:
+    """Adds the command and its flags."""
+    summary = "convert parameters between T5X, Hugging Face and runs"
+    convert = subcommand.add(
+        subparsers, "convert", summary, description=f"{summary}; compares logits before and after"
     )
     convert.add_argument(
         "source",
         metavar="SOURCE",
         help="a checkpoint of T5X, Orbax or a run, a Hugging Face folder, GGUF, safetensors",
     )
-    convert.add_argument("target", metavar="TARGET", help="a folder that is not there yet")
+    convert.add_argument("target", metavar="TARGET", help="a new folder")
     convert.add_argument(
         "--to",
         required=True,
@@ -29,41 +29,42 @@ def add(commands) -> None:
         "--dtype",
         choices=("float32", "bfloat16", "float16", "keep"),
         default="float32",
-        help="of the parameters on disk; keep leaves the source's (default: %(default)s)",
+        help="of the parameters on disk; keep: as in SOURCE (default: %(default)s)",
     )
     convert.add_argument(
         "--vocabulary_path",
-        help="SentencePiece model or LLaMA's tokenizer (default: the one beside SOURCE)",
+        help="a SentencePiece model or a LLaMA tokenizer (default: the one beside SOURCE)",
     )
     convert.add_argument(
         "--vocab_size",
         type=int,
-        help="rows of the token table (default: as in SOURCE; more are zeros, fewer are cut)",
+        help="rows of the token table (default: as in SOURCE; padded with zeros, or cut)",
     )
     convert.add_argument(
         "--mlp_activations",
         metavar="A[,linear]",
-        help="of SOURCE (default: relu; where the feed-forward layer is gated gelu,linear)",
+        help="of SOURCE (default: relu, or gelu,linear where the feed-forward layer is gated)",
     )
     convert.add_argument(
         "--like",
         metavar="MODEL",
-        help="of a LLaMA trained here: the GGUF file or Hugging Face folder it began with",
+        help="for a LLaMA trained here: the GGUF file or Hugging Face folder it started from",
     )
     convert.add_argument(
         "--max_shard_size",
         default="5GB",
-        help="above it --to=hf writes several files (default: %(default)s)",
+        help="--to=hf splits larger files (default: %(default)s)",
     )
     convert.add_argument(
         "--skip_torch_check",
         action="store_true",
-        help="do not compare with Hugging Face's torch model, which needs as much memory again",
+        help="skip the comparison with Hugging Face's torch model, which doubles the memory needed",
     )
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace, flags: GinFlags) -> int:
     """Runs the command and returns the exit code."""
+    subcommand.start_jax()
     from ait_jax.models.checkpoints import conversion
 
     activations = options.mlp_activations

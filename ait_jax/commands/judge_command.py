@@ -1,7 +1,9 @@
-"""`ait-jax judge`: its flags and what they start; imports nothing slow."""
+"""`ait-jax judge`: two files of answers compared."""
 
 import argparse
 
+from ait_jax.commands import subcommand
+from ait_jax.config.configuration import GinFlags
 from ait_jax.endpoint import endpoint_flags
 from ait_jax.runtime import distributed, exit_codes
 
@@ -13,37 +15,31 @@ examples:
     --model=gpt-4o-mini --prices=0.15,0.60 --budget=1
   ait-jax judge a.jsonl b.jsonl --model=local --base_url=http://localhost:8000/v1
 
-Every pair is judged in both orders; a wins where it wins in both. Exit code 3: the endpoint failed
-or the budget ended; what was paid for is kept, and the same command continues.
+Every pair is judged in both orders; a wins if it wins both. Exit code 3: the endpoint failed or the
+budget ran out; everything paid for is kept, and the same command continues.
 """
 
 
-def add(commands) -> None:
-    """Adds the command to argparse's subcommands."""
-    judge = commands.add_parser(
-        "judge",
-        help=_HELP,
-        description=_HELP,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add(subparsers: subcommand.Subparsers) -> None:
+    """Adds the command and its flags."""
+    judge = subcommand.add(subparsers, "judge", _HELP, _EPILOG)
     judge.add_argument("a", metavar="A", help="JSON lines of instruction, input, response, target")
-    judge.add_argument("b", metavar="B", help="the same of another model")
+    judge.add_argument("b", metavar="B", help="the same from another model")
     judge.add_argument(
-        "--instructions", metavar="FILE", help="which instructions there are, with references"
+        "--instructions", metavar="FILE", help="the instructions to compare on, with references"
     )
     judge.add_argument(
-        "--out", default="judgement.json", help="everything, as JSON (default: %(default)s)"
+        "--out", default="judgement.json", help="all results, as JSON (default: %(default)s)"
     )
-    judge.add_argument("--offline", action="store_true", help="ROUGE-L alone, no endpoint")
+    judge.add_argument("--offline", action="store_true", help="ROUGE-L only, no endpoint")
     judge.add_argument(
         "--on_mismatch",
         choices=("error", "intersect"),
         default="error",
-        help="what to do if the files answer different instructions (default: %(default)s)",
+        help="if the files answer different instructions (default: %(default)s)",
     )
     judge.add_argument(
-        "--seed", type=int, default=0, help="of the order of asking and the bootstrap"
+        "--seed", type=int, default=0, help="of the order of questions and the bootstrap"
     )
     judge.add_argument(
         "--max_tokens", type=int, default=16, help="of a verdict (default: %(default)s)"
@@ -51,7 +47,7 @@ def add(commands) -> None:
     endpoint_flags.add(judge)
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace, flags: GinFlags) -> int:
     """Runs the command and returns the exit code."""
     from ait_jax.evaluation.judging import Comparison
 
@@ -65,6 +61,8 @@ def run(options: argparse.Namespace) -> int:
         max_tokens=options.max_tokens,
     ).run(endpoint)
     if endpoint is not None and endpoint.stopped:
-        distributed.say(f"{endpoint.stopped}; what is there is kept, the same command continues.")
+        distributed.say(
+            f"{endpoint.stopped}; the results so far are kept, and the same command continues."
+        )
         return exit_codes.UNFINISHED
     return exit_codes.OK

@@ -1,39 +1,41 @@
-"""`ait-jax launch KIND ... -- COMMAND`: flags of every kind of launch; slow imports come later."""
+"""`ait-jax launch KIND ... -- COMMAND`: a command in many processes, here or in the cloud."""
 
 import argparse
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from ait_jax.commands import subcommand
+from ait_jax.config.configuration import GinFlags
 from ait_jax.errors import UserError
+from ait_jax.runtime import exit_codes
 
 _TIERS = {
-    "spot": "spare capacity, cheapest; may be taken away, and the run then goes on by itself "
+    "spot": "spare capacity, cheapest; may be preempted, and the run then resumes by itself "
     "(the default)",
-    "on_demand": "at the list price, until it is deleted",
+    "on_demand": "at list price, until it is deleted",
     "reserved": "from a reservation",
     "flex_start": "for at most 7 days, v5e and v6e; needs --max_run_duration",
 }
 _EPILOG = """\
-COMMAND is what follows `ait-jax` on one host: `-- run --gin_file=... --gin.X=Y`. Values with
-spaces need quotes for this shell alone. The run id is the key to resume: the same line again
-watches what is there or goes on where the run stopped.
+COMMAND is what follows `ait-jax` on one host: `-- run --gin_file=... --gin.X=Y`. Quote values with
+spaces for this shell only. The run id is the key to resuming: the same line again watches a live
+run, or continues one that stopped.
 """
 
 
-def add(commands: Any) -> None:
-    """Adds `launch` to the sub-parsers of `ait-jax`."""
-    description = "run a command in many processes: here, on a Cloud TPU slice, on GKE and SLURM"
-    launch = commands.add_parser("launch", help=description, description=description)
+def add(subparsers: subcommand.Subparsers) -> None:
+    """Adds the command, its kinds and their flags."""
+    launch = subcommand.add(
+        subparsers,
+        "launch",
+        "run a command in many processes: here, on a Cloud TPU slice, on GKE, on SLURM",
+    )
     kinds = launch.add_subparsers(dest="kind", metavar="KIND", required=True)
-    for name, (help_, add_flags, _) in KINDS.items():
-        kind = kinds.add_parser(
-            name,
-            help=help_,
-            description=help_,
-            epilog=_EPILOG,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
+    for name, (summary, add_flags, _) in KINDS.items():
+        kind = subcommand.add(kinds, name, summary, _EPILOG)
+        kind.allow_abbrev = False
         kind.add_argument(
             "--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
         )
@@ -41,25 +43,27 @@ def add(commands: Any) -> None:
 
 
 def split(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Separates a launch's own arguments from the hosts' command after the first `--`."""
+    """Separates the arguments of `launch` from the hosts' command after the first `--`."""
     if "--" not in arguments:
         return arguments, []
     at = arguments.index("--")
     return arguments[:at], arguments[at + 1 :]
 
 
-def run(options: argparse.Namespace, command: list[str]) -> int:
-    """Does what was parsed; returns the exit code."""
-    return KINDS[options.kind][2](options, command)
+def run(options: argparse.Namespace, flags: GinFlags) -> int:
+    """Runs the command and returns the exit code."""
+    return KINDS[options.kind][2](options, options.hosts_command)
 
 
 def _add_run(kind: argparse.ArgumentParser) -> None:
-    kind.add_argument("--name", required=True, metavar="RUN_ID", help="names the run for good")
+    kind.add_argument(
+        "--name", required=True, metavar="RUN_ID", help="the permanent name of the run"
+    )
     kind.add_argument(
         "--accelerator", required=True, help="a slice: v5e-256 (or v5litepod-256), v4-8, v5p-128"
     )
     kind.add_argument("--bucket", default="", help="gs://... for code, logs, statuses, MODEL_DIR")
-    kind.add_argument("--max_retries", type=int, default=5, help="of failures (default: 5)")
+    kind.add_argument("--max_retries", type=int, default=5, help="after failures (default: 5)")
 
 
 def _add_place(kind: argparse.ArgumentParser) -> None:
@@ -71,25 +75,27 @@ def _add_tpu_vm(kind: argparse.ArgumentParser) -> None:
     _add_run(kind)
     _add_place(kind)
     kind.add_argument("--allow_dirty", action="store_true", help="launch uncommitted changes")
-    kind.add_argument("--dry_run", action="store_true", help="print every command, do nothing")
+    kind.add_argument("--dry_run", action="store_true", help="print every command; run none")
     tier = kind.add_mutually_exclusive_group()
     for name, help_ in _TIERS.items():
         tier.add_argument(f"--{name}", dest="tier", action="store_const", const=name, help=help_)
     kind.set_defaults(tier="spot")
     kind.add_argument(
-        "--use_existing", default="", metavar="TPU_VM", help="run on it; it is not deleted"
+        "--use_existing", default="", metavar="TPU_VM", help="run on this TPU VM, and keep it"
     )
-    kind.add_argument("--reservation", default="", help="its name, with --reserved")
-    kind.add_argument("--max_run_duration", default="", help="as 12h, with --flex_start")
+    kind.add_argument("--reservation", default="", help="name of the reservation, with --reserved")
+    kind.add_argument("--max_run_duration", default="", help="such as 12h, with --flex_start")
     kind.add_argument(
-        "--valid_until_duration", default="", help="give up waiting for capacity after, as 6h"
+        "--valid_until_duration", default="", help="stop waiting for capacity after, such as 6h"
     )
     kind.add_argument("--runtime_version", default="", help="default: the generation's own")
     kind.add_argument("--service_account", default="", help="of the hosts")
     kind.add_argument(
-        "--keep", action="store_true", help="do not delete the TPU at the end; it goes on costing"
+        "--keep", action="store_true", help="do not delete the TPU at the end; it keeps costing"
     )
-    kind.add_argument("--poll_s", type=float, default=30.0, help="between looks (default: 30)")
+    kind.add_argument(
+        "--poll_s", type=float, default=30.0, help="seconds between checks (default: 30)"
+    )
 
 
 def _add_gke(kind: argparse.ArgumentParser) -> None:
@@ -106,7 +112,7 @@ def _add_slurm(kind: argparse.ArgumentParser) -> None:
     kind.add_argument("--name", required=True, metavar="RUN_ID")
     kind.add_argument("--nodes", type=int, required=True)
     kind.add_argument("--gpus_per_node", type=int, required=True)
-    kind.add_argument("--folder", required=True, help="all nodes' own, for logs and MODEL_DIR")
+    kind.add_argument("--folder", required=True, help="shared by all nodes, for logs and MODEL_DIR")
     kind.add_argument("--venv", required=True, help="a virtual environment with this package")
     kind.add_argument("--partition", default="")
     kind.add_argument("--time", default="24:00:00")
@@ -116,31 +122,31 @@ def _add_slurm(kind: argparse.ArgumentParser) -> None:
 def _add_local(kind: argparse.ArgumentParser) -> None:
     kind.add_argument("--processes", type=int, required=True, help="how many")
     kind.add_argument(
-        "--devices_per_process", type=int, help="CPU devices of each (default: what JAX finds)"
+        "--devices_per_process", type=int, help="CPU devices per process (default: what JAX finds)"
     )
 
 
 def _add_logs(kind: argparse.ArgumentParser) -> None:
     kind.add_argument("--name", required=True, metavar="RUN_ID")
     kind.add_argument("--bucket", required=True)
-    kind.add_argument("--host", type=int, help="of one host (default: of all)")
+    kind.add_argument("--host", type=int, help="of this host only (default: all)")
 
 
-def _request(options: argparse.Namespace, command: list[str]):
+def _request(options: argparse.Namespace, command: list[str]) -> Any:
     from ait_jax.launch import accelerators, request
 
     fields = {
         f for f in request.Request.__dataclass_fields__ if f not in ("accelerator", "command")
     }
     given = {name: value for name, value in vars(options).items() if name in fields and value}
-    # 0 retries and the like are meant.
+    # 0 is a value here.
     given["max_retries"] = options.max_retries
     slice_ = accelerators.parse(options.accelerator)
     given = {"name": "", "bucket": ""} | given
     return request.checked(request.Request(accelerator=slice_, command=tuple(command), **given))
 
 
-def _archived(options: argparse.Namespace, request, path):
+def _archived(options: argparse.Namespace, request: Any, path: Path) -> Any:
     from ait_jax.launch import source
 
     made = source.archive(path, options.allow_dirty)
@@ -149,19 +155,16 @@ def _archived(options: argparse.Namespace, request, path):
 
 
 def _tpu_vm(options: argparse.Namespace, command: list[str]) -> int:
-    import tempfile
-    from pathlib import Path
-
     from ait_jax.launch import recipe, tpu_vm
 
     if options.poll_s < 0:
-        raise UserError(f"--poll_s={options.poll_s}; needed: 0 or more seconds.")
+        raise UserError(f"--poll_s={options.poll_s} must be 0 or more seconds.")
     request = _request(options, command)
     with tempfile.TemporaryDirectory() as temporary:
         if options.dry_run:
             made = _archived(options, request, Path(temporary, "code.tar.gz"))
             print(recipe.dry_run(request, made), end="")
-            return 0
+            return exit_codes.OK
         return tpu_vm.start(request, lambda path: _archived(options, request, path), options.poll_s)
 
 
@@ -177,7 +180,7 @@ def _gke(options: argparse.Namespace, command: list[str]) -> int:
     request = _request(options, command)
     print(cluster_files.jobset(request, options.image), end="")
     print(cluster_files.xpk_comment(request, options.image, options.cluster), end="")
-    return 0
+    return exit_codes.OK
 
 
 def _slurm(options: argparse.Namespace, command: list[str]) -> int:
@@ -186,7 +189,7 @@ def _slurm(options: argparse.Namespace, command: list[str]) -> int:
     fields = cluster_files.SlurmJob.__dataclass_fields__
     job = cluster_files.SlurmJob(**{name: getattr(options, name) for name in fields})
     print(cluster_files.slurm(job, command), end="")
-    return 0
+    return exit_codes.OK
 
 
 def _logs(options: argparse.Namespace, command: list[str]) -> int:
@@ -195,13 +198,19 @@ def _logs(options: argparse.Namespace, command: list[str]) -> int:
     request.check_names(name=options.name, bucket=options.bucket.rstrip("/"))
     for line in statuses.logs(f"{options.bucket.rstrip('/')}/{options.name}", options.host):
         print(line)
-    return 0
+    return exit_codes.OK
 
 
-# Name -> what it does, its flags, its work. The work takes the options and the hosts' command.
-KINDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[..., int]]] = {
+_AddFlags = Callable[[argparse.ArgumentParser], None]
+_Launch = Callable[[argparse.Namespace, list[str]], int]
+# Name -> summary, flags, and the launch, which takes the options and the hosts' command.
+KINDS: dict[str, tuple[str, _AddFlags, _Launch]] = {
     "tpu-vm": ("create a Cloud TPU slice, run on it until done, delete it", _add_tpu_vm, _tpu_vm),
-    "local": ("run in several processes on this machine, as a pod's hosts do", _add_local, _local),
+    "local": (
+        "run in several processes on this machine, as the hosts of a pod do",
+        _add_local,
+        _local,
+    ),
     "gke": ("print a JobSet for GKE, and the xpk line", _add_gke, _gke),
     "slurm": ("print a batch script for SLURM", _add_slurm, _slurm),
     "logs": ("print the logs of all hosts of a run", _add_logs, _logs),

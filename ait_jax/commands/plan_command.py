@@ -1,12 +1,12 @@
-"""`ait-jax plan`: its flags and what they start; imports nothing slow."""
+"""`ait-jax plan`: memory, FLOPs and time of a configuration, compiled ahead."""
 
 import argparse
 
+from ait_jax.commands import subcommand
+from ait_jax.config.configuration import GinFlags
 from ait_jax.runtime import exit_codes
 
-_HELP = (
-    "compile for devices that nobody holds: memory, FLOPs, time (experiments/mini.gin by default)"
-)
+_HELP = "compile for devices you do not have: memory, FLOPs, time (experiments/mini.gin by default)"
 _EPILOG = """\
 examples:
   ait-jax plan                                      the mini experiment on this machine
@@ -16,51 +16,46 @@ examples:
   ait-jax plan --topology=v5p:2x2x4 --gin_file=experiments/niv2_paper.gin \\
     --gin_file=models/xl.gin --quick --no_search --json=plan.json
 
-Neither a checkpoint nor a vocabulary is needed, nor a pool: without one NIV2's sizes are assumed.
+Needs no checkpoint, vocabulary or pool; without a pool NIV2's sizes are assumed.
 Slices: v4:4x4x8, v5e:16x16, v5p:4x4x8, v6e:8x8, ... (needs libtpu: pip install 'ait-jax[plan]').
 """
 
 
-def add(commands, gin_help: str) -> None:
-    """Adds the command to argparse's subcommands; `gin_help` tells of the gin flags."""
-    plan = commands.add_parser(
-        "plan",
-        help=_HELP,
-        description=_HELP,
-        epilog=f"{gin_help.rpartition(chr(10) * 2)[0]}\n\n{_EPILOG}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    plan.add_argument("--topology", help="a TPU slice, v5e:16x16 (default: the devices at hand)")
-    plan.add_argument("--json", metavar="FILE", help="write everything there, too")
+def add(subparsers: subcommand.Subparsers) -> None:
+    """Adds the command and its flags."""
+    plan = subcommand.add(subparsers, "plan", _HELP, f"{subcommand.GIN_FLAGS}\n{_EPILOG}")
+    plan.add_argument("--topology", help="a TPU slice, v5e:16x16 (default: this machine's devices)")
+    plan.add_argument("--json", metavar="FILE", help="also write everything to this file")
     plan.add_argument(
         "--stages", metavar="A,B", help="compile only these of: train step, teacher forcing, decode"
     )
     plan.add_argument(
         "--quick",
         action="store_true",
-        help="let the compiler try less hard: several times as fast, nearly the same figures",
+        help="spend less effort on compiling: several times as fast, nearly the same numbers",
     )
     plan.add_argument(
-        "--no_search", action="store_true", help="do not look for the largest batches that fit"
+        "--no_search", action="store_true", help="skip the search for the largest batches that fit"
     )
     plan.add_argument(
         "--efficiency",
         type=float,
         default=0.5,
-        help="share of the roofline that chip-hours assume (default: %(default)s)",
+        help="share of the roofline assumed for chip-hours (default: %(default)s)",
     )
     for name, what in (
         ("tasks", "tasks of the pool"),
-        ("prompt_tokens", "mean tokens of a prompt"),
-        ("answer_tokens", "mean tokens of an answer"),
+        ("prompt_tokens", "mean tokens per prompt"),
+        ("answer_tokens", "mean tokens per answer"),
     ):
         plan.add_argument(
             f"--{name}", type=int, metavar="N", help=f"{what} (default: the pool's, or NIV2's)"
         )
 
 
-def run(options: argparse.Namespace, flags) -> int:
+def run(options: argparse.Namespace, flags: GinFlags) -> int:
     """Runs the command and returns the exit code."""
+    subcommand.start_jax()
     from ait_jax.plan import plan
 
     names = vars(plan.Options())

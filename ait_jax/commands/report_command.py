@@ -1,17 +1,19 @@
-"""`ait-jax report MODEL_DIR`: its flags; slow imports come later."""
+"""`ait-jax report MODEL_DIR`: the HTML page of a run."""
 
 import argparse
 import math
-from typing import Any
 
+from ait_jax.commands import subcommand
+from ait_jax.config.configuration import GinFlags
 from ait_jax.errors import UserError
+from ait_jax.runtime import exit_codes
 
 _HELP = "one page of a run: learning curves, task maps, prompts, time and cost"
 _EPILOG = """\
-The page is one file that opens from disk, without network. A run makes it after every round; this
-command makes it at any time, of a run that is at work or was killed, too: it reads, takes no lock
-and writes nothing but the page. Where the pool can be opened, as config.gin says, the page has
-the tasks' instructions and the prompts that were scored.
+The page is one file that opens from disk, without a network. A run writes it after every round;
+this command writes it at any time, also for a run that is still going or was killed: it takes no
+lock and writes nothing but the page. If the pool that config.gin names can be opened, the page
+shows the tasks' instructions and the scored prompts.
 
 examples:
   ait-jax report runs/mini
@@ -20,15 +22,9 @@ examples:
 """
 
 
-def add(commands: Any) -> None:
-    """Adds `report` to the sub-parsers of `ait-jax`."""
-    report = commands.add_parser(
-        "report",
-        help=_HELP,
-        description=_HELP,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add(subparsers: subcommand.Subparsers) -> None:
+    """Adds the command and its flags."""
+    report = subcommand.add(subparsers, "report", _HELP, _EPILOG)
     report.add_argument(
         "model_dir", metavar="MODEL_DIR", help="of `ait-jax run` or `ait-jax score`"
     )
@@ -38,7 +34,7 @@ def add(commands: Any) -> None:
         type=float,
         default=12.0,
         metavar="N",
-        help="room in the page for tasks' prompts and answers, selected tasks first (default: 12)",
+        help="space for the prompts and answers of tasks, selected tasks first (default: 12)",
     )
     report.add_argument(
         "--price_per_device_hour",
@@ -48,12 +44,8 @@ def add(commands: Any) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> int:
-    """Runs `ait-jax report`; returns the exit code.
-
-    Raises:
-      UserError: a wrong value, no run directory, a damaged file, or a page that cannot be written.
-    """
+def run(options: argparse.Namespace, flags: GinFlags) -> int:
+    """Runs the command and returns the exit code."""
     for name in ("detail_megabytes", "price_per_device_hour"):
         value = getattr(options, name)
         if value is not None and not (math.isfinite(value) and value >= 0):
@@ -67,4 +59,4 @@ def run(options: argparse.Namespace) -> int:
         price_per_device_hour=options.price_per_device_hour,
     )
     print(f"report: {path}")
-    return 0
+    return exit_codes.OK

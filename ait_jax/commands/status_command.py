@@ -1,50 +1,48 @@
-"""`ait-jax status`: its flags and what they start; imports nothing slow."""
+"""`ait-jax status`: what a run is doing, or how it ended."""
 
 import argparse
 import json
 import sys
 import time
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from ait_jax.commands import subcommand
+from ait_jax.config.configuration import GinFlags
 from ait_jax.runtime import exit_codes
 
-_HELP = "what a run does just now, or how it ended: stage, progress, loss, time left, curve"
+_HELP = "what a run is doing now, or how it ended: stage, progress, loss, time left, curve"
 _EPILOG = """\
 examples:
   ait-jax status runs/mini
-  ait-jax status runs/mini --follow        redrawn until it ends
+  ait-jax status runs/mini --follow        updated until it ends
   ait-jax status runs/mini --json
-  ait-jax status runs/comparison           every run below a folder, a line each
-  ait-jax status gs://bucket/runs/xl       what the bucket has, half a minute old at most
+  ait-jax status runs/comparison           every run below a folder, one line each
+  ait-jax status gs://bucket/runs/xl       from the bucket, at most half a minute old
 
-It reads files only and may be asked from any shell, also while the run goes on. Of a run on another
-machine it knows what that wrote to live.json.
+Only reads files, from any shell, also while the run is going. About a run on another machine it
+knows what that machine wrote to live.json.
 
-Exit codes: 0 running or finished; 2 no run directory, or a damaged one; 3 it has ended and is not
-finished (stopped, preempted, interrupted, failed, killed): the same command continues it.
+Exit codes: 0 running or finished; 2 not a run directory, or a damaged one; 3 ended but not finished
+(stopped, preempted, interrupted, failed, killed): the same command continues the run.
 """
 _FOLLOW_SECONDS = 1.0
 _WELL = ("running", "finished")
 
 
-def add(commands) -> None:
-    """Adds the command to argparse's subcommands."""
-    status = commands.add_parser(
-        "status",
-        help=_HELP,
-        description=_HELP,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add(subparsers: subcommand.Subparsers) -> None:
+    """Adds the command and its flags."""
+    status = subcommand.add(subparsers, "status", _HELP, _EPILOG)
     status.add_argument(
-        "directory", metavar="MODEL_DIR", help="of a run or scores, or a folder of several"
+        "directory", metavar="MODEL_DIR", help="of `run` or `score`, or a folder of several"
     )
     status.add_argument("--json", action="store_true", help="everything, for scripts")
     status.add_argument(
-        "--follow", action="store_true", help="look again every second until it ends"
+        "--follow", action="store_true", help="update every second until the run ends"
     )
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace, flags: GinFlags) -> int:
     """Runs the command and returns the exit code."""
     from ait_jax.rounds import run_status
     from ait_jax.runtime import files
@@ -64,23 +62,23 @@ def run(options: argparse.Namespace) -> int:
     return _code(status)
 
 
-def _code(status) -> int:
+def _code(status: Mapping[str, Any]) -> int:
     return exit_codes.OK if status["state"] in _WELL else exit_codes.UNFINISHED
 
 
-def _print(status) -> None:
+def _print(status: Mapping[str, Any]) -> None:
     from ait_jax.report import run_view
     from ait_jax.runtime import terminal
 
-    # Without a terminal nothing is cut at a width that nobody looks at.
+    # Without a terminal nothing is cut.
     columns = terminal.size()[0] if sys.stdout.isatty() else 100_000
     lines = run_view.status_lines(status, min(columns - 1, terminal.MOST_COLUMNS))
     for text, _ in run_view.drawn(lines, columns, sys.stdout):
         print(text)
 
 
-def _follow(path, status, as_json: bool):
-    """Shows the status until the run ends; on a terminal in place, else a line when it changes."""
+def _follow(path: Any, status: Mapping[str, Any], as_json: bool) -> Mapping[str, Any]:
+    """Shows the status until the run ends: in place on a terminal, else a line per change."""
     from ait_jax.report import run_view
     from ait_jax.rounds import run_status
     from ait_jax.runtime import terminal
@@ -114,7 +112,7 @@ def _follow(path, status, as_json: bool):
     return status
 
 
-def _list(path, runs, options) -> int:
+def _list(path: Any, runs: Sequence[Any], options: argparse.Namespace) -> int:
     from ait_jax.errors import UserError
     from ait_jax.report import run_view
     from ait_jax.rounds import run_status
@@ -122,7 +120,7 @@ def _list(path, runs, options) -> int:
 
     if options.follow:
         raise UserError(
-            f"--follow shows one run; {path} holds {len(runs)}, {runs[0]} for one. Give one."
+            f"--follow shows one run, and {path} holds {len(runs)}; give one, such as {runs[0]}."
         )
     found = []
     for run_path in runs:
@@ -135,9 +133,8 @@ def _list(path, runs, options) -> int:
     else:
         names = [visible(str(run_path.relative_to(path))) for run_path in runs]
         width = max(map(len, names))
-        for name, status in zip(names, found):
+        for name, status in zip(names, found, strict=True):
             damaged = status["state"] == "damaged"
             line = f"damaged: {visible(status['problem'])}" if damaged else run_view.summary(status)
             print(f"{name:<{width}}  {line}")
-    codes = [_code(status) for status in found]
-    return max(codes)
+    return max(map(_code, found))

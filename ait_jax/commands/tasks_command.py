@@ -1,8 +1,11 @@
-"""`ait-jax tasks`: its flags and what they start; imports nothing slow."""
+"""`ait-jax tasks`: a pool's tasks, listed or shown as the model sees them."""
 
 import argparse
 import sys
+from typing import Any
 
+from ait_jax.commands import subcommand
+from ait_jax.config.configuration import GinFlags
 from ait_jax.errors import UserError
 from ait_jax.runtime import exit_codes
 
@@ -16,56 +19,64 @@ examples:
   ait-jax tasks --run=runs/mini NAME --perturbation=3 --tokens
 
 Columns to sort by: task, category, kind, split, instances; with --run also uncertainty,
-probability, region, selected. Neither a checkpoint nor a vocabulary is needed to list.
+probability, region, selected. Listing needs neither a checkpoint nor a vocabulary.
 """
 _FEW = 40
 
 
-def add(commands, gin_help: str) -> None:
-    """Adds the command to argparse's subcommands; `gin_help` tells of the gin flags."""
-    tasks = commands.add_parser(
-        "tasks",
-        help=_HELP,
-        description=_HELP,
-        epilog=f"{gin_help.rpartition(chr(10) * 2)[0]}\n\n{_EPILOG}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    tasks.add_argument("names", metavar="NAME", nargs="*", help="show these tasks; none: list them")
+def add(subparsers: subcommand.Subparsers) -> None:
+    """Adds the command and its flags."""
+    tasks = subcommand.add(subparsers, "tasks", _HELP, f"{subcommand.GIN_FLAGS}\n{_EPILOG}")
+    tasks.add_argument("names", metavar="NAME", nargs="*", help="show these tasks; none: list all")
     tasks.add_argument(
-        "--run", metavar="MODEL_DIR", help="a run's or scores' pool, with what it found out"
+        "--run", metavar="MODEL_DIR", help="the pool of a run or of scores, with its results"
     )
     tasks.add_argument(
         "--search", metavar="WORDS", default="", help="in name, definition, category"
     )
     tasks.add_argument("--category", default="", help="part of a category's name")
     kind = tasks.add_mutually_exclusive_group()
-    kind.add_argument("--cls", dest="kind", action="store_const", const="CLS",
-                      help="classification tasks only")  # fmt: skip
-    kind.add_argument("--gen", dest="kind", action="store_const", const="GEN",
-                      help="generation tasks only")  # fmt: skip
+    for flag, words in (("cls", "classification"), ("gen", "generation")):
+        kind.add_argument(
+            f"--{flag}",
+            dest="kind",
+            action="store_const",
+            const=flag.upper(),
+            help=f"{words} tasks only",
+        )
     tasks.add_argument("--split", choices=("train", "remain", "dev", "test"))
     tasks.add_argument(
-        "--sort", metavar="COLUMN", help="text from a on, numbers from the largest; -COLUMN: turned"
+        "--sort",
+        metavar="COLUMN",
+        help="text from a to z, numbers from the largest; -COLUMN: reversed",
     )
     tasks.add_argument(
-        "--limit", type=int, metavar="N", help=f"most rows, 0 is all (default: {_FEW} as a table)"
+        "--limit",
+        type=int,
+        metavar="N",
+        help=f"rows to list, 0 for all (default: {_FEW} in a table)",
     )
     form = tasks.add_mutually_exclusive_group()
-    form.add_argument("--csv", action="store_true", help="the list as CSV")
+    form.add_argument("--csv", action="store_true", help="as CSV")
     form.add_argument("--json", action="store_true", help="as JSON")
-    tasks.add_argument("--instance", metavar="ID", help="of the task: its id, or 0 for the first")
     tasks.add_argument(
-        "--perturbation", type=int, default=1, metavar="J", help="the form shown beside the prompt"
+        "--instance", metavar="ID", help="the instance to show: its id, or its number from 0"
+    )
+    tasks.add_argument(
+        "--perturbation", type=int, default=1, metavar="J", help="the perturbed form to show"
     )
     tasks.add_argument("--tokens", action="store_true", help="show all tokens of the prompt")
 
 
-def run(options: argparse.Namespace, flags) -> int:
+def run(options: argparse.Namespace, flags: GinFlags) -> int:
     """Runs the command and returns the exit code."""
+    subcommand.start_jax()
     if options.limit is not None and options.limit < 0:
         raise UserError(f"--limit={options.limit} must be 0 (all) or more.")
     if options.names and options.csv:
-        raise UserError("--csv writes lists; a task alone is shown as text, or with --json.")
+        raise UserError(
+            "--csv is for lists; tasks given by name are shown as text, or with --json."
+        )
     from ait_jax.runtime.terminal import quiet_stderr
 
     with quiet_stderr():
@@ -78,17 +89,17 @@ def run(options: argparse.Namespace, flags) -> int:
     return exit_codes.OK
 
 
-def _console():
+def _console() -> Any:
     from rich.console import Console
 
-    # Without a terminal nothing is cut or broken at a width that nobody looks at.
+    # Without a terminal nothing is cut or wrapped.
     wide = None if sys.stdout.isatty() else 100_000
     return Console(
         width=wide, highlight=False, markup=False, emoji=False, soft_wrap=wide is not None
     )
 
 
-def _list(source, options) -> None:
+def _list(source: Any, options: argparse.Namespace) -> None:
     from ait_jax.report import task_table
 
     plain = options.csv or options.json
@@ -117,11 +128,11 @@ def _list(source, options) -> None:
         print(f"{count:,} of the {len(source.pool):,} tasks of the pool {source.pool.name!r}{more}")
 
 
-def _show(source, options) -> None:
+def _show(source: Any, options: argparse.Namespace) -> None:
     from ait_jax.report import prompt_view, task_page
 
     console = _console()
-    # All names are looked up before the first is shown.
+    # Look up all names before showing the first.
     seen = [
         prompt_view.see(source, name, options.instance, options.perturbation)
         for name in options.names

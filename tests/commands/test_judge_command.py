@@ -53,7 +53,7 @@ def test_a_run_that_stops_says_that_the_same_command_continues(judge, server):
     assert code == 3 and "the same command continues" in err and "in a row" in err
     server.then = None
     code, _out, err = judge("--budget=0")
-    assert code == 3 and "the budget of $0 is used up; what is there is kept" in err
+    assert code == 3 and "the budget of $0 is used up; the results so far are kept" in err
     before = len(server.requests)
     assert judge()[0] == 0 and len(server.requests) - before == 16 - 8
 

@@ -8,6 +8,7 @@ import pytest
 from fake_runs import write_run
 
 from ait_jax import cli
+from ait_jax.commands import subcommand
 from ait_jax.compare import comparison, schedule
 from ait_jax.config import configuration
 from ait_jax.config.configuration import GinFlags
@@ -20,7 +21,9 @@ SMALL = ("mini.load_pool.instances_per_task = 2",)
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "_prepare_process", lambda: None)  # it configures this process's JAX
+    monkeypatch.setattr(
+        subcommand, "start_jax", lambda **_: None
+    )  # it configures this process's JAX
     return tmp_path
 
 
@@ -156,7 +159,7 @@ def test_folders_of_finished_runs_are_only_read(folder, capsys):
         "report.html",
     }
     assert run(capsys, "late")[0] == 2
-    assert "--print_commands prints what is to be run" in run(capsys, "a_0", "--print_commands")[2]
+    assert "--print_commands prints what is left to run" in run(capsys, "a_0", "--print_commands")[2]
 
 
 def test_the_whole_command_with_a_stand_in_for_runs(folder, capsys, monkeypatch):

@@ -10,6 +10,7 @@ import pytest
 from shared_data import REPOSITORY
 
 from ait_jax import assets, cli
+from ait_jax.commands import subcommand
 from ait_jax.config import configuration
 from ait_jax.models.checkpoints.restore import restore_params
 from ait_jax.models.checkpoints.weights import flatten
@@ -97,8 +98,7 @@ def test_all_four_run_together(commands, monkeypatch, capsys):
     first = arguments["A pool"][1]
     flags = [first, *given, "--gin_file=tiny.gin", "--gin.MODEL_DIR=runs/mine"]
     # The command line's own settings of JAX are for its process.
-    monkeypatch.setattr(cli, "_prepare_process", lambda: None)
-    monkeypatch.setattr(cli, "_join_others", lambda: None)
+    monkeypatch.setattr(subcommand, "start_jax", lambda **_: None)
     assert cli.main(["run", *flags]) == 0, capsys.readouterr().err
     folder = folder / "runs" / "mine"
     assert len(read_names(folder / "round_000" / "selected.txt")) == 2

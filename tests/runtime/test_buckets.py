@@ -115,7 +115,7 @@ def test_the_command_line_tells_of_a_bucket_that_does_not_answer(monkeypatch, ca
     def unavailable(options, flags):
         raise Unavailable("gs://bucket/x: the bucket does not answer (TimeoutError)")
 
-    monkeypatch.setattr("ait_jax.cli._prepare", unavailable)
+    monkeypatch.setattr("ait_jax.commands.prepare_command.run", unavailable)
     assert main(["prepare", "niv2", "--source=x"]) == exit_codes.FAILED
     assert "does not answer (TimeoutError). The same command continues." in capsys.readouterr().err
 

@@ -14,6 +14,7 @@ import sys
 from ait_jax.tasks import mini
 
 from ait_jax import assets, cli
+from ait_jax.commands import subcommand
 from ait_jax.models.t5 import T5Config, Transformer
 from ait_jax.pool.initial import Drawn
 from ait_jax.pool.pool import Splits, TaskPool
@@ -164,8 +165,7 @@ def main_of_a_pod() -> int:
     partitions = int(os.environ["TINY_PARTITIONS"])
 
     def work(arguments):
-        cli._prepare_process()
-        cli._join_others()
+        subcommand.start_jax(joins=True)
         experiment = tiny_experiment(arguments[0], partitions)
         config = dataclasses.replace(experiment.model.config, num_heads=4, head_dim=4)
         # Fewer still: a process but the first finds none of its programs in JAX's cache.

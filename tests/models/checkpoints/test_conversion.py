@@ -14,6 +14,7 @@ from tiny_hugging_face import VARIANTS, config_of, edit_json, needs_torch, rando
 from tiny_training import OnDevices
 
 from ait_jax import assets, cli
+from ait_jax.commands import subcommand
 from ait_jax.config import configuration
 from ait_jax.errors import UserError
 from ait_jax.models import parameters, t5
@@ -36,8 +37,9 @@ TO = ["hf", "t5x", "safetensors"]
 
 @pytest.fixture(autouse=True)
 def no_process_settings(monkeypatch, clean_gin):
-    monkeypatch.setattr(cli, "_prepare_process", lambda: None)  # it configures this process's JAX
-    monkeypatch.setattr(cli, "_join_others", lambda: None)
+    monkeypatch.setattr(
+        subcommand, "start_jax", lambda **_: None
+    )  # it configures this process's JAX
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from tiny_llama import (
 )
 
 import gin
-from ait_jax import cli
+from ait_jax.commands import subcommand
 from ait_jax.models.checkpoints import (
     checkpoints,
     llama_weights,
@@ -30,8 +30,9 @@ pytestmark = needs_gguf
 
 @pytest.fixture(autouse=True)
 def no_process_settings(monkeypatch, clean_gin):
-    monkeypatch.setattr(cli, "_prepare_process", lambda: None)  # it configures this process's JAX
-    monkeypatch.setattr(cli, "_join_others", lambda: None)
+    monkeypatch.setattr(
+        subcommand, "start_jax", lambda **_: None
+    )  # it configures this process's JAX
 
 
 @pytest.fixture

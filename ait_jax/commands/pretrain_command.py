@@ -1,0 +1,26 @@
+"""`ait-jax pretrain`: a small base model for the mini pool, trained on text."""
+
+import argparse
+
+from ait_jax.commands import subcommand
+from ait_jax.config.configuration import GinFlags
+from ait_jax.runtime import exit_codes
+
+_DEFAULT_FILE = "experiments/mini_base.gin"
+
+
+def add(subparsers: subcommand.Subparsers) -> None:
+    """Adds the command."""
+    summary = f"pre-train a small model from scratch ({_DEFAULT_FILE} by default)"
+    subcommand.add(subparsers, "pretrain", summary, subcommand.GIN_HELP)
+
+
+def run(options: argparse.Namespace, flags: GinFlags) -> int:
+    """Runs the command and returns the exit code."""
+    subcommand.start_jax(joins=True)
+    from ait_jax.config import configuration
+    from ait_jax.rounds import pretraining
+
+    configuration.parse(flags, _DEFAULT_FILE)
+    configuration.build(pretraining.Pretraining, _DEFAULT_FILE).run()
+    return exit_codes.OK
