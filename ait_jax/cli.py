@@ -136,7 +136,7 @@ def _view(shown: Reporter, columns: int, rows: int) -> list[tuple[str, int]]:
 
 
 def _main(arguments: list[str]) -> int:
-    from ait_jax.config.configuration import GinFlags, split_flags
+    from ait_jax.config.gin_flags import GinFlags, split_flags
 
     own, hosts_command = launch_command.split(arguments)
     flags, others = split_flags(own)

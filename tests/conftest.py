@@ -24,13 +24,14 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 def clean_gin():
     """Gin's configuration, its search path and Python's are global: leaves them as they were."""
     import gin
+    from ait_jax.config import gin_internals
 
-    path, prefixes = list(sys.path), list(gin.config._LOCATION_PREFIXES)
+    path, folders = list(sys.path), gin_internals.search_path()
     gin.clear_config()
     yield gin
     gin.clear_config()
     sys.path[:] = path
-    gin.config._LOCATION_PREFIXES[:] = prefixes
+    gin_internals.set_search_path(folders)
 
 
 def pytest_collection_modifyitems(items):

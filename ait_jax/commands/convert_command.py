@@ -3,7 +3,7 @@
 import argparse
 
 from ait_jax.commands import subcommand
-from ait_jax.config.configuration import GinFlags
+from ait_jax.config.gin_flags import GinFlags
 from ait_jax.runtime import exit_codes
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ait_jax.commands import subcommand
-from ait_jax.config.configuration import GinFlags
+from ait_jax.config.gin_flags import GinFlags
 from ait_jax.endpoint import endpoint_flags
 from ait_jax.errors import UserError
 from ait_jax.runtime import exit_codes

@@ -5,7 +5,7 @@ import importlib
 import inspect
 
 from ait_jax.commands import subcommand
-from ait_jax.config.configuration import GinFlags
+from ait_jax.config.gin_flags import GinFlags
 from ait_jax.errors import UserError, nearest
 from ait_jax.runtime import exit_codes
 from ait_jax.tasks import DEFAULT_DATA_DIR

@@ -4,7 +4,7 @@ import argparse
 import math
 
 from ait_jax.commands import subcommand
-from ait_jax.config.configuration import GinFlags
+from ait_jax.config.gin_flags import GinFlags
 from ait_jax.errors import UserError
 from ait_jax.runtime import exit_codes
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ait_jax.commands import subcommand
-from ait_jax.config.configuration import GinFlags
+from ait_jax.config.gin_flags import GinFlags
 from ait_jax.runtime import exit_codes
 
 _HELP = "what a run is doing now, or how it ended: stage, progress, loss, time left, curve"

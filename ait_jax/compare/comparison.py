@@ -18,7 +18,7 @@ from ait_jax.compare import (
 from ait_jax.compare.finished_runs import SEED_NAMES, FinishedRun
 from ait_jax.compare.schedule import Job
 from ait_jax.config import configuration, gin_checks
-from ait_jax.config.configuration import GinFlags
+from ait_jax.config.gin_flags import GinFlags
 from ait_jax.errors import UserError, nearest
 from ait_jax.report import page
 from ait_jax.rounds import round_zero

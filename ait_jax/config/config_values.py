@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ait_jax.errors import UserError
+from gin import config_parser
 
 # Function -> parameters that are not passed on: they would prepare what is not there.
 BUILDABLE: Mapping[str, tuple[str, ...]] = {
@@ -35,6 +36,13 @@ BUILDABLE: Mapping[str, tuple[str, ...]] = {
 _DEEPEST = 50
 
 
+def _short_name(name: str) -> str:
+    return ".".join(name.split(".")[-2:])
+
+
+_FULL_NAMES = {_short_name(name): name for name in BUILDABLE}
+
+
 @dataclass(frozen=True)
 class Reference:
     """`@scope/name()`, or `@name` where it is not to be called."""
@@ -44,10 +52,12 @@ class Reference:
 
     @property
     def selector(self) -> str:
+        """The name without its scopes."""
         return self.name.rpartition("/")[2]
 
     @property
     def scopes(self) -> tuple[str, ...]:
+        """The scopes, outermost first."""
         return tuple(self.name.split("/")[:-1])
 
 
@@ -74,7 +84,7 @@ class ConfigValues:
         # (scope, selector) -> {parameter: value}
         self._bindings: dict[tuple[str, str], dict[str, Any]] = {}
         try:
-            for statement in _statements(text):
+            for statement in config_parser.ConfigParser(text, _Delegate()):
                 self._add(statement)
         except (SyntaxError, ValueError, RecursionError) as error:
             raise UserError(f"config.gin is damaged ({str(error).splitlines()[0]})") from error
@@ -147,8 +157,10 @@ class ConfigValues:
 
     def _function(self, reference: Reference) -> tuple[Any, tuple[str, ...]]:
         first, _, rest = reference.selector.partition(".")
-        name = f"{self._imports.get(first, first)}.{rest}".rstrip(".")
-        if name not in BUILDABLE or not reference.called:
+        given = f"{self._imports.get(first, first)}.{rest}".rstrip(".")
+        # Rooms may change between versions; a module's own name and its function's do not.
+        name = _FULL_NAMES.get(_short_name(given)) if given.startswith("ait_jax.") else None
+        if name is None or not reference.called:
             raise UserError(
                 f"config.gin refers to @{reference.name}, which is not ait-jax's own and is called "
                 "by a run only"
@@ -157,14 +169,9 @@ class ConfigValues:
         return getattr(importlib.import_module(module), attribute), BUILDABLE[name]
 
 
-def _statements(text: str):
-    from gin import config_parser
+class _Delegate(config_parser.ParserDelegate):
+    def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> Reference:
+        return Reference(scoped_configurable_name, evaluate)
 
-    class Delegate(config_parser.ParserDelegate):
-        def configurable_reference(self, scoped_configurable_name, evaluate):
-            return Reference(scoped_configurable_name, evaluate)
-
-        def macro(self, macro_name):
-            return Macro(macro_name)
-
-    return config_parser.ConfigParser(text, Delegate())
+    def macro(self, macro_name: str) -> Macro:
+        return Macro(macro_name)

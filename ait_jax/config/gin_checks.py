@@ -2,36 +2,33 @@
 
 Gin ignores a macro that nothing uses, prints the whole configuration where a macro has no
 value, and passes a string on where a number is needed. Here each is an error that names what
-to change. Gin has no public view of its bindings, so this reads `gin.config._CONFIG`:
-(scope, selector) -> {parameter: value}, where a macro NAME is ("NAME", "gin.macro").
+to change.
 """
 
 import inspect
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from ait_jax.errors import UserError, nearest
+from gin.config import REQUIRED, ConfigurableReference, iterate_references
 
-_MACRO = "gin.macro"
-_CONSTANT = "gin.constant"
+from ait_jax.config.gin_internals import CONSTANT, MACRO, bindings, short_name, wrapped
+from ait_jax.errors import UserError, nearest
 
 
 def check_values_exist() -> None:
     """Refuses macros without a value and what is still `%gin.REQUIRED`."""
-    from gin.config import REQUIRED
-
     macros = macro_values()
     for where, reference in _references():
-        if reference.config_key[1] == _MACRO and reference.config_key[0] not in macros:
+        if reference.config_key[1] == MACRO and reference.config_key[0] not in macros:
             name = reference.config_key[0]
             near = _nearest_macro(name, macros) or f" Give a gin file that sets {name}."
             raise UserError(f"{where} = %{name}, but {name} has no value.{near}")
     missing = [
         where
         for where, reference in _references()
-        if reference.config_key[1] == _CONSTANT and reference.scoped_configurable_fn() is REQUIRED
+        if reference.config_key[1] == CONSTANT and reference.scoped_configurable_fn() is REQUIRED
     ]
     if missing:
         raise UserError(
@@ -62,21 +59,17 @@ def check_macros_used(referred_to: set[str], hint: str = "") -> None:
 
 def is_configured(function: Any) -> bool:
     """Whether anything is bound to a parameter of a function or class."""
-    from gin.config import _CONFIG, _REGISTRY
-
-    return any(_REGISTRY[selector].wrapped is function for _, selector in _CONFIG)
+    return any(wrapped(selector) is function for _, selector in bindings())
 
 
 def check_types() -> None:
     """Refuses values that do not fit the parameter's annotation (`--gin.ROUNDS=three`)."""
-    from gin.config import _CONFIG, _REGISTRY
-
-    for (scope, selector), bindings in _CONFIG.items():
-        if selector in (_MACRO, _CONSTANT):
+    for (_, selector), bound in bindings().items():
+        if selector in (MACRO, CONSTANT):
             continue
-        annotations = _annotations(_REGISTRY[selector].wrapped)
-        for parameter, bound in bindings.items():
-            name, value = _follow(f"{_REGISTRY.minimal_selector(selector)}.{parameter}", bound)
+        annotations = _annotations(wrapped(selector))
+        for parameter, given in bound.items():
+            name, value = _follow(f"{short_name(selector)}.{parameter}", given)
             annotation = annotations.get(parameter, Any)
             if not _accepts(annotation, value):
                 owner = f"{selector.rpartition('.')[2]}.{parameter}"
@@ -85,42 +78,38 @@ def check_types() -> None:
 
 def macro_values() -> dict[str, Any]:
     """Returns the macros that have a value, by name."""
-    from gin.config import _CONFIG
+    return {
+        scope: b["value"] for (scope, s), b in bindings().items() if s == MACRO and "value" in b
+    }
 
-    return {scope: b["value"] for (scope, s), b in _CONFIG.items() if s == _MACRO and "value" in b}
 
-
-def _nearest_macro(name: str, macros: Sequence[str] | set[str]) -> str:
+def _nearest_macro(name: str, macros: Collection[str]) -> str:
     return nearest(name, macros) or nearest(name.upper(), macros)
 
 
 def _references() -> Iterator[tuple[str, Any]]:
     """Yields (binding as the user writes it, reference) for every reference in use."""
-    from gin.config import _CONFIG, _REGISTRY, iterate_references
-
-    for (scope, selector), bindings in _CONFIG.items():
-        for parameter, value in bindings.items():
+    for (scope, selector), bound in bindings().items():
+        for parameter, value in bound.items():
             where = scope
-            if selector != _MACRO:
+            if selector != MACRO:
                 where = f"{scope}/" if scope else ""
-                where += f"{_REGISTRY.minimal_selector(selector)}.{parameter}"
+                where += f"{short_name(selector)}.{parameter}"
             for reference in iterate_references(value):
                 yield where, reference
 
 
 def _follow(name: str, value: Any) -> tuple[str, Any]:
     """Follows macros to the value, and returns it under the last one's name."""
-    from gin.config import ConfigurableReference
-
     macros = macro_values()
-    while isinstance(value, ConfigurableReference) and value.config_key[1] == _MACRO:
+    while isinstance(value, ConfigurableReference) and value.config_key[1] == MACRO:
         name = value.config_key[0]
         value = macros[name]
     return name, value
 
 
-def _annotations(wrapped: Any) -> Mapping[str, Any]:
-    function = wrapped.__init__ if inspect.isclass(wrapped) else wrapped
+def _annotations(called: Any) -> Mapping[str, Any]:
+    function = called.__init__ if inspect.isclass(called) else called
     try:
         return get_type_hints(function)
     except (NameError, TypeError, AttributeError):  # names that exist only for type checkers
@@ -129,12 +118,10 @@ def _annotations(wrapped: Any) -> Mapping[str, Any]:
 
 def _accepts(annotation: Any, value: Any) -> bool:
     """Whether a literal or reference may be passed for `annotation`; in doubt, yes."""
-    from gin.config import ConfigurableReference
-
     if isinstance(value, ConfigurableReference):
         if value.evaluate:
             return True
-        value = value.configurable.wrapped  # passed itself, not called: "@module.Name"
+        value = wrapped(value.config_key[1])  # passed itself, not called: "@module.Name"
     origin = get_origin(annotation)
     if origin in (Union, types.UnionType):
         return any(_accepts(option, value) for option in get_args(annotation))

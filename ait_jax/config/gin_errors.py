@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from ait_jax.config import gin_internals
 from ait_jax.errors import nearest
 
 _LOCATION = re.compile(r'\n  In file "(?P<file>[^"\n]+)", line (?P<line>\d+)')
@@ -44,7 +45,7 @@ def _unknown_configurable(match: re.Match, file: str | None, shipped: Iterable[s
     wanted = match["name"]
     names = {
         short
-        for selector in _selectors()
+        for selector in gin_internals.selectors()
         for short in _suffixes(selector)
         if short.count(".") == wanted.count(".")
     }
@@ -121,12 +122,6 @@ def missing_arguments(error: Exception) -> str | None:
     )
 
 
-def _selectors() -> list[str]:
-    import gin
-
-    return list(gin.config._REGISTRY._selector_map)
-
-
 def _suffixes(selector: str) -> list[str]:
     parts = selector.split(".")
     return [".".join(parts[i:]) for i in range(len(parts))]
@@ -145,10 +140,8 @@ def _read(file: str) -> str:
 
 def _parameters(selector: str) -> list[str]:
     """Returns the parameter names of a configurable that is written in full or in short."""
-    import gin
-
-    full = [s for s in _selectors() if s == selector or s.endswith(f".{selector}")]
+    full = [s for s in gin_internals.selectors() if s == selector or s.endswith(f".{selector}")]
     if len(full) != 1:
         return []
-    wrapped = gin.config._REGISTRY[full[0]].wrapped
+    wrapped = gin_internals.wrapped(full[0])
     return [name for name in inspect.signature(wrapped).parameters if name != "self"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from ait_jax.config.configuration import GinFlags
+from ait_jax.config.gin_flags import GinFlags
 from ait_jax.errors import UserError, nearest
 from ait_jax.plan import plan_search, plan_text, topology
 from ait_jax.plan.compiled_stage import CompiledStage

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ait_jax.config import configuration, gin_checks
+from ait_jax.config.gin_flags import GinFlags
 from ait_jax.errors import UserError
 from ait_jax.models.interface import Model, runs_prefixes
 from ait_jax.pool.pool import TaskPool
@@ -77,7 +78,7 @@ class Planned:
     workload: Workload | None
 
 
-def planned(flags: configuration.GinFlags, default_file: str, **given: Any) -> Planned:
+def planned(flags: GinFlags, default_file: str, **given: Any) -> Planned:
     """Reads gin files and flags as `ait-jax run` does, but asks for no checkpoint or vocabulary.
 
     Args:

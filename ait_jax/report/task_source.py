@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from ait_jax.config import configuration, gin_checks
+from ait_jax.config.gin_flags import GinFlags
 from ait_jax.errors import UserError
 from ait_jax.plan.planned import Values
 from ait_jax.pool.pool import TaskPool
@@ -96,7 +97,7 @@ class Source:
         return rounds.get(found.scored, self.run), found.scored
 
 
-def open_source(flags: configuration.GinFlags, run: str | None = None) -> Source:
+def open_source(flags: GinFlags, run: str | None = None) -> Source:
     """Reads gin files and flags as `ait-jax run` does; asks for no checkpoint or vocabulary.
 
     Args:
@@ -114,7 +115,7 @@ def open_source(flags: configuration.GinFlags, run: str | None = None) -> Source
     return Source(values, path, _found(path, single=status["kind"] == "score"))
 
 
-def _values(flags: configuration.GinFlags, known: Any = None) -> Values:
+def _values(flags: GinFlags, known: Any = None) -> Values:
     unused = set(_UNUSED)
     if known is not None:  # a run's own record: what it names was in use there
         unused |= set(re.findall(r"^([A-Z][A-Z0-9_]*) =", known.read_text("utf-8"), re.MULTILINE))

@@ -10,8 +10,7 @@ from fake_runs import write_run
 from ait_jax import cli
 from ait_jax.commands import subcommand
 from ait_jax.compare import comparison, schedule
-from ait_jax.config import configuration
-from ait_jax.config.configuration import GinFlags
+from ait_jax.config.gin_flags import GinFlags, split_flags
 from ait_jax.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("clean_gin")
@@ -41,7 +40,7 @@ def test_lists_may_be_given_in_every_form():
     built = comparison.build(GinFlags(bindings=("STRATEGIES = 'random, easy'", "SEEDS = (3,1)")))
     assert (built.strategies, built.seeds) == (("random", "easy"), (3, 1))
     assert made(seeds="4, -2").seeds == (4, -2) and made(seeds=7).seeds == (7,)
-    assert configuration.split_flags(["--gin.SEEDS=0,1,2"])[0].bindings == ("SEEDS = (0,1,2)",)
+    assert split_flags(["--gin.SEEDS=0,1,2"])[0].bindings == ("SEEDS = (0,1,2)",)
     assert comparison.build(GinFlags()).strategies == (
         "prompt_uncertainty",
         "random",

@@ -19,8 +19,9 @@ from shared_data import REPOSITORY, TESTS
 
 from ait_jax import assets
 from ait_jax.compare import comparison
-from ait_jax.config import configuration
-from ait_jax.config.configuration import GinFlags, gin_folder
+from ait_jax.config import configuration, gin_internals
+from ait_jax.config.configuration import gin_folder
+from ait_jax.config.gin_flags import GinFlags
 from ait_jax.errors import UserError
 from ait_jax.evaluation import rewards
 from ait_jax.models.llama import LlamaTransformer
@@ -387,7 +388,7 @@ def test_no_shipped_file_is_left_out():
 
 
 def test_the_prepared_pool_lies_where_the_command_line_puts_it(clean_gin):
-    clean_gin.config._LOCATION_PREFIXES[:] = [str(gin_folder())]
+    gin_internals.set_search_path([str(gin_folder())])
     clean_gin.parse_config_file("pools/niv2.gin")
     assert clean_gin.query_parameter("%DATA_DIR") == DEFAULT_DATA_DIR
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from ait_jax.config.configuration import GinFlags
+from ait_jax.config.gin_flags import GinFlags
 from ait_jax.errors import UserError
 from ait_jax.models.parameters import abstract_params, num_params
 from ait_jax.models.t5 import flops_per_example

@@ -11,7 +11,7 @@ import importlib.util
 
 import pytest
 
-from ait_jax.config.configuration import GinFlags
+from ait_jax.config.gin_flags import GinFlags
 from ait_jax.plan import plan
 from ait_jax.plan.plan_stages import FORCE, TRAIN
 

@@ -7,7 +7,7 @@ from tiny_experiment import tiny_experiment
 
 from ait_jax.config import configuration
 from ait_jax.config.config_values import BUILDABLE, ConfigValues
-from ait_jax.config.configuration import GinFlags
+from ait_jax.config.gin_flags import GinFlags
 from ait_jax.errors import UserError
 from ait_jax.prompts import chat_format
 from ait_jax.report import settings

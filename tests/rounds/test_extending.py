@@ -12,6 +12,7 @@ from shared_data import REPOSITORY
 from ait_jax import assets, cli
 from ait_jax.commands import subcommand
 from ait_jax.config import configuration
+from ait_jax.config.gin_flags import split_flags
 from ait_jax.models.checkpoints.restore import restore_params
 from ait_jax.models.checkpoints.weights import flatten
 from ait_jax.pool.splits import read_names
@@ -70,7 +71,7 @@ def test_each_example_fits_the_command_that_names_it(commands, title, monkeypatc
     monkeypatch.chdir(folder)
     command, *flags = arguments[title]
     assert command == "run"
-    configuration.parse(configuration.split_flags(flags)[0], "experiments/mini.gin")
+    configuration.parse(split_flags(flags)[0], "experiments/mini.gin")
     built = configuration.build(Experiment)
     own = {
         "A pool": built.pool.name == "multiplication",

@@ -10,6 +10,7 @@ from jax.sharding import PartitionSpec
 from tiny_training import TINY, FirstTokens, OnDevices, assert_trees_equal, model_and_params
 
 from ait_jax.config import configuration
+from ait_jax.config.gin_flags import GinFlags
 from ait_jax.errors import UserError
 from ait_jax.models import layers, parameters, t5
 from ait_jax.models.layers import with_sharding_constraint
@@ -32,7 +33,7 @@ def partitioner_of(regime):
     """The partitioner that an experiment gets from gin/partitioning, on this mesh."""
     files = ("experiments/mini.gin", f"partitioning/{regime}.gin")
     bindings = (f"NUM_PARTITIONS = {REGIMES[regime]}",)
-    configuration.parse(configuration.GinFlags(files, bindings), "experiments/mini.gin")
+    configuration.parse(GinFlags(files, bindings), "experiments/mini.gin")
     return configuration.build(Partitioner)
 
 

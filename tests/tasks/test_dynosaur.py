@@ -9,7 +9,7 @@ from ait_jax.tasks.grow.growth import Growth, grow
 from tiny_datasets import instruction, reviews, write_lines
 
 from ait_jax.config import configuration
-from ait_jax.config.configuration import GinFlags
+from ait_jax.config.gin_flags import GinFlags
 from ait_jax.errors import UserError
 from ait_jax.pool.pool import TaskPool, read_task
 from ait_jax.rounds import experiment

@@ -7,6 +7,7 @@ from tiny_experiment import tiny_pool
 
 from ait_jax.cli import main
 from ait_jax.config import configuration
+from ait_jax.config.gin_flags import GinFlags
 from ait_jax.errors import UserError
 from ait_jax.pool.initial import Drawn
 from ait_jax.pool.pool import Splits, TaskPool
@@ -76,7 +77,7 @@ def test_the_gin_file_joins_instructions_and_a_grown_pool(clean_gin, tmp_path, m
     }
     (tmp_path / "released.json").write_text(json.dumps([released]))
     assert main(["grow", "--pool=grown", "--from=released.json"]) == 0
-    flags = configuration.GinFlags(
+    flags = GinFlags(
         ("experiments/self_instruct_mini.gin", "pools/joined.gin"),
         (
             "SELF_INSTRUCT_FILES = 'rows.jsonl'",

@@ -16,6 +16,7 @@ from tiny_training import OnDevices
 from ait_jax import assets, cli
 from ait_jax.commands import subcommand
 from ait_jax.config import configuration
+from ait_jax.config.gin_flags import GinFlags
 from ait_jax.errors import UserError
 from ait_jax.models import parameters, t5
 from ait_jax.models.checkpoints import (
@@ -105,9 +106,7 @@ def config_of_made(folder):
     text = text.replace("%gin.REQUIRED", "'not needed'")
     (folder / "float32.gin").write_text(text)
     files_given = ("experiments/score.gin", str(folder / "float32.gin"))
-    configuration.parse(
-        configuration.GinFlags(files_given), files_given[0], unused=scoring.UNUSED_MACROS
-    )
+    configuration.parse(GinFlags(files_given), files_given[0], unused=scoring.UNUSED_MACROS)
     config = gin.get_configurable(t5.T5Config)()
     gin.clear_config()
     return config

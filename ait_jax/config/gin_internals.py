@@ -1,0 +1,91 @@
+"""What gin-config 0.5 has no public functions for: bindings, registry, search path, imports.
+
+Nothing outside this file uses gin's private names.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import gin.config
+
+import gin
+
+MACRO, CONSTANT = "gin.macro", "gin.constant"
+
+
+def bindings() -> Mapping[tuple[str, str], Mapping[str, Any]]:
+    """Returns (scope, selector) -> {parameter: value}; a macro NAME is ("NAME", `MACRO`)."""
+    return gin.config._CONFIG
+
+
+def selectors() -> list[str]:
+    """Returns the full names of all registered functions and classes."""
+    return list(gin.config._REGISTRY._selector_map)
+
+
+def wrapped(selector: str) -> Any:
+    """Returns the function or class itself."""
+    return gin.config._REGISTRY[selector].wrapped
+
+
+def short_name(selector: str) -> str:
+    """Returns the shortest name that tells it from others."""
+    return gin.config._REGISTRY.minimal_selector(selector)
+
+
+def search_path() -> list[str]:
+    """Returns the folders that gin files are looked for in."""
+    return list(gin.config._LOCATION_PREFIXES)
+
+
+def set_search_path(folders: Sequence[str]) -> None:
+    """Replaces the folders that gin files are looked for in."""
+    gin.config._LOCATION_PREFIXES[:] = folders
+
+
+def source_of(name: str) -> str:
+    """Returns the text of a file that gin has parsed: from a folder or a Python package."""
+    for folder in gin.config._LOCATION_PREFIXES:
+        path = os.path.join(folder, name)
+        for reader, exists in gin.config._FILE_READERS:
+            if exists(path):
+                with reader(path) as file:
+                    return file.read()
+    return ""
+
+
+@contextmanager
+def import_statements() -> Iterator[list[str]]:
+    """Yields the import statements of the files so far; those of the block are forgotten.
+
+    They are the files' own: read twice, they could get aliases in the operative configuration.
+    """
+    imports = set(gin.config._IMPORTS)
+    try:
+        yield [line.format() for line in gin.config.ImportManager(imports).sorted_imports]
+    finally:
+        gin.config._IMPORTS.clear()
+        gin.config._IMPORTS.update(imports)
+
+
+def complete_operative_config() -> None:
+    """Adds functions that are passed on uncalled (`optimizer = @optimizer.adamw`).
+
+    Gin notes only what was called so far.
+    """
+    operative = gin.config._OPERATIVE_CONFIG
+    # What the others refer to has been called already, in the scope of a macro.
+    waiting = [r for r in gin.config.iterate_references(operative) if not r.evaluate]
+    while waiting:
+        reference = waiting.pop()
+        if reference.config_key in operative:
+            continue
+        configurable = gin.config._REGISTRY[reference.config_key[1]]
+        values = gin.config._get_default_configurable_parameter_values(
+            configurable.wrapped, configurable.allowlist, configurable.denylist
+        )
+        values |= gin.config._get_bindings(configurable.selector, reference.scopes)
+        operative[reference.config_key] = values
+        waiting += gin.config.iterate_references(values)
