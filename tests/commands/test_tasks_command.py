@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from ait_jax import assets, cli
+from ait_jax.commands import subcommand
 from ait_jax.config.gin_flags import GinFlags
 from ait_jax.pool.pool import Splits, TaskPool, task_from_json
 from ait_jax.pool.splits import write_splits
@@ -54,7 +55,7 @@ def mini(opened, monkeypatch):
     source = Source(values)
     source.__dict__["split_of"] = splits
     monkeypatch.setattr(task_source, "open_source", lambda flags, run: source)
-    monkeypatch.setattr(cli, "_prepare_process", lambda: None)
+    monkeypatch.setattr(subcommand, "start_jax", lambda **_: None)
     return source
 
 
@@ -88,7 +89,7 @@ def test_lists_search_filter_sort_and_limit(mini, capsys):
         ("mini047_remove_the_repeated_wrd", f"Did you mean '{NAME}'?"),
         (f"{NAME} --instance=x", "no such instance; 4 are scored (0 to 3) of 6"),
         (f"{NAME} --perturbation=9", "the forms are 1 to 5"),
-        (f"{NAME} --csv", "--csv writes lists"),
+        (f"{NAME} --csv", "--csv is for lists"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(mini, capsys, arguments, text):
@@ -163,7 +164,7 @@ def test_on_a_terminal_dropped_words_are_struck_and_nothing_raw_arrives(width, b
 def test_lists_and_mistakes_never_send_escapes(monkeypatch, capsys):
     source = evil_source()
     monkeypatch.setattr(task_source, "open_source", lambda flags, run: source)
-    monkeypatch.setattr(cli, "_prepare_process", lambda: None)
+    monkeypatch.setattr(subcommand, "start_jax", lambda **_: None)
     for arguments in (
         (),
         ("--csv",),
@@ -181,7 +182,7 @@ def test_lists_and_mistakes_never_send_escapes(monkeypatch, capsys):
 def test_without_a_vocabulary_tasks_are_listed_and_shown(capsys, monkeypatch):
     source = evil_source(vocabulary=Vocabulary("nowhere.model"), scorer=None)
     monkeypatch.setattr(task_source, "open_source", lambda flags, run: source)
-    monkeypatch.setattr(cli, "_prepare_process", lambda: None)
+    monkeypatch.setattr(subcommand, "start_jax", lambda **_: None)
     assert tasks(capsys)[0] == 0
     code, out, _ = tasks(capsys, "evil")
     assert code == 0 and "there is no vocabulary" in out and "set VOCABULARY_PATH" in out
@@ -219,7 +220,7 @@ def run_dir(tmp_path):
 
 def test_a_runs_own_configuration_scores_and_answers(run_dir, capsys, clean_gin, monkeypatch):
     path, names = run_dir
-    monkeypatch.setattr(cli, "_prepare_process", lambda: None)
+    monkeypatch.setattr(subcommand, "start_jax", lambda **_: None)
     code, out, err = tasks(capsys, f"--run={path}", "--sort=uncertainty", "--limit=3", "--json")
     assert code == 0, err
     first, second, third = json.loads(out)
