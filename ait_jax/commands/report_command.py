@@ -50,9 +50,9 @@ def run(options: argparse.Namespace, flags: GinFlags) -> int:
         value = getattr(options, name)
         if value is not None and not (math.isfinite(value) and value >= 0):
             raise UserError(f"--{name}={value} must be a number, 0 or more.")
-    from ait_jax.report import making
+    from ait_jax.report import run_report
 
-    path = making.make(
+    path = run_report.make(
         options.model_dir,
         out=options.out,
         detail_megabytes=options.detail_megabytes,

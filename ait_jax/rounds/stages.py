@@ -138,10 +138,10 @@ class Stages:
         self._stages_reported = done
         if not self.parts.report or not distributed.is_writer():
             return
-        from ait_jax.report import making, settings  # late: what reads a run comes after it
+        from ait_jax.report import run_report, settings  # late: what reads a run comes after it
 
         try:
-            making.make(self.directory.path, settings.of_parts(self.parts, self.pool))
+            run_report.make(self.directory.path, settings.of_parts(self.parts, self.pool))
         except Exception as error:  # whatever it is, it must not end a run of days
             text = (str(error).splitlines() or [""])[0]
             self.report(f"report.html was not made: {type(error).__name__}: {text}")

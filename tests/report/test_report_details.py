@@ -16,12 +16,11 @@ from ait_jax.prompts.perturb import (
     perturbed_instruction,
 )
 from ait_jax.prompts.vocabulary import Vocabulary
-from ait_jax.report.details import details, in_order_of_interest
 from ait_jax.report.likelihood_rows import opened
-from ait_jax.report.payload import payload_and_details
 from ait_jax.report.run_files import RunFiles
-from ait_jax.report.task_index import TaskIndex
-from ait_jax.report.word_effects import word_effects
+from ait_jax.report.run_report import payload_and_details
+from ait_jax.report.run_results import TaskIndex
+from ait_jax.report.task_details import details, in_order_of_interest, word_effects
 from ait_jax.scorer import likelihoods
 from ait_jax.scorer.prompts_of_task import TaskPrompts, same_prompts
 
@@ -151,7 +150,7 @@ def test_a_race_leaves_gaps(run, tmp_path):
 def test_prompts_that_are_not_those_that_were_scored_are_not_shown(run):
     other = dataclasses.replace(SETTINGS, num_instances=3)
     payload, chunks = payload_and_details(RunFiles(run), other, title="t", detail_megabytes=1.0)
-    assert chunks == [] and "would have others in round 0 now" in payload["summary"]["notes"][-1]
+    assert chunks == [] and "would get others in round 0 now" in payload["summary"]["notes"][-1]
     # The table says 50 tokens of every prompt, and no prompt has as many.
     known = dataclasses.replace(SETTINGS, vocabulary=Vocabulary(assets.mini_vocabulary()))
     payload, chunks = payload_and_details(RunFiles(run), known, title="t", detail_megabytes=1.0)
@@ -182,13 +181,13 @@ def test_the_prompts_of_the_scorer_itself_are_recognized(run, tmp_path):
 
 
 def test_little_room_keeps_the_selected_tasks(run, monkeypatch):
-    monkeypatch.setattr("ait_jax.report.details.TASKS_PER_CHUNK", 2)
+    monkeypatch.setattr("ait_jax.report.task_details.TASKS_PER_CHUNK", 2)
     files, index = RunFiles(run), TaskIndex(RunFiles(run))
     payload, _ = payload_and_details(files, SETTINGS, title="t", detail_megabytes=1.0)
     order = in_order_of_interest(files, index, payload["rounds"])
     assert sorted(order) == sorted(NAMES)
     assert index.numbers(order[:2]) == payload["rounds"][0]["selected"]
-    some = details(files, index, SETTINGS, payload["rounds"], 0.003)
+    some = details(files, index, SETTINGS.pool, SETTINGS, payload["rounds"], 0.003)
     shown = [number for chunk in some.chunks for number in chunk["tasks"]]
     assert shown[:2] == payload["rounds"][0]["selected"] and 2 <= len(shown) < 10
     assert some.left_out == 10 - len(shown)

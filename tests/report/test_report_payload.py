@@ -12,10 +12,10 @@ from ait_jax import cli
 from ait_jax.errors import UserError
 from ait_jax.pool.pool import Splits, TaskPool
 from ait_jax.pool.splits import read_names
-from ait_jax.report import making, settings
-from ait_jax.report.payload import payload_and_details
+from ait_jax.report import run_report, settings
 from ait_jax.report.run_files import RunFiles
-from ait_jax.report.training import MOST_POINTS, thinned
+from ait_jax.report.run_report import payload_and_details
+from ait_jax.report.run_results import MOST_POINTS, thinned
 from ait_jax.runtime import files
 from ait_jax.scorer.likelihoods import read_task_scores
 
@@ -115,7 +115,7 @@ def test_whatever_a_killed_run_left_is_shown(finished, tmp_path, gone, stages, c
         "--gin.MODEL_DIR=runs/tiny" in c["line"] and c["what"] == "continue it"
         for c in payload["commands"]
     )
-    making.make(tmp_path / "run", settings_of(POOL))
+    run_report.make(tmp_path / "run", settings_of(POOL))
     assert sorted(path.name for path in (tmp_path / "run").rglob("*")) == sorted(
         [*before, "report.html"]
     )

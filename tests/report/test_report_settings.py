@@ -73,7 +73,8 @@ def test_a_pool_is_opened_and_never_prepared():
 
 def test_a_chat_vocabulary_comes_back():
     text = (
-        "from ait_jax.prompts import chat_format\nfrom ait_jax import tokenizers_vocabulary\n"
+        "from ait_jax.prompts import chat_format\n"
+        "from ait_jax.prompts import tokenizers_vocabulary\n"
         "CHAT = @chat_format.ChatML()\n"
         "experiment.Experiment.vocabulary = @tokenizers_vocabulary.TokenizersVocabulary()\n"
         "tokenizers_vocabulary.TokenizersVocabulary:\n  path = 'folder'\n  chat = %CHAT\n"

@@ -19,8 +19,8 @@ from ait_jax.models.checkpoints.weights import flatten
 from ait_jax.pool.pool import TaskPool
 from ait_jax.pool.splits import read_names, read_splits
 from ait_jax.report import settings
-from ait_jax.report.payload import payload_and_details
 from ait_jax.report.run_files import RunFiles
+from ait_jax.report.run_report import payload_and_details
 from ait_jax.rounds import active
 from ait_jax.scorer.likelihoods import read_rows, read_task_scores
 

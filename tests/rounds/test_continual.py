@@ -15,8 +15,8 @@ from ait_jax.evaluation import evaluation
 from ait_jax.pool.replay import DIVERSE
 from ait_jax.pool.splits import read_names
 from ait_jax.prompts.prompts import TkInstructEncoding
-from ait_jax.report.payload import payload_and_details
 from ait_jax.report.run_files import RunFiles
+from ait_jax.report.run_report import payload_and_details
 from ait_jax.report.settings import Settings
 from ait_jax.rounds import continual
 from ait_jax.rounds.continual import Continual, table_of
