@@ -44,12 +44,12 @@ def add(subparsers: subcommand.Subparsers) -> None:
 
 def run(options: argparse.Namespace, flags: GinFlags) -> int:
     """Runs the command and returns the exit code."""
-    from ait_jax.rounds import run_status
+    from ait_jax.rounds import record, run_status
     from ait_jax.runtime import files
 
     path = files.as_path(options.directory)
-    if not run_status.is_run(path) and path.is_dir():
-        runs = run_status.runs_below(path)
+    if not record.is_run(path) and path.is_dir():
+        runs = record.runs_below(path)
         if runs:
             return _list(path, runs, options)
     status = run_status.read(path)

@@ -8,6 +8,7 @@ from ait_jax.compare.overlap import Draw
 from ait_jax.config import configuration
 from ait_jax.errors import UserError
 from ait_jax.pool.splits import read_names
+from ait_jax.rounds import record
 from ait_jax.rounds.learning_curve import CurvePoint
 from ait_jax.rounds.round_zero import other_differences
 from ait_jax.rounds.run_directory import RunDirectory
@@ -70,7 +71,8 @@ def read(path: Any, strategy: str = "") -> FinishedRun:
     directory = RunDirectory(path)
     if not directory.has_begun:
         raise UserError(f"{directory.path} has no run.json; give folders of runs (MODEL_DIR).")
-    state, config = directory.read()
+    found = record.read(directory.path)
+    state, config = found.state, found.config
     stages = state["stages"]
     try:
         count = _count_rounds(directory.path, stages, config)

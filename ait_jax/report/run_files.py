@@ -7,10 +7,10 @@ import json
 from functools import cached_property
 from typing import Any
 
-from ait_jax.errors import UserError, nearest
+from ait_jax.errors import UserError
 from ait_jax.pool.splits import read_names
-from ait_jax.rounds import run_directory
-from ait_jax.runtime import buckets, files
+from ait_jax.rounds.record import read
+from ait_jax.runtime import files
 
 ACTIVE, CONTINUAL, SCORE = "run", "continual", "score"
 
@@ -27,31 +27,9 @@ class RunFiles:
 
     def __init__(self, path: Any) -> None:
         self.path = files.as_path(path)
-        with buckets.errors_of(self.path):
-            there = (self.path / "run.json").exists()
-        if not there:
-            raise UserError(
-                f"{str(path)!r} is not a run directory: it has no run.json; give the MODEL_DIR of "
-                f"`ait-jax run` or `ait-jax score`.{self._neighbours()}"
-            )
-        remedy = "restore it, or make the run again in another MODEL_DIR"
-        self.state, self.config = run_directory.read(self.path, remedy)
+        record = read(self.path)
+        self.state, self.config = record.state, record.config
         self.stages: dict[str, Any] = self.state["stages"]
-
-    def _neighbours(self) -> str:
-        """Returns "" or which run directories lie in or beside the path."""
-        if not buckets.is_local(self.path):
-            return ""
-        for folder in (self.path, self.path.absolute().parent):
-            try:
-                found = sorted(str(record.parent) for record in folder.glob("*/run.json"))
-            except OSError:
-                continue
-            if found:
-                near = nearest(str(folder / self.path.name), found)
-                more = ", ..." if len(found) > 3 else ""
-                return near or f" Run directories near it: {', '.join(found[:3])}{more}."
-        return ""
 
     @cached_property
     def kind(self) -> str:

@@ -11,8 +11,8 @@ from ait_jax.pool.splits import Splits, read_names, read_splits, write_splits
 from ait_jax.rounds import round_zero
 from ait_jax.rounds.experiment import Experiment
 from ait_jax.rounds.learning_curve import CurvePoint, plot_learning_curve, render_text
+from ait_jax.rounds.record import durations
 from ait_jax.rounds.run_directory import RunDirectory
-from ait_jax.rounds.run_status import read_timings
 from ait_jax.rounds.stages import check_checkpoint, selection_summary
 from ait_jax.rounds.trained_stages import TrainedStages, headline
 from ait_jax.runtime import files, reporter
@@ -42,10 +42,10 @@ def run(
     check_checkpoint(experiment, directory)
     with (
         directory.lock(),
-        watch(reporter.Reporter("run", report), directory.path, read_timings(directory.path)),
+        watch(reporter.Reporter("run", report), directory.path, durations(directory.path)),
     ):
         if round_0_from is not None:
-            round_zero.take_over(directory, round_0_from, experiment, config, report)
+            round_zero.take_over(directory, round_0_from, experiment, config)
         work = _Run(experiment, directory, config, report)
         with work.summaries:
             return work.run()

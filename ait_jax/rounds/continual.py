@@ -17,8 +17,8 @@ from ait_jax.pool.pool import TaskPool
 from ait_jax.pool.splits import read_names
 from ait_jax.rounds.learning_curve import CurvePoint, plot_learning_curve
 from ait_jax.rounds.parts import ModelParts, check_positive
+from ait_jax.rounds.record import durations
 from ait_jax.rounds.run_directory import RunDirectory
-from ait_jax.rounds.run_status import read_timings
 from ait_jax.rounds.stages import check_checkpoint
 from ait_jax.rounds.task_stages import DrawnStages, hold_out
 from ait_jax.rounds.trained_stages import TrainedStages, headline
@@ -106,7 +106,7 @@ def run(
     check_checkpoint(continual, directory)
     with (
         directory.lock(),
-        watch(reporter.Reporter("continual", report), directory.path, read_timings(directory.path)),
+        watch(reporter.Reporter("continual", report), directory.path, durations(directory.path)),
     ):
         work = _Run(continual, directory, config, report)
         with work.summaries:

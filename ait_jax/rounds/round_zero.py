@@ -10,16 +10,17 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ait_jax import __version__
 from ait_jax.config import configuration
 from ait_jax.errors import UserError
+from ait_jax.rounds import record
 from ait_jax.rounds.experiment import Experiment
 from ait_jax.rounds.run_directory import RunDirectory, differences
-from ait_jax.runtime import buckets, files
+from ait_jax.runtime import buckets, files, reporter
 from ait_jax.runtime.lines_file import LinesFile
 
 SCORE = "round_000/score"
@@ -75,7 +76,6 @@ def take_over(
     source: Any,
     experiment: Experiment,
     config: str,
-    report: Callable[[str], None],
 ) -> None:
     """Begins a run with round 0 of the run in `source`, unless it has begun.
 
@@ -90,35 +90,32 @@ def take_over(
       UserError: no such run, one that differs in more than its strategy, or whose round 0 is
         not evaluated yet; or one of the folders is in a bucket.
     """
-    if directory.has_begun and directory.read()[0]["stages"]:
+    if directory.has_begun and record.read(directory.path).stages:
         return
     given = f"--round_0_from={source!s}"
-    source = RunDirectory(source)
-    if not (buckets.is_local(source.path) and buckets.is_local(directory.path)):
+    path = files.as_path(source)
+    if not (buckets.is_local(path) and buckets.is_local(directory.path)):
         raise UserError(f"{given} links files on a disk: give local folders, or leave it out.")
-    if not source.has_begun:
+    if not record.is_run(path):
         raise UserError(f"{given} has no run.json; give the folder of a run.")
-    state, saved = source.read()
-    changes = other_differences(saved, config)
-    if state["code_version"] != __version__:
-        changes.append(f"version of ait-jax: was {state['code_version']}, now {__version__}")
+    other = record.read(path)
+    changes = other_differences(other.config, config)
+    version = other.state["code_version"]
+    if version != __version__:
+        changes.append(f"version of ait-jax: was {version}, now {__version__}")
     if changes:
         raise UserError(
             f"{given} differs from this run in more than the strategy:\n  "
             + "\n  ".join(changes)
             + "\nLeave it out, or give a run with the same values."
         )
-    if LAST not in state["stages"]:
+    if LAST not in other.stages:
         raise UserError(f"{given} has not evaluated its round 0 yet; wait, or leave it out.")
-    stages = shared_stages(experiment, state["stages"])
+    stages = shared_stages(experiment, other.stages)
     directory.adopt(
-        config,
-        state["pool"],
-        state["seed"],
-        stages,
-        lambda: _copy(source.path, directory.path, stages),
+        config, other.pool, other.seed, stages, lambda: _copy(path, directory.path, stages)
     )
-    report(f"round 0 is that of {source.path}: {', '.join(stages)}")
+    reporter.say(f"round 0 is that of {path}: {', '.join(stages)}")
 
 
 def _copy(source: Path, target: Path, stages: Mapping[str, Any]) -> None:
@@ -128,14 +125,11 @@ def _copy(source: Path, target: Path, stages: Mapping[str, Any]) -> None:
     for name in ("model-info.txt", "pool_000.txt"):
         if (source / name).exists():
             files.write_bytes(target / name, files.read_bytes(source / name))
-    lines = []
-    for line in LinesFile(source / "timings.jsonl").read():
-        try:
-            timing = json.loads(line)
-        except json.JSONDecodeError:  # the last one, being written
-            continue
-        if timing["stage"] in stages:
-            lines.append(json.dumps(timing | {"shared_from": source.name}))
+    lines = [
+        json.dumps(line | {"shared_from": source.name})
+        for line in record.read_lines(source / "timings.jsonl")
+        if line.get("stage") in stages
+    ]
     LinesFile(target / "timings.jsonl").replace(lines)
 
 

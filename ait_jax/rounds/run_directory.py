@@ -10,13 +10,13 @@ from typing import Any
 from ait_jax import __version__
 from ait_jax.config import configuration
 from ait_jax.errors import UserError
+from ait_jax.rounds.record import SCHEMA_VERSION, round_name
+from ait_jax.rounds.record import read as read_record
 from ait_jax.runtime import buckets, distributed, files
 from ait_jax.runtime.lease import Holder, lease
 from ait_jax.runtime.lines_file import LinesFile
 
-SCHEMA_VERSION = 1
 _LOCK_ATTEMPTS = 4
-_KEYS = {"schema_version", "code_version", "pool", "seed", "stages"}
 # No part of what a run is: it may be moved, its report can be made at any time, and it may go on
 # with other summaries.
 _MAY_DIFFER = (
@@ -47,7 +47,7 @@ class RunDirectory:
         self._lease: Holder | None = None
 
     def round(self, number: int) -> Any:
-        return self.path / f"round_{number:03d}"
+        return self.path / round_name(number)
 
     @property
     def has_begun(self) -> bool:
@@ -120,7 +120,8 @@ class RunDirectory:
         if not self._record.exists():
             self._refuse_foreign_files()
             return self._start(config, pool, seed)
-        self._state, saved = self.read()
+        record = read_record(self.path)
+        self._state, saved = record.state, record.config
         if not self._state["stages"]:  # Stopped before anything was done: nothing to protect.
             return self._start(config, pool, seed)
         changes = differences(saved, config)
@@ -179,10 +180,6 @@ class RunDirectory:
         copy()
         self._state["stages"] = dict(stages)
         self._save()
-
-    def read(self) -> tuple[dict[str, Any], str]:
-        """Returns what run.json and config.gin hold; see `read`."""
-        return read(self.path)
 
     def _save(self) -> None:
         if self._lease is not None:
@@ -246,36 +243,6 @@ def differences(saved: str, current: str, ignored: Collection[str] = ()) -> list
     return configuration.differences(
         saved, current, {*_MAY_DIFFER, *ignored}, ignored_prefixes=_OF_SUMMARIES
     )
-
-
-def read(
-    path: Any, remedy: str = "restore it or set another --gin.MODEL_DIR"
-) -> tuple[dict[str, Any], str]:
-    """Returns what run.json and config.gin of a run directory hold.
-
-    Args:
-      path: the directory.
-      remedy: what to do about a damaged one.
-
-    Raises:
-      UserError: one is missing or damaged, or of another schema.
-    """
-    file = path / "run.json"
-    try:
-        state = json.loads(files.read_text(file))
-        if isinstance(state, dict) and state.get("schema_version") != SCHEMA_VERSION:
-            raise UserError(
-                f"{file} has schema {state.get('schema_version')}, this version of ait-jax "
-                f"reads {SCHEMA_VERSION}; set another --gin.MODEL_DIR."
-            )
-        if not isinstance(state, dict) or not state.keys() >= _KEYS:
-            raise ValueError(f"it must be an object with {', '.join(sorted(_KEYS))}")
-        if not isinstance(state["pool"], dict) or not isinstance(state["stages"], dict):
-            raise ValueError("pool and stages must be objects")
-        file = path / "config.gin"
-        return state, files.read_text(file)
-    except (ValueError, OSError) as error:  # JSON and UTF-8 errors are ValueErrors
-        raise UserError(f"{file} is damaged ({error}); {remedy}.") from error
 
 
 def _words(values: dict[str, Any]) -> str:

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ait_jax.config import configuration
-from ait_jax.errors import UserError, nearest
 from ait_jax.rounds.learning_curve import CurvePoint
+from ait_jax.rounds.record import SCORE, Record, durations, read_metrics, round_name
+from ait_jax.rounds.record import read as read_record
 from ait_jax.runtime import buckets, files
 from ait_jax.runtime.plain_text import visible
 from ait_jax.runtime.reporter import FINISHED, RUNNING
@@ -33,25 +33,19 @@ def read(path: Any) -> dict[str, Any]:
     Raises:
       UserError: there is no such folder, it is no run directory, or run.json is damaged.
     """
-    path = files.as_path(path)
-    record = _read_record(path)
-    live = _read_live(path / LIVE_FILE)
-    stages = record.get("stages", {})
-    timings = read_timings(path)
-    config = _read_config(path)
-    live = {"kind": _kind_of(config), **live}
-    live["state"], live["problem"] = _state(path, live, stages, config)
-    status = compose(live, stages, timings)
-    pool = record.get("pool", {})
+    record = read_record(path)
+    live = {"kind": record.kind, **_read_live(record.path / LIVE_FILE)}
+    live["state"], live["problem"] = _state(record, live)
+    status = compose(live, record.stages, durations(record.path))
     return {
-        "directory": str(path),
+        "directory": str(record.path),
         "kind": live["kind"],
-        "pool": visible(str(pool.get("name", ""))),
-        "seed": record.get("seed"),
-        "strategy": _strategy(config.get("STRATEGY", "None")),
-        "code_version": visible(str(record.get("code_version", ""))),
+        "pool": visible(str(record.pool.get("name", ""))),
+        "seed": record.seed,
+        "strategy": _strategy(record.parameters.get("STRATEGY", "None")),
+        "code_version": visible(record.state["code_version"]),
         **status,
-        "losses": _losses(path, status["stage"]) or status["losses"],
+        "losses": _losses(record.path, status["stage"]) or status["losses"],
     }
 
 
@@ -176,54 +170,6 @@ def curve(stages: Mapping[str, Any]) -> list[dict[str, Any]]:
 # --- the files ---
 
 
-def is_run(path: Any) -> bool:
-    """Says whether there is a run directory."""
-    return (path / "run.json").exists()
-
-
-def runs_below(path: Any) -> list[Any]:
-    """Returns the run directories up to three levels below a folder (of a comparison, say)."""
-    found = []
-    for depth in ("*", "*/*", "*/*/*"):
-        found += [record.parent for record in path.glob(f"{depth}/run.json")]
-    return sorted(found)
-
-
-def _read_record(path: Any) -> dict[str, Any]:
-    """Returns run.json's object."""
-    record = path / "run.json"
-    try:
-        value = json.loads(files.read_text(record))
-    except FileNotFoundError:
-        raise UserError(_no_run(path)) from None
-    except (ValueError, OSError) as error:
-        raise UserError(
-            f"{record} is damaged or cannot be read ({error}); restore it from a copy. The other "
-            "files of the folder are not touched by that."
-        ) from error
-    parts = ("pool", "stages")
-    if not isinstance(value, dict) or not all(isinstance(value.get(p), dict) for p in parts):
-        raise UserError(f"{record} is damaged: it must be an object with pool and stages.")
-    return value
-
-
-def _no_run(path: Any) -> str:
-    if not buckets.is_local(path):
-        return f"{path} is no run directory: it has no run.json."
-    if not path.is_dir():
-        what = "is a file" if path.exists() else "does not exist"
-        beside = path.parent if path.parent.is_dir() else Path()
-    else:
-        what, beside = "is no run directory (it has no run.json)", path
-        if is_run(path.absolute().parent):
-            return f"{path} {what}; it lies in one: give {path.parent}."
-    names = [str(run) for run in runs_below(beside)]
-    hint = nearest(str(path), names)
-    if not hint and names:
-        hint = f" Runs near it: {', '.join(names[:5])}."
-    return f"{path} {what}.{hint} Give a run's MODEL_DIR."
-
-
 _NUMBER = (int, float)
 _KINDS = {"kind": str, "state": str, "problem": str, "host": str, "pid": int, "updated": _NUMBER,
           "seconds": _NUMBER, "plan": list, "stage": str, "stage_seconds": _NUMBER,
@@ -260,65 +206,25 @@ def _fits(value: Any, kinds: tuple) -> bool:
     return same and all(map(isinstance, value, kinds))
 
 
-def read_timings(path: Any) -> list[tuple[str, float]]:
-    timings = []
-    for line in _lines(path / "timings.jsonl"):
-        if isinstance(line.get("stage"), str) and isinstance(line.get("seconds"), (int, float)):
-            timings.append((line["stage"], float(line["seconds"])))
-    return timings
-
-
-def _lines(path: Any) -> list[dict[str, Any]]:
-    """Returns the objects of a file of JSON lines; what cannot be read is left out."""
-    try:
-        text = files.read_text(path)
-    except (OSError, ValueError):
-        return []
-    found = []
-    for line in text.splitlines():
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict):
-            found.append(value)
-    return found
-
-
 def _losses(path: Any, stage: str | None) -> list[float]:
     """Returns the losses of the round that trains."""
     if not stage or _kind(stage) != "train" or round_of(stage) is None:
         return []
-    lines = _lines(path / stage.partition("/")[0] / "metrics.jsonl")
+    lines = read_metrics(path / stage.partition("/")[0])
     return [line["loss"] for line in lines if isinstance(line.get("loss"), float)][-60:]
-
-
-def _read_config(path: Any) -> dict[str, str]:
-    try:
-        return configuration.parameters_of(files.read_text(path / "config.gin"))
-    except (OSError, ValueError):
-        return {}
-
-
-def _kind_of(config: Mapping[str, str]) -> str:
-    names = {"experiment.Experiment": "run", "continual.Continual": "continual"}
-    names["scoring.Scoring"] = "score"
-    return next((k for n, k in names.items() if any(p.startswith(f"{n}.") for p in config)), "run")
 
 
 # --- whether it runs ---
 
 
-def _state(
-    path: Any, live: Mapping[str, Any], stages: Mapping[str, Any], config: Mapping[str, str]
-) -> tuple[str, str]:
-    """Returns the state, and why it is so if something went wrong."""
+def _state(record: Record, live: Mapping[str, Any]) -> tuple[str, str]:
+    """Returns the state, and what went wrong if anything did."""
     said = live.get("state")
     problem = live.get("problem", "")[:_MOST_TEXT]
-    if _is_running(path, live):
+    if _is_running(record.path, live):
         return RUNNING, ""
     if said in (None, RUNNING):
-        if _last_stage(config, live) in stages:
+        if _last_stage(record) in record.stages:
             return FINISHED, ""
         if said is None:
             return STOPPED, ""
@@ -326,12 +232,12 @@ def _state(
     return said, problem
 
 
-def _last_stage(config: Mapping[str, str], live: Mapping[str, Any]) -> str | None:
+def _last_stage(record: Record) -> str | None:
     """Returns the stage that a run ends with, as far as that is known."""
-    if _kind_of(config) == "score":
+    if record.kind == SCORE:
         return "map"
-    rounds = config.get("ROUNDS", config.get("experiment.Experiment.rounds", ""))
-    return f"round_{int(rounds) - 1:03d}/evaluate" if rounds.isdecimal() else None
+    rounds = record.num_rounds
+    return f"{round_name(rounds - 1)}/evaluate" if rounds else None
 
 
 def _is_running(path: Any, live: Mapping[str, Any]) -> bool:

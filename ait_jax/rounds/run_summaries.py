@@ -14,6 +14,7 @@ from ait_jax.config import configuration
 from ait_jax.evaluation.evaluation import EXACT_MATCH, ROUGE_L, Prediction, read_predictions
 from ait_jax.pool.pool import TaskPool
 from ait_jax.pool.splits import read_names
+from ait_jax.rounds.record import Timing, read_timings
 from ait_jax.rounds.run_directory import RunDirectory
 from ait_jax.runtime import files
 from ait_jax.scorer.likelihoods import read_task_scores
@@ -144,10 +145,10 @@ class RunSummaries(Summaries):
     def _write_timings(
         self, writer: SummaryWriter, round: str, stages: Iterable[str], step: int
     ) -> None:
-        timings = read_timings(self._directory.path / "timings.jsonl")
+        timings = {timing.stage: timing for timing in read_timings(self._directory.path)}
         for stage in stages:
-            line = timings.get(f"{round}/{stage}", {})
-            for name, value in stage_scalars(stage, line).items():
+            timing = timings.get(f"{round}/{stage}")
+            for name, value in (stage_scalars(stage, timing) if timing else {}).items():
                 writer.scalar(name, value, step)
 
 
@@ -211,33 +212,16 @@ def selection_scalars(scores: TaskScores, chosen: Sequence[str]) -> dict[str, fl
     return means
 
 
-def stage_scalars(stage: str, line: Mapping[str, Any]) -> dict[str, float]:
+def stage_scalars(stage: str, timing: Timing) -> dict[str, float]:
     """Returns the curves of one stage's line of timings.jsonl."""
-    if not line:
-        return {}
-    named = {f"seconds/{stage}": line["seconds"]}
+    line = timing.figures
+    named = {f"seconds/{stage}": timing.seconds}
     if stage == "train":  # its other figures are of the answers to dev tasks
         return named
     for name in ("tokens_per_second", "padding_fraction", "mfu"):
         if name in line:
             named[f"{name}/{stage}"] = line[name]
     prompts = line.get("prompts_asked", line.get("prompts"))
-    if prompts and line["seconds"]:
-        named[f"prompts_per_second/{stage}"] = prompts / line["seconds"]
+    if prompts and timing.seconds:
+        named[f"prompts_per_second/{stage}"] = prompts / timing.seconds
     return named
-
-
-def read_timings(path: Any) -> dict[str, dict[str, Any]]:
-    """Returns stage -> its last line of timings.jsonl; a line cut by a crash is left out."""
-    try:
-        lines = files.read_text(path).splitlines()
-    except FileNotFoundError:
-        return {}
-    timings = {}
-    for text in lines:
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        timings[line["stage"]] = line
-    return timings

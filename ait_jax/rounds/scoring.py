@@ -8,8 +8,8 @@ from typing import Any
 from ait_jax.errors import UserError, nearest
 from ait_jax.pool.splits import read_names
 from ait_jax.rounds.parts import Parts
+from ait_jax.rounds.record import durations
 from ait_jax.rounds.run_directory import RunDirectory
-from ait_jax.rounds.run_status import read_timings
 from ait_jax.rounds.stages import Stages, check_checkpoint, selection_summary
 from ait_jax.runtime import files, reporter
 from ait_jax.runtime.watching import watch
@@ -70,7 +70,7 @@ def run(scoring: Scoring, config: str = "", report: Callable[[str], None] = prin
     check_checkpoint(scoring, directory)
     with (
         directory.lock(),
-        watch(reporter.Reporter("score", report), directory.path, read_timings(directory.path)),
+        watch(reporter.Reporter("score", report), directory.path, durations(directory.path)),
     ):
         return _Scored(scoring, directory, config, report).run()
 

@@ -158,7 +158,9 @@ def test_folders_of_finished_runs_are_only_read(folder, capsys):
         "report.html",
     }
     assert run(capsys, "late")[0] == 2
-    assert "--print_commands prints what is left to run" in run(capsys, "a_0", "--print_commands")[2]
+    assert (
+        "--print_commands prints what is left to run" in run(capsys, "a_0", "--print_commands")[2]
+    )
 
 
 def test_the_whole_command_with_a_stand_in_for_runs(folder, capsys, monkeypatch):

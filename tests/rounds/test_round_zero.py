@@ -104,7 +104,7 @@ def test_what_differs_or_is_not_done_is_refused(giver, tmp_path):
     directory = active.RunDirectory(tmp_path)
 
     def take(source, config=config_of(Easy())):
-        round_zero.take_over(directory, source, made, config, print)
+        round_zero.take_over(directory, source, made, config)
 
     with pytest.raises(
         UserError, match="differs from this run in more.*\n  tiny.seed: was 0, now 1"

@@ -13,6 +13,7 @@ from event_files import assert_no_doubles, read_events, read_offline_rows
 from ait_jax.config import configuration
 from ait_jax.errors import UserError
 from ait_jax.evaluation.evaluation import Prediction
+from ait_jax.rounds.record import Timing
 from ait_jax.rounds.run_directory import RunDirectory
 from ait_jax.rounds.run_summaries import hyperparameters, samples, stage_scalars
 from ait_jax.summaries import Summaries, TensorBoard, WeightsAndBiases, markdown, weights_and_biases
@@ -256,14 +257,7 @@ def test_samples_are_the_same_tasks_whatever_the_answers():
 
 
 def test_the_curves_of_a_stage():
-    line = {
-        "stage": "round_000/score",
-        "seconds": 2.0,
-        "prompts": 5,
-        "prompts_asked": 30,
-        "mfu": 0.5,
-    }
+    line = Timing("round_000/score", 2.0, {"prompts": 5, "prompts_asked": 30, "mfu": 0.5})
     expected = {"seconds/score": 2.0, "mfu/score": 0.5, "prompts_per_second/score": 15.0}
     assert stage_scalars("score", line) == expected
     assert stage_scalars("train", line) == {"seconds/train": 2.0}
-    assert stage_scalars("select", {}) == {}
