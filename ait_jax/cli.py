@@ -27,8 +27,8 @@ from ait_jax.commands import (
     subcommand,
     tasks_command,
 )
-from ait_jax.errors import UserError, nearest
-from ait_jax.runtime import distributed, exit_codes, watching
+from ait_jax.errors import ExitCode, UserError, nearest
+from ait_jax.runtime import distributed, watching
 from ait_jax.runtime.buckets import Unavailable
 from ait_jax.runtime.preemption import Preempted
 from ait_jax.runtime.reporter import Reporter
@@ -99,27 +99,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         if "--debug" in arguments:
             traceback.print_exc()
-        return _leave(exit_codes.USER_ERROR, str(error))
+        return _leave(ExitCode.USER_ERROR, str(error))
     except KeyboardInterrupt:
         print(file=sys.stderr)
-        return _leave(exit_codes.INTERRUPTED, "interrupted; the same command continues.")
+        return _leave(ExitCode.INTERRUPTED, "interrupted; the same command continues.")
     except Preempted:
         distributed.say("told to stop (SIGTERM), and saved; the same command continues.")
-        return exit_codes.PREEMPTED
+        return ExitCode.PREEMPTED
     except distributed.PeerLost as error:
-        return _leave(exit_codes.HOST_LOST, f"{error}. The same command continues the run.")
+        return _leave(ExitCode.HOST_LOST, f"{error}. The same command continues the run.")
     except Unavailable as error:
-        return _leave(exit_codes.FAILED, f"{error}. The same command continues.")
+        return _leave(ExitCode.FAILED, f"{error}. The same command continues.")
     except BrokenPipeError:
         # The reader of standard output is gone (`ait-jax run | head`); Python's own flush at
         # exit would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return exit_codes.FAILED
+        return ExitCode.FAILED
     except Exception as error:
         if distributed.process_count() > 1:
             # Another process may be the cause, and this one cannot end as if it were alone.
             traceback.print_exc()
-            distributed.leave(exit_codes.FAILED, f"{type(error).__name__}: {error}")
+            distributed.leave(ExitCode.FAILED, f"{type(error).__name__}: {error}")
         raise
 
 
@@ -149,7 +149,7 @@ def _main(arguments: list[str]) -> int:
         if flags != GinFlags():
             raise UserError("gin flags need a command: `ait-jax run --gin_file=...`.")
         parser.print_help()
-        return exit_codes.OK
+        return ExitCode.OK
     if hosts_command and options.command != "launch":
         raise UserError(f"`ait-jax {options.command}` takes nothing after `--`.")
     if options.command not in _TAKE_GIN_FLAGS and flags != GinFlags():

@@ -1,26 +1,39 @@
-"""Errors that a user can mend; the command line prints them without a traceback."""
+"""Errors that a user can fix, printed without a traceback, and how `ait-jax` exits."""
 
 import bisect
 import difflib
+import enum
 from collections.abc import Iterable
 
 _MOST_COMPARED = 2000
 
 
+class ExitCode(enum.IntEnum):
+    """How `ait-jax` exits, for launchers; `launch/verdict.py` decides what follows from each."""
+
+    OK = 0
+    FAILED = 1
+    USER_ERROR = 2  # retrying changes nothing
+    UNFINISHED = 3  # an endpoint failed or the budget ran out; what is there is kept
+    HOST_LOST = 69  # another process died or did not arrive in time: sysexits.h's EX_UNAVAILABLE
+    PREEMPTED = 75  # told to stop, and saved: EX_TEMPFAIL
+    PREFLIGHT = 78  # a host is not what was asked for: EX_CONFIG
+    INTERRUPTED = 130  # Ctrl-C
+
+
 class UserError(Exception):
     """A mistake in what the user gave.
 
-    The message says what was given, what was needed and which gin name, flag or
-    file line to change. `ait-jax` prints it on one line and exits with 2;
-    `--debug` adds the traceback.
+    The message says what was given, what was needed and which gin name, flag or file line to
+    change. `ait-jax` prints it on one line and exits with 2; `--debug` adds the traceback.
     """
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str:
     """Returns " Did you mean 'x'?" for the candidate closest to `name`, or "".
 
-    Among thousands of candidates only those beside it in the alphabet are compared: 50,000
-    comparisons take ten seconds.
+    Among thousands of candidates it compares only alphabetical neighbors: 50,000 comparisons take
+    ten seconds.
     """
     names = list(candidates)
     if len(names) > _MOST_COMPARED:

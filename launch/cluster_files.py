@@ -10,11 +10,10 @@ import re
 import shlex
 from collections.abc import Sequence
 
-from ait_jax.launch import gcloud, request
-from ait_jax.launch.request import Request
+from ait_jax.launch import gcloud, launch_spec
+from ait_jax.launch.launch_spec import LaunchSpec
 
-from ait_jax.errors import UserError
-from ait_jax.runtime.exit_codes import PREEMPTED, PREFLIGHT
+from ait_jax.errors import ExitCode, UserError
 
 # Whole-set restarts by Kubernetes: machines that were taken away. Failures are bounded by the
 # worker's --max_retries.
@@ -122,42 +121,42 @@ exit "$code"
 """
 
 
-def worker(request: Request) -> list[str]:
+def worker(spec: LaunchSpec) -> list[str]:
     """Returns the worker's command line in a container."""
-    slice_ = request.accelerator
+    slice_ = spec.accelerator
     return [
         "python",
         "-m",
         "ait_jax.launch.worker",
-        f"--run_id={request.name}",
-        f"--folder={request.folder}",
+        f"--run_id={spec.name}",
+        f"--folder={spec.folder}",
         f"--hosts={slice_.hosts}",
         f"--chips={slice_.chips}",
         f"--topology={slice_.topology}",
-        f"--fingerprint={request.fingerprint()}",
-        f"--max_retries={request.max_retries}",
+        f"--fingerprint={spec.fingerprint()}",
+        f"--max_retries={spec.max_retries}",
         f"--grace_s={_GKE_GRACE_S - 10}",
         "--work_dir=/tmp/ait_jax",
         "--",
-        *request.command,
+        *spec.command,
     ]
 
 
-def jobset(request: Request, image: str) -> str:
+def jobset(spec: LaunchSpec, image: str) -> str:
     """Returns the JobSet as YAML. Raises UserError for an image that cannot be."""
     _check("image", image, _IMAGE, "a container as REGION-docker.pkg.dev/PROJECT/REPO/NAME:TAG")
-    slice_ = request.accelerator
-    spot = '              cloud.google.com/gke-spot: "true"\n' if request.tier == "spot" else ""
+    slice_ = spec.accelerator
+    spot = '              cloud.google.com/gke-spot: "true"\n' if spec.tier == "spot" else ""
     # Kubernetes replaces $(NAME) in a command and reads $$ as $. JSON's strings are YAML's.
-    arguments = [json.dumps(argument.replace("$", "$$")) for argument in worker(request)]
+    arguments = [json.dumps(argument.replace("$", "$$")) for argument in worker(spec)]
     return _JOBSET.format(
-        name=request.name,
+        name=spec.name,
         slice=slice_.describe(),
-        logs=f"{request.folder}/logs/host_N.log",
-        forget=gcloud.show(gcloud.remove(f"{request.folder}/status/**")),
+        logs=f"{spec.folder}/logs/host_N.log",
+        forget=gcloud.show(gcloud.remove(f"{spec.folder}/status/**")),
         restarts=_MAX_RESTARTS,
         hosts=slice_.hosts,
-        given_up=PREFLIGHT,
+        given_up=ExitCode.PREFLIGHT,
         grace=_GKE_GRACE_S,
         machine=slice_.gke_machine_type,
         accelerator=slice_.generation.gke_accelerator,
@@ -170,24 +169,24 @@ def jobset(request: Request, image: str) -> str:
     )
 
 
-def xpk(request: Request, image: str, cluster: str) -> list[str]:
+def xpk(spec: LaunchSpec, image: str, cluster: str) -> list[str]:
     """Returns the xpk call; the container's shell reads its --command, so this is quoted twice."""
     _check("cluster", cluster, _CLUSTER, "letters, digits and '-'")
-    place = {"project": request.project, "zone": request.zone}
+    place = {"project": spec.project, "zone": spec.zone}
     return [
-        *("xpk", "workload", "create", f"--cluster={cluster}", f"--workload={request.name}"),
+        *("xpk", "workload", "create", f"--cluster={cluster}", f"--workload={spec.name}"),
         *(f"--{name}={value}" for name, value in place.items() if value),
-        f"--tpu-type={request.accelerator.name}",
+        f"--tpu-type={spec.accelerator.name}",
         "--num-slices=1",
         f"--docker-image={image}",
         f"--max-restarts={_MAX_RESTARTS}",
-        f"--restart-on-exit-codes={PREEMPTED}",
-        f"--command={shlex.join(['env', *_VARIABLES, *worker(request)])}",
+        f"--restart-on-exit-codes={ExitCode.PREEMPTED}",
+        f"--command={shlex.join(['env', *_VARIABLES, *worker(spec)])}",
     ]
 
 
-def xpk_comment(request: Request, image: str, cluster: str) -> str:
-    line = gcloud.show(xpk(request, image, cluster))
+def xpk_comment(spec: LaunchSpec, image: str, cluster: str) -> str:
+    line = gcloud.show(xpk(spec, image, cluster))
     return f"# The same with xpk, instead of this file:\n#   {line}\n"
 
 
@@ -207,7 +206,7 @@ class SlurmJob:
 
 def slurm(job: SlurmJob, command: Sequence[str]) -> str:
     """Returns the batch script. Raises UserError for names that SLURM or a shell would misread."""
-    request.check_names(name=job.name)
+    launch_spec.check_names(name=job.name)
     for flag, pattern, needed in (
         ("folder", _FOLDER, "an absolute path on all nodes of letters, digits, '.', '_', '-'"),
         ("venv", _FOLDER, "an absolute path on all nodes of letters, digits, '.', '_', '-'"),
@@ -218,9 +217,9 @@ def slurm(job: SlurmJob, command: Sequence[str]) -> str:
     for flag in ("nodes", "gpus_per_node", "max_retries"):
         if getattr(job, flag) < (flag != "max_retries"):
             raise UserError(f"--{flag}={getattr(job, flag)}; needed: a positive number.")
-    command = request.check_command(command)
+    command = launch_spec.check_command(command)
     run = f"{job.folder.rstrip('/')}/{job.name}"
-    if request.binding(command, "MODEL_DIR") is None:
+    if launch_spec.binding(command, "MODEL_DIR") is None:
         command = (*command, f"--gin.MODEL_DIR={run}/model_dir")
     processes = job.nodes * job.gpus_per_node
     flags = [
@@ -229,7 +228,7 @@ def slurm(job: SlurmJob, command: Sequence[str]) -> str:
         f"--hosts={processes}",
         f"--chips={processes}",
         "--expect_backend=gpu",
-        f"--fingerprint={request.fingerprint([str(processes), *command])}",
+        f"--fingerprint={launch_spec.fingerprint([str(processes), *command])}",
         f"--max_retries={job.max_retries}",
         f"--grace_s={_SLURM_NOTICE_S - 10}",
         f"--work_dir=/tmp/ait_jax_{job.name}",
@@ -244,8 +243,8 @@ def slurm(job: SlurmJob, command: Sequence[str]) -> str:
         venv=job.venv.rstrip("/"),
         flags=shlex.join(flags),
         command=shlex.join(command),
-        given_up=PREFLIGHT,
-        preempted=PREEMPTED,
+        given_up=ExitCode.PREFLIGHT,
+        preempted=ExitCode.PREEMPTED,
         restarts=_MAX_RESTARTS,
         notice=_SLURM_NOTICE_S,
     )

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Sequence
 from typing import Any
 
-from ait_jax.launch.request import Request
+from ait_jax.launch.launch_spec import LaunchSpec
 
 from ait_jax.errors import UserError
 
@@ -103,18 +103,18 @@ def show(arguments: Sequence[str]) -> str:
     return shlex.join(arguments)
 
 
-def _place(request: Request) -> tuple[str, str]:
-    return f"--zone={request.zone}", f"--project={request.project}"
+def _place(spec: LaunchSpec) -> tuple[str, str]:
+    return f"--zone={spec.zone}", f"--project={spec.project}"
 
 
-def create(request: Request, startup_script: str) -> list[str]:
+def create(spec: LaunchSpec, startup_script: str) -> list[str]:
     """The call that asks for the TPU; `startup_script` is a local file."""
-    alpha = request.tier == "flex_start" or bool(request.reservation)
+    alpha = spec.tier == "flex_start" or bool(spec.reservation)
     arguments = [
         "gcloud", *(["alpha"] if alpha else []), "compute", "tpus", "queued-resources", "create",
-        request.name, f"--node-id={request.name}", *_place(request),
-        f"--accelerator-type={request.accelerator.name}",
-        f"--runtime-version={request.runtime_version}",
+        spec.name, f"--node-id={spec.name}", *_place(spec),
+        f"--accelerator-type={spec.accelerator.name}",
+        f"--runtime-version={spec.runtime_version}",
     ]  # fmt: skip
     arguments += {
         "spot": ["--spot"],
@@ -122,50 +122,50 @@ def create(request: Request, startup_script: str) -> list[str]:
         "reserved": ["--reserved"],
         "flex_start": [
             "--provisioning-model=flex-start",
-            f"--max-run-duration={request.max_run_duration}",
+            f"--max-run-duration={spec.max_run_duration}",
         ],
-    }[request.tier]
-    if request.reservation:
-        arguments.append(f"--reservation={request.reservation}")
-    if request.valid_until_duration:
-        arguments.append(f"--valid-until-duration={request.valid_until_duration}")
-    if request.service_account:
-        arguments.append(f"--service-account={request.service_account}")
-    labels = f"ait-jax-run={request.name},ait-jax-command={request.fingerprint()}"
+    }[spec.tier]
+    if spec.reservation:
+        arguments.append(f"--reservation={spec.reservation}")
+    if spec.valid_until_duration:
+        arguments.append(f"--valid-until-duration={spec.valid_until_duration}")
+    if spec.service_account:
+        arguments.append(f"--service-account={spec.service_account}")
+    labels = f"ait-jax-run={spec.name},ait-jax-command={spec.fingerprint()}"
     arguments.append(f"--labels={labels}")
     arguments.append(f"--metadata-from-file=startup-script={startup_script}")
     # Without it the call waits, silently, until the TPU is there.
     return [*arguments, "--async"]
 
 
-def describe(request: Request) -> list[str]:
-    command = ["gcloud", "compute", "tpus", "queued-resources", "describe", request.name]
-    return [*command, *_place(request), "--format=json"]
+def describe(spec: LaunchSpec) -> list[str]:
+    command = ["gcloud", "compute", "tpus", "queued-resources", "describe", spec.name]
+    return [*command, *_place(spec), "--format=json"]
 
 
-def describe_node(request: Request) -> list[str]:
-    command = ["gcloud", "compute", "tpus", "tpu-vm", "describe", request.node]
-    return [*command, *_place(request), "--format=json"]
+def describe_node(spec: LaunchSpec) -> list[str]:
+    command = ["gcloud", "compute", "tpus", "tpu-vm", "describe", spec.node]
+    return [*command, *_place(spec), "--format=json"]
 
 
-def delete(request: Request, wait: bool = True) -> list[str]:
+def delete(spec: LaunchSpec, wait: bool = True) -> list[str]:
     """--force: the TPU VM goes too, and requests that are suspended or failed need it."""
-    command = ["gcloud", "compute", "tpus", "queued-resources", "delete", request.name]
-    return [*command, *_place(request), "--force", "--quiet", *([] if wait else ["--async"])]
+    command = ["gcloud", "compute", "tpus", "queued-resources", "delete", spec.name]
+    return [*command, *_place(spec), "--force", "--quiet", *([] if wait else ["--async"])]
 
 
-def deliver(request: Request, script_url: str) -> list[str]:
+def deliver(spec: LaunchSpec, script_url: str) -> list[str]:
     """Installs the start-up script on a TPU VM that is there; ssh only delivers it.
 
     The last argument is a line for the shell of the host; `show` quotes it for this one.
     """
     inner = f"set -o pipefail; gcloud storage cat {shlex.quote(script_url)} | bash"
-    return ssh(request, "all", shlex.join(["sudo", "bash", "-c", inner]))
+    return ssh(spec, "all", shlex.join(["sudo", "bash", "-c", inner]))
 
 
-def ssh(request: Request, worker: int | str, line: str) -> list[str]:
+def ssh(spec: LaunchSpec, worker: int | str, line: str) -> list[str]:
     """The call that has the shell of a host, or of all, run `line`."""
-    command = ["gcloud", "compute", "tpus", "tpu-vm", "ssh", request.node, *_place(request)]
+    command = ["gcloud", "compute", "tpus", "tpu-vm", "ssh", spec.node, *_place(spec)]
     return [*command, f"--worker={worker}", f"--command={line}"]
 
 

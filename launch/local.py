@@ -10,9 +10,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ait_jax.errors import UserError
+from ait_jax.errors import ExitCode, UserError
 from ait_jax.runtime import distributed
-from ait_jax.runtime.exit_codes import FAILED, HOST_LOST, INTERRUPTED, PREEMPTED, USER_ERROR
 
 # Others notice a dead process and leave by themselves; after that they are ended.
 _SECONDS_TO_LEAVE = 60.0
@@ -162,9 +161,9 @@ def _ended(code: int) -> str:
 def _together(codes: Sequence[int]) -> int:
     if all(code == 0 for code in codes):
         return 0
-    for code in (USER_ERROR, PREEMPTED, INTERRUPTED):
+    for code in (ExitCode.USER_ERROR, ExitCode.PREEMPTED, ExitCode.INTERRUPTED):
         if code in codes:
             return code
-    # One that was killed makes the others leave with HOST_LOST: the command may be given again.
-    lost = any(code < 0 or code == HOST_LOST for code in codes)
-    return HOST_LOST if lost and FAILED not in codes else FAILED
+    # One that was killed makes the others leave with HOST_LOST: retrying helps.
+    lost = any(code < 0 or code == ExitCode.HOST_LOST for code in codes)
+    return ExitCode.HOST_LOST if lost and ExitCode.FAILED not in codes else ExitCode.FAILED

@@ -28,8 +28,8 @@ from pathlib import Path
 
 from ait_jax.launch import bucket
 
+from ait_jax.errors import ExitCode
 from ait_jax.runtime.buckets import Unavailable
-from ait_jax.runtime.exit_codes import FAILED, HOST_LOST, OK, PREFLIGHT
 
 CHECKS_TIMEOUT_S = 55.0
 MIN_FREE_GB = 5.0
@@ -216,7 +216,7 @@ class Preflight:
     def run(self) -> int:
         began = time.monotonic()
         code = self._host_stage() or self._device_stage()
-        if code == OK:
+        if code == ExitCode.OK:
             took = time.monotonic() - began
             self.say(
                 f"preflight: {self.asked.hosts} hosts, {self.asked.chips} {self.asked.backend} "
@@ -230,14 +230,14 @@ class Preflight:
             skew = self._write()
         except Unavailable as error:
             self.say(f"preflight: host {self.host} ({socket.gethostname()}): {error}")
-            return FAILED
+            return ExitCode.FAILED
         except Exception as error:
             self.say(
                 f"preflight: host {self.host} ({socket.gethostname()}) cannot write to "
                 f"{self.folder}: {error}. Give its service account roles/storage.objectAdmin on "
                 "the bucket."
             )
-            return PREFLIGHT
+            return ExitCode.PREFLIGHT
         self.report["problems"] = host_problems(self.probe.free_gb(), skew, self.asked)
         self._write()
         return self._wait("host", self.asked.arrival_timeout_s)
@@ -297,9 +297,9 @@ class Preflight:
                     self.say(f"preflight: {problem}.")
                 wrong = [report for report in reports if report["problems"]]
                 late = wrong and all(report.get("timed_out") for report in wrong)
-                return HOST_LOST if late else PREFLIGHT
+                return ExitCode.HOST_LOST if late else ExitCode.PREFLIGHT
             if len(reports) == self.asked.hosts:
-                return OK
+                return ExitCode.OK
             if time.monotonic() > deadline:
                 missing = [host for host in range(self.asked.hosts) if host not in known]
                 named = ", ".join(map(str, missing[:20]))
@@ -308,7 +308,7 @@ class Preflight:
                     f"to the check of {'its devices' if stage == 'devices' else 'all hosts'} "
                     f"within {timeout_s:.3g} s; its log: {self.folder}/logs/host_{missing[0]}.log"
                 )
-                return HOST_LOST
+                return ExitCode.HOST_LOST
             if time.monotonic() > rewrite:
                 self._write()
                 rewrite = time.monotonic() + REWRITE_S

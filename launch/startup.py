@@ -8,7 +8,7 @@ support: uv brings 3.11.
 import shlex
 
 from ait_jax.launch import gcloud
-from ait_jax.launch.request import Request
+from ait_jax.launch.launch_spec import LaunchSpec
 from ait_jax.launch.source import LOCK, Source
 
 UV_VERSION = "0.13.9"
@@ -129,23 +129,23 @@ exec "$run/venv/bin/python" -m ait_jax.launch.worker --host="$host" \\
 """
 
 
-def worker_flags(request: Request, source: Source) -> list[str]:
+def worker_flags(spec: LaunchSpec, source: Source) -> list[str]:
     """Returns the worker's flags that are the same on every host, wherever it runs."""
-    slice_ = request.accelerator
+    slice_ = spec.accelerator
     return [
-        f"--run_id={request.name}",
-        f"--folder={request.folder}",
+        f"--run_id={spec.name}",
+        f"--folder={spec.folder}",
         f"--hosts={slice_.hosts}",
         f"--chips={slice_.chips}",
         f"--topology={slice_.topology}",
         f"--commit={source.commit}",
-        f"--fingerprint={request.fingerprint()}",
-        f"--max_retries={request.max_retries}",
+        f"--fingerprint={spec.fingerprint()}",
+        f"--max_retries={spec.max_retries}",
     ]
 
 
 def script(
-    request: Request,
+    spec: LaunchSpec,
     source: Source,
     root: str = ROOT,
     units: str = UNITS,
@@ -153,20 +153,20 @@ def script(
     idle_s: int = 900,
 ) -> str:
     """Returns the start-up script, bash."""
-    run = f"{root}/{request.name}"
-    flags = worker_flags(request, source)
+    run = f"{root}/{spec.name}"
+    flags = worker_flags(spec, source)
     when_over = ""
-    if request.deletes:
-        when_over = gcloud.show(gcloud.delete(request, wait=False))
+    if spec.deletes:
+        when_over = gcloud.show(gcloud.delete(spec, wait=False))
         flags.append(f"--when_over={when_over}")
         # As the worker does: an idle TPU costs as much as a busy one.
         when_over = f'if [ "$host" = 0 ]; then sleep {idle_s}; {when_over} || true; fi'
     host = _HOST.format(
         run=shlex.quote(run),
-        folder=shlex.quote(request.folder),
+        folder=shlex.quote(spec.folder),
         stem=source.stem,
-        fingerprint=request.fingerprint(),
-        hosts=request.accelerator.hosts,
+        fingerprint=spec.fingerprint(),
+        hosts=spec.accelerator.hosts,
         sha256=source.sha256,
         uv_version=UV_VERSION,
         python_version=PYTHON_VERSION,
@@ -175,17 +175,17 @@ def script(
         distributed="tpu",
         when_over=when_over or ":",
         flags=" ".join(shlex.quote(flag) for flag in flags),
-        command=shlex.join(request.command),
+        command=shlex.join(spec.command),
     )
-    service = f"ait-jax-{request.name}.service"
+    service = f"ait-jax-{spec.name}.service"
     return _SCRIPT.format(
-        name=request.name,
+        name=spec.name,
         run=shlex.quote(run),
         units=shlex.quote(units),
         unit_path=shlex.quote(f"{units}/{service}"),
         service=service,
         host=host,
         host_end=_HOST_END,
-        unit=_UNIT.format(name=request.name, run=run),
+        unit=_UNIT.format(name=spec.name, run=run),
         unit_end=_UNIT_END,
     )

@@ -13,13 +13,12 @@ from pathlib import Path
 
 from ait_jax.launch import gcloud, startup, statuses
 from ait_jax.launch.gcloud import GcloudError
+from ait_jax.launch.launch_spec import LaunchSpec, seconds
 from ait_jax.launch.recipe import costs, going_on, logs_command
-from ait_jax.launch.request import Request, seconds
 from ait_jax.launch.source import Source
 
-from ait_jax.errors import UserError
+from ait_jax.errors import ExitCode, UserError
 
-EXIT_OK, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
 # In a row, with pauses of up to two minutes: a run may last for weeks, and needs this program when
 # its TPU is preempted.
 TRANSIENT_ERRORS = 20
@@ -59,13 +58,13 @@ class Launch:
 
     def __init__(
         self,
-        request: Request,
+        spec: LaunchSpec,
         source: Source,
         poll_s: float = 30.0,
         say: Callable[[str], None] = print,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.request, self.source, self.poll_s = request, source, poll_s
+        self.spec, self.source, self.poll_s = spec, source, poll_s
         self._print, self._sleep = say, sleep
         self.began = time.monotonic()
         self.failures = self.errors = self.waits = self.absences = 0
@@ -88,11 +87,11 @@ class Launch:
         try:
             return self._run()
         except KeyboardInterrupt:
-            self._print(f"\nStopped watching. {going_on(self.request)}")
-            return EXIT_INTERRUPTED
+            self._print(f"\nStopped watching. {going_on(self.spec)}")
+            return ExitCode.INTERRUPTED
         except UserError:
             if self.costing:
-                self._print(f"This program ends here. {going_on(self.request)}")
+                self._print(f"This program ends here. {going_on(self.spec)}")
             raise
 
     def _run(self) -> int:
@@ -114,8 +113,8 @@ class Launch:
 
     def _step(self, seen: Seen) -> int | None:
         """Does what follows from `seen`; returns an exit code at the end."""
-        ended = statuses.outcome(list(seen.hosts), self.request.accelerator.hosts)
-        if self.request.use_existing:
+        ended = statuses.outcome(list(seen.hosts), self.spec.accelerator.hosts)
+        if self.spec.use_existing:
             return self._step_existing(seen, ended)
         if seen.resource == "ABSENT":
             return self._absent(seen, ended)
@@ -140,14 +139,14 @@ class Launch:
         passing = self.delivered and seen.node in _PASSING_NODES
         if seen.node != "READY" and not passing:
             raise UserError(
-                f"the TPU VM {self.request.node} is {seen.node}; --use_existing needs one that is "
+                f"the TPU VM {self.spec.node} is {seen.node}; --use_existing needs one that is "
                 "READY, and creates none. Leave the flag out to have one created."
             )
         if not self.delivered and ended != "done" and (not seen.hosts or ended == "failed"):
             self._upload()
-            self.say(f"starting on {self.request.node}")
-            url = f"{self.request.folder}/startup.sh"
-            self._call(gcloud.deliver(self.request, url), f"starting on {self.request.node}")
+            self.say(f"starting on {self.spec.node}")
+            url = f"{self.spec.folder}/startup.sh"
+            self._call(gcloud.deliver(self.spec, url), f"starting on {self.spec.node}")
             self.delivered = self.costing = True
             return None
         self.delivered = True
@@ -158,13 +157,13 @@ class Launch:
 
     def _look(self) -> Seen:
         """Asks for the resource, its TPU VM and its hosts' statuses. Raises GcloudError."""
-        request = self.request
-        if request.use_existing:
-            node = self._describe(gcloud.describe_node(request))
+        spec = self.spec
+        if spec.use_existing:
+            node = self._describe(gcloud.describe_node(spec))
             self._check_slice(node.get("acceleratorType", ""))
             hosts = self._statuses() if node else ()
             return Seen("EXISTING", "", node.get("state", "ABSENT"), hosts)
-        resource = self._describe(gcloud.describe(request))
+        resource = self._describe(gcloud.describe(spec))
         if not resource:
             return Seen("ABSENT", hosts=self._statuses())
         specs = resource.get("tpu", {}).get("nodeSpec", [{}])
@@ -177,7 +176,7 @@ class Launch:
             return Seen(name, _reason(state), hosts=self._statuses())
         if name != "ACTIVE":
             return Seen(name, _reason(state))
-        found = self._describe(gcloud.describe_node(request))
+        found = self._describe(gcloud.describe_node(spec))
         return Seen(name, "", found.get("state", "ABSENT"), self._statuses())
 
     def _describe(self, arguments: list[str]) -> dict:
@@ -189,23 +188,23 @@ class Launch:
             raise
 
     def _statuses(self) -> tuple[statuses.Status, ...]:
-        fingerprint = self.request.fingerprint()
-        found = statuses.read(self.request.folder)
+        fingerprint = self.spec.fingerprint()
+        found = statuses.read(self.spec.folder)
         return tuple(status for status in found if status.fingerprint == fingerprint)
 
     def _check_slice(self, name: str) -> None:
         name = name.rsplit("/", 1)[-1]
-        if name and name != self.request.accelerator.name:
+        if name and name != self.spec.accelerator.name:
             raise UserError(
-                f"{self.request.node} is there already and is a {name}, not a "
-                f"{self.request.accelerator.name}. Give --accelerator={name}, or another --name."
+                f"{self.spec.node} is there already and is a {name}, not a "
+                f"{self.spec.accelerator.name}. Give --accelerator={name}, or another --name."
             )
 
     def _check_fingerprint(self, label: str) -> None:
-        if label and label != self.request.fingerprint():
+        if label and label != self.spec.fingerprint():
             raise UserError(
-                f"{self.request.name} is there already and runs another command. Give another "
-                f"--name, or delete it first: {gcloud.show(gcloud.delete(self.request))}"
+                f"{self.spec.name} is there already and runs another command. Give another "
+                f"--name, or delete it first: {gcloud.show(gcloud.delete(self.spec))}"
             )
 
     def _absent(self, seen: Seen, ended: str) -> int | None:
@@ -217,15 +216,15 @@ class Launch:
             if self.absences <= _ABSENCES:
                 self._pause()
                 return None
-            self._print(f"{self.request.name} was deleted by somebody. {_RESUME}")
-            return EXIT_FAILED
+            self._print(f"{self.spec.name} was deleted by somebody. {_RESUME}")
+            return ExitCode.FAILED
         if ended == "done":
-            folder = self.request.folder
+            folder = self.spec.folder
             self._print(
-                f"{self.request.name} is done already, nothing was created. To run it again: "
+                f"{self.spec.name} is done already, nothing was created. To run it again: "
                 f"{gcloud.show(gcloud.remove(f'{folder}/status/**'))}"
             )
-            return EXIT_OK
+            return ExitCode.OK
         if not self.uploaded:  # else statuses count on: it was made before, and taken away
             self._upload()
         self._create()
@@ -233,15 +232,15 @@ class Launch:
 
     def _upload(self) -> None:
         """Sends code and start-up script, and takes away statuses of an earlier launch."""
-        folder = self.request.folder
+        folder = self.spec.folder
         self.say(f"sending commit {self.source.commit[:12]} to {folder}/code")
         code = gcloud.copy(self.source.archive, f"{folder}/code/{self.source.stem}.tar.gz")
-        self._call(code, f"writing to {self.request.bucket}")
+        self._call(code, f"writing to {self.spec.bucket}")
         with tempfile.TemporaryDirectory() as temporary:
             path = Path(temporary, "startup.sh")
-            path.write_text(startup.script(self.request, self.source))
+            path.write_text(startup.script(self.spec, self.source))
             script = gcloud.copy(str(path), f"{folder}/startup.sh")
-            self._call(script, f"writing to {self.request.bucket}")
+            self._call(script, f"writing to {self.spec.bucket}")
         try:
             gcloud.call(gcloud.remove(f"{folder}/status/**"))
         except GcloudError as error:
@@ -250,14 +249,14 @@ class Launch:
         self.uploaded = True
 
     def _create(self) -> None:
-        request = self.request
-        self.say(f"asking for {request.accelerator.describe()}, {request.tier}, in {request.zone}")
+        spec = self.spec
+        self.say(f"asking for {spec.accelerator.describe()}, {spec.tier}, in {spec.zone}")
         with tempfile.TemporaryDirectory() as temporary:
             path = Path(temporary, "startup.sh")
-            path.write_text(startup.script(request, self.source))
-            asking = f"asking for {request.accelerator.name}"
+            path.write_text(startup.script(spec, self.source))
+            asking = f"asking for {spec.accelerator.name}"
             # Another start of this command may be faster: it is watched as if made here.
-            self._call(gcloud.create(request, str(path)), asking, fine="exists")
+            self._call(gcloud.create(spec, str(path)), asking, fine="exists")
         self.delivered = self.costing = True
         self.created = time.monotonic()
         self.waits, self.heard = 0, None
@@ -274,7 +273,7 @@ class Launch:
 
     def _suspended(self, seen: Seen) -> None:
         """The TPU was taken away: the request has to go before it can be made again."""
-        preempted = self.request.tier == "spot"
+        preempted = self.spec.tier == "spot"
         word = "preempted" if preempted else "taken away"
         state = seen.node if seen.node in _LOST_NODES else seen.resource
         self.say(f"{word} ({state}{': ' + seen.reason if seen.reason else ''})")
@@ -282,32 +281,32 @@ class Launch:
             self._pause()
             return None
         if not preempted:
-            self._count(f"{self.request.name} was {word} {self.failures + 1} times")
+            self._count(f"{self.spec.name} was {word} {self.failures + 1} times")
         return self._again()
 
     def _failed(self, seen: Seen) -> None:
         error = gcloud.classify(seen.reason or "no reason given")
         if error.kind in ("quota", "permission"):
             self._delete()
-            raise error.for_user(f"asking for {self.request.accelerator.name}")
+            raise error.for_user(f"asking for {self.spec.accelerator.name}")
         self.say(f"the request failed: {error.line}")
-        limit = self.request.valid_until_duration
+        limit = self.spec.valid_until_duration
         if limit and self.created is not None and time.monotonic() - self.created >= seconds(limit):
             self._delete()
             raise UserError(
-                f"no {self.request.accelerator.name} came within --valid_until_duration={limit}: "
+                f"no {self.spec.accelerator.name} came within --valid_until_duration={limit}: "
                 f"{error.line} {_RESUME}"
             )
         attempts = f"{self.failures + 1} attempts"
-        self._count(f"{self.request.name} could not be had in {attempts}: {error.line}")
+        self._count(f"{self.spec.name} could not be had in {attempts}: {error.line}")
         return self._again()
 
     def _count(self, message: str) -> None:
         self.failures += 1
-        if self.failures > self.request.max_retries:
+        if self.failures > self.spec.max_retries:
             self._delete()
             raise UserError(
-                f"{message}. --max_retries={self.request.max_retries}; try "
+                f"{message}. --max_retries={self.spec.max_retries}; try "
                 f"another --zone or tier. {_RESUME}"
             )
 
@@ -322,7 +321,7 @@ class Launch:
         line = seen.resource
         self._check_silence(seen)
         if seen.node == "READY":
-            hosts = self.request.accelerator.hosts
+            hosts = self.spec.accelerator.hosts
             line += f", {statuses.summary(list(seen.hosts), hosts, time.time())}"
             self.waits = 0
         elif seen.node:
@@ -337,14 +336,14 @@ class Launch:
             self.newest, self.heard = newest, now if seen.node == "READY" else None
         if self.heard is None or now - self.heard < SILENT_S:
             return
-        request = self.request
-        journal = f"sudo journalctl --no-pager -n 50 -u ait-jax-{request.name}"
-        look = gcloud.show(gcloud.ssh(request, 0, journal))
-        if request.deletes:
+        spec = self.spec
+        journal = f"sudo journalctl --no-pager -n 50 -u ait-jax-{spec.name}"
+        look = gcloud.show(gcloud.ssh(spec, 0, journal))
+        if spec.deletes:
             self._delete()
             look = f"with --keep: {look}"
         raise UserError(
-            f"no host of {request.node} has written to {request.folder}/status for "
+            f"no host of {spec.node} has written to {spec.folder}/status for "
             f"{SILENT_S / 60:.0f} minutes. Most often their service account may not write to the "
             "bucket: give it roles/storage.objectAdmin there, or give another by "
             f"--service_account. To see what they say, {look}"
@@ -358,27 +357,27 @@ class Launch:
     def _end(self, seen: Seen, ended: str) -> int:
         if ended == "failed":
             status = statuses.culprit(list(seen.hosts))
-            statuses.tail(self.request.folder, status.host, _LOG_LINES, self._print)
+            statuses.tail(self.spec.folder, status.host, _LOG_LINES, self._print)
             self.say(f"failed on host {status.host} ({status.hostname}): {status.message}")
         else:
             self.say("done on all hosts")
         resume = _RESUME
         if seen.resource != "ABSENT":
-            if self.request.deletes:
+            if self.spec.deletes:
                 self._delete()
             else:
-                node = self.request.node
-                self._print(f"{node} was kept. {costs(self.request)}")
-                if not self.request.use_existing:
+                node = self.spec.node
+                self._print(f"{node} was kept. {costs(self.spec)}")
+                if not self.spec.use_existing:
                     resume = f"With --use_existing={node} the command goes on there."
-        self._print(f"Logs: {logs_command(self.request)}")
+        self._print(f"Logs: {logs_command(self.spec)}")
         if ended == "failed":
             self._print(resume)
-        return EXIT_OK if ended == "done" else EXIT_FAILED
+        return ExitCode.OK if ended == "done" else ExitCode.FAILED
 
     def _delete(self) -> None:
-        self.say(f"deleting {self.request.name}")
-        self._call(gcloud.delete(self.request), f"deleting {self.request.name}", fine="missing")
+        self.say(f"deleting {self.spec.name}")
+        self._call(gcloud.delete(self.spec), f"deleting {self.spec.name}", fine="missing")
         self.costing = False
 
 
@@ -392,9 +391,9 @@ def _reason(state: dict) -> str:
     return f"by {initiator}" if initiator else ""
 
 
-def start(request: Request, archive: Callable[[Path], Source], poll_s: float) -> int:
+def start(spec: LaunchSpec, archive: Callable[[Path], Source], poll_s: float) -> int:
     """Archives the code and launches. Raises UserError before anything is created."""
     if shutil.which("gcloud") is None:
         gcloud.call(["gcloud"])
     with tempfile.TemporaryDirectory() as temporary:
-        return Launch(request, archive(Path(temporary, "code.tar.gz")), poll_s).run()
+        return Launch(spec, archive(Path(temporary, "code.tar.gz")), poll_s).run()

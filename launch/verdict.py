@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from ait_jax.runtime.exit_codes import HOST_LOST, OK, PREEMPTED, PREFLIGHT, USER_ERROR
+from ait_jax.errors import ExitCode
 
 # A failure after this long is the first of a new series: it does not add to last week's.
 SERIES_ENDS_AFTER_S = 3600.0
@@ -32,17 +32,17 @@ def judge(code: int, failures: int, lasted_s: float, max_retries: int) -> Verdic
     Preemption is retried and does not count. The user's mistakes and a failed preflight are
     final. Everything else is retried with growing pauses, `max_retries` times in a series.
     """
-    if code == OK:
+    if code == ExitCode.OK:
         return Verdict("done", failures, 0.0, "exit code 0")
-    if code == PREEMPTED:
+    if code == ExitCode.PREEMPTED:
         return Verdict("preempted", failures, _FIRST_PAUSE_S, "preempted, progress saved")
-    if code in (USER_ERROR, PREFLIGHT):
-        what = "a mistake in the command" if code == USER_ERROR else "preflight failed"
+    if code in (ExitCode.USER_ERROR, ExitCode.PREFLIGHT):
+        what = "a mistake in the command" if code == ExitCode.USER_ERROR else "preflight failed"
         return Verdict("failed", failures, 0.0, f"{what} (exit code {code}); not retried")
     failures = 1 if lasted_s >= SERIES_ENDS_AFTER_S else failures + 1
     if code < 0:
         what = f"killed by signal {-code}" + (" (out of memory?)" if code == -9 else "")
-    elif code == HOST_LOST:
+    elif code == ExitCode.HOST_LOST:
         what = f"another host was lost (exit code {code})"
     else:
         what = f"failed (exit code {code})"

@@ -24,8 +24,8 @@ from pathlib import Path
 from ait_jax.launch import bucket
 from ait_jax.launch.verdict import judge
 
+from ait_jax.errors import ExitCode
 from ait_jax.runtime import files
-from ait_jax.runtime.exit_codes import OK, PREEMPTED, PREFLIGHT
 
 UPLOAD_EVERY_S = 30.0
 # A notice of preemption leaves 30 s before the machine is gone.
@@ -113,9 +113,9 @@ class Worker:
         self.status |= {key: known.get(key, 0) for key in ("attempt", "failures")}
         if known.get("state") == "failed":
             self.log.say(f"failed already: {known.get('message', '')}")
-            return self._over(PREFLIGHT)
+            return self._over(ExitCode.PREFLIGHT)
         if known.get("state") in ("preflight", "running") and not self._survives(known):
-            return self._over(PREFLIGHT)
+            return self._over(ExitCode.PREFLIGHT)
         threading.Thread(target=self._upload_until_ended, daemon=True).start()
         try:
             code = self._attempts()
@@ -129,23 +129,23 @@ class Worker:
             ended = self._ended_elsewhere()
             if ended:
                 self._report(*ended)
-                return self._over(OK if ended[0] == "done" else PREFLIGHT)
+                return self._over(ExitCode.OK if ended[0] == "done" else ExitCode.PREFLIGHT)
             began = time.monotonic()
             code = self._attempt()
             lasted = time.monotonic() - began
             if self.stopping.is_set():
                 self._report("preempted", f"stopped by SIGTERM (exit code {code})", code)
-                return PREEMPTED
+                return ExitCode.PREEMPTED
             verdict = judge(code, self.status["failures"], lasted, self.options.max_retries)
             self.status["failures"] = verdict.failures
             self._report(verdict.state, verdict.reason, code)
             if verdict.state == "failed":
-                return self._over(PREFLIGHT)
+                return self._over(ExitCode.PREFLIGHT)
             if verdict.state == "done" and self._first_host_ends():
-                return self._over(OK)
+                return self._over(ExitCode.OK)
             if self.stopping.wait(verdict.pause_s * self.options.pause_scale):
                 self._report("preempted", "stopped by SIGTERM between attempts", code)
-                return PREEMPTED
+                return ExitCode.PREEMPTED
 
     def _survives(self, known: dict) -> bool:
         """Counts an attempt that ended without a word: with the host, or out of memory.
@@ -195,7 +195,7 @@ class Worker:
             self._report("preflight", "")
             module = (sys.executable, "-m", "ait_jax.launch.preflight")
             code = self._call([*module, *self._preflight()])
-            if code != OK:
+            if code != ExitCode.OK:
                 return code
         self._report("running", "")
         return self._call([*self.program, *self.command])
@@ -209,7 +209,7 @@ class Worker:
     def _call(self, command: list[str]) -> int:
         """Runs `command` into the log; what it leaves behind is killed: it would keep the TPU."""
         if self.stopping.is_set():
-            return PREEMPTED
+            return ExitCode.PREEMPTED
         self.log.say(f"attempt {self.status['attempt']}: {shlex.join(command)}")
         self.child = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True

@@ -4,8 +4,8 @@ import argparse
 
 from ait_jax.commands import subcommand
 from ait_jax.config.gin_flags import GinFlags
-from ait_jax.errors import UserError
-from ait_jax.runtime import distributed, exit_codes
+from ait_jax.errors import ExitCode, UserError
+from ait_jax.runtime import distributed
 
 _HELP = "strategies x seeds: run them, and say whether their difference is noise"
 _EPILOG = """\
@@ -59,16 +59,16 @@ def run(options: argparse.Namespace, flags: GinFlags) -> int:
                 "--print_commands prints what is left to run; leave out the folders of runs."
             )
         comparison.compare_folders(built, options.runs)
-        return exit_codes.OK
+        return ExitCode.OK
     jobs = comparison.plan(built, flags)
     if options.print_commands:
         print(*comparison.commands(jobs), sep="\n")
-        return exit_codes.OK
+        return ExitCode.OK
     try:
         complete = comparison.run(built, jobs, options.processes)
     except Stopped as stop:
         from signal import SIGINT
 
         distributed.say("told to stop; the runs are saved, and the same command continues.")
-        return exit_codes.INTERRUPTED if stop.number == SIGINT else exit_codes.PREEMPTED
-    return exit_codes.OK if complete else exit_codes.UNFINISHED
+        return ExitCode.INTERRUPTED if stop.number == SIGINT else ExitCode.PREEMPTED
+    return ExitCode.OK if complete else ExitCode.UNFINISHED

@@ -4,7 +4,7 @@ import argparse
 
 from ait_jax.commands import subcommand
 from ait_jax.config.gin_flags import GinFlags
-from ait_jax.runtime import exit_codes
+from ait_jax.errors import ExitCode
 
 
 def add(subparsers: subcommand.Subparsers) -> None:
@@ -80,4 +80,4 @@ def run(options: argparse.Namespace, flags: GinFlags) -> int:
         like=options.like,
         ask_torch=not options.skip_torch_check,
     )
-    return exit_codes.OK
+    return ExitCode.OK

@@ -7,8 +7,7 @@ from typing import Any
 from ait_jax.commands import subcommand
 from ait_jax.config.gin_flags import GinFlags
 from ait_jax.endpoint import endpoint_flags
-from ait_jax.errors import UserError
-from ait_jax.runtime import exit_codes
+from ait_jax.errors import ExitCode, UserError
 
 _HELP = "turn datasets' metadata into tasks, as Dynosaur does"
 _EPILOG = """\
@@ -121,7 +120,7 @@ def run(options: argparse.Namespace, flags: GinFlags) -> int:
         steer_only=options.steer_only,
     )
     grow(growth)
-    return exit_codes.UNFINISHED if endpoint and endpoint.stopped else exit_codes.OK
+    return ExitCode.UNFINISHED if endpoint and endpoint.stopped else ExitCode.OK
 
 
 def _styles(style: str) -> tuple[str, ...]:

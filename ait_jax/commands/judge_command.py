@@ -5,7 +5,8 @@ import argparse
 from ait_jax.commands import subcommand
 from ait_jax.config.gin_flags import GinFlags
 from ait_jax.endpoint import endpoint_flags
-from ait_jax.runtime import distributed, exit_codes
+from ait_jax.errors import ExitCode
+from ait_jax.runtime import distributed
 
 _HELP = "compare two files of answers: ROUGE-L, and which one a judge prefers"
 _EPILOG = """\
@@ -49,10 +50,10 @@ def add(subparsers: subcommand.Subparsers) -> None:
 
 def run(options: argparse.Namespace, flags: GinFlags) -> int:
     """Runs the command and returns the exit code."""
-    from ait_jax.evaluation.judging import Comparison
+    from ait_jax.evaluation.judging import AnswerComparison
 
     endpoint = None if options.offline else endpoint_flags.build(options)
-    Comparison(
+    AnswerComparison(
         paths=(options.a, options.b),
         instructions=options.instructions,
         out=options.out,
@@ -64,5 +65,5 @@ def run(options: argparse.Namespace, flags: GinFlags) -> int:
         distributed.say(
             f"{endpoint.stopped}; the results so far are kept, and the same command continues."
         )
-        return exit_codes.UNFINISHED
-    return exit_codes.OK
+        return ExitCode.UNFINISHED
+    return ExitCode.OK

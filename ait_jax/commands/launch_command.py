@@ -8,8 +8,7 @@ from typing import Any
 
 from ait_jax.commands import subcommand
 from ait_jax.config.gin_flags import GinFlags
-from ait_jax.errors import UserError
-from ait_jax.runtime import exit_codes
+from ait_jax.errors import ExitCode, UserError
 
 _TIERS = {
     "spot": "spare capacity, cheapest; may be preempted, and the run then resumes by itself "
@@ -132,25 +131,22 @@ def _add_logs(kind: argparse.ArgumentParser) -> None:
     kind.add_argument("--host", type=int, help="of this host only (default: all)")
 
 
-def _request(options: argparse.Namespace, command: list[str]) -> Any:
-    from ait_jax.launch import accelerators, request
+def _spec(options: argparse.Namespace, command: list[str]) -> Any:
+    from ait_jax.launch import accelerators, launch_spec
 
-    fields = {
-        f for f in request.Request.__dataclass_fields__ if f not in ("accelerator", "command")
-    }
-    given = {name: value for name, value in vars(options).items() if name in fields and value}
-    # 0 is a value here.
-    given["max_retries"] = options.max_retries
+    fields = set(launch_spec.LaunchSpec.__dataclass_fields__) - {"accelerator", "command"}
+    given = {name: value for name, value in vars(options).items() if name in fields}
     slice_ = accelerators.parse(options.accelerator)
-    given = {"name": "", "bucket": ""} | given
-    return request.checked(request.Request(accelerator=slice_, command=tuple(command), **given))
+    return launch_spec.checked(
+        launch_spec.LaunchSpec(accelerator=slice_, command=tuple(command), **given)
+    )
 
 
-def _archived(options: argparse.Namespace, request: Any, path: Path) -> Any:
+def _archived(options: argparse.Namespace, spec: Any, path: Path) -> Any:
     from ait_jax.launch import source
 
     made = source.archive(path, options.allow_dirty)
-    source.check_gin_files(request.command, source.root(), made.commit)
+    source.check_gin_files(spec.command, source.root(), made.commit)
     return made
 
 
@@ -159,13 +155,13 @@ def _tpu_vm(options: argparse.Namespace, command: list[str]) -> int:
 
     if options.poll_s < 0:
         raise UserError(f"--poll_s={options.poll_s} must be 0 or more seconds.")
-    request = _request(options, command)
+    spec = _spec(options, command)
     with tempfile.TemporaryDirectory() as temporary:
         if options.dry_run:
-            made = _archived(options, request, Path(temporary, "code.tar.gz"))
-            print(recipe.dry_run(request, made), end="")
-            return exit_codes.OK
-        return tpu_vm.start(request, lambda path: _archived(options, request, path), options.poll_s)
+            made = _archived(options, spec, Path(temporary, "code.tar.gz"))
+            print(recipe.dry_run(spec, made), end="")
+            return ExitCode.OK
+        return tpu_vm.start(spec, lambda path: _archived(options, spec, path), options.poll_s)
 
 
 def _local(options: argparse.Namespace, command: list[str]) -> int:
@@ -177,10 +173,10 @@ def _local(options: argparse.Namespace, command: list[str]) -> int:
 def _gke(options: argparse.Namespace, command: list[str]) -> int:
     from ait_jax.launch import cluster_files
 
-    request = _request(options, command)
-    print(cluster_files.jobset(request, options.image), end="")
-    print(cluster_files.xpk_comment(request, options.image, options.cluster), end="")
-    return exit_codes.OK
+    spec = _spec(options, command)
+    print(cluster_files.jobset(spec, options.image), end="")
+    print(cluster_files.xpk_comment(spec, options.image, options.cluster), end="")
+    return ExitCode.OK
 
 
 def _slurm(options: argparse.Namespace, command: list[str]) -> int:
@@ -189,16 +185,16 @@ def _slurm(options: argparse.Namespace, command: list[str]) -> int:
     fields = cluster_files.SlurmJob.__dataclass_fields__
     job = cluster_files.SlurmJob(**{name: getattr(options, name) for name in fields})
     print(cluster_files.slurm(job, command), end="")
-    return exit_codes.OK
+    return ExitCode.OK
 
 
 def _logs(options: argparse.Namespace, command: list[str]) -> int:
-    from ait_jax.launch import request, statuses
+    from ait_jax.launch import launch_spec, statuses
 
-    request.check_names(name=options.name, bucket=options.bucket.rstrip("/"))
+    launch_spec.check_names(name=options.name, bucket=options.bucket.rstrip("/"))
     for line in statuses.logs(f"{options.bucket.rstrip('/')}/{options.name}", options.host):
         print(line)
-    return exit_codes.OK
+    return ExitCode.OK
 
 
 _AddFlags = Callable[[argparse.ArgumentParser], None]

@@ -4,7 +4,7 @@ import argparse
 
 from ait_jax.commands import subcommand
 from ait_jax.config.gin_flags import GinFlags
-from ait_jax.runtime import exit_codes
+from ait_jax.errors import ExitCode
 
 _HELP = "compile for devices you do not have: memory, FLOPs, time (experiments/mini.gin by default)"
 _EPILOG = """\
@@ -66,4 +66,4 @@ def run(options: argparse.Namespace, flags: GinFlags) -> int:
     else:
         given["stages"] = [stage.strip() for stage in options.stages.split(",")]
     plan.run(flags, plan.Options(**given))
-    return exit_codes.OK
+    return ExitCode.OK

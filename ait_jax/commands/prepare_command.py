@@ -6,8 +6,7 @@ import inspect
 
 from ait_jax.commands import subcommand
 from ait_jax.config.gin_flags import GinFlags
-from ait_jax.errors import UserError, nearest
-from ait_jax.runtime import exit_codes
+from ait_jax.errors import ExitCode, UserError, nearest
 from ait_jax.tasks import DEFAULT_DATA_DIR
 
 # Pools whose module in `ait_jax.tasks` has a function `prepare`.
@@ -77,4 +76,4 @@ def run(options: argparse.Namespace, flags: GinFlags) -> int:
         **given,
     )
     print(*prepared.describe(), sep="\n")
-    return exit_codes.OK
+    return ExitCode.OK

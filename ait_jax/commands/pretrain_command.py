@@ -4,7 +4,7 @@ import argparse
 
 from ait_jax.commands import subcommand
 from ait_jax.config.gin_flags import GinFlags
-from ait_jax.runtime import exit_codes
+from ait_jax.errors import ExitCode
 
 _DEFAULT_FILE = "experiments/mini_base.gin"
 
@@ -23,4 +23,4 @@ def run(options: argparse.Namespace, flags: GinFlags) -> int:
 
     configuration.parse(flags, _DEFAULT_FILE)
     configuration.build(pretraining.Pretraining, _DEFAULT_FILE).run()
-    return exit_codes.OK
+    return ExitCode.OK

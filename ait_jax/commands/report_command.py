@@ -5,8 +5,7 @@ import math
 
 from ait_jax.commands import subcommand
 from ait_jax.config.gin_flags import GinFlags
-from ait_jax.errors import UserError
-from ait_jax.runtime import exit_codes
+from ait_jax.errors import ExitCode, UserError
 
 _HELP = "one page of a run: learning curves, task maps, prompts, time and cost"
 _EPILOG = """\
@@ -59,4 +58,4 @@ def run(options: argparse.Namespace, flags: GinFlags) -> int:
         price_per_device_hour=options.price_per_device_hour,
     )
     print(f"report: {path}")
-    return exit_codes.OK
+    return ExitCode.OK

@@ -4,8 +4,7 @@ import argparse
 
 from ait_jax.commands import subcommand
 from ait_jax.config.gin_flags import GinFlags
-from ait_jax.errors import UserError
-from ait_jax.runtime import exit_codes
+from ait_jax.errors import ExitCode, UserError
 
 
 def add(subparsers: subcommand.Subparsers) -> None:
@@ -36,4 +35,4 @@ def run(options: argparse.Namespace, flags: GinFlags) -> int:
         experiment = configuration.build(Experiment)
         given = {} if options.round_0_from is None else {"round_0_from": options.round_0_from}
         active.run(experiment, configuration.operative_config(), **given)
-    return exit_codes.OK
+    return ExitCode.OK

@@ -4,7 +4,7 @@ import argparse
 
 from ait_jax.commands import subcommand
 from ait_jax.config.gin_flags import GinFlags
-from ait_jax.runtime import exit_codes
+from ait_jax.errors import ExitCode
 
 _DEFAULT_FILE = "experiments/score.gin"
 
@@ -24,4 +24,4 @@ def run(options: argparse.Namespace, flags: GinFlags) -> int:
     configuration.parse(flags, _DEFAULT_FILE, unused=scoring.UNUSED_MACROS)
     built = configuration.build(scoring.Scoring, _DEFAULT_FILE)
     scoring.run(built, configuration.operative_config())
-    return exit_codes.OK
+    return ExitCode.OK

@@ -9,7 +9,7 @@ from typing import Any
 
 from ait_jax.commands import subcommand
 from ait_jax.config.gin_flags import GinFlags
-from ait_jax.runtime import exit_codes
+from ait_jax.errors import ExitCode, UserError
 
 _HELP = "what a run is doing now, or how it ended: stage, progress, loss, time left, curve"
 _EPILOG = """\
@@ -63,7 +63,7 @@ def run(options: argparse.Namespace, flags: GinFlags) -> int:
 
 
 def _code(status: Mapping[str, Any]) -> int:
-    return exit_codes.OK if status["state"] in _WELL else exit_codes.UNFINISHED
+    return ExitCode.OK if status["state"] in _WELL else ExitCode.UNFINISHED
 
 
 def _print(status: Mapping[str, Any]) -> None:
@@ -113,7 +113,6 @@ def _follow(path: Any, status: Mapping[str, Any], as_json: bool) -> Mapping[str,
 
 
 def _list(path: Any, runs: Sequence[Any], options: argparse.Namespace) -> int:
-    from ait_jax.errors import UserError
     from ait_jax.report import run_view
     from ait_jax.rounds import run_status
     from ait_jax.runtime.plain_text import visible

@@ -6,8 +6,7 @@ from typing import Any
 
 from ait_jax.commands import subcommand
 from ait_jax.config.gin_flags import GinFlags
-from ait_jax.errors import UserError
-from ait_jax.runtime import exit_codes
+from ait_jax.errors import ExitCode, UserError
 
 _HELP = "list and search a pool, or show tasks as the model sees them (the mini pool by default)"
 _EPILOG = """\
@@ -86,7 +85,7 @@ def run(options: argparse.Namespace, flags: GinFlags) -> int:
         _show(source, options)
     else:
         _list(source, options)
-    return exit_codes.OK
+    return ExitCode.OK
 
 
 def _console() -> Any:

@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ait_jax.errors import UserError
+from ait_jax.errors import ExitCode, UserError
 from ait_jax.rounds import round_zero
-from ait_jax.runtime import exit_codes
 
 _LOG_LINES = 15
 _SECONDS_TO_SAVE = 120.0
@@ -213,12 +212,12 @@ def _tell_rounds(job: Job, report: Callable[[str], None]) -> None:
 def _settle(job: Job, failed: list[Job], report: Callable[[str], None]) -> None:
     _tell_rounds(job, report)
     minutes = (time.monotonic() - job.started) / 60
-    if job.code == exit_codes.OK and job.is_finished:
+    if job.code == ExitCode.OK and job.is_finished:
         report(f"{job.name}: done after {minutes:.1f} min")
         return
     ended = f"exit code {job.code}" if job.code >= 0 else signal.Signals(-job.code).name
     text = f"{job.name} failed ({ended}); the last lines of {job.log}:\n{_last_lines(job.log)}"
-    if job.code == exit_codes.USER_ERROR:
+    if job.code == ExitCode.USER_ERROR:
         raise UserError(text)
     failed.append(job)
     report(text if len(failed) == 1 else f"{job.name} failed ({ended}); log: {job.log}")

@@ -1,27 +1,37 @@
-"""The asynchronous side of `ait_jax.endpoint.endpoint`: workers, budget, back-off, when to stop asking."""
+"""The asynchronous side of `Endpoint.ask`: workers, budget, back-off, when to stop."""
 
 import asyncio
+import contextlib
 import os
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ait_jax.endpoint import endpoint_call
-from ait_jax.endpoint.chat import BUDGET, DOWN, Reply, Request
+from ait_jax.endpoint.chat import BUDGET, DOWN, ChatRequest, Reply
 from ait_jax.endpoint.endpoint_call import Redaction, Refused, Transient
 from ait_jax.errors import UserError
 from ait_jax.runtime import reporter
 
-_SAME_REFUSALS = 5  # so many equal ones, and not one answer: it is not the conversations' fault
+_SAME_REFUSALS = 5  # this many equal ones and no answer: the conversations are not to blame
 _LONGEST_WAIT_S = 300.0
 
 
 class Asking:
-    """One call of `Endpoint.ask`, for what the cache does not hold."""
+    """One call of `Endpoint.ask`, for what the cache does not hold.
 
-    def __init__(self, endpoint: Any, pending: dict[str, Request], done: int, description) -> None:
-        self.endpoint = endpoint
+    Args:
+      endpoint: the `endpoint.Endpoint`.
+      pending: {key of the request: request}.
+      done: replies that the cache gave, for the progress bar.
+      description: for the progress bar.
+    """
+
+    def __init__(
+        self, endpoint: Any, pending: dict[str, ChatRequest], done: int, description: str
+    ) -> None:
+        self.endpoint, self.pacing = endpoint, endpoint.pacing
         self.totals = endpoint.totals
         self.pending = pending
         self.done_before = done
@@ -37,7 +47,7 @@ class Asking:
         self.error: BaseException | None = None
 
     def run(self) -> dict[str, Reply]:
-        """Returns {key of the request: reply} for all that is pending."""
+        """Returns {key of the request: reply} for all pending requests."""
         endpoint = self.endpoint
         if endpoint.budget == 0:
             endpoint.stopped = self._budget_text()
@@ -53,12 +63,12 @@ class Asking:
     async def _ask_all(self) -> None:
         self.stop = asyncio.Event()
         self.settled = asyncio.Condition()
-        opened = endpoint_call.client(self.endpoint.base_url, self.key, self.endpoint.timeout_s)
+        opened = endpoint_call.client(self.endpoint.base_url, self.key, self.pacing.timeout_s)
         todo = iter(self.pending.items())
         total = self.done_before + len(self.pending)
         async with opened:
             with reporter.progress(self.description, total, self.done_before) as self.show:
-                count = min(self.endpoint.concurrency, len(self.pending))
+                count = min(self.pacing.concurrency, len(self.pending))
                 workers = asyncio.gather(*(self._work(opened, todo) for _ in range(count)))
                 try:
                     await asyncio.shield(workers)
@@ -67,7 +77,7 @@ class Asking:
                     await workers
                     raise
 
-    async def _work(self, opened, todo) -> None:
+    async def _work(self, opened: Any, todo: Iterator[tuple[str, ChatRequest]]) -> None:
         for key, request in todo:
             if self.stop.is_set():
                 return
@@ -86,25 +96,24 @@ class Asking:
                 self.failed += reply.text is None
                 self._show()
 
-    async def _answer(self, opened, request: Request) -> Reply | None:
-        """Asks until there is a reply, and keeps it; None if asking stopped before."""
+    async def _answer(self, opened: Any, request: ChatRequest) -> Reply | None:
+        """Asks until there is a reply and keeps it; None if asking stopped first."""
         import tenacity
 
-        endpoint = self.endpoint
         attempts = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception(
                 lambda error: isinstance(error, Transient) and not self.stop.is_set()
             ),
-            stop=tenacity.stop_after_attempt(endpoint.max_attempts),
+            stop=tenacity.stop_after_attempt(self.pacing.max_attempts),
             wait=self._wait,
             sleep=self._sleep,
             reraise=True,
         )
         return await attempts(self._attempt, opened, request)
 
-    async def _attempt(self, opened, request: Request) -> Reply | None:
+    async def _attempt(self, opened: Any, request: ChatRequest) -> Reply | None:
         endpoint = self.endpoint
-        # Another worker's Retry-After is meant for this one, too.
+        # Another worker's Retry-After holds for this one, too.
         await self._sleep(self.not_before - asyncio.get_running_loop().time())
         worst = endpoint.prices.cost(request.most_input_tokens(), request.max_tokens)
         if not await self._reserve(worst):
@@ -112,13 +121,13 @@ class Asking:
         self.totals.attempts += 1
         try:
             reply = await endpoint_call.post(
-                opened, request, endpoint.timeout_s, self.redaction, endpoint.prices
+                opened, request, self.pacing.timeout_s, self.redaction, endpoint.prices
             )
             self.totals.cost += reply.cost
             self.answers += 1
             self.failures_in_a_row = 0
             if endpoint.cache:
-                # In a thread: waiting for the disk must not hold up the other workers.
+                # In a thread: the disk must not hold up the other workers.
                 await asyncio.to_thread(endpoint.cache.put, request, reply)
             return reply
         except Transient as error:
@@ -132,12 +141,12 @@ class Asking:
                 self.settled.notify_all()
 
     async def _reserve(self, worst: float) -> bool:
-        """Sets money aside; waits while what is in flight may turn out cheaper."""
+        """Sets money aside; waits while requests in flight may turn out cheaper."""
         budget = self.endpoint.budget
         async with self.settled:
             while not self.stop.is_set():
                 spent = self.totals.cost + self.totals.unanswered_cost
-                # In flight: nothing is set aside for a request that waits between attempts.
+                # Nothing is set aside for a request that waits between attempts.
                 if budget is None or spent + self.reserved + worst <= budget:
                     self.reserved += worst
                     self.in_flight += 1
@@ -158,10 +167,10 @@ class Asking:
         async with self.settled:
             self.settled.notify_all()
 
-    def _wait(self, state) -> float:
-        """Returns seconds until the next attempt; what the endpoint asked for holds for all."""
+    def _wait(self, state: Any) -> float:
+        """Returns seconds until the next attempt; a Retry-After holds for all workers."""
         asked = getattr(state.outcome.exception(), "retry_after", None)
-        base = self.endpoint.backoff_s
+        base = self.pacing.backoff_s
         if asked is None:
             return random.uniform(0.5, 1.0) * min(base * 2 ** (state.attempt_number - 1), 60.0)
         asked = min(asked, _LONGEST_WAIT_S)
@@ -169,17 +178,15 @@ class Asking:
         return asked + random.uniform(0.0, 0.25) * base
 
     async def _sleep(self, seconds: float) -> None:
-        """Waits, but not when asking has stopped."""
+        """Waits, unless asking has stopped."""
         if seconds > 0:
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self.stop.wait()
-            except TimeoutError:
-                pass
 
     async def _failed(self, error: Transient) -> Reply:
         self.failures_in_a_row += 1
-        if self.failures_in_a_row >= self.endpoint.max_failures:
+        if self.failures_in_a_row >= self.pacing.max_failures:
             await self._stop_asking(
                 f"{self.endpoint.base_url} failed {self.failures_in_a_row} times in a row "
                 f"(last: {error})"
@@ -187,14 +194,14 @@ class Asking:
         return Reply(None, str(error))
 
     async def _refused(self, error: Refused) -> Reply:
-        """Returns the reply for one refusal; raises, by `self.error`, where it is that of all."""
+        """Returns the reply for one refusal; sets `self.error` if every request is refused."""
         text = str(error)
         self.failures_in_a_row = 0
         if error.shared:
             self.refusals[text] = self.refusals.get(text, 0) + 1
         enough = min(len(self.pending), _SAME_REFUSALS)
-        of_all = not self.answers and self.refusals.get(text, 0) >= enough
-        if error.fatal or of_all:
+        all_refused = not self.answers and self.refusals.get(text, 0) >= enough
+        if error.fatal or all_refused:
             self.error = self.error or UserError(self._advice(error))
             await self._stop_asking("")
         return Reply(None, text)
@@ -202,21 +209,19 @@ class Asking:
     def _advice(self, error: Refused) -> str:
         endpoint = self.endpoint
         needed = {
-            401: "set the environment variable OPENAI_API_KEY to a key that it accepts",
-            402: "the account needs money; the same command continues",
-            403: "the key in OPENAI_API_KEY has no right to this model",
-            404: f"check the base URL and the model {endpoint.model!r}",
-            405: "check the base URL, which usually ends in /v1",
-            429: "the account's quota is used up; raise it, and the same command continues",
+            401: "Set the environment variable OPENAI_API_KEY to a key that it accepts.",
+            402: "Add credit to the account; the same command continues.",
+            403: "The key in OPENAI_API_KEY has no access to this model.",
+            404: f"Check the base URL and the model {endpoint.model!r}.",
+            405: "Check the base URL, which usually ends in /v1.",
+            429: "The account's quota is used up; raise it, and the same command continues.",
         }
         default = (
-            f"check the model {endpoint.model!r} and what it accepts (temperature, "
-            f"{endpoint.tokens_name})"
+            f"Check the model {endpoint.model!r} and what it accepts (temperature, "
+            f"{endpoint.tokens_name})."
         )
-        return (
-            f"{endpoint.base_url} refuses: {str(error).rstrip('.')}. Needed: "
-            f"{needed.get(error.status, default)}."
-        )
+        refusal = str(error).rstrip(".")
+        return f"{endpoint.base_url} refuses: {refusal}. {needed.get(error.status, default)}"
 
     def _show(self) -> None:
         self.show(
@@ -226,7 +231,7 @@ class Asking:
 
 
 def _run_to_the_end(work: Callable) -> None:
-    """Runs the coroutine function, in a thread of its own where a loop runs here (notebooks)."""
+    """Runs the coroutine function, in its own thread where a loop already runs (notebooks)."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

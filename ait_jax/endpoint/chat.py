@@ -1,4 +1,4 @@
-"""What is asked of a chat endpoint and what comes back, in OpenAI's chat completions format."""
+"""Requests to a chat endpoint and its replies, in OpenAI's chat completions format."""
 
 import hashlib
 import json
@@ -11,16 +11,16 @@ from ait_jax.errors import UserError
 
 Conversation = Sequence[Mapping[str, str]]
 
-# Errors of replies that were not asked for.
+# Errors of conversations that were not asked.
 BUDGET, DOWN = "budget", "not asked: the endpoint failed before"
 
-# What a chat template may add to a message, in tokens; generous, for it bounds a cost.
+# Tokens that a chat template may add to a message; generous, because it bounds a cost.
 _TOKENS_AROUND_A_MESSAGE = 32
 
 
 @dataclass(frozen=True)
 class Prices:
-    """Dollars for a million tokens, as the endpoint's price list gives them."""
+    """Dollars per million tokens, from the endpoint's price list."""
 
     input_per_million: float
     output_per_million: float
@@ -42,13 +42,13 @@ class Reply:
     """The answer to one conversation.
 
     Attributes:
-      text: the model's answer; None if there is none, and then `error` says why.
-      error: "" or what went wrong, "budget" if it was not asked for want of money. It never
+      text: the model's answer, or None; then `error` says why.
+      error: "" or what went wrong, "budget" if it was not asked for lack of money. It never
         holds the key.
-      cached: True if it cost nothing now: it came from the cache, or the same request stands
-        earlier in the same call.
+      cached: True if it cost nothing now: it came from the cache, or repeats a request of the
+        same call.
       cost: dollars that this call paid for it; 0.0 without prices and from the cache.
-      input_tokens, output_tokens: as the endpoint counts them, 0 where it does not.
+      input_tokens, output_tokens: as the endpoint counts them, 0 if it does not.
       finish: the endpoint's finish_reason: "stop", "length" (cut at max_tokens), ...
     """
 
@@ -62,12 +62,12 @@ class Reply:
 
 
 @dataclass(frozen=True)
-class Request:
-    """One request: all that the answer depends on, and nothing secret.
+class ChatRequest:
+    """One request: everything the answer depends on, and nothing secret.
 
     Attributes:
       base_url: of the endpoint.
-      body: the JSON object that is posted: model, messages, temperature, a limit of tokens.
+      body: the JSON object to post: model, messages, temperature, a token limit.
       max_tokens: that limit.
     """
 
@@ -77,16 +77,16 @@ class Request:
 
     @property
     def key(self) -> str:
-        """The hash of everything in it, in hexadecimal."""
+        """SHA-256 of the record, in hexadecimal."""
         text = json.dumps(self.record(), sort_keys=True, ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def record(self) -> dict[str, Any]:
-        """Returns it as one JSON object."""
+        """Returns the request as one JSON object."""
         return {"base_url": self.base_url, "body": dict(self.body)}
 
     def most_input_tokens(self) -> int:
-        """Returns a bound on the prompt's tokens: no tokenizer makes more of them than bytes."""
+        """Returns a bound on the prompt's tokens: no tokenizer makes more tokens than bytes."""
         sizes = (len(message["content"].encode()) for message in self.body["messages"])
         return sum(size + _TOKENS_AROUND_A_MESSAGE for size in sizes)
 
@@ -95,7 +95,7 @@ def check_conversation(conversation: Conversation, position: int) -> list[dict[s
     """Returns the messages as plain JSON; halves of surrogate pairs become "?".
 
     Raises:
-      ValueError: no message, or one that is not {"role": text, "content": text}.
+      ValueError: there is no message, or one is not {"role": text, "content": text}.
     """
     messages = [dict(message) for message in conversation]
     for message in messages:
@@ -103,7 +103,7 @@ def check_conversation(conversation: Conversation, position: int) -> list[dict[s
             isinstance(value, str) for value in message.values()
         ):
             raise ValueError(f"conversation {position}: {message!r} is not role and content")
-        # UTF-8 has none, so no request could carry them; JSON files can escape them.
+        # UTF-8 cannot encode halves, so no request could carry them; JSON files can escape them.
         message["content"] = message["content"].encode("utf-8", "replace").decode()
     if not messages:
         raise ValueError(f"conversation {position} has no messages")

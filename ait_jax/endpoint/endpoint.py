@@ -1,16 +1,16 @@
-"""Many questions to an OpenAI-compatible chat endpoint: at once, within a budget, never twice.
+"""Asks an OpenAI-compatible chat endpoint many questions: concurrently, in a budget, never twice.
 
     endpoint = Endpoint(model="gpt-4o-mini", cache_dir="cache", prices=Prices(0.15, 0.6), budget=2)
-    replies = endpoint.ask([[{"role": "user", "content": "Name a colour."}]])
+    replies = endpoint.ask([[{"role": "user", "content": "Name a color."}]])
 
-The key is read from OPENAI_API_KEY and goes into the request's header alone.
+The key comes from OPENAI_API_KEY and goes into the request's header only.
 """
 
 import dataclasses
 import math
 import os
 import urllib.parse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,33 +18,64 @@ from ait_jax.endpoint.asking import Asking
 from ait_jax.endpoint.chat import (
     BUDGET,
     DOWN,
+    ChatRequest,
     Conversation,
     Prices,
     Reply,
-    Request,
     check_conversation,
 )
 from ait_jax.endpoint.endpoint_cache import ReplyCache
 from ait_jax.endpoint.endpoint_call import OPENAI_URL
 from ait_jax.errors import UserError
+from ait_jax.runtime import reporter
 
-__all__ = ["BUDGET", "DOWN", "Endpoint", "Prices", "Reply", "Totals"]
+__all__ = ["BUDGET", "DOWN", "Endpoint", "Pacing", "Prices", "Reply", "Totals"]
 
 _FREE = Prices(0.0, 0.0)
 
 
+@dataclass(frozen=True)
+class Pacing:
+    """How many requests run at once, how long each may take, and how often it is retried.
+
+    Attributes:
+      concurrency: most requests in flight.
+      timeout_s: for one attempt.
+      max_attempts: per request, the first included. Attempts are spaced by what the endpoint asks
+        for (Retry-After), else by exponential back-off with jitter.
+      max_failures: asking stops after this many requests in a row failed all their attempts.
+      backoff_s: the first wait between attempts, before jitter.
+
+    Raises:
+      UserError: a number out of range.
+    """
+
+    concurrency: int = 8
+    timeout_s: float = 60.0
+    max_attempts: int = 6
+    max_failures: int = 5
+    backoff_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("concurrency", "max_attempts", "max_failures"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} = {getattr(self, name)} must be at least 1.")
+        if not self.timeout_s > 0:
+            raise UserError(f"timeout_s = {self.timeout_s} must be a number of seconds above 0.")
+
+
 @dataclass
 class Totals:
-    """What an endpoint did since it was made.
+    """What an endpoint has done since it was created.
 
     Attributes:
       answered: replies paid for now.
-      cached: replies that cost nothing: from the cache, or asked twice in one call.
-      failed: conversations that have no text although they were asked.
-      not_asked: left out for want of budget, or because the endpoint failed before.
+      cached: replies that cost nothing: from the cache, or repeated within one call.
+      failed: conversations that were asked and got no text.
+      not_asked: left out because the budget was used up or the endpoint had failed.
       attempts: HTTP requests, retries included.
       cost: dollars for `answered`.
-      unanswered_cost: the most that attempts may have cost whose answer did not arrive.
+      unanswered_cost: the most that attempts without an answer may have cost.
     """
 
     answered: int = 0
@@ -60,30 +91,24 @@ class Endpoint:
     """A chat endpoint, its cache and its budget.
 
     Args:
-      base_url: of the endpoint; else OPENAI_BASE_URL, else OpenAI's own. Without key and query.
-      model: the name that the endpoint knows it by.
+      base_url: default OPENAI_BASE_URL, else OpenAI's own. Must hold no key and no query.
+      model: its name at the endpoint.
       cache_dir: where answers are kept; None keeps none, and the same question costs again.
-      concurrency: requests in flight at most.
-      timeout_s: for one attempt.
-      max_attempts: of one request, the first included; between them the time that the endpoint
-        asks for (Retry-After), else an exponential back-off with jitter.
       prices: None counts every request as free.
       budget: dollars that this object may spend, None for no limit. The most that a request can
         cost is set aside before it starts. 0 asks nothing and answers from the cache.
-      report: takes lines for the user.
-      max_failures: after so many requests in a row that failed at all attempts, asking stops.
-      backoff_s: the first wait between attempts, before jitter.
-      tokens_name: how the endpoint calls the limit of tokens; OpenAI's reasoning models want
+      pacing: concurrency, time-outs and retries.
+      tokens_name: the endpoint's name for the token limit; OpenAI's reasoning models want
         "max_completion_tokens".
 
     Attributes:
       totals: counts and dollars of all calls so far.
       cache: the ReplyCache, or None.
       stopped: "" or why asking stopped, for the user: budget used up, or endpoint failing. The
-        same command continues; a new `ask` on this object does not try a failed endpoint again.
+        same command continues; a new `ask` on this object does not retry a failed endpoint.
 
     Raises:
-      UserError: a value that cannot be meant.
+      UserError: a value is out of range.
     """
 
     def __init__(
@@ -91,27 +116,12 @@ class Endpoint:
         base_url: str | None = None,
         model: str = "gpt-4o-mini",
         cache_dir: Any = None,
-        concurrency: int = 8,
-        timeout_s: float = 60,
-        max_attempts: int = 6,
         prices: Prices | None = None,
         budget: float | None = None,
-        report: Callable[[str], None] = print,
-        max_failures: int = 5,
-        backoff_s: float = 1.0,
+        pacing: Pacing | None = None,
         tokens_name: str = "max_tokens",
     ) -> None:
         self.base_url = _check_url(base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL)
-        at_least_one = {
-            "concurrency": concurrency,
-            "max_attempts": max_attempts,
-            "max_failures": max_failures,
-        }
-        for name, value in at_least_one.items():
-            if value < 1:
-                raise UserError(f"{name} = {value} must be at least 1.")
-        if not timeout_s > 0:
-            raise UserError(f"timeout_s = {timeout_s} must be a number of seconds above 0.")
         if not model:
             raise UserError("the endpoint's model has no name.")
         if budget is not None and not (math.isfinite(budget) and budget >= 0):
@@ -122,15 +132,10 @@ class Endpoint:
                 "tokens, from the endpoint's price list (0 and 0 for a local one)."
             )
         self.model = model
-        self.concurrency = concurrency
-        self.timeout_s = timeout_s
-        self.max_attempts = max_attempts
-        self.max_failures = max_failures
-        self.backoff_s = backoff_s
+        self.pacing = pacing or Pacing()
         self.prices = prices or _FREE
         self.budget = budget
         self.tokens_name = tokens_name
-        self.report = report
         self.totals = Totals()
         self.stopped = ""
         self.cache = None if cache_dir is None else ReplyCache(cache_dir)
@@ -144,20 +149,20 @@ class Endpoint:
     ) -> list[Reply]:
         """Returns one reply for each conversation, in their order.
 
-        Each answer is in the cache before the next request starts, so whatever ends the program,
-        what was paid for is kept; Ctrl-C waits for what is in flight (a second one does not).
-        Equal conversations are asked once.
+        Each answer reaches the cache before the next request starts, so what was paid for is kept
+        however the program ends; Ctrl-C waits for what is in flight, a second one does not. Equal
+        conversations are asked once.
 
         Args:
-          conversations: of {"role": ..., "content": ...} messages.
+          conversations: lists of {"role": ..., "content": ...} messages.
           temperature: None leaves it to the endpoint.
           max_tokens: the answer's limit.
           description: for the progress bar.
 
         Raises:
           UserError: the endpoint refuses all requests (key, model, base URL, parameters), the
-            cache cannot be written, `max_tokens` is below 1, or the `endpoint` extra is missing.
-          ValueError: a conversation that is none.
+            cache is not writable, `max_tokens` is below 1, or the `endpoint` extra is missing.
+          ValueError: a conversation is malformed.
         """
         if max_tokens < 1:
             raise UserError(f"max_tokens = {max_tokens} must be at least 1.")
@@ -166,7 +171,7 @@ class Endpoint:
             for i, conversation in enumerate(conversations)
         ]
         replies: dict[str, Reply] = {}
-        pending: dict[str, Request] = {}
+        pending: dict[str, ChatRequest] = {}
         for request in requests:
             key = request.key
             if key in replies or key in pending:
@@ -179,37 +184,41 @@ class Endpoint:
         self._say_damaged()
         from_cache = set(replies)
         if pending:
-            run = Asking(self, pending, done=len(from_cache), description=description)
-            replies.update(run.run())
+            replies |= Asking(self, pending, done=len(from_cache), description=description).run()
         return self._count([request.key for request in requests], replies, from_cache)
 
     def summary(self) -> str:
-        """Returns one line for the user: answers, failures and dollars so far."""
+        """Returns a line for the user: answers, failures and dollars so far."""
         totals = self.totals
         text = (
             f"{totals.answered} answers paid for, {totals.cached} from the cache, "
             f"{totals.failed} failed, {totals.not_asked} not asked: ${totals.cost:.4f}"
         )
         if totals.unanswered_cost:
-            text += f" (and at most ${totals.unanswered_cost:.4f} for answers that did not arrive)"
+            text += f" (and at most ${totals.unanswered_cost:.4f} for answers that never arrived)"
         return text
 
-    def _request(self, messages, temperature: float | None, max_tokens: int) -> Request:
-        body = {"model": self.model, "messages": messages, self.tokens_name: max_tokens}
+    def _request(
+        self, messages: list[dict[str, str]], temperature: float | None, max_tokens: int
+    ) -> ChatRequest:
+        body: dict[str, Any] = {"model": self.model, "messages": messages}
+        body[self.tokens_name] = max_tokens
         if temperature is not None:
             body["temperature"] = float(temperature)
-        return Request(self.base_url, body, max_tokens)
+        return ChatRequest(self.base_url, body, max_tokens)
 
     def _say_damaged(self) -> None:
         if self.cache and self.cache.damaged:
             damaged, self.cache.damaged = self.cache.damaged, []
-            self.report(
-                f"{len(damaged)} damaged files in the cache are asked again: {damaged[0]}"
+            reporter.say(
+                f"{len(damaged)} cached answers are damaged and will be asked again: {damaged[0]}"
                 + (", ..." if len(damaged) > 1 else "")
             )
 
-    def _count(self, keys, replies: dict[str, Reply], from_cache: set[str]) -> list[Reply]:
-        """Returns the replies in the order of `keys`, and adds them to the totals."""
+    def _count(
+        self, keys: Sequence[str], replies: dict[str, Reply], from_cache: set[str]
+    ) -> list[Reply]:
+        """Returns the replies in the order of `keys` and adds them to the totals."""
         seen: set[str] = set()
         result = []
         for key in keys:
@@ -230,12 +239,12 @@ class Endpoint:
 
 
 def _check_url(url: str) -> str:
-    """Returns `url` as requests and the cache know it; it may hold nothing secret."""
+    """Returns `url` without a final slash; it must hold nothing secret."""
     parts = urllib.parse.urlsplit(url)
     if parts.username or parts.password or parts.query or parts.fragment:
         raise UserError(
-            "the endpoint's base URL must hold no user, password, query or fragment: it is "
-            "written to the cache. Keys go into the environment variable OPENAI_API_KEY."
+            "the endpoint's base URL must have no user, password, query or fragment: it is "
+            "written to the cache. Put the key into the environment variable OPENAI_API_KEY."
         )
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UserError(

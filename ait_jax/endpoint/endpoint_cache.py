@@ -1,10 +1,10 @@
-"""Answers of an endpoint on disk, one file for each request, so that nothing is paid twice."""
+"""An endpoint's answers on disk, one file per request, so that nothing is paid for twice."""
 
 import dataclasses
 import json
 from typing import Any
 
-from ait_jax.endpoint.chat import Reply, Request
+from ait_jax.endpoint.chat import ChatRequest, Reply
 from ait_jax.errors import UserError
 from ait_jax.runtime import files
 
@@ -16,8 +16,8 @@ _NUMBERS = {"cost": float, "input_tokens": int, "output_tokens": int}
 class ReplyCache:
     """A folder of {"request": ..., "reply": ...}, `<2 digits>/<sha256 of the request>.json`.
 
-    The request is kept in full: a file says by itself what was asked, and is used only if it
-    is the very request that is asked now. The key of the endpoint is no part of a request.
+    The request is kept in full: a file says what was asked and is used only for that very
+    request. The endpoint's key is not part of a request.
     """
 
     def __init__(self, directory: Any) -> None:
@@ -25,10 +25,10 @@ class ReplyCache:
         self.damaged: list[str] = []
 
     def prepare(self) -> None:
-        """Makes the folder: what cannot be kept must be known before it is paid for.
+        """Creates the folder, so that a problem shows before anything is paid for.
 
         Raises:
-          UserError: it cannot be written to, or another version of this program made it.
+          UserError: it is not writable, or another version of this program created it.
         """
         marker = self.directory / _MARKER
         try:
@@ -39,16 +39,16 @@ class ReplyCache:
         if version != _VERSION:
             raise UserError(
                 f"{self.directory} is a cache of version {version}, this program writes version "
-                f"{_VERSION}; give another folder."
+                f"{_VERSION}; give another --cache_dir."
             )
 
-    def path(self, request: Request) -> Any:
-        """Returns where the reply to `request` lies or will lie."""
+    def path(self, request: ChatRequest) -> Any:
+        """Returns the path of the reply to `request`, whether it exists or not."""
         key = request.key
         return self.directory / key[:2] / f"{key}.json"
 
-    def get(self, request: Request) -> Reply | None:
-        """Returns the kept reply, or None; a file that cannot be used is noted in `damaged`."""
+    def get(self, request: ChatRequest) -> Reply | None:
+        """Returns the kept reply, or None; adds the path of an unusable file to `damaged`."""
         path = self.path(request)
         try:
             data = path.read_bytes()
@@ -63,10 +63,10 @@ class ReplyCache:
             self.damaged.append(str(path))
             return None
 
-    def put(self, request: Request, reply: Reply) -> None:
-        """Writes `reply`, whole or not at all. Raises UserError as `files.replace_with`."""
+    def put(self, request: ChatRequest, reply: Reply) -> None:
+        """Writes `reply`, whole or not at all; raises UserError as `files.replace_with` does."""
         kept = {k: v for k, v in dataclasses.asdict(reply).items() if k != "cached"}
-        # ASCII: an answer may hold half a surrogate pair, which UTF-8 cannot.
+        # ASCII: an answer may hold half a surrogate pair, which UTF-8 cannot encode.
         text = json.dumps({"request": request.record(), "reply": kept}, indent=1)
         files.write_text(self.path(request), text + "\n")
 

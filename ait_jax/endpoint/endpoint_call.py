@@ -8,19 +8,20 @@ import math
 import re
 import time
 from collections.abc import Mapping
+from typing import Any
 
-from ait_jax.endpoint.chat import Prices, Reply, Request
+from ait_jax.endpoint.chat import ChatRequest, Prices, Reply
 from ait_jax.errors import UserError
 
 OPENAI_URL = "https://api.openai.com/v1"
 _KEY_NAME = "OPENAI_API_KEY"
-_NO_KEY = "none"  # the library wants one; local endpoints do not look at it
-# Shorter ones ("EMPTY", "none") are no secrets, and words that answers contain.
+_NO_KEY = "none"  # the library requires one; local endpoints ignore it
+# Shorter ones ("EMPTY", "none") are not secret, and answers contain such words.
 _SHORTEST_SECRET = 8
 _LIKE_A_KEY = re.compile(r"(?i)bearer\s+\S+|\bsk-[\w*-]{6,}")
 _TALKATIVE = ("openai", "httpx", "httpx2", "httpcore", "httpcore2")
 _RETRIED_STATUS = {408, 409, 425, 429}
-# Refusals of one conversation, not of what all of them share.
+# Refusals of one conversation, not of something that all share.
 _ABOUT_ONE_REQUEST = {"content_filter", "content_policy_violation", "context_length_exceeded"}
 
 
@@ -29,7 +30,7 @@ class Transient(Exception):
 
     Attributes:
       retry_after: seconds that the endpoint asked to wait, or None.
-      perhaps_paid: True if the endpoint may have answered, and charged, all the same.
+      perhaps_paid: True if the endpoint may have answered, and charged, nevertheless.
     """
 
     def __init__(
@@ -44,9 +45,9 @@ class Refused(Exception):
     """The endpoint refused the request and would refuse it again.
 
     Attributes:
-      status: of HTTP.
-      shared: True if the refusal can be that of all requests, not of one conversation.
-      fatal: True if it is.
+      status: the HTTP status.
+      shared: True if all requests may be refused, not only this conversation.
+      fatal: True if they certainly will be.
     """
 
     def __init__(self, status: int, text: str, shared: bool, fatal: bool) -> None:
@@ -56,16 +57,16 @@ class Refused(Exception):
         self.fatal = fatal
 
 
-def client(base_url: str, key: str | None, timeout_s: float):
-    """Returns the `openai` library's asynchronous client, its own retries turned off.
+def client(base_url: str, key: str | None, timeout_s: float) -> Any:
+    """Returns the `openai` library's asynchronous client without its own retries.
 
     Raises:
-      UserError: the library is missing, OpenAI itself is asked without a key, or the key cannot
-        be one.
+      UserError: the library is missing, OpenAI itself is asked without a key, or the key has
+        characters that no key has.
     """
     try:
         import openai  # imported late: half a second, and an optional dependency
-        import tenacity  # noqa: F401 - says at once if one of the two is missing
+        import tenacity  # noqa: F401 - fails now if one of the two is missing
     except ImportError as error:
         raise UserError(
             f"Asking an endpoint needs the Python package {error.name}: "
@@ -73,15 +74,15 @@ def client(base_url: str, key: str | None, timeout_s: float):
         ) from None
     if key is None and base_url.startswith(OPENAI_URL.removesuffix("/v1")):
         raise UserError(
-            f"{base_url} needs a key: set the environment variable {_KEY_NAME}, or give another "
-            "endpoint's base URL (a local one needs no key)."
+            f"{base_url} needs a key: set the environment variable {_KEY_NAME}, or give the base "
+            "URL of another endpoint (a local one needs no key)."
         )
     if key and not all("!" <= character <= "~" for character in key):
         raise UserError(
-            f"{_KEY_NAME} holds white space or characters that no key has; set it to the key alone."
+            f"{_KEY_NAME} holds white space or characters that no key has; set it to just the key."
         )
     for name in _TALKATIVE:
-        # At DEBUG they log the headers of responses, and some endpoints send the key back.
+        # At DEBUG they log response headers, and some endpoints echo the key.
         logger = logging.getLogger(name)
         logger.setLevel(max(logging.INFO, logger.level))
     return openai.AsyncOpenAI(
@@ -90,7 +91,7 @@ def client(base_url: str, key: str | None, timeout_s: float):
 
 
 class Redaction:
-    """Removes the key, and what looks like one, from texts that an endpoint sent."""
+    """Removes the key, and whatever looks like one, from an endpoint's texts."""
 
     def __init__(self, key: str | None) -> None:
         self._key = key if key and len(key) >= _SHORTEST_SECRET else None
@@ -107,16 +108,16 @@ class Redaction:
 
 
 async def post(
-    opened, request: Request, timeout_s: float, redaction: Redaction, prices: Prices
+    opened: Any, request: ChatRequest, timeout_s: float, redaction: Redaction, prices: Prices
 ) -> Reply:
     """Sends `request` once and returns the reply.
 
     Args:
-      opened: of `client`.
-      timeout_s: for the whole answer, however it trickles.
+      opened: from `client`.
+      timeout_s: for the whole answer, even one that trickles in.
 
     Raises:
-      Transient, Refused: there is no reply.
+      Transient, Refused: no reply came.
     """
     import openai
 
@@ -127,7 +128,7 @@ async def post(
     except (openai.APITimeoutError, TimeoutError):
         raise Transient(f"no answer within {timeout_s:g} s", perhaps_paid=True) from None
     except openai.APIConnectionError as error:
-        # The library's own text is "Connection error."; its cause says which.
+        # The library says only "Connection error."; the cause says more.
         text = redaction.message(str(error.__cause__ or error))
         refused = "connect" in type(error.__cause__).__name__.lower()
         raise Transient(f"connection failed: {text}", perhaps_paid=not refused) from None
@@ -139,7 +140,7 @@ async def post(
     return _parse(body, request, redaction, prices)
 
 
-def _of_status(error, redaction: Redaction) -> Exception:
+def _of_status(error: Any, redaction: Redaction) -> Exception:
     status, body = error.status_code, error.body
     said = body.get("message") if isinstance(body, Mapping) else body
     said = said if isinstance(said, str) else str(error)
@@ -171,10 +172,10 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     return None
 
 
-def _parse(body: bytes, request: Request, redaction: Redaction, prices: Prices) -> Reply:
-    """Returns the reply in a body of status 200.
+def _parse(body: bytes, request: ChatRequest, redaction: Redaction, prices: Prices) -> Reply:
+    """Returns the reply in the body of a 200 response.
 
-    Where the endpoint does not count tokens the cost is the most that it can have been.
+    If the endpoint does not count tokens, the cost is the most that it can have been.
     """
     try:
         value = json.loads(body)
@@ -182,16 +183,17 @@ def _parse(body: bytes, request: Request, redaction: Redaction, prices: Prices) 
         text = choice["message"].get("content")
         finish = choice.get("finish_reason")
         usage = value.get("usage") or {}
-        counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
+        tokens_in, tokens_out = usage.get("prompt_tokens"), usage.get("completion_tokens")
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise Transient(
-            f"the answer is no chat completion ({type(error).__name__})", perhaps_paid=True
+            f"the answer is not a chat completion ({type(error).__name__})", perhaps_paid=True
         ) from None
     if not (text is None or isinstance(text, str)):
         raise Transient("the answer's content is not text", perhaps_paid=True)
-    counted = all(type(count) is int and count >= 0 for count in counts)
-    tokens = counts if counted else (0, 0)
-    charged = counts if counted else (request.most_input_tokens(), request.max_tokens)
+    if type(tokens_in) is int and type(tokens_out) is int and min(tokens_in, tokens_out) >= 0:
+        tokens = charged = (tokens_in, tokens_out)
+    else:
+        tokens, charged = (0, 0), (request.most_input_tokens(), request.max_tokens)
     finish = redaction.message(finish) if isinstance(finish, str) else ""
     return Reply(
         text=None if text is None else redaction.answer(text),

@@ -2,60 +2,51 @@
 
 import argparse
 import os
-from collections.abc import Callable
 from typing import Any
 
 from ait_jax.errors import UserError
 
-_PRICES = "IN,OUT"
-# Flags that say nothing where no endpoint is asked, and whose default is None.
+# Flags without effect unless an endpoint is asked; their default is None.
 _OF_AN_ENDPOINT = ("model", "base_url", "prices", "budget", "cache_dir")
 _CACHE = "ait_jax/endpoint in XDG_CACHE_HOME, else ~/.cache"
 
 
 def add(parser: argparse.ArgumentParser, cache: str = _CACHE) -> None:
-    """Adds the flags of an endpoint, in a group of their own.
+    """Adds the flags of an endpoint, in their own group.
 
     Args:
+      parser: of the command.
       cache: where answers are kept by default, in words.
     """
     group = parser.add_argument_group(
         "endpoint",
-        "any server of OpenAI's chat completions; its key comes from OPENAI_API_KEY alone\n"
+        "any server of OpenAI's chat completions; its key comes from OPENAI_API_KEY only\n"
         "(a local one needs none). Needs: pip install 'ait-jax[endpoint]'",
     )
-    group.add_argument("--model", help="the name that the endpoint knows it by")
-    group.add_argument(
-        "--base_url", help="http://localhost:8000/v1, ... (default: OPENAI_BASE_URL, else OpenAI)"
-    )
-    group.add_argument(
-        "--prices", metavar=_PRICES, help="dollars for a million input and output tokens: 0.15,0.60"
-    )
-    group.add_argument(
-        "--budget",
-        type=float,
-        metavar="DOLLARS",
-        help="spend no more in this run; 0 answers from the cache alone (default: no limit)",
-    )
-    group.add_argument(
-        "--cache_dir",
-        help=f"where answers are kept, so that none is paid twice (default: {cache})",
-    )
-    group.add_argument(
-        "--concurrency", type=int, default=8, help="requests at once (default: %(default)s)"
-    )
-    group.add_argument(
-        "--timeout_s", type=float, default=60, help="of one attempt (default: %(default)s)"
-    )
-    group.add_argument(
-        "--max_attempts", type=int, default=6, help="of one request (default: %(default)s)"
-    )
-    group.add_argument(
-        "--tokens_name",
-        default="max_tokens",
-        help="the endpoint's name for the limit of tokens; max_completion_tokens for OpenAI's "
-        "reasoning models (default: %(default)s)",
-    )
+    flags: dict[str, tuple[Any, Any, str]] = {
+        "model": (str, None, "its name at the endpoint"),
+        "base_url": (str, None, "http://localhost:8000/v1, ... (default: OPENAI_BASE_URL, else "
+                     "OpenAI)"),
+        "prices": (str, None, "dollars per million input and output tokens: 0.15,0.60"),
+        "budget": (float, None, "spend no more in this run; 0 answers from the cache only "
+                   "(default: no limit)"),
+        "cache_dir": (str, None, "where answers are kept, so that none is paid for twice "
+                      f"(default: {cache})"),
+        "concurrency": (int, 8, "requests at once"),
+        "timeout_s": (float, 60, "per attempt"),
+        "max_attempts": (int, 6, "per request"),
+        "tokens_name": (str, "max_tokens", "the endpoint's name for the token limit; "
+                        "max_completion_tokens for OpenAI's reasoning models"),
+    }  # fmt: skip
+    metavars = {"prices": "IN,OUT", "budget": "DOLLARS"}
+    for name, (kind, default, text) in flags.items():
+        group.add_argument(
+            f"--{name}",
+            type=kind,
+            default=default,
+            metavar=metavars.get(name),
+            help=text + (" (default: %(default)s)" if default is not None else ""),
+        )
 
 
 def given(options: argparse.Namespace) -> list[str]:
@@ -63,28 +54,24 @@ def given(options: argparse.Namespace) -> list[str]:
     return [f"--{name}" for name in _OF_AN_ENDPOINT if getattr(options, name) is not None]
 
 
-def build(
-    options: argparse.Namespace, report: Callable[[str], None] = print, cache_dir: Any = None
-):
-    """Returns the `endpoint.Endpoint` that the flags describe. Raises UserError.
+def build(options: argparse.Namespace, cache_dir: Any = None) -> Any:
+    """Returns the `endpoint.Endpoint` that the flags describe; raises UserError.
 
     Args:
-      cache_dir: where answers are kept unless a flag says it; None for `default_cache_dir`.
+      options: the parsed flags.
+      cache_dir: where answers are kept without --cache_dir; None for `default_cache_dir`.
     """
-    from ait_jax.endpoint.endpoint import Endpoint
+    from ait_jax.endpoint.endpoint import Endpoint, Pacing
 
     if not options.model:
-        raise UserError("--model is missing: the name by which the endpoint knows the model.")
+        raise UserError("--model is missing: give the model's name at the endpoint.")
     return Endpoint(
         base_url=options.base_url,
         model=options.model,
         cache_dir=options.cache_dir or cache_dir or default_cache_dir(),
-        concurrency=options.concurrency,
-        timeout_s=options.timeout_s,
-        max_attempts=options.max_attempts,
         prices=_prices(options.prices),
         budget=options.budget,
-        report=report,
+        pacing=Pacing(options.concurrency, options.timeout_s, options.max_attempts),
         tokens_name=options.tokens_name,
     )
 
@@ -95,7 +82,7 @@ def default_cache_dir() -> str:
     return os.path.join(cache, "ait_jax", "endpoint")
 
 
-def _prices(text: str | None):
+def _prices(text: str | None) -> Any:
     from ait_jax.endpoint.chat import Prices
 
     if text is None:
@@ -104,7 +91,7 @@ def _prices(text: str | None):
         price_in, price_out = map(float, text.split(","))
     except ValueError:
         raise UserError(
-            f"--prices={text} must be two numbers, dollars for a million input and output tokens: "
+            f"--prices={text} must be two numbers, dollars per million input and output tokens: "
             "--prices=0.15,0.60."
         ) from None
     return Prices(price_in, price_out)

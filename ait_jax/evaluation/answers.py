@@ -32,7 +32,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Answer:
+class RecordedAnswer:
     """An answer and the references that stand with it, if any."""
 
     text: str
@@ -81,20 +81,20 @@ def read_instructions(path: Any) -> dict[Question, tuple[str, ...]]:
     return found
 
 
-def read_answers(path: Any) -> dict[Question, list[Answer]]:
+def read_answers(path: Any) -> dict[Question, list[RecordedAnswer]]:
     """Reads a file of answers; a question that is answered more than once has several.
 
     Raises:
       UserError: no such file, or a line (named) that is no answer.
     """
-    found: dict[Question, list[Answer]] = {}
+    found: dict[Question, list[RecordedAnswer]] = {}
     for number, value in _json_lines(path):
         if isinstance(value, dict) and "prediction" in value and "inputs" in value:
             return _of_predictions(path)
         try:
             references = (_text(value["target"]),) if value.get("target") is not None else ()
             asked = question(value["instruction"], value.get("input") or "")
-            answer = Answer(_text(value["response"]), references)
+            answer = RecordedAnswer(_text(value["response"]), references)
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{path}, line {number}: no answer; needed: an object with the texts "
@@ -106,11 +106,11 @@ def read_answers(path: Any) -> dict[Question, list[Answer]]:
     return found
 
 
-def _of_predictions(path: Any) -> dict[Question, list[Answer]]:
-    found: dict[Question, list[Answer]] = {}
+def _of_predictions(path: Any) -> dict[Question, list[RecordedAnswer]]:
+    found: dict[Question, list[RecordedAnswer]] = {}
     for item in evaluation.read_predictions(path):
         references = tuple(map(_text, item.references))
-        answer = Answer(_text(item.prediction), references)
+        answer = RecordedAnswer(_text(item.prediction), references)
         found.setdefault(question(item.input, ""), []).append(answer)
     return found
 
@@ -141,8 +141,8 @@ def _json_lines(path: Any) -> Iterable[tuple[int, Any]]:
 
 
 def match(
-    a: dict[Question, list[Answer]],
-    b: dict[Question, list[Answer]],
+    a: dict[Question, list[RecordedAnswer]],
+    b: dict[Question, list[RecordedAnswer]],
     instructions: dict[Question, tuple[str, ...]] | None,
     names: Sequence[str],
     intersect: bool,

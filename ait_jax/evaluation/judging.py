@@ -19,7 +19,7 @@ from ait_jax.endpoint.chat import BUDGET, DOWN, Reply
 from ait_jax.errors import UserError
 from ait_jax.evaluation import answers, evaluation, judge_prompt
 from ait_jax.evaluation.answers import Pair
-from ait_jax.runtime import files
+from ait_jax.runtime import files, reporter
 
 SCHEMA = 1
 RESAMPLES = 10_000
@@ -206,7 +206,7 @@ def rouge(pairs: Sequence[Pair], which: str) -> dict[str, Any] | None:
 
 
 @dataclass
-class Comparison:
+class AnswerComparison:
     """`ait-jax judge`: two files of answers, and what to do with them.
 
     Attributes:
@@ -225,12 +225,11 @@ class Comparison:
     seed: int = 0
     max_tokens: int = 16
 
-    def run(self, endpoint, report=print) -> dict[str, Any]:
+    def run(self, endpoint: Any) -> dict[str, Any]:
         """Compares, writes `out` and returns what is in it.
 
         Args:
           endpoint: an `endpoint.Endpoint`, or None to compute ROUGE-L alone.
-          report: takes lines for the user.
 
         Raises:
           UserError: a file that cannot be used, files that do not match, an endpoint that
@@ -245,8 +244,8 @@ class Comparison:
             self.intersect,
         )
         for line in answers.describe(problems):
-            report(f"left out: {line}")
-        report(f"{len(pairs)} instructions; a: {names[0]}, b: {names[1]}")
+            reporter.say(f"left out: {line}")
+        reporter.say(f"{len(pairs)} instructions; a: {names[0]}, b: {names[1]}")
         result = {
             "schema": SCHEMA,
             "files": {
@@ -261,10 +260,10 @@ class Comparison:
             "seed": self.seed,
         }
         for line in _rouge_lines(result["rouge"]):
-            report(line)
+            reporter.say(line)
         if endpoint is None:
             files.write_json(self.out, result)
-            report(f"written: {self.out}")
+            reporter.say(f"written: {self.out}")
             return result
         judged = judge(pairs, endpoint, self.seed, self.max_tokens)
         figures = summarize(judged, self.seed)
@@ -280,7 +279,7 @@ class Comparison:
         result["pairs"] = [_record(item) for item in judged]
         files.write_json(self.out, result)
         for line in (*_judgement_lines(figures), endpoint.summary(), f"written: {self.out}"):
-            report(line)
+            reporter.say(line)
         _refuse_unreadable(judged, figures, endpoint.model)
         return result
 

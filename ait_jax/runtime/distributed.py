@@ -15,9 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ait_jax.errors import UserError, nearest
+from ait_jax.errors import ExitCode, UserError, nearest
 from ait_jax.runtime import last_words
-from ait_jax.runtime.exit_codes import FAILED, HOST_LOST
 
 # How this process finds the others: "local" by the three variables below, "tpu" and "slurm"
 # by what is there.
@@ -102,7 +101,7 @@ def initialize(environ: Mapping[str, str] = os.environ) -> None:
     _pod = pod
     if pod.index:
         host, _, port = state.coordinator_address.rpartition(":")
-        last_words.on_abort(lambda: _coordinator_is_gone(pod, host, int(port)), HOST_LOST)
+        last_words.on_abort(lambda: _coordinator_is_gone(pod, host, int(port)), ExitCode.HOST_LOST)
     leaving = threading.Event()
     watch = threading.Thread(target=_watch, args=(pod, leaving), name="watch", daemon=True)
     watch.start()
@@ -258,7 +257,7 @@ def _part(leaving: threading.Event, watch: threading.Thread) -> None:
 def _end(message: str) -> None:
     say(f"{message}. The same command continues the run.")
     sys.stdout.flush()
-    os._exit(HOST_LOST)
+    os._exit(ExitCode.HOST_LOST)
 
 
 def say(message: str) -> None:
@@ -285,7 +284,7 @@ def leave(code: int, message: str) -> None:
     if _pod is None:
         return
     try:
-        if code == FAILED:
+        if code == ExitCode.FAILED:
             # An error of a collective, before anyone knows who is missing: the watch may.
             time.sleep(_SILENCE_SECONDS + 2 * _BEAT_SECONDS)
         _pod.client.key_value_set(f"ait_jax/failed/{_pod.index}", message[:300])

@@ -117,9 +117,9 @@ class SmallModel:
 
 def ask(base_url: str, count: int) -> None:
     """Asks `count` things by Endpoint.ask, prints some answers and the speed."""
-    from ait_jax.endpoint.endpoint import Endpoint
+    from ait_jax.endpoint.endpoint import Endpoint, Pacing
 
-    endpoint = Endpoint(base_url, MODEL, timeout_s=600)
+    endpoint = Endpoint(base_url, MODEL, pacing=Pacing(timeout_s=600))
     conversations = [
         [{"role": "user", "content": QUESTIONS[i % len(QUESTIONS)] + " " * (i // len(QUESTIONS))}]
         for i in range(count)

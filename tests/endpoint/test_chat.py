@@ -4,13 +4,13 @@ import math
 
 import pytest
 
-from ait_jax.endpoint.chat import Prices, Request, check_conversation
+from ait_jax.endpoint.chat import ChatRequest, Prices, check_conversation
 from ait_jax.errors import UserError
 
 
 def request(url="http://a/v1", **body):
     messages = [{"role": "user", "content": "é" * 10}]
-    return Request(url, {"model": "m", "messages": messages, **body}, 5)
+    return ChatRequest(url, {"model": "m", "messages": messages, **body}, 5)
 
 
 def test_the_key_depends_on_all_of_the_request_and_on_nothing_else():
@@ -25,7 +25,7 @@ def test_the_key_depends_on_all_of_the_request_and_on_nothing_else():
     }
     assert len(keys) == 6
     turned = dict(reversed(base.body.items()))
-    assert Request(base.base_url, turned, 5).key == base.key
+    assert ChatRequest(base.base_url, turned, 5).key == base.key
 
 
 def test_the_bound_of_input_tokens_is_above_the_bytes():

@@ -5,7 +5,7 @@ import math
 import pytest
 from tiny_endpoint import connect, message, messages, server, texts  # noqa: F401
 
-from ait_jax.endpoint.endpoint import Endpoint, Prices
+from ait_jax.endpoint.endpoint import Endpoint, Pacing, Prices
 from ait_jax.errors import UserError
 
 
@@ -47,7 +47,7 @@ def test_without_a_cache_each_call_pays(server, connect, tmp_path):
     assert len(server.requests) == 2 and list(tmp_path.iterdir()) == []
 
 
-def test_a_damaged_cache_file_is_asked_again_and_said(server, connect, tmp_path):
+def test_a_damaged_cache_file_is_asked_again_and_said(server, connect, tmp_path, said):
     connect().ask(messages(3))
     paths = [path for path in (tmp_path / "cache").rglob("*.json") if path.name != "cache.json"]
     assert len(paths) == 3
@@ -56,8 +56,8 @@ def test_a_damaged_cache_file_is_asked_again_and_said(server, connect, tmp_path)
     endpoint = connect()
     assert texts(endpoint.ask(messages(3))) == ["T0", "T1", "T2"]
     assert len(server.requests) == 5 and endpoint.totals.cached == 1
-    (line,) = endpoint.lines
-    assert line.startswith("2 damaged files in the cache are asked again: ")
+    (line,) = said
+    assert line.startswith("2 cached answers are damaged and will be asked again: ")
     assert texts(connect(budget=0).ask(messages(3))) == ["T0", "T1", "T2"]
 
 
@@ -93,10 +93,6 @@ def test_no_question_needs_no_endpoint(connect):
         ({"base_url": "localhost:8000"}, "http://localhost:8000/v1"),
         ({"base_url": "http://user:secret@host/v1"}, "no user, password"),
         ({"base_url": "https://host/v1?key=secret"}, "no user, password"),
-        ({"concurrency": 0}, "concurrency = 0"),
-        ({"max_attempts": 0}, "max_attempts = 0"),
-        ({"max_failures": 0}, "max_failures = 0"),
-        ({"timeout_s": 0}, "timeout_s = 0"),
         ({"model": ""}, "model has no name"),
         ({"budget": -1.0, "prices": Prices(1, 1)}, "budget = -1.0"),
         ({"budget": math.nan, "prices": Prices(1, 1)}, "budget = nan"),
@@ -107,6 +103,12 @@ def test_mistakes(options, text):
     with pytest.raises(UserError) as error:
         Endpoint(**{"model": "m", **options})
     assert text in str(error.value) and "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["concurrency", "max_attempts", "max_failures", "timeout_s"])
+def test_pacing_needs_positive_numbers(name):
+    with pytest.raises(UserError, match=f"{name} = 0"):
+        Pacing(**{name: 0})
 
 
 def test_a_conversation_that_is_none_is_refused_before_anything_is_asked(server, connect):

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from ait_jax.endpoint.chat import Reply, Request
+from ait_jax.endpoint.chat import ChatRequest, Reply
 from ait_jax.endpoint.endpoint_cache import ReplyCache
 from ait_jax.errors import UserError
 
 MESSAGES = [{"role": "user", "content": "q"}]
-REQUEST = Request("http://a/v1", {"model": "m", "messages": MESSAGES}, 5)
+REQUEST = ChatRequest("http://a/v1", {"model": "m", "messages": MESSAGES}, 5)
 REPLY = Reply("an answer \ud83d", cost=0.25, input_tokens=3, output_tokens=4, finish="stop")
 
 

@@ -53,14 +53,13 @@ def files_with(folder, text):
 
 @pytest.mark.parametrize("code", [200, 400, 401, 403, 429, 500])
 def test_the_key_reaches_nothing_but_the_header(
-    server, connect, tmp_path, monkeypatch, caplog, capsys, code
+    server, connect, said, tmp_path, monkeypatch, caplog, capsys, code
 ):
     caplog.set_level("DEBUG")
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     server.script = [None]
     server.then = echo_key(code)
     endpoint = connect(max_attempts=2, concurrency=1)
-    said = []
     try:
         replies = endpoint.ask(messages(4))
         said += [str(reply) for reply in replies]
@@ -69,7 +68,7 @@ def test_the_key_reaches_nothing_but_the_header(
         said.append(repr(error))
         said.append("".join(map(str, [error.__cause__, *error.args])))
     assert server.headers[0]["authorization"] == f"Bearer {KEY}"
-    said += [*endpoint.lines, endpoint.stopped, endpoint.summary(), repr(vars(endpoint))]
+    said += [endpoint.stopped, endpoint.summary(), repr(vars(endpoint))]
     said += [caplog.text, *capsys.readouterr()]
     assert "T0" not in "" and all(KEY not in text and "SECRET" not in text for text in said)
     assert files_with(tmp_path, "SECRET") == [] and files_with(tmp_path, "T0")
@@ -140,8 +139,8 @@ def test_a_content_filter_is_the_error_of_one_reply(server, connect):
     ("misbehaviour", "needed"),
     [
         (status(401, message="bad key"), "OPENAI_API_KEY"),
-        (status(402, message="pay"), "needs money"),
-        (status(403, message="no right"), "no right to this model"),
+        (status(402, message="pay"), "Add credit"),
+        (status(403, message="no right"), "no access to this model"),
         (status(404, message="no model"), "the model 'm'"),
         (status(400, message="unknown parameter max_tokens"), "max_tokens"),
         (status(422, message="unknown field"), "temperature"),

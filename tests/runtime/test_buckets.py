@@ -9,9 +9,9 @@ from test_active import checkpoints, in_process, stable_files
 from tiny_experiment import CONFIG, tiny_experiment
 
 from ait_jax.cli import main
-from ait_jax.errors import UserError
+from ait_jax.errors import ExitCode, UserError
 from ait_jax.rounds import active
-from ait_jax.runtime import buckets, exit_codes, files
+from ait_jax.runtime import buckets, files
 from ait_jax.runtime.buckets import Unavailable
 
 
@@ -116,7 +116,7 @@ def test_the_command_line_tells_of_a_bucket_that_does_not_answer(monkeypatch, ca
         raise Unavailable("gs://bucket/x: the bucket does not answer (TimeoutError)")
 
     monkeypatch.setattr("ait_jax.commands.prepare_command.run", unavailable)
-    assert main(["prepare", "niv2", "--source=x"]) == exit_codes.FAILED
+    assert main(["prepare", "niv2", "--source=x"]) == ExitCode.FAILED
     assert "does not answer (TimeoutError). The same command continues." in capsys.readouterr().err
 
 
@@ -201,6 +201,6 @@ def test_a_pod_writes_to_a_bucket_and_continues_there(bucket, tmp_path):
     launcher = pod("gs://bucket/run")
     wait_for(launcher, "round_000/score|scored")
     os.kill(children(launcher)[1], signal.SIGKILL)
-    finished(launcher, exit_codes.HOST_LOST)
+    finished(launcher, ExitCode.HOST_LOST)
     run("gs://bucket/run")
     assert_same_run(mirror(bucket, "bucket/run", tmp_path / "mirror"), tmp_path / "whole")

@@ -16,9 +16,8 @@ from ait_jax.launch import local
 from shared_data import SUPPORT
 from test_active import checkpoints, stable_files
 
-from ait_jax.errors import UserError
+from ait_jax.errors import ExitCode, UserError
 from ait_jax.runtime import distributed
-from ait_jax.runtime.exit_codes import HOST_LOST, PREEMPTED
 from ait_jax.scorer.likelihoods import read_rows
 
 EXPERIMENT = SUPPORT / "tiny_experiment.py"
@@ -128,11 +127,11 @@ def test_a_killed_process_is_named_and_the_run_continues(whole, tmp_path, victim
     wait_for(launcher, "round_000: step 1/")
     os.kill(children(launcher)[victim], signal.SIGKILL)
     since = time.monotonic()
-    output = finished(launcher, HOST_LOST)
+    output = finished(launcher, ExitCode.HOST_LOST)
     assert time.monotonic() - since < 60
     assert f"process {victim} was ended by SIGKILL" in output
     assert re.search(rf"process {1 - victim} on \S+: process {victim} on \S+ has died", output)
-    assert f"process {1 - victim} exited with {HOST_LOST}" in output
+    assert f"process {1 - victim} exited with {ExitCode.HOST_LOST}" in output
     assert "continuing in" in run(model_dir)
     assert_same_run(model_dir, whole)
 
@@ -144,7 +143,7 @@ def test_a_notice_to_stop_saves_and_exits_with_75(whole, tmp_path, text):
     launcher = pod(model_dir)
     wait_for(launcher, text)
     os.kill(children(launcher)[1], signal.SIGTERM)
-    output = finished(launcher, PREEMPTED)
+    output = finished(launcher, ExitCode.PREEMPTED)
     assert "told to stop (SIGTERM), and saved; the same command continues" in output
     run(model_dir)
     assert_same_run(model_dir, whole)
@@ -156,7 +155,7 @@ def test_a_run_of_one_layout_continues_in_another(whole, tmp_path):
     launcher = pod(model_dir)
     wait_for(launcher, "round_000: scored")
     os.kill(children(launcher)[1], signal.SIGKILL)
-    output = finished(launcher, HOST_LOST)
+    output = finished(launcher, ExitCode.HOST_LOST)
     assert re.search(r"process 0 on \S+: process 1 on \S+ has died: silent for 30 s", output)
     run(model_dir, processes=1, devices=8)
     assert_like_run(model_dir, whole)
@@ -180,7 +179,7 @@ def test_killed_at_ten_random_times(whole, tmp_path):
             launcher.wait(timeout=wait)
         except subprocess.TimeoutExpired:
             os.kill(children(launcher)[victim], signal.SIGKILL)
-            finished(launcher, HOST_LOST)
+            finished(launcher, ExitCode.HOST_LOST)
         run(model_dir)
         assert_same_run(model_dir, whole)
         print(f"attempt {attempt}: process {victim} killed after {wait:.1f} s, same result")

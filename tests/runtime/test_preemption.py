@@ -8,8 +8,8 @@ import sys
 import pytest
 from shared_data import SUPPORT
 
+from ait_jax.errors import ExitCode
 from ait_jax.runtime import preemption
-from ait_jax.runtime.exit_codes import PREEMPTED
 
 EXPERIMENT = SUPPORT / "tiny_experiment.py"
 
@@ -43,7 +43,7 @@ def test_one_process_saves_the_step_it_is_at(tmp_path):
             process.send_signal(signal.SIGTERM)
             break
     out, err = process.communicate(timeout=200)
-    assert process.returncode == PREEMPTED, err
+    assert process.returncode == ExitCode.PREEMPTED, err
     # The signal came in the first step or in the second, which is the last and needs no saving.
     saved = "round_000: saved step 1" in line + out
     assert saved or "round_000: scored" in out

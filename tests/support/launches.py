@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import stand_in_gcloud
-from ait_jax.launch import accelerators, request
+from ait_jax.launch import accelerators, launch_spec
 
 # Arguments that a shell, a second one, a start-up script or YAML could misread.
 HARD_ARGUMENTS = (
@@ -27,7 +27,7 @@ HARD_ARGUMENTS = (
 )
 
 
-def a_request(**changes) -> request.Request:
+def a_spec(**changes) -> launch_spec.LaunchSpec:
     values = {
         "name": "t5-xl",
         "accelerator": accelerators.parse("v5e-16"),
@@ -36,7 +36,7 @@ def a_request(**changes) -> request.Request:
         "zone": "us-west4-a",
         "project": "my-project",
     }
-    return request.checked(request.Request(**(values | changes)))
+    return launch_spec.checked(launch_spec.LaunchSpec(**(values | changes)))
 
 
 def executable(path: Path, text: str) -> None:

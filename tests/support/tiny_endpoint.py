@@ -1,9 +1,11 @@
 """What tests of the endpoint share: a server that answers in upper case, and a client of it."""
 
+import dataclasses
+
 import pytest
 from misbehaving_endpoint import MisbehavingEndpoint
 
-from ait_jax.endpoint.endpoint import Endpoint
+from ait_jax.endpoint.endpoint import Endpoint, Pacing
 
 KEY = "sk-test-0123456789abcdefSECRET"
 
@@ -38,14 +40,13 @@ def server(monkeypatch):
 
 @pytest.fixture
 def connect(server, tmp_path):
-    """Returns a function that makes an Endpoint of `server`; what it reports is in `.lines`."""
+    """Returns a function that makes an Endpoint of `server` with short pauses."""
 
     def make(**options) -> Endpoint:
-        lines: list[str] = []
-        given = {"base_url": server.base_url, "cache_dir": tmp_path / "cache", **options}
-        given = {"model": "m", "timeout_s": 5, "backoff_s": 0.01, "report": lines.append, **given}
-        endpoint = Endpoint(**given)
-        endpoint.lines = lines
-        return endpoint
+        names = {field.name for field in dataclasses.fields(Pacing)} & set(options)
+        pacing = {"timeout_s": 5, "backoff_s": 0.01} | {name: options.pop(name) for name in names}
+        given = {"base_url": server.base_url, "cache_dir": tmp_path / "cache", "model": "m"}
+        given |= {"pacing": Pacing(**pacing)} | options
+        return Endpoint(**given)
 
     return make

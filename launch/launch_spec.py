@@ -41,7 +41,7 @@ _RULES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Request:
+class LaunchSpec:
     """One launch. `checked` makes it.
 
     Attributes:
@@ -92,22 +92,22 @@ def fingerprint(parts: Sequence[str]) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
 
-def checked(request: Request) -> Request:
+def checked(spec: LaunchSpec) -> LaunchSpec:
     """Returns `request` with its command and image completed.
 
     Raises:
       UserError: a name or a flag that cannot be, or settings that contradict each other.
     """
-    check_names(**{field: getattr(request, field) for field in _RULES})
-    if not request.name:
+    check_names(**{field: getattr(spec, field) for field in _RULES})
+    if not spec.name:
         raise UserError("--name is empty; give the run an id, as --name=t5-xl-seed0.")
-    if request.max_retries < 0:
-        raise UserError(f"--max_retries={request.max_retries}; needed: 0 or more.")
-    request = dataclasses.replace(request, bucket=_bucket(request).rstrip("/"))
-    request = dataclasses.replace(request, command=_completed(request))
-    _check_tier(request)
-    image = request.runtime_version or request.accelerator.generation.runtime_version
-    return dataclasses.replace(request, runtime_version=image)
+    if spec.max_retries < 0:
+        raise UserError(f"--max_retries={spec.max_retries}; needed: 0 or more.")
+    spec = dataclasses.replace(spec, bucket=_bucket(spec).rstrip("/"))
+    spec = dataclasses.replace(spec, command=_completed(spec))
+    _check_tier(spec)
+    image = spec.runtime_version or spec.accelerator.generation.runtime_version
+    return dataclasses.replace(spec, runtime_version=image)
 
 
 def check_names(**names: str) -> None:
@@ -118,10 +118,10 @@ def check_names(**names: str) -> None:
             raise UserError(f"--{flag}={value!r} cannot be; needed: {needed}.")
 
 
-def _bucket(request: Request) -> str:
-    model_dir = binding(request.command, "MODEL_DIR")
-    if request.bucket:
-        return request.bucket
+def _bucket(spec: LaunchSpec) -> str:
+    model_dir = binding(spec.command, "MODEL_DIR")
+    if spec.bucket:
+        return spec.bucket
     if model_dir and model_dir.startswith("gs://"):
         return "/".join(model_dir.split("/")[:3])
     raise UserError(
@@ -130,16 +130,16 @@ def _bucket(request: Request) -> str:
     )
 
 
-def _completed(request: Request) -> tuple[str, ...]:
+def _completed(spec: LaunchSpec) -> tuple[str, ...]:
     """The hosts' command, with MODEL_DIR derived from the run id where it is not given."""
-    command = check_command(request.command)
+    command = check_command(spec.command)
     model_dir = binding(command, "MODEL_DIR")
     if model_dir is None:
-        return (*command, f"--gin.MODEL_DIR={request.folder}/model_dir")
+        return (*command, f"--gin.MODEL_DIR={spec.folder}/model_dir")
     if not model_dir.startswith("gs://"):
         raise UserError(
             f"--gin.MODEL_DIR={model_dir} is a folder of one host, and hosts go away. Leave it "
-            f"out ({request.folder}/model_dir is taken) or give one in a bucket, gs://..."
+            f"out ({spec.folder}/model_dir is taken) or give one in a bucket, gs://..."
         )
     return command
 
@@ -177,24 +177,24 @@ def binding(command: Sequence[str], name: str) -> str | None:
     return values[-1].strip("\"'") if values else None
 
 
-def _check_tier(request: Request) -> None:
-    if request.tier not in TIERS:
-        raise UserError(f"tier {request.tier!r}; needed: one of {', '.join(TIERS)}.")
-    if request.reservation and request.tier != "reserved":
+def _check_tier(spec: LaunchSpec) -> None:
+    if spec.tier not in TIERS:
+        raise UserError(f"tier {spec.tier!r}; needed: one of {', '.join(TIERS)}.")
+    if spec.reservation and spec.tier != "reserved":
         raise UserError("--reservation needs --reserved.")
-    if request.tier != "flex_start":
-        if request.max_run_duration:
+    if spec.tier != "flex_start":
+        if spec.max_run_duration:
             raise UserError("--max_run_duration needs --flex_start; other tiers have no end.")
         return
-    generation = request.accelerator.generation
+    generation = spec.accelerator.generation
     if not generation.flex_start:
         raise UserError(
             f"--flex_start cannot be had for {generation.name}; needed: v5e or v6e, or --spot."
         )
-    if not request.max_run_duration:
+    if not spec.max_run_duration:
         raise UserError("--flex_start needs --max_run_duration, as 12h; at most 7d.")
-    if seconds(request.max_run_duration) > _FLEX_START_DAYS * 86400:
-        raise UserError(f"--max_run_duration={request.max_run_duration}; --flex_start ends at 7d.")
+    if seconds(spec.max_run_duration) > _FLEX_START_DAYS * 86400:
+        raise UserError(f"--max_run_duration={spec.max_run_duration}; --flex_start ends at 7d.")
 
 
 def seconds(duration: str) -> int:

@@ -45,7 +45,7 @@ def test_predictions_of_a_run_are_read(write):
     inputs = {"inputs_pretokenized": "Definition: x", "targets_pretokenized": "y", "task": "t",
               "id": "1", "references": ["y", "z"]}  # fmt: skip
     found = read(write, json.dumps({"inputs": inputs, "prediction": "w"}))
-    assert found == {Question("Definition: x", ""): [answers.Answer("w", ("y", "z"))]}
+    assert found == {Question("Definition: x", ""): [answers.RecordedAnswer("w", ("y", "z"))]}
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,10 @@
-"""launch/request.py, source.py, command_line.py: what is refused before anything is started."""
+"""launch/launch_spec.py, source.py and launch_command.py: what is refused before anything is started."""
 
 import subprocess
 
 import launches
 import pytest
-from ait_jax.launch import accelerators, request, source
+from ait_jax.launch import accelerators, launch_spec, source
 
 from ait_jax import cli
 from ait_jax.commands import launch_command as command_line
@@ -16,7 +16,7 @@ BAD_NAMES = ("A", "a_b", "-a", "a-", "a b", "a" * 41, "a;b", "$(x)", "../a", "a\
 @pytest.mark.parametrize("name", BAD_NAMES)
 def test_run_ids(name):
     with pytest.raises(UserError, match="--name="):
-        launches.a_request(name=name)
+        launches.a_spec(name=name)
 
 
 @pytest.mark.parametrize(
@@ -38,36 +38,36 @@ def test_run_ids(name):
 )
 def test_other_names(field, value):
     with pytest.raises(UserError, match=f"--{field}="):
-        launches.a_request(**{field: value})
+        launches.a_spec(**{field: value})
 
 
 def test_the_model_dir_is_the_runs_and_of_a_bucket():
-    made = launches.a_request(command=("run",))
+    made = launches.a_spec(command=("run",))
     assert made.command == ("run", "--gin.MODEL_DIR=gs://bucket/runs/t5-xl/model_dir")
-    kept = launches.a_request(command=("score", "--gin.MODEL_DIR='gs://other/x'"))
+    kept = launches.a_spec(command=("score", "--gin.MODEL_DIR='gs://other/x'"))
     assert kept.command == ("score", "--gin.MODEL_DIR='gs://other/x'")
     with pytest.raises(UserError, match="a folder of one host"):
-        launches.a_request(command=("run", "--gin.MODEL_DIR=runs/a"))
-    derived = launches.a_request(bucket="", command=("run", "--gin.MODEL_DIR=gs://other/x"))
+        launches.a_spec(command=("run", "--gin.MODEL_DIR=runs/a"))
+    derived = launches.a_spec(bucket="", command=("run", "--gin.MODEL_DIR=gs://other/x"))
     assert derived.folder == "gs://other/t5-xl"
     with pytest.raises(UserError, match="--bucket is missing"):
-        launches.a_request(bucket="")
+        launches.a_spec(bucket="")
 
 
 @pytest.mark.parametrize("argument", ["a\nb", "a\rb", "a\0b", "\x1b[0m", "a\u2028b"])
 def test_line_breaks_are_refused(argument):
     with pytest.raises(UserError, match="line break or control character"):
-        launches.a_request(command=("run", f"--gin.A={argument}"))
+        launches.a_spec(command=("run", f"--gin.A={argument}"))
 
 
 @pytest.mark.parametrize("command", [(), ("ait-jax",), ("rum",), ("launch",), ("--gin_file=a",)])
 def test_other_commands_are_refused(command):
     with pytest.raises(UserError, match="`-- run|Commands: run, score, pretrain"):
-        launches.a_request(command=command)
+        launches.a_spec(command=command)
 
 
 def test_ait_jax_may_be_written_out():
-    assert launches.a_request(command=("ait-jax", "score")).command[0] == "score"
+    assert launches.a_spec(command=("ait-jax", "score")).command[0] == "score"
 
 
 @pytest.mark.parametrize(
@@ -87,20 +87,19 @@ def test_ait_jax_may_be_written_out():
 )  # fmt: skip
 def test_tiers(changes, expected):
     with pytest.raises(UserError, match=expected):
-        launches.a_request(**changes)
+        launches.a_spec(**changes)
 
 
 def test_durations():
-    assert request.seconds("1d12h") == 36 * 3600 and request.seconds("90m") == 5400
+    assert launch_spec.seconds("1d12h") == 36 * 3600 and launch_spec.seconds("90m") == 5400
 
 
 def test_the_fingerprint_is_of_the_command_and_the_slice():
-    one = launches.a_request()
-    assert one.fingerprint() == launches.a_request(tier="on_demand", keep=True).fingerprint()
-    assert one.fingerprint() != launches.a_request(command=("score",)).fingerprint()
+    one = launches.a_spec()
+    assert one.fingerprint() == launches.a_spec(tier="on_demand", keep=True).fingerprint()
+    assert one.fingerprint() != launches.a_spec(command=("score",)).fingerprint()
     assert (
-        one.fingerprint()
-        != launches.a_request(accelerator=accelerators.parse("v4-8")).fingerprint()
+        one.fingerprint() != launches.a_spec(accelerator=accelerators.parse("v4-8")).fingerprint()
     )
 
 
