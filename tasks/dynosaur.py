@@ -42,7 +42,7 @@ def _read_instances(path: str, digest: str) -> Sequence[Instance]:
     task = read_task(path)
     if task_digest(task).hex() != digest:
         raise UserError(
-            f"{path!r} is not what was grown; put it back, or remove it and grow the pool anew."
+            f"{path!r} is not what was grown; restore it, or remove it and grow the pool again."
         )
     return task.instances
 

@@ -1,5 +1,6 @@
 """Hugging Face dataset cards: README.md files with a YAML header, in a folder of them."""
 
+import dataclasses
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -7,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from ait_jax.tasks.grow.dataset import Dataset, Field, class_field, is_media
-from ait_jax.tasks.grow.tally import Tally
+from ait_jax.tasks.grow.dataset import Dataset, Field, Tally, class_field, is_media
 
 from ait_jax.errors import UserError
 
-STAGE = "cards"
+_GROUP = "cards"
 _MAX_CARD_BYTES = 5_000_000
-# Blocks of the header that matter; others (tables of checksums, of results) can be huge.
-_KEYS = ("license", "licence", "language", "languages", "task_categories", "task_ids")
+# Blocks of the header that are read; others (tables of checksums, of results) can be huge.
+_KEYS = (
+    "license", "licence", "language", "languages", "task_categories", "task_ids", "dataset_info",
+)  # fmt: skip
 _MAX_BLOCK = 500_000
 _MAX_NODES, _MAX_DEPTH = 50_000, 20
 _HEADING = re.compile(r"^(#{1,6})\s+(.*?)\s*#*$", re.MULTILINE)
@@ -26,40 +28,35 @@ def read_cards(folder: Any, tally: Tally) -> Iterator[Dataset]:
     """Yields a dataset for every configuration of every card below `folder`.
 
     A card is `<owner>/<name>/README.md`, `<name>/README.md` or `<name>.md`; its path without
-    these endings is the dataset's name. From the header come licence, languages and task
-    categories, and the columns where it has `dataset_info`; from the text the section "Dataset
-    Summary", the page, and, where the header has none, the columns of "Data Fields".
+    these endings is the dataset's name. The header gives license, languages and task
+    categories, and the columns if it has `dataset_info`; from the text the section "Dataset
+    Summary" and, if the header has no columns, those of "Data Fields".
 
     Args:
       folder: of cards.
-      tally: counts cards read and, by reason, those that cannot be.
+      tally: counts all cards, the unreadable ones by reason.
 
     Raises:
-      UserError: there is no such folder, or no card in it.
+      UserError: there is no card.
     """
     folder = Path(folder).expanduser()
     paths = sorted(
         path
-        for path in (p for p in folder.rglob("*.md") if p.is_file())
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        for path in folder.rglob("*.md")
+        if path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
     if not paths:
         raise UserError(f"{str(folder)!r} has no dataset cards (NAME/README.md or NAME.md).")
     for path in paths:
         name = _name(path.relative_to(folder))
-        text = _read(path, tally)
-        if text is None:
-            continue
-        header, body = _split(text)
-        if header is None:
-            tally.add(STAGE, "unreadable: no YAML header", name)
-            continue
-        values = _header_values(header)
-        if isinstance(values, str):
-            tally.add(STAGE, f"unreadable: {values}", name)
-            continue
-        tally.add(STAGE, "read", name)
-        yield from _datasets(name, str(folder), values, body)
+        read = _read(path)
+        if isinstance(read, str):
+            shown = os.fsencode(name).decode("utf-8", "replace")
+            tally.add(_GROUP, f"unreadable: {read}", shown)
+        else:
+            tally.add(_GROUP, "read", name)
+            yield from _datasets(name, str(folder), *read)
 
 
 def _name(path: Path) -> str:
@@ -68,30 +65,29 @@ def _name(path: Path) -> str:
     return path.with_suffix("").as_posix()
 
 
-def _read(path: Path, tally: Tally) -> str | None:
+def _read(path: Path) -> tuple[dict[str, Any], str] | str:
+    """Returns the header's values and the text of a card, or what is wrong with it."""
     try:
         if path.stat().st_size > _MAX_CARD_BYTES:
-            tally.add(STAGE, "unreadable: larger than 5 MB", os.fspath(path))
-            return None
-        return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+            return "larger than 5 MB"
+        text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError:
-        tally.add(STAGE, "unreadable: not UTF-8", os.fsencode(path).decode("utf-8", "replace"))
+        return "not UTF-8"
     except OSError as error:
-        tally.add(STAGE, f"unreadable: {error.strerror or error}", os.fspath(path))
-    return None
-
-
-def _split(text: str) -> tuple[str | None, str]:
+        return error.strerror or str(error)
     match = re.match(r"\s*---[ \t]*\n(.*?)\n---[ \t]*(?:\n|$)", text, re.DOTALL)
-    return (match.group(1), text[match.end() :]) if match else (None, text)
+    if not match:
+        return "no YAML header"
+    values = _header_values(match.group(1))
+    return values if isinstance(values, str) else (values, text[match.end() :])
 
 
 def _header_values(header: str) -> dict[str, Any] | str:
-    """Returns the values of the blocks that matter, or what is wrong with the header."""
+    """Returns the values of the blocks in _KEYS, or what is wrong with the header."""
     values: dict[str, Any] = {}
     for block in re.split(r"^(?=[A-Za-z_])", header, flags=re.MULTILINE):
         key = block.partition(":")[0].strip()
-        if key not in (*_KEYS, "dataset_info"):
+        if key not in _KEYS:
             continue
         if len(block) > _MAX_BLOCK:
             return f"{key} is too long"
@@ -105,7 +101,7 @@ def _header_values(header: str) -> dict[str, Any] | str:
 
 
 def _load(block: str) -> Any:
-    # Aliases let a small text stand for an endless one; no card needs them.
+    # Aliases can expand a small text without limit; no card needs them.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     depth = 0
     for count, event in enumerate(yaml.parse(block, Loader=loader)):
@@ -118,11 +114,12 @@ def _load(block: str) -> Any:
 
 def _datasets(name: str, source: str, values: Mapping[str, Any], body: str) -> Iterator[Dataset]:
     sections = _sections(body)
-    licences = _texts(values.get("license", values.get("licence")))
-    shared = dict(
-        source=source,
-        description=_summary(sections),
-        licence=licences[0] if len(set(licences)) == 1 else " and ".join(licences),
+    summary = sections.get("dataset summary", "")
+    about = Dataset(
+        name,
+        source,
+        description="" if _MISSING in summary.lower() else " ".join(summary.split()),
+        license=" and ".join(_texts(values.get("license", values.get("licence")))),
         languages=_texts(values.get("language", values.get("languages"))),
         website=f"https://huggingface.co/datasets/{name}",
         task_categories=_texts(values.get("task_categories")) + _texts(values.get("task_ids")),
@@ -132,11 +129,11 @@ def _datasets(name: str, source: str, values: Mapping[str, Any], body: str) -> I
     infos = [info for info in (infos if isinstance(infos, list) else [infos]) if info]
     infos = [info for info in infos if isinstance(info, dict)]
     if not infos:
-        yield Dataset(name, fields=_data_fields(sections), **shared)
+        yield dataclasses.replace(about, fields=_data_fields(sections))
     for info in infos:
         config = info.get("config_name")
         named = f"{name}-{config}" if isinstance(config, str) and config != "default" else name
-        yield Dataset(named, fields=_features(info.get("features")), **shared)
+        yield dataclasses.replace(about, name=named, fields=_features(info.get("features")))
 
 
 def _texts(value: Any) -> tuple[str, ...]:
@@ -157,11 +154,6 @@ def _sections(body: str) -> dict[str, str]:
         end = next((h.start() for h in headings[i + 1 :] if len(h.group(1)) <= level), len(body))
         sections.setdefault(heading.group(2).lower(), body[heading.end() : end].strip())
     return sections
-
-
-def _summary(sections: Mapping[str, str]) -> str:
-    text = sections.get("dataset summary", "")
-    return "" if _MISSING in text.lower() else " ".join(text.split())
 
 
 def _data_fields(sections: Mapping[str, str]) -> tuple[Field, ...]:
@@ -196,11 +188,11 @@ def _described(name: str, said: str) -> Field:
 
 def _features(features: Any) -> tuple[Field, ...]:
     """Reads the columns of a header's `dataset_info`."""
-    fields = []
-    for feature in features if isinstance(features, list) else ():
-        if isinstance(feature, dict) and isinstance(feature.get("name"), str):
-            fields.append(_feature(feature["name"], feature))
-    return tuple(fields)
+    return tuple(
+        _feature(feature["name"], feature)
+        for feature in (features if isinstance(features, list) else ())
+        if isinstance(feature, dict) and isinstance(feature.get("name"), str)
+    )
 
 
 def _feature(name: str, feature: Mapping[str, Any]) -> Field:

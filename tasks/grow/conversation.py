@@ -1,7 +1,7 @@
-"""What a model is asked: design tasks for a dataset, with and without its description.
+"""The question to a model: design tasks for a dataset, with or without its description.
 
-The form is that of Dynosaur's code: two demonstrations, then the dataset, as dictionaries.
-The demonstrations are this project's own.
+The form is that of Dynosaur's code: two demonstrations, then the dataset, as dictionaries. The
+demonstrations are this project's own.
 """
 
 import json
@@ -29,125 +29,88 @@ _NOTE = (
     "{fields}. Each task should still be a dictionary, containing no text or explanations outside "
     "the dictionary.\n\nTasks:"
 )
-_DEMONSTRATIONS: dict[str, tuple[tuple[dict[str, Any], tuple[dict[str, Any], ...]], ...]] = {
-    "description-aware": (
-        (
-            {
-                "task_name": "museum_questions",
-                "selected_data": [
-                    {
-                        "label_text": "The kettle was cast in 1790 and used on board a whaler.",
-                        "question": "Where was the kettle used?",
-                        "reply": "on board a whaler",
-                    }
-                ],
-                "summary": "Questions of visitors about the labels beside a museum's objects.",
-            },
-            (
-                {
-                    "instruction": "Answer the visitor's question from the text of the label.",
-                    "input_fields": ["label_text", "question"],
-                    "output_field": ["reply"],
-                },
-                {
-                    "instruction": "Ask a question about the label that has the given answer.",
-                    "input_fields": ["label_text", "reply"],
-                    "output_field": ["question"],
-                },
-            ),
-        ),
-        (
-            {
-                "task_name": "claims_and_reports",
-                "selected_data": [
-                    {
-                        "report": "Rain fell on nine days of the month, mostly at night.",
-                        "claim": "It rained every day.",
-                        "verdict": "refuted",
-                        "reason": "Only nine days had rain.",
-                    }
-                ],
-                "summary": "Claims that weather reports support or refute, and the reasons.",
-            },
-            (
-                {
-                    "instruction": "Decide whether the report supports or refutes the claim.",
-                    "input_fields": ["report", "claim"],
-                    "output_field": ["verdict"],
-                },
-                {
-                    "instruction": "Write a claim on which the report gives the stated verdict.",
-                    "input_fields": ["report", "verdict"],
-                    "output_field": ["claim"],
-                },
-                {
-                    "instruction": "Explain why the report leads to this verdict on the claim.",
-                    "input_fields": ["report", "claim", "verdict"],
-                    "output_field": ["reason"],
-                },
-            ),
-        ),
-    ),
-    "description-unaware": (
-        (
-            {
-                "task_name": "shop_sums",
-                "selected_data": [
-                    {
-                        "problem": "Pens cost 2 coins each. What do 7 pens cost?",
-                        "working": "7 pens at 2 coins each: 7 * 2 = 14.",
-                        "result": "14",
-                    }
-                ],
-            },
-            (
-                {
-                    "instruction": "Solve the word problem and show the working.",
-                    "input_fields": ["problem"],
-                    "output_field": ["working"],
-                },
-                {
-                    "instruction": "Read the result off the working of the sum.",
-                    "input_fields": ["working"],
-                    "output_field": ["result"],
-                },
-            ),
-        ),
-        (
-            {
-                "task_name": "words_to_sentences",
-                "selected_data": [
-                    {"words": ["boat", "lake", "row"], "sentence": "They row a boat on the lake."}
-                ],
-            },
-            (
-                {
-                    "instruction": "Write a sentence of daily life that uses all of the words.",
-                    "input_fields": ["words"],
-                    "output_field": ["sentence"],
-                },
-                {
-                    "instruction": "List the content words of the sentence.",
-                    "input_fields": ["sentence"],
-                    "output_field": ["words"],
-                },
-            ),
-        ),
-    ),
+
+
+def _demonstration(
+    name: str, row: Mapping[str, Any], tasks: Mapping[str, str], **summary: str
+) -> tuple[dict[str, Any], str]:
+    """Returns a dataset as the model sees it, and an answer to it.
+
+    `tasks` maps each instruction to its input fields and, last, its output field.
+    """
+    answer = []
+    for instruction, columns in tasks.items():
+        *inputs, output = columns.split()
+        task = {"instruction": instruction, "input_fields": inputs, "output_field": [output]}
+        answer.append(json.dumps(task))
+    about = {"task_name": name, "selected_data": [row], **summary}
+    return about, "\n".join(answer)
+
+
+_MUSEUM = _demonstration(
+    "museum_questions",
+    {
+        "label_text": "The kettle was cast in 1790 and used on board a whaler.",
+        "question": "Where was the kettle used?",
+        "reply": "on board a whaler",
+    },
+    {
+        "Answer the visitor's question from the text of the label.": "label_text question reply",
+        "Ask a question about the label that has the given answer.": "label_text reply question",
+    },
+    summary="Questions of visitors about the labels beside a museum's objects.",
+)
+_CLAIMS = _demonstration(
+    "claims_and_reports",
+    {
+        "report": "Rain fell on nine days of the month, mostly at night.",
+        "claim": "It rained every day.",
+        "verdict": "refuted",
+        "reason": "Only nine days had rain.",
+    },
+    {
+        "Decide whether the report supports or refutes the claim.": "report claim verdict",
+        "Write a claim on which the report gives the stated verdict.": "report verdict claim",
+        "Explain why the report leads to this verdict on the claim.": "report claim verdict reason",
+    },
+    summary="Claims that weather reports support or refute, and the reasons.",
+)
+_SUMS = _demonstration(
+    "shop_sums",
+    {
+        "problem": "Pens cost 2 coins each. What do 7 pens cost?",
+        "working": "7 pens at 2 coins each: 7 * 2 = 14.",
+        "result": "14",
+    },
+    {
+        "Solve the word problem and show the working.": "problem working",
+        "Read the result off the working of the sum.": "working result",
+    },
+)
+_WORDS = _demonstration(
+    "words_to_sentences",
+    {"words": ["boat", "lake", "row"], "sentence": "They row a boat on the lake."},
+    {
+        "Write a sentence of daily life that uses all of the words.": "words sentence",
+        "List the content words of the sentence.": "sentence words",
+    },
+)
+_DEMONSTRATIONS = {
+    "description-aware": (_MUSEUM, _CLAIMS),
+    "description-unaware": (_SUMS, _WORDS),
 }
 
 
 def conversation(dataset: Dataset, style: str) -> tuple[Mapping[str, str], ...] | str:
     """Returns the messages that ask for tasks of `dataset`, or why there are none.
 
-    Two rows at most, every text cut to 1,000 characters; fields whose name contains "id",
-    nested ones and nulls are left out, and a dataset with one field left is not asked about.
-    Where there are no rows (the TFDS catalogue) the row is made of the fields' types and the
-    names of classes.
+    They show at most two rows, every text cut to 1,000 characters. Fields whose name contains
+    "id", nested ones and nulls are left out; a dataset with one field left is not asked about. If
+    there are no rows (the TFDS catalog), types and class names stand in for them.
 
     Args:
-      dataset: that tasks are wanted of.
-      style: one of STYLES. The aware one needs a description.
+      dataset: to make tasks from.
+      style: one of STYLES; "description-aware" needs a description.
     """
     if style == "description-aware" and not dataset.description.strip():
         return "no description"
@@ -158,10 +121,8 @@ def conversation(dataset: Dataset, style: str) -> tuple[Mapping[str, str], ...] 
     about: dict[str, Any] = {"task_name": dataset.name[:_MAX_TEXT], "selected_data": rows}
     if style == "description-aware":
         about["summary"] = " ".join(dataset.description.split())[:_MAX_TEXT]
-    ask = _ASK.format(opening=_OPENING[style])
-    parts = [f"{ask}\n"]
-    for shown, tasks in _DEMONSTRATIONS[style]:
-        answer = "\n".join(json.dumps(task) for task in tasks)
+    parts = [_ASK.format(opening=_OPENING[style]) + "\n"]
+    for shown, answer in _DEMONSTRATIONS[style]:
         parts.append(f"{_question(shown, list(shown['selected_data'][0]))}\n{answer}\n")
     parts.append(_question(about, fields))
     return (

@@ -1,4 +1,4 @@
-"""What is known of a dataset before any task is made of it."""
+"""What is known of a dataset before tasks are made from it, and what became of what was read."""
 
 import dataclasses
 import re
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 # Kinds of fields. "texts" are lists of strings; "media" is image, audio or video; "other" is
-# what no text can be made of (tensors, bytes).
+# what cannot be written as text (tensors, bytes).
 KINDS = ("text", "texts", "label", "boolean", "number", "nested", "media", "other")
-SCALARS = ("text", "label", "boolean", "number")
 
 _MEDIA_WORDS = ("image", "audio", "video")
-# A column of texts is one of classes if so many rows have so few and short values.
+# A column of texts holds classes if at least this many rows have this few, this short values.
 _ROWS_FOR_CLASSES, _MOST_CLASSES, _LONGEST_CLASS = 20, 10, 40
+_EXAMPLES, _LONGEST_EXAMPLE = 3, 120
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Field:
     Attributes:
       name: of the column.
       kind: one of KINDS.
-      labels: names of the classes of a "label".
+      labels: the class names of a "label".
     """
 
     name: str
@@ -37,17 +37,17 @@ class Field:
 
 @dataclass(frozen=True)
 class Dataset:
-    """One configuration of a dataset: the metadata, and rows where there are any.
+    """One configuration of a dataset: its metadata, and rows where there are any.
 
     Attributes:
       name: unique in its source; the authors' `task_name` ("<dataset>-<configuration>").
       source: where the metadata came from: "tfds 4.9.10", the name of a file or folder.
       description: what it says about itself, the authors' `summary`.
       fields: the columns.
-      licence: as its source states it; "" if it states none.
-      languages: codes ("en"); none if it names none.
+      license: as its source states it; "" if it states none.
+      languages: codes ("en"); empty if it names none.
       website: its page.
-      rows: examples, in the dataset's order; the first 100 at most are ever used.
+      rows: examples, in the dataset's order; at most the first 100 are ever used.
       task_categories: as its source names them.
       family: the dataset of which this is one configuration.
     """
@@ -56,7 +56,7 @@ class Dataset:
     source: str
     description: str = ""
     fields: tuple[Field, ...] = ()
-    licence: str = ""
+    license: str = ""
     languages: tuple[str, ...] = ()
     website: str = ""
     rows: Sequence[Mapping[str, Any]] = ()
@@ -65,6 +65,7 @@ class Dataset:
 
     @property
     def field_names(self) -> tuple[str, ...]:
+        """The columns' names, in order."""
         return tuple(field.name for field in self.fields)
 
     def field(self, name: str) -> Field:
@@ -75,12 +76,12 @@ class Dataset:
         raise KeyError(name)
 
     def with_rows(self, other: "Dataset") -> "Dataset":
-        """Returns this dataset with the rows of `other`, and what it did not know itself."""
+        """Returns this dataset with the rows of `other`, and whatever only `other` knows."""
         return dataclasses.replace(
             self,
             rows=other.rows,
             fields=self.fields or other.fields,
-            licence=self.licence or other.licence,
+            license=self.license or other.license,
             languages=self.languages or other.languages,
             website=self.website or other.website,
             description=self.description or other.description,
@@ -88,16 +89,14 @@ class Dataset:
 
 
 def fields_from_rows(rows: Sequence[Mapping[str, Any]]) -> tuple[Field, ...]:
-    """Returns the columns of the first row, with kinds by the values of all rows.
+    """Returns the columns of the first row, their kinds taken from all rows.
 
-    As in the authors' code the first row says which columns there are. A column's kind is that
-    of its first value that is not null; columns of nulls alone are "nested", which no
-    prompt and no template uses. Texts of which a few short ones come again and again are classes.
+    As in the authors' code, the first row says which columns there are. A column's kind is that
+    of its first value that is not null; columns of nulls alone are "nested", which no prompt and
+    no template uses. A few short texts that recur in many rows are classes.
     """
-    if not rows:
-        return ()
     fields = []
-    for name in rows[0]:
+    for name in rows[0] if rows else ():
         kind = _kind(name, rows)
         labels = _labels([row.get(name) for row in rows]) if kind == "text" else ()
         fields.append(class_field(str(name), labels) if labels else Field(str(name), kind))
@@ -132,6 +131,40 @@ def is_media(name: str) -> bool:
 
 
 def class_field(name: str, labels: tuple[str, ...]) -> Field:
-    """Returns a field of classes; one of numbers where the classes have no names of their own."""
+    """Returns a field of classes, or of numbers if the classes have no names of their own."""
     named = len(labels) >= 2 and not all(re.fullmatch(r"-?[\d.]+", label) for label in labels)
     return Field(name, "label", labels) if named else Field(name, "number")
+
+
+class Tally:
+    """Counts what became of lines, datasets, answers, tasks and rows.
+
+    Attributes:
+      groups: group ("datasets", "rows", ...) -> reason -> {"count", "examples"}, each in order of
+        first occurrence. What was kept is counted like what was left out.
+    """
+
+    def __init__(self) -> None:
+        self.groups: dict[str, dict[str, dict[str, Any]]] = {}
+
+    def add(self, group: str, reason: str, example: str = "") -> None:
+        """Counts one more; the first few examples of a reason are remembered."""
+        reasons = self.groups.setdefault(group, {})
+        entry = reasons.setdefault(reason, {"count": 0, "examples": []})
+        entry["count"] += 1
+        if example and len(entry["examples"]) < _EXAMPLES:
+            entry["examples"].append(example[:_LONGEST_EXAMPLE])
+
+    def counts(self, group: str) -> dict[str, int]:
+        """Returns reason -> count."""
+        return {reason: entry["count"] for reason, entry in self.groups.get(group, {}).items()}
+
+    def table(self) -> str:
+        """Returns the counts as one table, the groups as headings."""
+        rows = [(group, self.counts(group)) for group in self.groups]
+        width = max((len(f"{n:,}") for _, counts in rows for n in counts.values()), default=1)
+        lines = []
+        for group, counts in rows:
+            lines.append(f"{group}:")
+            lines += [f"  {count:>{width},}  {reason}" for reason, count in counts.items()]
+        return "\n".join(lines)

@@ -1,6 +1,7 @@
-"""What a model answered -> dictionaries. Generated text is data: parsed, never evaluated."""
+"""A model's answer -> dictionaries. Generated text is data: parsed, never evaluated."""
 
 import ast
+import contextlib
 import json
 import re
 from collections.abc import Iterator
@@ -14,14 +15,14 @@ EMPTY = "empty"
 
 
 def parse(text: str) -> tuple[list[dict[Any, Any]], list[str]]:
-    """Finds the dictionaries of an answer, whatever stands around them.
+    """Finds the dictionaries of an answer, whatever surrounds them.
 
-    One dictionary a line is asked for; models also number them, put them into a list or a
-    fenced block, or write single quotes. Each is read as JSON or else as a Python literal. The
-    authors drop an answer of which one line cannot be read; here its other dictionaries stay.
+    One dictionary a line is asked for; models also number them, put them in a list or a fenced
+    block, or use single quotes. Each is read as JSON or else as a Python literal. The authors drop
+    an answer if one line cannot be read; here its other dictionaries are kept.
 
     Returns:
-      the dictionaries in order, and one reason for each part that is none.
+      the dictionaries in order, and one reason for each part that cannot be read.
     """
     if not text.strip():
         return [], [EMPTY]
@@ -30,14 +31,9 @@ def parse(text: str) -> tuple[list[dict[Any, Any]], list[str]]:
     found: list[dict[Any, Any]] = []
     reasons: list[str] = []
     for part in _braced(text):
-        if part is None:
-            reasons.append(BROKEN)
-            continue
-        if _depth(part) > _MAX_DEPTH:
+        if part is not None and _depth(part) > _MAX_DEPTH:
             reasons.append(TOO_DEEP)
-            continue
-        value = _literal(part)
-        if isinstance(value, dict):
+        elif part is not None and isinstance(value := _literal(part), dict):
             found += _unwrapped(value)
         else:
             reasons.append(BROKEN)
@@ -80,7 +76,7 @@ def _braced(text: str) -> Iterator[str | None]:
 
 
 def _is_apostrophe(text: str, i: int, quote: str) -> bool:
-    # Models write 'the user's question': no literal, but its end must be found all the same.
+    # Models write 'the user's question': not a literal, but its end must be found.
     return quote == "'" and text[i - 1].isalpha() and text[i + 1 : i + 2].isalpha()
 
 
@@ -93,12 +89,10 @@ def _depth(text: str) -> int:
 
 
 def _literal(text: str) -> Any:
-    try:
+    with contextlib.suppress(ValueError, RecursionError):
         return json.loads(text, strict=False)
-    except (ValueError, RecursionError):
-        pass
     if re.search(r"(?:[-+~]\s*){20}", re.sub(r"\"[^\"\n]*\"|'[^'\n]*'", "", text)):
-        return None  # Chains of signs are nested, too, and no answer has them.
+        return None  # chains of signs nest, too, and no answer has them
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):

@@ -1,9 +1,9 @@
 """A grown pool on disk, which later growth extends and never rewrites.
 
-instructions.jsonl   one line a task, in the order in which they came: NIV2's schema without
-                     its instances, how many there are, and where it all came from
-tasks/NAME.json      NIV2's schema, the tasks that have instances
-cache/               what an endpoint answered, one file a request
+instructions.jsonl   one task a line, in the order in which they were added: NIV2's schema without
+                     the instances, how many there are, and where it all came from
+tasks/NAME.json      NIV2's schema: the tasks that have instances
+cache/               an endpoint's answers, one file a request
 report.json          each growth: what was asked for, counts by reason
 """
 
@@ -20,10 +20,11 @@ from typing import Any
 from ait_jax.tasks.grow.dataset import Dataset
 from ait_jax.tasks.grow.languages import language_name, language_of_column
 from ait_jax.tasks.grow.proposal import Proposal
-from ait_jax.tasks.grow.screening import NOT_RECORDED, licence_id
+from ait_jax.tasks.grow.screening import NOT_RECORDED, license_id
 
 from ait_jax.errors import UserError
 from ait_jax.pool.pool import Instance, Instruction, Task, task_digest, task_from_json, task_to_json
+from ait_jax.pool.task import without_lone_surrogates
 from ait_jax.runtime.files import as_path, check_name, read_bytes, write_json, write_lines
 
 INSTRUCTIONS, TASKS, REPORT = "instructions.jsonl", "tasks", "report.json"
@@ -58,19 +59,15 @@ def task_name(proposal: Proposal) -> str:
 def make_task(
     proposal: Proposal, dataset: Dataset, instances: Sequence[Instance], suffix: str = ""
 ) -> Task:
-    """Returns the task with its provenance and licence as NIV2 metadata.
+    """Returns the task with its provenance and license as NIV2 metadata.
 
-    Args:
-      proposal: what to do.
-      dataset: where it comes from.
-      instances: of the task; may be empty.
-      suffix: of the instruction, from the label-space rule.
+    `suffix` is appended to the instruction (the label-space rule names the labels).
     """
     provenance = {
         "Contributors": ["ait-jax grow"],
         "Source": [dataset.name],
         "URL": [dataset.website] if dataset.website else [],
-        "Instance License": [licence_id(dataset.licence) or NOT_RECORDED],
+        "Instance License": [license_id(dataset.license) or NOT_RECORDED],
         "Metadata Source": [dataset.source],
         "Input Fields": list(proposal.input_fields),
         "Output Field": list(proposal.output_field),
@@ -80,34 +77,32 @@ def make_task(
     categories = (proposal.category,) if proposal.category else dataset.task_categories[:1]
     return Task(
         name=task_name(proposal),
-        instruction=Instruction(_whole(proposal.instruction + suffix)),
+        instruction=Instruction(without_lone_surrogates(proposal.instruction + suffix)),
         instances=tuple(instances),
         categories=categories,
         input_languages=_languages(proposal.input_fields, dataset),
         output_languages=_languages(proposal.output_field[:1], dataset),
-        metadata={key: tuple(map(_whole, values)) for key, values in provenance.items()},
+        metadata={
+            key: tuple(map(without_lone_surrogates, values)) for key, values in provenance.items()
+        },
     )
 
 
 def _languages(columns: Sequence[str], dataset: Dataset) -> tuple[str, ...]:
-    """Returns the languages of columns: their own, if they are called by one, or the dataset's."""
+    """Returns the languages that columns are named by, or else the dataset's."""
     own = [language_of_column(name) for name in columns]
     named = own if own and all(own) else [language_name(code) for code in dataset.languages]
     return tuple(dict.fromkeys(name for name in named if name)) or ("English",)
-
-
-def _whole(text: str) -> str:
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 class GrownPool:
     """A grown pool's folder. Tasks are added one at a time; `commit` makes them part of it.
 
     Args:
-      directory: made when it is locked or written to.
+      directory: created when it is locked or written to.
 
     Raises:
-      UserError: what is there is no grown pool, or is damaged.
+      UserError: the folder is not local, is a file, or holds a damaged pool.
     """
 
     def __init__(self, directory: Any) -> None:
@@ -124,10 +119,10 @@ class GrownPool:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other growths out until the block ends, or the process; reads the pool anew.
+        """Keeps other growths out until the block or the process ends; reads the pool again.
 
-        What another growth committed since this object was made would be lost otherwise: a
-        commit writes the whole list.
+        Otherwise, what another growth committed since would be lost: a commit writes the whole
+        list.
 
         Raises:
           UserError: another growth is at work, the folder cannot be written to, or its report
@@ -135,7 +130,7 @@ class GrownPool:
         """
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            file = open(self.directory / _LOCK, "a")
+            file = open(self.directory / _LOCK, "a")  # noqa: SIM115 - closed by `with` below
         except OSError as error:
             raise UserError(
                 f"cannot write {str(self.directory)!r}: {error.strerror}; give another --pool."
@@ -148,7 +143,7 @@ class GrownPool:
                     f"another `ait-jax grow` is at work in {str(self.directory)!r}."
                 ) from error
             self._read()
-            read_report(self.directory)  # a damaged one is told now, not after the work
+            read_report(self.directory)  # fails now if it is damaged, not after the work
             yield
 
     def __len__(self) -> int:
@@ -160,12 +155,12 @@ class GrownPool:
         return tuple(self._entries.values())
 
     def has(self, name: str, with_instances: bool) -> bool:
-        """Whether the pool has the task already, with instances if those are at hand now."""
+        """Whether the pool has the task, `with_instances` or in any case."""
         entry = self._entries.get(name) or self._fresh.get(name)
         return bool(entry and (entry.num_instances or not with_instances))
 
     def add(self, task: Task, is_cls: bool) -> None:
-        """Adds a task, or the instances that one of the pool did not have yet."""
+        """Adds a task, or its instances to a task of the pool that had none."""
         check_name(task.name, "task name")
         if task.instances:
             write_json(self.directory / TASKS / f"{task.name}.json", task_to_json(task))
@@ -176,12 +171,12 @@ class GrownPool:
     def commit(self, growth: Mapping[str, Any]) -> None:
         """Writes the list of tasks, with those added, and adds `growth` to the report.
 
-        Tasks that were there keep their lines and places. The list comes first: it alone says
-        what the pool is. A growth that added nothing leaves it alone, and stands in the report
-        once: the same again changes nothing.
+        Earlier tasks keep their lines and places. The list is written first: it alone says what
+        the pool is. A growth that added nothing leaves the list alone and is reported once:
+        repeating it changes nothing.
 
         Args:
-          growth: for JSON; "growth" in it says what was asked for.
+          growth: for JSON; its "growth" says what was asked for.
         """
         report = read_report(self.directory)
         if self._fresh:
@@ -225,12 +220,12 @@ def read_entries(directory: Any) -> Iterator[Entry]:
             values = json.loads(line.decode())
             own = {key: values.pop(key) for key in ("name", "num_instances", "digest", "is_cls")}
         except (ValueError, RecursionError, KeyError, AttributeError) as error:
-            raise UserError(f"{source} is damaged ({error}); grow the pool anew.") from error
+            raise UserError(f"{source} is damaged ({error}); grow the pool again.") from error
         types = {"name": str, "num_instances": int, "digest": str, "is_cls": bool}
         typed = all(type(own[key]) is kind for key, kind in types.items())
         if not typed or not re.fullmatch(r"[0-9a-f]{64}", own["digest"]):
-            raise UserError(f"{source} is damaged; grow the pool anew.")
-        # A task needs an instance to be read; it is taken away again.
+            raise UserError(f"{source} is damaged; grow the pool again.")
+        # `task_from_json` wants an instance.
         values["Instances"] = [{"input": "", "output": ""}]
         task = replace(task_from_json(values, own["name"], source), instances=())
         yield Entry(task, own["num_instances"], own["digest"], own["is_cls"])
@@ -248,10 +243,14 @@ def read_report(directory: Any) -> dict[str, Any]:
     except FileNotFoundError:
         return {"schema": _SCHEMA, "growths": []}
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged ({error}); remove it: the pool is whole.") from error
+        raise UserError(
+            f"{path} is damaged ({error}); remove it: the pool does not need it."
+        ) from error
     if not isinstance(report, dict) or report.get("schema") != _SCHEMA:
-        raise UserError(f"{path} was written by another version of ait-jax; move it away.")
+        raise UserError(f"{path} was written by another version of ait-jax; move it elsewhere.")
     growths = report.get("growths")
     if not isinstance(growths, list) or not all(isinstance(item, dict) for item in growths):
-        raise UserError(f"{path} is damaged (no list of growths); remove it: the pool is whole.")
+        raise UserError(
+            f"{path} is damaged (no list of growths); remove it: the pool does not need it."
+        )
     return report

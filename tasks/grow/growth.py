@@ -1,38 +1,36 @@
 """One growth of a pool: sources -> datasets -> proposals -> tasks, everything counted.
 
-The same growth again adds nothing: a task's name depends on its proposal alone, and answers of an
-endpoint come from its cache. So whatever interrupted it, the same command continues.
+The same growth again adds nothing: a task's name depends on its proposal alone, and an endpoint's
+answers come from its cache. So the same command continues an interrupted growth.
 """
 
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ait_jax.tasks.grow import dictionaries, label_space, templates
-from ait_jax.tasks.grow.authors_files import DatasetLines
+from ait_jax.tasks.grow import dictionaries, templates
 from ait_jax.tasks.grow.conversation import MAX_TOKENS, STYLES, conversation
-from ait_jax.tasks.grow.dataset import Dataset, Field
+from ait_jax.tasks.grow.dataset import Dataset, Field, Tally
 from ait_jax.tasks.grow.grown_pool import GrownPool, make_task, task_name
-from ait_jax.tasks.grow.instances import instances
-from ait_jax.tasks.grow.label_space import LabelSpace
+from ait_jax.tasks.grow.instances import LabelSpace, instances, label_space
 from ait_jax.tasks.grow.proposal import Proposal, ProposalFilter, proposal_from_json
 from ait_jax.tasks.grow.screening import Screening
-from ait_jax.tasks.grow.sources import Source, source
-from ait_jax.tasks.grow.steered import Steered
-from ait_jax.tasks.grow.tally import Tally
+from ait_jax.tasks.grow.sources import DatasetLines, source
+from ait_jax.tasks.grow.steering import Steering
 
 from ait_jax.endpoint.endpoint import Endpoint
 from ait_jax.errors import UserError
+from ait_jax.runtime import reporter
 
-# Fewer rows cannot tell whether there are more than ten labels, or which.
-_ROWS_FOR_LABELS = label_space.MAX_LABELS + 1
-# With max_tasks: datasets that an endpoint is asked about before what it answered is looked at.
+# With max_tasks: datasets that an endpoint is asked about before its answers are looked at.
 _ASKED_AT_ONCE = 16
-_TOLD = "Answers must be one of"
+_PRESENT = "already in the pool"
+
+_Proposed = Iterator[tuple[Proposal, Dataset]]
 
 
 @dataclass(frozen=True)
@@ -40,17 +38,17 @@ class Growth:
     """What a pool is to be grown from, and how.
 
     Attributes:
-      pool: folder of the pool, new or one that was grown before.
+      pool: folder of the pool, new or grown before.
       sources: see `sources.source`.
-      rows: JSONL files of datasets that rows are taken from, by name.
+      rows: JSONL files of datasets; rows are taken from them by the dataset's name.
       endpoint: asked for instructions; None uses templates.
       styles: of the questions to the endpoint.
       screening: rules for datasets.
-      max_datasets: goes on with so many of those that pass; None for all.
-      max_tasks: ends when so many tasks were added; None for all.
-      steer: a scored round (MODEL_DIR/round_NNN) of a run on this pool: datasets on whose like the model
-        is most prompt-sensitive come first.
-      steer_only: leave out those that are no more sensitive than the average.
+      max_datasets: continue with only the first N that pass; None for all.
+      max_tasks: stop once N tasks were added; None for all.
+      steer: a scored round (MODEL_DIR/round_NNN) of a run on this pool: datasets like the tasks on
+        which the model is most prompt-sensitive come first.
+      steer_only: leave out datasets that are no more sensitive than the average task.
     """
 
     pool: Any
@@ -65,7 +63,7 @@ class Growth:
     steer_only: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """Returns what stands in the report; nothing in it is secret."""
+        """Returns what the report says; nothing in it is secret."""
         endpoint = self.endpoint
         return {
             "sources": list(map(str, self.sources)),
@@ -83,118 +81,111 @@ class Growth:
         }
 
 
-def grow(growth: Growth, say: Callable[[str], None] = print) -> Tally:
-    """Grows a pool; returns the counts, which also stand in the pool's report.json.
+def grow(growth: Growth) -> Tally:
+    """Grows a pool; returns the counts, which are also in the pool's report.json.
 
     Raises:
-      UserError: a source that is none, a pool that cannot be read or written, another growth of
-        the same pool at work, an endpoint that refuses everything.
+      UserError: a source cannot be read, the pool cannot be read or written, another growth of
+        the same pool is at work, or the endpoint refuses everything.
     """
     if not growth.sources:
         raise UserError("nothing to grow from: give --from (see `ait-jax grow --help`).")
-    sources = [source(given) for given in growth.sources]
-    rows = [DatasetLines(path) for path in growth.rows]
     folder = GrownPool(growth.pool)
-    tally = Tally()
-    steered = Steered(growth.steer, folder, growth.steer_only) if growth.steer else None
-    work = _Work(growth, sources, rows, tally, steered)
+    steering = None
+    if growth.steer:
+        steering = Steering(growth.steer, folder.entries, growth.steer_only)
+    proposer = _Proposer(growth, steering)
+    tally, filter_ = proposer.tally, ProposalFilter()
     with folder.locked():
-        for proposal, dataset in work.proposals():
-            _add(proposal, dataset, folder, work.filter, tally)
-            if growth.max_tasks is not None and _num_added(tally) >= growth.max_tasks:
-                say(f"stopped: --max_tasks={growth.max_tasks} tasks were added.")
+        for proposal, dataset in proposer.proposals():
+            _add(proposal, dataset, folder, filter_, tally)
+            added = sum(n for reason, n in tally.counts("pool").items() if reason != _PRESENT)
+            if growth.max_tasks is not None and added >= growth.max_tasks:
+                reporter.say(f"stopped: --max_tasks={growth.max_tasks} tasks were added.")
                 break
         folder.commit(
-            {"growth": growth.to_json(), "counts": tally.to_json()}
-            | ({"steering": steered.to_json()} if steered else {})
+            {"growth": growth.to_json(), "counts": tally.groups}
+            | ({"steering": steering.to_json()} if steering else {})
         )
-    if steered:
-        say(steered.describe())
-    say(tally.table() or "nothing was found.")
+    if steering:
+        reporter.say(steering.describe())
+    reporter.say(tally.table() or "nothing was found.")
     if growth.endpoint:
-        say(growth.endpoint.summary())
+        reporter.say(growth.endpoint.summary())
         if growth.endpoint.stopped:
-            say(f"stopped: {growth.endpoint.stopped} The same command continues.")
+            reporter.say(f"stopped: {growth.endpoint.stopped} The same command continues.")
     return tally
 
 
-class _Work:
-    """The stages before tasks are made."""
+class _Proposer:
+    """From sources to proposals."""
 
-    def __init__(
-        self,
-        growth: Growth,
-        sources: Sequence[Source],
-        rows: Sequence[DatasetLines],
-        tally: Tally,
-        steered: Steered | None = None,
-    ) -> None:
+    def __init__(self, growth: Growth, steering: Steering | None) -> None:
         self._growth = growth
-        self._steered = steered
+        self._steering = steering
         self._order: list[tuple[Dataset, DatasetLines | None]] | None = None
-        self._sources = sources
-        self._rows = rows
-        self._tally = tally
-        self.filter = ProposalFilter()
+        self._sources = [source(given) for given in growth.sources]
+        self._rows = [DatasetLines(path) for path in growth.rows]
+        self.tally = Tally()
         # Instructions of one dataset mostly follow each other.
         self._row_dataset = functools.lru_cache(maxsize=4)(self._find_rows)
 
-    def proposals(self) -> Iterator[tuple[Proposal, Dataset]]:
-        """Yields what generators propose, with the dataset; released instructions come first."""
+    def proposals(self) -> _Proposed:
+        """Yields proposals with their datasets, released instructions first."""
         for proposal, dataset in self._released():
             yield proposal, self._with_rows(dataset)
-        if self._growth.endpoint is None:
-            for dataset in self._datasets(self._tally):
-                proposed = templates.propose(dataset)
-                if not proposed:
-                    self._tally.add("templates", "no template fits", dataset.name)
-                yield from ((proposal, dataset) for proposal in proposed)
-        else:
+        if self._growth.endpoint is not None:
             yield from self._generated(self._growth.endpoint)
+            return
+        for dataset in self._datasets(self.tally):
+            proposed = templates.propose(dataset)
+            if not proposed:
+                self.tally.add("templates", "no template fits", dataset.name)
+            yield from ((proposal, dataset) for proposal in proposed)
 
-    def _released(self) -> Iterator[tuple[Proposal, Dataset]]:
-        """Yields the sources' own instructions, steered like the datasets they are of."""
+    def _released(self) -> Iterable[tuple[Proposal, Dataset]]:
+        """Returns the sources' own instructions, steered like the datasets they are of."""
         found = (
             (proposal, Dataset(proposal.dataset, Path(given.given).name))
             for given in self._sources
-            for proposal in given.proposals(self._tally)
+            for proposal in given.proposals(self.tally)
         )
-        if self._steered is None:
+        if self._steering is None:
             return found
-        return iter(self._steered.sort(found, lambda pair: _described_by(*pair), self._tally))
+        return self._steering.sort(found, lambda pair: _described_by(*pair), self.tally)
 
     def _datasets(self, tally: Tally) -> Iterator[Dataset]:
         """Yields the datasets that pass the screening, with their rows."""
-        if self._steered is None:
+        if self._steering is None:
             passed = (dataset for dataset, _ in self._screened(tally))
         else:
-            passed = self._in_order(tally)
+            passed = self._in_order(self._steering, tally)
         return itertools.islice(passed, self._growth.max_datasets)
 
-    def _in_order(self, tally: Tally) -> Iterator[Dataset]:
+    def _in_order(self, steering: Steering, tally: Tally) -> Iterator[Dataset]:
         """Yields the same, the most prompt-sensitive first. Rows are read again, not kept."""
-        if self._order is None:
+        order = self._order
+        if order is None:
             light = (
-                (dataclasses.replace(dataset, rows=()), given.lines if dataset.rows else None)
-                for dataset, given in self._screened(tally)
+                (dataclasses.replace(dataset, rows=()), lines if dataset.rows else None)
+                for dataset, lines in self._screened(tally)
             )
-            self._order = self._steered.sort(light, lambda pair: pair[0], tally)
-        for dataset, lines in self._order:
+            order = self._order = steering.sort(light, lambda pair: pair[0], tally)
+        for dataset, lines in order:
             found = lines.get(dataset.name) if lines else None
             yield self._with_rows(found or dataset)
 
-    def _screened(self, tally: Tally) -> Iterator[tuple[Dataset, Source]]:
+    def _screened(self, tally: Tally) -> Iterator[tuple[Dataset, DatasetLines | None]]:
         seen = set()
         for given in self._sources:
-            for dataset in given.datasets(tally):
-                dataset = self._with_rows(dataset)
+            for dataset in map(self._with_rows, given.datasets(tally)):
                 reason = self._growth.screening.rejection(dataset)
                 if not reason and dataset.name in seen:
                     reason = "duplicate: name of an earlier dataset"
                 tally.add("datasets", reason or "kept", dataset.name)
                 if not reason:
                     seen.add(dataset.name)
-                    yield dataset, given
+                    yield dataset, given.lines
 
     def _with_rows(self, dataset: Dataset) -> Dataset:
         found = self._row_dataset(dataset.name)
@@ -203,38 +194,25 @@ class _Work:
     def _find_rows(self, name: str) -> Dataset | None:
         return next((found for lines in self._rows if (found := lines.get(name))), None)
 
-    def _generated(self, endpoint: Endpoint) -> Iterator[tuple[Proposal, Dataset]]:
+    def _generated(self, endpoint: Endpoint) -> _Proposed:
+        datasets = self._datasets(self.tally)
         if self._growth.max_tasks is None:
-            replies = self._ask(endpoint, self._datasets(self._tally))
+            answers = self._ask(endpoint, datasets)
             # Read a second time rather than kept: all rows of all datasets may not fit in memory.
-            yield from self._read(replies, self._datasets(Tally()), endpoint)
+            yield from self._read(answers, self._datasets(Tally()), endpoint.model)
             return
-        datasets = self._datasets(self._tally)
-        # A few at a time: what is not needed any more is not asked, and not paid for.
+        # A few at a time: what is no longer needed is not asked, and not paid for.
         while not endpoint.stopped and (few := list(itertools.islice(datasets, _ASKED_AT_ONCE))):
-            yield from self._read(self._ask(endpoint, few), few, endpoint)
-
-    def _read(
-        self,
-        replies: Mapping[tuple[str, str], str],
-        datasets: Iterable[Dataset],
-        endpoint: Endpoint,
-    ) -> Iterator[tuple[Proposal, Dataset]]:
-        for dataset in datasets:
-            for style in self._growth.styles:
-                text = replies.get((dataset.name, style))
-                if text is not None:
-                    for proposal in self._parsed(text, dataset, style, endpoint.model):
-                        yield proposal, dataset
+            yield from self._read(self._ask(endpoint, few), few, endpoint.model)
 
     def _ask(self, endpoint: Endpoint, datasets: Iterable[Dataset]) -> dict[tuple[str, str], str]:
-        """Returns (dataset, style) -> the answer, for all that were answered."""
+        """Returns (dataset, style) -> the answer, for all questions that were answered."""
         asked: dict[tuple[str, str], Sequence[Mapping[str, str]]] = {}
         for dataset in datasets:
             for style in self._growth.styles:
                 messages = conversation(dataset, style)
                 if isinstance(messages, str):
-                    self._tally.add(f"questions, {style}", f"left out: {messages}", dataset.name)
+                    self.tally.add(f"questions, {style}", f"left out: {messages}", dataset.name)
                 else:
                     asked[dataset.name, style] = messages
         replies = endpoint.ask(
@@ -243,38 +221,41 @@ class _Work:
             max_tokens=MAX_TOKENS,
             description="designing tasks",
         )
-        answered = {}
+        answers = {}
         for (name, style), reply in zip(asked, replies, strict=True):
-            stage = f"questions, {style}"
             if reply.text is None:
-                self._tally.add(stage, f"not answered: {reply.error}"[:100], name)
-                continue
-            self._tally.add(stage, "answered", name)
-            answered[name, style] = reply.text
-        return answered
+                reason = f"not answered: {reply.error}"[:100]
+            else:
+                reason = "answered"
+                answers[name, style] = reply.text
+            self.tally.add(f"questions, {style}", reason, name)
+        return answers
 
-    def _parsed(self, text: str, dataset: Dataset, style: str, model: str) -> Iterator[Proposal]:
+    def _read(
+        self, answers: Mapping[tuple[str, str], str], datasets: Iterable[Dataset], model: str
+    ) -> _Proposed:
+        for dataset in datasets:
+            for style in self._growth.styles:
+                text = answers.get((dataset.name, style))
+                if text is not None:
+                    for proposal in self._parsed(text, dataset.name, style, model):
+                        yield proposal, dataset
+
+    def _parsed(self, text: str, dataset: str, style: str, model: str) -> Iterator[Proposal]:
         found, reasons = dictionaries.parse(text)
         for reason in reasons:
-            self._tally.add("answers", f"unreadable: {reason}", f"{dataset.name}: {text}")
+            self.tally.add("answers", f"unreadable: {reason}", f"{dataset}: {text}")
         for data in found:
-            proposal = proposal_from_json(data, dataset.name, generator=style, model=model)
+            proposal = proposal_from_json(data, dataset, generator=style, model=model)
             if isinstance(proposal, str):
-                self._tally.add("answers", f"unreadable: {proposal}", f"{dataset.name}: {data}")
+                self.tally.add("answers", f"unreadable: {proposal}", f"{dataset}: {data}")
             else:
-                self._tally.add("answers", "tasks read", dataset.name)
+                self.tally.add("answers", "tasks read", dataset)
                 yield proposal
 
 
-_THERE = "already in the pool"
-
-
-def _num_added(tally: Tally) -> int:
-    return sum(count for reason, count in tally.counts("pool").items() if reason != _THERE)
-
-
 def _described_by(proposal: Proposal, dataset: Dataset) -> Dataset:
-    """Returns what is known of a released instruction's dataset: the instruction and its columns."""
+    """Returns what a released instruction says about its dataset: the instruction, its columns."""
     columns = dict.fromkeys((*proposal.input_fields, *proposal.output_field))
     fields = tuple(Field(name, "text") for name in columns)
     return dataclasses.replace(dataset, description=proposal.instruction, fields=fields)
@@ -286,42 +267,22 @@ def _add(
     """Filters a proposal, applies the label-space rule, makes instances, adds the task."""
     where = f"{dataset.name}: {proposal.instruction}"
     reason = filter_.rejection(proposal, dataset)
-    space = LabelSpace() if reason else _label_space(proposal, dataset, tally)
-    reason = reason or space.rejection
-    if reason:
-        tally.add("proposals", reason, where)
+    space = LabelSpace(reason) if reason else label_space(proposal, dataset)
+    if space.unknown:
+        tally.add("labels", space.unknown)
+    if space.rejection:
+        tally.add("proposals", space.rejection, where)
         return
-
-    def count(row: str) -> None:
-        tally.add("rows", row)
-
-    made = instances(proposal, dataset.rows, count)
-    released = proposal.generator == "released"
-    if dataset.rows and not made and not released:
+    made = instances(proposal, dataset.rows, functools.partial(tally.add, "rows"))
+    if dataset.rows and not made and proposal.generator != "released":
         tally.add("proposals", "instances: none could be made of the rows", where)
         return
     tally.add("proposals", "kept", where)
     name = task_name(proposal)
     if folder.has(name, with_instances=bool(made)):
-        tally.add("pool", _THERE)
+        tally.add("pool", _PRESENT)
         return
     known = folder.has(name, with_instances=False)
     folder.add(make_task(proposal, dataset, made, space.suffix), space.is_cls)
     added = "added, with instances" if made else "added, without instances"
     tally.add("pool", "given the instances that it lacked" if known else added, where)
-
-
-def _label_space(proposal: Proposal, dataset: Dataset, tally: Tally) -> LabelSpace:
-    if proposal.generator == "released":  # the authors applied the rule before the release
-        return LabelSpace(is_cls=_TOLD in proposal.instruction)
-    output = proposal.output_field[0]
-    if not dataset.rows:
-        tally.add("labels", "balance unknown: no rows")
-        return label_space.from_field(dataset.field(output))
-    values = [row[output] for row in dataset.rows if row.get(output) is not None]
-    if not values:
-        return LabelSpace("output: empty in all rows")
-    if len(values) < _ROWS_FOR_LABELS:
-        tally.add("labels", f"balance unknown: fewer than {_ROWS_FOR_LABELS} rows")
-        return LabelSpace()
-    return label_space.from_rows(values)

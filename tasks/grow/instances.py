@@ -1,24 +1,27 @@
-"""Rows of a dataset -> inputs and outputs, as the authors' organize_data.py writes them."""
+"""Rows of a dataset -> instances and label space, by the rules of the authors' organize_data.py."""
 
 import math
 import string
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from ait_jax.tasks.grow.dataset import Dataset
 from ait_jax.tasks.grow.proposal import Proposal
 
 from ait_jax.pool.pool import Instance
+from ait_jax.pool.task import without_lone_surrogates
 
-MAX_LENGTH = 2000
-
-
-def scalar_text(value: Any) -> str | None:
-    """Returns a scalar as text, None for anything else."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, (bool, int)) or (isinstance(value, float) and math.isfinite(value)):
-        return str(value)
-    return None
+_MAX_LENGTH = 2000
+_MAX_LABELS = 10
+_MAX_LABEL_LENGTH = 15
+# The most that one of two labels, or of more, may count among the first 100 rows.
+_MOST_OF_TWO, _MOST_OF_SEVERAL = 70, 50
+_ROWS_FOR_BALANCE = 100
+# Fewer rows cannot tell whether there are more than ten labels, or which.
+_ROWS_FOR_LABELS = _MAX_LABELS + 1
+_TOLD = "Answers must be one of"
 
 
 def instances(
@@ -28,68 +31,124 @@ def instances(
 ) -> list[Instance]:
     """Makes the instances of a proposal.
 
-    The text of one input field stands as it is; of several "field is 'value'. " each. Lists of
-    strings become "'a', 'b'. ", or " A. 'a', B. 'b'." where the field is called choices. Rows
-    with another type, an empty output or the same text as an earlier row are left out.
-    Input and output are cut to 2,000 characters.
+    A single input field is written as it is, several as "field is 'value'. " each. Lists of
+    strings become "'a', 'b'. ", or " A. 'a', B. 'b'." if the field is called choices. Rows with
+    another type, an empty output or the same text as an earlier row are left out. Input and
+    output are cut to 2,000 characters.
 
     Args:
-      proposal: which columns are input and output.
+      proposal: says which columns are input and output.
       rows: of its dataset.
-      count: is told "kept" or why a row is left out, once for each row.
+      count: called once per row, with "kept" or the reason why it is left out.
     """
     made: list[Instance] = []
     seen = set()
     for index, row in enumerate(rows):
-        input_text = _input(proposal, row)
-        output = scalar_text(row.get(proposal.output_field[0])) if proposal.output_field else None
-        reason = "kept"
-        if input_text is None:
+        text = _input(proposal, row)
+        output = _scalar_text(row.get(proposal.output_field[0])) if proposal.output_field else None
+        if text is None:
             reason = "input missing or of another type"
         elif output is None:
             reason = "output missing or of another type"
         elif not output.strip():
             reason = "output empty"
-        elif not input_text.strip():
+        elif not text.strip():
             reason = "input empty"
-        elif (input_text, output) in seen:
+        elif (text, output) in seen:
             reason = "duplicate"
+        else:
+            reason = "kept"
+            seen.add((text, output))
+            text, output = (without_lone_surrogates(t[:_MAX_LENGTH]) for t in (text, output))
+            made.append(Instance(str(index), text, (output,)))
         count(reason)
-        if reason == "kept":
-            seen.add((input_text, output))
-            texts = [_whole(text[:MAX_LENGTH]) for text in (input_text, output)]
-            made.append(Instance(str(index), texts[0], (texts[1],)))
     return made
 
 
-def _whole(text: str) -> str:
-    # Halves of surrogate pairs, which JSON can escape, are in no UTF-8 file.
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+def _scalar_text(value: Any) -> str | None:
+    """Returns a scalar as text, None for anything else."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (bool, int)) or (isinstance(value, float) and math.isfinite(value)):
+        return str(value)
+    return None
 
 
 def _input(proposal: Proposal, row: Mapping[str, Any]) -> str | None:
-    fields = proposal.input_fields
-    values = [_value(name, row.get(name)) for name in fields]
-    if any(value is None for value in values):
-        return None
-    if len(values) == 1 and not proposal.context:
-        return values[0]
     parts = []
-    for name, value in zip(fields, values):
-        text = f"'{value}'. " if scalar_text(row[name]) is not None else f"{value.strip()} "
-        parts.append(f"{name} is {text}")
+    for name in proposal.input_fields:
+        value = _value(name, row.get(name))
+        if value is None:
+            return None
+        if len(proposal.input_fields) == 1 and not proposal.context:
+            return value
+        is_list = isinstance(row[name], list)
+        parts.append(f"{name} is {value.strip()} " if is_list else f"{name} is '{value}'. ")
     return proposal.context + "".join(parts)
 
 
 def _value(name: str, value: Any) -> str | None:
-    if isinstance(value, list):
-        if not value or not all(isinstance(item, str) for item in value):
-            return None
-        if "choice" in name.lower() and len(value) <= len(string.ascii_uppercase):
-            lettered = (f"{letter}. '{item}'" for letter, item in zip(_LETTERS, value))
-            return f" {', '.join(lettered)}."
-        return ", ".join(f"'{item}'" for item in value) + ". "
-    return scalar_text(value)
+    if not isinstance(value, list):
+        return _scalar_text(value)
+    if not value or not all(isinstance(item, str) for item in value):
+        return None
+    if "choice" in name.lower() and len(value) <= len(string.ascii_uppercase):
+        lettered = zip(string.ascii_uppercase, value, strict=False)
+        return " " + ", ".join(f"{letter}. '{item}'" for letter, item in lettered) + "."
+    return ", ".join(f"'{item}'" for item in value) + ". "
 
 
-_LETTERS = string.ascii_uppercase
+@dataclass(frozen=True)
+class LabelSpace:
+    """What Dynosaur's label-space rule says: few outputs must be balanced, and are named.
+
+    Attributes:
+      rejection: why the task is dropped, or "".
+      suffix: what is appended to the instruction, or "".
+      is_cls: whether the outputs are a closed set of labels that the instruction names.
+      unknown: why the balance of the labels is unknown, or "".
+    """
+
+    rejection: str = ""
+    suffix: str = ""
+    is_cls: bool = False
+    unknown: str = ""
+
+
+def label_space(proposal: Proposal, dataset: Dataset) -> LabelSpace:
+    """Applies the rule to the output column of a proposal.
+
+    Labels are named in ascending order; the authors' order is that of a Python set, which differs
+    from run to run. Without rows, classes are named as the dataset names them.
+    """
+    if proposal.generator == "released":  # the authors applied the rule before the release
+        return LabelSpace(is_cls=_TOLD in proposal.instruction)
+    output = proposal.output_field[0]
+    if not dataset.rows:
+        field = dataset.field(output)
+        labels = ("True", "False") if field.kind == "boolean" else field.labels
+        is_few = 2 <= len(labels) <= _MAX_LABELS
+        return _named(labels if is_few else (), "balance unknown: no rows")
+    values = [row[output] for row in dataset.rows if row.get(output) is not None]
+    if not values:
+        return LabelSpace("output: empty in all rows")
+    if len(values) < _ROWS_FOR_LABELS:
+        return LabelSpace(unknown=f"balance unknown: fewer than {_ROWS_FOR_LABELS} rows")
+    texts = [_scalar_text(value) for value in values[:_ROWS_FOR_BALANCE]]
+    if None in texts:
+        return LabelSpace("output: neither text, number nor boolean")
+    counts = Counter(text.strip() for text in texts if text is not None)
+    if len(counts) > _MAX_LABELS:
+        return LabelSpace()
+    if len(counts) == 1:
+        return LabelSpace("labels: only one")
+    if max(counts.values()) > (_MOST_OF_TWO if len(counts) == 2 else _MOST_OF_SEVERAL):
+        return LabelSpace("labels: out of balance")
+    return _named(sorted(counts))
+
+
+def _named(labels: Sequence[str], unknown: str = "") -> LabelSpace:
+    if not labels or any(not 0 < len(label) <= _MAX_LABEL_LENGTH for label in labels):
+        return LabelSpace(unknown=unknown)
+    suffix = f" {_TOLD} {', '.join(labels)}."
+    return LabelSpace(suffix=suffix, is_cls=True, unknown=unknown)

@@ -25,20 +25,19 @@ tl Tagalog|tn Tswana|to Tongan|tr Turkish|ts Tsonga|tt Tatar|tw Twi|ty Tahitian|
 uk Ukrainian|ur Urdu|uz Uzbek|ve Venda|vi Vietnamese|vo Volapük|wa Walloon|wo Wolof|xh Xhosa|
 yi Yiddish|yo Yoruba|za Zhuang|zh Chinese|zu Zulu|ae Avestan|ho Hiri Motu|hz Herero|kj Kuanyama|
 kr Kanuri|lu Luba-Katanga|mh Marshallese|nd North Ndebele|ng Ndonga|nr South Ndebele"""
-LANGUAGES = dict(
-    entry.strip().split(" ", 1) for entry in _NAMES.replace("\n", "").split("|") if entry
-)
+_ENTRIES = (entry.partition(" ") for entry in _NAMES.replace("\n", "").split("|"))
+LANGUAGES = {code: name for code, _, name in _ENTRIES}
 
 
 def language_name(code: str) -> str:
-    """Returns the name of a language by its code, with or without a region; "" for no code."""
+    """Returns the language of a code, with or without a region; "" if it is no code."""
     return LANGUAGES.get(code.lower().replace("_", "-").partition("-")[0], "")
 
 
 def language_of_column(name: str) -> str:
-    """Returns the language that a column called by a code is in ("en", "pt_BR", "zh-cn"), or "".
+    """Returns the language of a column named by its code ("en", "pt_BR", "zh-cn"), or "".
 
-    "az_tr" is no region but two languages together, of which nothing sensible can be asked.
+    "az_tr" names two languages, not a region; no sensible task can be made from it.
     """
     is_code = re.fullmatch(r"[a-z]{2}([-_][A-Z]{2}|-[a-z]{2})?", name)
     return language_name(name) if is_code else ""

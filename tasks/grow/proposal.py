@@ -6,7 +6,9 @@ from typing import Any
 
 from ait_jax.tasks.grow.dataset import Dataset
 
-# Keys as models write them, without case, space, hyphen and a final "s".
+from ait_jax.pool.task import without_lone_surrogates
+
+# Keys as models write them, in lower case, with underscores, without a final "s".
 _INSTRUCTION_KEYS = ("instruction", "task", "task_description")
 _INPUT_KEYS = ("input_field", "input")
 _OUTPUT_KEYS = ("output_field", "output")
@@ -20,12 +22,12 @@ class Proposal:
     Attributes:
       dataset: the dataset's name.
       instruction: what to do, in words.
-      input_fields: columns that the input is made of.
-      output_field: columns of the output; as in the authors' code only the first is used.
+      input_fields: columns of the input.
+      output_field: columns of the output; as in the authors' code, only the first is used.
       category: of the task, "" if the generator does not say.
       generator: "templates", "description-aware", "description-unaware" or "released".
-      model: that wrote it, "" for templates.
-      context: fixed text that goes with every input (two released tasks have some).
+      model: the model that wrote it, "" for templates.
+      context: fixed text before every input (two released tasks have some).
     """
 
     dataset: str
@@ -39,20 +41,20 @@ class Proposal:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """What makes two proposals the same."""
+        """Equal for proposals of the same task."""
         own = (self.instruction, self.input_fields, self.output_field, self.context)
         return (self.dataset, *own)
 
 
 def proposal_from_json(data: Any, dataset: str, **provenance: str) -> Proposal | str:
-    """Makes a proposal of a dictionary as models write it, or says what is wrong with it.
+    """Reads a dictionary as models write it; returns the proposal, or what is wrong with it.
 
-    Keys may be written with other case, spaces, or in the plural; a lone field name may stand
-    for a list of one. Fields are matched by name alone, so types other than text are wrong.
+    Keys may differ in case, in spaces, or be plural; a lone field name may stand for a list of
+    one.
 
     Args:
       data: a parsed dictionary.
-      dataset: the name of the dataset it is for (its own word on that is not taken).
+      dataset: the name of the dataset; whatever `data` says about that is ignored.
       **provenance: `generator` and `model`.
     """
     if not isinstance(data, Mapping):
@@ -65,19 +67,14 @@ def proposal_from_json(data: Any, dataset: str, **provenance: str) -> Proposal |
         return f"instruction longer than {MAX_INSTRUCTION} characters"
     inputs, outputs = _names(_first(values, _INPUT_KEYS)), _names(_first(values, _OUTPUT_KEYS))
     if inputs is None or outputs is None:
-        return "input or output fields are no list of names"
+        return "input or output fields are not a list of names"
     further = values.get("additional_input")
     context = ""
     if isinstance(further, Mapping):
         context = "".join(f"{key} is '{value}'. " for key, value in further.items())
-    return Proposal(
-        dataset, _whole(instruction.strip()), inputs, outputs, context=_whole(context), **provenance
-    )
-
-
-def _whole(text: str) -> str:
-    # Halves of surrogate pairs, which JSON can escape, are in no UTF-8 file.
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    instruction = without_lone_surrogates(instruction.strip())
+    context = without_lone_surrogates(context)
+    return Proposal(dataset, instruction, inputs, outputs, context=context, **provenance)
 
 
 def _plain_key(key: str) -> str:
@@ -95,24 +92,22 @@ def _names(value: Any) -> tuple[str, ...] | None:
         return ()
     if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
         return None
-    return tuple(dict.fromkeys(_whole(item) for item in value))
+    return tuple(dict.fromkeys(without_lone_surrogates(item) for item in value))
 
 
 class ProposalFilter:
-    """The authors' filter_invalid_tasks.py and global de-duplication; remembers what it saw."""
+    """The authors' filter_invalid_tasks.py and global deduplication; remembers what it saw."""
 
     def __init__(self) -> None:
         self._seen: set[tuple[Any, ...]] = set()
         self._instructions: set[tuple[str, str]] = set()
 
     def rejection(self, proposal: Proposal, dataset: Dataset) -> str:
-        """Returns why `proposal` is left out, or "" and remembers it.
+        """Returns why `proposal` is left out; returns "" and remembers it if it is not.
 
-        Args:
-          proposal: for `dataset`.
-          dataset: the field names are checked where its fields are known. Where it has no rows,
-            its configurations cannot be told apart, and proposals that agree but for
-            the configuration are duplicates.
+        Field names are checked if the fields of `dataset` are known. Without rows the
+        configurations of a dataset cannot be told apart: proposals that differ only in the
+        configuration are duplicates.
         """
         reason = _invalid(proposal, dataset)
         if reason:

@@ -74,6 +74,7 @@ class Roles:
     pair: tuple[Field, ...]
 
     def get(self, role: str) -> Field | None:
+        """Returns the column of a role, or None."""
         return self.by_role.get(role)
 
 

@@ -1,22 +1,18 @@
-"""Which datasets may become tasks: Dynosaur's rules on licence, language and fields."""
+"""Which datasets may become tasks: Dynosaur's rules on license, language and fields."""
 
 import re
 from dataclasses import dataclass
 
-from ait_jax.tasks.grow.dataset import SCALARS, Dataset
+from ait_jax.tasks.grow.dataset import Dataset
 
 from ait_jax.errors import UserError, nearest
 
-# The authors' download_data.py drops these, and datasets without a licence.
-DROPPED_LICENCES = (
-    "other",
-    "unknown",
-    "cc-by-nc-nd-4.0",
-    "cc-by-nd-4.0",
-    "cc-by-nc-nd-3.0",
-    "ofl",
-)
+# The authors' download_data.py drops these, and datasets without a license.
+DROPPED_LICENSES = (
+    "other", "unknown", "cc-by-nc-nd-4.0", "cc-by-nd-4.0", "cc-by-nc-nd-3.0", "ofl",
+)  # fmt: skip
 NOT_RECORDED = "not recorded"
+_USABLE = ("text", "texts", "label", "boolean", "number")
 _ENGLISH = {"en", "eng", "english", "code"}
 _WORDINGS = (
     (r"attribution|creative\s*commons|\bcc[\s-]by", ""),
@@ -34,11 +30,10 @@ class Screening:
     """The rules that a dataset must pass.
 
     Attributes:
-      languages: "en" keeps datasets whose languages are English or code, or not named; "any"
-        keeps all.
-      unlicensed: what becomes of datasets whose source records no licence: "drop" (the
-        authors' rule) or "keep". None leaves it to the source: the TFDS catalogue, which
-        records a licence for a handful of its datasets, is kept, all else dropped.
+      languages: "en" keeps datasets in one language, English or code, or that name none (the
+        authors' rule); "any" keeps all.
+      unlicensed: "drop" (the authors' rule) or "keep" datasets whose source records no license.
+        None keeps those of the TFDS catalog, which records few licenses, and drops others.
     """
 
     languages: str = "en"
@@ -55,22 +50,22 @@ class Screening:
 
     def rejection(self, dataset: Dataset) -> str:
         """Returns why `dataset` is left out, or ""."""
-        licence = licence_id(dataset.licence)
-        if licence in DROPPED_LICENCES:
-            return f"licence: {licence}"
-        if not licence and not self._keeps_unlicensed(dataset):
-            return "licence: none recorded"
-        if self.languages == "en" and not is_english(dataset.languages):
-            several = len(dataset.languages) > 1
-            return "language: several, or a translation" if several else "language: not English"
+        license = license_id(dataset.license)
+        if license in DROPPED_LICENSES:
+            return f"license: {license}"
+        if not license and not self._keeps_unlicensed(dataset):
+            return "license: none recorded"
+        if self.languages == "en" and dataset.languages:
+            if len(dataset.languages) > 1:
+                return "language: several, or a translation"
+            if dataset.languages[0].lower() not in _ENGLISH:
+                return "language: not English"
         if any(field.kind == "media" for field in dataset.fields):
             return "fields: image, audio or video"
-        usable = [f for f in dataset.fields if f.kind in (*SCALARS, "texts")]
+        usable = [field.kind for field in dataset.fields if field.kind in _USABLE]
         if len(usable) <= 1:
             return "fields: at most one of text, label, number"
-        if not any(field.kind in ("text", "texts") for field in usable):
-            return "fields: no text"
-        return ""
+        return "" if "text" in usable or "texts" in usable else "fields: no text"
 
     def _keeps_unlicensed(self, dataset: Dataset) -> bool:
         if self.unlicensed is None:
@@ -78,16 +73,11 @@ class Screening:
         return self.unlicensed == "keep"
 
 
-def is_english(languages: tuple[str, ...]) -> bool:
-    """The authors' rule: a single language that is English or code, or none named."""
-    return not languages or (len(languages) == 1 and languages[0].lower() in _ENGLISH)
+def license_id(text: str) -> str:
+    """Returns Hugging Face's short form of a license ("cc-by-sa-3.0"), "" if there is none.
 
-
-def licence_id(text: str) -> str:
-    """Returns Hugging Face's short form of a licence ("cc-by-sa-3.0"), "" if there is none.
-
-    Wordings and addresses of Creative Commons, MIT, Apache, BSD, GPL and the public domain are
-    recognised. What reads like a short form stays as it is; any other wording is "other", which
+    Wordings and URLs of Creative Commons, MIT, Apache, BSD, GPL and the public domain are
+    recognized. What looks like a short form stays as it is; any other wording is "other", which
     the authors' rule drops, because nobody has read it.
     """
     text = " ".join(text.split())
@@ -113,5 +103,4 @@ def _creative_commons(text: str) -> str:
     ):
         if re.search(pattern, text):
             parts.append(part)
-    version = re.search(r"\b([1-4]\.0)\b", text)
-    return "-".join(parts + ([version.group(1)] if version else []))
+    return "-".join(parts + re.findall(r"\b([1-4]\.0)\b", text)[:1])

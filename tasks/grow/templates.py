@@ -59,8 +59,8 @@ def propose(dataset: Dataset) -> list[Proposal]:
     ):
         if pattern is _generic and proposals:
             continue
-        for category, wordings, inputs, output in pattern(roles):
-            inputs = tuple(field.name for field in inputs)
+        for category, wordings, fields, output in pattern(roles):
+            inputs = tuple(field.name for field in fields)
             if (inputs, output.name) in proposals or output.name in inputs:
                 continue
             about = _about(dataset, [*inputs, output.name])

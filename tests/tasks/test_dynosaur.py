@@ -25,7 +25,7 @@ def folder(tmp_path_factory):
     )
     released = folder / "instructions.json"
     released.write_text(json.dumps([instruction(name) for name in (*names, "no_rows")]))
-    grow(Growth(folder / "pool", [str(released)], rows=[str(data)]), lambda line: None)
+    grow(Growth(folder / "pool", [str(released)], rows=[str(data)]))
     return folder / "pool"
 
 
@@ -73,7 +73,7 @@ def test_errors(folder, tmp_path):
     with pytest.raises(UserError, match="TEST_FRACTION is 1"):
         dynosaur.load_pool(folder, test_fraction=1)
     (tmp_path / "i.json").write_text(json.dumps([instruction()]))
-    grow(Growth(tmp_path / "pool", [str(tmp_path / "i.json")]), lambda line: None)
+    grow(Growth(tmp_path / "pool", [str(tmp_path / "i.json")]))
     with pytest.raises(UserError, match="none of the 1 tasks .* has instances"):
         dynosaur.load_pool(tmp_path / "pool")
 
@@ -128,7 +128,4 @@ def test_a_copy_in_a_bucket_is_the_same_pool(folder, bucket):
     name = list(local)[3]
     assert tuple(there[name].instances) == tuple(local[name].instances)
     with pytest.raises(UserError, match="grow into a local folder"):
-        grow(
-            Growth("gs://bucket/grown", [str(folder.parent / "instructions.json")]),
-            lambda line: None,
-        )
+        grow(Growth("gs://bucket/grown", [str(folder.parent / "instructions.json")]))

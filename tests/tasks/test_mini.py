@@ -120,7 +120,7 @@ def test_noise_is_near_uniform_and_has_no_rule(pool, table):
 
 
 def test_two_tasks_of_one_input_kind_and_opposite_instructions(table):
-    """First and last word, larger and smaller number, yes and no: only the words of the instruction differ."""
+    """First and last word, larger and smaller number: only the instruction differs."""
     rows = {row.name: row for _, row in table.values()}
     for one, other in (
         ("first_word", "last_word"),

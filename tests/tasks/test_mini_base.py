@@ -1,4 +1,4 @@
-"""The pre-training streams and the vocabulary: stateless, varied, and apart from the built-in pool."""
+"""The pre-training streams and the vocabulary: stateless, varied, apart from the built-in pool."""
 
 import collections
 import hashlib
@@ -74,7 +74,7 @@ def test_streams_are_stateless_and_seeded(passages, examples):
 
 
 def test_induction_examples_show_what_they_ask():
-    """In the ruled family the answer is one of the labels that the rule names; in the dictionary it was shown."""
+    """A rule names the label that is the answer; a dictionary has shown the word that is asked."""
     for index in range(200):
         text, answer = class_labels_ruled(Draw("ruled", index))
         assert (
@@ -86,7 +86,7 @@ def test_induction_examples_show_what_they_ask():
 
 
 def test_apart_from_the_pool(passages, examples):
-    """No task name, definition, prompt layout or labelled input of the pool occurs in the streams."""
+    """No task name, definition, prompt layout or labeled input of the pool is in the streams."""
     tasks = mini.generate_tasks()
     rows = {row.name for _, row in mini.specs().values()}
     assert not rows & set(mini_base.families())

@@ -1,4 +1,4 @@
-"""A prepared pool's folder in a bucket, where a lock is a lease. On a disk: test_self_instruct.py."""
+"""A prepared pool's folder in a bucket, where a lock is a lease. On disk: test_self_instruct.py."""
 
 import threading
 

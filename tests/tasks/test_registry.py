@@ -1,5 +1,6 @@
 """SeqIO tasks and mixtures: the same prompts and tokens as the loop's, in a stable order."""
 
+import itertools
 import math
 import os
 import subprocess
@@ -194,7 +195,7 @@ def test_hosts_share_a_split_without_overlap(registered):
         for i in range(3)
     ]
     assert [len(shard) for shard in shards] == [44, 43, 43]
-    assert sorted(sum(shards, [])) == sorted(f"task001_a-{i}" for i in range(130))
+    assert sorted(itertools.chain(*shards)) == sorted(f"task001_a-{i}" for i in range(130))
 
 
 def test_training_targets_vary_over_references_but_not_over_runs(registered, pool):

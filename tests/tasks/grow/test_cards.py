@@ -2,7 +2,7 @@
 
 import pytest
 from ait_jax.tasks.grow.cards import read_cards
-from ait_jax.tasks.grow.tally import Tally
+from ait_jax.tasks.grow.dataset import Tally
 from tiny_datasets import CARD, write_card
 
 from ait_jax.errors import UserError
@@ -16,7 +16,7 @@ def read(folder):
 def test_header_and_summary(tmp_path):
     write_card(tmp_path, "owner/lakes")
     (dataset,), tally = read(tmp_path)
-    assert dataset.name == "owner/lakes" and dataset.licence == "cc-by-4.0"
+    assert dataset.name == "owner/lakes" and dataset.license == "cc-by-4.0"
     assert dataset.languages == ("en",) and dataset.task_categories == ("question-answering",)
     assert dataset.description == "Questions about lakes, and their answers."
     assert dataset.website == "https://huggingface.co/datasets/owner/lakes"
@@ -51,7 +51,7 @@ language: no
     ]
     assert dataset.field("label").labels == ("no", "yes")
     assert dataset.languages == ("no",), "YAML reads Norwegian's code as false"
-    assert dataset.licence == "mit and cc-by-4.0" and dataset.description == ""
+    assert dataset.license == "mit and cc-by-4.0" and dataset.description == ""
 
 
 def test_each_configuration_is_a_dataset(tmp_path):
@@ -99,7 +99,7 @@ def test_odd_values_do_no_harm(tmp_path):
     )
     write_card(tmp_path, text=text)
     (dataset,), _ = read(tmp_path)
-    assert (dataset.licence, dataset.languages, dataset.fields) == ("mit", (), ())
+    assert (dataset.license, dataset.languages, dataset.fields) == ("mit", (), ())
     write_card(tmp_path, text=CARD.replace("dtype: string", "dtype: [1]"))
     (dataset,), _ = read(tmp_path)
     assert {field.kind for field in dataset.fields} == {"nested", "label"}

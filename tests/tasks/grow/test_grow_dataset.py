@@ -1,7 +1,7 @@
 """What is known of a dataset, and what can be read off its rows."""
 
 import pytest
-from ait_jax.tasks.grow.dataset import Dataset, Field, class_field, fields_from_rows
+from ait_jax.tasks.grow.dataset import Dataset, Field, Tally, class_field, fields_from_rows
 
 
 def test_kinds_are_read_off_the_rows():
@@ -41,12 +41,26 @@ def test_classes_without_names_are_numbers():
 
 def test_rows_come_from_elsewhere_and_fill_gaps_only():
     about = Dataset("d", "cards", description="own", fields=(Field("a", "text"),))
-    rows = Dataset("d", "lines", description="other", licence="mit", rows=[{"a": "x"}])
+    rows = Dataset("d", "lines", description="other", license="mit", rows=[{"a": "x"}])
     both = about.with_rows(rows)
-    assert (both.description, both.licence, both.rows) == ("own", "mit", [{"a": "x"}])
+    assert (both.description, both.license, both.rows) == ("own", "mit", [{"a": "x"}])
     assert both.source == "cards"
 
 
 def test_a_kind_is_one_of_those_known():
     with pytest.raises(ValueError, match="txt"):
         Field("a", "txt")
+
+
+def test_counts_keep_their_order_and_a_few_examples():
+    tally = Tally()
+    for i in range(1200):
+        tally.add("read", "kept", f"name {i}")
+    tally.add("read", "broken", "x" * 500)
+    tally.add("made", "tasks")
+    assert tally.counts("read") == {"kept": 1200, "broken": 1} and tally.counts("other") == {}
+    assert tally.table() == "read:\n  1,200  kept\n      1  broken\nmade:\n      1  tasks"
+    report = tally.groups["read"]
+    assert report["kept"] == {"count": 1200, "examples": ["name 0", "name 1", "name 2"]}
+    assert len(report["broken"]["examples"][0]) == 120
+    assert Tally().table() == ""

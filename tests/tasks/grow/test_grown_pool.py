@@ -10,7 +10,7 @@ from ait_jax.tasks.grow.proposal import Proposal
 from ait_jax.errors import UserError
 from ait_jax.pool.pool import Instance, read_task, task_digest
 
-DATASET = Dataset("a/b c", "lines", licence="CC BY-SA 3.0", website="https://example.org")
+DATASET = Dataset("a/b c", "lines", license="CC BY-SA 3.0", website="https://example.org")
 INSTANCES = (Instance("0", "in", ("out",)), Instance("1", "more", ("out",)))
 
 
@@ -31,7 +31,7 @@ def grown(path, *tasks, growth=None):
     return folder
 
 
-def test_a_task_has_provenance_and_licence():
+def test_a_task_has_provenance_and_license():
     task = made()
     assert task.instruction.definition == "Do it. Answers must be one of a, b."
     assert task.category == "Classification"

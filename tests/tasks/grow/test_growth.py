@@ -16,13 +16,15 @@ from tiny_endpoint import KEY, connect, server  # noqa: F401
 from ait_jax.endpoint.endpoint import Prices
 from ait_jax.errors import UserError
 from ait_jax.pool.pool import read_task
+from ait_jax.runtime import reporter
 
 RELEASED = SHARED / "data/dynosaur/instructions-full.json"
 
 
 def run(tmp_path, *sources, pool="pool", **options):
     lines = []
-    tally = grow(Growth(tmp_path / pool, [str(s) for s in sources], **options), lines.append)
+    with reporter.using(reporter.Reporter(line=lines.append)):
+        tally = grow(Growth(tmp_path / pool, [str(s) for s in sources], **options))
     return tally, list(read_entries(tmp_path / pool)), "\n".join(lines)
 
 
@@ -37,13 +39,13 @@ def by_input(entries):
 def test_templates_over_rows(tmp_path):
     path = rows(tmp_path, reviews(), reviews("other", license="other"), b"{")
     tally, entries, said = run(tmp_path, path)
-    assert tally.counts("datasets") == {"kept": 1, "licence: other": 1}
-    assert tally.count("metadata lines", "unreadable: malformed JSON") == 1
+    assert tally.counts("datasets") == {"kept": 1, "license: other": 1}
+    assert tally.counts("metadata lines")["unreadable: malformed JSON"] == 1
     assert tally.counts("pool") == {"added, with instances": len(entries)}
-    assert "1  licence: other" in said
+    assert "1  license: other" in said
     report = read_report(tmp_path / "pool")["growths"][0]
     assert report["growth"]["generator"] == "templates"
-    assert report["counts"]["datasets"]["licence: other"] == {"count": 1, "examples": ["other"]}
+    assert report["counts"]["datasets"]["license: other"] == {"count": 1, "examples": ["other"]}
     for entry in entries:
         task = read_task(tmp_path / "pool" / "tasks" / f"{entry.task.name}.json")
         assert len(task.instances) == entry.num_instances > 0
@@ -120,7 +122,7 @@ def test_the_label_space_rule(tmp_path):
 
     lines = [line("skewed", "a" * 81 + "b" * 19), line("even", "ab" * 20), line("few", "abab")]
     tally, entries, _ = run(tmp_path, rows(tmp_path, *lines))
-    assert tally.count("proposals", "labels: out of balance") == 1
+    assert tally.counts("proposals")["labels: out of balance"] == 1
     made = {entry.task.metadata["Source"][0]: entry for entry in entries if entry.is_cls}
     assert set(made) == {"even"}
     assert made["even"].task.instruction.definition.endswith(" Answers must be one of a, b.")

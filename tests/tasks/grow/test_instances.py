@@ -1,8 +1,10 @@
-"""Rows -> inputs and outputs."""
+"""Rows -> instances, and Dynosaur's label-space rule."""
 
 from collections import Counter
 
-from ait_jax.tasks.grow.instances import instances
+import pytest
+from ait_jax.tasks.grow.dataset import Dataset, Field
+from ait_jax.tasks.grow.instances import LabelSpace, instances, label_space
 from ait_jax.tasks.grow.proposal import Proposal
 
 
@@ -60,3 +62,67 @@ def test_rows_left_out_are_counted():
         "input missing or of another type": 3,
         "output missing or of another type": 3,
     }
+
+
+TEXT = Field("out", "text")
+
+
+def space(values=(), field=TEXT):
+    rows = [{"out": value} for value in values]
+    return label_space(
+        Proposal("d", "", ("a",), ("out",)), Dataset("d", "s", "", (field,), rows=rows)
+    )
+
+
+@pytest.mark.parametrize(
+    "counts,rejection",
+    [
+        ({"yes": 70, "no": 30}, ""),
+        ({"yes": 71, "no": 29}, "labels: out of balance"),
+        ({"a": 50, "b": 49, "c": 1}, ""),
+        ({"a": 51, "b": 48, "c": 1}, "labels: out of balance"),
+        ({"yes": 100}, "labels: only one"),
+    ],
+)
+def test_absolute_counts(counts, rejection):
+    values = [label for label, count in counts.items() for _ in range(count)]
+    assert space(values).rejection == rejection
+
+
+def test_labels_are_told_if_they_are_short():
+    told = space(["no ", "yes", "no", "yes"] * 3)
+    assert told.suffix == " Answers must be one of no, yes." and told.is_cls
+    assert space(["x" * 16, "yes"] * 6) == LabelSpace()
+    assert space(["x" * 15, "yes"] * 6).is_cls
+    assert space([True, False, 2.5] * 4).suffix.endswith("2.5, False, True.")
+
+
+def test_more_than_ten_are_no_labels():
+    assert space([*"abcdefghijk"] + ["a"] * 80) == LabelSpace()
+    assert space([*"abcdefghij"] * 2).is_cls
+    assert space([*"abcdefghij"]).unknown == "balance unknown: fewer than 11 rows"
+
+
+def test_only_the_first_hundred_rows_count():
+    assert space(["a"] * 60 + ["b"] * 40 + ["a"] * 900).rejection == ""
+
+
+def test_outputs_that_are_not_scalars():
+    assert space(["a", ["b"]] * 6).rejection.startswith("output: neither")
+    assert space([None] * 12).rejection == "output: empty in all rows"
+
+
+def test_without_rows_by_the_names_of_classes():
+    unknown = LabelSpace(unknown="balance unknown: no rows")
+    labels = space(field=Field("out", "label", ("no", "yes")))
+    assert labels.suffix == " Answers must be one of no, yes." and labels.unknown == unknown.unknown
+    assert space(field=Field("out", "boolean")).suffix.endswith("True, False.")
+    assert space(field=TEXT) == unknown
+    assert space(field=Field("out", "label", tuple("abcdefghijk"))) == unknown
+
+
+def test_released_instructions_keep_the_labels_they_name():
+    told = Proposal(
+        "d", "Rate it. Answers must be one of a, b.", ("a",), ("out",), generator="released"
+    )
+    assert label_space(told, Dataset("d", "s")) == LabelSpace(is_cls=True)

@@ -37,8 +37,8 @@ def test_keys_as_models_write_them(data):
         ({"instruction": "  "}, "no instruction"),
         ({"instruction": ["Do it."]}, "no instruction"),
         ({"instruction": "x" * (MAX_INSTRUCTION + 1)}, "longer than 2000"),
-        ({"instruction": "Do it.", "input_fields": [1]}, "no list of names"),
-        ({"instruction": "Do it.", "input_fields": ["a"], "output_field": {"b": 1}}, "no list"),
+        ({"instruction": "Do it.", "input_fields": [1]}, "not a list of names"),
+        ({"instruction": "Do it.", "input_fields": ["a"], "output_field": {"b": 1}}, "not a list"),
     ],
 )
 def test_what_is_wrong_is_said(data, reason):

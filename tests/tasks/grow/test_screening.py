@@ -1,32 +1,32 @@
-"""Dynosaur's rules on licence, language and fields."""
+"""Dynosaur's rules on license, language and fields."""
 
 import pytest
 from ait_jax.tasks.grow.dataset import Dataset, Field
-from ait_jax.tasks.grow.screening import DROPPED_LICENCES, Screening, licence_id
+from ait_jax.tasks.grow.screening import DROPPED_LICENSES, Screening, license_id
 
 from ait_jax.errors import UserError
 
 FIELDS = (Field("text", "text"), Field("label", "label", ("a", "b")))
 
 
-def rejected(screening=Screening(), **values):
-    given = {"name": "d", "source": "cards", "licence": "mit", "fields": FIELDS, **values}
-    return screening.rejection(Dataset(**given))
+def rejected(screening=None, **values):
+    given = {"name": "d", "source": "cards", "license": "mit", "fields": FIELDS, **values}
+    return (screening or Screening()).rejection(Dataset(**given))
 
 
-def test_the_authors_licences():
+def test_the_authors_licenses():
     assert rejected() == ""
-    for licence in DROPPED_LICENCES:
-        assert rejected(licence=licence) == f"licence: {licence}"
-    assert rejected(licence="") == "licence: none recorded"
-    assert rejected(licence="cc-by-nc-nd-3.0") == "licence: cc-by-nc-nd-3.0"
-    assert rejected(licence="Do as our lawyer says, see our page.") == "licence: other"
+    for license in DROPPED_LICENSES:
+        assert rejected(license=license) == f"license: {license}"
+    assert rejected(license="") == "license: none recorded"
+    assert rejected(license="cc-by-nc-nd-3.0") == "license: cc-by-nc-nd-3.0"
+    assert rejected(license="Do as our lawyer says, see our page.") == "license: other"
 
 
-def test_datasets_without_a_licence_may_be_kept():
-    assert rejected(licence="", source="tfds 4.9") == ""
-    assert rejected(Screening(unlicensed="drop"), licence="", source="tfds 4.9") != ""
-    assert rejected(Screening(unlicensed="keep"), licence="") == ""
+def test_datasets_without_a_license_may_be_kept():
+    assert rejected(license="", source="tfds 4.9") == ""
+    assert rejected(Screening(unlicensed="drop"), license="", source="tfds 4.9") != ""
+    assert rejected(Screening(unlicensed="keep"), license="") == ""
 
 
 @pytest.mark.parametrize(
@@ -44,8 +44,8 @@ def test_datasets_without_a_licence_may_be_kept():
         ("For research only", "other"),
     ],
 )
-def test_wordings_of_licences(text, short):
-    assert licence_id(text) == short
+def test_wordings_of_licenses(text, short):
+    assert license_id(text) == short
 
 
 def test_languages():

@@ -7,11 +7,12 @@ import pytest
 from ait_jax.tasks.grow.dataset import Dataset, Field
 from ait_jax.tasks.grow.grown_pool import read_entries, read_report
 from ait_jax.tasks.grow.growth import Growth, grow
-from ait_jax.tasks.grow.steering import KIND, NEAREST, NOTHING, OWN, read_steering
+from ait_jax.tasks.grow.steering import KIND, NEAREST, NOTHING, OWN, Steering
 from tiny_datasets import instruction, reviews, write_lines
 from tiny_endpoint import connect, server  # noqa: F401
 
 from ait_jax.errors import UserError
+from ait_jax.runtime import reporter
 from ait_jax.scorer.likelihoods import write_task_scores
 from ait_jax.selection.uncertainty import TaskScores
 
@@ -46,7 +47,7 @@ def world(tmp_path):
         for name, (text, _) in SCORED.items()
     ]
     (tmp_path / "instructions.json").write_text(json.dumps(released))
-    grow(Growth(tmp_path / "pool", [str(tmp_path / "instructions.json")]), lambda line: None)
+    grow(Growth(tmp_path / "pool", [str(tmp_path / "instructions.json")]))
     entries = list(read_entries(tmp_path / "pool"))
     by_dataset = {e.task.metadata["Source"][0]: e.task.name for e in entries}
     names = [by_dataset[name] for name in SCORED] + ["of_another_pool"]
@@ -70,7 +71,8 @@ def added(world, **changed):
     """The datasets of the tasks that a growth adds, in order, with its lines."""
     before = len(list(read_entries(world / "pool")))
     lines: list[str] = []
-    grow(growth(world, **changed), lines.append)
+    with reporter.using(reporter.Reporter(line=lines.append)):
+        grow(growth(world, **changed))
     entries = list(read_entries(world / "pool"))[before:]
     return list(dict.fromkeys(e.task.metadata["Source"][0] for e in entries)), "\n".join(lines)
 
@@ -91,8 +93,7 @@ def test_the_ranking_is_the_same_again_and_in_any_order_of_the_source(world):
         (world / f"pool{number}").mkdir()
         for file in ("instructions.jsonl", "report.json"):
             (world / f"pool{number}" / file).write_bytes((world / "pool" / file).read_bytes())
-        lines: list[str] = []
-        grow(growth(world, pool=world / f"pool{number}", sources=[str(data)]), lines.append)
+        grow(growth(world, pool=world / f"pool{number}", sources=[str(data)]))
         reports.append(read_report(world / f"pool{number}")["growths"][-1]["steering"])
     assert reports[0] == reports[1]
     assert [row["dataset"] for row in reports[0]["datasets"]] == ["kitchen", "planets", "towns"]
@@ -129,8 +130,8 @@ def test_the_choice_is_explained(world):
 
 def test_own_tasks_tell_most_then_those_of_the_kind(world):
     entries = list(read_entries(world / "pool"))
-    steering, unknown = read_steering(world / "run/round_000", entries)
-    assert unknown == 1
+    steering = Steering(world / "run/round_000", entries)
+    assert steering.num_unknown == 1
     own = steering.estimate(Dataset("rivers", "x", "Soup and stew recipes with herb and meat."))
     assert (own.evidence, own.uncertainty) == (OWN, 0.02)
     nothing = steering.estimate(Dataset("zyx", "x", fields=(Field("qwv", "text"),)))
@@ -144,14 +145,14 @@ def test_tasks_of_the_same_category(world):
     kinds = {"first": "question-answering", "second": "summarization"}
     lines = [reviews(name, task_category=[kind]) for name, kind in kinds.items()]
     write_lines(data, lines)
-    grow(Growth(world / "kinds", [str(data)]), lambda line: None)
+    grow(Growth(world / "kinds", [str(data)]))
     entries = list(read_entries(world / "kinds"))
     made_up_scores(
         world,
         [e.task.name for e in entries],
         [0.5 if e.task.metadata["Source"] == ("first",) else 0.1 for e in entries],
     )
-    steering, _ = read_steering(world, entries)
+    steering = Steering(world, entries)
     categories = {
         c for e in entries if e.task.metadata["Source"] == ("first",) for c in e.task.categories
     }
@@ -193,5 +194,5 @@ def test_mistakes_are_named(world):
     ):
         grow(growth(world, steer=world / "run"))
     entries = read_entries(world / "empty")
-    with pytest.raises(UserError, match="scored 5 tasks, none of which is in the pool"):
-        read_steering(world / "run/round_000", entries)
+    with pytest.raises(UserError, match="scored 5 tasks, none of them in the pool"):
+        Steering(world / "run/round_000", entries)

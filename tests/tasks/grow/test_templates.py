@@ -70,11 +70,20 @@ def tasks(*names, description="", name="d", **labels):
                 ("Text Generation", ("label",), "text"),
             },
         ),
-        (tasks("sentence1", "sentence2", label=NLI), {("Classification", ("sentence1", "sentence2"), "label")}),
+        (
+            tasks("sentence1", "sentence2", label=NLI),
+            {("Classification", ("sentence1", "sentence2"), "label")},
+        ),
         (tasks("target", concepts="texts"), {("Text Generation", ("concepts",), "target")}),
         (tasks("en", "de"), {("Translation", ("en",), "de"), ("Translation", ("de",), "en")}),
-        (tasks("sentence_good", "sentence_bad"), {("Grammar Error Correction", ("sentence_bad",), "sentence_good")}),
-        (tasks("normal_sentence", "simple_sentence"), {("Text Rewriting", ("normal_sentence",), "simple_sentence")}),
+        (
+            tasks("sentence_good", "sentence_bad"),
+            {("Grammar Error Correction", ("sentence_bad",), "sentence_good")},
+        ),
+        (
+            tasks("normal_sentence", "simple_sentence"),
+            {("Text Rewriting", ("normal_sentence",), "simple_sentence")},
+        ),
         (tasks("prompt", "completion"), {("Text Generation", ("prompt",), "completion")}),
         (tasks("colour", "zip_code"), set()),
         (tasks("text"), set()),

@@ -1,12 +1,12 @@
-"""The files of Dynosaur's authors."""
+"""`--from`, and the files of Dynosaur's authors."""
 
 import json
 
 import pytest
-from ait_jax.tasks.grow.authors_files import DatasetLines, is_instructions, read_instructions
-from ait_jax.tasks.grow.tally import Tally
+from ait_jax.tasks.grow.dataset import Tally
+from ait_jax.tasks.grow.sources import DatasetLines, read_instructions, source
 from shared_data import SHARED, needs_shared
-from tiny_datasets import instruction, reviews, write_lines
+from tiny_datasets import instruction, reviews, write_card, write_lines
 
 from ait_jax.errors import UserError
 
@@ -15,7 +15,7 @@ def test_lines_become_datasets(tmp_path):
     path = write_lines(tmp_path / "data.jsonl", [reviews(), b"", reviews("other", 300)])
     tally = Tally()
     first, second = DatasetLines(path).read(tally)
-    assert first.name == "shop_reviews" and first.licence == "mit" and len(first.rows) == 40
+    assert first.name == "shop_reviews" and first.license == "mit" and len(first.rows) == 40
     assert first.description == "Reviews of kettles from a shop." and first.languages == ()
     assert first.field_names == ("review", "label", "product_id")
     assert len(second.rows) == 100, "the first 100 rows"
@@ -49,7 +49,7 @@ def test_bad_lines_are_counted_and_passed_over(tmp_path):
         "unreadable: not UTF-8": 1,
         "unreadable: not an object": 1,
         "unreadable: no task_name": 1,
-        "unreadable: selected_data is no list": 1,
+        "unreadable: selected_data is not a list": 1,
         "unreadable: selected_data has no rows": 2,
         "read": 1,
         "duplicate: name of an earlier line": 1,
@@ -61,7 +61,7 @@ def test_multilinguality(tmp_path):
     path = write_lines(
         tmp_path / "d.jsonl", [reviews(str(i), multilinguality=m) for i, m in enumerate(said)]
     )
-    languages = [dataset.languages for dataset in DatasetLines(path)]
+    languages = [dataset.languages for dataset in DatasetLines(path).read(Tally())]
     assert languages == [(), ("several", "languages"), ("several", "languages"), ("fi",), ()]
 
 
@@ -69,7 +69,7 @@ def test_instructions_with_bad_entries(tmp_path):
     path = tmp_path / "instructions.json"
     entries = [instruction(), 3, {}, instruction(instruction=7), instruction(input_fields={"a": 1})]
     path.write_text(json.dumps(entries))
-    assert is_instructions(path)
+    assert source(path).kind == "instructions"
     tally = Tally()
     (proposal,) = read_instructions(path, tally)
     assert proposal.generator == "released" and proposal.input_fields == ("review",)
@@ -77,7 +77,7 @@ def test_instructions_with_bad_entries(tmp_path):
         "read": 1,
         "unreadable: no task_name": 2,
         "unreadable: no instruction": 1,
-        "unreadable: input or output fields are no list of names": 1,
+        "unreadable: input or output fields are not a list of names": 1,
     }
 
 
@@ -103,3 +103,27 @@ def test_the_released_instructions():
     assert len({proposal.dataset for proposal in proposals}) == 2061
     assert sum("Answers must be one of" in p.instruction for p in proposals) == 1231
     assert sum(bool(p.context) for p in proposals) == 2
+
+
+def test_every_kind_is_recognised(tmp_path):
+    lines = write_lines(tmp_path / "data.jsonl", [reviews()])
+    released = tmp_path / "instructions.json"
+    released.write_text(f"\ufeff \n{json.dumps([instruction()])}")
+    write_card(tmp_path / "cards")
+    kinds = {
+        "tfds": "tfds",
+        "tfds:glue,squad": "tfds",
+        lines: "lines",
+        released: "instructions",
+        tmp_path / "cards": "cards",
+    }
+    assert {given: source(given).kind for given in kinds} == kinds
+    assert [d.name for d in source(lines).datasets(Tally())] == ["shop_reviews"]
+    assert [d.name for d in source(tmp_path / "cards").datasets(Tally())] == ["lakes"]
+    assert len(source(released).proposals(Tally())) == 1
+    assert source(lines).proposals(Tally()) == () and not list(source(released).datasets(Tally()))
+
+
+def test_what_is_not_there():
+    with pytest.raises(UserError, match="--from=tdfs: no such file.*tfds, tfds:NAME"):
+        source("tdfs")

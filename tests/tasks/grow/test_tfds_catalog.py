@@ -1,15 +1,15 @@
-"""The catalogue that the installed TFDS carries, without a network."""
+"""The catalog that the installed TFDS carries, without a network."""
 
 import pytest
-from ait_jax.tasks.grow import tfds_catalogue
-from ait_jax.tasks.grow.tally import Tally
+from ait_jax.tasks.grow import tfds_catalog
+from ait_jax.tasks.grow.dataset import Tally
 
 from ait_jax.errors import UserError
 
 
 def read(*names):
     tally = Tally()
-    return {d.name: d for d in tfds_catalogue.read_catalogue(tally, names)}, tally
+    return {d.name: d for d in tfds_catalog.read_catalog(tally, names)}, tally
 
 
 def test_features_and_descriptions():
@@ -28,7 +28,7 @@ def test_features_and_descriptions():
     squad = {f.name: f.kind for f in datasets["squad-v1.1"].fields}
     assert squad["answers"] == "nested" and squad["question"] == "text"
     assert datasets["bool_q"].field("answer").kind == "boolean"
-    assert tally.count("TFDS catalogue", "configurations read") == len(datasets) == 16
+    assert tally.counts("TFDS catalog")["configurations read"] == len(datasets) == 16
 
 
 def test_plain_strings_are_texts():
@@ -48,26 +48,26 @@ def test_languages():
     assert datasets["blimp-adjunct_island"].languages == ()
 
 
-def test_media_lists_and_licences():
+def test_media_lists_and_licenses():
     datasets, _ = read("mnist", "cos_e", "wordnet")
     assert [f.kind for f in datasets["mnist"].fields if f.name == "image"] == ["media"]
     assert datasets["cos_e"].field("choices").kind == "texts"
-    assert "WordNet" in datasets["wordnet-WN18"].licence
+    assert "WordNet" in datasets["wordnet-WN18"].license
 
 
 def test_builders_that_need_the_network_are_counted():
     datasets, tally = read("bridge", "rlu_rwrl")
     reason = "builder keeps its features in a bucket, not in the package"
-    assert datasets == {} and tally.counts("TFDS catalogue") == {reason: 2}
+    assert datasets == {} and tally.counts("TFDS catalog") == {reason: 2}
 
 
 def test_a_builder_that_fails_is_counted(monkeypatch):
     def fail(name):
         raise ModuleNotFoundError("No module named 'pandas'", name="pandas")
 
-    monkeypatch.setattr(tfds_catalogue.tfds, "builder_cls", fail)
+    monkeypatch.setattr(tfds_catalog.tfds, "builder_cls", fail)
     _datasets, tally = read("glue")
-    assert tally.counts("TFDS catalogue") == {"builder does not import: needs pandas": 1}
+    assert tally.counts("TFDS catalog") == {"builder does not import: needs pandas": 1}
 
 
 def test_an_unknown_name():
