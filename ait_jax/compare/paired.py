@@ -37,10 +37,6 @@ class Summary:
     high: float | None = None
     p: float | None = None
 
-    @property
-    def excludes_zero(self) -> bool:
-        return self.low is not None and not self.low <= 0 <= self.high
-
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 

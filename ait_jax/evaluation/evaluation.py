@@ -228,16 +228,6 @@ def _with_headline(category: str, group: _Group) -> dict[str, Any]:
     return {**summary, "metric": metric, "headline": summary[metric]}
 
 
-def copy_demo(example_outputs: Sequence[str]) -> str:
-    """Returns the output of the first positive example ("" without one), NIV2's baseline."""
-    return example_outputs[0] if example_outputs else ""
-
-
-def copy_input(instance_input: str) -> str:
-    """Returns the whole instance input, NIV2's other baseline."""
-    return instance_input
-
-
 def write_predictions(path: Any, predictions: Iterable[Prediction]) -> None:
     """Writes predictions.jsonl as T5X's infer does, one JSON object a line, whole or not at all.
 

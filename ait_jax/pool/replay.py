@@ -75,7 +75,7 @@ def choose(previous: Sequence[str], scores: Sequence[float], count: int) -> tupl
     return tuple(name for name, _ in ranked[:count])
 
 
-def choose_at_random(previous: Sequence[str], count: int, seed: int, round: int) -> tuple[str, ...]:
+def choose_at_random(previous: Sequence[str], count: int, seed: int, round_index: int) -> tuple[str, ...]:
     """Returns `count` tasks; a task's draw depends on its own name, not on the other tasks."""
-    keys = [-randomness.uniform(seed, "replay", round, name) for name in previous]
+    keys = [-randomness.uniform(seed, "replay", round_index, name) for name in previous]
     return choose(previous, keys, count)

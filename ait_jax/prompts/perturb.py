@@ -1,11 +1,11 @@
-"""Perturbed instructions: the same task, told in slightly different words.
+"""Perturbed instructions: the same task in slightly different words.
 
-Prompt uncertainty compares a model's answers under them (paper section on prompt
-uncertainty; Active-IT's `ni_dataset.py`). All are drawn once per task and shared by its
-instances. Outputs and explanations of examples, and the instance's input, stay untouched.
+Prompt uncertainty compares a model's answers under them (paper section on prompt uncertainty;
+Active-IT's `ni_dataset.py`). They are drawn once per task and shared by its instances. Outputs and
+explanations of examples, and the instance's input, stay as they are.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol
 
@@ -14,16 +14,16 @@ from ait_jax.pool.task import Example, Instruction, Task
 from ait_jax.randomness import Key, integer, uniforms
 
 PARTS = ("TD", "TE", "TDTE")
-# The authors' prompts show two positive examples, and only these two are perturbed.
+# The authors' prompts show two positive examples; only these are perturbed.
 NUM_PERTURBED_EXAMPLES = 2
 # T5's vocabularies have <extra_id_0> to <extra_id_99>.
 NUM_SENTINELS = 100
 
 
 class Perturbation(Protocol):
-    """What a user's own perturbation must offer: one method, free of state.
+    """What a user's own perturbation must offer: one stateless method.
 
-    One that changes nothing but examples says so by a true attribute `needs_examples`: it is
+    A perturbation that changes nothing but examples has a true attribute `needs_examples`; it is
     refused where prompts show none.
     """
 
@@ -39,31 +39,11 @@ class Perturbation(Protocol):
         Args:
           instruction: the original.
           task: whose instruction it is.
-          key: names this draw for `ait_jax.randomness`; its last element is j, the number
-            of the perturbation, the others are shared by all perturbations of the task.
-          used_instances: ids of instances that are scored and so must not be shown.
+          key: names this draw for `ait_jax.randomness`; its last element is j, the number of the
+            perturbation, the others are shared by all perturbations of the task.
+          used_instances: ids of scored instances, which must not be shown.
         """
         ...
-
-
-def perturbed_instructions(
-    task: Task,
-    perturbation: Perturbation,
-    k: int,
-    *,
-    seed: int,
-    round: int,
-    used_instances: Collection[str] = (),
-) -> tuple[Instruction, ...]:
-    """Returns k + 1 instructions: the original, then k perturbed ones.
-
-    Raises:
-      UserError: k is negative.
-    """
-    if k < 0:
-        raise UserError(f"{k} perturbations per task were asked for; give 0 or more.")
-    draw = {"seed": seed, "round": round, "used_instances": used_instances}
-    return tuple(perturbed_instruction(task, perturbation, j, **draw) for j in range(k + 1))
 
 
 def perturbed_instruction(
@@ -72,54 +52,58 @@ def perturbed_instruction(
     j: int,
     *,
     seed: int,
-    round: int,
+    round_index: int,
     used_instances: Collection[str] = (),
 ) -> Instruction:
     """Returns the original instruction for j = 0, otherwise the j-th perturbed one.
 
-    A function of the arguments only: which tasks and numbers came before does not matter.
+    It depends on the arguments only, not on which tasks and numbers came before.
     """
     if j == 0:
         return task.instruction
-    key = (seed, "perturb", round, task.name, j)
+    key = (seed, "perturb", round_index, task.name, j)
     return perturbation.perturb(task.instruction, task, key, used_instances)
 
 
 def kept_words(
-    task: Task, perturbation: Any, j: int, *, seed: int, round: int
+    task: Task, perturbation: Any, j: int, *, seed: int, round_index: int
 ) -> tuple[bool, ...] | None:
-    """Returns, for every word (`str.split`) of the definition, whether the j-th perturbed
-    instruction keeps it; None for a perturbation that cannot say (it has no `kept_words`).
+    """Returns which words (`str.split`) of the definition the j-th perturbed instruction keeps.
+
+    None for a perturbation that cannot say (it has no `kept_words`).
     """
     kept = getattr(perturbation, "kept_words", None)
     if kept is None:
         return None
-    return kept(task.instruction, (seed, "perturb", round, task.name, j))
+    return kept(task.instruction, (seed, "perturb", round_index, task.name, j))
 
 
 @dataclass(frozen=True)
-class WordDrop:
-    """Drops words at random, each on its own; the paper's perturbation.
+class _WordPerturbation:
+    """Changes words at random, each independently.
 
-    A word is a token of `str.split`; it is kept if a uniform draw is greater than `rate`,
-    and the kept words are joined by single spaces. If no word of a part is kept, the part
-    is the empty text, as in the authors' code.
-
-    Attributes:
-      rate: probability of dropping a word, 0 <= rate < 1; the paper's is 0.2.
-      parts: "TD" the definition, "TE" the inputs of the first two positive examples,
-        "TDTE" both (the paper's).
+    A word is a token of `str.split`; it is kept if a uniform draw is greater than `rate`.
     """
 
     rate: float = 0.2
     parts: str = "TDTE"
 
     def __post_init__(self) -> None:
-        _check_rate(self.rate, "WordDrop")
-        _check_parts(self.parts, "WordDrop")
+        owner, rate = type(self).__name__, self.rate
+        if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < 1:
+            raise UserError(
+                f"{owner}.rate is {rate!r}; it must be a probability, 0 <= rate < 1 "
+                "(the paper's is 0.2)."
+            )
+        if self.parts not in PARTS:
+            raise UserError(
+                f"{owner}.parts is {self.parts!r}; it must be 'TD' (definition), 'TE' (inputs of "
+                "examples) or 'TDTE' (both)." + nearest(str(self.parts).upper(), PARTS)
+            )
 
     @property
     def needs_examples(self) -> bool:
+        """Whether nothing but examples is perturbed."""
         return self.parts == "TE"
 
     def perturb(
@@ -129,62 +113,72 @@ class WordDrop:
         key: tuple[Key, ...],
         used_instances: Collection[str] = (),
     ) -> Instruction:
-        def drop(text: str, part: str) -> str:
-            return " ".join(
-                word for word, kept in _drawn_words(text, self.rate, (*key, part)) if kept
-            )
-
-        return _rewritten(instruction, self.parts, drop)
+        """See `Perturbation.perturb`."""
+        definition = instruction.definition
+        examples = list(instruction.positive_examples)
+        if self.parts in ("TD", "TDTE"):
+            definition = self._rewrite(self._draw(definition, (*key, "definition")))
+        if self.parts in ("TE", "TDTE"):
+            for i, example in enumerate(examples[:NUM_PERTURBED_EXAMPLES]):
+                words = self._draw(example.input, (*key, f"example {i} input"))
+                examples[i] = replace(example, input=self._rewrite(words))
+        return replace(instruction, definition=definition, positive_examples=tuple(examples))
 
     def kept_words(self, instruction: Instruction, key: tuple[Key, ...]) -> tuple[bool, ...]:
         """Returns which words of the definition `perturb` keeps."""
-        return _kept_words(instruction, self.parts, self.rate, key)
+        if self.parts == "TE":
+            return (True,) * len(instruction.definition.split())
+        return tuple(kept for _, kept in self._draw(instruction.definition, (*key, "definition")))
+
+    def _draw(self, text: str, key: tuple[Key, ...]) -> list[tuple[str, bool]]:
+        """Returns the words of `text`, each with whether it is kept."""
+        words = text.split()
+        drawn = uniforms(len(words), *key)
+        return [(word, value > self.rate) for word, value in zip(words, drawn, strict=True)]
+
+    def _rewrite(self, words: Sequence[tuple[str, bool]]) -> str:
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class WordMask:
+class WordDrop(_WordPerturbation):
+    """Drops words at random, each independently; the paper's perturbation.
+
+    A word is a token of `str.split`; it is kept if a uniform draw is greater than `rate`, and the
+    kept words are joined by single spaces. A part that keeps no word becomes the empty text, as in
+    the authors' code.
+
+    Attributes:
+      rate: probability of dropping a word, 0 <= rate < 1; the paper's is 0.2.
+      parts: "TD" the definition, "TE" the inputs of the first two positive examples, "TDTE" both
+        (the paper's).
+    """
+
+    def _rewrite(self, words: Sequence[tuple[str, bool]]) -> str:
+        return " ".join(word for word, kept in words if kept)
+
+
+@dataclass(frozen=True)
+class WordMask(_WordPerturbation):
     """Replaces words at random by T5's sentinels: the authors' "Mask" variant.
 
     The words that WordDrop would drop with the same rate and key become <extra_id_0>,
-    <extra_id_1>, ..., one sentinel per word, also for neighbours. Our choices, where the
-    facts at hand are silent: numbering starts anew in the definition and in each
-    example's input, and after <extra_id_99> it starts again from 0.
+    <extra_id_1>, ..., one sentinel per word, also for neighbors. Our choices, where the facts at
+    hand are silent: numbering restarts in the definition and in each example's input, and after
+    <extra_id_99>.
 
     Attributes:
       rate: probability of masking a word, 0 <= rate < 1.
       parts: as for WordDrop.
     """
 
-    rate: float = 0.2
-    parts: str = "TDTE"
-
-    def __post_init__(self) -> None:
-        _check_rate(self.rate, "WordMask")
-        _check_parts(self.parts, "WordMask")
-
-    @property
-    def needs_examples(self) -> bool:
-        return self.parts == "TE"
-
-    def perturb(
-        self,
-        instruction: Instruction,
-        task: Task,
-        key: tuple[Key, ...],
-        used_instances: Collection[str] = (),
-    ) -> Instruction:
-        def mask(text: str, part: str) -> str:
-            words, masked = [], 0
-            for word, kept in _drawn_words(text, self.rate, (*key, part)):
-                words.append(word if kept else f"<extra_id_{masked % NUM_SENTINELS}>")
-                masked += not kept
-            return " ".join(words)
-
-        return _rewritten(instruction, self.parts, mask)
-
-    def kept_words(self, instruction: Instruction, key: tuple[Key, ...]) -> tuple[bool, ...]:
-        """Returns which words of the definition `perturb` keeps."""
-        return _kept_words(instruction, self.parts, self.rate, key)
+    def _rewrite(self, words: Sequence[tuple[str, bool]]) -> str:
+        masked = 0
+        shown = []
+        for word, kept in words:
+            shown.append(word if kept else f"<extra_id_{masked % NUM_SENTINELS}>")
+            masked += not kept
+        return " ".join(shown)
 
 
 @dataclass(frozen=True)
@@ -192,9 +186,9 @@ class ExampleResampling:
     """Shows other examples: the authors' "TE" variant. The definition stays.
 
     The candidates are the task's positive examples and up to `max_unused_instances` of its
-    instances (with their first reference) that are not scored, the same for all
-    perturbations of a task; each perturbation shows `num_examples` of them, drawn without
-    replacement, or all if there are fewer.
+    instances (with their first reference) that are not scored, the same for all perturbations of a
+    task. Each perturbation shows `num_examples` of them, drawn without replacement, or all if there
+    are fewer.
 
     Attributes:
       num_examples: examples shown; as many as the encoding shows, 2 in the paper.
@@ -221,6 +215,7 @@ class ExampleResampling:
         key: tuple[Key, ...],
         used_instances: Collection[str] = (),
     ) -> Instruction:
+        """See `Perturbation.perturb`."""
         used = frozenset(used_instances)
         candidates = list(instruction.positive_examples)
         unused = 0
@@ -236,58 +231,13 @@ class ExampleResampling:
         return replace(instruction, positive_examples=shown)
 
 
-def _rewritten(
-    instruction: Instruction, parts: str, rewrite: Callable[[str, str], str]
-) -> Instruction:
-    """Returns `instruction` with `rewrite(text, part)` applied to the parts' texts."""
-    definition = instruction.definition
-    examples = list(instruction.positive_examples)
-    if parts in ("TD", "TDTE"):
-        definition = rewrite(definition, "definition")
-    if parts in ("TE", "TDTE"):
-        for i, example in enumerate(examples[:NUM_PERTURBED_EXAMPLES]):
-            examples[i] = replace(example, input=rewrite(example.input, f"example {i} input"))
-    return replace(instruction, definition=definition, positive_examples=tuple(examples))
-
-
-def _kept_words(
-    instruction: Instruction, parts: str, rate: float, key: tuple[Key, ...]
-) -> tuple[bool, ...]:
-    text = instruction.definition
-    if parts == "TE":
-        return (True,) * len(text.split())
-    return tuple(kept for _, kept in _drawn_words(text, rate, (*key, "definition")))
-
-
-def _drawn_words(text: str, rate: float, key: tuple[Key, ...]) -> list[tuple[str, bool]]:
-    """Returns the words of `text`, each with whether it is kept."""
-    words = text.split()
-    return [(word, drawn > rate) for word, drawn in zip(words, uniforms(len(words), *key))]
-
-
 def _random_order(n: int, key: tuple[Key, ...]) -> Iterator[int]:
-    """Yields 0 to n - 1 in random order, drawing only as far as it is read.
+    """Yields 0 to n - 1 in random order, drawing only as many as are read.
 
-    Tasks have thousands of instances and 20 are wanted, so a full shuffle would be waste.
+    Tasks have thousands of instances and 20 are wanted, so a full shuffle would be a waste.
     """
     moved: dict[int, int] = {}
     for i in range(n):
         j = integer(i, n, *key, i)
         yield moved.get(j, j)
         moved[j] = moved.get(i, i)
-
-
-def _check_rate(rate: float, owner: str) -> None:
-    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < 1:
-        raise UserError(
-            f"{owner}.rate is {rate!r}; it must be a probability, 0 <= rate < 1 "
-            "(the paper's is 0.2)."
-        )
-
-
-def _check_parts(parts: str, owner: str) -> None:
-    if parts not in PARTS:
-        raise UserError(
-            f"{owner}.parts is {parts!r}; it must be 'TD' (definition), 'TE' (inputs of "
-            "examples) or 'TDTE' (both)." + nearest(str(parts).upper(), PARTS)
-        )

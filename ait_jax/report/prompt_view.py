@@ -99,7 +99,7 @@ def _form(
     source: Source, task: Task, instance: Instance | None, j: int, round: int, used, perturbation
 ) -> Form:
     instruction = perturbed_instruction(
-        task, perturbation, j, seed=source.seed, round=round, used_instances=used
+        task, perturbation, j, seed=source.seed, round_index=round, used_instances=used
     )
     encoding = source.part("encoding") or TkInstructEncoding()
     vocabulary = source.part("vocabulary")

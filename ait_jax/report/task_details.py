@@ -203,7 +203,7 @@ def round_detail(
         for j, value in scored[id].log_likelihood.items():
             p[row, j] = np.exp(np.float64(value))
     change = _mean_change(p)
-    draw = {"seed": settings.seed, "round": round_index}
+    draw = {"seed": settings.seed, "round_index": round_index}
     kept = [kept_words(task, settings.perturbation, j, **draw) for j in range(1, k + 1)]
     used = tuple(instances)
     forms = [

@@ -96,7 +96,12 @@ class TaskPrompts:
         numbers = self.planned(name, plan).tolist()
         instructions = {
             j: perturbed_instruction(
-                task, self.perturbation, j, seed=self.seed, round=self.round, used_instances=used
+                task,
+                self.perturbation,
+                j,
+                seed=self.seed,
+                round_index=self.round,
+                used_instances=used,
             )
             for j in sorted({0}.union(*numbers))
         }

@@ -11,7 +11,7 @@ import numpy as np
 
 from ait_jax import assets, randomness
 from ait_jax.pool.pool import Task, TaskPool, read_task
-from ait_jax.prompts.perturb import WordDrop, perturbed_instructions
+from ait_jax.prompts.perturb import WordDrop, perturbed_instruction
 from ait_jax.prompts.prompts import TkInstructEncoding
 from ait_jax.prompts.vocabulary import EOS_ID, Vocabulary
 
@@ -93,9 +93,10 @@ def task_prompts(task: Task, num_instances: int, num_perturbations: int) -> list
     from ait_jax.scorer.prompts_of_task import scoring_instances
 
     encoding, words = TkInstructEncoding(max_source_length=MAX_SOURCE_LENGTH), vocabulary()
-    instructions = perturbed_instructions(
-        task, WordDrop(), num_perturbations, seed=common.SEED, round=ROUND
-    )
+    instructions = [
+        perturbed_instruction(task, WordDrop(), j, seed=common.SEED, round_index=ROUND)
+        for j in range(num_perturbations + 1)
+    ]
     groups = []
     for instance in scoring_instances(task, num_instances, seed=common.SEED, round=ROUND):
         texts = [

@@ -27,18 +27,17 @@ def test_three_seeds_by_hand():
     assert (found.n, found.mean) == (3, 3.0)
     assert found.std == pytest.approx(math.sqrt(7), rel=1e-14)
     assert (found.low, found.high) == pytest.approx((3 - half, 3 + half), rel=1e-12)
-    assert not found.excludes_zero
-    assert paired.summarize([5.0, 6.0, 7.0]).excludes_zero
+    assert found.low < 0 < found.high
+    assert paired.summarize([5.0, 6.0, 7.0]).low > 0
 
 
 def test_degenerate_numbers_of_seeds_and_spreads():
     one = paired.summarize([0.7])
     assert (one.n, one.mean) == (1, 0.7) and (one.std, one.low, one.high, one.p) == (None,) * 4
-    assert not one.excludes_zero
     same = paired.summarize([0.1, 0.1, 0.1])
     assert (same.mean, same.std, same.low, same.high, same.p) == (0.1, 0.0, 0.1, 0.1, 0.0)
     none = paired.summarize([0.0, 0.0])
-    assert none.p == 1.0 and not none.excludes_zero
+    assert (none.p, none.low, none.high) == (1.0, 0.0, 0.0)
     assert paired.summarize([]) is None
 
 

@@ -15,7 +15,7 @@ from ait_jax.models.checkpoints.checkpoints import read_params
 from ait_jax.models.parameters import init_params
 from ait_jax.models.t5 import T5Config, Transformer
 from ait_jax.pool.pool import TaskPool
-from ait_jax.prompts.perturb import ExampleResampling, WordDrop, perturbed_instructions
+from ait_jax.prompts.perturb import ExampleResampling, WordDrop, perturbed_instruction
 from ait_jax.scorer import answers, likelihoods
 from ait_jax.scorer.batching import LengthBuckets
 from ait_jax.scorer.chunk import split
@@ -105,9 +105,9 @@ def test_a_row_is_the_likelihood_of_the_answer_under_that_prompt(setting, rows):
     row = 5  # second instance, last perturbation
     task = experiment.pool[rows["task"][row]]
     instance = next(i for i in task.instances if i.id == rows["instance_id"][row])
-    instruction = perturbed_instructions(task, experiment.scorer.perturbation, 2, seed=0, round=1)[
-        2
-    ]
+    instruction = perturbed_instruction(
+        task, experiment.scorer.perturbation, 2, seed=0, round_index=1
+    )
     text = encoding.encode(
         instruction, instance.input, vocabulary.count_tokens, vocabulary.truncate
     ).text
