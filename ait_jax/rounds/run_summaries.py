@@ -52,10 +52,9 @@ class RunSummaries(Summaries):
         boards: Sequence[Board],
         directory: RunDirectory,
         pool: Callable[[], TaskPool],
-        report: Callable[[str], None],
     ) -> None:
         finished = [s for s in directory.state["stages"] if s.endswith(("/evaluate", "/select"))]
-        super().__init__(boards, directory.path, report, finished)
+        super().__init__(boards, directory.path, finished)
         self._directory, self._pool = directory, pool
 
     def begun(self, config: str) -> None:

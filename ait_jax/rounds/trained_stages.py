@@ -33,7 +33,7 @@ class TrainedStages(Stages):
     ) -> None:
         super().__init__(parts, directory, config, report, grow_pool=grow_pool)
         self.config = config
-        self.summaries = RunSummaries(parts.summaries, directory, lambda: self.pool, self.report)
+        self.summaries = RunSummaries(parts.summaries, directory, lambda: self.pool)
 
     def train(
         self,

@@ -1,7 +1,7 @@
-"""The common look of the plots, and PNG files that are the same bytes every time.
+"""The common look of the plots, and PNG files with the same bytes every time.
 
-Figures are made without pyplot and without a display, under matplotlib's own defaults
-whatever the user's matplotlibrc says. matplotlib is imported on first use.
+Figures are drawn without pyplot or a display, with matplotlib's own defaults whatever the user's
+matplotlibrc says. matplotlib is imported on first use.
 """
 
 import contextlib
@@ -14,10 +14,10 @@ from ait_jax.runtime import files
 
 DPI = 150
 INK, FAINT_INK, GRID = "#222222", "#666666", "#E4E4E4"
-# Told apart by lightness as well as by hue, so also by colour-blind readers and in grey.
+# They differ in lightness as well as in hue, for color-blind readers and gray prints.
 VERMILION, SKY, NAVY, GREY = "#D55E00", "#56B4E9", "#1B3A6B", "#B9B9B9"
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "axes.edgecolor": FAINT_INK,
     "axes.grid": True,
@@ -39,11 +39,11 @@ _STYLE = {
 
 @contextlib.contextmanager
 def style() -> Iterator[None]:
-    """Within the block matplotlib has its defaults and our look; afterwards what it had."""
+    """Gives matplotlib its defaults and our look for the block."""
     import matplotlib
 
     with matplotlib.rc_context(), warnings.catch_warnings():
-        # Names in scripts the font lacks are drawn as boxes; one line each would be noise.
+        # Scripts that the font lacks are drawn as boxes; a warning for each would be noise.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)
@@ -68,7 +68,7 @@ def add_title(axes: Any, title: str, subtitle: str) -> None:
 
 
 def save_png(figure: Any, path: Any) -> None:
-    """Writes the figure whole or not at all; the same figure gives the same bytes."""
+    """Writes the figure whole or not at all; equal figures give equal bytes."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     files.write_bytes(path, buffer.getvalue())

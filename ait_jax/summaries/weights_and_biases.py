@@ -1,43 +1,46 @@
-"""Weights & Biases: one W&B run for a run directory, which every process that continues it goes on.
+"""Weights & Biases: one W&B run per run directory, resumed by every process that continues it.
 
-Rows that W&B has cannot be taken back. So `MODEL_DIR/wandb/ait_jax.jsonl` says which were sent, and
-is written before they are. What a kill kept from arriving is sent again: W&B's server says how many
-rows it has, an offline run's files say which.
+Rows that W&B has cannot be taken back, so `MODEL_DIR/wandb/ait_jax.jsonl` says which were sent, and
+is written before they are. Rows lost in a kill are sent again: W&B's server says how many it has,
+an offline run's files say which.
 """
 
 import importlib.util
 import io
 import json
 import secrets
+import struct
 import tempfile
 import time
-from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ait_jax.errors import UserError, nearest
-from ait_jax.runtime import buckets, files
+from ait_jax.runtime import buckets, files, reporter
 from ait_jax.runtime.lines_file import LinesFile
-from ait_jax.summaries import offline_rows
-from ait_jax.summaries.interface import SummaryWriter
+from ait_jax.summaries.writers import Rows, SummaryWriter
 
 MODES = ("online", "offline")
-# The end of a run waits no longer for a network that is gone; `wandb sync` sends the rest.
+# A run waits no longer at its end for a network that is gone; `wandb sync` sends the rest.
 _FINISH_SECONDS = 300.0
+# W&B's files are logs in LevelDB's format, after a header.
+_HEADER, _BLOCK, _RECORD_HEADER = 7, 32768, struct.Struct("<IHB")
+_WHOLE, _LAST = 1, 4
 
 
 @dataclass(frozen=True)
 class WeightsAndBiases:
-    """Rows, tables and pictures to wandb.ai or a server of one's own (WANDB_BASE_URL).
+    """Rows, tables and pictures for wandb.ai or your own server (WANDB_BASE_URL).
 
     The key comes from the environment (WANDB_API_KEY) or from `wandb login`.
 
     Args:
-      project, entity: where the run appears; entity None is the account's own.
-      mode: "online", "offline" (MODEL_DIR/wandb alone, for `wandb sync`), or None: as the
-        variable WANDB_MODE says, else online.
+      project, entity: where the run appears; without an entity, in the account's own.
+      mode: "online", "offline" (MODEL_DIR/wandb only, for `wandb sync`), or None: the environment
+        variable WANDB_MODE, else online.
       name: of the run; None is the last part of MODEL_DIR.
       group: of runs that belong together.
 
@@ -56,7 +59,7 @@ class WeightsAndBiases:
     def __post_init__(self) -> None:
         if self.mode is not None and self.mode not in MODES:
             raise UserError(
-                f"WeightsAndBiases.mode (WANDB_MODE) = {self.mode!r} is none of {MODES}."
+                f"WeightsAndBiases.mode (WANDB_MODE) = {self.mode!r} must be one of {MODES}."
                 + nearest(self.mode, MODES)
             )
         if not is_installed():
@@ -65,24 +68,26 @@ class WeightsAndBiases:
                 "(or leave out --gin_file=summaries/wandb.gin)."
             )
 
-    def begin(self, model_dir: Any, report: Callable[[str], None]) -> "_Session":
-        return _Session(self, files.as_path(model_dir), report)
+    def begin(self, model_dir: Any) -> "_Session":
+        """Opens a run directory: `Board.begin`."""
+        return _Session(self, files.as_path(model_dir))
 
 
 def is_installed() -> bool:
+    """Says whether wandb can be imported."""
     spec = importlib.util.find_spec("wandb")
     # W&B leaves folders of its name behind, which have no origin.
     return spec is not None and spec.origin is not None
 
 
 class _Record:
-    """What was sent, a line each: the run's id, then {"row", "stage"} or {"row", "folder", "step"}.
+    """What was sent, as lines: the run's id, then {"row", "stage"} or {"row", "folder", "step"}.
 
     Attributes:
       id: of the W&B run, drawn once.
       rows: how many rows were sent.
-      stages: of the run, that were told.
-      steps: training folder -> its last step that was sent.
+      stages: that were sent.
+      steps: training folder -> the last step sent.
     """
 
     def __init__(self, path: Any) -> None:
@@ -107,7 +112,7 @@ class _Record:
         self.steps = {line["folder"]: line["step"] for line in rows if "folder" in line}
 
     def begin(self, arrived: Container[int]) -> None:
-        """Writes the file, without the rows that did not arrive."""
+        """Writes the file without the rows that did not arrive."""
         first, *rows = self._lines
         self._lines = [first, *(line for line in rows if line["row"] in arrived)]
         following = self.rows
@@ -117,7 +122,7 @@ class _Record:
         self._file.replace([json.dumps(line) for line in self._lines])
 
     def add(self, **what: Any) -> int:
-        """Returns the number of the row that is sent next."""
+        """Adds a row; returns its number, to send it with."""
         line = {"row": self.rows, **what}
         self._lines.append(line)
         self._file.add(json.dumps(line))
@@ -131,12 +136,10 @@ class _Record:
 
 
 class _Session:
-    """The W&B run of one run directory, begun where there is something to send."""
+    """The W&B run of one run directory, begun when there is something to send."""
 
-    def __init__(
-        self, settings: WeightsAndBiases, model_dir: Any, report: Callable[[str], None]
-    ) -> None:
-        self._settings, self._model_dir, self._report = settings, model_dir, report
+    def __init__(self, settings: WeightsAndBiases, model_dir: Any) -> None:
+        self._settings, self._model_dir = settings, model_dir
         self._run: Any = None
         self._elsewhere = None if buckets.is_local(model_dir) else tempfile.TemporaryDirectory()
         self._known: set[str] = set()
@@ -157,14 +160,14 @@ class _Session:
         self._run = _begin(self._settings, self.record.id, self._model_dir, self._folder)
         self.record.begin(self._arrived())
         offline = f"offline, in {self._model_dir / 'wandb'}"
-        self._report(f"Weights & Biases: {offline if self._run.offline else self._run.url}")
+        reporter.say(f"Weights & Biases: {offline if self._run.offline else self._run.url}")
 
     def _arrived(self) -> Container[int]:
         if not self._run.offline:
             return range(self._run.step)
         try:
-            rows = offline_rows.read_rows(self._model_dir / "wandb", self.record.id)
-        except Exception:  # a format of W&B's own, which may be another by now
+            rows = read_offline_rows(self._model_dir / "wandb", self.record.id)
+        except Exception:  # W&B's own format, which may have changed
             return range(self.record.rows)
         return {row["_step"] for row in rows}
 
@@ -189,14 +192,14 @@ class _Session:
         return _TrainingFolder(self, name)
 
     def named(self, row: dict[str, Any], axis: str) -> dict[str, Any]:
-        """Returns `row`; tells W&B which x axis belongs to names that it does not know."""
+        """Returns `row`; tells W&B the x axis of names that are new to it."""
         for name in row.keys() - self._known - {axis}:
             self.run.define_metric(name, step_metric=axis)
         self._known |= row.keys()
         return row
 
     def upload(self) -> None:
-        """Copies what an offline run has written so far to the bucket."""
+        """Copies what an offline run has written so far to a bucket."""
         if self._elsewhere is None or self._run is None or not self._run.offline:
             return
         for file in sorted(self._folder.rglob("*")):
@@ -235,13 +238,13 @@ def _begin(chosen: WeightsAndBiases, id: str, model_dir: Any, folder: Path) -> A
         )
     except wandb.errors.UsageError as error:
         raise UserError(
-            f"Weights & Biases: {str(error).splitlines()[0]} Or --gin.WANDB_MODE=offline, and "
-            "`wandb sync` later."
+            f"Weights & Biases: {str(error).splitlines()[0]} Or set --gin.WANDB_MODE=offline and "
+            "run `wandb sync` later."
         ) from error
 
 
 def _wait_until_written(folder: Path) -> None:
-    """Returns when the files do not grow any more: W&B's own process writes them a moment later."""
+    """Returns when the files stop growing: W&B's own process writes them a moment later."""
     before = -1
     for _ in range(40):
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
@@ -252,7 +255,7 @@ def _wait_until_written(folder: Path) -> None:
 
 
 class _Folder:
-    """What goes into a row under a folder's name."""
+    """Turns what a `SummaryWriter` gets into values of rows, named after the folder."""
 
     def __init__(self, session: _Session, prefix: str) -> None:
         self._session, self._prefix = session, prefix
@@ -266,9 +269,7 @@ class _Folder:
     def text(self, name: str, text: str, step: int) -> None:
         self.table(name, ["text"], [[text]], step)
 
-    def table(
-        self, name: str, columns: Sequence[str], rows: Sequence[Sequence[str]], step: int
-    ) -> None:
+    def table(self, name: str, columns: Sequence[str], rows: Rows, step: int) -> None:
         import wandb
 
         texts = [[str(cell) for cell in row] for row in rows]
@@ -294,7 +295,7 @@ class _Folder:
 
 
 class _RunFolder(_Folder):
-    """A folder of the run: all folders' points of a stage are one row."""
+    """A folder of the run: the points of a stage from all folders make one row."""
 
     def __init__(self, session: _Session, name: str, row: dict[str, Any]) -> None:
         super().__init__(session, f"{name}/")
@@ -305,9 +306,9 @@ class _RunFolder(_Folder):
 
 
 class _TrainingFolder(_Folder):
-    """A training: a row for each step, sent when the next one begins.
+    """A training: one row per step, sent when the next one begins.
 
-    "round_000/train" has the names round_000/train/loss and round_000/dev/rougeL.
+    "round_000/train" has names such as round_000/train/loss and round_000/dev/rougeL.
     """
 
     def __init__(self, session: _Session, name: str) -> None:
@@ -329,7 +330,7 @@ class _TrainingFolder(_Folder):
         self._row[f"{self._prefix}{name}"] = value
 
     def _end_row(self) -> None:
-        if self._row:
+        if self._row and self._step is not None:
             self._waiting.append((self._step, {**self._row, self._axis: self._step}))
         self._row = {}
 
@@ -343,3 +344,47 @@ class _TrainingFolder(_Folder):
         self._end_row()
         self._send()
         self._session.upload()
+
+
+def read_offline_rows(folder: Any, run_id: str) -> list[dict[str, Any]]:
+    """Returns the rows in an offline run's files, in order; nested names are joined by "/".
+
+    W&B writes late, and a kill loses the rest.
+
+    Args:
+      folder: MODEL_DIR/wandb, local or in a bucket.
+
+    Raises:
+      Exception: of many kinds, if W&B has changed its format.
+    """
+    from wandb.proto import wandb_internal_pb2
+
+    rows = []
+    for path in sorted(folder.glob(f"offline-run-*/run-{run_id}.wandb")):
+        for data in _log_records(files.read_bytes(path)):
+            record = wandb_internal_pb2.Record.FromString(data)
+            if record.WhichOneof("record_type") == "history":
+                row = record.history.item
+                rows.append(
+                    {v.key or "/".join(v.nested_key): json.loads(v.value_json) for v in row}
+                )
+    return rows
+
+
+def _log_records(data: bytes) -> Iterator[bytes]:
+    """Yields the records of a LevelDB log, without one that was cut short."""
+    position, parts = _HEADER, []
+    while position + _RECORD_HEADER.size <= len(data):
+        left = _BLOCK - position % _BLOCK
+        if left < _RECORD_HEADER.size:
+            position += left
+            continue
+        _, length, kind = _RECORD_HEADER.unpack_from(data, position)
+        position += _RECORD_HEADER.size
+        if position + length > len(data):
+            return
+        parts.append(data[position : position + length])
+        position += length
+        if kind in (_WHOLE, _LAST):
+            yield b"".join(parts)
+            parts = []

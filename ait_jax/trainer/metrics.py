@@ -63,7 +63,7 @@ class TrainingLog:
         summaries: Summaries | None = None,
     ) -> None:
         self.file = MetricsFile(directory / "metrics.jsonl", resume_step)
-        summaries = summaries or Summaries((TensorBoard(),), directory, report)
+        summaries = summaries or Summaries((TensorBoard(),), directory)
         self.summaries = summaries.folder(directory / "train", resume_step)
         self.total_steps = total_steps
         self.peak_flops = peak_flops

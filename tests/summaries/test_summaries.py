@@ -16,7 +16,8 @@ from ait_jax.evaluation.evaluation import Prediction
 from ait_jax.rounds.record import Timing
 from ait_jax.rounds.run_directory import RunDirectory
 from ait_jax.rounds.run_summaries import hyperparameters, samples, stage_scalars
-from ait_jax.summaries import Summaries, TensorBoard, WeightsAndBiases, markdown, weights_and_biases
+from ait_jax.summaries import Summaries, TensorBoard, WeightsAndBiases, weights_and_biases
+from ait_jax.summaries.tensorboard import markdown_code, markdown_table
 
 HOSTILE = "a | b\n<script>alert(1)</script> **bold** [x](javascript:1) `code` # <img src=x onerror=1> \x00_"
 STAGES = ("base/evaluate", "round_000/evaluate", "round_000/select")
@@ -36,7 +37,7 @@ def tell(summaries, stages, until=None):
 
 
 def test_what_is_plain_stays_plain_in_markdown():
-    table = markdown.table(["task"], [[HOSTILE], []])
+    table = markdown_table(["task"], [[HOSTILE], []])
     header, line, cell, empty = table.splitlines()
     assert (header, line, empty) == ("| task |", "| --- |", "|  |")
     inside = re.sub(r"&#\d+;|<br>", "", cell.removeprefix("| ").removesuffix(" |"))
@@ -49,7 +50,7 @@ def test_what_is_plain_stays_plain_in_markdown():
         "<script" not in html and "<img" not in html and "<strong" not in html and "<a" not in html
     )
     assert "&#60;script&#62;alert" in html and "<td>" in html
-    html = plugin_util.markdown_to_safe_html(markdown.code("a <b>\n\n# x = 1"))
+    html = plugin_util.markdown_to_safe_html(markdown_code("a <b>\n\n# x = 1"))
     assert "<code>a &lt;b&gt;" in html and "<h1" not in html
 
 
@@ -81,7 +82,7 @@ class Failing:
 
     reads_events: ClassVar[bool] = False
 
-    def begin(self, model_dir, report):
+    def begin(self, model_dir):
         def fail(*_):
             raise ConnectionError("no network\nand more")
 
@@ -91,17 +92,16 @@ class Failing:
         )
 
 
-def test_a_board_that_fails_is_left_out_and_said_once(tmp_path):
-    said = []
-    with Summaries((Failing(), TensorBoard()), tmp_path, said.append) as summaries:
+def test_a_board_that_fails_is_left_out_and_said_once(tmp_path, said):
+    with Summaries((Failing(), TensorBoard()), tmp_path) as summaries:
         train = summaries.folder(tmp_path / "round_000" / "train", -1)
         for step in (1, 2, 3):
             train.scalar("train/loss", 1.0 / step, step)
         train.close()
-    assert len(said) == 1 and said[0].endswith("goes on without: ConnectionError: no network")
+    assert len(said) == 1 and said[0].endswith("continues without: ConnectionError: no network")
     assert [s for s, _ in read_events(tmp_path / "round_000" / "train")["train/loss"]] == [1, 2, 3]
     with pytest.raises(ValueError, match="not a PNG"):
-        TensorBoard().begin(tmp_path, print).folder("rounds").image("x", b"JFIF" * 9, 0)
+        TensorBoard().begin(tmp_path).folder("rounds").image("x", b"JFIF" * 9, 0)
 
 
 class FakeRun:
@@ -147,8 +147,8 @@ def server(monkeypatch):
     return fake
 
 
-def one_process(tmp_path, stages, told, steps, said=()):
-    with Summaries((WeightsAndBiases(),), tmp_path, list(said).append, stages) as summaries:
+def one_process(tmp_path, stages, told, steps):
+    with Summaries((WeightsAndBiases(),), tmp_path, stages) as summaries:
         summaries.start()
         tell(summaries, told)
         train = summaries.folder(tmp_path / "round_000" / "train", steps[0] - 1)
@@ -176,13 +176,12 @@ def test_one_wandb_run_goes_on_without_doubles_and_gets_what_it_lost(tmp_path, s
     assert len(server.runs) == 1
 
 
-def test_no_key_is_a_mistake_and_no_network_is_none(tmp_path, server):
+def test_no_key_is_a_mistake_and_no_network_is_none(tmp_path, server, said):
     server.error = server.UsageError("No API key configured.")
-    with pytest.raises(UserError, match="No API key configured. Or --gin.WANDB_MODE=offline"):
+    with pytest.raises(UserError, match="No API key configured. Or set --gin.WANDB_MODE=offline"):
         one_process(tmp_path, (), (), [1])
     server.error = ConnectionError("unreachable")
-    said = []
-    with Summaries((WeightsAndBiases(),), tmp_path, said.append) as summaries:
+    with Summaries((WeightsAndBiases(),), tmp_path) as summaries:
         summaries.start()
         tell(summaries, STAGES)
     assert len(said) == 1 and "unreachable" in said[0]
@@ -193,17 +192,16 @@ def test_settings_are_checked(monkeypatch):
     with pytest.raises(UserError, match=r"needs the package wandb: pip install 'ait-jax\[wandb\]'"):
         WeightsAndBiases()
     monkeypatch.setattr(weights_and_biases, "is_installed", lambda: True)
-    with pytest.raises(UserError, match="'offlin' is none of.*Did you mean 'offline'"):
+    with pytest.raises(UserError, match="'offlin' must be one of.*Did you mean 'offline'"):
         WeightsAndBiases(mode="offlin")
 
 
-def test_the_key_is_written_nowhere(tmp_path, monkeypatch):
+def test_the_key_is_written_nowhere(tmp_path, monkeypatch, said):
     pytest.importorskip("wandb", reason="wandb is not installed")
     key = "0123456789abcdef" * 2 + "01234567"
     monkeypatch.setenv("WANDB_API_KEY", key)
     monkeypatch.setattr(sys, "argv", ["ait-jax", "run"])
-    said = []
-    with Summaries((WeightsAndBiases(mode="offline"),), tmp_path, said.append) as summaries:
+    with Summaries((WeightsAndBiases(mode="offline"),), tmp_path) as summaries:
         summaries.stage("config", lambda open: open("rounds").text("config", "SEED = 0", 0))
         summaries.stage(
             "x/select", lambda open: open("rounds").table("t", ["a", "b"], [[HOSTILE]], 0)

@@ -3,7 +3,7 @@
 import struct
 from pathlib import Path
 
-from ait_jax.summaries import offline_rows
+from ait_jax.summaries import weights_and_biases
 
 PNG = b"\x89PNG"
 
@@ -53,4 +53,6 @@ def read_offline_rows(model_dir: Path) -> tuple[list[dict], set[str]]:
     """Returns the rows of all offline W&B runs below a folder in order, and the runs' ids."""
     paths = model_dir.glob("wandb/offline-run-*/run-*.wandb")
     ids = {path.stem.removeprefix("run-") for path in paths}
-    return [row for id in ids for row in offline_rows.read_rows(model_dir / "wandb", id)], ids
+    return [
+        row for id in ids for row in weights_and_biases.read_offline_rows(model_dir / "wandb", id)
+    ], ids
