@@ -5,35 +5,22 @@ from collections.abc import Sequence
 from typing import Any
 
 from ait_jax.evaluation.evaluation import Prediction
-from ait_jax.pool.pool import TaskPool
-from ait_jax.prompts.prompts import Encoding
-from ait_jax.prompts.vocabulary import Vocabulary
 from ait_jax.runtime import distributed
 from ait_jax.runtime.partitioning import Partitioner
-from ait_jax.scorer.engine import Engine
+from ait_jax.scorer.asker import Asker
 
 
-def predict(
-    engine: Engine,
-    params: Any,
-    pool: TaskPool,
-    tasks: Sequence[str],
-    *,
-    max_instances: int,
-    vocabulary: Vocabulary,
-    encoding: Encoding,
-) -> list[Prediction]:
+def predict(asker: Asker, tasks: Sequence[str], *, max_instances: int) -> list[Prediction]:
     """Answers the first `max_instances` instances of every task, as Tk-Instruct evaluates.
 
     NIV2 puts its label-balanced official test instances first (paper: 100 a task).
-
-    Args:
-      params: parameters from `Engine.place`.
     """
+    pool, vocabulary, encoding = asker.pool, asker.vocabulary, asker.encoding
+    partitioner = asker.engine.partitioner
     everything = [
         (name, instance) for name in tasks for instance in pool[name].instances[:max_instances]
     ]
-    places = engine.partitioner.own(everything)
+    places = partitioner.own(everything)
     prompts = [
         encoding.encode(
             pool[name].instruction,
@@ -45,8 +32,10 @@ def predict(
         for name, instance in places
     ]
     tokens = [vocabulary.encode_source(text, encoding.max_source_length) for text in prompts]
-    answers = [vocabulary.decode(ids).strip() for ids in engine.generate(params, tokens)]
-    answered = _of_all(engine.partitioner, list(zip(answers, prompts)), len(everything))
+    answers = [
+        vocabulary.decode(ids).strip() for ids in asker.engine.generate(asker.params, tokens)
+    ]
+    answered = _of_all(partitioner, list(zip(answers, prompts)), len(everything))
     return [
         Prediction(name, instance.id, answer, instance.outputs, text)
         for (name, instance), (answer, text) in zip(everything, answered, strict=True)

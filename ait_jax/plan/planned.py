@@ -12,6 +12,7 @@ from ait_jax.config.gin_flags import GinFlags
 from ait_jax.errors import UserError
 from ait_jax.models.interface import Model, runs_prefixes
 from ait_jax.pool.pool import TaskPool
+from ait_jax.randomness import Key
 from ait_jax.rounds.experiment import Experiment
 from ait_jax.rounds.pretraining import Pretraining
 from ait_jax.rounds.scoring import UNUSED_MACROS, Scoring
@@ -188,7 +189,7 @@ def _measured(pool: TaskPool, values: Mapping[str, Any]) -> dict[str, Any]:
         if own.dev:
             found["dev_tasks"] = len(own.dev)
     vocabulary, encoding = values["vocabulary"], values["encoding"]
-    prompts = TaskPrompts(pool, vocabulary, encoding, None, 2, seed=0, round=0)
+    prompts = TaskPrompts(pool, vocabulary, encoding, None, 2, Key(0, 0))
     names = [name for name in pool if len(pool[name].instances)]
     sizes = [
         (len(prompt.tokens), len(vocabulary.encode((*instance.outputs, "")[0])) + 1)
@@ -209,7 +210,7 @@ def _shared(pool: TaskPool, names: Sequence[str], values: Mapping[str, Any]) -> 
     scorer = values["scorer"]
     prompts = TaskPrompts(
         pool, values["vocabulary"], values["encoding"], scorer.perturbation, scorer.num_instances,
-        seed=0, round=0,
+        Key(0, 0),
     )  # fmt: skip
     few = names[:: max(1, len(names) // _WHOLE_TASKS)]
     ready = prepare(few, same_prompts(range(1, scorer.num_perturbations + 1)), prompts)

@@ -1,4 +1,4 @@
-"""Classification (CLS) or generation (GEN): labels from a file, or from a rule.
+"""Classification (CLS) or generation (GEN): labels from a file or from a rule, and quotas of both.
 
 The paper reports and selects CLS and GEN tasks apart. Its labels come from a metadata
 field, `DefHasLabel == "ExactMentioned"`, whose rule was not released; the rule here is
@@ -7,7 +7,9 @@ this project's own reading of that name.
 
 import json
 import re
-from typing import Any
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from ait_jax.errors import UserError, nearest
 from ait_jax.pool.task import Task
@@ -90,3 +92,49 @@ def labels_from_file(path: Any) -> dict[str, bool]:
                 + nearest(str(value).upper(), _VALUES)
             )
     return {name: _VALUES[value] for name, value in data.items()}
+
+
+class Group(NamedTuple):
+    """Tasks that are ranked among themselves.
+
+    Attributes:
+      name: "all", or "cls" or "gen".
+      tasks: their names.
+      quota: how many of them are taken.
+    """
+
+    name: str
+    tasks: tuple[str, ...]
+    quota: int
+
+
+@dataclass(frozen=True)
+class Quotas:
+    """How many tasks are taken, CLS and GEN apart where there is a ratio.
+
+    With a ratio, int(num_tasks * cls_ratio) CLS tasks are wanted: 0.356 of 68 gives 24 CLS and
+    44 GEN (`--fix_cls_gen_ratio` of the authors' code). Where one group runs short, the other
+    fills the gap.
+
+    Args:
+      num_tasks: of both groups together.
+      cls_ratio: share of CLS tasks in [0, 1]; None takes all tasks together.
+    """
+
+    num_tasks: int
+    cls_ratio: float | None = None
+
+    def groups(self, tasks: Iterable[str], is_cls: Callable[[str], bool]) -> tuple[Group, ...]:
+        """Returns the groups of `tasks`, CLS before GEN; `is_cls` is asked only with a ratio."""
+        tasks = tuple(tasks)
+        if self.cls_ratio is None:
+            return (Group("all", tasks, min(self.num_tasks, len(tasks))),)
+        cls = tuple(task for task in tasks if is_cls(task))
+        gen = tuple(task for task in tasks if not is_cls(task))
+        # The small addend keeps 100 * 0.29 = 28.999... from counting as 28.
+        num_cls = min(int(self.num_tasks * self.cls_ratio + 1e-9), len(cls))
+        num_gen = min(self.num_tasks - num_cls, len(gen))
+        return (
+            Group("cls", cls, min(self.num_tasks - num_gen, len(cls))),
+            Group("gen", gen, num_gen),
+        )

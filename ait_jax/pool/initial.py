@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 from ait_jax import randomness
 from ait_jax.errors import UserError
+from ait_jax.pool.cls_gen import Quotas
 from ait_jax.pool.pool import TaskPool
 from ait_jax.pool.splits import Splits, read_splits
-from ait_jax.selection.selection import group_quotas
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,8 @@ def draw_initial_splits(
     _check(names, initial_tasks, dev_tasks, remain_tasks, test)
     dev = _drawn(names, seed, "dev")
     if balance_dev_cls_gen and dev_tasks:
-        groups = {"cls": [n for n in dev if is_cls(n)], "gen": [n for n in dev if not is_cls(n)]}
-        quotas = group_quotas(dev_tasks, 0.5, len(groups["cls"]), len(groups["gen"]))
-        dev = [name for group in groups for name in groups[group][: quotas[group]]]
+        groups = Quotas(dev_tasks, cls_ratio=0.5).groups(dev, is_cls)
+        dev = [name for group in groups for name in group.tasks[: group.quota]]
     dev = dev[:dev_tasks]
     rest = sorted(set(names) - set(dev))
     drawn = _drawn(rest, seed, "train")

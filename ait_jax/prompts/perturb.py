@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol
 
 from ait_jax.errors import UserError, nearest
 from ait_jax.pool.task import Example, Instruction, Task
-from ait_jax.randomness import Key, integer, uniforms
+from ait_jax.randomness import KeyPart, integer, uniforms
 
 PARTS = ("TD", "TE", "TDTE")
 # The authors' prompts show two positive examples; only these are perturbed.
@@ -31,7 +31,7 @@ class Perturbation(Protocol):
         self,
         instruction: Instruction,
         task: Task,
-        key: tuple[Key, ...],
+        key: tuple[KeyPart, ...],
         used_instances: Collection[str] = (),
     ) -> Instruction:
         """Returns one perturbed instruction, a function of the arguments only.
@@ -110,7 +110,7 @@ class _WordPerturbation:
         self,
         instruction: Instruction,
         task: Task,
-        key: tuple[Key, ...],
+        key: tuple[KeyPart, ...],
         used_instances: Collection[str] = (),
     ) -> Instruction:
         """See `Perturbation.perturb`."""
@@ -124,13 +124,13 @@ class _WordPerturbation:
                 examples[i] = replace(example, input=self._rewrite(words))
         return replace(instruction, definition=definition, positive_examples=tuple(examples))
 
-    def kept_words(self, instruction: Instruction, key: tuple[Key, ...]) -> tuple[bool, ...]:
+    def kept_words(self, instruction: Instruction, key: tuple[KeyPart, ...]) -> tuple[bool, ...]:
         """Returns which words of the definition `perturb` keeps."""
         if self.parts == "TE":
             return (True,) * len(instruction.definition.split())
         return tuple(kept for _, kept in self._draw(instruction.definition, (*key, "definition")))
 
-    def _draw(self, text: str, key: tuple[Key, ...]) -> list[tuple[str, bool]]:
+    def _draw(self, text: str, key: tuple[KeyPart, ...]) -> list[tuple[str, bool]]:
         """Returns the words of `text`, each with whether it is kept."""
         words = text.split()
         drawn = uniforms(len(words), *key)
@@ -212,7 +212,7 @@ class ExampleResampling:
         self,
         instruction: Instruction,
         task: Task,
-        key: tuple[Key, ...],
+        key: tuple[KeyPart, ...],
         used_instances: Collection[str] = (),
     ) -> Instruction:
         """See `Perturbation.perturb`."""
@@ -231,7 +231,7 @@ class ExampleResampling:
         return replace(instruction, positive_examples=shown)
 
 
-def _random_order(n: int, key: tuple[Key, ...]) -> Iterator[int]:
+def _random_order(n: int, key: tuple[KeyPart, ...]) -> Iterator[int]:
     """Yields 0 to n - 1 in random order, drawing only as many as are read.
 
     Tasks have thousands of instances and 20 are wanted, so a full shuffle would be a waste.

@@ -11,6 +11,7 @@ from ait_jax.evaluation.evaluation import read_predictions
 from ait_jax.pool.pool import Instance, Task
 from ait_jax.prompts.perturb import WordDrop, perturbed_instruction
 from ait_jax.prompts.prompts import Prompt, TkInstructEncoding
+from ait_jax.randomness import Key
 from ait_jax.report.task_source import Source
 from ait_jax.runtime.plain_text import visible
 from ait_jax.scorer.likelihoods import read_rows
@@ -70,7 +71,7 @@ def see(source: Source, name: str, instance: str | None = None, perturbation: in
             "(NUM_PERTURBATIONS), 0 is the original."
         )
     folder, round = source.folder_of(name) or (None, 0)
-    scored = scoring_instances(task, scorer.num_instances, seed=source.seed, round=round)
+    scored = scoring_instances(task, scorer.num_instances, Key(source.seed, round))
     chosen = _instance(task, scored, instance)
     used = [one.id for one in scored]
     forms = tuple(

@@ -14,6 +14,7 @@ from ait_jax.errors import UserError
 from ait_jax.pool.pool import TaskPool
 from ait_jax.pool.task import Instance, Instruction, Task
 from ait_jax.prompts.perturb import kept_words, perturbed_instruction
+from ait_jax.randomness import Key
 from ait_jax.report import likelihood_rows
 from ait_jax.report.likelihood_rows import LikelihoodRows, ScoredInstance
 from ait_jax.report.run_files import RunFiles
@@ -191,7 +192,7 @@ def round_detail(
     instances = {
         instance.id: instance
         for instance in scoring_instances(
-            task, settings.num_instances, seed=settings.seed, round=round_index
+            task, settings.num_instances, Key(settings.seed, round_index)
         )
     }
     k = settings.num_perturbations
@@ -241,8 +242,7 @@ def check_prompts(
         settings.encoding,
         settings.perturbation,
         settings.num_instances,
-        seed=settings.seed,
-        round=round_index,
+        Key(settings.seed, round_index),
     )
     everything = same_prompts(range(settings.num_perturbations + 1))
     for instance, _, numbers, built in prompts.build(name, everything):

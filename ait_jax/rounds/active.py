@@ -10,7 +10,8 @@ from ait_jax.evaluation.evaluation import write_predictions
 from ait_jax.pool.splits import Splits, read_names, read_splits, write_splits
 from ait_jax.rounds import round_zero
 from ait_jax.rounds.experiment import Experiment
-from ait_jax.rounds.learning_curve import CurvePoint, plot_learning_curve, render_text
+from ait_jax.rounds.learning_curve import CurvePoint, render_text
+from ait_jax.rounds.pictures import plot_learning_curve
 from ait_jax.rounds.record import durations
 from ait_jax.rounds.run_directory import RunDirectory
 from ait_jax.rounds.stages import check_checkpoint, selection_summary
@@ -305,14 +306,14 @@ class _Round:
             if scored
             else TaskScores.unscored(self.splits.remain)
         )
-        selection = self.run.select(self.folder, strategy, scores, self.number)
+        context = self.run.selection_context(scores, self.number)
+        selection = self.run.select(self.folder, strategy, context)
         if scored:
             self.run.draw_task_map(
                 self.folder,
-                scores,
-                self.run.experiment.tasks_of_round(self.number),
+                context,
                 selection.tasks,
-                round=self.number,
+                round_index=self.number,
                 strategy=strategy.name,
             )
         chosen = set(selection.tasks)

@@ -15,8 +15,9 @@ from ait_jax.evaluation.evaluation import write_predictions
 from ait_jax.pool import replay
 from ait_jax.pool.pool import TaskPool
 from ait_jax.pool.splits import read_names
-from ait_jax.rounds.learning_curve import CurvePoint, plot_learning_curve
+from ait_jax.rounds.learning_curve import CurvePoint
 from ait_jax.rounds.parts import ModelParts, check_positive
+from ait_jax.rounds.pictures import plot_learning_curve
 from ait_jax.rounds.record import durations
 from ait_jax.rounds.run_directory import RunDirectory
 from ait_jax.rounds.stages import check_checkpoint

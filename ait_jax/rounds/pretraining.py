@@ -26,7 +26,7 @@ def span_corruption(
     tokens: Sequence[int],
     sentinel: Callable[[int], int],
     *,
-    key: tuple[randomness.Key, ...],
+    key: tuple[randomness.KeyPart, ...],
     noise_density: float = 0.15,
     mean_span_length: float = 3.0,
 ) -> tuple[list[int], list[int]]:
@@ -60,7 +60,7 @@ def span_corruption(
     return inputs, targets
 
 
-def _partition(total: int, parts: int, key: tuple[randomness.Key, ...]) -> list[int]:
+def _partition(total: int, parts: int, key: tuple[randomness.KeyPart, ...]) -> list[int]:
     """Splits `total` into `parts` positive integers, every way equally likely."""
     cuts = sorted(randomness.shuffled(range(1, total), *key)[: parts - 1])
     return [b - a for a, b in zip([0, *cuts], [*cuts, total])]

@@ -152,16 +152,13 @@ class _Scored(Stages):
         strategy = self.scoring.strategy
         summary: dict[str, Any] = {}
         selected: Sequence[str] = ()
+        context = self.selection_context(scores, ROUND)
         if strategy is not None:
-            selection = self.select(self.folder, strategy, scores, ROUND)
+            selection = self.select(self.folder, strategy, context)
             selected = selection.tasks
             summary = {"selection": selection_summary(strategy, selection)}
         ranked = self.draw_task_map(
-            self.folder,
-            scores,
-            self.scoring.tasks_of_round(ROUND),
-            selected,
-            strategy=strategy.name if strategy else "",
+            self.folder, context, selected, strategy=strategy.name if strategy else ""
         )
         first = {category: names[:_NUM_SHOWN] for category, names in ranked.items()}
         return {"categories": first, **summary}

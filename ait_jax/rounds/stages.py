@@ -10,18 +10,23 @@ from typing import Any
 from ait_jax.errors import UserError
 from ait_jax.models.checkpoints.restore import open_fitting, restore_params
 from ait_jax.models.parameters import abstract_params, init_params
+from ait_jax.pool.cls_gen import Quotas
+from ait_jax.pool.pool import TaskPool
+from ait_jax.randomness import Key
 from ait_jax.rounds.generations import Generations
 from ait_jax.rounds.parts import ModelParts
+from ait_jax.rounds.pictures import plot_task_map
 from ait_jax.rounds.run_directory import RunDirectory
 from ait_jax.runtime import distributed, files, reporter
 from ait_jax.runtime.hardware import devices_held
 from ait_jax.runtime.partitioning import model_info
 from ait_jax.scorer import gathering, likelihoods, raced_scoring
+from ait_jax.scorer.asker import Asker
 from ait_jax.scorer.counts import PromptCounts
 from ait_jax.scorer.engine import Engine
 from ait_jax.scorer.racing import Race
 from ait_jax.selection import task_map
-from ait_jax.selection.selection import Selection, Strategy, groups_and_quotas, select
+from ait_jax.selection.selection import Selection, SelectionContext, Strategy, select
 from ait_jax.selection.uncertainty import TaskScores, task_scores
 
 
@@ -152,6 +157,14 @@ class Stages:
         if self.parts.report and path.exists():
             self.report(f"report: {path}")
 
+    def asker(self, params: Any, pool: TaskPool | None = None) -> Asker:
+        """Returns what asks a model, with float32 `params`, about a pool: by default the run's."""
+        parts = self.parts
+        placed = self.engine.place(params)
+        return Asker(
+            self.engine, placed, pool or self.pool, parts.vocabulary, parts.encoding, parts.seed
+        )
+
     def score(
         self,
         tasks: Sequence[str],
@@ -174,30 +187,17 @@ class Stages:
         """
         parts = self.parts
         path = folder / "likelihoods.parquet"
-        ask = partial(
-            parts.scorer.score,
-            pool=self.pool,
-            engine=self.engine,
-            params=self.engine.place(params),
-            vocabulary=parts.vocabulary,
-            encoding=parts.encoding,
-            seed=parts.seed,
-            round=round,
-            report=report,
-        )
+        asker = self.asker(params)
         if parts.racing:
-            groups, quotas = groups_and_quotas(
-                tasks,
-                parts.tasks_of_round(round),
-                is_cls=self.pool.is_cls,
-                cls_ratio=parts.cls_ratio,
+            groups = Quotas(parts.tasks_of_round(round), parts.cls_ratio).groups(
+                tasks, self.pool.is_cls
             )
-            race = Race(
-                parts.racing_settings, strategy, groups, quotas, parts.scorer.num_perturbations
+            race = Race(parts.racing_settings, strategy, groups, parts.scorer.num_perturbations)
+            self.counts += raced_scoring.score(
+                race, parts.scorer, asker, tasks, path, round_index=round, report=report
             )
-            self.counts += raced_scoring.score(race, ask, tasks, path, report)
         else:
-            self.counts += ask(tasks, path)
+            self.counts += parts.scorer.score(asker, tasks, path, round_index=round, report=report)
         num_prompts, num_cut = likelihoods.count_cut(path)
         if num_cut:
             report(
@@ -208,45 +208,33 @@ class Stages:
         likelihoods.write_task_scores(folder / "task_scores.parquet", scores)
         return {"tasks": len(tasks), "prompts_cut": num_cut}
 
-    def select(self, folder: Path, strategy: Strategy, scores: TaskScores, round: int) -> Selection:
+    def selection_context(self, scores: TaskScores, round_index: int) -> SelectionContext:
+        """Returns what a round selects from."""
+        quotas = Quotas(self.parts.tasks_of_round(round_index), self.parts.cls_ratio)
+        return SelectionContext(scores, self.pool, quotas, Key(self.parts.seed, round_index))
+
+    def select(self, folder: Path, strategy: Strategy, context: SelectionContext) -> Selection:
         """Writes selected.txt."""
         if self.parts.racing:
             strategy = raced_scoring.ranking(strategy, folder / "likelihoods.parquet")
-        selection = select(
-            strategy,
-            scores,
-            self.parts.tasks_of_round(round),
-            is_cls=self.pool.is_cls,
-            cls_ratio=self.parts.cls_ratio,
-            seed=self.parts.seed,
-            round=round,
-            category_of=lambda name: self.pool[name].category,
-        )
+        selection = select(strategy, context)
         files.write_lines(folder / "selected.txt", selection.tasks)
         return selection
 
     def draw_task_map(
-        self,
-        folder: Path,
-        scores: TaskScores,
-        size: int,
-        selected: Sequence[str] = (),
-        **title: Any,
+        self, folder: Path, context: SelectionContext, selected: Sequence[str] = (), **title: Any
     ) -> dict[str, list[str]]:
         """Writes task_map.png and ambiguous.txt, easy.txt, difficult.txt.
 
         Returns the tasks of these three, the most telling ones first.
 
         Args:
-          size: of the categories.
           selected: tasks to ring.
-          title: round and strategy, as `task_map.plot_task_map` takes them.
+          title: round and strategy, as `pictures.plot_task_map` takes them.
         """
-        is_cls = self.pool.is_cls
-        categories = task_map.classify(scores, size, is_cls=is_cls, cls_ratio=self.parts.cls_ratio)
-        path = folder / "task_map.png"
-        task_map.plot_task_map(path, scores, categories, is_cls=is_cls, selected=selected, **title)
-        ranked = task_map.ranked(scores, categories)
+        categories = task_map.classify(context)
+        plot_task_map(folder / "task_map.png", context, categories, selected=selected, **title)
+        ranked = task_map.ranked(context, categories)
         for category, names in ranked.items():
             files.write_lines(folder / f"{category}.txt", names)
         return ranked

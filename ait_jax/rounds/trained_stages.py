@@ -80,15 +80,7 @@ class TrainedStages(Stages):
         self, params: Any, tasks: Sequence[str], max_instances: int, pool: TaskPool | None = None
     ) -> list[Prediction]:
         """Returns greedy answers to the first instances of tasks, of the run's pool by default."""
-        return predict(
-            self.engine,
-            self.engine.place(params),
-            pool or self.pool,
-            tasks,
-            max_instances=max_instances,
-            vocabulary=self.parts.vocabulary,
-            encoding=self.parts.encoding,
-        )
+        return predict(self.asker(params, pool), tasks, max_instances=max_instances)
 
     def metrics(
         self, predictions: Sequence[Prediction], splits: Mapping[str, Sequence[str]]

@@ -8,9 +8,8 @@ import numpy as np
 
 from ait_jax.pool.pool import Instance
 from ait_jax.scorer import likelihoods
-from ait_jax.scorer.answers import Answered
+from ait_jax.scorer.asker import Answered, Asker
 from ait_jax.scorer.counts import PromptCounts
-from ait_jax.scorer.engine import Engine
 from ait_jax.scorer.prompts_of_task import PromptPlan, TaskPrompts
 
 
@@ -81,7 +80,7 @@ def prepare(tasks: Sequence[str], prompts: PromptPlan, task_prompts: TaskPrompts
 
 
 def log_likelihoods(
-    chunk: Chunk, answered: Answered, engine: Engine, params: Any
+    asker: Asker, chunk: Chunk, answered: Answered
 ) -> tuple[np.ndarray, PromptCounts]:
     """Teacher-forces every place's answer under its prompts, each distinct pair once.
 
@@ -104,8 +103,8 @@ def log_likelihoods(
     values[at] = answered.log_likelihoods[is_asked]
     unknown = np.flatnonzero(np.isnan(values))
     # Also with nothing to ask: other processes may have some, and all run the same batches.
-    values[unknown] = engine.log_likelihoods(
-        params,
+    values[unknown] = asker.engine.log_likelihoods(
+        asker.params,
         [chunk.inputs[pair // len(targets)] for pair in pairs[unknown]],
         [targets[pair % len(targets)] for pair in pairs[unknown]],
     )

@@ -12,6 +12,7 @@ from ait_jax.pool.task import Instruction
 from ait_jax.prompts.perturb import perturbed_instruction
 from ait_jax.prompts.prompts import Encoding
 from ait_jax.prompts.vocabulary import Vocabulary
+from ait_jax.randomness import Key
 
 # Ids of a task's scored instances -> int[instances, prompts per instance], the prompts j of each.
 PromptPlan = Callable[[Sequence[str]], np.ndarray]
@@ -30,10 +31,10 @@ class TokenizedPrompt(NamedTuple):
     tokens_cut: int
 
 
-def scoring_instances(task: Task, num_instances: int, *, seed: int, round: int) -> list[Instance]:
+def scoring_instances(task: Task, num_instances: int, key: Key) -> list[Instance]:
     """Returns the n instances of a task that are scored in a round, drawn at random."""
     order = randomness.shuffled(
-        range(len(task.instances)), seed, "scoring_instances", round, task.name
+        range(len(task.instances)), key.seed, "scoring_instances", key.round_index, task.name
     )
     return [task.instances[i] for i in order[:num_instances]]
 
@@ -44,7 +45,7 @@ class TaskPrompts:
     Args:
       perturbation: how an instruction is perturbed (`perturb.Perturbation`).
       num_instances: n, the instances of a task (all, where it has fewer).
-      seed, round: keys of every draw.
+      key: of every draw.
     """
 
     def __init__(
@@ -54,13 +55,11 @@ class TaskPrompts:
         encoding: Encoding,
         perturbation: Any,
         num_instances: int,
-        *,
-        seed: int,
-        round: int,
+        key: Key,
     ) -> None:
         self.pool, self.vocabulary, self.encoding = pool, vocabulary, encoding
         self.perturbation, self.num_instances = perturbation, num_instances
-        self.seed, self.round = seed, round
+        self.key = key
         # The encoding counts the tokens of the text it ends up with: once more would be waste.
         self._tokens = lru_cache(maxsize=8)(vocabulary.encode_prompt)
 
@@ -70,9 +69,7 @@ class TaskPrompts:
 
     def instances(self, name: str) -> list[Instance]:
         """Returns the scored instances of a task."""
-        return scoring_instances(
-            self.pool[name], self.num_instances, seed=self.seed, round=self.round
-        )
+        return scoring_instances(self.pool[name], self.num_instances, self.key)
 
     def count_planned(self, name: str, plan: PromptPlan) -> int:
         """Returns how many prompts a plan asks of a task, without reading its instances."""
@@ -94,15 +91,9 @@ class TaskPrompts:
         instances = self.instances(name)
         used = [instance.id for instance in instances]
         numbers = self.planned(name, plan).tolist()
+        draw = {"seed": self.key.seed, "round_index": self.key.round_index, "used_instances": used}
         instructions = {
-            j: perturbed_instruction(
-                task,
-                self.perturbation,
-                j,
-                seed=self.seed,
-                round_index=self.round,
-                used_instances=used,
-            )
+            j: perturbed_instruction(task, self.perturbation, j, **draw)
             for j in sorted({0}.union(*numbers))
         }
         for instance, wanted in zip(instances, numbers):

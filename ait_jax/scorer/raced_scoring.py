@@ -15,9 +15,11 @@ import numpy as np
 from ait_jax.errors import UserError
 from ait_jax.runtime import distributed, files
 from ait_jax.scorer import likelihoods
+from ait_jax.scorer.asker import Asker
 from ait_jax.scorer.counts import PromptCounts
 from ait_jax.scorer.prompts_of_task import PromptPlan
 from ait_jax.scorer.racing import Race, Raced, Wave
+from ait_jax.scorer.scorer import Scorer
 from ait_jax.selection.selection import Strategy
 
 RACE_FILE = "race.json"
@@ -25,17 +27,20 @@ RACE_FILE = "race.json"
 
 def score(
     race: Race,
-    ask: Callable[..., PromptCounts],
+    scorer: Scorer,
+    asker: Asker,
     tasks: Sequence[str],
     path: Path,
+    *,
+    round_index: int,
     report: Callable[[str], None],
 ) -> PromptCounts:
     """Writes likelihoods.parquet with what the race needed, and race.json beside it.
 
     Args:
       race: not begun.
-      ask: `Scorer.score` with everything but tasks, path, prompts and answers_from.
       tasks: in the order of the rows.
+      Others: as `Scorer.score` takes them.
     """
     folder = path.with_suffix(".waves")
     cells: dict[str, np.ndarray] = {}
@@ -46,11 +51,14 @@ def score(
         (exists,) = distributed.broadcast(str(table), [table.exists()])
         if not exists:
             competing = set(wave.tasks)
-            counts += ask(
+            counts += scorer.score(
+                asker,
                 [name for name in tasks if name in competing],
                 table,
                 prompts=_plan(wave, with_original=not tables),
                 answers_from=tables[0] if tables else None,
+                round_index=round_index,
+                report=report,
             )
         tables.append(table)
         _fill(cells, table, wave.num_perturbations)

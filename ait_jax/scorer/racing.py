@@ -14,6 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from ait_jax.errors import UserError
+from ait_jax.pool.cls_gen import Group
 from ait_jax.scorer.partial_scores import PredictedScores, predict, prompt_order, wrong_chances
 from ait_jax.selection.selection import PromptUncertainty, SelectionContext, Strategy
 from ait_jax.selection.uncertainty import TaskScores, prompt_uncertainty
@@ -157,12 +158,12 @@ class Raced(Strategy):
 class Race:
     """One race over the remaining tasks.
 
-        race = Race(Racing(), strategy, groups, quotas, num_perturbations=10)
+        race = Race(Racing(), strategy, quotas.groups(tasks, is_cls), num_perturbations=10)
         race.replay(matrices)  # what an interrupted run has left
         while wave := race.next_wave():
             ...  # for wave.tasks, compute wave.prompts(n) into the matrices
             race.record(matrices)
-        selection.select(race.ranking(), scores, ...)
+        selection.select(race.ranking(), context)
 
     The verdicts are a function of the recorded numbers and of nothing else: neither of
     interruptions nor of the order of tasks.
@@ -170,8 +171,7 @@ class Race:
     Args:
       settings: waves and error.
       strategy: highest or lowest prompt uncertainty.
-      groups: tasks of every group that is ranked apart ("all", or "cls" and "gen").
-      quotas: how many tasks of each group are selected (`selection.group_quotas`).
+      groups: the tasks that are ranked apart, and how many of them are selected.
       num_perturbations: k, at least 1.
 
     Raises:
@@ -183,17 +183,16 @@ class Race:
         self,
         settings: Racing,
         strategy: Strategy,
-        groups: Mapping[str, Sequence[str]],
-        quotas: Mapping[str, int],
+        groups: Sequence[Group],
         num_perturbations: int,
     ) -> None:
         check_strategy(strategy)
         self.settings, self.strategy = settings, strategy
         # Sorted, for sums to be the same to the last bit whatever the order of the tasks.
-        self.groups = {group: sorted(tasks) for group, tasks in groups.items()}
-        self.quotas = dict(quotas)
+        self.groups = {group.name: sorted(group.tasks) for group in groups}
+        self.quotas = {group.name: group.quota for group in groups}
         self.num_perturbations = num_perturbations
-        self._verdicts = {task: UNDECIDED for tasks in groups.values() for task in tasks}
+        self._verdicts = {task: UNDECIDED for group in groups for task in group.tasks}
         if len(self._verdicts) != sum(map(len, self.groups.values())):
             raise ValueError("a task is in two groups, or in one twice")
         for group, tasks in self.groups.items():

@@ -11,20 +11,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ait_jax.errors import UserError
-from ait_jax.pool.pool import TaskPool
 from ait_jax.prompts.perturb import WordDrop
-from ait_jax.prompts.prompts import Encoding
-from ait_jax.prompts.vocabulary import Vocabulary
+from ait_jax.randomness import Key
 from ait_jax.runtime import distributed, files, preemption, reporter
-from ait_jax.runtime.partitioning import Partitioner
-from ait_jax.scorer import answers, background, chunk, gathering, likelihoods
-from ait_jax.scorer.answers import Answered, EarlierAnswers
+from ait_jax.scorer import background, chunk, gathering, likelihoods
+from ait_jax.scorer.asker import Answered, Asker, EarlierAnswers, decode, gold
 from ait_jax.scorer.chunk import Chunk
 from ait_jax.scorer.counts import PromptCounts
-from ait_jax.scorer.engine import Engine
 from ait_jax.scorer.prompts_of_task import PromptPlan, TaskPrompts, same_prompts
 
 ANSWERS = ("predictions", "gold")
@@ -59,16 +53,11 @@ class Scorer:
 
     def score(
         self,
+        asker: Asker,
         tasks: Sequence[str],
         path: Path,
         *,
-        pool: TaskPool,
-        engine: Engine,
-        params: Any,
-        vocabulary: Vocabulary,
-        encoding: Encoding,
-        seed: int,
-        round: int,
+        round_index: int,
         prompts: PromptPlan | None = None,
         answers_from: Path | None = None,
         report: Callable[[str], None] = print,
@@ -84,9 +73,10 @@ class Scorer:
         of another batch.
 
         Args:
-          tasks: names in `pool`, in the order of the rows; one without instances has no rows.
+          tasks: names in the asker's pool, in the order of the rows; one without instances has
+            no rows.
           path: the table; finished chunks wait in the folder `<path>.chunks`.
-          params: parameters from `Engine.place`.
+          round_index: with the asker's seed, keys the draws of instances and perturbations.
           prompts: which prompts j are scored; None is all, 0..k.
           answers_from: a table with the rows of prompt 0; needed where `prompts` lacks it.
 
@@ -98,13 +88,12 @@ class Scorer:
         """
         prompts = prompts or same_prompts(range(self.num_perturbations + 1))
         task_prompts = TaskPrompts(
-            pool,
-            vocabulary,
-            encoding,
+            asker.pool,
+            asker.vocabulary,
+            asker.encoding,
             self.perturbation,
             self.num_instances,
-            seed=seed,
-            round=round,
+            Key(asker.seed, round_index),
         )
         tasks = [name for name in tasks if task_prompts.count_instances(name)]
         chunks = chunk.split(
@@ -125,9 +114,8 @@ class Scorer:
         counts = _score_chunks(
             [(parts[index], chunks[index]) for index in missing],
             partial(chunk.prepare, prompts=prompts, task_prompts=task_prompts),
-            self._answerer(engine, params, vocabulary, answers_from),
-            partial(chunk.log_likelihoods, engine=engine, params=params),
-            engine.partitioner,
+            self._answerer(asker, answers_from),
+            asker,
             len(tasks),
             report,
         )
@@ -137,32 +125,26 @@ class Scorer:
         distributed.barrier(str(path))
         return counts
 
-    def _answerer(
-        self, engine: Engine, params: Any, vocabulary: Vocabulary, answers_from: Path | None
-    ) -> Callable[[Chunk], Answered]:
+    def _answerer(self, asker: Asker, answers_from: Path | None) -> Callable[[Chunk], Answered]:
         """Returns what gives a chunk its answers."""
         if answers_from is not None:
             earlier = EarlierAnswers(answers_from)
-            return lambda ready: earlier.of(ready.places, engine, vocabulary)
+            return lambda ready: earlier.of(asker, ready.places)
         if self.answers == "gold":
-            return lambda ready: answers.gold(
-                [place.instance for place in ready.places], engine, vocabulary
-            )
-        return lambda ready: answers.decode(
-            ready.original, ready.inputs, engine, params, vocabulary
-        )
+            return lambda ready: gold(asker, [place.instance for place in ready.places])
+        return lambda ready: decode(asker, ready.original, ready.inputs)
 
 
 def _score_chunks(
     missing: Sequence[tuple[Path, Sequence[str]]],
     prepare: Callable[[Sequence[str]], Chunk],
     answer: Callable[[Chunk], Answered],
-    log_likelihoods: Callable[[Chunk, Answered], tuple[np.ndarray, PromptCounts]],
-    partitioner: Partitioner,
+    asker: Asker,
     num_tasks: int,
     report: Callable[[str], None],
 ) -> PromptCounts:
     """Writes the missing chunks: prepared ahead of the device and saved behind it."""
+    partitioner = asker.engine.partitioner
     counts = PromptCounts()
     done = num_tasks - sum(len(names) for _, names in missing)
     if done:
@@ -174,7 +156,7 @@ def _score_chunks(
     ):
         for (part, names), ready in zip(missing, prepared):
             answered = answer(ready)
-            values, counted = log_likelihoods(ready, answered)
+            values, counted = chunk.log_likelihoods(asker, ready, answered)
             columns = gathering.gathered(chunk.columns(ready, answered, values), names, partitioner)
             if distributed.is_writer():
                 later(likelihoods.write_rows, part, columns)

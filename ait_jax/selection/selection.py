@@ -15,7 +15,7 @@ machine. (The authors' code leaves them in the order of the prediction file, rev
 
 import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
@@ -23,6 +23,9 @@ import numpy as np
 
 from ait_jax import randomness
 from ait_jax.errors import UserError, nearest
+from ait_jax.pool.cls_gen import Quotas
+from ait_jax.pool.pool import TaskPool
+from ait_jax.randomness import Key
 from ait_jax.selection.uncertainty import TaskScores
 
 # Scores agree to this across meshes and process counts (float32 reductions in another
@@ -30,20 +33,22 @@ from ait_jax.selection.uncertainty import TaskScores
 SCORE_TOLERANCE = 1e-5
 
 
-def uncategorized(task: str) -> str:
-    return "Uncategorized"
-
-
 @dataclass(frozen=True)
 class SelectionContext:
-    """What a strategy may know beside the scores.
+    """What a selection is made from.
 
-    `seed` and `round` key every random draw; `category_of` maps a task name to its category.
+    Args:
+      scores: of the remaining tasks; `TaskScores.unscored(names)` does for a strategy whose
+        `needs_scores` is False.
+      pool: that the tasks are in: their categories, CLS or GEN.
+      quotas: how many tasks to select.
+      key: of every random draw.
     """
 
-    seed: int
-    round: int
-    category_of: Callable[[str], str] = uncategorized
+    scores: TaskScores
+    pool: TaskPool
+    quotas: Quotas
+    key: Key
 
 
 @dataclass(frozen=True)
@@ -154,7 +159,7 @@ class RandomCategory(Strategy):
     def rank(self, scores: TaskScores, context: SelectionContext) -> list[str]:
         by_category: dict[str, list[str]] = {}
         for task in _random_order(scores.tasks, self.name, context):
-            by_category.setdefault(context.category_of(task), []).append(task)
+            by_category.setdefault(context.pool[task].category, []).append(task)
         categories = _random_order(by_category, f"{self.name}/categories", context)
         deals = itertools.zip_longest(*(by_category[category] for category in categories))
         return [task for deal in deals for task in deal if task is not None]
@@ -261,76 +266,27 @@ class Selection:
         return {group: margin for group, margin in known.items() if margin < tolerance}
 
 
-def select(
-    strategy: Strategy,
-    scores: TaskScores,
-    num_tasks: int,
-    *,
-    is_cls: Callable[[str], bool],
-    cls_ratio: float | None = None,
-    seed: int,
-    round: int,
-    category_of: Callable[[str], str] = uncategorized,
-) -> Selection:
-    """Chooses `num_tasks` of `scores.tasks`.
+def select(strategy: Strategy, context: SelectionContext) -> Selection:
+    """Chooses the next tasks of `context.scores`, as many as its quotas ask for.
 
-    With `cls_ratio`, CLS and GEN tasks are ranked apart (rank sums too are taken within the
-    group) and int(num_tasks * cls_ratio) CLS tasks are wanted: 0.356 of 68 gives 24 CLS and
-    44 GEN (`--fix_cls_gen_ratio` of the authors' code). Where one group runs short, the
-    other fills the gap with its next tasks, so that num_tasks are always selected.
-
-    Args:
-      strategy: ranks each group.
-      scores: of the remaining tasks; `TaskScores.unscored(names)` does for a strategy whose
-        `needs_scores` is False.
-      num_tasks: how many to select, at least 1.
-      is_cls: task name -> True for classification.
-      cls_ratio: share of CLS tasks in [0, 1], or None to rank all tasks together.
-      seed, round: keys of random draws.
-      category_of: task name -> category, for strategies that balance categories.
+    Where CLS and GEN have quotas of their own, they are ranked apart, and rank sums too are
+    taken within the group.
 
     Raises:
       UserError: more tasks asked for than remain, a ratio outside [0, 1], scores that are
         not finite, or a strategy whose ranking is no permutation of the tasks.
     """
-    _check_request(num_tasks, len(scores), cls_ratio)
-    context = SelectionContext(seed, round, category_of)
-    groups, quotas = groups_and_quotas(scores.tasks, num_tasks, is_cls=is_cls, cls_ratio=cls_ratio)
+    scores, is_cls = context.scores, context.pool.is_cls
+    _check_request(context.quotas, len(scores))
     chosen: list[str] = []
     margins: dict[str, float | None] = {}
-    for group, names in groups.items():
-        ranked, margins[group] = _rank_group(strategy, scores.subset(names), quotas[group], context)
-        chosen += ranked[: quotas[group]]
-    num_cls = sum(bool(is_cls(task)) for task in chosen)
+    for group in context.quotas.groups(scores.tasks, is_cls):
+        ranked, margins[group.name] = _rank_group(
+            strategy, scores.subset(group.tasks), group.quota, context
+        )
+        chosen += ranked[: group.quota]
+    num_cls = sum(map(is_cls, chosen))
     return Selection(tuple(chosen), num_cls, len(chosen) - num_cls, margins)
-
-
-def groups_and_quotas(
-    tasks: Iterable[str],
-    num_tasks: int,
-    *,
-    is_cls: Callable[[str], bool],
-    cls_ratio: float | None,
-) -> tuple[dict[str, list[str]], dict[str, int]]:
-    """Returns the groups that are ranked apart, and how many tasks of each are selected."""
-    tasks = list(tasks)
-    if cls_ratio is None:
-        return {"all": tasks}, {"all": min(num_tasks, len(tasks))}
-    groups = {
-        "cls": [task for task in tasks if is_cls(task)],
-        "gen": [task for task in tasks if not is_cls(task)],
-    }
-    return groups, group_quotas(num_tasks, cls_ratio, len(groups["cls"]), len(groups["gen"]))
-
-
-def group_quotas(num_tasks: int, cls_ratio: float, num_cls: int, num_gen: int) -> dict[str, int]:
-    """Returns how many of `num_cls` CLS and `num_gen` GEN tasks to take; they add to `num_tasks`.
-
-    The small addend keeps 100 * 0.29 = 28.999... from counting as 28.
-    """
-    cls_quota = min(int(num_tasks * cls_ratio + 1e-9), num_cls)
-    gen_quota = min(num_tasks - cls_quota, num_gen)
-    return {"cls": min(num_tasks - gen_quota, num_cls), "gen": gen_quota}
 
 
 def mean_ranks(values: np.ndarray) -> np.ndarray:
@@ -360,7 +316,8 @@ def _rank_group(
     return ranked, float(value_of[ranked[quota - 1]] - value_of[ranked[quota]])
 
 
-def _check_request(num_tasks: int, num_remaining: int, cls_ratio: float | None) -> None:
+def _check_request(quotas: Quotas, num_remaining: int) -> None:
+    num_tasks, cls_ratio = quotas.num_tasks, quotas.cls_ratio
     if num_tasks < 1:
         raise UserError(f"TASKS_PER_ROUND is {num_tasks}; it must be at least 1.")
     if num_tasks > num_remaining:
@@ -389,7 +346,7 @@ def _refuse_non_finite(strategy: Strategy, values: np.ndarray, scores: TaskScore
 
 
 def _random_order(names: Iterable[str], purpose: str, context: SelectionContext) -> list[str]:
-    key = (context.seed, "select", context.round, purpose)
+    key = (context.key.seed, "select", context.key.round_index, purpose)
     return sorted(names, key=lambda name: (randomness.stable_hash(*key, name), name))
 
 

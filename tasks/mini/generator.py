@@ -20,7 +20,7 @@ NUM_POSITIVE_EXAMPLES = 3
 class Draw:
     """A numbered sequence of draws under one key: the n-th draw depends on the key and n only."""
 
-    def __init__(self, *key: randomness.Key) -> None:
+    def __init__(self, *key: randomness.KeyPart) -> None:
         self._root = randomness.stable_hash(*key)
         self._count = 0
 

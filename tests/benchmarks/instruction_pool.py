@@ -111,9 +111,8 @@ def rounds(pool: Any, folder: Path) -> dict[str, Any]:
 
     from ait_jax.pool.initial import Drawn
     from ait_jax.pool.splits import Splits, read_splits, write_splits
-    from ait_jax.selection import task_map
-    from ait_jax.selection.selection import PromptUncertainty, select
-    from ait_jax.selection.uncertainty import TaskScores
+    from ait_jax.selection import Key, Quotas, SelectionContext, TaskScores, select, task_map
+    from ait_jax.selection.selection import PromptUncertainty
 
     start = time.perf_counter()
     splits, _ = Drawn(INITIAL_TASKS, dev_tasks=0).draw(pool, seed=0)
@@ -126,8 +125,9 @@ def rounds(pool: Any, folder: Path) -> dict[str, Any]:
         for name in set(columns) - {"task", "num_instances", "num_prompts"}:
             columns[name] = list(rng.random(len(splits.remain)))
         scores = TaskScores.from_columns(columns)
-        chosen = select(PromptUncertainty(), scores, size, is_cls=pool.is_cls, seed=0, round=number)
-        task_map.classify(scores, size, is_cls=pool.is_cls)
+        context = SelectionContext(scores, pool, Quotas(size), Key(0, number))
+        chosen = select(PromptUncertainty(), context)
+        task_map.classify(context)
         picked = set(chosen.tasks)
         write_splits(
             folder / f"round_{number + 1:03d}",

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ait_jax.pool.cls_gen import Group
 from ait_jax.scorer.likelihoods import read_likelihoods
 from ait_jax.scorer.partial_scores import prompt_order
 from ait_jax.scorer.racing import Race, Racing
@@ -72,8 +73,7 @@ def race(matrices: Sequence[np.ndarray], quota: int, arguments: argparse.Namespa
     running = Race(
         Racing(arguments.waves, arguments.error),
         PromptUncertainty(direction=arguments.direction),
-        {"all": list(table)},
-        {"all": quota},
+        [Group("all", tuple(table), quota)],
         matrices[0].shape[1] - 1,
     )
     while running.next_wave():

@@ -51,6 +51,7 @@ def prompts_of(options: argparse.Namespace) -> tuple[Any, Any]:
     from ait_jax.prompts.perturb import WordDrop
     from ait_jax.prompts.prompts import TkInstructEncoding
     from ait_jax.prompts.tokenizers_vocabulary import TokenizersVocabulary
+    from ait_jax.randomness import Key
     from ait_jax.scorer import chunk
     from ait_jax.scorer.prompts_of_task import TaskPrompts, same_prompts
 
@@ -58,7 +59,7 @@ def prompts_of(options: argparse.Namespace) -> tuple[Any, Any]:
     words = TokenizersVocabulary(assets.smollm2_weights(), chat_format.ChatML())
     task_prompts = TaskPrompts(
         pool, words, TkInstructEncoding(max_source_length=workload.MAX_SOURCE_LENGTH), WordDrop(),
-        options.instances, seed=common.SEED, round=workload.ROUND,
+        options.instances, Key(common.SEED, workload.ROUND),
     )  # fmt: skip
     return chunk.prepare(
         list(pool), same_prompts(range(options.perturbations + 1)), task_prompts
@@ -108,16 +109,17 @@ def transformers_model(dtype: str) -> Any:
 
 def measure_ours(options: argparse.Namespace, dtype: str) -> dict[str, Any]:
     """Scores the workload twice: the first pass compiles, the second is the measurement."""
-    from ait_jax.scorer import answers, chunk
+    from ait_jax.scorer import asker, chunk
 
     ready, words = prompts_of(options)
     engine, params = engine_of(dtype, options.answer_tokens)
+    asking = asker.Asker(engine, params, None, words, None, common.SEED)
     for _ in range(2):
         engine.work.clear()
         stopwatch = common.Stopwatch()
-        answered = answers.decode(ready.original, ready.inputs, engine, params, words)
+        answered = asker.decode(asking, ready.original, ready.inputs)
         decode_seconds = stopwatch.read()["seconds"]
-        values, _ = chunk.log_likelihoods(ready, answered, engine, params)
+        values, _ = chunk.log_likelihoods(asking, ready, answered)
         result = stopwatch.read()
         print(f"ait-jax, {dtype}: {result['seconds']:.1f} s{engine.work.describe()}", flush=True)
     asked = np.unique(ready.original)

@@ -12,6 +12,7 @@ from ait_jax.models.t5 import Transformer
 from ait_jax.pool.pool import TaskPool
 from ait_jax.prompts.prompts import TkInstructEncoding
 from ait_jax.runtime.partitioning import Partitioner
+from ait_jax.scorer.asker import Asker
 from ait_jax.scorer.batching import LengthBuckets
 from ait_jax.scorer.engine import Engine
 from ait_jax.scorer.scorer import Scorer
@@ -73,16 +74,7 @@ def score(
     """Scores every task of `pool`; returns the seconds it took, tokenizing and writing included."""
     scorer = Scorer(num_instances=instances, num_perturbations=perturbations)
     start = time.perf_counter()
-    scorer.score(
-        list(pool),
-        path,
-        pool=pool,
-        engine=engine,
-        params=params,
-        vocabulary=workload.vocabulary(),
-        encoding=TkInstructEncoding(max_source_length=engine.buckets.max_source_length),
-        seed=common.SEED,
-        round=workload.ROUND,
-        report=report,
-    )
+    encoding = TkInstructEncoding(max_source_length=engine.buckets.max_source_length)
+    asker = Asker(engine, params, pool, workload.vocabulary(), encoding, common.SEED)
+    scorer.score(asker, list(pool), path, round_index=workload.ROUND, report=report)
     return time.perf_counter() - start

@@ -90,6 +90,7 @@ def task_prompts(task: Task, num_instances: int, num_perturbations: int) -> list
 
     What `Scorer.score` reads, through the same public functions.
     """
+    from ait_jax.randomness import Key
     from ait_jax.scorer.prompts_of_task import scoring_instances
 
     encoding, words = TkInstructEncoding(max_source_length=MAX_SOURCE_LENGTH), vocabulary()
@@ -98,7 +99,7 @@ def task_prompts(task: Task, num_instances: int, num_perturbations: int) -> list
         for j in range(num_perturbations + 1)
     ]
     groups = []
-    for instance in scoring_instances(task, num_instances, seed=common.SEED, round=ROUND):
+    for instance in scoring_instances(task, num_instances, Key(common.SEED, ROUND)):
         texts = [
             encoding.encode(i, instance.input, words.count_tokens, words.truncate, task.name).text
             for i in instructions

@@ -17,6 +17,7 @@ from ait_jax.pool.splits import write_splits
 from ait_jax.prompts.perturb import WordDrop
 from ait_jax.prompts.prompts import TkInstructEncoding
 from ait_jax.prompts.vocabulary import Vocabulary
+from ait_jax.randomness import Key
 from ait_jax.report import prompt_view, task_page, task_source
 from ait_jax.report.task_source import Source
 from ait_jax.rounds.run_directory import RunDirectory
@@ -101,7 +102,7 @@ def test_a_task_is_shown_as_scoring_asks_it(mini, capsys):
     seen = prompt_view.see(mini, NAME, "1", perturbation=2)
     prompts = TaskPrompts(
         mini.pool, mini.part("vocabulary"), mini.part("encoding"), mini.part("scorer").perturbation,
-        mini.part("scorer").num_instances, seed=mini.seed, round=0,
+        mini.part("scorer").num_instances, Key(mini.seed, 0),
     )  # fmt: skip
     instance, original, _, (perturbed,) = list(prompts.build(NAME, same_prompts([2])))[1]
     assert seen.instance == instance
@@ -201,7 +202,7 @@ def run_dir(tmp_path):
     folder = directory.round(0)
     directory.open(configuration.operative_config(), {"name": "mini", "fingerprint": "x"}, 0)
     names = list(made.pool)[:3]
-    prompts = TaskPrompts(made.pool, made.vocabulary, made.encoding, None, 2, seed=0, round=0)
+    prompts = TaskPrompts(made.pool, made.vocabulary, made.encoding, None, 2, Key(0, 0))
     write_splits(folder, Splits(remain=names[:2], train=names[2:]))
     rows = {column: [] for column in likelihoods.COLUMNS}
     for name in names[:2]:

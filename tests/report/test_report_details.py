@@ -16,6 +16,7 @@ from ait_jax.prompts.perturb import (
     perturbed_instruction,
 )
 from ait_jax.prompts.vocabulary import Vocabulary
+from ait_jax.randomness import Key
 from ait_jax.report.likelihood_rows import opened
 from ait_jax.report.run_files import RunFiles
 from ait_jax.report.run_report import payload_and_details
@@ -168,7 +169,7 @@ def test_the_prompts_of_the_scorer_itself_are_recognized(run, tmp_path):
     table = path / "round_000" / "likelihoods.parquet"
     rows = likelihoods.read_rows(table)
     prompts = TaskPrompts(
-        POOL, known.vocabulary, known.encoding, known.perturbation, 2, seed=SEED, round=0
+        POOL, known.vocabulary, known.encoding, known.perturbation, 2, Key(SEED, 0)
     )
     tokens = {
         (name, instance.id, j): len(prompt.tokens)

@@ -57,7 +57,7 @@ def commands(tmp_path_factory):
         blocks = re.findall(r"^```\w*\n(.*?)^```$", part, re.MULTILINE | re.DOTALL)
         names = re.findall(r"`(my_\w+\.(?:py|gin))`:$", part, re.MULTILINE)
         assert len(names) == 2 and len(blocks) == 3, part
-        for name, block in zip(names, blocks, strict=True):
+        for name, block in zip(names, blocks[:2], strict=True):
             (folder / name).write_text(block)
         program, *found[part.splitlines()[0]] = shlex.split(blocks[2])
         assert program == "ait-jax"

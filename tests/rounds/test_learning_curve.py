@@ -4,8 +4,9 @@ import pytest
 
 from ait_jax.errors import UserError
 from ait_jax.evaluation.evaluation import Prediction, evaluate_splits
-from ait_jax.rounds import learning_curve
-from ait_jax.rounds.learning_curve import CurvePoint, plot_learning_curve, render_text, sparkline
+from ait_jax.rounds import pictures
+from ait_jax.rounds.learning_curve import CurvePoint, render_text, sparkline
+from ait_jax.rounds.pictures import plot_learning_curve
 
 
 def point(round, num_tasks, overall, cls=None, dev=None) -> CurvePoint:
@@ -79,8 +80,8 @@ def test_few_and_many_points_are_drawn(tmp_path, num_points):
 
 
 def test_the_last_round_always_has_a_tick():
-    axes = learning_curve.figures.new_figure(9, 5).add_axes((0, 0, 1, 1))
-    learning_curve._set_axes(axes, [point(i, i * 8, 20.0) for i in range(40)])
+    axes = pictures.figures.new_figure(9, 5).add_axes((0, 0, 1, 1))
+    pictures._set_curve_axes(axes, [point(i, i * 8, 20.0) for i in range(40)])
     assert axes.get_xticks()[-1] == 39 * 8 and len(axes.get_xticks()) <= 14
 
 

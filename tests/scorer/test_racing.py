@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from selecting import context_of
 
 from ait_jax.errors import UserError
+from ait_jax.pool.cls_gen import Group
 from ait_jax.scorer import racing
 from ait_jax.scorer.racing import Race, Raced, Racing
 from ait_jax.selection.selection import Ambiguous, HighPerplexity, PromptUncertainty, Random, select
@@ -32,7 +34,7 @@ def population(generator, num_tasks: int, n: int = 10, k: int = 10) -> dict[str,
 
 def start(tasks, quota: int, strategy=HIGH, settings=Racing(), k: int | None = None) -> Race:
     k = k or next(iter(tasks.values())).shape[1] - 1
-    return Race(settings, strategy, {"all": list(tasks)}, {"all": quota}, k)
+    return Race(settings, strategy, [Group("all", tuple(tasks), quota)], k)
 
 
 def run(race: Race, tasks) -> Race:
@@ -55,9 +57,8 @@ def scores_of(tasks) -> TaskScores:
     return task_scores(LikelihoodTable.from_columns(*zip(*rows, strict=True)))
 
 
-def choose(strategy, scores, quota: int, **options):
-    options = {"is_cls": lambda name: name < "t02", "seed": 0, "round": 0, **options}
-    return select(strategy, scores, quota, **options)
+def choose(strategy, scores, *quotas):
+    return select(strategy, context_of(scores, *quotas, is_cls=lambda name: name < "t02"))
 
 
 @pytest.fixture
@@ -235,21 +236,25 @@ def test_select_takes_exactly_what_the_race_decided(strategy):
 
 def test_groups_have_their_own_quota_and_share_the_error():
     tasks = population(np.random.default_rng(8), 50)
-    cls = [name for name in tasks if name < "t02"]
-    gen = [name for name in tasks if name >= "t02"]
-    race = Race(Racing(), HIGH, {"cls": cls, "gen": gen}, {"cls": 6, "gen": 9}, 10)
+    cls = tuple(name for name in tasks if name < "t02")
+    gen = tuple(name for name in tasks if name >= "t02")
+    race = Race(Racing(), HIGH, [Group("cls", cls, 6), Group("gen", gen, 9)], 10)
     run(race, tasks)
     assert len(winners(race) & set(cls)) == 6 and len(winners(race) & set(gen)) == 9
     assert race.report().error_bound <= 0.05
-    full = choose(HIGH, scores_of(tasks), 15, cls_ratio=0.4)
+    full = choose(HIGH, scores_of(tasks), 15, 0.4)
     assert winners(race) == set(full.tasks)
 
 
 def test_a_group_that_is_taken_or_left_whole_takes_part_in_one_wave():
     tasks = population(np.random.default_rng(9), 30)
-    names = list(tasks)
-    groups = {"none": names[:10], "some": names[10:20], "whole": names[20:]}
-    race = Race(Racing(), HIGH, groups, {"none": 0, "some": 5, "whole": 10}, 10)
+    names = tuple(tasks)
+    groups = [
+        Group("none", names[:10], 0),
+        Group("some", names[10:20], 5),
+        Group("whole", names[20:], 10),
+    ]
+    race = Race(Racing(), HIGH, groups, 10)
     assert len(race.next_wave().tasks) == 30
     race.record(tasks)
     assert set(race.next_wave().tasks) <= set(names[10:20])
@@ -340,7 +345,7 @@ def test_only_prompt_uncertainty_is_raced(strategy, clear):
 
 def test_wrong_use_is_told(clear):
     with pytest.raises(ValueError, match="in two groups"):
-        Race(Racing(), HIGH, {"cls": ["a"], "gen": ["a", "b"]}, {"cls": 1, "gen": 1}, 4)
+        Race(Racing(), HIGH, [Group("cls", ("a",), 1), Group("gen", ("a", "b"), 1)], 4)
     with pytest.raises(ValueError, match="quota 5 of 4 all tasks"):
         start(clear, 5)
     race = start(clear, 2)

@@ -16,7 +16,9 @@ from ait_jax.models.parameters import init_params
 from ait_jax.models.t5 import T5Config, Transformer
 from ait_jax.pool.pool import TaskPool
 from ait_jax.prompts.perturb import ExampleResampling, WordDrop, perturbed_instruction
-from ait_jax.scorer import answers, likelihoods
+from ait_jax.randomness import Key
+from ait_jax.scorer import asker, likelihoods
+from ait_jax.scorer.asker import Asker
 from ait_jax.scorer.batching import LengthBuckets
 from ait_jax.scorer.chunk import split
 from ait_jax.scorer.engine import Answers, Engine
@@ -54,17 +56,16 @@ def trained(setting):
 def count(setting, path, scorer=None, tasks=None, report=lambda line: None, **options):
     """Scores four tasks and returns the counts."""
     experiment, engine, params = setting
-    options = {"pool": experiment.pool, "engine": engine} | options
-    return (scorer or experiment.scorer).score(
-        tasks or list(experiment.pool)[:4],
-        path,
-        params=params,
-        vocabulary=experiment.vocabulary,
-        encoding=experiment.encoding,
+    asking = Asker(
+        options.pop("engine", engine),
+        params,
+        options.pop("pool", experiment.pool),
+        experiment.vocabulary,
+        experiment.encoding,
         seed=0,
-        round=1,
-        report=report,
-        **options,
+    )
+    return (scorer or experiment.scorer).score(
+        asking, tasks or list(experiment.pool)[:4], path, round_index=1, report=report, **options
     )
 
 
@@ -92,7 +93,7 @@ def test_every_instance_is_scored_under_every_prompt(setting, rows):
     expected = [
         (name, instance.id, j)
         for name in list(experiment.pool)[:4]
-        for instance in scoring_instances(experiment.pool[name], 2, seed=0, round=1)
+        for instance in scoring_instances(experiment.pool[name], 2, Key(0, 1))
         for j in range(3)
     ]
     assert keys == expected
@@ -203,7 +204,8 @@ def test_the_decodes_value_stands_only_for_the_very_same_ids(setting):
         decode=lambda params, prompts: decoded, buckets=LengthBuckets(targets=(8,))
     )
     inputs = [(2, 1), (3, 1), (4, 1), (5, 1)]
-    answered = answers.decode([0, 1, 2, 3, 0], inputs, engine, None, vocabulary)
+    asking = Asker(engine, None, None, vocabulary, None, seed=0)
+    answered = asker.decode(asking, [0, 1, 2, 3, 0], inputs)
     np.testing.assert_array_equal(
         answered.log_likelihoods, np.array([-1, np.nan, -3, -4, -1], np.float32)
     )
@@ -390,8 +392,7 @@ def test_scored_instances_are_not_shown_as_examples(setting):
         experiment.encoding,
         ExampleResampling(num_examples=2),
         4,
-        seed=0,
-        round=0,
+        Key(0, 0),
     )
     for instance, _, _, built in prompts.build(name, same_prompts(range(1, 9))):
         for tokens, _ in built:

@@ -6,16 +6,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from selecting import context_of
 from shared_data import ACTIVE_IT, needs_shared
 
 from ait_jax.errors import UserError
+from ait_jax.pool.cls_gen import Quotas
 from ait_jax.pool.initial import draw_initial_splits
 from ait_jax.selection import selection
-from ait_jax.selection.selection import SelectionContext, select
+from ait_jax.selection.selection import select
 from ait_jax.selection.uncertainty import TaskScores
 
 PU, LOW_PU = selection.PromptUncertainty(), selection.PromptUncertainty(direction="low")
-CONTEXT = SelectionContext(seed=0, round=0, category_of=lambda task: task[0])
 
 
 def make_scores(names, pu, probability=None, perplexity=None) -> TaskScores:
@@ -38,9 +39,12 @@ def starts_with_c(name: str) -> bool:
     return name.startswith("c")
 
 
-def choose(strategy, scores, num_tasks, **changes):
-    options = {"is_cls": starts_with_c, "seed": 0, "round": 0, **changes}
-    return select(strategy, scores, num_tasks, **options)
+def choose(strategy, scores, *quotas, **options):
+    return select(strategy, context_of(scores, *quotas, **options))
+
+
+def rank(strategy, scores) -> list[str]:
+    return strategy.rank(scores, context_of(scores, 1))
 
 
 @pytest.fixture(scope="module")
@@ -64,15 +68,15 @@ def test_ties_are_ordered_by_name_whatever_the_row_order():
     names = ["t9", "t10", "t2", "t1"]
     for order in (names, names[::-1]):
         scores = make_scores(order, [0.5] * 4)
-        assert PU.rank(scores, CONTEXT) == ["t1", "t10", "t2", "t9"]
-        assert LOW_PU.rank(scores, CONTEXT) == ["t1", "t10", "t2", "t9"]
+        assert rank(PU, scores) == ["t1", "t10", "t2", "t9"]
+        assert rank(LOW_PU, scores) == ["t1", "t10", "t2", "t9"]
 
 
 def test_rank_mixtures_by_hand():
     # ranks of PU, low first: a 0, b 1, c 2, d 3; of probability: a 2, b 0, c 3, d 1.
     scores = make_scores("abcd", [0.0, 0.1, 0.2, 0.3], probability=[0.8, 0.2, 0.9, 0.5])
-    assert selection.Difficult().rank(scores, CONTEXT) == ["b", "a", "d", "c"]  # 2, 1, 5, 4
-    assert selection.Easy().rank(scores, CONTEXT) == ["a", "c", "b", "d"]  # 1, 4, 2, 5
+    assert rank(selection.Difficult(), scores) == ["b", "a", "d", "c"]  # 2, 1, 5, 4
+    assert rank(selection.Easy(), scores) == ["a", "c", "b", "d"]  # 1, 4, 2, 5
     assert choose(selection.Easy(), scores, 1).margins == {"all": 1.0}
 
 
@@ -83,7 +87,7 @@ def test_mean_ranks_against_counting():
 
 
 def test_the_papers_ratio(pool_620):
-    chosen = choose(PU, pool_620, 68, cls_ratio=0.356)
+    chosen = choose(PU, pool_620, 68, 0.356)
     assert (chosen.num_cls, chosen.num_gen) == (24, 44)
     pu = dict(zip(pool_620.tasks, pool_620.prompt_uncertainty, strict=True))
     cls = sorted((t for t in pool_620.tasks if t[0] == "c"), key=pu.get, reverse=True)
@@ -108,7 +112,7 @@ def test_the_papers_ratio(pool_620):
 )
 def test_the_other_group_fills_what_one_lacks(num_cls, num_gen, expected):
     names = [f"c{i}" for i in range(num_cls)] + [f"g{i}" for i in range(num_gen)]
-    chosen = choose(PU, make_scores(names, np.arange(len(names))), 68, cls_ratio=0.356)
+    chosen = choose(PU, make_scores(names, np.arange(len(names))), 68, 0.356)
     assert (chosen.num_cls, chosen.num_gen) == expected
     assert len(set(chosen.tasks)) == 68
 
@@ -117,12 +121,14 @@ def test_the_other_group_fills_what_one_lacks(num_cls, num_gen, expected):
     "num_tasks, ratio, num_cls", [(68, 0.356, 24), (100, 0.29, 29), (3, 0.5, 1)]
 )
 def test_the_ratio_is_cut_not_rounded(num_tasks, ratio, num_cls):
-    assert selection.group_quotas(num_tasks, ratio, 999, 999)["cls"] == num_cls
+    names = [f"{kind}{i}" for i in range(999) for kind in "cg"]
+    cls, gen = Quotas(num_tasks, ratio).groups(names, starts_with_c)
+    assert (cls.name, cls.quota, gen.quota) == ("cls", num_cls, num_tasks - num_cls)
 
 
 @pytest.mark.parametrize("ratio, expected", [(0.0, (0, 5)), (1.0, (5, 0))])
 def test_extreme_ratios(ratio, expected, pool_620):
-    chosen = choose(PU, pool_620, 5, cls_ratio=ratio)
+    chosen = choose(PU, pool_620, 5, ratio)
     assert (chosen.num_cls, chosen.num_gen) == expected
     assert chosen.margins["cls" if ratio == 0 else "gen"] is None
 
@@ -141,10 +147,10 @@ def test_random_needs_names_only_and_is_a_function_of_its_keys():
     assert not selection.Random().needs_scores and selection.PromptUncertainty().needs_scores
     first = choose(selection.Random(), scores, 10)
     assert first == choose(selection.Random(), TaskScores.unscored(names[::-1]), 10)
-    assert first != choose(selection.Random(), scores, 10, round=1)
+    assert first != choose(selection.Random(), scores, 10, round_index=1)
     assert first != choose(selection.Random(), scores, 10, seed=1)
-    kept = [t for t in selection.Random().rank(scores, CONTEXT) if t in names[:20]]
-    assert kept == selection.Random().rank(TaskScores.unscored(names[:20]), CONTEXT)
+    kept = [t for t in rank(selection.Random(), scores) if t in names[:20]]
+    assert kept == rank(selection.Random(), TaskScores.unscored(names[:20]))
 
 
 def test_random_is_uniform():
@@ -159,19 +165,11 @@ def test_random_is_uniform():
 
 def test_random_category_deals_from_categories_in_turn():
     names = [f"a{i}" for i in range(20)] + [f"b{i}" for i in range(20)] + ["x0"]
-    chosen = choose(
-        selection.RandomCategory(), TaskScores.unscored(names), 9, category_of=CONTEXT.category_of
-    )
+    chosen = choose(selection.RandomCategory(), TaskScores.unscored(names), 9)
     assert Counter(task[0] for task in chosen.tasks) == {"a": 4, "b": 4, "x": 1}
     assert {task[0] for task in chosen.tasks[:3]} == set("abx")
     firsts = {
-        choose(
-            selection.RandomCategory(),
-            TaskScores.unscored(names),
-            1,
-            seed=seed,
-            category_of=CONTEXT.category_of,
-        ).tasks[0][0]
+        choose(selection.RandomCategory(), TaskScores.unscored(names), 1, seed=seed).tasks[0][0]
         for seed in range(30)
     }
     assert firsts == set("abx")
@@ -207,7 +205,7 @@ def test_more_tasks_than_remain_are_refused():
     with pytest.raises(UserError, match="TASKS_PER_ROUND is 0"):
         choose(PU, make_scores("abc", [1, 2, 3]), 0)
     with pytest.raises(UserError, match="CLS_RATIO is 24"):
-        choose(PU, make_scores("abc", [1, 2, 3]), 1, cls_ratio=24)
+        choose(PU, make_scores("abc", [1, 2, 3]), 1, 24)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -257,7 +255,7 @@ def test_released_rounds_have_our_quotas():
         released = [task for task in after if task not in set(before)]
         wanted = {task: len(released) - i for i, task in enumerate(released)}
         scores = make_scores(remain, [wanted.get(task, 0) for task in remain])
-        chosen = choose(PU, scores, 68, is_cls=is_cls.__getitem__, cls_ratio=0.356)
+        chosen = choose(PU, scores, 68, 0.356, is_cls=is_cls.__getitem__)
         assert set(chosen.tasks) == set(released) and chosen.num_cls == 24
 
 

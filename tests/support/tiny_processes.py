@@ -9,7 +9,6 @@ parameters onto a mesh over all processes: FOLDER/restored_INDEX.json says what 
 import dataclasses
 import json
 import sys
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -20,9 +19,11 @@ from ait_jax.models.checkpoints import stored_arrays, weights
 from ait_jax.models.checkpoints.restore import restore_params
 from ait_jax.models.parameters import init_params
 from ait_jax.models.t5 import Transformer
+from ait_jax.pool.cls_gen import Group
 from ait_jax.runtime import distributed
 from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.scorer import raced_scoring
+from ait_jax.scorer.asker import Asker
 from ait_jax.scorer.engine import Engine
 from ait_jax.scorer.racing import Race, Racing
 from ait_jax.scorer.scorer import Scorer
@@ -37,20 +38,15 @@ def score(folder: Path, report=lambda line: None) -> None:
     engine = Engine(experiment.model, experiment.partitioner, experiment.buckets, 2048, 2.0)
     pool = tiny_pool()
     tasks = list(pool)[:NUM_TASKS]
-    ask = partial(
-        Scorer(num_perturbations=3, num_instances=2, prompts_per_chunk=9).score,
-        pool=pool,
-        engine=engine,
-        params=engine.place(init_params(experiment.model, 1)[0]),
-        vocabulary=experiment.vocabulary,
-        encoding=experiment.encoding,
-        seed=0,
-        round=1,
-        report=report,
-    )
-    ask(tasks, folder / "likelihoods.parquet")
-    race = Race(Racing(waves=(2,), error=0.5), PromptUncertainty(), {"all": tasks}, {"all": 2}, 3)
-    raced_scoring.score(race, ask, tasks, folder / "raced" / "likelihoods.parquet", report)
+    params = engine.place(init_params(experiment.model, 1)[0])
+    asker = Asker(engine, params, pool, experiment.vocabulary, experiment.encoding, seed=0)
+    scorer = Scorer(num_perturbations=3, num_instances=2, prompts_per_chunk=9)
+    options = {"round_index": 1, "report": report}
+    scorer.score(asker, tasks, folder / "likelihoods.parquet", **options)
+    groups = [Group("all", tuple(tasks), 2)]
+    race = Race(Racing(waves=(2,), error=0.5), PromptUncertainty(), groups, 3)
+    raced = folder / "raced" / "likelihoods.parquet"
+    raced_scoring.score(race, scorer, asker, tasks, raced, **options)
 
 
 def restore(folder: Path, index: int) -> None:

@@ -20,7 +20,7 @@ from ait_jax.report.settings import Settings
 from ait_jax.runtime import files
 from ait_jax.scorer import likelihoods
 from ait_jax.scorer.prompts_of_task import scoring_instances
-from ait_jax.selection import task_map
+from ait_jax.selection import Key, Quotas, SelectionContext, task_map
 from ait_jax.selection.uncertainty import LikelihoodTable, task_scores
 
 SEED = 5
@@ -152,7 +152,7 @@ def score(
             kept_words(task, settings.perturbation, j, seed=SEED, round_index=round)
             for j in range(1, settings.num_perturbations + 1)
         ]
-        for instance in scoring_instances(task, settings.num_instances, seed=SEED, round=round):
+        for instance in scoring_instances(task, settings.num_instances, Key(SEED, round)):
             for j, words in enumerate(kept):
                 value = log_likelihood(task, instance, j, words)
                 row = (name, instance.id, j, f"answer {instance.id}", 2, 50, 0, value)
@@ -165,8 +165,8 @@ def score(
         )
     )
     likelihoods.write_task_scores(folder / "task_scores.parquet", scores)
-    regions = task_map.classify(scores, size, is_cls=settings.pool.is_cls)
-    for region, names in task_map.ranked(scores, regions).items():
+    context = SelectionContext(scores, settings.pool, Quotas(size), Key(SEED, round))
+    for region, names in task_map.ranked(context, task_map.classify(context)).items():
         files.write_lines(folder / f"{region}.txt", names)
     order = np.argsort(-scores.prompt_uncertainty, kind="stable")[:size]
     selected = [scores.tasks[i] for i in order]

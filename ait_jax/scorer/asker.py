@@ -1,4 +1,7 @@
-"""The answers whose likelihood is asked for: decoded, gold, or those of an earlier table."""
+"""A model and what it is asked about; the answers whose likelihood is scored.
+
+Answers are decoded, gold, or those of an earlier table.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,10 +11,37 @@ from typing import Any
 import numpy as np
 
 from ait_jax.errors import UserError
-from ait_jax.pool.pool import Instance
+from ait_jax.pool.pool import Instance, TaskPool
+from ait_jax.prompts.prompts import Encoding
 from ait_jax.prompts.vocabulary import EOS_ID, Vocabulary
 from ait_jax.scorer import likelihoods
 from ait_jax.scorer.engine import Engine
+
+
+@dataclass(frozen=True)
+class Asker:
+    """What travels together when a model is asked about a pool's tasks.
+
+    Args:
+      engine: runs the model.
+      params: its parameters, from `Engine.place`.
+      pool: that the tasks are in.
+      vocabulary: of the model.
+      encoding: from a task to a prompt.
+      seed: of the run; with a round's number it keys every draw.
+    """
+
+    engine: Engine
+    params: Any
+    pool: TaskPool
+    vocabulary: Vocabulary
+    encoding: Encoding
+    seed: int
+
+    def target_of(self, answer: str) -> tuple[int, ...]:
+        """Returns the ids that are teacher-forced for an answer: a function of its text alone."""
+        most = self.engine.buckets.max_target_length - 1
+        return (*self.vocabulary.encode(answer)[:most], EOS_ID)
 
 
 @dataclass(frozen=True)
@@ -20,7 +50,7 @@ class Answered:
 
     Attributes:
       texts: without surrounding white space.
-      targets: their ids, tokenized anew and ended, as the authors' data pipeline does; cut at
+      targets: their ids, tokenized again and ended, as the authors' data pipeline does; cut at
         the longest target.
       log_likelihoods: float32[instances], of the target under the original prompt, NaN where
         it is not known yet.
@@ -34,28 +64,28 @@ class Answered:
 
 
 def decode(
-    originals: Sequence[int],
-    inputs: Sequence[Sequence[int]],
-    engine: Engine,
-    params: Any,
-    vocabulary: Vocabulary,
+    asker: Asker, originals: Sequence[int] | np.ndarray, inputs: Sequence[Sequence[int]]
 ) -> Answered:
     """Answers every original prompt greedily, each distinct one once.
 
     Decoding has already summed the answer's log-likelihood. It stands for the teacher-forced
-    one where that would read the very same ids: its text tokenized anew gives the ids that were
-    decoded, to the answer's end or the longest target's.
+    one where that would read the very same ids: its text, tokenized again, gives the ids that
+    were decoded, to the answer's end or the longest target's.
 
     Args:
       originals: index in `inputs` of every instance's original prompt.
     """
     distinct, of_instance = np.unique(np.asarray(originals, np.int64), return_inverse=True)
-    decoded = engine.decode(params, [inputs[i] for i in distinct])
-    texts = [vocabulary.decode(ids).strip() for ids in decoded.tokens]
-    targets = [target_of(text, engine, vocabulary) for text in texts]
-    most = engine.buckets.max_target_length - 1
+    decoded = asker.engine.decode(asker.params, [inputs[i] for i in distinct])
+    texts = [asker.vocabulary.decode(ids).strip() for ids in decoded.tokens]
+    targets = [asker.target_of(text) for text in texts]
+    most = asker.engine.buckets.max_target_length - 1
     same = np.array(
-        [target == (*ids[:most], EOS_ID) for target, ids in zip(targets, decoded.tokens)], bool
+        [
+            target == (*ids[:most], EOS_ID)
+            for target, ids in zip(targets, decoded.tokens, strict=True)
+        ],
+        bool,
     )
     values = np.where(same, decoded.log_likelihoods, np.float32("nan"))
     return Answered(
@@ -66,7 +96,7 @@ def decode(
     )
 
 
-def gold(instances: Sequence[Instance], engine: Engine, vocabulary: Vocabulary) -> Answered:
+def gold(asker: Asker, instances: Sequence[Instance]) -> Answered:
     """Takes every instance's first reference output.
 
     Raises:
@@ -75,18 +105,12 @@ def gold(instances: Sequence[Instance], engine: Engine, vocabulary: Vocabulary) 
     without = next((instance.id for instance in instances if not instance.outputs), None)
     if without is not None:
         raise UserError(
-            "scorer.Scorer.answers = 'gold' needs a reference output of every instance; "
-            f"{without!r} has "
-            "none. Set it to 'predictions'."
+            f"scorer.Scorer.answers = 'gold' scores reference outputs, but instance {without!r} "
+            "has none; set it to 'predictions'."
         )
     texts = [instance.outputs[0] for instance in instances]
-    targets = [target_of(text, engine, vocabulary) for text in texts]
-    return Answered(texts, targets, np.full(len(texts), np.nan, np.float32), decoded=False)
-
-
-def target_of(answer: str, engine: Engine, vocabulary: Vocabulary) -> tuple[int, ...]:
-    """Returns the ids that are teacher-forced for an answer: a function of its text alone."""
-    return (*vocabulary.encode(answer)[: engine.buckets.max_target_length - 1], EOS_ID)
+    unknown = np.full(len(texts), np.nan, np.float32)
+    return Answered(texts, [asker.target_of(text) for text in texts], unknown, decoded=False)
 
 
 class EarlierAnswers:
@@ -100,9 +124,7 @@ class EarlierAnswers:
         self.path = path
         self._answers = likelihoods.read_answers(path)
 
-    def of(
-        self, places: Sequence[tuple[str, Instance]], engine: Engine, vocabulary: Vocabulary
-    ) -> Answered:
+    def of(self, asker: Asker, places: Sequence[tuple[str, Instance]]) -> Answered:
         """Returns the answers of (task name, instance) pairs; UserError if one is missing."""
         try:
             found = [self._answers[task, instance.id] for task, instance in places]
@@ -113,6 +135,5 @@ class EarlierAnswers:
                 "and run the same command to score its tasks again."
             ) from error
         texts = [text for text, _ in found]
-        targets = [target_of(text, engine, vocabulary) for text in texts]
         values = np.array([value for _, value in found], np.float32)
-        return Answered(texts, targets, values, decoded=False)
+        return Answered(texts, [asker.target_of(text) for text in texts], values, decoded=False)
