@@ -18,6 +18,7 @@ from ait_jax.prompts.vocabulary import EOS_ID, Vocabulary
 from ait_jax.runtime import files
 from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.trainer.embedded import EmbeddedTrainer
+from ait_jax.trainer.interface import TrainingJob
 
 MAX_EXAMPLES_PER_ROW = 32
 
@@ -174,15 +175,16 @@ class Pretraining:
 
         directory = files.as_path(self.model_dir)
         params, _ = init_params(self.model, self.seed)
-        trained = self.trainer.train(
+        job = TrainingJob(
             self._examples(),
             params,
             directory,
-            model=self.model,
-            partitioner=self.partitioner,
-            seed=self.seed,
+            self.model,
+            self.partitioner,
+            self.seed,
             report=report,
         )
+        trained = self.trainer.train(job)
         path = directory / "model.safetensors"
         save_weights(
             path, trained.params, dtype="bfloat16", metadata=self._provenance(trained.step)

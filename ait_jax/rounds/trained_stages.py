@@ -11,7 +11,7 @@ from ait_jax.rounds.run_directory import RunDirectory
 from ait_jax.rounds.run_summaries import RunSummaries
 from ait_jax.rounds.stages import Stages
 from ait_jax.trainer.examples import InstructionExamples
-from ait_jax.trainer.interface import Evaluate, Trained, Trainer
+from ait_jax.trainer.interface import Evaluate, Trained, Trainer, TrainingJob
 
 
 class TrainedStages(Stages):
@@ -64,17 +64,18 @@ class TrainedStages(Stages):
             buckets=parts.buckets,
             seed=parts.seed,
         )
-        return trainer.train(
+        job = TrainingJob(
             examples,
             start,
             folder,
-            model=parts.model,
-            partitioner=parts.partitioner,
+            parts.model,
+            parts.partitioner,
             seed=randomness.stable_hash(parts.seed, "train", round) % 2**31,
             evaluate=evaluate,
-            report=lambda line: self.report(f"{folder.name}: {line}"),
             summaries=self.summaries,
+            report=lambda line: self.report(f"{folder.name}: {line}"),
         )
+        return trainer.train(job)
 
     def predictions(
         self, params: Any, tasks: Sequence[str], max_instances: int, pool: TaskPool | None = None

@@ -1,8 +1,9 @@
 """Feedback after supervised training: the model's own sampled answers, right and wrong, teach it."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, cast
 
 import jax
 import numpy as np
@@ -13,26 +14,24 @@ from ait_jax.models.interface import Model, ModelConfig
 from ait_jax.models.sampling import key_data, sample_decode
 from ait_jax.prompts.vocabulary import EOS_ID
 from ait_jax.runtime.hardware import target_platform
-from ait_jax.runtime.partitioning import Partitioner
-from ait_jax.summaries import Summaries
-from ait_jax.trainer.data import ExampleSource, in_order
-from ait_jax.trainer.embedded import Training, Work
+from ait_jax.trainer.data import TokenPairs, in_order
+from ait_jax.trainer.embedded import Training
 from ait_jax.trainer.feedback_step import make_feedback_step
-from ait_jax.trainer.interface import Evaluate, Trained, Trainer
-from ait_jax.trainer.metrics import TrainingLog
+from ait_jax.trainer.interface import Trained, Trainer, TrainingJob
+from ait_jax.trainer.metrics import TrainingLog, TrainingWork
 from ait_jax.trainer.step import Metrics, TrainState, sharded_step
 
 
-class JudgedSource(ExampleSource, Protocol):
-    """Training examples, pairs of token ids, whose answers can be read and judged."""
+class JudgedExamples(TokenPairs, Protocol):
+    """Training examples whose answers can be read and judged."""
 
-    feature_lengths: dict[str, int]
-
-    def references(self, index: int) -> Sequence[str]:
+    def references(self, index: int, /) -> Sequence[str]:
         """Returns an example's acceptable outputs."""
+        ...
 
-    def decode(self, tokens: Sequence[int]) -> str:
+    def decode(self, tokens: Sequence[int], /) -> str:
         """Returns an answer's text."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,68 +88,47 @@ class FeedbackTrainer(Trainer):
             "supervised_weight", "SUPERVISED_WEIGHT", self.supervised_weight >= 0, "at least 0"
         )
 
-    def _check(self, name: str, macro: str, holds: bool, needed: str) -> None:
-        if not holds:
-            value = getattr(self, name)
-            raise UserError(f"{self.gin_name}.{name} ({macro}) = {value} must be {needed}.")
-
     def check_model(self, model: Model) -> None:
         """See `Trainer.check_model`."""
         self.supervised.check_model(model)
 
-    def train(
-        self,
-        source: JudgedSource,
-        params: Any,
-        directory: Any,
-        *,
-        model: Model,
-        partitioner: Partitioner,
-        seed: int,
-        evaluate: Evaluate | None = None,
-        report: Callable[[str], None] = print,
-        summaries: Summaries | None = None,
-    ) -> Trained:
-        """See `Trainer.train`. The step that comes back counts all updates on the way to it."""
-        supervised = self.supervised.train(
-            source,
-            params,
-            directory,
-            model=model,
-            partitioner=partitioner,
-            seed=seed,
-            evaluate=evaluate,
-            report=report,
-            summaries=summaries,
-        )
-        step, folder = supervised.step, supervised.directory
-        stage = _Feedback(
+    def train(self, job: TrainingJob) -> Trained:
+        """See `Trainer.train`. The step that comes back counts all updates on the way to it.
+
+        The examples must be `JudgedExamples`.
+        """
+        supervised = self.supervised.train(job)
+        step, directory, work = supervised.step, supervised.directory, supervised.work
+        feedback = _Feedback(
             self,
-            source,
-            supervised.params,
-            directory / "feedback",
-            model,
-            partitioner,
-            randomness.stable_hash(seed, "feedback") % 2**31,
-            evaluate,
-            lambda line: report(f"feedback: {line}"),
-            summaries,
+            replace(
+                job,
+                params=supervised.params,
+                directory=job.directory / "feedback",
+                seed=randomness.stable_hash(job.seed, "feedback") % 2**31,
+                report=lambda line: job.report(f"feedback: {line}"),
+            ),
         )
-        del supervised  # its parameters, which the stage lets go of once it has its own
-        trained = stage.run()
+        del supervised  # its parameters, which `feedback` lets go of once it has its own
+        trained = feedback.run()
+        work += trained.work
         if not trained.step:
-            report(f"feedback: no checkpoint is better than {folder.name}, which is kept")
-            return Trained(trained.params, step, folder)
-        return Trained(trained.params, step + trained.step, trained.directory)
+            job.report(f"feedback: no checkpoint is better than {directory.name}, which is kept")
+            return replace(trained, step=step, directory=directory, work=work)
+        return replace(trained, step=step + trained.step, work=work)
 
 
-class _Feedback(Training):
-    """The feedback stage of one training."""
+class _Feedback(Training[FeedbackTrainer]):
+    """The feedback of one training."""
+
+    @property
+    def examples(self) -> JudgedExamples:
+        return cast(JudgedExamples, self.job.examples)
 
     def _compile_step(self) -> None:
         config = self.config
         function = make_feedback_step(
-            self.model,
+            self.job.model,
             self.optimizer,
             supervised_weight=config.supervised_weight,
             num_microbatches=config.num_microbatches,
@@ -158,9 +136,9 @@ class _Feedback(Training):
             label_smoothing=config.label_smoothing,
         )
         self.train_step, self.abstract_state = sharded_step(
-            function, self.model, self.optimizer, self.partitioner
+            function, self.job.model, self.optimizer, self.job.partitioner
         )
-        rows, replicated = self.partitioner.batch_sharding, self.partitioner.replicated
+        rows, replicated = self.job.partitioner.batch_sharding, self.job.partitioner.replicated
         param_shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state.params)
         # One program for every length of the prompts.
         self.sample = jax.jit(
@@ -169,11 +147,11 @@ class _Feedback(Training):
 
     def _draw(self, params: Any, prompts_BxL: jax.Array, keys_BxSx2: jax.Array) -> Any:
         decoded = sample_decode(
-            self.model,
+            self.job.model,
             params,
             prompts_BxL,
             keys_BxSx2,
-            self.source.feature_lengths["targets"],
+            self.examples.feature_lengths["targets"],
             EOS_ID,
             temperature=self.config.temperature,
             top_k=self.config.top_k,
@@ -184,8 +162,8 @@ class _Feedback(Training):
 
     def _begin(self, state: TrainState, log: TrainingLog) -> None:
         """Measures the supervised checkpoint, which the feedback may make worse."""
-        self.params = None
-        if self.checkpoints.latest_step is None and self.evaluate is not None:
+        self.job = replace(self.job, params=None)
+        if self.checkpoints.latest_step is None and self.job.evaluate is not None:
             dev = self._evaluate(log, 0, state.params)
             log.flush()
             self.checkpoints.save(0, state, dev)
@@ -193,28 +171,33 @@ class _Feedback(Training):
     def _stream(self, start: int) -> Iterator[np.ndarray]:
         """Yields the examples' indices of every step."""
         size = self.config.batch_size
-        everything = range(len(self.source))
-        order = in_order(everything, seed=self.seed, num_examples=self.total_steps * size)
+        everything = range(len(self.examples))
+        order = in_order(everything, seed=self.job.seed, num_examples=self.total_steps * size)
         for step in range(start, self.total_steps):
             yield np.array([order[i] for i in range(step * size, (step + 1) * size)])
 
-    def _update(self, state: TrainState, item: np.ndarray) -> tuple[TrainState, Metrics, Work]:
+    def _update(
+        self, state: TrainState, item: np.ndarray
+    ) -> tuple[TrainState, Metrics, TrainingWork]:
         # Every process reads all rows, so that all pad alike, and judges and feeds its own.
-        examples = [self.source[int(index)] for index in item]
-        batch = self.source.collate(examples)
+        examples = [self.examples[int(index)] for index in item]
+        batch = self.examples.collate(examples)
         answers = self._answers(state, batch["inputs"], item)
+        since = time.perf_counter()  # drawn: the device waits for judgments
         together = [
             (prompt, answer) for (prompt, _), own in zip(examples, answers) for answer in own
         ]
-        answers_NxT = self.source.collate(together)["targets"]
+        answers_NxT = self.examples.collate(together)["targets"]
         batch["answers"] = answers_NxT.reshape(len(item), self.config.num_samples, -1)
-        rows = self.partitioner.own_rows(len(item))
+        work = _real_work(self.job.model.config, examples, answers)
+        work += TrainingWork(padded_tokens=sum(array.size for array in batch.values()))
+        rows = self.job.partitioner.own_rows(len(item))
         batch = {name: array[rows] for name, array in batch.items()}
         batch["rewards"] = self._rewards(item[rows], answers[rows])
-        state, metrics = self.train_step(
-            state, self.partitioner.shard_batch(batch), np.uint32(self.seed)
-        )
-        return state, metrics, _real_work(self.model.config, examples, answers)
+        fed = self.job.partitioner.shard_batch(batch)
+        work += TrainingWork(host_wait=time.perf_counter() - since)
+        state, metrics = self.train_step(state, fed, np.uint32(self.job.seed))
+        return state, metrics, work
 
     def _answers(
         self, state: TrainState, prompts_BxL: np.ndarray, indices: np.ndarray
@@ -222,13 +205,15 @@ class _Feedback(Training):
         """Returns every prompt's sampled token ids, their end-of-sequence included."""
         step, size = int(state.step), self.config.num_samples
         keys = [
-            key_data(randomness.stable_hash(self.seed, "sample", step, place, int(index), sample))
+            key_data(
+                randomness.stable_hash(self.job.seed, "sample", step, place, int(index), sample)
+            )
             for place, index in enumerate(indices)
             for sample in range(size)
         ]
         keys_BxSx2 = np.array(keys, np.uint32).reshape(len(indices), size, 2)
-        rows = self.partitioner.own_rows(len(indices))
-        fed = self.partitioner.shard_batch((prompts_BxL[rows], keys_BxSx2[rows]))
+        rows = self.job.partitioner.own_rows(len(indices))
+        fed = self.job.partitioner.shard_batch((prompts_BxL[rows], keys_BxSx2[rows]))
         tokens, lengths = jax.tree.map(np.asarray, self.sample(state.params, *fed))
         flat = [ids[:length] for ids, length in zip(tokens.tolist(), lengths.tolist())]
         return [flat[i : i + size] for i in range(0, len(flat), size)]
@@ -239,7 +224,7 @@ class _Feedback(Training):
             [
                 [
                     self.config.reward(
-                        self.source.decode(answer), self.source.references(int(index))
+                        self.examples.decode(answer), self.examples.references(int(index))
                     )
                     for answer in own
                 ]
@@ -249,8 +234,10 @@ class _Feedback(Training):
         )
 
 
-def _real_work(config: ModelConfig, examples: Sequence[Any], answers: Sequence[Any]) -> Work:
-    """Returns the unpadded tokens read or written and the model FLOPs of a step.
+def _real_work(
+    config: ModelConfig, examples: Sequence[Any], answers: Sequence[Any]
+) -> TrainingWork:
+    """Returns what a step costs, padding apart.
 
     Drawing is a forward pass; learning from the answers and from the references three each.
     """
@@ -261,4 +248,4 @@ def _real_work(config: ModelConfig, examples: Sequence[Any], answers: Sequence[A
         flops += 4 * (encoder + sum(written))
         flops += 3 * config.flops_per_example(len(prompt), len(target))
         tokens += len(prompt) + len(target) + sum(map(len, own))
-    return tokens, flops
+    return TrainingWork(steps=1, tokens=tokens, flops=flops)

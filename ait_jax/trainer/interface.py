@@ -1,10 +1,10 @@
-"""What every trainer has: its settings, and `train`, which goes on where it was interrupted."""
+"""What a trainer takes and leaves, and the settings and checks that all trainers share."""
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import optax
@@ -13,7 +13,8 @@ from ait_jax.errors import UserError, nearest
 from ait_jax.models.interface import Model
 from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.summaries import Summaries
-from ait_jax.trainer.data import ExampleSource
+from ait_jax.trainer.data import Examples
+from ait_jax.trainer.metrics import TrainingWork
 from ait_jax.trainer.optimizer import Schedule, adamw, constant_with_warmup, schedule_over
 from ait_jax.trainer.step import sharded_train_step
 
@@ -24,12 +25,44 @@ CompiledStep = tuple[jax.stages.Wrapped, tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
+class TrainingJob:
+    """One training: what to train, on what, where.
+
+    Args:
+      examples: to train on.
+      params: float32 parameters to start from.
+      directory: gets checkpoint_<step>/, metrics.jsonl and train/; a job whose directory has
+        checkpoints continues from the last one.
+      seed: of the order of examples and of dropout.
+      evaluate: parameters -> dev metrics.
+      summaries: of the run, for train/; None is TensorBoard.
+      report: takes one line of text.
+    """
+
+    examples: Examples
+    params: Any
+    directory: Path
+    model: Model
+    partitioner: Partitioner
+    seed: int
+    evaluate: Evaluate | None = None
+    summaries: Summaries | None = None
+    report: Callable[[str], None] = print
+
+
+@dataclass(frozen=True)
 class Trained:
-    """What a training leaves behind: the parameters of its chosen checkpoint."""
+    """What a training leaves behind: the parameters of its chosen checkpoint.
+
+    Attributes:
+      directory: of the checkpoint.
+      work: what this call did; nothing where the training was already finished.
+    """
 
     params: Any
     step: int
     directory: Path
+    work: TrainingWork = TrainingWork()
 
 
 @dataclass(frozen=True)
@@ -68,7 +101,7 @@ class Trainer:
     label_smoothing: float = 0.0
 
     # Whether all of the model's parameters learn, and so have gradients.
-    trains_all = True
+    trains_all: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
@@ -93,6 +126,11 @@ class Trainer:
                 f"{self.gin_name}.batch_size = {self.batch_size} is not a multiple of "
                 f"num_microbatches = {self.num_microbatches}."
             )
+
+    def _check(self, name: str, macro: str, holds: bool, needed: str) -> None:
+        if not holds:
+            value = getattr(self, name)
+            raise UserError(f"{self.gin_name}.{name} ({macro}) = {value} must be {needed}.")
 
     @property
     def gin_name(self) -> str:
@@ -145,6 +183,13 @@ class Trainer:
     def check_model(self, model: Model) -> None:
         """Raises UserError where this trainer cannot train such a model; before a run begins."""
 
+    def check_batch_size(self, partitioner: Partitioner) -> None:
+        """Raises UserError where the mesh does not divide a microbatch."""
+        partitioner.check_batch_size(
+            self.batch_size // self.num_microbatches,
+            f"{self.gin_name}.batch_size / num_microbatches",
+        )
+
     def check_start(self, start: int, total_steps: int, directory: Path) -> None:
         """Refuses to continue from a checkpoint that lies behind the end."""
         if start > total_steps:
@@ -179,27 +224,8 @@ class Trainer:
                 "(the dtype in the model's configuration) = 'float32' where it is not."
             )
 
-    def train(
-        self,
-        source: ExampleSource,
-        params: Any,
-        directory: Path,
-        *,
-        model: Model,
-        partitioner: Partitioner,
-        seed: int,
-        evaluate: Evaluate | None = None,
-        report: Callable[[str], None] = print,
-        summaries: Summaries | None = None,
-    ) -> Trained:
-        """Trains from `params` on `source`; continues from the last checkpoint in `directory`.
-
-        Args:
-          params: float32 parameters to start from.
-          directory: gets checkpoint_<step>/, metrics.jsonl and train/.
-          seed: of the order of examples and of dropout.
-          evaluate: parameters -> dev metrics.
-          summaries: of the run, for train/; None is TensorBoard.
+    def train(self, job: TrainingJob) -> Trained:
+        """Trains, or continues from the job's last checkpoint.
 
         Raises:
           UserError: a non-finite loss (the last good checkpoint is kept), a batch size

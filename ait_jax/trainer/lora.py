@@ -3,25 +3,22 @@
 `models.adapters` has the adapters themselves.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
 import optax
 
-from ait_jax.errors import UserError
 from ait_jax.models import adapters
 from ait_jax.models.interface import Model
 from ait_jax.models.parameters import abstract_params
 from ait_jax.runtime.partitioning import Partitioner
-from ait_jax.summaries import Summaries
 from ait_jax.trainer.checkpointing import Checkpoints
-from ait_jax.trainer.data import ExampleSource
-from ait_jax.trainer.embedded import Training, Work
-from ait_jax.trainer.interface import CompiledStep, Evaluate, Trained, Trainer
-from ait_jax.trainer.metrics import TrainingLog
+from ait_jax.trainer.embedded import Training
+from ait_jax.trainer.interface import CompiledStep, Trained, Trainer, TrainingJob
+from ait_jax.trainer.metrics import TrainingLog, TrainingWork
 from ait_jax.trainer.step import Metrics, TrainState, make_train_step, placed_state
 
 
@@ -51,18 +48,13 @@ class LoRATrainer(Trainer):
     targets: tuple[str, ...] = ("query", "key", "value", "out", "wi*", "wo")
     dropout: float = 0.0
 
-    trains_all = False
+    trains_all: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check("rank", "LORA_RANK", self.rank >= 1, "at least 1")
         self._check("alpha", "LORA_ALPHA", self.alpha > 0, "above 0")
         self._check("dropout", "LORA_DROPOUT", 0 <= self.dropout < 1, "at least 0 and below 1")
-
-    def _check(self, name: str, macro: str, holds: bool, needed: str) -> None:
-        if not holds:
-            value = getattr(self, name)
-            raise UserError(f"{self.gin_name}.{name} ({macro}) = {value} must be {needed}.")
 
     @property
     def scale(self) -> float:
@@ -77,24 +69,10 @@ class LoRATrainer(Trainer):
         """See `Trainer.check_model`."""
         self.kernels(model)
 
-    def train(
-        self,
-        source: ExampleSource,
-        params: Any,
-        directory: Any,
-        *,
-        model: Model,
-        partitioner: Partitioner,
-        seed: int,
-        evaluate: Evaluate | None = None,
-        report: Callable[[str], None] = print,
-        summaries: Summaries | None = None,
-    ) -> Trained:
+    def train(self, job: TrainingJob) -> Trained:
         """See `Trainer.train`."""
-        self.check_model(model)  # before a folder is made
-        return _LoRATraining(
-            self, source, params, directory, model, partitioner, seed, evaluate, report, summaries
-        ).run()
+        self.check_model(job.model)  # before a folder is made
+        return _LoRATraining(self, job).run()
 
     def compiled_step(
         self,
@@ -135,22 +113,22 @@ def _frozen(model: Model, partitioner: Partitioner) -> Any:
     )
 
 
-class _LoRATraining(Training):
+class _LoRATraining(Training[LoRATrainer]):
     """One call of `LoRATrainer.train`: what learns, `state.params`, are the adapters."""
 
-    def _checkpoint_folder(self) -> Any:
-        return self.directory / "adapters"
+    def _checkpoint_folder(self) -> Path:
+        return self.job.directory / "adapters"
 
     def _compile_step(self) -> None:
         self.train_step, (self.abstract_state, self.abstract_frozen) = self.config.compiled_step(
-            self.model, self.optimizer, self.partitioner, self.config.num_microbatches
+            self.job.model, self.optimizer, self.job.partitioner, self.config.num_microbatches
         )
 
     def _first_params(self) -> Any:
         return adapters.init_adapters(
-            self.config.kernels(self.model),
+            self.config.kernels(self.job.model),
             self.config.rank,
-            self.seed,
+            self.job.seed,
             jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state.params),
         )
 
@@ -158,22 +136,26 @@ class _LoRATraining(Training):
         self.frozen = jax.tree.map(
             # Where the dtype is float32 these are the caller's own arrays.
             lambda leaf, to: jax.device_put(leaf.astype(to.dtype, copy=False), to.sharding),
-            self.params,
+            self.job.params,
             self.abstract_frozen,
         )
         learn, stay = (
             sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (state.params, self.frozen)
         )
-        self.report(f"LoRA: {learn:,} values learn beside {stay:,} frozen ones, {learn / stay:.2%}")
+        self.job.report(
+            f"LoRA: {learn:,} values learn beside {stay:,} frozen ones, {learn / stay:.2%}"
+        )
 
-    def _update(self, state: TrainState, item: Any) -> tuple[TrainState, Metrics, Work]:
-        batch = self.partitioner.shard_batch(item)
-        state, metrics = self.train_step(state, self.frozen, batch, np.uint32(self.seed))
+    def _update(self, state: TrainState, item: Any) -> tuple[TrainState, Metrics, TrainingWork]:
+        batch = self.job.partitioner.shard_batch(item)
+        state, metrics = self.train_step(state, self.frozen, batch, np.uint32(self.job.seed))
         return state, metrics, self._work(item)
 
     def _whole(self, params: Any) -> Any:
         placed = jax.tree.map(
-            lambda leaf, to: jax.device_put(leaf, to.sharding), self.params, self.abstract_frozen
+            lambda leaf, to: jax.device_put(leaf, to.sharding),
+            self.job.params,
+            self.abstract_frozen,
         )
         return adapters.merged(placed, params, self.config.scale)
 
@@ -184,7 +166,7 @@ class _LoRATraining(Training):
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, np.float32, sharding=leaf.sharding),
             self.abstract_frozen,
         )
-        with Checkpoints(self.directory) as ordinary:
+        with Checkpoints(self.job.directory) as ordinary:
             if step not in ordinary.steps:
                 learned = self.checkpoints.restore(self.abstract_state, step).params
                 ordinary.save(step, {"params": self._whole(learned)}, None)

@@ -1,11 +1,13 @@
-"""What training says: a line on the terminal, metrics.jsonl, summaries."""
+"""What training says of itself: lines on the terminal, metrics.jsonl, summaries, and its work."""
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import astuple, dataclass
 from typing import Any
 
 from ait_jax.runtime import distributed, reporter
+from ait_jax.runtime.hardware import peak_flops
 from ait_jax.runtime.lines_file import LinesFile
 from ait_jax.summaries import Summaries, TensorBoard
 
@@ -41,6 +43,65 @@ class MetricsFile:
         self._file.flush()
 
 
+@dataclass(frozen=True)
+class TrainingWork:
+    """What a training did, in figures; its evaluations on dev tasks are not part of them.
+
+    Attributes:
+      steps: updates.
+      tokens: read or written, without padding.
+      padded_tokens: with padding.
+      flops: model FLOPs of `tokens`.
+      seconds: from before the first batch to the last update, compilation included.
+      host_wait: of `seconds`, those in which the device waited for its next batch.
+      evaluation_seconds: spent in evaluations, beside `seconds`.
+    """
+
+    steps: int = 0
+    tokens: int = 0
+    padded_tokens: int = 0
+    flops: float = 0.0
+    seconds: float = 0.0
+    host_wait: float = 0.0
+    evaluation_seconds: float = 0.0
+
+    def __add__(self, other: "TrainingWork") -> "TrainingWork":
+        return TrainingWork(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
+    def speed(self) -> dict[str, float]:
+        """Returns tokens_per_second and mfu."""
+        seconds = max(self.seconds, 1e-9)
+        return {
+            "tokens_per_second": self.tokens / seconds,
+            "mfu": self.flops / seconds / peak_flops(),
+        }
+
+    def summary(self) -> dict[str, float]:
+        """Returns {} or the figures of timings.jsonl."""
+        if not self.steps:
+            return {}
+        speed = self.speed()
+        return {
+            "steps": self.steps,
+            "tokens": self.tokens,
+            "padding_fraction": round(1 - self.tokens / self.padded_tokens, 4),
+            "tokens_per_second": round(speed["tokens_per_second"], 1),
+            "mfu": round(speed["mfu"], 4),
+            "host_wait": round(self.host_wait, 3),
+            "evaluation_seconds": round(self.evaluation_seconds, 3),
+        }
+
+    def describe(self) -> str:
+        """Returns "" or the same as text for the terminal."""
+        figures = self.summary()
+        if not figures:
+            return ""
+        return (
+            f"{figures['steps']:,} steps at {figures['tokens_per_second']:,.0f} tokens/s, "
+            f"padding {figures['padding_fraction']:.1%}, MFU {figures['mfu']:.1%}"
+        )
+
+
 class TrainingLog:
     """Writes every log period to the terminal, metrics.jsonl and the summaries of train/.
 
@@ -48,9 +109,12 @@ class TrainingLog:
       directory: gets metrics.jsonl.
       resume_step: the step that training continues from.
       total_steps: for the terminal.
-      peak_flops: FLOP/s of all devices, for model-FLOP utilisation.
       report: takes one line of text.
       summaries: of the run; None is TensorBoard in `directory`.
+      has_events: whether something else writes TensorBoard's events into train/.
+
+    Attributes:
+      work: what was done since this log was opened.
     """
 
     def __init__(
@@ -58,39 +122,39 @@ class TrainingLog:
         directory: Any,
         resume_step: int,
         total_steps: int,
-        peak_flops,
-        report,
+        report: Callable[[str], None],
         summaries: Summaries | None = None,
+        has_events: bool = False,
     ) -> None:
         self.file = MetricsFile(directory / "metrics.jsonl", resume_step)
-        summaries = summaries or Summaries((TensorBoard(),), directory)
-        self.summaries = summaries.folder(directory / "train", resume_step)
+        boards = () if has_events else (TensorBoard(),)
+        summaries = summaries or Summaries(boards, directory, report)
+        self.summaries = summaries.folder(directory / "train", resume_step, has_events)
         self.total_steps = total_steps
-        self.peak_flops = peak_flops
         self.report = report
-        self._start_period()
-
-    def _start_period(self) -> None:
+        self.work = self._before = TrainingWork()
         self._since = time.perf_counter()
-        self._tokens = 0
-        self._flops = 0.0
 
-    def count(self, tokens: int, flops: float) -> None:
-        """Adds the real (unpadded) tokens and model FLOPs of one step to the period."""
-        self._tokens += tokens
-        self._flops += flops
+    def count(self, work: TrainingWork) -> None:
+        """Adds what a step did; its seconds are measured here."""
+        self.work += work
 
-    def step(self, step: int, metrics: Mapping[str, float], learning_rate: float | None) -> None:
+    def _end_period(self, apart: float = 0.0) -> dict[str, float]:
+        """Returns the speed since the last period, less the last `apart` seconds."""
+        now = time.perf_counter()
+        self.work += TrainingWork(seconds=now - self._since - apart)
+        before, after = astuple(self._before), astuple(self.work)
+        period = TrainingWork(*(a - b for a, b in zip(after, before, strict=True)))
+        self._since, self._before = now, self.work
+        return period.speed()
+
+    def step(self, step: int, metrics: Mapping[str, Any], learning_rate: float | None) -> None:
         """Closes the period at `step`."""
-        seconds = max(time.perf_counter() - self._since, 1e-9)
         values = {name: float(value) for name, value in metrics.items()}
+        speed = self._end_period()
         if learning_rate is not None:
             values["learning_rate"] = learning_rate
         self.file.write(step, values)
-        speed = {
-            "tokens_per_second": self._tokens / seconds,
-            "mfu": self._flops / seconds / self.peak_flops,
-        }
         for name, value in {**values, **speed}.items():
             self.summaries.scalar(f"train/{name}", value, step)
         reporter.trained(values["loss"], **speed)
@@ -100,13 +164,14 @@ class TrainingLog:
             f"loss {values['loss']:.4f}  accuracy {values['accuracy']:.3f}  {reward}"
             f"{speed['tokens_per_second']:,.0f} tokens/s  MFU {speed['mfu']:.1%}"
         )
-        self._start_period()
 
-    def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
+    def evaluation(self, step: int, metrics: Mapping[str, float], seconds: float) -> None:
+        """Writes the dev metrics of an evaluation that took `seconds` and ended just now."""
+        self._end_period(apart=seconds)
+        self.work += TrainingWork(evaluation_seconds=seconds)
         self.file.write(step, {f"dev/{name}": value for name, value in metrics.items()})
         for name, value in metrics.items():
             self.summaries.scalar(f"dev/{name}", value, step)
-        self._start_period()
 
     def flush(self) -> None:
         """Makes all lines so far safe; call it before a checkpoint is saved."""
@@ -114,5 +179,6 @@ class TrainingLog:
         self.summaries.flush()
 
     def close(self) -> None:
+        """Ends the files; without it the last lines may be lost."""
         self.file.flush()
         self.summaries.close()

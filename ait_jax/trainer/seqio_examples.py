@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from ait_jax.errors import UserError
 from ait_jax.prompts.vocabulary import EOS_ID
-from ait_jax.trainer.data import ExampleSource, in_order
+from ait_jax.trainer.data import Examples, in_order
 
 _SPLIT = "train"
 
@@ -22,9 +22,9 @@ class OrderedExamples(seqio.DataSource):
     """
 
     def __init__(
-        self, source: ExampleSource, *, batch_size: int, seed: int, start: int, stop: int
+        self, examples: Examples, *, batch_size: int, seed: int, start: int, stop: int
     ) -> None:
-        self._examples = in_order(source, seed=seed, num_examples=stop * batch_size)
+        self._examples = in_order(examples, seed=seed, num_examples=stop * batch_size)
         self._positions = range(start * batch_size, stop * batch_size)
         self.error: UserError | None = None
         super().__init__(splits=[_SPLIT])
@@ -73,7 +73,7 @@ class OrderedExamples(seqio.DataSource):
 @contextmanager
 def mixture(
     name: str,
-    source: ExampleSource,
+    examples: Examples,
     *,
     vocab_size: int,
     batch_size: int,
@@ -93,11 +93,11 @@ def mixture(
     task = f"{name}_examples"
     vocabulary = seqio.PassThroughVocabulary(vocab_size, eos_id=EOS_ID)
     feature = seqio.Feature(vocabulary, add_eos=False, dtype=tf.int32)
-    examples = OrderedExamples(source, batch_size=batch_size, seed=seed, start=start, stop=stop)
+    ordered = OrderedExamples(examples, batch_size=batch_size, seed=seed, start=start, stop=stop)
     _remove(name, task)
     seqio.TaskRegistry.add(
         task,
-        source=examples,
+        source=ordered,
         preprocessors=[],
         output_features={"inputs": feature, "targets": feature},
         shuffle_buffer_size=None,
@@ -107,8 +107,8 @@ def mixture(
         yield name
     except Exception as error:
         # TensorFlow hands on the text of an error, not the error.
-        if examples.error is not None:
-            raise examples.error from error
+        if ordered.error is not None:
+            raise ordered.error from error
         raise
     finally:
         _remove(name, task)

@@ -12,7 +12,7 @@ import logging
 import math
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,16 +22,13 @@ import optax
 
 from ait_jax.errors import UserError
 from ait_jax.models.checkpoints.restore import restore_params
-from ait_jax.models.interface import Model
 from ait_jax.runtime import buckets, files, preemption, reporter
-from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.runtime.reporter import progress
 from ait_jax.runtime.terminal import quiet_stderr
-from ait_jax.summaries import Summaries
 from ait_jax.trainer.checkpointing import NUM_LATEST
-from ait_jax.trainer.data import ExampleSource
-from ait_jax.trainer.interface import Evaluate, Trained, Trainer
-from ait_jax.trainer.metrics import MetricsFile
+from ait_jax.trainer.data import TokenPairs, in_order
+from ait_jax.trainer.interface import Trained, Trainer, TrainingJob
+from ait_jax.trainer.metrics import MetricsFile, TrainingLog, TrainingWork
 from ait_jax.trainer.t5x_networks import check_network
 
 # What T5X imports beside what ait-jax needs itself.
@@ -66,25 +63,11 @@ class T5XTrainer(Trainer):
         check_network(self.network, f"{self.gin_name}.network (NETWORK)")
         require_t5x()
 
-    def train(
-        self,
-        source: ExampleSource,
-        params: Any,
-        directory: Path,
-        *,
-        model: Model,
-        partitioner: Partitioner,
-        seed: int,
-        evaluate: Evaluate | None = None,
-        report: Callable[[str], None] = print,
-        summaries: Summaries | None = None,
-    ) -> Trained:
-        """See `Trainer.train`. The examples must be pairs of token ids (inputs, targets), and
-        `source.feature_lengths` the lengths that T5X pads them to.
+    def train(self, job: TrainingJob) -> Trained:
+        """See `Trainer.train`. The examples must be `TokenPairs`; T5X pads them to their
+        `feature_lengths`.
         """
-        return _Training(
-            self, source, params, directory, model, partitioner, seed, evaluate, report, summaries
-        ).run()
+        return _Training(self, job).run()
 
 
 def require_t5x() -> None:
@@ -141,40 +124,24 @@ def _import_t5x() -> tuple[Any, Any, Any]:
 class _Training:
     """One call of `T5XTrainer.train`."""
 
-    def __init__(
-        self,
-        config,
-        source,
-        params,
-        directory,
-        model,
-        partitioner,
-        seed,
-        evaluate,
-        report,
-        summaries,
-    ) -> None:
-        partitioner.check_batch_size(
-            config.batch_size // config.num_microbatches,
-            f"{config.gin_name}.batch_size / num_microbatches",
-        )
-        if not hasattr(source, "feature_lengths"):
+    def __init__(self, config: T5XTrainer, job: TrainingJob) -> None:
+        config.check_batch_size(job.partitioner)
+        if not isinstance(job.examples, TokenPairs):
             raise UserError(
-                f"{config.gin_name} cannot train on {type(source).__name__}; use "
+                f"{config.gin_name} cannot train on {type(job.examples).__name__}; use "
                 "embedded.EmbeddedTrainer there."
             )
-        self.config, self.source, self.params = config, source, params
-        if not buckets.is_local(directory):
+        if not buckets.is_local(job.directory):
             raise UserError(
-                f"MODEL_DIR: {config.gin_name} keeps its checkpoints on a disk, {directory} is in a "
-                "bucket; give a folder that all hosts mount, or use embedded.EmbeddedTrainer."
+                f"MODEL_DIR: {config.gin_name} keeps its checkpoints on a disk, {job.directory} is "
+                "in a bucket; give a folder that all hosts mount, or use embedded.EmbeddedTrainer."
             )
-        self.directory, self.model = files.absolute(directory), model
-        self.partitioner, self.seed = partitioner, seed
-        self.evaluate, self.report, self.summaries = evaluate, report, summaries
-        self.total_steps = config.total_steps(len(source))
+        self.config, self.job, self.examples = config, job, job.examples
+        self.directory = files.absolute(job.directory)
+        self.total_steps = config.total_steps(len(job.examples))
         self.schedule = config.schedule_over(self.total_steps)
-        self.eval_period = config.steps_between_evaluations(len(source))
+        self.eval_period = config.steps_between_evaluations(len(job.examples))
+        self.work = TrainingWork()
 
     # --- checkpoints: T5X writes and restores them, we choose and delete ---
 
@@ -223,7 +190,7 @@ class _Training:
     def _read(self, step: int) -> Any:
         """Returns a checkpoint's parameters in the model's layout, on the mesh."""
         folder = self.directory / f"checkpoint_{step}"
-        return restore_params(folder, self.model, self.partitioner).params
+        return restore_params(folder, self.job.model, self.job.partitioner).params
 
     # --- the training ---
 
@@ -233,28 +200,37 @@ class _Training:
         self._file = MetricsFile(self.directory / "metrics.jsonl", start or 0)
         if start != self.total_steps:
             self._train(start)
-        step = self._best_step() if self.config.best_metric and self.evaluate else None
+        step = self._best_step() if self.config.best_metric and self.job.evaluate else None
         step = self.total_steps if step is None else step
         params = self._read(step)
         self._delete_all_but({step, self.total_steps})
-        return Trained(params, step, self.directory / f"checkpoint_{step}")
+        return Trained(params, step, self.directory / f"checkpoint_{step}", self.work)
 
     def _train(self, start: int | None) -> None:
         t5x_train, parts, seqio_examples = _import_t5x()
         if start:
-            self.report(f"continuing from step {start}")
+            self.job.report(f"continuing from step {start}")
         self._step = self._saved = start or 0
-        # T5X writes event files into train/ by itself.
-        summaries = self.summaries or Summaries((), self.directory)
+        self._order = in_order(
+            self.examples,
+            seed=self.job.seed,
+            num_examples=self.total_steps * self.config.batch_size,
+        )
         resumed = -1 if start is None else start
-        self._summaries = summaries.folder(self.directory / "train", resumed, has_events=True)
-        self._clock = start or 0, time.perf_counter()
+        self._log = TrainingLog(
+            self.directory,
+            resumed,
+            self.total_steps,
+            self.job.report,
+            self.job.summaries,
+            has_events=True,
+        )
         examples = seqio_examples.mixture(
             "ait_jax_" + re.sub(r"\W", "_", self.directory.name),
-            self.source,
-            vocab_size=self.model.config.vocab_size,
+            self.examples,
+            vocab_size=self.job.model.config.vocab_size,
             batch_size=self.config.batch_size,
-            seed=self.seed,
+            seed=self.job.seed,
             start=start or 0,
             stop=self.total_steps,
         )
@@ -276,7 +252,8 @@ class _Training:
                     "folder to continue from the checkpoint before it."
                 ) from error
             finally:
-                self._summaries.close()
+                self._log.close()
+        self.work = self._log.work
 
     def _arguments(self, parts: Any, mixture: str) -> dict[str, Any]:
         """Returns the arguments of `t5x.train.train`."""
@@ -286,15 +263,15 @@ class _Training:
         )
         return {
             "model": parts.encoder_decoder(
-                parts.network(self.model, config.network),
-                self.model.config.vocab_size,
+                parts.network(self.job.model, config.network),
+                self.job.model.config.vocab_size,
                 config.optimizer(self.schedule),
                 z_loss=config.z_loss,
                 label_smoothing=config.label_smoothing,
             ),
             "train_dataset_cfg": parts.utils.DatasetConfig(
                 mixture_or_task_name=mixture,
-                task_feature_lengths=self.source.feature_lengths,
+                task_feature_lengths=self.examples.feature_lengths,
                 split="train",
                 batch_size=config.batch_size,
                 shuffle=False,
@@ -303,7 +280,7 @@ class _Training:
             "train_eval_dataset_cfg": None,
             "infer_eval_dataset_cfg": None,
             "checkpoint_cfg": parts.utils.CheckpointConfig(save=save),
-            "partitioner": parts.MeshPartitioner(self.partitioner),
+            "partitioner": parts.MeshPartitioner(self.job.partitioner),
             "trainer_cls": functools.partial(
                 parts.t5x_trainer.Trainer,
                 learning_rate_fn=self.schedule,
@@ -315,11 +292,11 @@ class _Training:
             "eval_period": 0,
             # After every step, so that what is logged does not depend on where a run stopped.
             "stats_period": 1,
-            "random_seed": self.seed,
+            "random_seed": self.job.seed,
             "summarize_config_fn": lambda *_: None,
             "concurrent_metrics": False,
             "actions": {"TRAIN": [parts.EveryStep(self._after_step)]},
-            "train_state_initializer_cls": parts.start_from(self.params),
+            "train_state_initializer_cls": parts.start_from(self.job.params),
             "verify_matching_vocabs_fn": None,
         }
 
@@ -336,35 +313,36 @@ class _Training:
         if not all(math.isfinite(value) for value in checked.values()):
             self._wait_for_writing()
         config.check_finite(step, checked, self.steps[-1] if self.steps else None, self.directory)
+        self._log.count(self._cost(step))
         if last or step % config.log_period == 0:
-            self._log(step, values)
-        if evaluating and self.evaluate is not None:
-            dev = {name: float(value) for name, value in self.evaluate(params).items()}
+            rate = values.pop("learning_rate")
+            self._log.step(step, values, rate)
+        if evaluating and self.job.evaluate is not None:
+            since = time.perf_counter()
+            dev = {name: float(value) for name, value in self.job.evaluate(params).items()}
             config.check_best_metric(dev)
-            self._write(step, {f"dev/{name}": value for name, value in dev.items()})
+            self._log.evaluation(step, dev, time.perf_counter() - since)
         if saving:
-            self._summaries.flush()
+            self._log.flush()
             self._delete_all_but({*self.steps[-NUM_LATEST:], self._best_step()})
             self._saved = step
         self._show(step)
         # T5X saves at steps of its own list only: what came after the last of them is done again.
         preemption.check()
 
-    def _write(self, step: int, values: Mapping[str, float], prefix: str = "") -> None:
-        """Writes metrics.jsonl, and the summaries, whose names begin with `prefix`."""
-        self._file.write(step, values)
-        for name, value in values.items():
-            self._summaries.scalar(f"{prefix}{name}", value, step)
-
-    def _log(self, step: int, values: Mapping[str, float]) -> None:
-        self._write(step, values, "train/")
-        since, clock = self._clock
-        self._clock = step, time.perf_counter()
-        speed = (step - since) / max(self._clock[1] - clock, 1e-9)
-        reporter.trained(values["loss"])
-        self.report(
-            f"step {step:>{len(str(self.total_steps))}}/{self.total_steps}  "
-            f"loss {values['loss']:.4f}  accuracy {values['accuracy']:.3f}  {speed:.2f} steps/s"
+    def _cost(self, step: int) -> TrainingWork:
+        """Returns what a step costs; T5X pads every batch to the feature lengths."""
+        size = self.config.batch_size
+        lengths = [
+            tuple(map(len, self._order[position]))
+            for position in range((step - 1) * size, step * size)
+        ]
+        flops = sum(self.job.model.config.flops_per_example(*pair) for pair in lengths)
+        return TrainingWork(
+            steps=1,
+            tokens=sum(map(sum, lengths)),
+            padded_tokens=size * sum(self.examples.feature_lengths.values()),
+            flops=self.config.forward_passes * flops,
         )
 
 

@@ -99,6 +99,7 @@ def measure(side: str, options: argparse.Namespace) -> dict[str, Any]:
     from ait_jax.models.checkpoints.weights import flatten
     from ait_jax.models.t5 import T5Config, Transformer
     from ait_jax.runtime.partitioning import Partitioner
+    from ait_jax.trainer.interface import TrainingJob
 
     model = Transformer(
         T5Config(
@@ -124,15 +125,16 @@ def measure(side: str, options: argparse.Namespace) -> dict[str, Any]:
             watches.append(common.Stopwatch())
 
     with tempfile.TemporaryDirectory() as folder:
-        trained = trainer_of(side, options).train(
+        job = TrainingJob(
             examples,
             read_params(assets.mini_weights()),
             Path(folder),
-            model=model,
-            partitioner=Partitioner(),
-            seed=common.SEED,
+            model,
+            Partitioner(),
+            common.SEED,
             report=note,
         )
+        trained = trainer_of(side, options).train(job)
         cores = watches[0].read()
         lines = [json.loads(s) for s in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
     seconds = [b - a for a, b in zip(stamps[WARM_UP:], stamps[WARM_UP + 1 :], strict=True)]

@@ -23,6 +23,7 @@ from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.scorer.batching import LengthBuckets, pad_rows
 from ait_jax.scorer.engine import Engine
 from ait_jax.trainer.embedded import EmbeddedTrainer
+from ait_jax.trainer.interface import TrainingJob
 from ait_jax.trainer.optimizer import adamw
 from ait_jax.trainer.step import init_state, make_train_step, supervised_sums
 
@@ -284,14 +285,10 @@ def test_the_trainers_checkpoints_come_back(tmp_path):
     """In another layout; and into a model of another size with the field's name."""
     model = make(scan_layers=True, num_layers=2)
     trainer = EmbeddedTrainer(batch_size=8, epochs=None, steps=2)
-    trained = trainer.train(
-        FirstTokens(),
-        init_params(model, 0)[0],
-        tmp_path,
-        model=model,
-        partitioner=Partitioner(),
-        seed=0,
+    job = TrainingJob(
+        FirstTokens(), init_params(model, 0)[0], tmp_path, model, Partitioner(), seed=0
     )
+    trained = trainer.train(job)
     apart = changed(model, scan_layers=False)
     restored = restore_params(trained.directory, apart, Partitioner(2)).params
     wanted = flatten(match_layout(trained.params, False))

@@ -12,6 +12,7 @@ from ait_jax import randomness
 from ait_jax.models import parameters, t5
 from ait_jax.runtime.partitioning import Partitioner, make_mesh
 from ait_jax.trainer.embedded import EmbeddedTrainer
+from ait_jax.trainer.interface import TrainingJob
 
 TINY = t5.T5Config(
     vocab_size=64,
@@ -93,18 +94,24 @@ def trainer(**changes):
     return EmbeddedTrainer(**(arguments | changes))
 
 
-def train(directory, settings=None, config=TINY, params=None, **changes):
-    """Trains on `FirstTokens`, on one device, without a word."""
-    model, initial = model_and_params(config)
+def job(directory, config=TINY, **changes):
+    """A training on `FirstTokens`, on one device, without a word."""
+    model, params = model_and_params(config)
     arguments = {
+        "examples": FirstTokens(),
+        "params": params,
+        "directory": directory,
         "model": model,
         "partitioner": OnDevices(),
         "seed": 3,
         "report": lambda line: None,
     }
-    return (settings or trainer()).train(
-        FirstTokens(), initial if params is None else params, directory, **(arguments | changes)
-    )
+    return TrainingJob(**(arguments | changes))
+
+
+def train(directory, settings=None, config=TINY, **changes):
+    """Trains `job`."""
+    return (settings or trainer()).train(job(directory, config, **changes))
 
 
 def assert_trees_equal(one, other, **tolerance):

@@ -26,7 +26,9 @@ from tiny_training import (
 
 from ait_jax.errors import UserError
 from ait_jax.models.checkpoints.checkpoints import read_params
+from ait_jax.trainer.data import batches
 from ait_jax.trainer.embedded import EmbeddedTrainer
+from ait_jax.trainer.metrics import TrainingWork
 from ait_jax.trainer.optimizer import adafactor, constant_with_warmup
 
 
@@ -46,6 +48,16 @@ def test_what_a_training_leaves(whole):
     _, initial = model_and_params(DROPPING)
     changed = jax.tree.map(lambda a, b: bool(np.any(a != np.asarray(b))), initial, trained.params)
     assert all(jax.tree.leaves(changed))
+
+
+def test_what_a_training_says_of_its_work(whole):
+    work = whole[1].work
+    assert work.steps == 6 and 0 < work.seconds and 0 <= work.host_wait <= work.seconds
+    assert work.padded_tokens == 6 * 8 * (8 + 4) and work.evaluation_seconds == 0
+    rows = [row for row in batches(FirstTokens(), batch_size=8, seed=3, start=0, stop=6)]
+    assert work.tokens == sum(np.count_nonzero(ids) for row in rows for ids in row.values())
+    forward = model_and_params()[0].config.flops_per_example(5, 3) * 6 * 8
+    assert forward < work.flops < 5 * forward
 
 
 @pytest.mark.parametrize("step", [1, 5])
@@ -97,7 +109,7 @@ def test_a_finished_training_is_not_repeated(whole):
     directory, trained = whole
     said = []
     again = train(directory, config=DROPPING, report=said.append)
-    assert said == [] and again.step == 6
+    assert said == [] and again.step == 6 and again.work == TrainingWork()
     assert_trees_equal(again.params, trained.params)
 
 

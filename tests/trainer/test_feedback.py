@@ -17,9 +17,9 @@ from tiny_training import (
     Killed,
     OnDevices,
     assert_trees_equal,
+    job,
     killing_at,
     metric_lines,
-    model_and_params,
     trainer,
 )
 
@@ -75,8 +75,8 @@ class Given(Trainer):
     epochs: int | None = None
     steps: int | None = 1
 
-    def train(self, source, params, directory, **others) -> Trained:
-        return Trained(params, 0, directory)
+    def train(self, job) -> Trained:
+        return Trained(job.params, 0, job.directory)
 
 
 def settings(supervised=None, **changes):
@@ -93,14 +93,8 @@ def settings(supervised=None, **changes):
 
 
 def train(directory, config=None, model_config=TINY, **changes):
-    model, params = model_and_params(model_config)
-    arguments = {
-        "model": model,
-        "partitioner": OnDevices(),
-        "seed": 3,
-        "report": lambda line: None,
-    }
-    return (config or settings()).train(Echo(), params, directory, **(arguments | changes))
+    examples = {"examples": Echo()} | changes
+    return (config or settings()).train(job(directory, model_config, **examples))
 
 
 def killing_in_feedback(step):
@@ -161,6 +155,7 @@ def whole(tmp_path_factory):
 def test_what_a_stage_leaves(whole):
     directory, trained = whole
     assert trained.step == 10 and trained.directory == directory / "feedback" / "checkpoint_6"
+    assert trained.work.steps == 10 and trained.work.tokens < trained.work.padded_tokens
     assert [p.name for p in directory.glob("checkpoint_*")] == ["checkpoint_4"]
     assert [p.name for p in (directory / "feedback").glob("checkpoint_*")] == ["checkpoint_6"]
     assert list((directory / "feedback" / "train").glob("events.out.tfevents.*"))
@@ -176,16 +171,7 @@ def test_what_a_stage_leaves(whole):
 
 
 def test_the_supervised_training_is_that_of_its_trainer(whole, tmp_path):
-    model, params = model_and_params(DROPPING)
-    alone = trainer(steps=4).train(
-        Echo(),
-        params,
-        tmp_path,
-        model=model,
-        partitioner=OnDevices(),
-        seed=3,
-        report=lambda line: None,
-    )
+    alone = trainer(steps=4).train(job(tmp_path, DROPPING, examples=Echo()))
     assert_trees_equal(read_params(whole[0] / "checkpoint_4"), alone.params)
     assert (tmp_path / "metrics.jsonl").read_bytes() == (whole[0] / "metrics.jsonl").read_bytes()
 
@@ -334,6 +320,7 @@ def test_the_best_checkpoint_of_both_stages_is_kept(tmp_path, way):
 
     config = settings(trainer(steps=4, best_metric="rougeL"), eval_period=3, best_metric="rougeL")
     trained = train(tmp_path, config, evaluate=evaluate, report=said.append)
+    assert trained.work.evaluation_seconds > 0
     lines = [line for line in metric_lines(tmp_path / "feedback") if "dev/rougeL" in line]
     assert [(line["step"], line["dev/rougeL"]) for line in lines] == list(
         zip((0, 3, 6), DEV[way], strict=True)

@@ -208,11 +208,8 @@ def test_errors_of_the_examples_come_through(tmp_path):
         def __getitem__(self, index):
             raise UserError("instance 3 has no output")
 
-    model, initial = model_and_params()
     with pytest.raises(UserError, match="^instance 3 has no output$"):
-        t5x_trainer().train(
-            Broken(), initial, tmp_path, model=model, partitioner=OnDevices(), seed=3
-        )
+        train(tmp_path, t5x_trainer(), examples=Broken())
 
 
 @pytest.mark.t5x
@@ -265,8 +262,5 @@ def test_examples_that_are_no_pairs_are_refused(tmp_path, monkeypatch):
         def __len__(self):
             return 8
 
-    model, initial = model_and_params()
     with pytest.raises(UserError, match="cannot train on Packed; use embedded.EmbeddedTrainer"):
-        t5x_trainer().train(
-            Packed(), initial, tmp_path, model=model, partitioner=OnDevices(), seed=3
-        )
+        train(tmp_path, t5x_trainer(), examples=Packed())

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ait_jax.trainer import metrics
-from ait_jax.trainer.metrics import MetricsFile, TrainingLog
+from ait_jax.trainer.metrics import MetricsFile, TrainingLog, TrainingWork
 
 VALUES = {"loss": 2.5, "accuracy": 0.25, "grad_norm": 1.0, "tokens": 40.0}
 
@@ -47,15 +47,23 @@ def clock(monkeypatch):
     return now
 
 
-def test_the_step_line_and_its_speed(tmp_path, clock):
+@pytest.fixture
+def peak(monkeypatch):
+    monkeypatch.setattr(metrics, "peak_flops", lambda: 1e9)
+
+
+def work(tokens, flops):
+    return TrainingWork(steps=1, tokens=tokens, padded_tokens=2000, flops=flops)
+
+
+def test_the_step_line_and_its_speed(tmp_path, clock, peak):
     said = []
-    log = TrainingLog(tmp_path, 0, 1000, peak_flops=1e9, report=said.append)
-    log.count(1500, 1e8)
-    log.count(1500, 1e8)
+    log = TrainingLog(tmp_path, 0, 1000, report=said.append)
+    log.count(work(1500, 1e8))
+    log.count(work(1500, 1e8))
     clock[0] += 2.0
     log.step(20, VALUES, 5e-5)
-    # The next period starts anew.
-    log.count(100, 1e7)
+    log.count(work(100, 1e7))
     clock[0] += 1.0
     log.step(30, VALUES, None)
     log.close()
@@ -70,24 +78,41 @@ def test_the_step_line_and_its_speed(tmp_path, clock):
     ]
 
 
-def test_an_evaluation_does_not_count_as_training_time(tmp_path, clock):
+def test_an_evaluation_does_not_count_as_training_time(tmp_path, clock, peak):
     said = []
-    log = TrainingLog(tmp_path, 0, 10, peak_flops=1e9, report=said.append)
+    log = TrainingLog(tmp_path, 0, 10, report=said.append)
+    log.count(work(100, 1e7))
+    clock[0] += 1.0  # training whose period is not over
     clock[0] += 50.0
-    log.evaluation(5, {"rougeL": 31.5})
-    log.count(100, 1e7)
+    log.evaluation(5, {"rougeL": 31.5}, seconds=50.0)
+    log.count(work(300, 3e7))
     clock[0] += 1.0
     log.step(10, VALUES, None)
     log.close()
-    assert "100 tokens/s" in said[0]
+    assert "300 tokens/s" in said[0]
     assert lines(tmp_path)[0] == {"step": 5, "dev/rougeL": 31.5}
+    assert log.work == TrainingWork(2, 400, 4000, 4e7, seconds=2.0, evaluation_seconds=50.0)
+    assert log.work.summary() == {
+        "steps": 2,
+        "tokens": 400,
+        "padding_fraction": 0.9,
+        "tokens_per_second": 200.0,
+        "mfu": 0.02,
+        "host_wait": 0.0,
+        "evaluation_seconds": 50.0,
+    }
+    assert log.work.describe() == "2 steps at 200 tokens/s, padding 90.0%, MFU 2.0%"
 
 
-def test_tensorboard_events(tmp_path):
-    log = TrainingLog(tmp_path, 0, 10, peak_flops=1e9, report=lambda line: None)
-    log.count(100, 1e7)
+def test_no_work_says_nothing():
+    assert TrainingWork().summary() == {} and TrainingWork().describe() == ""
+
+
+def test_tensorboard_events(tmp_path, peak):
+    log = TrainingLog(tmp_path, 0, 10, report=lambda line: None)
+    log.count(work(100, 1e7))
     log.step(10, VALUES, 1e-3)
-    log.evaluation(10, {"rougeL": 31.5})
+    log.evaluation(10, {"rougeL": 31.5}, seconds=0.1)
     log.close()
     (events,) = (tmp_path / "train").iterdir()
     content = events.read_bytes()
