@@ -15,7 +15,7 @@ from ait_jax.errors import UserError
 from ait_jax.models.interface import Model, check_positions, gin_name
 from ait_jax.models.parameters import init_params
 from ait_jax.prompts.vocabulary import EOS_ID, Vocabulary
-from ait_jax.runtime import files
+from ait_jax.runtime import files, reporter
 from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.trainer.embedded import EmbeddedTrainer
 from ait_jax.trainer.interface import TrainingJob
@@ -169,7 +169,7 @@ class Pretraining:
             )
         check_positions(self.model.config, self.input_length, self.target_length)
 
-    def run(self, report: Callable[[str], None] = print) -> Path:
+    def run(self) -> Path:
         """Trains, or continues to, and returns the path of the weights."""
         from ait_jax.models.checkpoints.weights import save_weights
 
@@ -182,14 +182,13 @@ class Pretraining:
             self.model,
             self.partitioner,
             self.seed,
-            report=report,
         )
         trained = self.trainer.train(job)
         path = directory / "model.safetensors"
         save_weights(
             path, trained.params, dtype="bfloat16", metadata=self._provenance(trained.step)
         )
-        report(f"weights: {path}")
+        reporter.say(f"weights: {path}")
         return path
 
     def _examples(self) -> PretrainingExamples:

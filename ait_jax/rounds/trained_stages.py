@@ -10,6 +10,7 @@ from ait_jax.pool.pool import TaskPool
 from ait_jax.rounds.run_directory import RunDirectory
 from ait_jax.rounds.run_summaries import RunSummaries
 from ait_jax.rounds.stages import Stages
+from ait_jax.runtime import reporter
 from ait_jax.trainer.examples import InstructionExamples
 from ait_jax.trainer.interface import Evaluate, Trained, Trainer, TrainingJob
 
@@ -73,9 +74,9 @@ class TrainedStages(Stages):
             seed=randomness.stable_hash(parts.seed, "train", round) % 2**31,
             evaluate=evaluate,
             summaries=self.summaries,
-            report=lambda line: self.report(f"{folder.name}: {line}"),
         )
-        return trainer.train(job)
+        with reporter.prefixed(folder.name):
+            return trainer.train(job)
 
     def predictions(
         self, params: Any, tasks: Sequence[str], max_instances: int, pool: TaskPool | None = None

@@ -172,7 +172,7 @@ def say(text: str) -> None:
 def prefixed(name: str) -> Iterator[None]:
     """Begins the lines of the block with `name: `."""
     global _prefix  # noqa: PLW0603 - of the process's reporter
-    before, _prefix = _prefix, f"{name}: "
+    before, _prefix = _prefix, f"{_prefix}{name}: "
     try:
         yield
     finally:

@@ -12,8 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ait_jax.models.interface import ModelConfig
-from ait_jax.runtime import distributed, preemption
-from ait_jax.runtime.reporter import progress
+from ait_jax.runtime import distributed, preemption, reporter
 from ait_jax.trainer.checkpointing import Checkpoints
 from ait_jax.trainer.data import Batch, batches
 from ait_jax.trainer.interface import Trained, Trainer, TrainingJob
@@ -65,7 +64,7 @@ class Training(Generic[TrainerT]):
     def _initial_state(self) -> TrainState:
         if self.checkpoints.latest_step is not None:
             state = self.checkpoints.restore(self.abstract_state)
-            self.job.report(f"continuing from step {int(state.step)}")
+            reporter.say(f"continuing from step {int(state.step)}")
             return state
         return jax.jit(
             # A copy, since the train step donates its state and the caller keeps `params`.
@@ -100,10 +99,10 @@ class Training(Generic[TrainerT]):
         # Without a checkpoint nothing counts that an earlier attempt wrote.
         resumed = -1 if self.checkpoints.latest_step is None else start
         job = self.job
-        log = TrainingLog(job.directory, resumed, self.total_steps, job.report, job.summaries)
+        log = TrainingLog(job.directory, resumed, self.total_steps, job.summaries)
         try:
             self._begin(state, log)
-            with progress("training", self.total_steps, start) as show:
+            with reporter.progress("training", self.total_steps, start) as show:
                 self._loop(state, start, log, show)
             self.checkpoints.wait()
         finally:
@@ -163,7 +162,7 @@ class Training(Generic[TrainerT]):
                     log.flush()
                     self.checkpoints.save(step, state, None)
                 self.checkpoints.wait()
-                self.job.report(f"saved step {step}")
+                reporter.say(f"saved step {step}")
                 raise preemption.Preempted
 
     def _evaluate(self, log: TrainingLog, step: int, params: Any) -> dict[str, float] | None:

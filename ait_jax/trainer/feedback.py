@@ -13,6 +13,7 @@ from ait_jax.errors import UserError
 from ait_jax.models.interface import Model, ModelConfig
 from ait_jax.models.sampling import key_data, sample_decode
 from ait_jax.prompts.vocabulary import EOS_ID
+from ait_jax.runtime import reporter
 from ait_jax.runtime.hardware import target_platform
 from ait_jax.trainer.data import TokenPairs, in_order
 from ait_jax.trainer.embedded import Training
@@ -106,14 +107,15 @@ class FeedbackTrainer(Trainer):
                 params=supervised.params,
                 directory=job.directory / "feedback",
                 seed=randomness.stable_hash(job.seed, "feedback") % 2**31,
-                report=lambda line: job.report(f"feedback: {line}"),
             ),
         )
         del supervised  # its parameters, which `feedback` lets go of once it has its own
-        trained = feedback.run()
+        with reporter.prefixed("feedback"):
+            trained = feedback.run()
+            if not trained.step:
+                reporter.say(f"no checkpoint is better than {directory.name}, which is kept")
         work += trained.work
         if not trained.step:
-            job.report(f"feedback: no checkpoint is better than {directory.name}, which is kept")
             return replace(trained, step=step, directory=directory, work=work)
         return replace(trained, step=step + trained.step, work=work)
 

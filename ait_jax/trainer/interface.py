@@ -36,7 +36,6 @@ class TrainingJob:
       seed: of the order of examples and of dropout.
       evaluate: parameters -> dev metrics.
       summaries: of the run, for train/; None is TensorBoard.
-      report: takes one line of text.
     """
 
     examples: Examples
@@ -47,7 +46,6 @@ class TrainingJob:
     seed: int
     evaluate: Evaluate | None = None
     summaries: Summaries | None = None
-    report: Callable[[str], None] = print
 
 
 @dataclass(frozen=True)

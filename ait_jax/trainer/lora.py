@@ -14,6 +14,7 @@ import optax
 from ait_jax.models import adapters
 from ait_jax.models.interface import Model
 from ait_jax.models.parameters import abstract_params
+from ait_jax.runtime import reporter
 from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.trainer.checkpointing import Checkpoints
 from ait_jax.trainer.embedded import Training
@@ -142,7 +143,7 @@ class _LoRATraining(Training[LoRATrainer]):
         learn, stay = (
             sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (state.params, self.frozen)
         )
-        self.job.report(
+        reporter.say(
             f"LoRA: {learn:,} values learn beside {stay:,} frozen ones, {learn / stay:.2%}"
         )
 

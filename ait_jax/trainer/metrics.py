@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -109,7 +109,6 @@ class TrainingLog:
       directory: gets metrics.jsonl.
       resume_step: the step that training continues from.
       total_steps: for the terminal.
-      report: takes one line of text.
       summaries: of the run; None is TensorBoard in `directory`.
       has_events: whether something else writes TensorBoard's events into train/.
 
@@ -122,16 +121,14 @@ class TrainingLog:
         directory: Any,
         resume_step: int,
         total_steps: int,
-        report: Callable[[str], None],
         summaries: Summaries | None = None,
         has_events: bool = False,
     ) -> None:
         self.file = MetricsFile(directory / "metrics.jsonl", resume_step)
         boards = () if has_events else (TensorBoard(),)
-        summaries = summaries or Summaries(boards, directory, report)
+        summaries = summaries or Summaries(boards, directory)
         self.summaries = summaries.folder(directory / "train", resume_step, has_events)
         self.total_steps = total_steps
-        self.report = report
         self.work = self._before = TrainingWork()
         self._since = time.perf_counter()
 
@@ -159,7 +156,7 @@ class TrainingLog:
             self.summaries.scalar(f"train/{name}", value, step)
         reporter.trained(values["loss"], **speed)
         reward = f"reward {values['reward']:.3f}  " if "reward" in values else ""
-        self.report(
+        reporter.say(
             f"step {step:>{len(str(self.total_steps))}}/{self.total_steps}  "
             f"loss {values['loss']:.4f}  accuracy {values['accuracy']:.3f}  {reward}"
             f"{speed['tokens_per_second']:,.0f} tokens/s  MFU {speed['mfu']:.1%}"

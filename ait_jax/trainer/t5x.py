@@ -23,7 +23,6 @@ import optax
 from ait_jax.errors import UserError
 from ait_jax.models.checkpoints.restore import restore_params
 from ait_jax.runtime import buckets, files, preemption, reporter
-from ait_jax.runtime.reporter import progress
 from ait_jax.runtime.terminal import quiet_stderr
 from ait_jax.trainer.checkpointing import NUM_LATEST
 from ait_jax.trainer.data import TokenPairs, in_order
@@ -209,7 +208,7 @@ class _Training:
     def _train(self, start: int | None) -> None:
         t5x_train, parts, seqio_examples = _import_t5x()
         if start:
-            self.job.report(f"continuing from step {start}")
+            reporter.say(f"continuing from step {start}")
         self._step = self._saved = start or 0
         self._order = in_order(
             self.examples,
@@ -221,7 +220,6 @@ class _Training:
             self.directory,
             resumed,
             self.total_steps,
-            self.job.report,
             self.job.summaries,
             has_events=True,
         )
@@ -237,7 +235,7 @@ class _Training:
         with (
             _quiet(),
             examples as mixture,
-            progress("training", self.total_steps, start or 0) as self._show,
+            reporter.progress("training", self.total_steps, start or 0) as self._show,
         ):
             arguments = self._arguments(parts, mixture)
             try:

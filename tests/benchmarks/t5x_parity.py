@@ -98,6 +98,7 @@ def measure(side: str, options: argparse.Namespace) -> dict[str, Any]:
     from ait_jax.models.checkpoints.checkpoints import read_params
     from ait_jax.models.checkpoints.weights import flatten
     from ait_jax.models.t5 import T5Config, Transformer
+    from ait_jax.runtime import reporter
     from ait_jax.runtime.partitioning import Partitioner
     from ait_jax.trainer.interface import TrainingJob
 
@@ -132,9 +133,9 @@ def measure(side: str, options: argparse.Namespace) -> dict[str, Any]:
             model,
             Partitioner(),
             common.SEED,
-            report=note,
         )
-        trained = trainer_of(side, options).train(job)
+        with reporter.using(reporter.Reporter(line=note)):
+            trained = trainer_of(side, options).train(job)
         cores = watches[0].read()
         lines = [json.loads(s) for s in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
     seconds = [b - a for a, b in zip(stamps[WARM_UP:], stamps[WARM_UP + 1 :], strict=True)]

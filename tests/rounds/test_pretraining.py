@@ -165,9 +165,8 @@ def pretraining(directory, **changes):
     return Pretraining(**(arguments | changes))
 
 
-def test_a_whole_run_leaves_weights(tmp_path):
-    said = []
-    path = pretraining(tmp_path / "a").run(said.append)
+def test_a_whole_run_leaves_weights(tmp_path, said):
+    path = pretraining(tmp_path / "a").run()
     assert path == tmp_path / "a" / "model.safetensors" and said[-1] == f"weights: {path}"
     params = read_params(path)
     trained = read_params(tmp_path / "a" / "checkpoint_3")
@@ -180,8 +179,8 @@ def test_a_whole_run_leaves_weights(tmp_path):
     metadata = read_metadata(path)
     assert metadata["steps"] == "3" and metadata["seed"] == "0"
     whole = path.read_bytes()
-    assert pretraining(tmp_path / "a").run(said.append).read_bytes() == whole
-    assert pretraining(tmp_path / "b").run(said.append).read_bytes() == whole
+    assert pretraining(tmp_path / "a").run().read_bytes() == whole
+    assert pretraining(tmp_path / "b").run().read_bytes() == whole
     assert_trees_equal(read_params(tmp_path / "b" / "checkpoint_3"), trained)
 
 

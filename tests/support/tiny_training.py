@@ -10,6 +10,7 @@ import optax
 
 from ait_jax import randomness
 from ait_jax.models import parameters, t5
+from ait_jax.runtime import reporter
 from ait_jax.runtime.partitioning import Partitioner, make_mesh
 from ait_jax.trainer.embedded import EmbeddedTrainer
 from ait_jax.trainer.interface import TrainingJob
@@ -104,14 +105,14 @@ def job(directory, config=TINY, **changes):
         "model": model,
         "partitioner": OnDevices(),
         "seed": 3,
-        "report": lambda line: None,
     }
     return TrainingJob(**(arguments | changes))
 
 
-def train(directory, settings=None, config=TINY, **changes):
+def train(directory, settings=None, config=TINY, report=lambda line: None, **changes):
     """Trains `job`."""
-    return (settings or trainer()).train(job(directory, config, **changes))
+    with reporter.using(reporter.Reporter(line=report)):
+        return (settings or trainer()).train(job(directory, config, **changes))
 
 
 def assert_trees_equal(one, other, **tolerance):

@@ -22,6 +22,7 @@ from tiny_training import (
     metric_lines,
     trainer,
 )
+from tiny_training import train as train_on
 
 from ait_jax import randomness
 from ait_jax.errors import UserError
@@ -93,8 +94,8 @@ def settings(supervised=None, **changes):
 
 
 def train(directory, config=None, model_config=TINY, **changes):
-    examples = {"examples": Echo()} | changes
-    return (config or settings()).train(job(directory, model_config, **examples))
+    changes = {"examples": Echo()} | changes
+    return train_on(directory, config or settings(), model_config, **changes)
 
 
 def killing_in_feedback(step):

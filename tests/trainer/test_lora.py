@@ -191,7 +191,7 @@ def test_a_finished_training_is_read_and_a_lost_sum_made_again(whole):
     said = []
     # Nothing is asked of the base where the sum is there.
     nowhere = jax.tree.map(np.zeros_like, model_and_params(DROPPING)[1])
-    again = train(directory, lora(dropout=0.1), DROPPING, nowhere, report=said.append)
+    again = train(directory, lora(dropout=0.1), DROPPING, params=nowhere, report=said.append)
     assert said == []
     assert_trees_equal(again.params, trained.params)
     (directory / "checkpoint_6").rename(directory / "lost")

@@ -56,9 +56,8 @@ def work(tokens, flops):
     return TrainingWork(steps=1, tokens=tokens, padded_tokens=2000, flops=flops)
 
 
-def test_the_step_line_and_its_speed(tmp_path, clock, peak):
-    said = []
-    log = TrainingLog(tmp_path, 0, 1000, report=said.append)
+def test_the_step_line_and_its_speed(tmp_path, clock, peak, said):
+    log = TrainingLog(tmp_path, 0, 1000)
     log.count(work(1500, 1e8))
     log.count(work(1500, 1e8))
     clock[0] += 2.0
@@ -78,9 +77,8 @@ def test_the_step_line_and_its_speed(tmp_path, clock, peak):
     ]
 
 
-def test_an_evaluation_does_not_count_as_training_time(tmp_path, clock, peak):
-    said = []
-    log = TrainingLog(tmp_path, 0, 10, report=said.append)
+def test_an_evaluation_does_not_count_as_training_time(tmp_path, clock, peak, said):
+    log = TrainingLog(tmp_path, 0, 10)
     log.count(work(100, 1e7))
     clock[0] += 1.0  # training whose period is not over
     clock[0] += 50.0
@@ -109,7 +107,7 @@ def test_no_work_says_nothing():
 
 
 def test_tensorboard_events(tmp_path, peak):
-    log = TrainingLog(tmp_path, 0, 10, report=lambda line: None)
+    log = TrainingLog(tmp_path, 0, 10)
     log.count(work(100, 1e7))
     log.step(10, VALUES, 1e-3)
     log.evaluation(10, {"rougeL": 31.5}, seconds=0.1)
