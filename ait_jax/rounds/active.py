@@ -289,14 +289,14 @@ class _Round:
         return read_splits(self.run.directory.round(self.number + 1))
 
     def _score(self) -> dict[str, Any]:
-        return self.run.score(
-            self.splits.remain,
-            self.folder,
-            self.params,
-            self.number,
-            report=lambda line: self.run.report(f"{self.name}: {line}"),
-            strategy=self.run.experiment.strategy,
-        )
+        with reporter.prefixed(self.name):
+            return self.run.score(
+                self.splits.remain,
+                self.folder,
+                self.params,
+                self.number,
+                strategy=self.run.experiment.strategy,
+            )
 
     def _select(self) -> dict[str, Any]:
         strategy = self.run.experiment.strategy

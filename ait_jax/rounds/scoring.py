@@ -144,9 +144,7 @@ class _Scored(Stages):
 
     def _score(self) -> dict[str, Any]:
         files.write_lines(self.folder / "tasks.txt", self.names)
-        return self.score(
-            self.names, self.folder, self.base_params, ROUND, self.report, self.scoring.strategy
-        )
+        return self.score(self.names, self.folder, self.base_params, ROUND, self.scoring.strategy)
 
     def _map(self, scores: TaskScores) -> dict[str, Any]:
         strategy = self.scoring.strategy

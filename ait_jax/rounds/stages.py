@@ -171,7 +171,6 @@ class Stages:
         folder: Path,
         params: Any,
         round: int,
-        report: Callable[[str], None],
         strategy: Strategy | None = None,
     ) -> dict[str, Any]:
         """Writes likelihoods.parquet and task_scores.parquet of `tasks`: the work of a stage.
@@ -194,13 +193,13 @@ class Stages:
             )
             race = Race(parts.racing_settings, strategy, groups, parts.scorer.num_perturbations)
             self.counts += raced_scoring.score(
-                race, parts.scorer, asker, tasks, path, round_index=round, report=report
+                race, parts.scorer, asker, tasks, path, round_index=round
             )
         else:
-            self.counts += parts.scorer.score(asker, tasks, path, round_index=round, report=report)
+            self.counts += parts.scorer.score(asker, tasks, path, round_index=round)
         num_prompts, num_cut = likelihoods.count_cut(path)
         if num_cut:
-            report(
+            self.report(
                 f"{num_cut:,} of {num_prompts:,} prompts were cut at MAX_SOURCE_LENGTH = "
                 f"{parts.encoding.max_source_length} tokens"
             )

@@ -6,14 +6,14 @@ next wave and nothing else does, so that an interrupted race continues where it 
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ait_jax.errors import UserError
-from ait_jax.runtime import distributed, files
+from ait_jax.runtime import distributed, files, reporter
 from ait_jax.scorer import likelihoods
 from ait_jax.scorer.asker import Asker
 from ait_jax.scorer.counts import PromptCounts
@@ -33,7 +33,6 @@ def score(
     path: Path,
     *,
     round_index: int,
-    report: Callable[[str], None],
 ) -> PromptCounts:
     """Writes likelihoods.parquet with what the race needed, and race.json beside it.
 
@@ -58,12 +57,11 @@ def score(
                 prompts=_plan(wave, with_original=not tables),
                 answers_from=tables[0] if tables else None,
                 round_index=round_index,
-                report=report,
             )
         tables.append(table)
         _fill(cells, table, wave.num_perturbations)
         race.record(cells)
-        report(race.report().describe())
+        reporter.say(race.report().describe())
     # Others may still read the last wave's table, which the writer now takes away.
     distributed.barrier(f"{path}: waves read")
     if distributed.is_writer():

@@ -60,7 +60,6 @@ class Scorer:
         round_index: int,
         prompts: PromptPlan | None = None,
         answers_from: Path | None = None,
-        report: Callable[[str], None] = print,
     ) -> PromptCounts:
         """Writes likelihoods.parquet for `tasks`, chunk by chunk, and continues after a crash.
 
@@ -108,7 +107,7 @@ class Scorer:
             [
                 index
                 for index, names in enumerate(chunks)
-                if not _is_whole(parts[index], names, prompts, task_prompts, report)
+                if not _is_whole(parts[index], names, prompts, task_prompts)
             ],
         )
         counts = _score_chunks(
@@ -117,7 +116,6 @@ class Scorer:
             self._answerer(asker, answers_from),
             asker,
             len(tasks),
-            report,
         )
         if distributed.is_writer():
             likelihoods.concatenate(parts, path)
@@ -141,14 +139,13 @@ def _score_chunks(
     answer: Callable[[Chunk], Answered],
     asker: Asker,
     num_tasks: int,
-    report: Callable[[str], None],
 ) -> PromptCounts:
     """Writes the missing chunks: prepared ahead of the device and saved behind it."""
     partitioner = asker.engine.partitioner
     counts = PromptCounts()
     done = num_tasks - sum(len(names) for _, names in missing)
     if done:
-        report(f"{done}/{num_tasks} tasks were scored before")
+        reporter.say(f"{done}/{num_tasks} tasks were scored before")
     with (
         background.ahead(prepare, [partitioner.own(names) for _, names in missing]) as prepared,
         background.behind() as later,
@@ -163,7 +160,7 @@ def _score_chunks(
             counts += gathering.total(counted, partitioner)
             done += len(names)
             show(done)
-            report(f"scored {done}/{num_tasks} tasks, {counts.describe()}")
+            reporter.say(f"scored {done}/{num_tasks} tasks, {counts.describe()}")
             preemption.check()
     return counts
 
@@ -173,7 +170,6 @@ def _is_whole(
     names: Sequence[str],
     prompts: PromptPlan,
     task_prompts: TaskPrompts,
-    report: Callable[[str], None],
 ) -> bool:
     """Says whether an earlier run left this chunk readable and for the same rows."""
     if not part.exists():
@@ -182,5 +178,5 @@ def _is_whole(
     try:
         return likelihoods.has_rows(part, planned)
     except UserError as error:
-        report(f"{error} Scoring it again.")
+        reporter.say(f"{error} Scoring it again.")
         return False

@@ -72,7 +72,6 @@ def _score(engine, params, pool, options: argparse.Namespace, path: Path) -> dic
     score(
         pool, path, engine, params,
         instances=options.instances, perturbations=options.perturbations,
-        report=lambda line: print(f"ait-jax: {line}", flush=True),
     )  # fmt: skip
     whole = stopwatch.read()
     columns = likelihoods.read_rows(path)

@@ -1,7 +1,6 @@
 """The scorer's engine with a stopwatch, through its public methods only."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +68,11 @@ def score(
     *,
     instances: int,
     perturbations: int,
-    report: Callable[[str], None] = lambda line: None,
 ) -> float:
     """Scores every task of `pool`; returns the seconds it took, tokenizing and writing included."""
     scorer = Scorer(num_instances=instances, num_perturbations=perturbations)
     start = time.perf_counter()
     encoding = TkInstructEncoding(max_source_length=engine.buckets.max_source_length)
     asker = Asker(engine, params, pool, workload.vocabulary(), encoding, common.SEED)
-    scorer.score(asker, list(pool), path, round_index=workload.ROUND, report=report)
+    scorer.score(asker, list(pool), path, round_index=workload.ROUND)
     return time.perf_counter() - start

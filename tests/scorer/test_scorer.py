@@ -17,6 +17,7 @@ from ait_jax.models.t5 import T5Config, Transformer
 from ait_jax.pool.pool import TaskPool
 from ait_jax.prompts.perturb import ExampleResampling, WordDrop, perturbed_instruction
 from ait_jax.randomness import Key
+from ait_jax.runtime import reporter
 from ait_jax.scorer import asker, likelihoods
 from ait_jax.scorer.asker import Asker
 from ait_jax.scorer.batching import LengthBuckets
@@ -53,7 +54,7 @@ def trained(setting):
     return setting[0], engine, engine.place(read_params(assets.mini_weights()))
 
 
-def count(setting, path, scorer=None, tasks=None, report=lambda line: None, **options):
+def count(setting, path, scorer=None, tasks=None, **options):
     """Scores four tasks and returns the counts."""
     experiment, engine, params = setting
     asking = Asker(
@@ -65,7 +66,7 @@ def count(setting, path, scorer=None, tasks=None, report=lambda line: None, **op
         seed=0,
     )
     return (scorer or experiment.scorer).score(
-        asking, tasks or list(experiment.pool)[:4], path, round_index=1, report=report, **options
+        asking, tasks or list(experiment.pool)[:4], path, round_index=1, **options
     )
 
 
@@ -128,14 +129,12 @@ def test_chunks_do_not_change_the_numbers(setting, rows, tmp_path):
     np.testing.assert_allclose(one["log_likelihood"], rows["log_likelihood"], atol=1e-5)
 
 
-def test_a_damaged_or_foreign_chunk_is_scored_again(setting, rows, tmp_path):
+def test_a_damaged_or_foreign_chunk_is_scored_again(setting, rows, tmp_path, said):
     folder = tmp_path / "likelihoods.chunks"
     folder.mkdir()
     (folder / "chunk_00000.parquet").write_bytes(b"PAR1 cut short")
-    lines: list[str] = []
-    again = score(setting, tmp_path / "likelihoods.parquet", report=lines.append)
-    assert again == rows
-    assert any("cannot be read as parquet" in line for line in lines)
+    assert score(setting, tmp_path / "likelihoods.parquet") == rows
+    assert any("cannot be read as parquet" in line for line in said)
     assert not folder.exists()
 
 
@@ -313,7 +312,7 @@ def test_a_chunk_of_other_prompts_is_scored_again(setting, rows, tmp_path):
     assert score(setting, tmp_path / "likelihoods.parquet") == rows
 
 
-def test_a_whole_chunk_is_not_scored_again(setting, rows, tmp_path):
+def test_a_whole_chunk_is_not_scored_again(setting, rows, tmp_path, said):
     class Stop(Exception):
         pass
 
@@ -321,14 +320,13 @@ def test_a_whole_chunk_is_not_scored_again(setting, rows, tmp_path):
         raise Stop
 
     path = tmp_path / "likelihoods.parquet"
-    with pytest.raises(Stop):
-        count(setting, path, report=stop)
+    with pytest.raises(Stop), reporter.using(reporter.Reporter(line=stop)):
+        count(setting, path)
     (part,) = (tmp_path / "likelihoods.chunks").iterdir()
     assert part.name == "chunk_00000.parquet", "what was scored is saved in spite of the error"
-    lines: list[str] = []
-    counts = count(setting, path, report=lines.append)
+    counts = count(setting, path)
     assert counts.asked == 6
-    assert lines == [
+    assert said == [
         "3/4 tasks were scored before",
         "scored 4/4 tasks, 6 prompts "
         f"({counts.from_decode} taken from the decode, {counts.identical} identical)",
@@ -364,12 +362,9 @@ def test_ctrl_c_ends_the_threads(setting, tmp_path):
     threads = threading.active_count()
     # Python leaves the signal alone where the shell ignores it, as for jobs in the background.
     former = signal.signal(signal.SIGINT, signal.default_int_handler)
-    with pytest.raises(KeyboardInterrupt):
-        count(
-            setting,
-            tmp_path / "a.parquet",
-            report=lambda line: signal.raise_signal(signal.SIGINT),
-        )
+    interrupting = reporter.Reporter(line=lambda line: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt), reporter.using(interrupting):
+        count(setting, tmp_path / "a.parquet")
     signal.signal(signal.SIGINT, former)
     assert threading.active_count() == threads
 

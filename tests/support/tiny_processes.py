@@ -32,7 +32,7 @@ from ait_jax.selection.selection import PromptUncertainty
 NUM_TASKS = 7
 
 
-def score(folder: Path, report=lambda line: None) -> None:
+def score(folder: Path) -> None:
     """Scores in chunks of one and of several tasks, so that a process may have none of a chunk."""
     experiment = tiny_experiment(folder)
     engine = Engine(experiment.model, experiment.partitioner, experiment.buckets, 2048, 2.0)
@@ -41,12 +41,11 @@ def score(folder: Path, report=lambda line: None) -> None:
     params = engine.place(init_params(experiment.model, 1)[0])
     asker = Asker(engine, params, pool, experiment.vocabulary, experiment.encoding, seed=0)
     scorer = Scorer(num_perturbations=3, num_instances=2, prompts_per_chunk=9)
-    options = {"round_index": 1, "report": report}
-    scorer.score(asker, tasks, folder / "likelihoods.parquet", **options)
+    scorer.score(asker, tasks, folder / "likelihoods.parquet", round_index=1)
     groups = [Group("all", tuple(tasks), 2)]
     race = Race(Racing(waves=(2,), error=0.5), PromptUncertainty(), groups, 3)
     raced = folder / "raced" / "likelihoods.parquet"
-    raced_scoring.score(race, scorer, asker, tasks, raced, **options)
+    raced_scoring.score(race, scorer, asker, tasks, raced, round_index=1)
 
 
 def restore(folder: Path, index: int) -> None:
