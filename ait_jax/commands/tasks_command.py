@@ -79,12 +79,12 @@ def run(options: argparse.Namespace, flags: GinFlags) -> int:
     from ait_jax.runtime.terminal import quiet_stderr
 
     with quiet_stderr():
-        from ait_jax.report import task_source
-    source = task_source.open_source(flags, options.run)
+        from ait_jax.report import pool_view
+    view = pool_view.open_pool(flags, options.run)
     if options.names:
-        _show(source, options)
+        _show(view, options)
     else:
-        _list(source, options)
+        _list(view, options)
     return ExitCode.OK
 
 
@@ -98,7 +98,7 @@ def _console() -> Any:
     )
 
 
-def _list(source: Any, options: argparse.Namespace) -> None:
+def _list(view: Any, options: argparse.Namespace) -> None:
     from ait_jax.report import task_table
 
     plain = options.csv or options.json
@@ -111,8 +111,8 @@ def _list(source: Any, options: argparse.Namespace) -> None:
         sort=options.sort,
         limit=limit or None,
     )
-    rows, count = task_table.rows(source, query)
-    names = task_table.columns(source)
+    rows, count = task_table.rows(view, query)
+    names = task_table.columns(view)
     if options.csv:
         task_table.write_csv(rows, names, sys.stdout)
     elif options.json:
@@ -124,22 +124,22 @@ def _list(source: Any, options: argparse.Namespace) -> None:
             table, left_out = task_table.printed(rows, names, console.width)
             console.print(table)
             more += f"; no room for {', '.join(left_out)}" if left_out else ""
-        print(f"{count:,} of the {len(source.pool):,} tasks of the pool {source.pool.name!r}{more}")
+        print(f"{count:,} of the {len(view.pool):,} tasks of the pool {view.pool.name!r}{more}")
 
 
-def _show(source: Any, options: argparse.Namespace) -> None:
+def _show(view: Any, options: argparse.Namespace) -> None:
     from ait_jax.report import prompt_view, task_page
 
     console = _console()
     # Look up all names before showing the first.
     seen = [
-        prompt_view.see(source, name, options.instance, options.perturbation)
+        prompt_view.see(view, name, options.instance, options.perturbation)
         for name in options.names
     ]
     if options.json:
-        print("[" + ",\n".join(task_page.to_json(source, one) for one in seen) + "]")
+        print("[" + ",\n".join(task_page.to_json(view, one) for one in seen) + "]")
         return
     for number, one in enumerate(seen):
         if number:
             console.print()
-        task_page.show(console, source, one, all_tokens=options.tokens)
+        task_page.show(console, view, one, all_tokens=options.tokens)

@@ -1,4 +1,4 @@
-"""The rows of some tasks in likelihoods.parquet, without reading those of the others."""
+"""The rows of some tasks in likelihoods.parquet, read without the others."""
 
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,11 +14,11 @@ _TEXTS = ("task", "instance_id", "answer")
 
 @dataclass
 class ScoredInstance:
-    """One instance of a task as it was scored.
+    """A task's instance as it was scored.
 
     Attributes:
       answer: the model's own, or the gold one.
-      log_likelihood: prompt j -> of the answer; a race leaves out some.
+      log_likelihood: prompt j -> of the answer; a race skips some.
       prompt_tokens: prompt j -> tokens of the whole prompt.
     """
 
@@ -28,11 +28,11 @@ class ScoredInstance:
 
 
 class LikelihoodRows:
-    """An open likelihoods.parquet; `opened` makes one."""
+    """An open likelihoods.parquet, made by `opened`."""
 
     def __init__(self, path: Any, file: Any) -> None:
         self._path, self._file = path, file
-        # Task -> the row groups with rows of it: a race writes a task's rows in several waves.
+        # Task -> the row groups with its rows: a race writes them in several waves.
         self._groups: dict[str, list[int]] = {}
         for group in range(file.num_row_groups):
             for name in file.read_row_group(group, ["task"])["task"].unique().to_pylist():
@@ -40,7 +40,7 @@ class LikelihoodRows:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Returns all tasks with rows, in the order of the file."""
+        """All tasks with rows, in the order of the file."""
         return tuple(self._groups)
 
     def read(self, tasks: Collection[str]) -> "TaskRows":
@@ -63,19 +63,19 @@ class LikelihoodRows:
 
 
 class TaskRows:
-    """Rows of some tasks, in memory, a few bytes each."""
+    """Rows of some tasks in memory, a few bytes each."""
 
     def __init__(self, table: Any) -> None:
         self._table = table
 
     def of(self, tasks: Collection[str]) -> dict[str, dict[str, ScoredInstance]]:
-        """Returns {task: {instance id: how it was scored}} of those of `tasks` that have rows."""
+        """Returns {task: {instance id: how it was scored}} for those of `tasks` with rows."""
         found: dict[str, dict[str, ScoredInstance]] = {}
         if self._table is None:
             return found
         rows = _only(self._table, tasks)
         for task, instance, j, answer, tokens, value in zip(
-            *(rows[name].to_pylist() for name in _COLUMNS)
+            *(rows[name].to_pylist() for name in _COLUMNS), strict=True
         ):
             scored = found.setdefault(task, {}).setdefault(instance, ScoredInstance(answer))
             scored.log_likelihood[j] = value
@@ -84,10 +84,9 @@ class TaskRows:
 
 
 def _only(table: Any, tasks: Collection[str]) -> Any:
-    import pyarrow as pa
     import pyarrow.compute as pc
 
-    return table.filter(pc.is_in(table["task"], pa.array(sorted(tasks), pa.string())))
+    return table.filter(pc.field("task").isin(sorted(tasks)))
 
 
 @contextmanager

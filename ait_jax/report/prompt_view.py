@@ -8,11 +8,11 @@ from typing import Any
 
 from ait_jax.errors import UserError, nearest
 from ait_jax.evaluation.evaluation import read_predictions
-from ait_jax.pool.pool import Instance, Task
+from ait_jax.pool.task import Instance, Instruction, Task
 from ait_jax.prompts.perturb import WordDrop, perturbed_instruction
 from ait_jax.prompts.prompts import Prompt, TkInstructEncoding
 from ait_jax.randomness import Key
-from ait_jax.report.task_source import Source
+from ait_jax.report.pool_view import PoolView
 from ait_jax.runtime.plain_text import visible
 from ait_jax.scorer.likelihoods import read_rows
 from ait_jax.scorer.prompts_of_task import scoring_instances
@@ -26,8 +26,7 @@ class Form:
     """A prompt of a task: j = 0 is the original, 1 to k are perturbed.
 
     Attributes:
-      pieces: of the tokens that the model reads, end-of-sequence included; None without a
-        vocabulary.
+      pieces: the tokens that the model reads, with end-of-sequence; None without a vocabulary.
     """
 
     j: int
@@ -40,9 +39,9 @@ class Seen:
     """A task as the model sees it.
 
     Attributes:
-      instance: the scored one that is shown; None of a task without instances.
-      forms: the original prompt and the perturbed one that was asked for.
-      answer: of the model to the original prompt, where a run has it.
+      instance: the one shown; None if the task has no instances.
+      forms: the original prompt and the perturbed one asked for.
+      answer: the model's, to the original prompt, if a run has it.
       likelihoods: {j: the answer's mean token log-likelihood under form j}.
     """
 
@@ -53,33 +52,68 @@ class Seen:
     likelihoods: dict[int, float]
 
 
-def see(source: Source, name: str, instance: str | None = None, perturbation: int = 1) -> Seen:
-    """Builds a task's prompts as scoring does.
+def see(view: PoolView, name: str, instance: str | None = None, perturbation: int = 1) -> Seen:
+    """Builds a task's prompts as scoring builds them.
 
     Args:
       instance: its id, or its number from 0 among the scored ones; None is the first.
       perturbation: j of the perturbed form.
 
     Raises:
-      UserError: the pool lacks the task, or the task the instance; j out of range.
+      UserError: no such task or instance, or j out of range.
     """
-    task = source.pool[name]
-    scorer = source.part("scorer") or Scorer()
+    task = view.pool[name]
+    scorer = view.part("scorer") or Scorer()
     if not 0 <= perturbation <= scorer.num_perturbations:
         raise UserError(
             f"--perturbation={perturbation}: the forms are 1 to {scorer.num_perturbations} "
             "(NUM_PERTURBATIONS), 0 is the original."
         )
-    folder, round = source.folder_of(name) or (None, 0)
-    scored = scoring_instances(task, scorer.num_instances, Key(source.seed, round))
+    folder, round_index = view.folder_of(name) or (None, 0)
+    scored = scoring_instances(task, scorer.num_instances, Key(view.seed, round_index))
     chosen = _instance(task, scored, instance)
-    used = [one.id for one in scored]
-    forms = tuple(
-        _form(source, task, chosen, j, round, used, scorer.perturbation or WordDrop())
-        for j in dict.fromkeys((0, perturbation))
-    )
-    answer, likelihoods = _answers(source, folder, name, chosen)
-    return Seen(task, chosen, forms, answer, likelihoods)
+    encoding = view.part("encoding") or TkInstructEncoding()
+    vocabulary = _vocabulary(view)
+    forms = []
+    for j in dict.fromkeys((0, perturbation)):
+        instruction = perturbed_instruction(
+            task,
+            scorer.perturbation or WordDrop(),
+            j,
+            seed=view.seed,
+            round_index=round_index,
+            used_instances=[one.id for one in scored],
+        )
+        text = chosen.input if chosen else ""
+        forms.append(_form(j, instruction, text, task.name, encoding, vocabulary))
+    answer, likelihoods = _answers(view, folder, name, chosen)
+    return Seen(task, chosen, tuple(forms), answer, likelihoods)
+
+
+def _vocabulary(view: PoolView) -> Any:
+    """Returns the pool's vocabulary, None if it cannot be read."""
+    vocabulary = view.part("vocabulary")
+    try:
+        if vocabulary:
+            vocabulary.pieces(vocabulary.encode(""))
+        return vocabulary
+    except UserError as error:
+        view.problems.append(f"no vocabulary: {error}")
+        return None
+
+
+def _form(
+    j: int, instruction: Instruction, text: str, task_name: str, encoding: Any, vocabulary: Any
+) -> Form:
+    if vocabulary is None:
+        prompt = encoding.encode(
+            instruction, text, lambda text: 0, lambda text, length: text, task_name=task_name
+        )
+        return Form(j, prompt, None)
+    count, truncate = vocabulary.count_tokens, vocabulary.truncate
+    prompt = encoding.encode(instruction, text, count, truncate, task_name=task_name)
+    ids = vocabulary.encode_source(prompt.text, encoding.max_source_length)
+    return Form(j, prompt, tuple(vocabulary.pieces(ids)))
 
 
 def _instance(task: Task, scored: Sequence[Instance], wanted: str | None) -> Instance | None:
@@ -90,64 +124,37 @@ def _instance(task: Task, scored: Sequence[Instance], wanted: str | None) -> Ins
     everything = {one.id: one for one in task.instances}
     if wanted not in everything:
         raise UserError(
-            f"--instance={wanted}: {task.name} has no such instance; {len(scored)} are scored (0 to "
-            f"{len(scored) - 1}) of {len(everything):,}.{visible(nearest(wanted, everything))}"
+            f"--instance={wanted}: {task.name} has no such instance; {len(scored)} are scored "
+            f"(0 to {len(scored) - 1}) of {len(everything):,}."
+            f"{visible(nearest(wanted, everything))}"
         )
     return everything[wanted]
 
 
-def _form(
-    source: Source, task: Task, instance: Instance | None, j: int, round: int, used, perturbation
-) -> Form:
-    instruction = perturbed_instruction(
-        task, perturbation, j, seed=source.seed, round_index=round, used_instances=used
-    )
-    encoding = source.part("encoding") or TkInstructEncoding()
-    vocabulary = source.part("vocabulary")
-    try:
-        pieces_of = vocabulary and (lambda text: vocabulary.pieces(vocabulary.encode(text)))
-        if pieces_of:
-            pieces_of("")
-    except UserError as error:
-        source.problems.append(f"no vocabulary: {error}")
-        vocabulary = pieces_of = None
-    count, truncate = (lambda text: 0), (lambda text, length: text)
-    if vocabulary is not None:
-        count, truncate = vocabulary.count_tokens, vocabulary.truncate
-    text = instance.input if instance else ""
-    prompt = encoding.encode(instruction, text, count, truncate, task_name=task.name)
-    if vocabulary is None:
-        return Form(j, prompt, None)
-    ids = vocabulary.encode_source(prompt.text, encoding.max_source_length)
-    return Form(j, prompt, tuple(vocabulary.pieces(ids)))
-
-
 def _answers(
-    source: Source, folder: Any, name: str, instance: Instance | None
+    view: PoolView, folder: Any, name: str, instance: Instance | None
 ) -> tuple[str | None, dict[int, float]]:
     """Returns the model's answer to an instance, and its log-likelihood under every form."""
-    if source.run is None or instance is None:
+    if view.run is None or instance is None:
         return None, {}
-    path = folder / "likelihoods.parquet" if folder is not None else None
-    if path is not None and path.exists():
-        rows = read_rows(path, name)
+    if folder is not None and (folder / "likelihoods.parquet").exists():
+        rows = read_rows(folder / "likelihoods.parquet", name)
         mine = [i for i, identity in enumerate(rows["instance_id"]) if identity == instance.id]
         if mine:
             values = {rows["prompt"][i]: rows["log_likelihood"][i] for i in mine}
             return rows["answer"][mine[0]], values
-    for folder in sorted(source.run.glob("round_[0-9]*"), reverse=True):
-        if (folder / "predictions.jsonl").exists():
-            for item in read_predictions(folder / "predictions.jsonl"):
-                if (item.task, item.instance_id) == (name, instance.id):
-                    return item.prediction, {}
-            return None, {}
+    answered = [f / "predictions.jsonl" for f in view.folders()]
+    latest = next((path for path in reversed(answered) if path.exists()), None)
+    for item in read_predictions(latest) if latest else ():
+        if (item.task, item.instance_id) == (name, instance.id):
+            return item.prediction, {}
     return None, {}
 
 
 def compared(original: str, perturbed: str) -> list[tuple[str, str]]:
-    """Returns the perturbed text in parts, with the words that it lost: (`SAME`, text), ...
+    """Returns the perturbed text in parts, dropped words included: (`SAME`, text), ...
 
-    White space is the original's: perturbations collapse it, which is left out here.
+    White space is the original's, because perturbations collapse it.
     """
     before = re.findall(r"\s*\S+", original)
     words = perturbed.split()

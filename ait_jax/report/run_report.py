@@ -10,11 +10,12 @@ from typing import Any
 from ait_jax import __version__
 from ait_jax.errors import UserError
 from ait_jax.report import page, run_results, settings
-from ait_jax.report.run_files import CONTINUAL, SCORE, RunFiles
 from ait_jax.report.run_results import TaskIndex
 from ait_jax.report.settings import Settings
 from ait_jax.report.task_details import Details, OtherPrompts, details
+from ait_jax.rounds import record
 from ait_jax.rounds.generations import known_changes
+from ait_jax.rounds.record import CONTINUAL, SCORE, Record, read_json, round_name
 from ait_jax.runtime import buckets, files
 
 SCHEMA = 1
@@ -44,9 +45,9 @@ def make(
     Raises:
       UserError: no run directory, a damaged file, or `out` cannot be written.
     """
-    run = RunFiles(model_dir)
+    run = record.read(model_dir)
     if known is None:
-        known = settings.of_config(run.config, run.state["seed"])
+        known = settings.of_config(run.config, run.seed)
     payload, chunks = payload_and_details(
         run,
         known,
@@ -67,7 +68,7 @@ def make(
 
 
 def payload_and_details(
-    run: RunFiles,
+    run: Record,
     settings: Settings,
     *,
     title: str,
@@ -99,14 +100,14 @@ def payload_and_details(
         "schema": SCHEMA,
         "summary": {
             "work": run.kind,
-            "pool": run.state["pool"].get("name", ""),
+            "pool": run.pool.get("name", ""),
             "tasks": len(index),
             "cls": _count(tasks["is_cls"], 1),
             "gen": _count(tasks["is_cls"], 0),
             "strategy": next((r["strategy"] for r in rounds if r["strategy"]), settings.strategy),
-            "seed": run.state["seed"],
+            "seed": run.seed,
             "rounds": len(run.rounds) if run.kind == CONTINUAL else settings.rounds or 0,
-            "rounds_done": sum(f"round_{r:03d}/evaluate" in run.stages for r in run.rounds),
+            "rounds_done": sum(f"{round_name(r)}/evaluate" in run.stages for r in run.rounds),
             "answers": settings.answers,
             "state": state,
             "notes": [*_notes(run), *([problem] if problem else [])],
@@ -126,7 +127,7 @@ def payload_and_details(
     return payload, list(shown.chunks)
 
 
-def _with_the_runs_pool(run: RunFiles, settings: Settings) -> Settings:
+def _with_the_runs_pool(run: Record, settings: Settings) -> Settings:
     """Returns the settings without a pool that is not the one the run was made with."""
     if settings.pool is None:
         return settings
@@ -142,7 +143,7 @@ def _with_the_runs_pool(run: RunFiles, settings: Settings) -> Settings:
 
 
 def _details(
-    run: RunFiles, index: TaskIndex, settings: Settings, rounds: list[dict[str, Any]], room: float
+    run: Record, index: TaskIndex, settings: Settings, rounds: list[dict[str, Any]], room: float
 ) -> tuple[Details, str]:
     """Returns the details, and "" or why there are none."""
     nothing = Details(left_out=len(index))
@@ -178,7 +179,7 @@ def _count(values: list[int | None], wanted: int) -> int | None:
 # --- how far the run is ---
 
 
-def _state(run: RunFiles, settings: Settings) -> str:
+def _state(run: Record, settings: Settings) -> str:
     """Returns "finished", "unfinished: STAGE comes next", or that config.gin does not say."""
     rounds = settings.rounds
     if run.kind == CONTINUAL:
@@ -191,7 +192,7 @@ def _state(run: RunFiles, settings: Settings) -> str:
     return f"unfinished: {missing} comes next" if missing else FINISHED
 
 
-def _stages(run: RunFiles, settings: Settings, rounds: int) -> Iterator[str]:
+def _stages(run: Record, settings: Settings, rounds: int) -> Iterator[str]:
     """Yields all stages of a run in order."""
     if run.kind == SCORE:
         yield from ("score", "map")
@@ -200,7 +201,7 @@ def _stages(run: RunFiles, settings: Settings, rounds: int) -> Iterator[str]:
     if settings.evaluate_base and run.kind != CONTINUAL:
         yield "base/evaluate"
     for round_index in range(rounds):
-        name = f"round_{round_index:03d}"
+        name = round_name(round_index)
         if run.kind == CONTINUAL:
             yield f"{name}/replay"
         yield f"{name}/train"
@@ -217,7 +218,7 @@ def _stages(run: RunFiles, settings: Settings, rounds: int) -> Iterator[str]:
 # --- words ---
 
 
-def _notes(run: RunFiles) -> list[str]:
+def _notes(run: Record) -> list[str]:
     """Returns what to know before trusting a figure, as far as the run's files alone tell."""
     found: list[str] = []
     version = run.state["code_version"]
@@ -231,14 +232,14 @@ def _notes(run: RunFiles) -> list[str]:
     return found
 
 
-def _notes_of_round(run: RunFiles, round_index: int) -> Iterator[str]:
+def _notes_of_round(run: Record, round_index: int) -> Iterator[str]:
     joined = (run.stage(round_index, "pool") or {}).get("joined")
     if joined:
         yield f"{joined:,} new tasks joined the pool in round {round_index}."
     cut = (run.stage(round_index, "score") or {}).get("prompts_cut")
     if cut:
         yield f"{cut:,} prompts of round {round_index} were too long and were cut at their end."
-    race = (run.json(run.folder(round_index) / "race.json") or {}).get("report")
+    race = (read_json(run.folder(round_index) / "race.json") or {}).get("report")
     if race:
         passes, full = race.get("passes"), race.get("full_passes")
         share = f" with {passes / full:.0%} of the prompts" if passes and full else ""
@@ -252,7 +253,7 @@ def _notes_of_round(run: RunFiles, round_index: int) -> Iterator[str]:
             f"The last {group} task of round {round_index} won by {margin:.1e}: another mesh may "
             "select differently."
         )
-    evaluation = run.json(run.folder(round_index) / "eval.json") or {}
+    evaluation = read_json(run.folder(round_index) / "eval.json") or {}
     without = (evaluation.get("test") or {}).get("num_without_references")
     if without:
         yield (
@@ -261,7 +262,7 @@ def _notes_of_round(run: RunFiles, round_index: int) -> Iterator[str]:
         )
 
 
-def _commands(run: RunFiles, model_dir: str, state: str) -> list[dict[str, str]]:
+def _commands(run: Record, model_dir: str, state: str) -> list[dict[str, str]]:
     """Returns the payload's `commands`: to run again, continue, or use what the run left."""
     command = "ait-jax score" if run.kind == SCORE else "ait-jax run"
     config = shlex.quote(f"--gin_file={model_dir}/config.gin")
@@ -278,7 +279,7 @@ def _commands(run: RunFiles, model_dir: str, state: str) -> list[dict[str, str]]
         trained = [round_index for round_index, step in steps.items() if step]
         if trained:
             last = trained[-1]
-            checkpoint = f"{model_dir}/round_{last:03d}/checkpoint_{steps[last]}"
+            checkpoint = f"{model_dir}/{round_name(last)}/checkpoint_{steps[last]}"
             source = shlex.quote(checkpoint)
             hugging_face = f"ait-jax convert {source} model --to=hf"
             score = f"ait-jax score --gin.INIT_CHECKPOINT={source} --gin.MODEL_DIR=scores"

@@ -7,7 +7,15 @@ import numpy as np
 
 from ait_jax.evaluation.evaluation import EXACT_MATCH, ROUGE_L
 from ait_jax.pool.pool import TaskPool
-from ait_jax.report.run_files import CONTINUAL, SCORE, RunFiles
+from ait_jax.pool.splits import read_names
+from ait_jax.rounds.record import (
+    CONTINUAL,
+    SCORE,
+    Record,
+    read_json,
+    read_metrics,
+    read_timings,
+)
 from ait_jax.scorer.likelihoods import read_task_scores
 from ait_jax.selection import task_map
 from ait_jax.selection.uncertainty import TaskScores
@@ -32,21 +40,21 @@ class TaskIndex:
       split: task -> the one of SPLITS in which it began.
     """
 
-    def __init__(self, run: RunFiles) -> None:
+    def __init__(self, run: Record) -> None:
         self.split: dict[str, str] = {}
         if run.kind == SCORE:
-            self._add(run.names(run.path / "tasks.txt"), "pool")
+            self._add(names_in(run.path / "tasks.txt"), "pool")
         elif run.kind == CONTINUAL:
             for round_index in run.rounds:
                 for name in ("stage_tasks.txt", "joined_tasks.txt"):
-                    self._add(run.names(run.folder(round_index) / name), "train")
-            self._add(run.names(run.folder(0) / "test_tasks.txt"), "test")
+                    self._add(names_in(run.folder(round_index) / name), "train")
+            self._add(names_in(run.folder(0) / "test_tasks.txt"), "test")
         else:
             for split in SPLITS:
                 name = "remain" if split == "pool" else split
-                self._add(run.names(run.folder(0) / f"{name}_tasks.txt"), split)
+                self._add(names_in(run.folder(0) / f"{name}_tasks.txt"), split)
             for round_index in run.rounds:
-                self._add(run.names(run.folder(round_index) / "joined_tasks.txt"), "pool")
+                self._add(names_in(run.folder(round_index) / "joined_tasks.txt"), "pool")
         self.names = tuple(self.split)
         self._number_of = {name: number for number, name in enumerate(self.names)}
 
@@ -89,6 +97,11 @@ class TaskIndex:
         return columns, list(categories)
 
 
+def names_in(path: Any) -> tuple[str, ...]:
+    """Returns the tasks in a list; none if there is no such file."""
+    return read_names(path) if path.exists() else ()
+
+
 def cut(text: str, characters: int) -> str:
     """Returns at most `characters` of `text`; an ellipsis stands for the rest."""
     return text if len(text) <= characters else text[: characters - 1].rstrip() + "…"
@@ -105,16 +118,16 @@ def rounded(values: np.ndarray | Iterable[float], digits: int = 5) -> list[float
 # --- scored rounds ---
 
 
-def scored_rounds(run: RunFiles, index: TaskIndex) -> list[dict[str, Any]]:
+def scored_rounds(run: Record, index: TaskIndex) -> list[dict[str, Any]]:
     """Returns the payload's `rounds`: the task maps of those that scored or selected tasks."""
     found = (_scored_round(run, index, round_index) for round_index in run.rounds)
     return [each for each in found if each is not None]
 
 
-def _scored_round(run: RunFiles, index: TaskIndex, round_index: int) -> dict[str, Any] | None:
+def _scored_round(run: Record, index: TaskIndex, round_index: int) -> dict[str, Any] | None:
     folder = run.folder(round_index)
     table = folder / "task_scores.parquet"
-    selected = run.names(folder / "selected.txt")
+    selected = names_in(folder / "selected.txt")
     if not table.exists() and not selected:
         return None
     found = {
@@ -126,8 +139,8 @@ def _scored_round(run: RunFiles, index: TaskIndex, round_index: int) -> dict[str
         "region": [],
         "measures": {},
         "selected": index.numbers(selected),
-        "trained": index.numbers(run.names(folder / "train_tasks.txt")),
-        "joined": index.numbers(run.names(folder / "joined_tasks.txt")),
+        "trained": index.numbers(names_in(folder / "train_tasks.txt")),
+        "joined": index.numbers(names_in(folder / "joined_tasks.txt")),
     }
     if table.exists():
         scores = read_task_scores(table)
@@ -135,7 +148,7 @@ def _scored_round(run: RunFiles, index: TaskIndex, round_index: int) -> dict[str
         region_of = {
             name: number
             for number, region in enumerate(REGIONS[1:], 1)
-            for name in run.names(folder / f"{region}.txt")
+            for name in names_in(folder / f"{region}.txt")
         }
         found["task"] = index.numbers(scores.tasks)
         found["region"] = [region_of.get(scores.tasks[row], 0) for row in rows]
@@ -145,7 +158,7 @@ def _scored_round(run: RunFiles, index: TaskIndex, round_index: int) -> dict[str
     return found
 
 
-def selection_of(run: RunFiles, round_index: int) -> Mapping[str, Any]:
+def selection_of(run: Record, round_index: int) -> Mapping[str, Any]:
     """Returns what run.json says of a round's selection; empty if there was none."""
     selected = run.stage(round_index, "select")
     return selected or (run.stage(round_index, "map") or {}).get("selection") or {}
@@ -166,7 +179,7 @@ def _measures(scores: TaskScores, rows: list[int]) -> dict[str, list[Any]]:
 # --- evaluations and training ---
 
 
-def evaluations(run: RunFiles, index: TaskIndex) -> list[dict[str, Any]]:
+def evaluations(run: Record, index: TaskIndex) -> list[dict[str, Any]]:
     """Returns the payload's `evaluations`: the base model first, then rounds.
 
     `test` and `dev` are None without such tasks; a continual run's further groups ("holdout",
@@ -175,7 +188,7 @@ def evaluations(run: RunFiles, index: TaskIndex) -> list[dict[str, Any]]:
     found = []
     for round_index in (None, *run.rounds):
         folder = run.path / "base" if round_index is None else run.folder(round_index)
-        result = run.json(folder / "eval.json")
+        result = read_json(folder / "eval.json")
         if result is None:
             continue
         groups = {name: _metrics(metrics, index) for name, metrics in result.items()}
@@ -190,10 +203,10 @@ def evaluations(run: RunFiles, index: TaskIndex) -> list[dict[str, Any]]:
     return found
 
 
-def _num_tasks(run: RunFiles, round_index: int) -> int:
+def _num_tasks(run: Record, round_index: int) -> int:
     """Returns how many tasks a round's model was trained on, replayed ones counted once."""
     if run.kind != CONTINUAL:
-        return len(run.names(run.folder(round_index) / "train_tasks.txt"))
+        return len(names_in(run.folder(round_index) / "train_tasks.txt"))
     trained = (run.stage(each, "train") or {} for each in run.rounds if each <= round_index)
     return sum(stage.get("tasks", 0) for stage in trained)
 
@@ -222,7 +235,7 @@ def _figures(metrics: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def training(run: RunFiles) -> list[dict[str, Any]]:
+def training(run: Record) -> list[dict[str, Any]]:
     """Returns the payload's `training`: metrics.jsonl of every round with logged steps.
 
     Columns that a trainer does not log are left out; `dev` has empty lists if no dev tasks are
@@ -230,7 +243,7 @@ def training(run: RunFiles) -> list[dict[str, Any]]:
     """
     found = []
     for round_index in run.rounds:
-        lines = run.lines(run.folder(round_index) / "metrics.jsonl")
+        lines = read_metrics(run.folder(round_index))
         lines = [line for line in lines if isinstance(line.get("step"), int)]
         if not lines:
             continue
@@ -268,13 +281,13 @@ def _short(value: Any) -> float | None:
 # --- time and cost ---
 
 
-def timings(run: RunFiles) -> list[dict[str, Any]]:
+def timings(run: Record) -> list[dict[str, Any]]:
     """Returns the payload's `timings`: timings.jsonl, in the order in which stages ended."""
     return [
         {"tokens_per_second": None, "padding": None, "mfu": None}
-        | {_RENAMED.get(name, name): value for name, value in line.items()}
-        for line in run.lines(run.path / "timings.jsonl")
-        if isinstance(line.get("seconds"), (int, float)) and isinstance(line.get("stage"), str)
+        | {"stage": timing.stage, "seconds": timing.seconds}
+        | {_RENAMED.get(name, name): value for name, value in timing.figures.items()}
+        for timing in read_timings(run.path)
     ]
 
 

@@ -152,8 +152,9 @@ def status_lines(status: Mapping[str, Any], columns: int) -> list[Text]:
         lines += live_lines({**status, "curve": []}, columns)
     else:
         lines.append(_done_text(status))
-        if status["losses"]:
-            lines.append(_figures({**status, "tokens_per_second": None, "mfu": None}, columns))
+        figures = _figures({**status, "tokens_per_second": None, "mfu": None}, columns)
+        if figures:
+            lines.append(figures)
     following = status["next"] if running else status["stage"] or status["next"]
     if status["state"] != "finished" and following:
         again = "" if running else " (the same command continues)"

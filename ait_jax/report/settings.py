@@ -130,8 +130,9 @@ def _needs_scores(strategy: Reference | None) -> bool | None:
 
     name = strategy.selector.rpartition(".")[2] if strategy else ""
     kind = getattr(selection, name, None)
-    known = isinstance(kind, type) and issubclass(kind, selection.Strategy)
-    return kind.needs_scores if known else None
+    if isinstance(kind, type) and issubclass(kind, selection.Strategy):
+        return kind.needs_scores
+    return None
 
 
 def _part(build: Callable[[], Any], name: str, values: dict[str, Any], problems: list[str]) -> Any:

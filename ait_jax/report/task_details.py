@@ -17,9 +17,9 @@ from ait_jax.prompts.perturb import kept_words, perturbed_instruction
 from ait_jax.randomness import Key
 from ait_jax.report import likelihood_rows
 from ait_jax.report.likelihood_rows import LikelihoodRows, ScoredInstance
-from ait_jax.report.run_files import RunFiles
-from ait_jax.report.run_results import REGIONS, TaskIndex, cut, rounded
+from ait_jax.report.run_results import REGIONS, TaskIndex, cut, names_in, rounded
 from ait_jax.report.settings import Settings
+from ait_jax.rounds.record import Record
 from ait_jax.scorer.prompts_of_task import TaskPrompts, same_prompts, scoring_instances
 
 TASKS_PER_CHUNK = 64
@@ -52,7 +52,7 @@ class Details:
 
 
 def details(
-    run: RunFiles,
+    run: Record,
     index: TaskIndex,
     pool: TaskPool,
     settings: Settings,
@@ -96,7 +96,7 @@ def details(
 
 
 def in_order_of_interest(
-    run: RunFiles, index: TaskIndex, rounds: Sequence[Mapping[str, Any]]
+    run: Record, index: TaskIndex, rounds: Sequence[Mapping[str, Any]]
 ) -> list[str]:
     """Returns all tasks, the most telling first.
 
@@ -105,7 +105,7 @@ def in_order_of_interest(
     """
     selected = [number for each in rounds for number in each["selected"]]
     lists = [
-        run.names(run.folder(each["round"]) / f"{region}.txt")
+        names_in(run.folder(each["round"]) / f"{region}.txt")
         for each in rounds
         for region in REGIONS[1:]
     ]

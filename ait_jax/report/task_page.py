@@ -10,8 +10,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from ait_jax.report.pool_view import PoolView
 from ait_jax.report.prompt_view import ADDED, DROPPED, Form, Seen, compared
-from ait_jax.report.task_source import Source
 from ait_jax.runtime.plain_text import visible
 
 _WIDE = 120
@@ -19,9 +19,9 @@ _FEW_PIECES = 80
 _MOST_REFERENCES = 8
 
 
-def show(console: Console, source: Source, seen: Seen, all_tokens: bool = False) -> None:
-    """Prints the task; on wide terminals the perturbed form stands beside the prompt."""
-    _metadata(console, source, seen)
+def show(console: Console, view: PoolView, seen: Seen, all_tokens: bool = False) -> None:
+    """Prints the task; on wide terminals the perturbed form is beside the prompt."""
+    _metadata(console, view, seen)
     original, *others = seen.forms
     sides = [(f"prompt{_about_instance(seen)}", _shown(original.prompt.text))]
     marked = console.is_terminal and not console.no_color
@@ -42,8 +42,8 @@ def show(console: Console, source: Source, seen: Seen, all_tokens: bool = False)
             _section(console, title, body)
     _tokens(console, seen, all_tokens)
     _references(console, seen)
-    _likelihoods(console, source, seen)
-    for problem in dict.fromkeys(source.problems):
+    _likelihoods(console, view, seen)
+    for problem in dict.fromkeys(view.problems):
         console.print(Text(f"note: {visible(problem)}", style="yellow"))
 
 
@@ -57,24 +57,24 @@ def _shown(text: str) -> Text:
     return Text(visible(text, keep_lines=True))
 
 
-def _metadata(console: Console, source: Source, seen: Seen) -> None:
+def _metadata(console: Console, view: PoolView, seen: Seen) -> None:
     task = seen.task
     console.print(Text(task.name, style="bold"))
-    kind = "classification (CLS)" if source.pool.is_cls(task.name) else "generation (GEN)"
-    split = source.split_of.get(task.name, "in no split")
+    kind = "classification (CLS)" if view.pool.is_cls(task.name) else "generation (GEN)"
+    split = view.split_of.get(task.name, "in no split")
     instruction = task.instruction
     examples = f"{len(instruction.positive_examples)} positive"
     if instruction.negative_examples:
         examples += f", {len(instruction.negative_examples)} negative"
     entries = {
-        "pool": f"{source.pool.name}, split: {split}",
+        "pool": f"{view.pool.name}, split: {split}",
         "categories": ", ".join(task.categories) or task.category,
         "kind": kind,
         "instances": f"{len(task.instances):,}",
         "examples": examples,
         "languages": f"{', '.join(task.input_languages)} -> {', '.join(task.output_languages)}",
     }
-    found = source.found.get(task.name)
+    found = view.found.get(task.name)
     if found and found.scored is not None:
         entries["scores"] = (
             f"prompt uncertainty {found.uncertainty:.4f}, prediction probability "
@@ -98,7 +98,7 @@ def _about_instance(seen: Seen) -> str:
 
 
 def _perturbed(original: Form, form: Form, marked: bool) -> Text:
-    """Returns the perturbed prompt with the words that it lost and got."""
+    """Returns the perturbed prompt, with dropped and added words marked."""
     text = Text()
     for kind, part in compared(original.prompt.text, form.prompt.text):
         shown = visible(part, keep_lines=True)
@@ -118,7 +118,7 @@ def _perturbed(original: Form, form: Form, marked: bool) -> Text:
 def _tokens(console: Console, seen: Seen, everything: bool) -> None:
     form = seen.forms[0]
     if form.pieces is None:
-        _section(console, "tokens", Text("not known: there is no vocabulary to count them with"))
+        _section(console, "tokens", Text("unknown: there is no vocabulary"))
         return
     shown = form.pieces if everything else form.pieces[:_FEW_PIECES]
     text = Text()
@@ -131,7 +131,7 @@ def _tokens(console: Console, seen: Seen, everything: bool) -> None:
 
 
 def _cut(form: Form) -> str:
-    """Returns in words what of a prompt did not fit."""
+    """Returns in words what did not fit into a prompt."""
     prompt = form.prompt
     shown = prompt.positive_examples + prompt.negative_examples
     lost = []
@@ -147,12 +147,12 @@ def _references(console: Console, seen: Seen) -> None:
     text = Text("\n").join(Text(visible(output)) for output in outputs[:_MOST_REFERENCES])
     if len(outputs) > _MOST_REFERENCES:
         text.append(f"\n... {len(outputs) - _MOST_REFERENCES:,} more", style="dim")
-    _section(console, "references" if outputs else "references: none is known", text)
+    _section(console, "references" if outputs else "references: none", text)
 
 
-def _likelihoods(console: Console, source: Source, seen: Seen) -> None:
+def _likelihoods(console: Console, view: PoolView, seen: Seen) -> None:
     if seen.answer is None:
-        if source.run is not None:
+        if view.run is not None:
             console.print()
             console.print(Text("the run has no answer to this instance", style="dim"))
         return
@@ -170,14 +170,14 @@ def _likelihoods(console: Console, source: Source, seen: Seen) -> None:
     console.print(table)
 
 
-def to_json(source: Source, seen: Seen) -> str:
+def to_json(view: PoolView, seen: Seen) -> str:
     """Returns everything that `show` prints, as ASCII JSON."""
     task, instance = seen.task, seen.instance
     value: Mapping[str, Any] = {
         "task": task.name,
         "categories": task.categories,
-        "kind": "CLS" if source.pool.is_cls(task.name) else "GEN",
-        "split": source.split_of.get(task.name),
+        "kind": "CLS" if view.pool.is_cls(task.name) else "GEN",
+        "split": view.split_of.get(task.name),
         "instances": len(task.instances),
         "metadata": dict(task.metadata),
         "instance": instance and instance.id,
@@ -185,9 +185,9 @@ def to_json(source: Source, seen: Seen) -> str:
         "forms": [
             {"form": form.j, **vars(form.prompt), "pieces": form.pieces} for form in seen.forms
         ],
-        "found": vars(source.found[task.name]) if task.name in source.found else None,
+        "found": vars(view.found[task.name]) if task.name in view.found else None,
         "answer": seen.answer,
         "log_likelihoods": seen.likelihoods,
-        "problems": list(dict.fromkeys(source.problems)),
+        "problems": list(dict.fromkeys(view.problems)),
     }
     return json.dumps(value, indent=1)

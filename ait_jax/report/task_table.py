@@ -8,28 +8,28 @@ from dataclasses import dataclass
 from typing import Any, TextIO
 
 from ait_jax.errors import UserError, nearest
-from ait_jax.report.task_source import Found, Source
+from ait_jax.report.pool_view import Found, PoolView
 from ait_jax.runtime.plain_text import visible
 
 COLUMNS = ("task", "category", "kind", "split", "instances")
 RUN_COLUMNS = ("uncertainty", "probability", "region", "selected")
 _GAP = 2
-# Where a terminal is too narrow, these go, the first one first.
+# Dropped on narrow terminals, the first one first.
 _DISPENSABLE = ("category", "instances", "kind", "split")
 _NUMBERS = ("instances", *RUN_COLUMNS[:2], "selected")
 
 
 @dataclass(frozen=True)
 class Query:
-    """What is asked for.
+    """Which tasks to list, and in which order.
 
     Attributes:
-      search: words that must all stand in a task's name, definition or categories.
+      search: words that must all occur in a task's name, definition or categories.
       category: part of a category's name.
       kind: "CLS", "GEN" or None for both.
       split: one of `splits.SPLIT_NAMES`, or None.
-      sort: a column, with "-" before it the other way round; None is the pool's order.
-      limit: most rows; None is all.
+      sort: a column, reversed after "-"; None is the pool's order.
+      limit: most rows; None for all.
     """
 
     search: str = ""
@@ -40,54 +40,55 @@ class Query:
     limit: int | None = None
 
 
-def columns(source: Source) -> tuple[str, ...]:
-    return COLUMNS + (RUN_COLUMNS if source.run is not None else ())
+def columns(view: PoolView) -> tuple[str, ...]:
+    """Returns the names of the columns, more of them with a run."""
+    return COLUMNS + (RUN_COLUMNS if view.run is not None else ())
 
 
-def rows(source: Source, query: Query) -> tuple[list[dict[str, Any]], int]:
-    """Returns the rows asked for, and how many there are without the limit.
+def rows(view: PoolView, query: Query) -> tuple[list[dict[str, Any]], int]:
+    """Returns the matching rows, and how many there are without the limit.
 
     Raises:
-      UserError: no task is in such a category, or no such column.
+      UserError: no task is in such a category, or there is no such column.
     """
-    column, backwards = _sort_column(source, query.sort)
-    names = [name for name in source.pool if _matches(source, name, query)]
+    column, backwards = _sort_column(view, query.sort)
+    names = [name for name in view.pool if _matches(view, name, query)]
     if query.category and not names:
-        _check_category(source, query.category)
+        _check_category(view, query.category)
     if column is not None:
-        value_of = {name: _value(source, name, column) for name in names}
-        # What a run knows nothing of comes last in either direction.
+        value_of = {name: _value(view, name, column) for name in names}
+        # Unknown values come last in either order.
         known = [name for name in names if value_of[name] not in (None, "")]
         known.sort(key=lambda name: _key(value_of[name], column))
         unknown = [name for name in names if value_of[name] in (None, "")]
         names = (known[::-1] if backwards else known) + unknown
     shown = names[: query.limit]
-    return [{c: _value(source, n, c) for c in columns(source)} for n in shown], len(names)
+    return [{c: _value(view, n, c) for c in columns(view)} for n in shown], len(names)
 
 
-def _sort_column(source: Source, sort: str | None) -> tuple[str | None, bool]:
+def _sort_column(view: PoolView, sort: str | None) -> tuple[str | None, bool]:
     if sort is None:
         return None, False
     name = sort.removeprefix("-")
-    known = columns(source)
+    known = columns(view)
     if name not in known:
         hint = nearest(name, known)
         if name in RUN_COLUMNS:
-            hint = " Only a run knows it: give --run=MODEL_DIR."
-        raise UserError(f"--sort={sort}: there is no such column.{hint} Known: {', '.join(known)}.")
+            hint = " Only runs have it: give --run=MODEL_DIR."
+        raise UserError(f"--sort={sort}: no such column.{hint} Known: {', '.join(known)}.")
     return name, sort.startswith("-")
 
 
 def _key(value: Any, column: str) -> Any:
-    """Text from a to z, numbers from the largest on, ties by what came first."""
+    """Sorts text from a to z, numbers from the largest."""
     if column in _NUMBERS:
-        return math.inf if value != value else -value
+        return math.inf if math.isnan(value) else -value
     return str(value).casefold()
 
 
-def _matches(source: Source, name: str, query: Query) -> bool:
-    task = source.pool[name]
-    if query.split is not None and source.split_of.get(name) != query.split:
+def _matches(view: PoolView, name: str, query: Query) -> bool:
+    task = view.pool[name]
+    if query.split is not None and view.split_of.get(name) != query.split:
         return False
     if query.category and query.category.casefold() not in " ".join(task.categories).casefold():
         return False
@@ -95,28 +96,28 @@ def _matches(source: Source, name: str, query: Query) -> bool:
         text = " ".join((name, task.instruction.definition, *task.categories)).casefold()
         if not all(word in text for word in query.search.casefold().split()):
             return False
-    return query.kind is None or source.pool.is_cls(name) == (query.kind == "CLS")
+    return query.kind is None or view.pool.is_cls(name) == (query.kind == "CLS")
 
 
-def _check_category(source: Source, category: str) -> None:
-    known = sorted({c for task in source.pool.values() for c in task.categories})
+def _check_category(view: PoolView, category: str) -> None:
+    known = sorted({c for task in view.pool.values() for c in task.categories})
     if not any(category.casefold() in c.casefold() for c in known):
         hint = nearest(category.capitalize(), known) or nearest(category, known)
         raise UserError(
-            f"--category={category}: no task is in such a category.{visible(hint)} There are "
-            f"{len(known)}, {visible(', '.join(known[:5]))} among them."
+            f"--category={category}: no such category.{visible(hint)} There are {len(known)}, such "
+            f"as {visible(', '.join(known[:5]))}."
         )
 
 
-def _value(source: Source, name: str, column: str) -> Any:
-    """Returns one cell; CLS or GEN may have to be found out, so nothing is made for nothing."""
-    task = source.pool[name]
-    found = source.found.get(name, Found())
+def _value(view: PoolView, name: str, column: str) -> Any:
+    """Returns one cell, and computes no other: CLS or GEN may take reading a task's instances."""
+    task = view.pool[name]
+    found = view.found.get(name, Found())
     return {
         "task": lambda: name,
         "category": lambda: task.category,
-        "kind": lambda: "CLS" if source.pool.is_cls(name) else "GEN",
-        "split": lambda: source.split_of.get(name, ""),
+        "kind": lambda: "CLS" if view.pool.is_cls(name) else "GEN",
+        "split": lambda: view.split_of.get(name, ""),
         "instances": lambda: len(task.instances),
         "uncertainty": lambda: found.uncertainty,
         "probability": lambda: found.probability,
@@ -126,7 +127,7 @@ def _value(source: Source, name: str, column: str) -> Any:
 
 
 def write_csv(table: Sequence[dict[str, Any]], names: Sequence[str], stream: TextIO) -> None:
-    """Writes the rows as CSV; text that could command a terminal is escaped."""
+    """Writes the rows as CSV; escapes text that could control a terminal."""
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(names)
     for row in table:
@@ -135,17 +136,20 @@ def write_csv(table: Sequence[dict[str, Any]], names: Sequence[str], stream: Tex
 
 
 def write_json(table: Sequence[dict[str, Any]], stream: TextIO) -> None:
-    """Writes the rows as a JSON list; ASCII, so that nothing in it commands a terminal."""
-    clean = [{k: None if v != v else v for k, v in row.items()} for row in table]
+    """Writes the rows as a JSON list, in ASCII, so that nothing in it controls a terminal."""
+    clean = [
+        {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
+        for row in table
+    ]
     stream.write(json.dumps(clean, indent=1) + "\n")
 
 
 def printed(
     table: Sequence[dict[str, Any]], names: Sequence[str], columns: int
 ) -> tuple[Any, list[str]]:
-    """Returns the rows as a rich table at most so wide, and the columns that had no room.
+    """Returns the rows as a rich table at most `columns` wide, and the names left out.
 
-    Long categories and names are cut; columns go only where names would become unreadable.
+    Cuts long categories and names; drops columns only if names would become unreadable.
     """
     from rich.cells import cell_len
     from rich.table import Table

@@ -18,8 +18,8 @@ from ait_jax.prompts.perturb import WordDrop
 from ait_jax.prompts.prompts import TkInstructEncoding
 from ait_jax.prompts.vocabulary import Vocabulary
 from ait_jax.randomness import Key
-from ait_jax.report import prompt_view, task_page, task_source
-from ait_jax.report.task_source import Source
+from ait_jax.report import pool_view, prompt_view, task_page
+from ait_jax.report.pool_view import PoolView
 from ait_jax.rounds.run_directory import RunDirectory
 from ait_jax.runtime.plain_text import visible
 from ait_jax.scorer import likelihoods
@@ -42,7 +42,7 @@ def opened():
     """The mini pool, opened once for all tests of this file."""
     import gin
 
-    source = task_source.open_source(GinFlags(bindings=("mini.load_pool.instances_per_task = 6",)))
+    source = pool_view.open_pool(GinFlags(bindings=("mini.load_pool.instances_per_task = 6",)))
     assert len(source.pool) == 139 and source.split_of
     values = {name: source.values[name] for name in ("vocabulary", "encoding", "scorer", "seed")}
     gin.clear_config()
@@ -53,9 +53,9 @@ def opened():
 def mini(opened, monkeypatch):
     """Commands find that pool, and what is put into its `found`."""
     values, splits = opened
-    source = Source(values)
+    source = PoolView(values)
     source.__dict__["split_of"] = splits
-    monkeypatch.setattr(task_source, "open_source", lambda flags, run: source)
+    monkeypatch.setattr(pool_view, "open_pool", lambda flags, run: source)
     monkeypatch.setattr(subcommand, "start_jax", lambda **_: None)
     return source
 
@@ -123,7 +123,7 @@ def test_words_that_a_perturbation_drops_are_marked():
                      ("added", " <extra_id_0>"), ("same", " please.")]  # fmt: skip
 
 
-def evil_source(max_source_length=160, **changes) -> Source:
+def evil_pool(max_source_length=160, **changes) -> PoolView:
     task = task_from_json(
         {
             "Definition": [f"Do it. {EVIL} " + "word " * 60],
@@ -140,12 +140,12 @@ def evil_source(max_source_length=160, **changes) -> Source:
         "encoding": TkInstructEncoding(max_source_length=max_source_length),
         "scorer": Scorer(WordDrop(), num_perturbations=2, num_instances=2),
     }
-    return Source(values | changes)
+    return PoolView(values | changes)
 
 
 @pytest.mark.parametrize(("width", "beside"), [(80, False), (160, True)])
 def test_on_a_terminal_dropped_words_are_struck_and_nothing_raw_arrives(width, beside):
-    source = evil_source()
+    source = evil_pool()
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, color_system="standard", width=width,
                       highlight=False, markup=False, emoji=False)  # fmt: skip
@@ -163,8 +163,8 @@ def test_on_a_terminal_dropped_words_are_struck_and_nothing_raw_arrives(width, b
 
 
 def test_lists_and_mistakes_never_send_escapes(monkeypatch, capsys):
-    source = evil_source()
-    monkeypatch.setattr(task_source, "open_source", lambda flags, run: source)
+    source = evil_pool()
+    monkeypatch.setattr(pool_view, "open_pool", lambda flags, run: source)
     monkeypatch.setattr(subcommand, "start_jax", lambda **_: None)
     for arguments in (
         (),
@@ -181,8 +181,8 @@ def test_lists_and_mistakes_never_send_escapes(monkeypatch, capsys):
 
 
 def test_without_a_vocabulary_tasks_are_listed_and_shown(capsys, monkeypatch):
-    source = evil_source(vocabulary=Vocabulary("nowhere.model"), scorer=None)
-    monkeypatch.setattr(task_source, "open_source", lambda flags, run: source)
+    source = evil_pool(vocabulary=Vocabulary("nowhere.model"), scorer=None)
+    monkeypatch.setattr(pool_view, "open_pool", lambda flags, run: source)
     monkeypatch.setattr(subcommand, "start_jax", lambda **_: None)
     assert tasks(capsys)[0] == 0
     code, out, _ = tasks(capsys, "evil")
@@ -196,7 +196,7 @@ def run_dir(tmp_path):
     from ait_jax.rounds.experiment import Experiment
 
     flags = GinFlags(bindings=("mini.load_pool.instances_per_task = 6", "ROUNDS = 2"))
-    configuration.parse(flags, task_source.DEFAULT_FILE)
+    configuration.parse(flags, pool_view.DEFAULT_FILE)
     made = configuration.build(Experiment)
     directory = RunDirectory(tmp_path / "run")
     folder = directory.round(0)

@@ -18,10 +18,10 @@ from ait_jax.prompts.perturb import (
 from ait_jax.prompts.vocabulary import Vocabulary
 from ait_jax.randomness import Key
 from ait_jax.report.likelihood_rows import opened
-from ait_jax.report.run_files import RunFiles
 from ait_jax.report.run_report import payload_and_details
 from ait_jax.report.run_results import TaskIndex
 from ait_jax.report.task_details import details, in_order_of_interest, word_effects
+from ait_jax.rounds import record
 from ait_jax.scorer import likelihoods
 from ait_jax.scorer.prompts_of_task import TaskPrompts, same_prompts
 
@@ -46,7 +46,9 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def shown(run):
-    payload, chunks = payload_and_details(RunFiles(run), SETTINGS, title="t", detail_megabytes=1.0)
+    payload, chunks = payload_and_details(
+        record.read(run), SETTINGS, title="t", detail_megabytes=1.0
+    )
     assert payload["details_left_out"] == 0 and payload["details_note"] == ""
     return {NAMES[int(n)]: detail for chunk in chunks for n, detail in chunk["data"].items()}
 
@@ -143,7 +145,7 @@ def test_a_race_leaves_gaps(run, tmp_path):
         waves.append(tmp_path / f"{wave[0]}.parquet")
         likelihoods.write_rows(waves[-1], {c: [rows[c][n] for n in keep] for c in rows})
     likelihoods.concatenate(waves, table)
-    _, chunks = payload_and_details(RunFiles(path), SETTINGS, title="t", detail_megabytes=1.0)
+    _, chunks = payload_and_details(record.read(path), SETTINGS, title="t", detail_megabytes=1.0)
     found = chunks[0]["data"]["2"]["rounds"]["0"]
     for instance in found["instances"]:
         assert [j for j, p in enumerate(instance["p"]) if p is not None] == (
@@ -154,11 +156,11 @@ def test_a_race_leaves_gaps(run, tmp_path):
 
 def test_prompts_that_are_not_those_that_were_scored_are_not_shown(run):
     other = dataclasses.replace(SETTINGS, num_instances=3)
-    payload, chunks = payload_and_details(RunFiles(run), other, title="t", detail_megabytes=1.0)
+    payload, chunks = payload_and_details(record.read(run), other, title="t", detail_megabytes=1.0)
     assert chunks == [] and "would get others in round 0 now" in payload["summary"]["notes"][-1]
     # The table says 50 tokens of every prompt, and no prompt has as many.
     known = dataclasses.replace(SETTINGS, vocabulary=Vocabulary(assets.mini_vocabulary()))
-    payload, chunks = payload_and_details(RunFiles(run), known, title="t", detail_megabytes=1.0)
+    payload, chunks = payload_and_details(record.read(run), known, title="t", detail_megabytes=1.0)
     assert chunks == [] and "prompt 0 of task" in payload["summary"]["notes"][-1]
 
 
@@ -181,13 +183,13 @@ def test_the_prompts_of_the_scorer_itself_are_recognized(run, tmp_path):
         tokens[key] for key in zip(rows["task"], rows["instance_id"], rows["prompt"], strict=True)
     ]
     likelihoods.write_rows(table, rows)
-    _, chunks = payload_and_details(RunFiles(path), known, title="t", detail_megabytes=1.0)
+    _, chunks = payload_and_details(record.read(path), known, title="t", detail_megabytes=1.0)
     assert len(chunks[0]["tasks"]) == 10
 
 
 def test_little_room_keeps_the_selected_tasks(run, monkeypatch):
     monkeypatch.setattr("ait_jax.report.task_details.TASKS_PER_CHUNK", 2)
-    files, index = RunFiles(run), TaskIndex(RunFiles(run))
+    files, index = record.read(run), TaskIndex(record.read(run))
     payload, _ = payload_and_details(files, SETTINGS, title="t", detail_megabytes=1.0)
     order = in_order_of_interest(files, index, payload["rounds"])
     assert sorted(order) == sorted(NAMES)

@@ -13,9 +13,9 @@ from ait_jax.errors import UserError
 from ait_jax.pool.pool import Splits, TaskPool
 from ait_jax.pool.splits import read_names
 from ait_jax.report import run_report, settings
-from ait_jax.report.run_files import RunFiles
 from ait_jax.report.run_report import payload_and_details
 from ait_jax.report.run_results import MOST_POINTS, thinned
+from ait_jax.rounds import record
 from ait_jax.runtime import files
 from ait_jax.scorer.likelihoods import read_task_scores
 
@@ -34,7 +34,7 @@ def finished(tmp_path_factory):
 
 def report_of(path, known=None, **changes):
     arguments = {"title": "runs/tiny", "detail_megabytes": 12.0}
-    return payload_and_details(RunFiles(path), known or settings_of(POOL), **arguments | changes)
+    return payload_and_details(record.read(path), known or settings_of(POOL), **arguments | changes)
 
 
 def test_summary_tasks_and_curves(finished):

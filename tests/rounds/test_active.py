@@ -19,9 +19,8 @@ from ait_jax.models.checkpoints.weights import flatten
 from ait_jax.pool.pool import TaskPool
 from ait_jax.pool.splits import read_names, read_splits
 from ait_jax.report import settings
-from ait_jax.report.run_files import RunFiles
 from ait_jax.report.run_report import payload_and_details
-from ait_jax.rounds import active
+from ait_jax.rounds import active, record
 from ait_jax.scorer.likelihoods import read_rows, read_task_scores
 
 # Hold wall-clock times or random file names; the parameters in checkpoints are compared.
@@ -110,7 +109,7 @@ def test_the_run_directory_holds_what_the_design_promises(finished):
         and (model_dir / "report.html").stat().st_size
     )
     payload, details = payload_and_details(
-        RunFiles(model_dir),
+        record.read(model_dir),
         settings.of_parts(tiny_experiment(model_dir), tiny_pool()),
         title="t",
         detail_megabytes=1,

@@ -15,10 +15,9 @@ from ait_jax.evaluation import evaluation
 from ait_jax.pool.replay import DIVERSE
 from ait_jax.pool.splits import read_names
 from ait_jax.prompts.prompts import TkInstructEncoding
-from ait_jax.report.run_files import RunFiles
 from ait_jax.report.run_report import payload_and_details
 from ait_jax.report.settings import Settings
-from ait_jax.rounds import continual
+from ait_jax.rounds import continual, record
 from ait_jax.rounds.continual import Continual, table_of
 from ait_jax.rounds.parts import ModelParts
 from ait_jax.rounds.task_stages import DrawnStages
@@ -110,7 +109,7 @@ def test_the_report_of_a_continual_run(finished):
     pool = pool_of(SECOND)
     known = Settings(encoding=TkInstructEncoding(), pool=pool)
     payload, details = payload_and_details(
-        RunFiles(model_dir), known, title="t", detail_megabytes=1
+        record.read(model_dir), known, title="t", detail_megabytes=1
     )
     assert (model_dir / "report.html").exists() and payload["rounds"] == []
     assert payload["summary"]["work"] == "continual" and payload["summary"]["state"] == "finished"

@@ -1,0 +1,161 @@
+"""A pool to look at: opened from gin files as `run` opens it, or a run's with its results."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from ait_jax.config import configuration, gin_checks
+from ait_jax.config.gin_flags import GinFlags
+from ait_jax.errors import UserError
+from ait_jax.plan.planned import Values
+from ait_jax.pool.pool import TaskPool
+from ait_jax.pool.splits import SPLIT_NAMES, Splits, read_splits
+from ait_jax.report.run_results import REGIONS, names_in
+from ait_jax.rounds import continual, record, scoring
+from ait_jax.rounds.experiment import Experiment
+from ait_jax.rounds.record import Record
+from ait_jax.runtime import files
+from ait_jax.scorer.likelihoods import read_task_scores
+
+DEFAULT_FILE = "experiments/mini.gin"
+_KINDS = (Experiment, scoring.Scoring, continual.Continual)
+_UNUSED = {*scoring.UNUSED_MACROS, *continual.UNUSED_MACROS}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a run found out about a task the last time it was scored.
+
+    Attributes:
+      region: of the task map: "ambiguous", "easy", "difficult" or "other".
+      scored: the round.
+      selected: the round whose selection took it, if any.
+    """
+
+    uncertainty: float | None = None
+    probability: float | None = None
+    region: str = ""
+    scored: int | None = None
+    selected: int | None = None
+
+
+@dataclass
+class PoolView:
+    """A pool, the parts that make its prompts, and what a run found out about its tasks.
+
+    Attributes:
+      values: what gin binds to the experiment's parameters, made when taken.
+      run: the run, or None.
+      found: task -> what the run found out; empty without one.
+      problems: what could not be opened and is therefore missing, in words.
+    """
+
+    values: Mapping[str, Any]
+    run: Record | None = None
+    found: dict[str, Found] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    @cached_property
+    def pool(self) -> TaskPool:
+        """The tasks."""
+        return self.values["pool"]
+
+    @cached_property
+    def seed(self) -> int:
+        """The seed of the prompts' draws."""
+        return self.values.get("seed", 0)
+
+    def part(self, name: str) -> Any:
+        """Returns a part ("vocabulary", "encoding", "scorer"), None if it cannot be opened."""
+        try:
+            return self.values.get(name)
+        except (UserError, ValueError, TypeError, RuntimeError) as error:  # also gin's own
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            self.problems.append(f"no {name}: {reason}")
+            return None
+
+    @cached_property
+    def split_of(self) -> dict[str, str]:
+        """Task -> "train", "remain", "dev" or "test": in the run's last round, or in a new run."""
+        splits = self._splits()
+        return {name: split for split in SPLIT_NAMES for name in getattr(splits, split)}
+
+    def _splits(self) -> Splits:
+        for folder in reversed(self.folders()):
+            if (folder / "train_tasks.txt").exists():
+                return read_splits(folder)
+        try:
+            return self.values["initial_splits"].draw(self.pool, self.seed)[0]
+        except (UserError, KeyError, ValueError, TypeError):
+            return self.pool.splits or Splits()
+
+    def folders(self) -> list[Any]:
+        """Returns the folders of the run's rounds, none without a run."""
+        return [self.run.folder(round_index) for round_index in self.run.rounds] if self.run else []
+
+    def folder_of(self, name: str) -> tuple[Any, int] | None:
+        """Returns the folder with a task's last scores and the round; None without scores."""
+        found = self.found.get(name)
+        if self.run is None or found is None or found.scored is None:
+            return None
+        return self.run.folder(found.scored), found.scored
+
+
+def open_pool(flags: GinFlags, run: str | None = None) -> PoolView:
+    """Reads gin files and flags as `ait-jax run` does; needs no checkpoint or vocabulary.
+
+    Args:
+      run: a run directory, whose config.gin comes before the files of `flags`.
+
+    Raises:
+      UserError: as `configuration.parse`; no run directory, or a damaged one.
+    """
+    if run is None:
+        return PoolView(_values(flags))
+    found = record.read(run)
+    with files.local_copy(found.path / "config.gin") as config:
+        values = _values(replace(flags, files=(str(config), *flags.files)), known=found.config)
+    return PoolView(values, found, _found(found))
+
+
+def _values(flags: GinFlags, known: str = "") -> Values:
+    # What a run's own configuration names was in use there.
+    named = re.findall(r"^([A-Z][A-Z0-9_]*) =", known, re.MULTILINE)
+    configuration.parse(flags, DEFAULT_FILE, unused=_UNUSED | set(named), required=False)
+    gin_checks.check_types()
+    kind = next((kind for kind in _KINDS if gin_checks.is_configured(kind)), None)
+    if kind is None:
+        raise UserError(
+            "the gin files configure no experiment, so there is no pool to show. --gin_file "
+            f"replaces the default: give it first (--gin_file={DEFAULT_FILE}), then your changes."
+        )
+    return Values(kind)
+
+
+def _found(run: Record) -> dict[str, Found]:
+    """Returns what the rounds found out, later ones over earlier ones."""
+    found: dict[str, Found] = {}
+    for round_index in run.rounds:
+        folder = run.folder(round_index)
+        if (folder / "task_scores.parquet").exists():
+            found |= _scores(folder, round_index)
+        for name in names_in(folder / "selected.txt"):
+            found[name] = replace(found.get(name, Found()), selected=round_index)
+    return found
+
+
+def _scores(folder: Any, round_index: int) -> dict[str, Found]:
+    scores = read_task_scores(folder / "task_scores.parquet")
+    regions = {name: r for r in REGIONS[1:] for name in names_in(folder / f"{r}.txt")}
+    figures = zip(
+        scores.tasks,
+        scores.prompt_uncertainty.tolist(),
+        scores.prediction_probability.tolist(),
+        strict=True,
+    )
+    return {
+        name: Found(uncertainty, probability, regions.get(name, "other"), round_index)
+        for name, uncertainty, probability in figures
+    }
