@@ -9,7 +9,7 @@ _MOST_COMPARED = 2000
 
 
 class ExitCode(enum.IntEnum):
-    """How `ait-jax` exits, for launchers; `launch/verdict.py` decides what follows from each."""
+    """How `ait-jax` exits, for launchers; `launch/worker.py` decides what follows from each."""
 
     OK = 0
     FAILED = 1

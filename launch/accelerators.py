@@ -1,11 +1,11 @@
-"""TPU slices by name: chips, hosts, topology, runtime image, GKE labels; one table.
+"""TPU slices by name: chips, hosts, topology, runtime image, GKE labels.
 
-The number in a name counts chips on v5e and v6e, but TensorCores, two a chip, on v4 and v5p: v4-8
-has 4 chips, v5litepod-8 has 8. A host is a TPU VM: two of 4 chips share a machine of 8 on v5e and
-v6e, whose pages count machines.
+The number in a name counts chips on v5e and v6e, but TensorCores, two per chip, on v4 and v5p: v4-8
+has 4 chips, v5litepod-8 has 8. A host is a TPU VM: on v5e and v6e, two hosts of 4 chips share a
+machine of 8, and Google's pages count machines.
 
-From docs.cloud.google.com/tpu/docs: v4, v5e, v5p, v6e (sizes, topologies, GKE's machine types; of
-v5p most, not all, full cubes), runtimes (images); /kubernetes-engine/docs/concepts/plan-tpus (GKE's
+Sources: docs.cloud.google.com/tpu/docs: v4, v5e, v5p, v6e (sizes, topologies, GKE's machine types;
+most of v5p's full cubes), runtimes (images); /kubernetes-engine/docs/concepts/plan-tpus (GKE's
 accelerator labels).
 """
 
@@ -15,7 +15,7 @@ import re
 
 from ait_jax.errors import UserError, nearest
 
-# TPU7x cannot be had through the Cloud TPU API.
+# The Cloud TPU API has no TPU7x.
 GKE_ONLY = ("tpu7x", "v7x", "ironwood")
 
 
@@ -25,12 +25,12 @@ class Generation:
 
     Attributes:
       name: of the API's accelerator types, before the dash.
-      cores_per_chip: what the number of an accelerator type counts per chip.
-      single_host_chips: sizes that are one host; larger slices have 4 chips a host.
+      cores_per_chip: what the number in an accelerator type counts per chip.
+      single_host_chips: sizes that fit one host; larger slices have 4 chips per host.
       topologies: chips along each axis, smallest slice first.
-      runtime_version: the image that fits; another generation's image has no working driver.
-      gke_accelerator, gke_machine_type: of GKE node pools ({} stands for chips a host).
-      flex_start: whether flex-start requests are taken.
+      runtime_version: the image; another generation's has no working driver.
+      gke_accelerator, gke_machine_type: of GKE node pools ({} stands for chips per host).
+      flex_start: whether flex-start requests are accepted.
     """
 
     name: str
@@ -73,22 +73,24 @@ ALIASES = {"v5e": "v5litepod", "v5lite": "v5litepod"}
 
 @dataclasses.dataclass(frozen=True)
 class Accelerator:
-    """One slice: `parse` makes it from a name."""
+    """One slice; `parse` finds it by name."""
 
     generation: Generation
     topology: str
 
     @property
     def chips(self) -> int:
+        """Chips of the slice."""
         return math.prod(int(length) for length in self.topology.split("x"))
 
     @property
     def chips_per_host(self) -> int:
-        """JAX devices of one host; a device is a chip on all of these generations."""
+        """JAX devices of one host; on all these generations a device is a chip."""
         return self.chips if self.chips in self.generation.single_host_chips else 4
 
     @property
     def hosts(self) -> int:
+        """TPU VMs of the slice."""
         return self.chips // self.chips_per_host
 
     @property
@@ -98,9 +100,11 @@ class Accelerator:
 
     @property
     def gke_machine_type(self) -> str:
+        """The machine type of GKE node pools."""
         return self.generation.gke_machine_type.format(self.chips_per_host)
 
     def describe(self) -> str:
+        """Returns name, chips, topology and hosts in words."""
         hosts = f"{self.hosts} host{'s' if self.hosts > 1 else ''}"
         return f"{self.name}: {self.chips} chips ({self.topology}) on {hosts}"
 
@@ -109,7 +113,7 @@ def parse(name: str) -> Accelerator:
     """Returns the slice called `name`: `v5e-256`, `v5litepod-256`, `v4-8`, `v5p-128`, `v6e-16`.
 
     Raises:
-      UserError: an unknown generation, or a size that it has no slice of; names the nearest one.
+      UserError: an unknown generation or size; names the nearest one.
     """
     matched = re.fullmatch(r"([a-z0-9]+)-([0-9]{1,6})", name)
     kind = ALIASES.get(matched[1], matched[1]) if matched else name.partition("-")[0]
@@ -120,19 +124,18 @@ def parse(name: str) -> Accelerator:
     known = (*GENERATIONS, *ALIASES)
     if not matched or kind not in GENERATIONS:
         raise UserError(
-            f"--accelerator={name!r} is no TPU slice.{nearest(kind, known)} Needed: "
-            f"GENERATION-SIZE, as v5e-256; generations: {', '.join(known)}."
+            f"--accelerator={name!r} is not a TPU slice.{nearest(kind, known)} Give "
+            f"GENERATION-SIZE, such as v5e-256; generations: {', '.join(known)}."
         )
     generation, size = GENERATIONS[kind], int(matched[2])
     slices = [Accelerator(generation, topology) for topology in generation.topologies]
-    for accelerator in slices:
-        if accelerator.chips * generation.cores_per_chip == size:
-            return accelerator
     sizes = [accelerator.chips * generation.cores_per_chip for accelerator in slices]
+    if size in sizes:
+        return slices[sizes.index(size)]
     closest = min(sizes, key=lambda other: abs(other - size))
-    counted = "TensorCores, two a chip" if generation.cores_per_chip == 2 else "chips"
+    counted = "TensorCores, two per chip" if generation.cores_per_chip == 2 else "chips"
     raise UserError(
         f"--accelerator={name}: {generation.name} has no slice of that size. Did you mean "
         f"'{generation.name}-{closest}'? The number counts {counted}; sizes: "
-        f"{', '.join(str(size) for size in sizes)}."
+        f"{', '.join(map(str, sizes))}."
     )

@@ -1,7 +1,7 @@
 """The same run on other schedulers: a JobSet and an xpk line for GKE, a batch script for SLURM.
 
 All start `ait_jax.launch.worker`, as Cloud TPU VMs do. It restarts its command and remembers
-failures in the common folder; the scheduler replaces what was taken away.
+failures in the shared folder; the scheduler replaces lost machines.
 """
 
 import dataclasses
@@ -15,8 +15,8 @@ from ait_jax.launch.launch_spec import LaunchSpec
 
 from ait_jax.errors import ExitCode, UserError
 
-# Whole-set restarts by Kubernetes: machines that were taken away. Failures are bounded by the
-# worker's --max_retries.
+# Restarts of the whole set by Kubernetes, for lost machines; the worker's --max_retries bounds
+# failures.
 _MAX_RESTARTS = 100
 _GKE_GRACE_S, _SLURM_NOTICE_S = 60, 120
 _PORTS = (8471, 8482)  # of libtpu, and of JAX's coordinator
@@ -143,8 +143,8 @@ def worker(spec: LaunchSpec) -> list[str]:
 
 
 def jobset(spec: LaunchSpec, image: str) -> str:
-    """Returns the JobSet as YAML. Raises UserError for an image that cannot be."""
-    _check("image", image, _IMAGE, "a container as REGION-docker.pkg.dev/PROJECT/REPO/NAME:TAG")
+    """Returns the JobSet as YAML; raises UserError for an impossible image."""
+    _check("image", image, _IMAGE, "a container: REGION-docker.pkg.dev/PROJECT/REPO/NAME:TAG")
     slice_ = spec.accelerator
     spot = '              cloud.google.com/gke-spot: "true"\n' if spec.tier == "spot" else ""
     # Kubernetes replaces $(NAME) in a command and reads $$ as $. JSON's strings are YAML's.
@@ -170,7 +170,7 @@ def jobset(spec: LaunchSpec, image: str) -> str:
 
 
 def xpk(spec: LaunchSpec, image: str, cluster: str) -> list[str]:
-    """Returns the xpk call; the container's shell reads its --command, so this is quoted twice."""
+    """Returns the xpk call; the container's shell reads its --command, which is quoted twice."""
     _check("cluster", cluster, _CLUSTER, "letters, digits and '-'")
     place = {"project": spec.project, "zone": spec.zone}
     return [
@@ -186,13 +186,14 @@ def xpk(spec: LaunchSpec, image: str, cluster: str) -> list[str]:
 
 
 def xpk_comment(spec: LaunchSpec, image: str, cluster: str) -> str:
+    """Returns the xpk call as a comment for the JobSet's file."""
     line = gcloud.show(xpk(spec, image, cluster))
     return f"# The same with xpk, instead of this file:\n#   {line}\n"
 
 
 @dataclasses.dataclass(frozen=True)
 class SlurmJob:
-    """A batch job: `nodes` machines of `gpus_per_node`, one process a GPU."""
+    """A batch job: `nodes` machines of `gpus_per_node`, one process per GPU."""
 
     name: str
     nodes: int
@@ -205,18 +206,16 @@ class SlurmJob:
 
 
 def slurm(job: SlurmJob, command: Sequence[str]) -> str:
-    """Returns the batch script. Raises UserError for names that SLURM or a shell would misread."""
+    """Returns the batch script; raises UserError for names that SLURM or a shell would misread."""
     launch_spec.check_names(name=job.name)
-    for flag, pattern, needed in (
-        ("folder", _FOLDER, "an absolute path on all nodes of letters, digits, '.', '_', '-'"),
-        ("venv", _FOLDER, "an absolute path on all nodes of letters, digits, '.', '_', '-'"),
-        ("partition", _PARTITION, "letters, digits, '_', '-'"),
-        ("time", _TIME, "as 24:00:00 or 7-00"),
-    ):
-        _check(flag, getattr(job, flag), pattern, needed)
-    for flag in ("nodes", "gpus_per_node", "max_retries"):
-        if getattr(job, flag) < (flag != "max_retries"):
-            raise UserError(f"--{flag}={getattr(job, flag)}; needed: a positive number.")
+    path = "an absolute path on all nodes, of letters, digits, '.', '_', '-'"
+    _check("folder", job.folder, _FOLDER, path)
+    _check("venv", job.venv, _FOLDER, path)
+    _check("partition", job.partition, _PARTITION, "letters, digits, '_', '-'")
+    _check("time", job.time, _TIME, "24:00:00 or 7-00")
+    for flag, least in (("nodes", 1), ("gpus_per_node", 1), ("max_retries", 0)):
+        if getattr(job, flag) < least:
+            raise UserError(f"--{flag}={getattr(job, flag)} must be at least {least}.")
     command = launch_spec.check_command(command)
     run = f"{job.folder.rstrip('/')}/{job.name}"
     if launch_spec.binding(command, "MODEL_DIR") is None:
@@ -250,6 +249,6 @@ def slurm(job: SlurmJob, command: Sequence[str]) -> str:
     )
 
 
-def _check(flag: str, value: str, pattern: re.Pattern, needed: str) -> None:
+def _check(flag: str, value: str, pattern: re.Pattern[str], needed: str) -> None:
     if not pattern.fullmatch(value):
-        raise UserError(f"--{flag}={value!r} cannot be; needed: {needed}.")
+        raise UserError(f"--{flag}={value!r} is not valid; give {needed}.")

@@ -1,4 +1,4 @@
-"""Google's command line: every call in one place, its errors in words that say what to do."""
+"""Google's command line: every call, and what to do about its errors."""
 
 import json
 import os
@@ -19,7 +19,7 @@ _ROLES = (
     "roles/storage.objectAdmin on the bucket, and the Cloud TPU API enabled "
     "(gcloud services enable tpu.googleapis.com)."
 )
-# What an error's text says -> its kind. The first match counts.
+# Kinds of errors by what their text matches; the first match counts.
 _KINDS = (
     ("exists", r"ALREADY_EXISTS|already exists"),
     ("missing", r"NOT_FOUND|was not found|matched no objects|not found: 404|No URLs matched"),
@@ -33,7 +33,7 @@ _KINDS = (
 
 
 class GcloudError(Exception):
-    """A call failed.
+    """A call that failed.
 
     Attributes:
       kind: exists, missing, login, quota, permission, transient or other.
@@ -45,21 +45,21 @@ class GcloudError(Exception):
         self.kind, self.line = kind, line
 
     def for_user(self, doing: str) -> UserError:
-        """Returns the error that stops the launch; `doing` says what was tried."""
+        """Returns the error that stops the launch; `doing` says what failed."""
         advice = {
             "login": "Log in: gcloud auth login.",
-            "quota": "Ask for quota (console: IAM, Quotas, Cloud TPU API), or give another --zone, "
+            "quota": "Request quota (console: IAM, Quotas, Cloud TPU API), or give another --zone, "
             "tier (--spot, --on_demand, --reserved, --flex_start) or a smaller --accelerator; "
-            "suspended and failed requests take quota too until they are deleted.",
+            "suspended and failed requests also use quota until they are deleted.",
             "permission": _ROLES,
-            "missing": "Is the name right, and is it there?",
-            "transient": "Google's service did not answer; the same command goes on from here.",
+            "missing": "Check that the name is right and that it exists.",
+            "transient": "Google's service did not answer; the same command continues from here.",
         }.get(self.kind, "")
         return UserError(f"{doing} failed: {self.line} {advice}".strip())
 
 
 def classify(text: str) -> GcloudError:
-    """Returns what standard error of a failed call says."""
+    """Returns the error that a failed call's output describes."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     line = next((line for line in lines if line.startswith("ERROR")), lines[0] if lines else "?")
     if line.endswith(":") and line in lines[:-1]:
@@ -68,17 +68,17 @@ def classify(text: str) -> GcloudError:
     return GcloudError(kind, line)
 
 
-def call(arguments: Sequence[str]) -> str:
-    """Runs `arguments`, returns its standard output.
+def call(arguments: Sequence[str], missing: str | None = None) -> str:
+    """Runs `arguments` and returns its standard output, or `missing` for what does not exist.
 
     Raises:
-      UserError: there is no `gcloud`.
-      GcloudError: it failed.
+      UserError: `gcloud` is not installed.
+      GcloudError: the call failed.
     """
     if shutil.which(arguments[0]) is None:
         raise UserError(
             "gcloud is not on PATH: install the Google Cloud CLI "
-            "(https://cloud.google.com/sdk/docs/install), then `gcloud auth login`."
+            "(https://cloud.google.com/sdk/docs/install), then run `gcloud auth login`."
         )
     environment = os.environ | {"CLOUDSDK_CORE_DISABLE_PROMPTS": "1"}
     try:
@@ -89,17 +89,21 @@ def call(arguments: Sequence[str]) -> str:
             errors="replace",
             env=environment,
             timeout=TIMEOUT_S,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         line = f"{' '.join(arguments[:5])} did not end within {TIMEOUT_S:.0f} s"
         raise GcloudError("transient", line) from None
     if done.returncode:
-        raise classify(done.stderr or done.stdout)
+        error = classify(done.stderr or done.stdout)
+        if error.kind == "missing" and missing is not None:
+            return missing
+        raise error
     return done.stdout
 
 
 def show(arguments: Sequence[str]) -> str:
-    """Returns a call as one line that a shell takes as it is."""
+    """Returns a call as one line for a shell."""
     return shlex.join(arguments)
 
 
@@ -108,7 +112,7 @@ def _place(spec: LaunchSpec) -> tuple[str, str]:
 
 
 def create(spec: LaunchSpec, startup_script: str) -> list[str]:
-    """The call that asks for the TPU; `startup_script` is a local file."""
+    """Returns the call that requests the TPU; `startup_script` is a local file."""
     alpha = spec.tier == "flex_start" or bool(spec.reservation)
     arguments = [
         "gcloud", *(["alpha"] if alpha else []), "compute", "tpus", "queued-resources", "create",
@@ -134,56 +138,64 @@ def create(spec: LaunchSpec, startup_script: str) -> list[str]:
     labels = f"ait-jax-run={spec.name},ait-jax-command={spec.fingerprint()}"
     arguments.append(f"--labels={labels}")
     arguments.append(f"--metadata-from-file=startup-script={startup_script}")
-    # Without it the call waits, silently, until the TPU is there.
+    # Otherwise the call waits, silently, until the TPU exists.
     return [*arguments, "--async"]
 
 
 def describe(spec: LaunchSpec) -> list[str]:
+    """Returns the call that shows the queued resource, as JSON."""
     command = ["gcloud", "compute", "tpus", "queued-resources", "describe", spec.name]
     return [*command, *_place(spec), "--format=json"]
 
 
 def describe_node(spec: LaunchSpec) -> list[str]:
+    """Returns the call that shows the TPU VM, as JSON."""
     command = ["gcloud", "compute", "tpus", "tpu-vm", "describe", spec.node]
     return [*command, *_place(spec), "--format=json"]
 
 
 def delete(spec: LaunchSpec, wait: bool = True) -> list[str]:
-    """--force: the TPU VM goes too, and requests that are suspended or failed need it."""
+    """Returns the call that deletes the queued resource.
+
+    --force deletes the TPU VM too; suspended and failed requests need it.
+    """
     command = ["gcloud", "compute", "tpus", "queued-resources", "delete", spec.name]
     return [*command, *_place(spec), "--force", "--quiet", *([] if wait else ["--async"])]
 
 
 def deliver(spec: LaunchSpec, script_url: str) -> list[str]:
-    """Installs the start-up script on a TPU VM that is there; ssh only delivers it.
+    """Returns the call that installs the start-up script on an existing TPU VM over ssh.
 
-    The last argument is a line for the shell of the host; `show` quotes it for this one.
+    The last argument is a line for the host's shell; `show` quotes it for this one.
     """
     inner = f"set -o pipefail; gcloud storage cat {shlex.quote(script_url)} | bash"
     return ssh(spec, "all", shlex.join(["sudo", "bash", "-c", inner]))
 
 
 def ssh(spec: LaunchSpec, worker: int | str, line: str) -> list[str]:
-    """The call that has the shell of a host, or of all, run `line`."""
+    """Returns the call that has the shell of one host, or of all, run `line`."""
     command = ["gcloud", "compute", "tpus", "tpu-vm", "ssh", spec.node, *_place(spec)]
     return [*command, f"--worker={worker}", f"--command={line}"]
 
 
 def copy(source: str, url: str) -> list[str]:
+    """Returns the call that uploads a file."""
     return ["gcloud", "storage", "cp", "--quiet", source, url]
 
 
 def cat(url: str) -> list[str]:
+    """Returns the call that prints files of the bucket."""
     return ["gcloud", "storage", "cat", url]
 
 
 def remove(url: str) -> list[str]:
+    """Returns the call that deletes files of the bucket."""
     return ["gcloud", "storage", "rm", "--quiet", url]
 
 
 def parse_json(text: str, what: str) -> Any:
-    """Returns JSON that `gcloud` printed. Raises GcloudError if it is none."""
+    """Returns the JSON that `gcloud` printed; raises GcloudError for anything else."""
     try:
         return json.loads(text)
     except ValueError:
-        raise GcloudError("other", f"{what} printed no JSON: {text[:80]!r}") from None
+        raise GcloudError("other", f"{what} did not print JSON: {text[:80]!r}") from None

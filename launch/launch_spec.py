@@ -1,7 +1,7 @@
-"""What to launch: every name checked, the command of the hosts completed and quoted.
+"""What to launch: names are checked and the hosts' command is completed; nothing is started.
 
-Nothing here starts anything. Names reach shells, URLs, paths and the resource manager, so each is
-held to the characters that its owner allows.
+Names reach shells, URLs, paths and the resource manager, so each may have only the characters that
+its owner allows.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from ait_jax.errors import UserError, nearest
 
 COMMANDS = ("run", "score", "pretrain")
 TIERS = ("spot", "on_demand", "reserved", "flex_start")
-# Kubernetes appends up to 23 characters to a JobSet's name; a pod's may have 63.
+# Kubernetes appends up to 23 characters to a JobSet's name; a pod's name may have 63.
 _RUN_ID = re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?")
 _RESOURCE = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _PROJECT = re.compile(r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]")
@@ -29,30 +29,30 @@ _FLEX_START_DAYS = 7
 _RULES = {
     "name": (_RUN_ID, "a lower-case letter, then letters, digits and '-', 40 at most: t5-xl-seed0"),
     "use_existing": (_RESOURCE, "the name of a TPU VM: letters, digits and '-'"),
-    "project": (_PROJECT, "a project id as `gcloud projects list` shows it: my-project"),
-    "zone": (_ZONE, "a zone as us-west4-a"),
+    "project": (_PROJECT, "a project id from `gcloud projects list`: my-project"),
+    "zone": (_ZONE, "a zone: us-west4-a"),
     "bucket": (_BUCKET, "gs://BUCKET or gs://BUCKET/FOLDER of letters, digits, '.', '_', '-'"),
-    "runtime_version": (_VERSION, "an image as v2-alpha-tpuv5-lite"),
+    "runtime_version": (_VERSION, "an image: v2-alpha-tpuv5-lite"),
     "reservation": (_RESOURCE, "a reservation's name: letters, digits and '-'"),
-    "service_account": (_ACCOUNT, "an address as NAME@PROJECT.iam.gserviceaccount.com"),
-    "valid_until_duration": (_DURATION, "a duration as 6h, 90m or 1d12h"),
-    "max_run_duration": (_DURATION, "a duration as 6h, 90m or 1d12h"),
+    "service_account": (_ACCOUNT, "an address: NAME@PROJECT.iam.gserviceaccount.com"),
+    "valid_until_duration": (_DURATION, "a duration: 6h, 90m or 1d12h"),
+    "max_run_duration": (_DURATION, "a duration: 6h, 90m or 1d12h"),
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class LaunchSpec:
-    """One launch. `checked` makes it.
+    """One launch; `checked` completes it.
 
     Attributes:
-      name: the run id: of the TPU, of the folder in the bucket, and so the key to resume.
+      name: the run id: names the TPU and the folder in the bucket, and so is the key to resume.
       accelerator: the slice.
       command: of every host, after `ait-jax`: ("run", "--gin_file=...").
       bucket: folder for code, logs, statuses and, by default, MODEL_DIR; no slash at the end.
       tier: one of TIERS.
       use_existing: a TPU VM to run on instead of creating one; it is never deleted.
-      max_retries: failures of a host, or of the resource, after which it is given up; being
-        preempted does not count.
+      max_retries: how many failures of a host, or of the resource, are retried; preemptions do not
+        count.
     """
 
     name: str
@@ -73,36 +73,40 @@ class LaunchSpec:
 
     @property
     def folder(self) -> str:
+        """The run's folder in the bucket."""
         return f"{self.bucket}/{self.name}"
 
     @property
     def node(self) -> str:
+        """The TPU VM's name."""
         return self.use_existing or self.name
 
     @property
     def deletes(self) -> bool:
+        """Whether the TPU is deleted at the end."""
         return not self.keep and not self.use_existing
 
     def fingerprint(self) -> str:
+        """Returns a hash of slice and command."""
         return fingerprint([self.accelerator.name, *self.command])
 
 
 def fingerprint(parts: Sequence[str]) -> str:
-    """Tells a launch from one of another command or slice under the same name."""
+    """Returns a hash that tells apart launches of one name but another command or slice."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
 
 def checked(spec: LaunchSpec) -> LaunchSpec:
-    """Returns `request` with its command and image completed.
+    """Returns `spec` with its command and image completed.
 
     Raises:
-      UserError: a name or a flag that cannot be, or settings that contradict each other.
+      UserError: a name or flag is invalid, or settings contradict each other.
     """
     check_names(**{field: getattr(spec, field) for field in _RULES})
     if not spec.name:
-        raise UserError("--name is empty; give the run an id, as --name=t5-xl-seed0.")
+        raise UserError("--name is empty; give the run an id: --name=t5-xl-seed0.")
     if spec.max_retries < 0:
-        raise UserError(f"--max_retries={spec.max_retries}; needed: 0 or more.")
+        raise UserError(f"--max_retries={spec.max_retries} must be 0 or more.")
     spec = dataclasses.replace(spec, bucket=_bucket(spec).rstrip("/"))
     spec = dataclasses.replace(spec, command=_completed(spec))
     _check_tier(spec)
@@ -111,11 +115,11 @@ def checked(spec: LaunchSpec) -> LaunchSpec:
 
 
 def check_names(**names: str) -> None:
-    """Raises UserError for a name, by the flag that gave it, that its owner does not allow."""
+    """Raises UserError for a name that its owner does not allow; keywords are flags."""
     for flag, value in names.items():
         pattern, needed = _RULES[flag]
         if value and not pattern.fullmatch(value):
-            raise UserError(f"--{flag}={value!r} cannot be; needed: {needed}.")
+            raise UserError(f"--{flag}={value!r} is not valid; give {needed}.")
 
 
 def _bucket(spec: LaunchSpec) -> str:
@@ -131,7 +135,7 @@ def _bucket(spec: LaunchSpec) -> str:
 
 
 def _completed(spec: LaunchSpec) -> tuple[str, ...]:
-    """The hosts' command, with MODEL_DIR derived from the run id where it is not given."""
+    """Returns the hosts' command, with a MODEL_DIR derived from the run id if it has none."""
     command = check_command(spec.command)
     model_dir = binding(command, "MODEL_DIR")
     if model_dir is None:
@@ -139,20 +143,20 @@ def _completed(spec: LaunchSpec) -> tuple[str, ...]:
     if not model_dir.startswith("gs://"):
         raise UserError(
             f"--gin.MODEL_DIR={model_dir} is a folder of one host, and hosts go away. Leave it "
-            f"out ({spec.folder}/model_dir is taken) or give one in a bucket, gs://..."
+            f"out (default: {spec.folder}/model_dir) or give a folder in a bucket, gs://..."
         )
     return command
 
 
 def check_command(command: Sequence[str]) -> tuple[str, ...]:
-    """Returns the command after `--` if `ait-jax` has it and it fits on one line.
+    """Returns the command after `--`, without `ait-jax`.
 
     Raises:
-      UserError: no command, an unknown one, or line breaks and control characters in it.
+      UserError: the command is missing or unknown, or has line breaks or control characters.
     """
     command = tuple(command)
     if not command:
-        raise UserError("The command is missing: end with `-- run --gin_file=...`.")
+        raise UserError("The command is missing: end the line with `-- run --gin_file=...`.")
     if command[0] == "ait-jax":
         command = command[1:]
     if not command or command[0] not in COMMANDS:
@@ -165,7 +169,7 @@ def check_command(command: Sequence[str]) -> tuple[str, ...]:
         if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in argument):
             raise UserError(
                 f"the argument {argument!r} has a line break or control character, which start-up "
-                "scripts and logs cannot carry. Put such a value into a gin file."
+                "scripts and logs cannot carry. Put the value into a gin file."
             )
     return command
 
@@ -179,7 +183,7 @@ def binding(command: Sequence[str], name: str) -> str | None:
 
 def _check_tier(spec: LaunchSpec) -> None:
     if spec.tier not in TIERS:
-        raise UserError(f"tier {spec.tier!r}; needed: one of {', '.join(TIERS)}.")
+        raise UserError(f"unknown tier {spec.tier!r}; give one of {', '.join(TIERS)}.")
     if spec.reservation and spec.tier != "reserved":
         raise UserError("--reservation needs --reserved.")
     if spec.tier != "flex_start":
@@ -189,10 +193,10 @@ def _check_tier(spec: LaunchSpec) -> None:
     generation = spec.accelerator.generation
     if not generation.flex_start:
         raise UserError(
-            f"--flex_start cannot be had for {generation.name}; needed: v5e or v6e, or --spot."
+            f"--flex_start is not available for {generation.name}; give a v5e or v6e, or --spot."
         )
     if not spec.max_run_duration:
-        raise UserError("--flex_start needs --max_run_duration, as 12h; at most 7d.")
+        raise UserError("--flex_start needs --max_run_duration=12h, for example; at most 7d.")
     if seconds(spec.max_run_duration) > _FLEX_START_DAYS * 86400:
         raise UserError(f"--max_run_duration={spec.max_run_duration}; --flex_start ends at 7d.")
 

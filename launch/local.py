@@ -1,4 +1,4 @@
-"""Several processes on this machine that run one command together, as the hosts of a pod do."""
+"""Runs one command in several processes on this machine, as the hosts of a pod do."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from ait_jax.errors import ExitCode, UserError
 from ait_jax.runtime import distributed
 
-# Others notice a dead process and leave by themselves; after that they are ended.
+# The others notice a dead process and leave by themselves; after this they are killed.
 _SECONDS_TO_LEAVE = 60.0
 _DEVICES_FLAG = "--xla_force_host_platform_device_count"
 
@@ -31,7 +31,7 @@ class _Process:
         self.reader.start()
 
     def _forward(self) -> None:
-        for line in self.handle.stdout:
+        for line in self.handle.stdout or ():
             if line.startswith("[Gloo] Rank"):  # every connection of every device
                 continue
             sys.stdout.write(f"[{self.index}] {line}")
@@ -45,19 +45,19 @@ def launch(
     *,
     program: Sequence[str] = ("-m", "ait_jax.cli"),
 ) -> int:
-    """Runs `ait-jax COMMAND` in every process and returns the exit code of all together.
+    """Runs `ait-jax COMMAND` in every process and returns one exit code for all.
 
-    A user's mistake (2) comes before a notice to stop (75), a lost process (69) and any other
-    failure (1). SIGTERM and Ctrl-C are handed on.
+    A user's mistake (2) takes precedence over preemption (75), a lost process (69) and any other
+    failure (1). SIGTERM and Ctrl-C are passed on.
 
     Args:
       command: what follows `ait-jax`.
       processes: how many.
-      devices_per_process: CPU devices of each; None leaves JAX the devices that are there.
+      devices_per_process: CPU devices of each; None leaves JAX the devices it finds.
       program: what Python runs.
 
     Raises:
-      UserError: numbers below 1, no command.
+      UserError: a number is below 1, or there is no command.
     """
     _check(command, processes, devices_per_process)
     with socket.socket() as free:
@@ -95,8 +95,8 @@ def _check(command: Sequence[str], processes: int, devices_per_process: int | No
             raise UserError(f"{flag}={value} must be at least 1.")
     if not command:
         raise UserError(
-            "Nothing to run: give the command after --, as in `ait-jax launch local --processes 2 "
-            "-- run --gin.MODEL_DIR=runs/a`."
+            "Nothing to run: give the command after `--`: `ait-jax launch local --processes=2 -- "
+            "run --gin.MODEL_DIR=runs/a`."
         )
 
 
@@ -124,7 +124,7 @@ def _start(
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        # Ctrl-C reaches the launcher alone, which hands it on once.
+        # Ctrl-C reaches only the launcher, which passes it on once.
         start_new_session=True,
     )
 
@@ -136,7 +136,7 @@ def _tell(started: Sequence[_Process], number: int) -> None:
 
 
 def _wait(started: Sequence[_Process]) -> None:
-    """Returns when all have ended, or some time after the first one that failed."""
+    """Returns when all have ended, or `_SECONDS_TO_LEAVE` after the first failure."""
     failed_at = None
     running = list(started)
     while running:
@@ -154,7 +154,7 @@ def _wait(started: Sequence[_Process]) -> None:
 
 def _ended(code: int) -> str:
     if code < 0:
-        return f"was ended by {signal.Signals(-code).name}"
+        return f"was killed by {signal.Signals(-code).name}"
     return f"exited with {code}"
 
 
@@ -164,6 +164,6 @@ def _together(codes: Sequence[int]) -> int:
     for code in (ExitCode.USER_ERROR, ExitCode.PREEMPTED, ExitCode.INTERRUPTED):
         if code in codes:
             return code
-    # One that was killed makes the others leave with HOST_LOST: retrying helps.
+    # A killed process makes the others leave with HOST_LOST, and retrying helps.
     lost = any(code < 0 or code == ExitCode.HOST_LOST for code in codes)
     return ExitCode.HOST_LOST if lost and ExitCode.FAILED not in codes else ExitCode.FAILED

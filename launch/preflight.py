@@ -1,13 +1,13 @@
-"""Whether all hosts are as asked for, in under a minute, before the first step costs anything.
+"""Checks that all hosts are as asked for, in under a minute, before the first step costs anything.
 
     python -m ait_jax.launch.preflight --folder=gs://B/ID --host=0 --hosts=64 --chips=256
 
-Every host writes a report to the folder and reads the others'. First what needs no accelerator:
-the same code, lock and packages everywhere, free disk, the clock, and that the folder can be
-written at all. Only when all hosts have come is the accelerator started, which on a pod waits for
-every host: so a host that is missing is named, not waited for in silence. Then backend, devices
-and topology. Exit codes: 0; 78 a host is not as asked for (it is named); 69 a host did not come,
-or its accelerator did not start in time, which is also so when another host is just taken away.
+Every host writes a report to the folder and reads the others'. First comes what needs no
+accelerator: the same code, lock and packages everywhere, free disk, the clock, a writable folder.
+The accelerator, which on a pod waits for every host, starts only when all hosts have arrived, so a
+missing host is named, not waited for in silence. Then come backend, devices and topology. Exit
+codes: 0; 78 a host is not as asked for (it is named); 69 a host did not arrive, or its accelerator
+did not start in time, which also happens when another host is just taken away.
 """
 
 import argparse
@@ -17,16 +17,18 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import os
+import platform
 import shutil
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
-from ait_jax.launch import bucket
+from ait_jax.launch import statuses
 
 from ait_jax.errors import ExitCode
 from ait_jax.runtime.buckets import Unavailable
@@ -34,15 +36,15 @@ from ait_jax.runtime.buckets import Unavailable
 CHECKS_TIMEOUT_S = 55.0
 MIN_FREE_GB = 5.0
 MAX_CLOCK_SKEW_S = 10.0
-# Waiting hosts write their report again; one that has been silent for so long is of an earlier
-# attempt, or its host is gone.
+# Waiting hosts rewrite their report; one older than this is from an earlier attempt, or its host
+# is gone.
 FRESH_S = 45.0
 REWRITE_S = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """What was asked for: hosts, chips of all of them, `4x4` or "", `tpu`, seconds."""
+    """What was asked for: hosts, chips of all hosts, `4x4` or "", `tpu`, seconds."""
 
     hosts: int
     chips: int
@@ -56,7 +58,7 @@ class Asked:
 
 @dataclasses.dataclass(frozen=True)
 class Devices:
-    """What JAX sees: `coordinates` of all devices, empty where the backend has none."""
+    """What JAX sees: `coordinates` of all devices, empty if the backend has none."""
 
     backend: str
     count: int
@@ -65,41 +67,41 @@ class Devices:
 
 
 class Probe:
-    """Looks at this host; tests give another one."""
+    """Looks at this host; tests pass another one."""
 
     def __init__(self, commit: str = "", lock: str = "", distributed: str = "") -> None:
         self.commit, self.lock, self.distributed = commit, lock, distributed
 
-    def identity(self) -> dict:
-        """What must be the same on every host."""
-        packages = sorted(
-            {
-                f"{d.metadata['Name']}=={d.version}".lower().replace("_", "-")
-                for d in importlib.metadata.distributions()
-            }
-        )
+    def identity(self) -> dict[str, Any]:
+        """Returns what must be the same on every host."""
+        packages = {
+            f"{d.metadata['Name']}=={d.version}".lower().replace("_", "-")
+            for d in importlib.metadata.distributions()
+        }
         return {
             "code": code_sha256(Path(__file__).resolve().parent.parent),
             "commit": self.commit,
             "lock": hashlib.sha256(Path(self.lock).read_bytes()).hexdigest() if self.lock else "",
-            "python": ".".join(str(part) for part in sys.version_info[:3]),
-            "packages": packages,
+            "python": platform.python_version(),
+            "packages": sorted(packages),
         }
 
     def free_gb(self) -> float:
+        """Returns the free disk space of the fuller of home and /tmp."""
         return min(shutil.disk_usage(folder).free for folder in (Path.home(), "/tmp")) / 1e9
 
     def now(self) -> float:
+        """Returns this host's time, in seconds since 1970."""
         return time.time()
 
     def devices(self) -> Devices:
-        """Starts JAX as the command will; on a pod it returns when all hosts have."""
+        """Starts JAX as the command will; on a pod it returns when all hosts have arrived."""
         import jax
 
         if self.distributed:
-            method = {"slurm": "slurm"}.get(self.distributed)
             jax.distributed.initialize(
-                initialization_timeout=int(CHECKS_TIMEOUT_S), cluster_detection_method=method
+                initialization_timeout=int(CHECKS_TIMEOUT_S),
+                cluster_detection_method="slurm" if self.distributed == "slurm" else None,
             )
         all_devices = jax.devices()
         coordinates = [tuple(getattr(device, "coords", None) or ()) for device in all_devices]
@@ -110,13 +112,13 @@ class Probe:
             tuple(coordinates) if all(coordinates) else (),
         )
         if self.distributed:
-            # All hosts leave together, or the first to go would take the others down with it.
+            # All hosts leave together: the first to go alone would take the others down.
             jax.distributed.shutdown()
         return found
 
 
 def code_sha256(folder: Path) -> str:
-    """Hashes names and bytes of the Python and gin files below `folder`, in order of name."""
+    """Hashes the names and bytes of the Python and gin files below `folder`, ordered by name."""
     digest = hashlib.sha256()
     for path in sorted(path for kind in ("*.py", "*.gin") for path in folder.rglob(kind)):
         digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0".encode())
@@ -129,12 +131,12 @@ def host_problems(free_gb: float, skew_s: float, asked: Asked) -> list[str]:
     problems = []
     if free_gb < asked.min_free_gb:
         problems.append(
-            f"{free_gb:.1f} GB of disk are free, needed: {asked.min_free_gb:.1f}; delete old runs "
-            "in /opt/ait_jax and /tmp"
+            f"{free_gb:.1f} GB of disk are free, {asked.min_free_gb:.1f} are needed; delete old "
+            "runs in /opt/ait_jax and /tmp"
         )
     if abs(skew_s) > MAX_CLOCK_SKEW_S:
         problems.append(
-            f"its clock is {skew_s:+.0f} s off the bucket's, allowed: {MAX_CLOCK_SKEW_S:.0f} s; "
+            f"its clock is {skew_s:+.0f} s off the bucket's, {MAX_CLOCK_SKEW_S:.0f} s are allowed; "
             "restart its time service"
         )
     return problems
@@ -144,19 +146,19 @@ def device_problems(devices: Devices, asked: Asked) -> list[str]:
     """Returns what is wrong with the devices that one host sees."""
     if devices.backend != asked.backend:
         return [
-            f"JAX's backend is {devices.backend}, needed: {asked.backend}; another process holds "
-            "the TPU (sudo fuser -v /dev/accel* /dev/vfio/*), or jax came without [tpu]"
+            f"JAX's backend is {devices.backend}, not {asked.backend}; another process holds the "
+            "TPU (sudo fuser -v /dev/accel* /dev/vfio/*), or jax was installed without [tpu]"
         ]
     problems = []
     if devices.count != asked.chips:
-        problems.append(f"{devices.count} devices in all, needed: {asked.chips}")
+        problems.append(f"{devices.count} devices in all, not {asked.chips}")
     if devices.local_count * asked.hosts != asked.chips:
         per_host = asked.chips / asked.hosts
-        problems.append(f"{devices.local_count} devices of its own, needed: {per_host:g}")
+        problems.append(f"{devices.local_count} devices of its own, not {per_host:g}")
     found = topology_of(devices.coordinates)
     if asked.topology and found and found != _significant(asked.topology.split("x")):
         shown = "x".join(str(length) for length in found)
-        problems.append(f"the topology is {shown}, needed: {asked.topology}")
+        problems.append(f"the topology is {shown}, not {asked.topology}")
     return problems
 
 
@@ -167,12 +169,12 @@ def topology_of(coordinates: Sequence[Sequence[int]]) -> list[int]:
     return _significant(max(axis) - min(axis) + 1 for axis in zip(*coordinates, strict=True))
 
 
-def _significant(lengths) -> list[int]:
+def _significant(lengths: Iterable[int | str]) -> list[int]:
     return sorted(int(length) for length in lengths if int(length) > 1)
 
 
 def differences(reports: Sequence[dict]) -> list[str]:
-    """Names the hosts whose code, lock, Python or packages are not those of most hosts."""
+    """Names the hosts whose code, lock, Python or packages differ from those of most hosts."""
     problems = []
     for key in ("commit", "code", "lock", "python", "packages"):
         values = [str(report["identity"][key]) for report in reports]
@@ -188,7 +190,7 @@ def _difference(key: str, report: dict, reference: dict) -> str:
     here, there = report["identity"][key], reference["identity"][key]
     if key == "packages":
         changed = sorted(set(here) ^ set(there))
-        return f"other packages than {_name(reference)}: {', '.join(changed[:6])}"
+        return f"packages differ from {_name(reference)}: {', '.join(changed[:6])}"
     return f"{key} {here[:12] or 'none'}, but {there[:12] or 'none'} on {_name(reference)}"
 
 
@@ -197,14 +199,14 @@ def _name(report: dict) -> str:
 
 
 class Preflight:
-    """One host's part. `run` returns the exit code and says, in a line, why."""
+    """One host's part; `run` returns the exit code and says why in a line."""
 
     def __init__(
-        self, folder, host: int, asked: Asked, probe: Probe, say: Callable = print
+        self, folder: Any, host: int, asked: Asked, probe: Any, say: Callable[[str], None] = print
     ) -> None:
         self.folder, self.host, self.asked, self.probe, self.say = folder, host, asked, probe, say
-        self.path = bucket.report_path(folder, host)
-        self.report = {
+        self.path = statuses.report_path(folder, host)
+        self.report: dict[str, Any] = {
             "host": host,
             "hostname": socket.gethostname(),
             "identity": {},
@@ -214,6 +216,7 @@ class Preflight:
         }
 
     def run(self) -> int:
+        """Checks the host, then its devices."""
         began = time.monotonic()
         code = self._host_stage() or self._device_stage()
         if code == ExitCode.OK:
@@ -229,13 +232,12 @@ class Preflight:
         try:
             skew = self._write()
         except Unavailable as error:
-            self.say(f"preflight: host {self.host} ({socket.gethostname()}): {error}")
+            self.say(f"preflight: {_name(self.report)}: {error}")
             return ExitCode.FAILED
         except Exception as error:
             self.say(
-                f"preflight: host {self.host} ({socket.gethostname()}) cannot write to "
-                f"{self.folder}: {error}. Give its service account roles/storage.objectAdmin on "
-                "the bucket."
+                f"preflight: {_name(self.report)} cannot write to {self.folder}: {error}. Give its "
+                "service account roles/storage.objectAdmin on the bucket."
             )
             return ExitCode.PREFLIGHT
         self.report["problems"] = host_problems(self.probe.free_gb(), skew, self.asked)
@@ -243,27 +245,28 @@ class Preflight:
         return self._wait("host", self.asked.arrival_timeout_s)
 
     def _device_stage(self) -> int:
-        """Starts the accelerator in a thread: a driver that hangs cannot be interrupted."""
-        found: list = []
+        """Starts the accelerator in a thread, because a driver that hangs cannot be interrupted."""
+        found: list[Devices] = []
+        failed: list[Exception] = []
 
         def look() -> None:
             try:
                 found.append(self.probe.devices())
             except Exception as error:
-                found.append(error)
+                failed.append(error)
 
         began = time.monotonic()
         thread = threading.Thread(target=look, daemon=True)
         thread.start()
         thread.join(self.asked.checks_timeout_s)
-        if not found:
-            problem = f"JAX found no devices within {self.asked.checks_timeout_s:g} s"
-        elif isinstance(found[0], Exception):
-            problem = f"JAX found no devices: {' '.join(str(found[0]).split())[:300]}"
+        if found:
+            problems = device_problems(found[0], self.asked)
+        elif failed:
+            problems = [f"JAX found no devices: {' '.join(str(failed[0]).split())[:300]}"]
         else:
-            problem = ""
-        problems = [problem] if problem else device_problems(found[0], self.asked)
-        self.report |= {"stage": "devices", "problems": problems, "timed_out": not found}
+            problems = [f"JAX found no devices within {self.asked.checks_timeout_s:g} s"]
+        timed_out = not (found or failed)
+        self.report |= {"stage": "devices", "problems": problems, "timed_out": timed_out}
         self._write()
         left = self.asked.checks_timeout_s - (time.monotonic() - began)
         return self._wait("devices", max(left, 5 * self.asked.poll_s))
@@ -271,16 +274,16 @@ class Preflight:
     def _write(self) -> float:
         """Writes the report; returns how far this clock is ahead of the folder's."""
         now = self.probe.now()
-        bucket.write(self.path, self.report)
-        return now - bucket.modified(self.path)
+        statuses.write_json(self.path, self.report)
+        return now - statuses.modified(self.path)
 
     def _wait(self, stage: str, timeout_s: float) -> int:
-        """Waits until every host's report of this stage is there and right."""
+        """Waits until every host's report of this stage has arrived and shows no problem."""
         deadline, rewrite = time.monotonic() + timeout_s, time.monotonic() + REWRITE_S
         known: dict[int, dict] = {}
         while True:
-            # Those that have come are read once more at the end: hundreds of hosts that read
-            # hundreds of files every other second are more than a bucket answers.
+            # Reports that have arrived are reread only at the end: hundreds of hosts that read
+            # hundreds of files every other second are too much for a bucket.
             missing = [host for host in range(self.asked.hosts) if host not in known]
             known |= self._fresh_reports(stage, missing)
             if known and len(missing) < len(known) == self.asked.hosts:
@@ -304,9 +307,9 @@ class Preflight:
                 missing = [host for host in range(self.asked.hosts) if host not in known]
                 named = ", ".join(map(str, missing[:20]))
                 self.say(
-                    f"preflight: host {named} of {self.asked.hosts} did not come "
-                    f"to the check of {'its devices' if stage == 'devices' else 'all hosts'} "
-                    f"within {timeout_s:.3g} s; its log: {self.folder}/logs/host_{missing[0]}.log"
+                    f"preflight: host {named} of {self.asked.hosts} did not reach the check of "
+                    f"{'its devices' if stage == 'devices' else 'all hosts'} within "
+                    f"{timeout_s:.3g} s; its log: {self.folder}/logs/host_{missing[0]}.log"
                 )
                 return ExitCode.HOST_LOST
             if time.monotonic() > rewrite:
@@ -315,18 +318,18 @@ class Preflight:
             time.sleep(self.asked.poll_s)
 
     def _fresh_reports(self, stage: str, hosts: Sequence[int]) -> dict[int, dict]:
-        """Returns reports of this attempt that have come to `stage`, of these hosts."""
-        newest = bucket.modified(self.path)
+        """Returns the reports of these hosts that have reached `stage` in this attempt."""
+        newest = statuses.modified(self.path)
 
         def read(host: int) -> dict | None:
-            path = bucket.report_path(self.folder, host)
-            report = bucket.read(path)
+            path = statuses.report_path(self.folder, host)
+            report = statuses.read_json(path)
             if not report or report.get("host") != host or not report.get("identity"):
                 return None
             with contextlib.suppress(OSError):
-                if newest - bucket.modified(path) <= FRESH_S:
+                if newest - statuses.modified(path) <= FRESH_S:
                     arrived = stage == "host" or report["stage"] == stage
-                    # A host that has failed already is not waited for.
+                    # Do not wait for a host that has failed already.
                     return report if arrived or report["problems"] else None
             return None
 
@@ -335,6 +338,7 @@ class Preflight:
 
 
 def parser() -> argparse.ArgumentParser:
+    """Returns the parser of the flags."""
     parser = argparse.ArgumentParser(prog="ait_jax.launch.preflight", allow_abbrev=False)
     parser.add_argument("--folder", required=True, help="where hosts leave their reports")
     parser.add_argument("--host", type=int, required=True)
@@ -352,12 +356,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Checks this host; returns the exit code."""
     options = parser().parse_args(arguments)
     asked = Asked(
         options.hosts, options.chips, options.topology, options.expect_backend,
         options.arrival_timeout_s, options.checks_timeout_s, options.poll_s, options.min_free_gb,
     )  # fmt: skip
-    # One host is no cluster to JAX.
+    # JAX does not count one host as a cluster.
     distributed = os.environ.get("AIT_JAX_DISTRIBUTED", "") if options.hosts > 1 else ""
     probe = Probe(options.commit, options.lock, distributed)
     return Preflight(options.folder, options.host, asked, probe).run()
@@ -366,5 +371,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 if __name__ == "__main__":
     code = main()
     sys.stdout.flush()
-    # A driver that hangs in its thread must not keep the process; what was written is whole.
+    # A driver that hangs in its thread must not keep the process alive.
     os._exit(code)

@@ -1,4 +1,4 @@
-"""A launch in words: every command of a dry run, and what the user is told about cost."""
+"""A launch in words: every command of a dry run, and what it costs."""
 
 from ait_jax.launch import gcloud, startup
 from ait_jax.launch.launch_spec import LaunchSpec
@@ -6,20 +6,21 @@ from ait_jax.launch.source import Source
 
 
 def logs_command(spec: LaunchSpec) -> str:
+    """Returns the line that prints the hosts' logs."""
     return gcloud.show(
         ["ait-jax", "launch", "logs", f"--name={spec.name}", f"--bucket={spec.bucket}"]
     )
 
 
 def costs(spec: LaunchSpec) -> str:
-    """Says that the TPU costs, and how to end that."""
+    """Says that the TPU costs money, and how to stop that."""
     if spec.use_existing:
-        return f"It costs until it is deleted; whoever created {spec.node} deletes it."
-    return f"It costs until it is deleted: {gcloud.show(gcloud.delete(spec))}"
+        return f"It costs money until whoever created {spec.node} deletes it."
+    return f"It costs money until it is deleted: {gcloud.show(gcloud.delete(spec))}"
 
 
 def going_on(spec: LaunchSpec) -> str:
-    """What is true after Ctrl-C."""
+    """Says what goes on after Ctrl-C."""
     end = ""
     if spec.deletes:
         end = " Host 0 tries to delete it 15 minutes after the run's end."

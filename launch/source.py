@@ -1,4 +1,4 @@
-"""The code that the hosts run: one commit of this clone, as an archive with its SHA-256."""
+"""The code that the hosts run: one commit of this clone, archived."""
 
 import dataclasses
 import hashlib
@@ -16,7 +16,7 @@ class Source:
     """One commit, archived.
 
     Attributes:
-      commit: its full hash; with --allow_dirty that of a commit of the tracked changes.
+      commit: its full hash; with --allow_dirty, of a commit of the tracked changes.
       archive: the local file.
       sha256: of the archive, in hex.
       warnings: what the hosts will not see.
@@ -29,11 +29,12 @@ class Source:
 
     @property
     def stem(self) -> str:
+        """The archive's name in the bucket, without .tar.gz."""
         return f"{self.commit[:12]}-{self.sha256[:12]}"
 
 
 def root() -> Path:
-    """Returns the clone that this program runs from."""
+    """Returns the clone that this program is in."""
     return Path(__file__).resolve().parent.parent
 
 
@@ -43,25 +44,25 @@ def _git(folder: Path, *arguments: str) -> str:
             ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
         )
     except FileNotFoundError:
-        raise UserError("git is not on PATH; launching archives a commit with it.") from None
+        raise UserError("git is not on PATH; launching needs it to archive a commit.") from None
     except subprocess.CalledProcessError as error:
         raise UserError(
             f"git {arguments[0]} failed in {folder}: {error.stderr.strip()}. Launching sends a "
-            "commit to the hosts: run from a clone (pip install -e .) with a commit."
+            "commit to the hosts: run from a clone (pip install -e .) that has one."
         ) from None
     return done.stdout
 
 
 def archive(target: Path, allow_dirty: bool = False, folder: Path | None = None) -> Source:
-    """Writes the commit that is checked out to `target`, a .tar.gz.
+    """Writes the checked-out commit to `target`, a .tar.gz.
 
     Raises:
-      UserError: no clone, no lock in it, or changes that are not committed.
+      UserError: there is no clone or no lock in it, or there are uncommitted changes.
     """
     folder = folder or root()
     if not (folder / ".git").exists():
         raise UserError(
-            f"{folder} is no git clone; launching sends a commit to the hosts. Install from a "
+            f"{folder} is not a git clone; launching sends a commit to the hosts. Install from a "
             "clone: pip install -e ."
         )
     commit = _git(folder, "rev-parse", "HEAD").strip()
@@ -70,27 +71,30 @@ def archive(target: Path, allow_dirty: bool = False, folder: Path | None = None)
     if changes and not allow_dirty:
         shown = ", ".join(line[3:] for line in changes[:3]) + (", ..." if changes[3:] else "")
         raise UserError(
-            f"{len(changes)} files of {folder} are not committed ({shown}), so nobody could tell "
-            "later what ran. Commit them, or give --allow_dirty."
+            f"{len(changes)} files in {folder} are not committed ({shown}), so the run could not "
+            "be traced to its code. Commit them, or give --allow_dirty."
         )
     if changes:
         commit = _git(folder, "stash", "create").strip() or commit
         left_out = [line[3:] for line in changes if line.startswith("??")]
         if left_out:
-            warnings = (f"untracked files stay here: {', '.join(left_out[:5])}",)
+            warnings = (f"untracked files are not sent: {', '.join(left_out[:5])}",)
     if LOCK not in tracked(folder, commit):
-        raise UserError(f"{folder} has no {LOCK} at commit {commit[:12]}; the hosts install by it.")
+        raise UserError(
+            f"{folder} has no {LOCK} at commit {commit[:12]}; the hosts install from it."
+        )
     _git(folder, "archive", "--format=tar.gz", f"--output={target}", commit)
     digest = hashlib.sha256(target.read_bytes()).hexdigest()
     return Source(commit, str(target), digest, warnings)
 
 
 def tracked(folder: Path, commit: str) -> set[str]:
+    """Returns the paths of the commit's files."""
     return set(_git(folder, "ls-tree", "-r", "--name-only", commit).splitlines())
 
 
 def check_gin_files(command: Iterable[str], folder: Path, commit: str) -> None:
-    """Raises UserError for a --gin_file that the hosts would not find."""
+    """Raises UserError for a --gin_file that the hosts will not find."""
     command, files = list(command), tracked(folder, commit)
     search = [""]
     for argument in command:
@@ -108,11 +112,11 @@ def check_gin_files(command: Iterable[str], folder: Path, commit: str) -> None:
             inside = path.is_relative_to(folder)
             nearest = f" Write --gin_file={path.relative_to(folder)}." if inside else ""
             raise UserError(
-                f"--gin_file={value} is a path of this machine; the hosts have {folder.name} "
-                f"elsewhere.{nearest} Needed: a path in the clone, or gs://..."
+                f"--gin_file={value} is a path on this machine; the hosts have {folder.name} "
+                f"elsewhere.{nearest} Give a path in the clone, or gs://..."
             )
         if not any(str(Path(prefix, path)) in files for prefix in search):
             raise UserError(
-                f"--gin_file={value} is neither a shipped file nor one of commit {commit[:12]}, so "
-                "the hosts would not find it. Commit it, or give it as gs://..."
+                f"--gin_file={value} is neither a shipped file nor in commit {commit[:12]}, so the "
+                "hosts would not find it. Commit it, or give it as gs://..."
             )

@@ -1,8 +1,8 @@
-"""The start-up script of a Cloud TPU VM: installs Python, the code and the lock, then the worker.
+"""The start-up script of a Cloud TPU VM: installs Python, the code and the lock; starts the worker.
 
-It runs as root at every boot, on every host. It leaves a systemd service that restarts what dies,
-so no ssh connection has to last. TPU VM images come with Python 3.10, which current JAX does not
-support: uv brings 3.11.
+It runs as root at every boot of every host and leaves a systemd service that restarts what dies, so
+no ssh connection has to last. TPU VM images come with Python 3.10, which current JAX does not
+support; uv installs 3.11.
 """
 
 import shlex
@@ -15,7 +15,7 @@ UV_VERSION = "0.13.9"
 PYTHON_VERSION = "3.11"
 ROOT = "/opt/ait_jax"
 UNITS = "/etc/systemd/system"
-# The delivered file ends at these lines; a command is one line, so it cannot hold them.
+# The here-documents end at these lines; a command is one line, so it cannot contain them.
 _HOST_END, _UNIT_END = "AIT_JAX_HOST", "AIT_JAX_UNIT"
 
 _SCRIPT = """\
@@ -130,7 +130,7 @@ exec "$run/venv/bin/python" -m ait_jax.launch.worker --host="$host" \\
 
 
 def worker_flags(spec: LaunchSpec, source: Source) -> list[str]:
-    """Returns the worker's flags that are the same on every host, wherever it runs."""
+    """Returns the worker's flags that are the same on every host."""
     slice_ = spec.accelerator
     return [
         f"--run_id={spec.name}",
@@ -152,14 +152,14 @@ def script(
     pauses: str = "5 10 20 40 80",
     idle_s: int = 900,
 ) -> str:
-    """Returns the start-up script, bash."""
+    """Returns the start-up script, for bash."""
     run = f"{root}/{spec.name}"
     flags = worker_flags(spec, source)
     when_over = ""
     if spec.deletes:
         when_over = gcloud.show(gcloud.delete(spec, wait=False))
         flags.append(f"--when_over={when_over}")
-        # As the worker does: an idle TPU costs as much as a busy one.
+        # As in the worker: an idle TPU costs as much as a busy one.
         when_over = f'if [ "$host" = 0 ]; then sleep {idle_s}; {when_over} || true; fi'
     host = _HOST.format(
         run=shlex.quote(run),

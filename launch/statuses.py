@@ -1,20 +1,67 @@
-"""What the hosts of a run say of themselves: statuses and logs in the bucket, read by gcloud."""
+"""What the hosts of a run leave for others in the bucket: statuses, preflight reports, logs.
+
+Hosts write and read them as files of the bucket or a shared folder; the launcher reads them with
+gcloud.
+"""
 
 import collections
 import dataclasses
 import json
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from ait_jax.launch import gcloud
 
 from ait_jax.errors import UserError
+from ait_jax.runtime import files
 
 SILENT_AFTER_S = 300.0
 
 
+# --- by the hosts ---
+
+
+def status_path(folder: Any, host: int) -> Any:
+    """Returns where a host's status lies."""
+    return files.as_path(folder) / "status" / f"host_{host}.json"
+
+
+def report_path(folder: Any, host: int) -> Any:
+    """Returns where a host's preflight report lies."""
+    return files.as_path(folder) / "preflight" / f"host_{host}.json"
+
+
+def log_path(folder: Any, host: int) -> Any:
+    """Returns where a host's log lies."""
+    return files.as_path(folder) / "logs" / f"host_{host}.log"
+
+
+def write_json(path: Any, value: dict[str, Any]) -> None:
+    """Writes one line of JSON, so that concatenated files stay apart."""
+    files.write_text(path, json.dumps(value, sort_keys=True) + "\n")
+
+
+def read_json(path: Any) -> dict[str, Any] | None:
+    """Returns what `write_json` wrote; None if it is missing or incomplete."""
+    try:
+        value = json.loads(files.read_text(path))
+    except (FileNotFoundError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def modified(path: Any) -> float:
+    """Returns when `path` was written by its storage's clock, in seconds since 1970."""
+    stat = path.stat()
+    return float(getattr(stat, "st_mtime", None) or stat.mtime)
+
+
+# --- by the launcher ---
+
+
 @dataclasses.dataclass(frozen=True)
 class Status:
-    """The last word of one host; see `worker.Worker.status`."""
+    """The last status of one host; see `worker.Worker.status`."""
 
     host: int
     hostname: str
@@ -26,7 +73,7 @@ class Status:
 
 
 def parse(text: str) -> list[Status]:
-    """Returns the statuses in lines of JSON, by host; lines that are none are left out."""
+    """Returns the statuses in lines of JSON, by host; other lines are skipped."""
     found = {}
     for line in text.splitlines():
         try:
@@ -47,13 +94,8 @@ def parse(text: str) -> list[Status]:
 
 
 def read(folder: str) -> list[Status]:
-    """Returns the statuses in the bucket; none is no error. Raises GcloudError."""
-    try:
-        return parse(gcloud.call(gcloud.cat(f"{folder}/status/host_*.json")))
-    except gcloud.GcloudError as error:
-        if error.kind == "missing":
-            return []
-        raise
+    """Returns the statuses in the bucket, perhaps none; raises GcloudError."""
+    return parse(gcloud.call(gcloud.cat(f"{folder}/status/host_*.json"), missing=""))
 
 
 def outcome(statuses: list[Status], hosts: int) -> str:
@@ -65,7 +107,7 @@ def outcome(statuses: list[Status], hosts: int) -> str:
 
 
 def culprit(statuses: list[Status]) -> Status:
-    """Returns the host that failed first of itself: others only gave up because of it."""
+    """Returns the first host that failed by itself; others gave up only because of it."""
     failed = [status for status in statuses if status.state == "failed"]
     own = [status for status in failed if not status.message.startswith("given up")]
     return min(own or failed, key=lambda status: status.time)
@@ -88,7 +130,7 @@ def summary(statuses: list[Status], hosts: int, now: float) -> str:
 
 
 def logs(folder: str, host: int | None = None) -> Iterator[str]:
-    """Yields the lines of the hosts' logs, each with its host. UserError if there are none."""
+    """Yields the lines of the hosts' logs, each with its host; UserError if there are none."""
     pattern = f"{folder}/logs/host_{'*' if host is None else host}.log"
     try:
         urls = gcloud.call(["gcloud", "storage", "ls", pattern]).split()
@@ -107,7 +149,7 @@ def _host_of(url: str) -> int:
 
 
 def tail(folder: str, host: int, lines: int, say: Callable[[str], None]) -> None:
-    """Says the last lines of one host's log, if there is one."""
+    """Says the last lines of one host's log, if it exists."""
     try:
         text = gcloud.call(gcloud.cat(f"{folder}/logs/host_{host}.log"))
     except gcloud.GcloudError:

@@ -1,7 +1,7 @@
-"""`ait-jax launch tpu-vm`: asks for a TPU, watches the run on it, deletes it at the end.
+"""`ait-jax launch tpu-vm`: requests a TPU, watches the run on it, deletes it at the end.
 
-Nothing is kept here: what there is to know lies with Google's resource manager and in the bucket.
-So this program may be stopped and started again at any time, and finds what is there.
+No state is kept here: all of it lies with Google's resource manager and in the bucket, so this
+program may be stopped and started again at any time.
 """
 
 import dataclasses
@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ait_jax.launch import gcloud, startup, statuses
 from ait_jax.launch.gcloud import GcloudError
@@ -22,18 +23,18 @@ from ait_jax.errors import ExitCode, UserError
 # In a row, with pauses of up to two minutes: a run may last for weeks, and needs this program when
 # its TPU is preempted.
 TRANSIENT_ERRORS = 20
-# Booting and installing take minutes; hosts that work say so every half minute. Those that cannot
-# write to the bucket would be waited for, and paid, for ever.
+# Booting and installing take minutes; working hosts report every half minute. Hosts that cannot
+# write to the bucket would be waited for, and paid for, forever.
 SILENT_S = 1800.0
 _LOST_NODES = ("PREEMPTED", "TERMINATED")
-# A TPU VM comes back from these by itself, and its hosts then go on.
+# A TPU VM recovers from these by itself, and its hosts then go on.
 _PASSING_NODES = ("REPAIRING", "RESTARTING", "STARTING")
 _SAY_AT_LEAST_EVERY_S = 600.0
 _LOG_LINES = 25
-# A request that was just made may not be found at once.
+# A new request may not be visible at once.
 _ABSENCES = 5
 _LONGEST_PAUSE_S = 600.0
-_RESUME = "The same command goes on from the last checkpoint."
+_RESUME = "The same command continues from the last checkpoint."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +43,8 @@ class Seen:
 
     Attributes:
       resource: state of the queued resource: ABSENT, WAITING_FOR_RESOURCES, ACTIVE, ...
-      reason: why it failed or was suspended, as Google puts it.
-      node: state of the TPU VM where the resource is ACTIVE: READY, PREEMPTED, ABSENT, ...
+      reason: why it failed or was suspended, in Google's words.
+      node: state of the TPU VM if the resource is ACTIVE: READY, PREEMPTED, ABSENT, ...
       hosts: statuses of this launch.
     """
 
@@ -54,44 +55,39 @@ class Seen:
 
 
 class Launch:
-    """One launch of a checked request. `run` returns the exit code of the command line."""
+    """One launch of a checked spec; `run` returns the exit code of the command line."""
 
-    def __init__(
-        self,
-        spec: LaunchSpec,
-        source: Source,
-        poll_s: float = 30.0,
-        say: Callable[[str], None] = print,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
+    def __init__(self, spec: LaunchSpec, source: Source, poll_s: float = 30.0) -> None:
         self.spec, self.source, self.poll_s = spec, source, poll_s
-        self._print, self._sleep = say, sleep
         self.began = time.monotonic()
         self.failures = self.errors = self.waits = self.absences = 0
         self.delivered = self.uploaded = False
-        # Whether there is, or may be, a TPU that costs.
+        # Whether a TPU that costs money exists, or may exist.
         self.costing = False
         self.created: float | None = None
-        # The last word of any host, and when it was first seen.
-        self.newest, self.heard = 0.0, None
+        # The newest status of any host, and when it was first seen.
+        self.newest = 0.0
+        self.heard: float | None = None
         self.last_line, self.last_said = "", 0.0
 
     def say(self, line: str, always: bool = True) -> None:
+        """Prints a line with the time; unless `always`, not the same one again within minutes."""
         now = time.monotonic()
         if always or line != self.last_line or now - self.last_said > _SAY_AT_LEAST_EVERY_S:
             minutes = (now - self.began) / 60
-            self._print(f"{time.strftime('%H:%M:%S')} ({minutes:.0f} min) {line}")
+            print(f"{time.strftime('%H:%M:%S')} ({minutes:.0f} min) {line}")
             self.last_line, self.last_said = line, now
 
     def run(self) -> int:
+        """Launches and watches until the run is over."""
         try:
             return self._run()
         except KeyboardInterrupt:
-            self._print(f"\nStopped watching. {going_on(self.spec)}")
+            print(f"\nStopped watching. {going_on(self.spec)}")
             return ExitCode.INTERRUPTED
         except UserError:
             if self.costing:
-                self._print(f"This program ends here. {going_on(self.spec)}")
+                print(f"This program ends here. {going_on(self.spec)}")
             raise
 
     def _run(self) -> int:
@@ -112,16 +108,16 @@ class Launch:
                 return code
 
     def _step(self, seen: Seen) -> int | None:
-        """Does what follows from `seen`; returns an exit code at the end."""
+        """Acts on what was seen; returns an exit code at the end."""
         ended = statuses.outcome(list(seen.hosts), self.spec.accelerator.hosts)
         if self.spec.use_existing:
             return self._step_existing(seen, ended)
         if seen.resource == "ABSENT":
             return self._absent(seen, ended)
-        if seen.resource == "DELETING":  # what follows shows once it is gone
+        if seen.resource == "DELETING":  # decide once it is gone
             self._watch(seen)
             return None
-        # What had failed when this program came, on a TPU that is gone, is tried again.
+        # A failure from before this program started, on a TPU that is gone, is retried.
         new = self.delivered or seen.resource == "ACTIVE"
         self.delivered = self.costing = True
         self.absences = 0
@@ -139,8 +135,8 @@ class Launch:
         passing = self.delivered and seen.node in _PASSING_NODES
         if seen.node != "READY" and not passing:
             raise UserError(
-                f"the TPU VM {self.spec.node} is {seen.node}; --use_existing needs one that is "
-                "READY, and creates none. Leave the flag out to have one created."
+                f"the TPU VM {self.spec.node} is {seen.node}, and --use_existing needs one that is "
+                "READY. Leave the flag out to create one."
             )
         if not self.delivered and ended != "done" and (not seen.hosts or ended == "failed"):
             self._upload()
@@ -156,7 +152,7 @@ class Launch:
         return None
 
     def _look(self) -> Seen:
-        """Asks for the resource, its TPU VM and its hosts' statuses. Raises GcloudError."""
+        """Looks up the resource, its TPU VM and its hosts' statuses; raises GcloudError."""
         spec = self.spec
         if spec.use_existing:
             node = self._describe(gcloud.describe_node(spec))
@@ -179,13 +175,8 @@ class Launch:
         found = self._describe(gcloud.describe_node(spec))
         return Seen(name, "", found.get("state", "ABSENT"), self._statuses())
 
-    def _describe(self, arguments: list[str]) -> dict:
-        try:
-            return gcloud.parse_json(gcloud.call(arguments), "gcloud describe")
-        except GcloudError as error:
-            if error.kind == "missing":
-                return {}
-            raise
+    def _describe(self, arguments: list[str]) -> dict[str, Any]:
+        return gcloud.parse_json(gcloud.call(arguments, missing="{}"), "gcloud describe")
 
     def _statuses(self) -> tuple[statuses.Status, ...]:
         fingerprint = self.spec.fingerprint()
@@ -196,19 +187,19 @@ class Launch:
         name = name.rsplit("/", 1)[-1]
         if name and name != self.spec.accelerator.name:
             raise UserError(
-                f"{self.spec.node} is there already and is a {name}, not a "
+                f"{self.spec.node} already exists and is a {name}, not a "
                 f"{self.spec.accelerator.name}. Give --accelerator={name}, or another --name."
             )
 
     def _check_fingerprint(self, label: str) -> None:
         if label and label != self.spec.fingerprint():
             raise UserError(
-                f"{self.spec.name} is there already and runs another command. Give another "
+                f"{self.spec.name} already exists and runs another command. Give another "
                 f"--name, or delete it first: {gcloud.show(gcloud.delete(self.spec))}"
             )
 
     def _absent(self, seen: Seen, ended: str) -> int | None:
-        """Creates the resource, unless the run has ended or somebody has deleted it."""
+        """Creates the resource, unless the run is over or somebody has deleted it."""
         if self.delivered and ended:
             return self._end(seen, ended)
         if self.delivered:
@@ -216,22 +207,22 @@ class Launch:
             if self.absences <= _ABSENCES:
                 self._pause()
                 return None
-            self._print(f"{self.spec.name} was deleted by somebody. {_RESUME}")
+            print(f"{self.spec.name} was deleted by somebody. {_RESUME}")
             return ExitCode.FAILED
         if ended == "done":
             folder = self.spec.folder
-            self._print(
-                f"{self.spec.name} is done already, nothing was created. To run it again: "
+            print(
+                f"{self.spec.name} is done already; nothing was created. To run it again: "
                 f"{gcloud.show(gcloud.remove(f'{folder}/status/**'))}"
             )
             return ExitCode.OK
-        if not self.uploaded:  # else statuses count on: it was made before, and taken away
+        if not self.uploaded:  # after a preemption statuses keep counting
             self._upload()
         self._create()
         return None
 
     def _upload(self) -> None:
-        """Sends code and start-up script, and takes away statuses of an earlier launch."""
+        """Sends code and start-up script, and deletes the statuses of an earlier launch."""
         folder = self.spec.folder
         self.say(f"sending commit {self.source.commit[:12]} to {folder}/code")
         code = gcloud.copy(self.source.archive, f"{folder}/code/{self.source.stem}.tar.gz")
@@ -241,11 +232,7 @@ class Launch:
             path.write_text(startup.script(self.spec, self.source))
             script = gcloud.copy(str(path), f"{folder}/startup.sh")
             self._call(script, f"writing to {self.spec.bucket}")
-        try:
-            gcloud.call(gcloud.remove(f"{folder}/status/**"))
-        except GcloudError as error:
-            if error.kind != "missing":
-                raise
+        gcloud.call(gcloud.remove(f"{folder}/status/**"), missing="")
         self.uploaded = True
 
     def _create(self) -> None:
@@ -255,14 +242,14 @@ class Launch:
             path = Path(temporary, "startup.sh")
             path.write_text(startup.script(spec, self.source))
             asking = f"asking for {spec.accelerator.name}"
-            # Another start of this command may be faster: it is watched as if made here.
+            # Another process with this command may be faster; its TPU is watched as if made here.
             self._call(gcloud.create(spec, str(path)), asking, fine="exists")
         self.delivered = self.costing = True
         self.created = time.monotonic()
         self.waits, self.heard = 0, None
 
     def _call(self, arguments: list[str], doing: str, fine: str = "") -> None:
-        """Calls gcloud; an error of the kind `fine` is none, one that may pass is for `_run`."""
+        """Calls gcloud, ignoring errors of kind `fine`; transient ones are for `_run`."""
         try:
             gcloud.call(arguments)
         except GcloudError as error:
@@ -272,17 +259,17 @@ class Launch:
                 raise error.for_user(doing) from None
 
     def _suspended(self, seen: Seen) -> None:
-        """The TPU was taken away: the request has to go before it can be made again."""
+        """Handles a lost TPU: its request must be deleted before a new one can be made."""
         preempted = self.spec.tier == "spot"
         word = "preempted" if preempted else "taken away"
         state = seen.node if seen.node in _LOST_NODES else seen.resource
         self.say(f"{word} ({state}{': ' + seen.reason if seen.reason else ''})")
         if seen.resource == "SUSPENDING":  # being deleted; the next look finds it SUSPENDED
             self._pause()
-            return None
+            return
         if not preempted:
             self._count(f"{self.spec.name} was {word} {self.failures + 1} times")
-        return self._again()
+        self._again()
 
     def _failed(self, seen: Seen) -> None:
         error = gcloud.classify(seen.reason or "no reason given")
@@ -297,17 +284,16 @@ class Launch:
                 f"no {self.spec.accelerator.name} came within --valid_until_duration={limit}: "
                 f"{error.line} {_RESUME}"
             )
-        attempts = f"{self.failures + 1} attempts"
-        self._count(f"{self.spec.name} could not be had in {attempts}: {error.line}")
-        return self._again()
+        self._count(f"{self.spec.name} got no TPU in {self.failures + 1} attempts: {error.line}")
+        self._again()
 
     def _count(self, message: str) -> None:
         self.failures += 1
         if self.failures > self.spec.max_retries:
             self._delete()
             raise UserError(
-                f"{message}. --max_retries={self.spec.max_retries}; try "
-                f"another --zone or tier. {_RESUME}"
+                f"{message}. --max_retries={self.spec.max_retries}; try another --zone or tier. "
+                f"{_RESUME}"
             )
 
     def _again(self) -> None:
@@ -315,7 +301,7 @@ class Launch:
         self._delete()
         self.delivered = False
         if self.failures:
-            self._sleep(min(self.poll_s * 2**self.failures, _LONGEST_PAUSE_S))
+            time.sleep(min(self.poll_s * 2**self.failures, _LONGEST_PAUSE_S))
 
     def _watch(self, seen: Seen) -> None:
         line = seen.resource
@@ -330,7 +316,7 @@ class Launch:
         self._pause()
 
     def _check_silence(self, seen: Seen) -> None:
-        """Ends what nobody hears of. Clocks of hosts need not be right: a change is a word."""
+        """Gives up silent hosts. Their clocks may be wrong, so any change of time counts."""
         newest, now = max((status.time for status in seen.hosts), default=0.0), time.monotonic()
         if seen.node != "READY" or self.heard is None or newest != self.newest:
             self.newest, self.heard = newest, now if seen.node == "READY" else None
@@ -344,20 +330,20 @@ class Launch:
             look = f"with --keep: {look}"
         raise UserError(
             f"no host of {spec.node} has written to {spec.folder}/status for "
-            f"{SILENT_S / 60:.0f} minutes. Most often their service account may not write to the "
-            "bucket: give it roles/storage.objectAdmin there, or give another by "
-            f"--service_account. To see what they say, {look}"
+            f"{SILENT_S / 60:.0f} minutes. Usually their service account may not write to the "
+            "bucket: give it roles/storage.objectAdmin there, or give another --service_account. "
+            f"To see what they say, {look}"
         )
 
     def _pause(self) -> None:
-        """Sleeps, longer and longer while nothing is there yet."""
-        self._sleep(self.poll_s * min(2**self.waits, 4))
+        """Sleeps, longer and longer while there is no TPU yet."""
+        time.sleep(self.poll_s * min(2**self.waits, 4))
         self.waits += 1
 
     def _end(self, seen: Seen, ended: str) -> int:
         if ended == "failed":
             status = statuses.culprit(list(seen.hosts))
-            statuses.tail(self.spec.folder, status.host, _LOG_LINES, self._print)
+            statuses.tail(self.spec.folder, status.host, _LOG_LINES, print)
             self.say(f"failed on host {status.host} ({status.hostname}): {status.message}")
         else:
             self.say("done on all hosts")
@@ -367,12 +353,12 @@ class Launch:
                 self._delete()
             else:
                 node = self.spec.node
-                self._print(f"{node} was kept. {costs(self.spec)}")
+                print(f"{node} was kept. {costs(self.spec)}")
                 if not self.spec.use_existing:
-                    resume = f"With --use_existing={node} the command goes on there."
-        self._print(f"Logs: {logs_command(self.spec)}")
+                    resume = f"With --use_existing={node} the command continues there."
+        print(f"Logs: {logs_command(self.spec)}")
         if ended == "failed":
-            self._print(resume)
+            print(resume)
         return ExitCode.OK if ended == "done" else ExitCode.FAILED
 
     def _delete(self) -> None:
@@ -381,8 +367,8 @@ class Launch:
         self.costing = False
 
 
-def _reason(state: dict) -> str:
-    """Returns the text of `failedData.error.message`, or of what else explains a state."""
+def _reason(state: dict[str, Any]) -> str:
+    """Returns what explains a state: `failedData.error.message` or the like."""
     for key in ("failedData", "suspendedData", "suspendingData", "deletingData"):
         error = (state.get(key) or {}).get("error") or {}
         if error.get("message"):
@@ -392,7 +378,7 @@ def _reason(state: dict) -> str:
 
 
 def start(spec: LaunchSpec, archive: Callable[[Path], Source], poll_s: float) -> int:
-    """Archives the code and launches. Raises UserError before anything is created."""
+    """Archives the code and launches; raises UserError before anything is created."""
     if shutil.which("gcloud") is None:
         gcloud.call(["gcloud"])
     with tempfile.TemporaryDirectory() as temporary:

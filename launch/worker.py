@@ -1,14 +1,15 @@
-"""What runs on every host: preflight, then the command, again and again as its exit codes ask.
+"""What runs on every host: preflight, then the command, repeated as its exit codes demand.
 
     python -m ait_jax.launch.worker --folder=gs://B/ID --host=0 --hosts=64 ... -- run ...
 
-The log of the host and its status lie in the folder, where `ait-jax launch tpu-vm` and the other
-hosts read them. A status is also this program's memory: after a reboot, or on another machine in
-this one's place, it goes on counting from there.
+The host's log and status lie in the folder, where `ait-jax launch tpu-vm` and the other hosts read
+them. The status is also this program's memory: after a reboot, or on a replacement machine, it goes
+on counting from there.
 """
 
 import argparse
 import contextlib
+import dataclasses
 import datetime
 import os
 import shlex
@@ -20,47 +21,95 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from ait_jax.launch import bucket
-from ait_jax.launch.verdict import judge
+from ait_jax.launch import statuses
 
 from ait_jax.errors import ExitCode
 from ait_jax.runtime import files
 
 UPLOAD_EVERY_S = 30.0
-# A notice of preemption leaves 30 s before the machine is gone.
+# A preemption notice comes 30 s before the machine is gone.
 GRACE_S = 27.0
 LAST_WRITES = 5
-# The number of this process among all: of GKE's TPU pods, indexed Kubernetes jobs, SLURM tasks.
+# The index of this process: of GKE's TPU pods, indexed Kubernetes jobs, SLURM tasks.
 HOST_VARIABLES = ("TPU_WORKER_ID", "JOB_COMPLETION_INDEX", "SLURM_PROCID")
 MAX_LOG_BYTES = 16 * 2**20
+# A failure after this long starts a new series: it does not add to last week's.
+SERIES_ENDS_AFTER_S = 3600.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 10.0, 300.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What to do after an attempt.
+
+    Attributes:
+      state: `done`, `failed` (final), `preempted` or `waiting` (another attempt follows).
+      failures: in the series so far, this one included if it counts.
+      pause_s: until the next attempt.
+      reason: in words.
+    """
+
+    state: str
+    failures: int
+    pause_s: float
+    reason: str
+
+
+def judge(code: int, failures: int, lasted_s: float, max_retries: int) -> Verdict:
+    """Returns what follows from an exit code (negative: the signal that killed the process).
+
+    Preemption is retried and does not count. The user's mistakes and a failed preflight are final.
+    Anything else is retried with growing pauses, `max_retries` times in a series.
+    """
+    if code == ExitCode.OK:
+        return Verdict("done", failures, 0.0, "exit code 0")
+    if code == ExitCode.PREEMPTED:
+        return Verdict("preempted", failures, _FIRST_PAUSE_S, "preempted, progress saved")
+    if code in (ExitCode.USER_ERROR, ExitCode.PREFLIGHT):
+        what = "a mistake in the command" if code == ExitCode.USER_ERROR else "preflight failed"
+        return Verdict("failed", failures, 0.0, f"{what} (exit code {code}); not retried")
+    failures = 1 if lasted_s >= SERIES_ENDS_AFTER_S else failures + 1
+    if code < 0:
+        what = f"killed by signal {-code}" + (" (out of memory?)" if code == -9 else "")
+    elif code == ExitCode.HOST_LOST:
+        what = f"another host was lost (exit code {code})"
+    else:
+        what = f"failed (exit code {code})"
+    if failures > max_retries:
+        return Verdict("failed", failures, 0.0, f"{what}; {max_retries} retries are used up")
+    pause = min(_FIRST_PAUSE_S * 2 ** (failures - 1), _LONGEST_PAUSE_S)
+    return Verdict("waiting", failures, pause, f"{what}; retry {failures} of {max_retries}")
 
 
 class Log:
     """The host's log: written here, echoed, and copied to the bucket every half minute."""
 
-    def __init__(self, local: Path, remote) -> None:
+    def __init__(self, local: Path, remote: Any) -> None:
         self.local, self.remote = local, remote
         local.parent.mkdir(parents=True, exist_ok=True)
-        if not local.exists():  # another machine in this one's place goes on with its log
+        if not local.exists():  # a replacement machine continues its predecessor's log
             with contextlib.suppress(Exception):
                 local.write_bytes(remote.read_bytes())
-        self.file = open(local, "ab", buffering=0)  # noqa: SIM115
+        self.file = open(local, "ab", buffering=0)  # noqa: SIM115 - open as long as the process
         self.uploaded = 0
         self.lock = threading.Lock()
 
     def write(self, data: bytes) -> None:
+        """Writes to the log and to standard output."""
         self.file.write(data)
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
 
     def say(self, text: str) -> None:
+        """Writes a line of the worker's own, with the time."""
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S")
         self.write(f"{now} worker: {text}\n".encode())
 
     def upload(self) -> None:
-        """Copies the log's end; a bucket that does not answer costs no run."""
+        """Copies the end of the log; an unreachable bucket does not stop the run."""
         with self.lock:
             size = self.local.stat().st_size
             if size == self.uploaded:
@@ -74,11 +123,11 @@ class Log:
                 files.write_bytes(self.remote, data)
                 self.uploaded = size
             except Exception as error:
-                self.say(f"the log could not be copied to {self.remote}: {error}")
+                self.say(f"cannot copy the log to {self.remote}: {error}")
 
 
 class Worker:
-    """One host's part of a run; `run` returns the exit code for whoever restarts it."""
+    """One host's part of a run; `run` returns the exit code for the program that restarts it."""
 
     program = (sys.executable, "-m", "ait_jax.cli")
 
@@ -86,10 +135,10 @@ class Worker:
         self.options, self.command = options, list(command)
         self.log = Log(
             Path(options.work_dir) / f"host_{options.host}.log",
-            bucket.log_path(options.folder, options.host),
+            statuses.log_path(options.folder, options.host),
         )
-        self.status_path = bucket.status_path(options.folder, options.host)
-        self.status = {
+        self.status_path = statuses.status_path(options.folder, options.host)
+        self.status: dict[str, Any] = {
             "attempt": 0,
             "began": 0.0,
             "exit_code": None,
@@ -107,6 +156,7 @@ class Worker:
         self.child: subprocess.Popen | None = None
 
     def run(self) -> int:
+        """Runs attempts until the run is over or SIGTERM comes."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         known = self._read(self.options.host) or {}
@@ -148,25 +198,24 @@ class Worker:
                 return ExitCode.PREEMPTED
 
     def _survives(self, known: dict) -> bool:
-        """Counts an attempt that ended without a word: with the host, or out of memory.
+        """Counts an attempt that ended without a status: the host rebooted or ran out of memory.
 
-        But not where this is another machine: that one was taken away, which its owner may do as
-        often as they like.
+        It does not count on a replacement machine: losing a machine is never a failure of the run.
         """
         if known.get("hostname") != self.status["hostname"]:
-            self._report("starting", f"{known.get('hostname')} is gone, this is in its place")
+            self._report("starting", f"replaces {known.get('hostname')}, which is gone")
             return True
         lasted = float(known.get("time", 0.0)) - float(known.get("began", 0.0))
         verdict = judge(-9, self.status["failures"], lasted, self.options.max_retries)
         self.status["failures"] = verdict.failures
         state = "failed" if verdict.state == "failed" else "starting"
-        self._report(state, f"the last attempt ended without a word: {verdict.reason}")
+        self._report(state, f"the last attempt ended without a status: {verdict.reason}")
         return state != "failed"
 
     def _ended_elsewhere(self) -> tuple[str, str] | None:
-        """Returns `failed` where another host has given up: the rest would wait for it in vain.
+        """Returns `failed` if another host has given up: the rest would wait for it in vain.
 
-        And `done` where host 0, which writes the shared files, is done: it does not come again.
+        Returns `done` if host 0, which writes the shared files, is done: it will not return.
         """
         for host in range(self.options.hosts):
             status = self._read(host)
@@ -178,7 +227,7 @@ class Worker:
         return None
 
     def _first_host_ends(self) -> bool:
-        """Waits for host 0 to end; False if it needs another attempt, and so this host too."""
+        """Waits for host 0 to end; False if it, and so this host, needs another attempt."""
         while self.options.host != 0:
             status = self._read(0)
             if status and status["state"] in ("done", "failed"):
@@ -207,14 +256,14 @@ class Worker:
         return [*flags, f"--arrival_timeout_s={self.options.arrival_timeout_s}"]
 
     def _call(self, command: list[str]) -> int:
-        """Runs `command` into the log; what it leaves behind is killed: it would keep the TPU."""
+        """Runs `command` into the log and kills what it leaves behind, which would keep the TPU."""
         if self.stopping.is_set():
             return ExitCode.PREEMPTED
         self.log.say(f"attempt {self.status['attempt']}: {shlex.join(command)}")
         self.child = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
         )
-        if self.stopping.is_set():  # came between the check and the start
+        if self.stopping.is_set():  # SIGTERM came between the check and the start
             self._stop()
         copying = threading.Thread(target=self._copy, args=(self.child.stdout,), daemon=True)
         copying.start()
@@ -226,12 +275,12 @@ class Worker:
         self.log.say(f"exit code {code}")
         return code
 
-    def _copy(self, pipe) -> None:
+    def _copy(self, pipe: Any) -> None:
         while data := os.read(pipe.fileno(), 2**16):
             self.log.write(data)
 
-    def _stop(self, *_) -> None:
-        """On SIGTERM: the command may save; a second signal, after the grace, ends it."""
+    def _stop(self, *_: Any) -> None:
+        """On SIGTERM: lets the command save, and kills it after the grace period."""
         first = not self.stopping.is_set()
         self.stopping.set()
         child = self.child
@@ -249,18 +298,18 @@ class Worker:
         if message:
             self.log.say(f"{state}: {message}")
         self.log.upload()
-        # Nothing repeats the last word, and others wait for it.
+        # Nothing repeats the last status, and others wait for it.
         for _ in range(LAST_WRITES if state in ("done", "failed") else 1):
             if self._write_status() or self.stopping.wait(self.options.poll_s):
                 return
 
     def _write_status(self) -> bool:
-        with self.lock:  # or an older status could come after a newer one
+        with self.lock:  # an older status must not follow a newer one
             try:
-                bucket.write(self.status_path, self.status | {"time": round(time.time(), 1)})
+                statuses.write_json(self.status_path, self.status | {"time": round(time.time(), 1)})
                 return True
             except Exception as error:
-                self.log.say(f"the status could not be written: {error}")
+                self.log.say(f"cannot write the status: {error}")
                 return False
 
     def _upload_until_ended(self) -> None:
@@ -271,39 +320,44 @@ class Worker:
 
     def _read(self, host: int) -> dict | None:
         try:
-            status = bucket.read(bucket.status_path(self.options.folder, host))
+            status = statuses.read_json(statuses.status_path(self.options.folder, host))
         except Exception as error:  # it is read again; ending here would count as a failure
-            self.log.say(f"the status of host {host} could not be read: {error}")
+            self.log.say(f"cannot read the status of host {host}: {error}")
             return None
         same = status and status.get("fingerprint") == self.options.fingerprint
         return status if same and isinstance(status.get("state"), str) else None
 
     def _over(self, code: int) -> int:
-        """Host 0 deletes the TPU if nobody else has: an idle one costs as much as a busy one."""
+        """Host 0 deletes the TPU if nobody else has: an idle TPU costs as much as a busy one."""
         if not self.options.when_over or self.options.host != 0:
             return code
         self.log.upload()
         if not self.stopping.wait(self.options.when_over_after_s):
             self.log.say(f"nobody has deleted this TPU: {self.options.when_over}")
             line = shlex.split(self.options.when_over)
-            done = subprocess.run(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            done = subprocess.run(
+                line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+            )
             self.log.write(done.stdout)
             if done.returncode:
-                self.log.say("it could not be deleted from here and goes on costing")
+                self.log.say("deleting it failed; it still costs money")
         return code
 
 
 def parser() -> argparse.ArgumentParser:
+    """Returns the parser of the worker's own flags."""
     parser = argparse.ArgumentParser(prog="ait_jax.launch.worker", allow_abbrev=False)
     parser.add_argument("--run_id", required=True)
-    parser.add_argument("--folder", required=True, help="for logs and statuses, all hosts' own")
-    parser.add_argument("--host", type=int, help="default: as GKE or SLURM numbers it")
+    parser.add_argument(
+        "--folder", required=True, help="shared by all hosts, for logs and statuses"
+    )
+    parser.add_argument("--host", type=int, help="default: GKE's or SLURM's number")
     parser.add_argument("--hosts", type=int, required=True)
     parser.add_argument("--chips", type=int, required=True, help="JAX devices of all hosts")
     parser.add_argument("--topology", default="")
     parser.add_argument("--expect_backend", default="tpu")
     parser.add_argument("--commit", default="")
-    parser.add_argument("--lock", default="", help="the lock file that was installed by")
+    parser.add_argument("--lock", default="", help="the lock file used to install")
     parser.add_argument("--fingerprint", default="")
     parser.add_argument("--max_retries", type=int, default=5)
     parser.add_argument("--work_dir", required=True)
@@ -318,6 +372,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command after `--` as the flags before it say; returns the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     split = arguments.index("--") if "--" in arguments else len(arguments)
     options = parser().parse_args(arguments[:split])

@@ -43,14 +43,14 @@ def test_the_table_holds_together(generation):
     "name, expected",
     [
         ("v5e-250", "Did you mean 'v5litepod-256'?"),
-        ("v4-4", "Did you mean 'v4-8'? The number counts TensorCores, two a chip"),
+        ("v4-4", "Did you mean 'v4-8'? The number counts TensorCores, two per chip"),
         ("v5p-100", "Did you mean 'v5p-128'?"),
         ("v5-8", "Did you mean 'v5p'?"),
         ("tpu7x-128", "only GKE has"),
-        ("v5e", "Needed: GENERATION-SIZE"),
+        ("v5e", "Give GENERATION-SIZE"),
         ("v2-8", "generations: v4"),
-        ("", "Needed: GENERATION-SIZE"),
-        ("v4-8; rm -rf /", "is no TPU slice"),
+        ("", "Give GENERATION-SIZE"),
+        ("v4-8; rm -rf /", "is not a TPU slice"),
     ],
 )
 def test_others_name_the_nearest(name, expected):

@@ -81,7 +81,7 @@ def test_ait_jax_may_be_written_out():
         (
             {"tier": "flex_start", "max_run_duration": "1h",
              "accelerator": accelerators.parse("v4-8")},
-            "cannot be had for v4",
+            "is not available for v4",
         ),
     ],
 )  # fmt: skip
@@ -114,7 +114,7 @@ def test_uncommitted_changes_are_refused_or_sent(tmp_path):
     subprocess.run(["git", "-C", clone, "config", "user.email", "a@b.example"], check=True)
     dirty = source.archive(tmp_path / "b.tar.gz", allow_dirty=True, folder=clone)
     assert dirty.commit != clean.commit and dirty.sha256 != clean.sha256
-    assert dirty.warnings == ("untracked files stay here: new.gin",)
+    assert dirty.warnings == ("untracked files are not sent: new.gin",)
     text = subprocess.run(
         ["tar", "-xzOf", dirty.archive, "mine.gin"], capture_output=True, text=True
     )
@@ -122,7 +122,7 @@ def test_uncommitted_changes_are_refused_or_sent(tmp_path):
 
 
 def test_code_that_is_no_clone_or_has_no_lock(tmp_path):
-    with pytest.raises(UserError, match="is no git clone"):
+    with pytest.raises(UserError, match="is not a git clone"):
         source.archive(tmp_path / "a.tar.gz", folder=tmp_path)
     clone = launches.a_clone(tmp_path / "clone")
     identity = ["-c", "user.name=a", "-c", "user.email=a@b.example"]
@@ -142,7 +142,7 @@ def test_gin_files_that_hosts_would_not_find(tmp_path):
                            clone, commit)  # fmt: skip
     with pytest.raises(UserError, match="the hosts have clone elsewhere. Write --gin_file=mine"):
         source.check_gin_files(["run", f"--gin_file={clone}/mine.gin"], clone, commit)
-    with pytest.raises(UserError, match="is a path of this machine"):
+    with pytest.raises(UserError, match="is a path on this machine"):
         source.check_gin_files(["run", "--gin_file=/etc/passwd"], clone, commit)
     for bad in ("--gin_file=other.gin", "--gin_file=../mine.gin"):
         with pytest.raises(UserError, match="hosts would not find it"):

@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from ait_jax.launch import bucket, preflight
+from ait_jax.launch import statuses, preflight
 from ait_jax.launch.preflight import Asked, Devices, Preflight
 
 from ait_jax.runtime.buckets import Unavailable
@@ -85,18 +85,18 @@ def test_four_good_hosts(tmp_path):
             Probe(packages=["jax==0.10.1", "numpy==2.4.6"]),
             "jax==0.10.1, jax==0.10.2",
         ),
-        (Probe(free_gb=1.0), "host 2 (tpu-w-2): 1.0 GB of disk are free, needed: 5.0"),
+        (Probe(free_gb=1.0), "host 2 (tpu-w-2): 1.0 GB of disk are free, 5.0 are needed"),
         (Probe(skew=100.0), "host 2 (tpu-w-2): its clock is +100 s off the bucket's"),
         (Probe(skew=-40.0), "host 2 (tpu-w-2): its clock is -40 s off the bucket's"),
-        (Probe(Devices("cpu", 1, 1)), "host 2 (tpu-w-2): JAX's backend is cpu, needed: tpu"),
+        (Probe(Devices("cpu", 1, 1)), "host 2 (tpu-w-2): JAX's backend is cpu, not tpu"),
         (
             Probe(Devices("tpu", 12, 4, GRID[:12])),
-            "host 2 (tpu-w-2): 12 devices in all, needed: 16",
+            "host 2 (tpu-w-2): 12 devices in all, not 16",
         ),
-        (Probe(Devices("tpu", 16, 3, GRID)), "host 2 (tpu-w-2): 3 devices of its own, needed: 4"),
+        (Probe(Devices("tpu", 16, 3, GRID)), "host 2 (tpu-w-2): 3 devices of its own, not 4"),
         (
             Probe(Devices("tpu", 16, 4, tuple((x, y, 0) for x in range(8) for y in range(2)))),
-            "host 2 (tpu-w-2): the topology is 2x8, needed: 4x4",
+            "host 2 (tpu-w-2): the topology is 2x8, not 4x4",
         ),
         (
             Probe(RuntimeError("The TPU is already in use")),
@@ -122,8 +122,8 @@ def test_a_host_that_hangs_is_named(tmp_path):
 
 
 def test_hosts_that_have_come_are_not_read_again_and_again(tmp_path, monkeypatch):
-    read, reads = bucket.read, []
-    monkeypatch.setattr(bucket, "read", lambda path: reads.append(path.name) or read(path))
+    read, reads = statuses.read_json, []
+    monkeypatch.setattr(statuses, "read_json", lambda path: reads.append(path.name) or read(path))
     late = Probe()
     late.identity = lambda: time.sleep(1) or IDENTITY
     codes, _ = check(tmp_path, *[Probe()] * 3, late)
@@ -136,13 +136,13 @@ def test_a_host_that_does_not_come_is_named(tmp_path):
     asked = Asked(4, 16, "4x4", arrival_timeout_s=0.3, checks_timeout_s=5, poll_s=0.02)
     codes, said = check(tmp_path, Probe(), Probe(), None, Probe(), asked=asked)
     assert codes == [69, 69, None, 69]
-    assert "host 2 of 4 did not come to the check of all hosts within 0.3 s" in said[0]
+    assert "host 2 of 4 did not reach the check of all hosts within 0.3 s" in said[0]
     assert "logs/host_2.log" in said[0]
 
 
 def test_a_report_of_an_earlier_attempt_is_no_host(tmp_path):
     check(tmp_path, *[Probe()] * 4)
-    path = bucket.report_path(tmp_path, 2)
+    path = statuses.report_path(tmp_path, 2)
     os.utime(path, (time.time() - 60, time.time() - 60))
     asked = Asked(4, 16, "4x4", arrival_timeout_s=0.3, checks_timeout_s=5, poll_s=0.02)
     codes, said = check(tmp_path, Probe(), Probe(), None, Probe(), asked=asked)
@@ -166,7 +166,7 @@ def test_a_bucket_that_does_not_answer_is_tried_again(tmp_path, monkeypatch):
     def unavailable(path, value):
         raise Unavailable(f"{path}: the bucket does not answer (TimeoutError)")
 
-    monkeypatch.setattr(bucket, "write", unavailable)
+    monkeypatch.setattr(statuses, "write_json", unavailable)
     codes, said = check(tmp_path, Probe(), asked=Asked(1, 16))
     assert codes == [1] and "does not answer" in said[0]
 
@@ -180,9 +180,9 @@ def test_one_host_in_a_process_on_cpu(tmp_path):
     good = run("--chips=8")
     assert good.returncode == 0 and "8 cpu devices" in good.stdout, good.stderr
     bad = run("--chips=4")
-    assert bad.returncode == 78 and "8 devices in all, needed: 4" in bad.stdout
+    assert bad.returncode == 78 and "8 devices in all, not 4" in bad.stdout
     tpu = run("--chips=8", "--expect_backend=tpu")
-    assert tpu.returncode == 78 and "JAX's backend is cpu, needed: tpu" in tpu.stdout
+    assert tpu.returncode == 78 and "JAX's backend is cpu, not tpu" in tpu.stdout
 
 
 def test_two_processes_of_jax_distributed(tmp_path):

@@ -118,7 +118,7 @@ def test_a_host_that_gives_up_ends_the_run(gcloud, launch):
     assert "failed on host 2 (tpu-w-2): failed (exit code 1); 5 retries are used up" in output
     assert "[host 2] ValueError: so it is" in output and "[host 2] line 5\n" not in output
     assert gcloud.verbs()[-1] == "delete"
-    assert "goes on from the last checkpoint" in output
+    assert "continues from the last checkpoint" in output
 
 
 def test_requests_that_fail_are_bounded(gcloud, launch):
@@ -127,7 +127,7 @@ def test_requests_that_fail_are_bounded(gcloud, launch):
     code, output = launch("--max_retries=2")
     assert code == 2
     assert gcloud.verbs().count("create") == 3 and gcloud.verbs()[-1] == "delete"
-    assert "could not be had in 3 attempts: the valid until time has passed" in output
+    assert "got no TPU in 3 attempts: the valid until time has passed" in output
 
 
 def test_reasons_with_braces_are_only_text(gcloud, launch):
@@ -180,7 +180,7 @@ def test_a_run_that_is_done_costs_nothing_again(gcloud, launch):
     before = gcloud.verbs()
     code, output = launch()
     assert code == 0 and gcloud.verbs() == before
-    assert "done already, nothing was created" in output
+    assert "done already; nothing was created" in output
 
 
 def test_another_command_under_the_same_name_is_refused(gcloud, launch):
@@ -209,7 +209,7 @@ def test_deleted_by_somebody(gcloud, launch):
             "ERROR: (gcloud.compute.tpus.queued-resources.create) RESOURCE_EXHAUSTED: Quota limit "
             "'TPUV5sPreemptibleLitepodPerProjectPerZoneForTPUAPI' has been exceeded. Limit: 0 in "
             "zone us-west4-a.",
-            ["TPUV5sPreemptibleLitepodPerProjectPerZone", "Ask for quota", "--zone"],
+            ["TPUV5sPreemptibleLitepodPerProjectPerZone", "Request quota", "--zone"],
         ),
         (
             "ERROR: (gcloud.compute.tpus.queued-resources.create) PERMISSION_DENIED: Permission "
@@ -263,12 +263,14 @@ def test_a_service_that_is_gone_ends_the_launcher_not_the_run(gcloud, launch):
     busy = "ERROR: (gcloud) UNAVAILABLE: The service is currently unavailable."
     gcloud.play(lives=[[RUNNING]], errors={"queued-resources describe": [busy] * 40})
     code, output = launch()
-    assert code == 2 and "the same command goes on from here" in output
-    assert "It costs until it is deleted: gcloud compute tpus" not in output  # nothing was made
+    assert code == 2 and "the same command continues from here" in output
+    assert (
+        "It costs money until it is deleted: gcloud compute tpus" not in output
+    )  # nothing was made
     gcloud.play(lives=[[RUNNING]], existing=True, accelerator="v5litepod-16",
                 errors={"queued-resources describe": ["", *[busy] * 40]})  # fmt: skip
     code, output = launch()
-    assert code == 2 and "It costs until it is deleted: gcloud compute tpus" in output
+    assert code == 2 and "It costs money until it is deleted: gcloud compute tpus" in output
 
 
 def test_a_service_that_does_not_answer_when_a_tpu_is_made_again_is_asked_again(gcloud, launch):
@@ -328,12 +330,14 @@ def test_keep_leaves_it_and_says_what_it_costs(gcloud, launch):
     gcloud.play(lives=[[DONE]])
     code, output = launch("--keep")
     assert code == 0 and "delete" not in gcloud.verbs()
-    assert "was kept" in output and "It costs until it is deleted: gcloud compute tpus" in output
+    assert (
+        "was kept" in output and "It costs money until it is deleted: gcloud compute tpus" in output
+    )
     assert "--when_over" not in (gcloud.folder / "startup.sh").read_text()
     shutil.rmtree(gcloud.in_bucket("t5-xl/status"))
     gcloud.play(lives=[[active(*["failed"] * 4)]])
     code, output = launch("--keep")
-    assert code == 1 and "With --use_existing=t5-xl the command goes on there." in output
+    assert code == 1 and "With --use_existing=t5-xl the command continues there." in output
 
 
 def test_ctrl_c_leaves_it_running_and_says_how_to_go_on(gcloud, launch, monkeypatch):
@@ -356,9 +360,9 @@ def test_killed_at_any_time_the_same_line_ends_the_run(gcloud, launch, monkeypat
     gcloud.play(lives=[[WAITING, RUNNING, SUSPENDED], *[[RUNNING, DONE]] * 3])
     call, left = tpu_vm.gcloud.call, [calls]
 
-    def dying(arguments):
+    def dying(arguments, **options):
         try:
-            return call(arguments)
+            return call(arguments, **options)
         finally:
             left[0] -= 1
             if not left[0]:

@@ -1,4 +1,4 @@
-"""launch/worker.py, verdict.py: attempts by exit codes, SIGTERM, memory, logs, other hosts."""
+"""launch/worker.py: attempts by exit codes, SIGTERM, memory, logs, other hosts."""
 
 import json
 import os
@@ -10,8 +10,8 @@ import threading
 import time
 
 import pytest
-from ait_jax.launch import bucket, worker
-from ait_jax.launch.verdict import judge
+from ait_jax.launch import statuses, worker
+from ait_jax.launch.worker import judge
 
 # Ends with the codes in the file `codes`, one an attempt; "sleep" waits for SIGTERM, ends with 75.
 SCRIPTED = """
@@ -52,7 +52,7 @@ def make(tmp_path):
 
 
 def status(tmp_path, host: int = 0) -> dict:
-    return bucket.read(bucket.status_path(tmp_path / "bucket", host))
+    return statuses.read_json(statuses.status_path(tmp_path / "bucket", host))
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_retries_until_done(make, tmp_path):
     assert made.run() == 0
     end = status(tmp_path)
     assert (end["state"], end["attempt"], end["failures"]) == ("done", 4, 2)
-    log = bucket.log_path(tmp_path / "bucket", 0).read_text()
+    log = statuses.log_path(tmp_path / "bucket", 0).read_text()
     assert log.count("attempt says ['run', \"--gin.A=$x 'y'\"]") == 4
     assert "failed (exit code 1); retry 1 of 5" in log
     assert "another host was lost (exit code 69); retry 2 of 5" in log
@@ -125,30 +125,34 @@ def test_sigterm_lets_the_command_save_and_the_next_start_goes_on(make, tmp_path
     assert made.run() == 0
     end = status(tmp_path)
     assert (end["attempt"], end["failures"]) == (3, 1)
-    assert "saved" in bucket.log_path(tmp_path / "bucket", 0).read_text()
+    assert "saved" in statuses.log_path(tmp_path / "bucket", 0).read_text()
 
 
 def test_an_attempt_that_ended_without_a_word_counts(make, tmp_path):
     silent = {"attempt": 3, "began": 1000.0, "failures": 5, "fingerprint": "f", "state": "running",
               "hostname": socket.gethostname()}  # fmt: skip
-    bucket.write(bucket.status_path(tmp_path / "bucket", 0), silent | {"host": 0, "time": 1500.0})
+    statuses.write_json(
+        statuses.status_path(tmp_path / "bucket", 0), silent | {"host": 0, "time": 1500.0}
+    )
     assert make("0").run() == 78
-    assert "ended without a word" in status(tmp_path)["message"]
-    bucket.write(bucket.status_path(tmp_path / "bucket", 0), silent | {"host": 0, "time": 9999.0})
+    assert "ended without a status" in status(tmp_path)["message"]
+    statuses.write_json(
+        statuses.status_path(tmp_path / "bucket", 0), silent | {"host": 0, "time": 9999.0}
+    )
     assert make("0").run() == 0  # it had lasted for hours
 
 
 def test_a_machine_that_was_taken_away_without_notice_is_no_failure(make, tmp_path):
     silent = {"attempt": 3, "began": 1000.0, "failures": 5, "fingerprint": "f", "state": "running",
               "host": 0, "time": 1500.0, "hostname": "another"}  # fmt: skip
-    bucket.write(bucket.status_path(tmp_path / "bucket", 0), silent)
+    statuses.write_json(statuses.status_path(tmp_path / "bucket", 0), silent)
     assert make("1 0").run() == 78  # the sixth failure is this machine's own
-    log = bucket.log_path(tmp_path / "bucket", 0).read_text()
-    assert "another is gone, this is in its place" in log and "attempt 4" in log
+    log = statuses.log_path(tmp_path / "bucket", 0).read_text()
+    assert "replaces another, which is gone" in log and "attempt 4" in log
 
 
 def test_a_last_word_that_could_not_be_written_is_written_again(make, tmp_path, monkeypatch):
-    write, failing = bucket.write, [0]
+    write, failing = statuses.write_json, [0]
 
     def sometimes(path, value):
         if value["state"] == "done" and failing[0] < 2:
@@ -156,7 +160,7 @@ def test_a_last_word_that_could_not_be_written_is_written_again(make, tmp_path, 
             raise OSError("no network")
         write(path, value)
 
-    monkeypatch.setattr(bucket, "write", sometimes)
+    monkeypatch.setattr(statuses, "write_json", sometimes)
     assert make("0").run() == 0
     assert failing == [2] and status(tmp_path)["state"] == "done"
 
@@ -165,10 +169,13 @@ def test_statuses_that_cannot_be_read_are_no_failure(make, tmp_path, monkeypatch
     def fail(path):
         raise OSError("no network")
 
-    monkeypatch.setattr(bucket, "read", fail)
+    monkeypatch.setattr(statuses, "read_json", fail)
     made = make("0", host=0, hosts=2)
     assert made.run() == 0
-    assert "could not be read: no network" in (tmp_path / "work" / "host_0.log").read_text()
+    assert (
+        "cannot read the status of host 0: no network"
+        in (tmp_path / "work" / "host_0.log").read_text()
+    )
 
 
 def test_a_command_that_does_not_save_in_time_is_ended(make, tmp_path):
@@ -204,16 +211,16 @@ def test_a_host_that_gave_up_ends_the_others(make, tmp_path):
 
 def test_a_host_waits_for_host_0_and_comes_again_when_it_does(make, tmp_path):
     """Host 1 is done, host 0 (which writes the shared files) needs another attempt."""
-    path = bucket.status_path(tmp_path / "bucket", 0)
+    path = statuses.status_path(tmp_path / "bucket", 0)
     state = {"attempt": 1, "fingerprint": "f", "host": 0, "state": "waiting", "time": time.time()}
-    bucket.write(path, state)
+    statuses.write_json(path, state)
 
     made = make("0 0", host=1, hosts=2)
     attempt, first = made._attempt, []
 
     def attempt_of_both():
         if first:
-            bucket.write(path, state | {"state": "done"})
+            statuses.write_json(path, state | {"state": "done"})
         first.append(1)
         return attempt()
 
@@ -254,10 +261,10 @@ def test_a_bucket_that_fails_does_not_stop_the_run(make, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("no network")
 
-    monkeypatch.setattr(bucket, "write", fail)
+    monkeypatch.setattr(statuses, "write_json", fail)
     monkeypatch.setattr(worker.files, "write_bytes", fail)
     assert made.run() == 0
-    assert "could not be" in (tmp_path / "work" / "host_0.log").read_text()
+    assert "cannot write the status" in (tmp_path / "work" / "host_0.log").read_text()
 
 
 def test_long_logs_keep_their_end(tmp_path, monkeypatch):

@@ -129,7 +129,7 @@ def test_a_killed_process_is_named_and_the_run_continues(whole, tmp_path, victim
     since = time.monotonic()
     output = finished(launcher, ExitCode.HOST_LOST)
     assert time.monotonic() - since < 60
-    assert f"process {victim} was ended by SIGKILL" in output
+    assert f"process {victim} was killed by SIGKILL" in output
     assert re.search(rf"process {1 - victim} on \S+: process {victim} on \S+ has died", output)
     assert f"process {1 - victim} exited with {ExitCode.HOST_LOST}" in output
     assert "continuing in" in run(model_dir)
