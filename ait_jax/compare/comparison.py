@@ -1,10 +1,11 @@
-"""`ait-jax compare`: strategies x seeds, run and compared. Gin says what (gin/experiments/comparison.gin)."""
+"""`ait-jax compare`: strategies x seeds, run and compared (gin/experiments/comparison.gin)."""
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ait_jax import __version__
 from ait_jax.compare import (
@@ -21,12 +22,12 @@ from ait_jax.config import configuration, gin_checks
 from ait_jax.config.gin_flags import GinFlags
 from ait_jax.errors import UserError, nearest
 from ait_jax.report import page
-from ait_jax.rounds import round_zero
-from ait_jax.runtime import buckets, files
+from ait_jax.rounds import record, round_zero
+from ait_jax.runtime import buckets, files, reporter
 from ait_jax.selection.selection import Strategy
 
 DEFAULT_FILE = "experiments/compare_mini.gin"
-# Read before the user's files, which need not know of comparisons.
+# Read before the user's files, which need not mention comparisons.
 MACROS_FILE = "experiments/comparison.gin"
 # What a comparison sets for every run, and what to set instead.
 _OF_RUNS = {"MODEL_DIR": "COMPARISON_DIR", "SEED": "SEEDS", "STRATEGY": "STRATEGIES"}
@@ -38,18 +39,18 @@ class Comparison:
     """What is compared; gin fills it (gin/experiments/comparison.gin).
 
     Args:
-      out: the folder of all runs, `<strategy>_<seed>`, and of compare.json.
-      strategies: names of gin/strategies/NAME.gin, or gin files that set STRATEGY; a list, or
-        one string with commas.
-      seeds: of the runs; a list, one number, or a string with commas.
+      out: the folder for compare.json and for all runs, `<strategy>_<seed>`.
+      strategies: names from gin/strategies/, or gin files that set STRATEGY; a list, or a string
+        with commas.
+      seeds: of the runs; a list, a number, or a string with commas.
       baseline: what the others are compared with; by default random, else the first strategy.
-      target_score: test ROUGE-L whose number of tasks is asked for; None: the baseline's last mean.
+      target_score: how many tasks does this test ROUGE-L take? By default the baseline's last mean.
       confidence: of the intervals.
       released_selections: the authors' released splits, to compare selections with.
-      paper_curves: draw the paper's published curves beside ours.
+      paper_curves: also draw the paper's published curves.
 
     Raises:
-      UserError: nothing to compare, something twice, or a value out of its range.
+      UserError: nothing to compare, something twice, or a value out of range.
     """
 
     out: str
@@ -62,19 +63,21 @@ class Comparison:
     paper_curves: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "strategies", _list("STRATEGIES", self.strategies))
-        object.__setattr__(self, "seeds", tuple(map(_seed, _list("SEEDS", self.seeds))))
-        names = [strategy_name(each) for each in self.strategies]
-        for what, values in (("STRATEGIES", names), ("SEEDS", self.seeds)):
-            twice = sorted({value for value in values if values.count(value) > 1})
-            if twice:
-                raise UserError(f"{what} has {twice[0]!r} twice; leave one out.")
+        strategies = _list("STRATEGIES", self.strategies)
+        seeds = tuple(map(_seed, _list("SEEDS", self.seeds)))
+        object.__setattr__(self, "strategies", strategies)
+        object.__setattr__(self, "seeds", seeds)
+        names = [strategy_name(each) for each in strategies]
+        for what, values in (("STRATEGIES", names), ("SEEDS", seeds)):
+            for value, count in Counter[Any](values).items():
+                if count > 1:
+                    raise UserError(f"{what} has {value!r} twice; leave one out.")
         if not 0 < self.confidence < 1:
             raise UserError(f"CONFIDENCE = {self.confidence} must lie between 0 and 1, as in 0.95.")
         if self.baseline is not None and self.baseline not in names:
             raise UserError(
-                f"BASELINE = {self.baseline!r} is none of STRATEGIES = {', '.join(names)}."
-                + nearest(self.baseline, names)
+                f"BASELINE = {self.baseline!r} is not among STRATEGIES = {', '.join(names)}."
+                f"{nearest(self.baseline, names)}"
             )
 
 
@@ -91,42 +94,42 @@ def _seed(value: Any) -> int:
     if isinstance(value, str) and value.removeprefix("-").isdecimal():
         return int(value)
     if isinstance(value, bool) or not isinstance(value, int):
-        raise UserError(f"SEEDS has {value!r}, which is no whole number; as in --gin.SEEDS=0,1,2.")
+        raise UserError(f"SEEDS has {value!r}; give whole numbers, as in --gin.SEEDS=0,1,2.")
     return value
 
 
 def strategy_name(strategy: str) -> str:
-    """Returns what a strategy's runs are called: its name, or its gin file's without the suffix."""
+    """Returns the name for a strategy's runs: its own, or that of its gin file."""
     name = strategy.rpartition("/")[2].removesuffix(".gin")
     return files.check_name(name, f"STRATEGIES: {strategy!r}: name")
 
 
 def strategy_file(strategy: str) -> str:
-    """Returns the gin file of one of STRATEGIES; UserError with the nearest name otherwise."""
+    """Returns the gin file of one of STRATEGIES. Raises UserError: there is none."""
     if strategy.endswith(".gin"):
         return strategy
     folder = configuration.gin_folder() / "strategies"
     known = sorted(path.stem for path in folder.glob("*.gin"))
     if strategy not in known:
         raise UserError(
-            f"STRATEGIES has {strategy!r}, which is no strategy.{nearest(strategy, known)} "
-            f"Strategies: {', '.join(known)}, or a gin file (my_strategy.gin)."
+            f"STRATEGIES has the unknown {strategy!r}.{nearest(strategy, known)} "
+            f"Known: {', '.join(known)}, or a gin file (my_strategy.gin)."
         )
     return f"strategies/{strategy}.gin"
 
 
 def build(flags: GinFlags, has_runs: bool = False) -> Comparison:
-    """Returns what the gin files and overrides say of a comparison.
+    """Returns the comparison that gin files and overrides describe.
 
     Args:
-      has_runs: there are runs to compare already, so that no experiment is needed.
+      has_runs: there are finished runs, so no experiment is needed.
     """
     for binding in flags.bindings:
         name = binding.partition(" = ")[0]
         if name in _OF_RUNS:
             raise UserError(
-                f"--gin.{name}: `ait-jax compare` sets {name} of every run itself; "
-                f"give --gin.{_OF_RUNS[name]}."
+                f"--gin.{name}: `ait-jax compare` sets {name} of every run itself; give "
+                f"--gin.{_OF_RUNS[name]}."
             )
     given = flags.files or (() if has_runs else (DEFAULT_FILE,))
     _parse(replace(flags, files=(MACROS_FILE, *given)))
@@ -141,7 +144,7 @@ def _parse(flags: GinFlags) -> None:
 
 
 def run_flags(flags: GinFlags) -> GinFlags:
-    """Returns the flags of `ait-jax run` for all runs alike: without what only a comparison has."""
+    """Returns the flags of `ait-jax run` that all runs share, without those of comparisons."""
     _parse(GinFlags((MACROS_FILE,)))
     own = set(gin_checks.macro_values())
     bindings = tuple(
@@ -154,16 +157,17 @@ def run_flags(flags: GinFlags) -> GinFlags:
 
 
 def plan(comparison: Comparison, flags: GinFlags) -> list[Job]:
-    """Returns every run of a comparison, seed by seed, and checks that all of them can begin.
+    """Returns every run of a comparison, seed by seed; checks that all of them can begin.
 
     Raises:
-      UserError: the experiment or a strategy is not right, or a folder holds another run.
+      UserError: a mistake in the experiment or a strategy, or a folder holds another run.
     """
     from ait_jax.rounds.experiment import Experiment
 
     out = files.as_path(comparison.out)
     base = run_flags(flags)
-    scored = {name: _strategy(base, name).needs_scores for name in comparison.strategies}
+    strategies = cast(tuple[str, ...], comparison.strategies)
+    scored = {name: _strategy(base, name).needs_scores for name in strategies}
     _parse(base)
     experiment = configuration.build(Experiment, DEFAULT_FILE)
     config = configuration.operative_config()
@@ -178,8 +182,8 @@ def plan(comparison: Comparison, flags: GinFlags) -> list[Job]:
             rounds=experiment.rounds,
             takes_scores=scored[strategy] and shares_scores,
         )
-        for seed in comparison.seeds
-        for strategy in comparison.strategies
+        for seed in cast(tuple[int, ...], comparison.seeds)
+        for strategy in strategies
     ]
     _check_folders(out, jobs, config)
     return jobs
@@ -188,11 +192,11 @@ def plan(comparison: Comparison, flags: GinFlags) -> list[Job]:
 def _strategy(base: GinFlags, name: str) -> Strategy:
     flags = replace(base, files=(*base.files, strategy_file(name)))
     _parse(flags)
-    reference = gin_checks.macro_values().get("STRATEGY")
+    reference: Any = gin_checks.macro_values().get("STRATEGY")
     strategy = reference.scoped_configurable_fn() if hasattr(reference, "evaluate") else None
     if not isinstance(strategy, Strategy):
         raise UserError(
-            f"{flags.files[-1]} does not set STRATEGY to a strategy, as @selection.Random()."
+            f"{flags.files[-1]} must set STRATEGY to a strategy, such as @selection.Random()."
         )
     return strategy
 
@@ -211,10 +215,10 @@ def _arguments(base: GinFlags, strategy: str, seed: int, out: Any) -> tuple[str,
 
 
 def _check_folders(out: Any, jobs: Sequence[Job], config: str) -> None:
-    """Refuses a folder that holds a run itself, or runs of another experiment."""
-    if (out / "run.json").exists():
+    """Refuses a folder that is a run's, or holds runs of another experiment."""
+    if record.is_run(out):
         raise UserError(
-            f"COMPARISON_DIR = {str(out)!r} is the folder of a run; set another --gin.COMPARISON_DIR."
+            f"COMPARISON_DIR = {str(out)!r} is a run directory; set another --gin.COMPARISON_DIR."
         )
     for job in jobs:
         if not job.stages():
@@ -230,48 +234,42 @@ def _check_folders(out: Any, jobs: Sequence[Job], config: str) -> None:
 
 
 def commands(jobs: Sequence[Job]) -> list[str]:
-    """Returns a command line for every run that is not finished."""
+    """Returns the command line of every unfinished run."""
     return [shlex.join(["ait-jax", *job.arguments]) for job in jobs if not job.is_finished]
 
 
-def run(
-    comparison: Comparison,
-    jobs: Sequence[Job],
-    processes: int = 1,
-    report: Callable[[str], None] = print,
-) -> bool:
-    """Runs what is missing and compares; returns whether all runs came to their end.
+def run(comparison: Comparison, jobs: Sequence[Job], processes: int = 1) -> bool:
+    """Runs what is missing and compares; returns whether all runs finished.
 
     Raises:
-      UserError, schedule.Stopped: as `schedule.run`; or no run came to its end.
+      UserError, schedule.Stopped: as `schedule.run`; or no run finished.
     """
     if not buckets.is_local(comparison.out):
         raise UserError(
-            f"COMPARISON_DIR = {comparison.out!r} is in a bucket; local processes need a local "
+            f"COMPARISON_DIR = {comparison.out!r} is in a bucket, but runs here need a local "
             "folder. --print_commands gives the commands to run elsewhere."
         )
     missing = sum(not job.is_finished for job in jobs)
-    report(
+    reporter.say(
         f"{len(jobs)} runs in {comparison.out}: {len(jobs) - missing} finished, {missing} to do, "
         f"{min(processes, missing) or 'none'} at a time"
     )
-    schedule.run(jobs, processes, report)
-    compare_jobs(comparison, jobs, report)
+    schedule.run(jobs, processes)
+    _compare_jobs(comparison, jobs)
     return all(job.is_finished for job in jobs)
 
 
-def compare_jobs(
-    comparison: Comparison, jobs: Sequence[Job], report: Callable[[str], None] = print
-) -> dict[str, Any]:
-    """Compares the finished ones of a comparison's runs."""
+def _compare_jobs(comparison: Comparison, jobs: Sequence[Job]) -> None:
+    """Compares the finished ones among a comparison's runs."""
     runs, left_out = [], []
-    order = {strategy_name(name): i for i, name in enumerate(comparison.strategies)}
+    strategies = cast(tuple[str, ...], comparison.strategies)
+    order = {strategy_name(name): i for i, name in enumerate(strategies)}
     for job in sorted(jobs, key=lambda job: (order[job.strategy], job.seed)):
         if job.is_finished:
             runs.append(finished_runs.read(job.folder, job.strategy))
         else:
             left_out.append(_left_out(job.strategy, job.seed, job.folder, _reason(job)))
-    return _compare(comparison, runs, left_out, report)
+    _compare(comparison, runs, left_out)
 
 
 def _reason(job: Job) -> str:
@@ -284,25 +282,22 @@ def _left_out(strategy: str, seed: int | None, path: Any, reason: str) -> dict[s
     return {"strategy": strategy, "seed": seed, "path": str(path), "reason": reason}
 
 
-def compare_folders(
-    comparison: Comparison, folders: Sequence[str], report: Callable[[str], None] = print
-) -> dict[str, Any]:
-    """Compares finished runs, wherever they were made; unfinished ones are left out and named."""
+def compare_folders(comparison: Comparison, folders: Sequence[str]) -> None:
+    """Compares finished runs, wherever they were made; leaves out and names unfinished ones."""
     runs, left_out = [], []
     for folder in folders:
         try:
             runs.append(finished_runs.read(folder))
         except finished_runs.Unfinished as error:
             left_out.append(_left_out(Path(folder).name, None, folder, str(error)))
-    return _compare(comparison, runs, left_out, report)
+    _compare(comparison, runs, left_out)
 
 
 def _compare(
     comparison: Comparison,
     runs: Sequence[FinishedRun],
     left_out: Sequence[dict[str, Any]],
-    report: Callable[[str], None],
-) -> dict[str, Any]:
+) -> None:
     if not runs:
         raise UserError("No run is finished, so there is nothing to compare yet.")
     named, remarks = finished_runs.grouped(runs)
@@ -319,22 +314,21 @@ def _compare(
     )
     result["verdict"] = comparison_text.verdict(result)
     result["warnings"] = comparison_text.warnings(result)
-    write(files.as_path(comparison.out), result)
-    report(f"\n{comparison_text.render(result)}\n")
+    _write(files.as_path(comparison.out), result)
+    reporter.say(f"\n{comparison_text.render(result)}\n")
     for name in ("compare.json", "comparison.csv", "comparison.png", "report.html"):
-        report(f"{files.as_path(comparison.out) / name}")
-    return result
+        reporter.say(f"{files.as_path(comparison.out) / name}")
 
 
 def _baseline_among(baseline: str | None, runs: Sequence[FinishedRun]) -> str | None:
-    """Returns the baseline as its group is called; a group may have got a longer name."""
+    """Returns the name of the baseline's group, which may be longer than its strategy's."""
     groups = {run.strategy for run in runs}
     longer = sorted(name for name in groups if baseline and name.startswith(f"{baseline} ["))
     return longer[0] if baseline not in groups and len(longer) == 1 else baseline
 
 
-def write(out: Any, result: dict[str, Any]) -> None:
-    """Writes compare.json, comparison.csv, comparison.png, report.html, each whole or not at all."""
+def _write(out: Any, result: dict[str, Any]) -> None:
+    """Writes the files of a comparison, each whole or not at all."""
     files.write_json(out / "compare.json", result)
     files.write_text(out / "comparison.csv", comparison_text.csv_text(result))
     comparison_figure.plot(out / "comparison.png", result)

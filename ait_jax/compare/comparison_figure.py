@@ -1,12 +1,12 @@
-"""comparison.png: learning curves of strategies over seeds, and their differences with intervals."""
+"""comparison.png: learning curves of strategies, and their differences with intervals."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ait_jax.summaries import figures
 
-# Okabe and Ito's colours, told apart by the colour-blind and dark enough for text; line styles say
-# the same once more.
+# Okabe and Ito's colors: distinct for the color-blind, and dark enough for text. Line styles repeat
+# what they say.
 _COLORS = (figures.VERMILION, "#0072B2", "#007A59", "#B0528A", "#8A6500", figures.NAVY)
 _DASHES = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (7, 2, 1.5, 2)), (0, (4, 1)), (0, (1, 1)))
 _MARKERS = ("o", "s", "^", "D", "v", "P")
@@ -16,12 +16,12 @@ _HEIGHT, _CURVES, _LABELS, _FOREST = 5.2, 5.6, 1.9, 3.4
 
 
 def look(strategy: str, result: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a strategy's colour, line and marker; the baseline is grey."""
+    """Returns a strategy's color, line and marker; the baseline is gray."""
     if strategy == result["baseline"]:
         return {"color": figures.FAINT_INK, "linestyle": "-", "marker": "o"}
     others = [name for name in result["strategies"] if name != result["baseline"]]
     i = others.index(strategy) if strategy in others else len(others)
-    # After six come the same colours with other lines and markers.
+    # After six, the colors repeat with other lines and markers.
     turn = i // len(_COLORS)
     return {
         "color": _COLORS[i % len(_COLORS)],
@@ -33,12 +33,12 @@ def look(strategy: str, result: Mapping[str, Any]) -> dict[str, Any]:
 def plot(path: Any, result: Mapping[str, Any]) -> None:
     """Writes the picture as a PNG; the same input gives the same bytes.
 
-    Left the curves: means thick, seeds thin, the band is one standard error of the mean to either
-    side. Then differences to the baseline with paired intervals, and the paper's own curves where
-    the result has them.
+    On the left the curves: thick means, thin seeds, bands of one standard error on either side.
+    Then differences to the baseline with paired intervals, and the paper's own curves if the
+    result has them.
 
     Args:
-      result: of `comparison_result.compare`.
+      result: from `comparison_result.compare`.
     """
     has_forest = any(result["differences"].values())
     panels = [_CURVES + _LABELS]
@@ -76,7 +76,7 @@ def _draw_curves(axes: Any, result: Mapping[str, Any]) -> None:
         points = result["curves"][name]["overall"]
         mean = [point["mean"] for point in points]
         errors = [(point["std"] or 0) / point["n"] ** 0.5 for point in points]
-        low, high = ([m + sign * e for m, e in zip(mean, errors)] for sign in (-1, 1))
+        low, high = ([m + sign * e for m, e in zip(mean, errors, strict=True)] for sign in (-1, 1))
         if any(errors):
             axes.fill_between(x, low, high, color=style["color"], alpha=0.13, linewidth=0, zorder=1)
         axes.plot(
@@ -107,14 +107,14 @@ def _baseline_first(result: Mapping[str, Any]) -> list[str]:
 def _label_ends(
     axes: Any, ends: Mapping[str, float], result: Mapping[str, Any], x: Sequence[float]
 ) -> None:
-    """Writes each curve's name and last figure beside its end, moved apart where they would touch."""
+    """Writes each curve's name and last value beside its end, moved apart where they touch."""
     axes.margins(x=0.03, y=0.08)
     axes.figure.canvas.draw()
     low, high = axes.get_ylim()
     inches = axes.get_position().height * axes.figure.get_figheight()
     line = (high - low) / inches * 0.2
     places = spread(list(ends.values()), line)
-    for (name, score), place in zip(ends.items(), places):
+    for (name, score), place in zip(ends.items(), places, strict=True):
         axes.annotate(
             f"{name}  {score:.1f}",
             xy=(x[-1], score),
@@ -136,9 +136,9 @@ def _label_ends(
 
 
 def spread(values: Sequence[float], least: float) -> list[float]:
-    """Returns `values` moved as little apart as puts `least` between neighbours."""
+    """Returns `values`, moved apart as little as puts `least` between neighbors."""
     order = sorted(range(len(values)), key=lambda i: values[i])
-    # Groups of (values in it, their centre); groups that touch become one.
+    # Groups that touch become one.
     groups: list[list[int]] = []
     for i in order:
         groups.append([i])

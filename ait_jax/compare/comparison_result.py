@@ -1,4 +1,4 @@
-"""Numbers of a comparison, from finished runs to compare.json."""
+"""The numbers of a comparison: from finished runs to compare.json."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -30,14 +30,14 @@ def compare(
     """Compares runs; returns what compare.json holds.
 
     Args:
-      runs: `finished_runs.grouped`, in the order in which strategies are shown.
+      runs: from `finished_runs.grouped`, in the order in which strategies are shown.
       baseline: strategy that the others are compared with; by default random, else the first.
-      target: score whose number of tasks is asked for; by default the baseline's last mean.
-      confidence: of all intervals, each by itself.
-      left_out: {"strategy", "seed" (or null), "path", "reason"} of runs that could not be taken.
+      target: how many tasks does this score take? By default the baseline's last mean.
+      confidence: of each interval by itself.
+      left_out: {"strategy", "seed" (or null), "path", "reason"} of runs that are missing.
       remarks: for the reader.
       released: the authors' selections (`overlap.released`).
-      paper: take the paper's published curves along.
+      paper: include the paper's published curves.
 
     Returns:
       A "summary" is {"n", "mean", "std", "low", "high", "p"} (`paired.Summary`), over seeds; a
@@ -50,13 +50,13 @@ def compare(
         left_out, remarks: as given;
         curves: {strategy: {group: [{"round", "num_tasks", ...summary}]}};
         areas: {strategy: {group: {"by_seed": {seed: area}, ...summary}}}: area under the curve
-          from round 0 on over number of tasks, divided by its width;
+          from round 0 over the number of tasks, divided by its width;
         differences: {strategy but the baseline: {group: {"rounds": [{"round", "num_tasks",
           "seeds_needed", ...summary}], "area": {"seeds_needed", ...summary}}}}: minus the
           baseline, paired by seed; groups and rounds without a common seed are missing;
         holm: {strategy: p of the last round's overall difference, adjusted for all strategies};
         target: {"score", "given", "tasks": {strategy: {"mean_curve", "by_seed": {seed: tasks}}}},
-          null where the score is not reached;
+          null if the score is not reached;
         overlaps: [{"first", "second", "selections": [{"after_round", ...overlap}], "together":
           overlap of all selections of a run as one}] for every two strategies; an overlap is
           {"by_seed": {seed: Jaccard}, "jaccard", "common", "expected_jaccard",
@@ -67,7 +67,7 @@ def compare(
         paper: null, or paper/curves.json.
 
     Raises:
-      UserError: no runs, or a baseline that is none of the strategies.
+      UserError: no runs, or the baseline is not among the strategies.
     """
     if not runs:
         raise UserError("There is no finished run to compare.")
@@ -110,8 +110,8 @@ def _baseline(given: str | None, strategies: Sequence[str]) -> str:
         return BASELINE if BASELINE in strategies else strategies[0]
     if given not in strategies:
         raise UserError(
-            f"BASELINE = {given!r} is none of the strategies.{nearest(given, strategies)} "
-            f"Compared are: {', '.join(strategies)}."
+            f"BASELINE = {given!r} is not among the strategies.{nearest(given, strategies)} "
+            f"Known: {', '.join(strategies)}."
         )
     return given
 
@@ -124,18 +124,17 @@ def _run(run: FinishedRun) -> dict[str, Any]:
     return {"strategy": run.strategy, "seed": run.seed, "path": str(run.path), "points": points}
 
 
-def _scores(run: FinishedRun, group: str) -> list[float] | None:
-    """Returns test scores of all rounds, or None where one was not measured."""
-    scores = [point.test.get(group) for point in run.rounds]
-    return None if None in scores else scores
-
-
 def _by_seed(of_seed: Mapping[int, FinishedRun], group: str) -> dict[int, list[float]]:
-    scores = {seed: _scores(run, group) for seed, run in sorted(of_seed.items())}
-    return {seed: values for seed, values in scores.items() if values is not None}
+    """Returns the test scores of all rounds, for the seeds where all were measured."""
+    found = {}
+    for seed, run in sorted(of_seed.items()):
+        scores = [score for p in run.rounds if (score := p.test.get(group)) is not None]
+        if len(scores) == len(run.rounds):
+            found[seed] = scores
+    return found
 
 
-def _rounds(of_seed: Mapping[int, FinishedRun]) -> list[dict[str, int]]:
+def _rounds(of_seed: Mapping[int, FinishedRun]) -> list[dict[str, Any]]:
     some = next(iter(of_seed.values()))
     return [{"round": point.round, "num_tasks": point.num_tasks} for point in some.rounds]
 
@@ -147,7 +146,7 @@ def _curves(of_seed: Mapping[int, FinishedRun], confidence: float) -> dict[str, 
         if scores:
             curves[group] = [
                 place | paired.summarize(values, confidence).as_json()
-                for place, values in zip(_rounds(of_seed), zip(*scores))
+                for place, values in zip(_rounds(of_seed), zip(*scores, strict=True), strict=True)
             ]
     return curves
 
@@ -182,8 +181,8 @@ def _differences(
         if not first.keys() & second.keys():
             continue
         rounds = []
-        for number, place in enumerate(_rounds(ours)):
-            a, b = ({s: v[number] for s, v in scores.items()} for scores in (first, second))
+        for i, place in enumerate(_rounds(ours)):
+            a, b = ({s: v[i] for s, v in scores.items()} for scores in (first, second))
             rounds.append(place | _difference(a, b, confidence))
         areas = _area_by_seed(ours, group), _area_by_seed(baseline, group)
         found[group] = {"rounds": rounds, "area": _difference(*areas, confidence)}
@@ -207,7 +206,7 @@ def _holm(differences: Mapping[str, Any]) -> dict[str, float]:
         if "overall" in groups
     }
     known = {name: p for name, p in last.items() if p is not None}
-    return dict(zip(known, paired.holm(list(known.values()))))
+    return dict(zip(known, paired.holm(list(known.values())), strict=True))
 
 
 def _target(
@@ -231,7 +230,7 @@ def _target(
 
 
 def _together(draws: Sequence[Draw]) -> Draw:
-    """Returns all selections of a run as one, from what its first one was offered."""
+    """Returns all selections of a run as one."""
     return Draw(
         frozenset().union(*(draw.selected for draw in draws)),
         frozenset().union(*(draw.offered for draw in draws)),
@@ -245,9 +244,9 @@ def _overlaps(
     seeds = sorted(a.keys() & b.keys())
     count = len(a[seeds[0]].draws) if seeds else 0
     selections = [
-        {"after_round": number}
-        | _mean_overlap({s: overlap(a[s].draws[number], b[s].draws[number]) for s in seeds})
-        for number in range(count)
+        {"after_round": i}
+        | _mean_overlap({s: overlap(a[s].draws[i], b[s].draws[i]) for s in seeds})
+        for i in range(count)
     ]
     together = {s: overlap(_together(a[s].draws), _together(b[s].draws)) for s in seeds if count}
     return {
@@ -272,7 +271,7 @@ def _mean_overlap(by_seed: Mapping[int, Overlap]) -> dict[str, Any]:
 def _released(
     runs: Sequence[FinishedRun], released: Mapping[str, Mapping[str, list[Draw]]]
 ) -> dict[str, Any]:
-    """Compares each run's selections with the released ones, among the tasks that both know."""
+    """Compares each run's selections with the released ones, on the tasks that both know."""
     names = known_names(released)
     known = frozenset().union(*(run.tasks for run in runs))
     found = []
@@ -281,22 +280,20 @@ def _released(
             for strategy, draws in strategies.items():
                 theirs = [only(draw, run.tasks) for draw in draws]
                 ours = [only(draw, names) for draw in run.draws]
-                both = list(zip(ours, theirs))
+                both = list(zip(ours, theirs, strict=False))
                 if not both:
                     continue
-                selections = [
-                    {"after_round": number, **vars(overlap(*pair))}
-                    for number, pair in enumerate(both)
-                ]
-                firsts = [_together(of_one) for of_one in zip(*both)]
                 found.append(
                     {
                         "strategy": run.strategy,
                         "seed": run.seed,
                         "split": split,
                         "released_strategy": strategy,
-                        "selections": selections,
-                        "together": vars(overlap(*firsts)),
+                        "selections": [
+                            {"after_round": i, **vars(overlap(*pair))}
+                            for i, pair in enumerate(both)
+                        ],
+                        "together": vars(overlap(*map(_together, zip(*both, strict=True)))),
                     }
                 )
     return {"names": len(names), "unknown_names": len(names - known), "overlaps": found}

@@ -10,18 +10,18 @@ from typing import Any
 from ait_jax.rounds.learning_curve import GROUPS
 
 LABELS = {"overall": "overall", "cls": "CLS", "gen": "GEN"}
-# Below it an interval says more of Student's t than of the strategies.
+# With fewer, an interval says more about Student's t than about the strategies.
 FEW_SEEDS = 5
 
 
 def render(result: Mapping[str, Any]) -> str:
     """Returns tables and verdict of `comparison_result.compare` for a terminal."""
-    parts = [_curves(result), _differences(result), _target(result), _overlaps(result)]
-    parts += [_released(result), _paper(result)]
+    tables = (_curves, _differences, _target, _overlaps, _released, _paper)
+    parts = [made(result) for made in tables]
     parts.append("\n".join(["verdict", *map(_wrapped, verdict(result))]))
     noted = warnings(result)
     if noted:
-        parts.append("\n".join(["mind", *map(_wrapped, noted)]))
+        parts.append("\n".join(["note", *map(_wrapped, noted)]))
     return "\n\n".join(part for part in parts if part)
 
 
@@ -30,12 +30,12 @@ def _wrapped(line: str) -> str:
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Returns rows with aligned columns: the first flush left, the others flush right."""
+    """Returns rows with aligned columns, the first flush left, the others flush right."""
     widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(max(map(len, rows)))]
     lines = []
     for row in rows:
         cells = [row[0].ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:])]
+        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=False)]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
 
@@ -63,7 +63,7 @@ def _interval(summary: Mapping[str, Any]) -> str:
 def _differences(result: Mapping[str, Any]) -> str:
     if not result["differences"]:
         return ""
-    # Round 0 is shared: there is nothing to tell where nothing was selected yet.
+    # Round 0 is shared: nothing was selected yet.
     shown = range(1 if len(result["num_tasks"]) > 1 else 0, len(result["num_tasks"]))
     rows = [["tasks", "", *(f"{result['num_tasks'][i]:,}" for i in shown), "area"]]
     for name, groups in result["differences"].items():
@@ -102,10 +102,8 @@ def _overlaps(result: Mapping[str, Any]) -> str:
     for pair in pairs:
         cells = [_overlap(each) for each in [*pair["selections"], pair["together"]]]
         rows.append([f"{pair['first']} and {pair['second']}", *cells])
-    return (
-        "overlap of what was selected (Jaccard, mean over seeds; in brackets that of random draws)\n"
-        f"{table(rows)}"
-    )
+    head = "overlap of the selections (Jaccard, mean over seeds; in brackets that of random draws)"
+    return f"{head}\n{table(rows)}"
 
 
 def _overlap(found: Mapping[str, Any]) -> str:
@@ -118,17 +116,14 @@ def _released(result: Mapping[str, Any]) -> str:
     released = result["released"]
     if released is None:
         return ""
-    head = "overlap with the authors' released selections (Jaccard, all rounds, mean over seeds and splits)"
-    unknown = ""
-    if released["unknown_names"]:
-        unknown = (
-            f"\n{released['unknown_names']:,} of the {released['names']:,} tasks that they name are "
-            "not in this pool and are left out"
-        )
-    if released["unknown_names"] == released["names"]:
-        return (
-            f"{head}\nnone of their {released['names']:,} tasks is in this pool: nothing to compare"
-        )
+    head = (
+        "overlap with the authors' released selections (Jaccard of all rounds, mean over seeds and "
+        "splits)"
+    )
+    names, missing = released["names"], released["unknown_names"]
+    if missing == names:
+        return f"{head}\nnone of their {names:,} tasks is in this pool: nothing to compare"
+    unknown = f"\nleft out: {missing:,} of their {names:,} tasks, not in this pool"
     theirs = list(dict.fromkeys(each["released_strategy"] for each in released["overlaps"]))
     rows = [["", *(f"their {name}" for name in theirs)]]
     for name in result["strategies"]:
@@ -146,7 +141,7 @@ def _released(result: Mapping[str, Any]) -> str:
             }
             cells.append(_overlap(means))
         rows.append([name, *cells])
-    return f"{head}\n{table(rows)}{unknown}"
+    return f"{head}\n{table(rows)}{unknown if missing else ''}"
 
 
 def _paper(result: Mapping[str, Any]) -> str:
@@ -163,7 +158,7 @@ def _paper(result: Mapping[str, Any]) -> str:
 
 
 def verdict(result: Mapping[str, Any]) -> list[str]:
-    """Returns a line for every strategy against the baseline: is the last round's difference noise?"""
+    """Returns a line per strategy: is its last difference to the baseline noise?"""
     lines = []
     for name, groups in result["differences"].items():
         if "overall" in groups:
@@ -182,11 +177,8 @@ def _is_noise(summary: Mapping[str, Any]) -> bool:
 def _judged(name: str, groups: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     last = groups["overall"]["rounds"][-1]
     noise = _is_noise(last)
-    words = (
-        "cannot be told from"
-        if noise
-        else "is " + ("better" if last["mean"] > 0 else "worse") + " than"
-    )
+    better = "better" if last["mean"] > 0 else "worse"
+    words = "cannot be told from" if noise else f"is {better} than"
     seeds = "1 seed" if last["n"] == 1 else f"{last['n']} seeds"
     text = (
         f"{name} {words} {result['baseline']} at {result['num_tasks'][-1]:,} tasks: "
@@ -203,20 +195,21 @@ def _judged(name: str, groups: Mapping[str, Any], result: Mapping[str, Any]) -> 
     text += _beside(groups, noise)
     if noise and last["std"]:
         needed = last["seeds_needed"]
-        text += f"; to see such a difference takes {f'about {needed:,}' if needed else 'over 1,000'} seeds"
+        seeds = f"about {needed:,}" if needed else "over 1,000"
+        text += f"; to see such a difference takes {seeds} seeds"
     return text
 
 
 def _beside(groups: Mapping[str, Any], noise: bool) -> str:
-    """Says of the other differences whether they are within noise as well."""
+    """Says which other differences are within noise."""
     others = {"the whole curve": groups["overall"]["area"]}
     others |= {LABELS[g]: groups[g]["rounds"][-1] for g in ("cls", "gen") if g in groups}
     alike = [_named(name, found) for name, found in others.items() if _is_noise(found) == noise]
     unlike = [_named(name, found) for name, found in others.items() if _is_noise(found) != noise]
     text = f", as for {_joined(alike)}" if alike else ""
-    return text + (
-        f"; {'beyond' if noise else 'within'} noise: {_joined(unlike)}" if unlike else ""
-    )
+    if unlike:
+        text += f"; {'beyond' if noise else 'within'} noise: {_joined(unlike)}"
+    return text
 
 
 def _named(name: str, summary: Mapping[str, Any]) -> str:
@@ -228,7 +221,7 @@ def _joined(names: Sequence[str]) -> str:
 
 
 def warnings(result: Mapping[str, Any]) -> list[str]:
-    """Returns what a reader should bear in mind."""
+    """Returns what to bear in mind when reading the numbers."""
     lines = []
     for each in result["left_out"]:
         seed = "" if each["seed"] is None else f" with seed {each['seed']}"
@@ -241,31 +234,31 @@ def warnings(result: Mapping[str, Any]) -> list[str]:
     }
     fewest = min(counts, default=0)
     if fewest == 1:
-        lines.append("one seed has no interval: a difference may be all noise; give more seeds")
+        lines.append("one seed has no interval, and a difference may be all noise; use more seeds")
     elif counts and fewest < FEW_SEEDS:
         lines.append(
-            f"{fewest} seeds are few: the intervals are wide, take differences for normally "
-            "distributed, and say little of seeds not run; the paper's means are of 5 runs"
+            f"{fewest} seeds are few: the intervals are wide, assume normally distributed "
+            "differences, and say little about other seeds; the paper's means are of 5 runs"
         )
     if len(result["holm"]) > 1:
         lines.append(
-            f"every interval is by itself: of {len(result['holm'])} or more at "
+            f"each interval stands alone: of {len(result['holm'])} or more at "
             f"{100 * result['confidence']:g}%, one beyond noise by chance is no surprise"
         )
     return lines
 
 
 def csv_text(result: Mapping[str, Any]) -> str:
-    """Returns one line for every run, round, split and group: the scores themselves."""
+    """Returns the scores: one line per run, round, split and group."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["strategy", "seed", "round", "num_tasks", "split", "group", "rougeL"])
     for run in result["runs"]:
         for point in run["points"]:
-            round_ = "base" if point["round"] is None else point["round"]
+            name = "base" if point["round"] is None else point["round"]
             for split in ("test", "dev"):
                 for group, score in point[split].items():
                     if score is not None:
-                        place = [run["strategy"], run["seed"], round_, point["num_tasks"]]
+                        place = [run["strategy"], run["seed"], name, point["num_tasks"]]
                         writer.writerow([*place, split, group, score])
     return buffer.getvalue()

@@ -1,40 +1,39 @@
-"""Finished run directories, read for a comparison: curves, selections, and what they are of."""
+"""Finished run directories as a comparison reads them: curves, selections, configurations."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ait_jax.compare.overlap import Draw
-from ait_jax.config import configuration
 from ait_jax.errors import UserError
-from ait_jax.pool.splits import read_names
+from ait_jax.pool.splits import SPLIT_NAMES, read_names
 from ait_jax.rounds import record
 from ait_jax.rounds.learning_curve import CurvePoint
+from ait_jax.rounds.record import Record, round_name
 from ait_jax.rounds.round_zero import other_differences
-from ait_jax.rounds.run_directory import RunDirectory
 from ait_jax.runtime import files
 
 SEED_NAMES = frozenset({"SEED", "experiment.Experiment.seed"})
-# Strategies that go by another name in gin files than in run.json.
+# Strategies whose name in run.json is not that of their gin file.
 _ALIASES = {"high_prompt_uncertainty": "prompt_uncertainty"}
 
 
 class Unfinished(UserError):
-    """A run that has not come to its end."""
+    """A run that has not finished."""
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What a comparison needs to know of a run.
+    """What a comparison needs to know about a run.
 
     Attributes:
-      path: its folder.
-      strategy: its group's name.
-      seed: of it.
-      config: operative.
+      path: the run directory.
+      strategy: the name of its group.
+      seed: of the run.
+      config: the operative configuration.
       pool: name and fingerprint.
-      points: the base model's, if it was evaluated, then one a round.
-      draws: the selection after round 0, 1, ...
+      points: the base model's if it was evaluated, then one per round.
+      draws: the selections after round 0, 1, ...
       initial: round 0's training tasks.
       tasks: every task of its splits.
     """
@@ -51,10 +50,12 @@ class FinishedRun:
 
     @property
     def rounds(self) -> tuple[CurvePoint, ...]:
+        """The points of the rounds, without the base model's."""
         return tuple(point for point in self.points if point.round is not None)
 
     @property
     def num_tasks(self) -> tuple[int, ...]:
+        """Training tasks of round 0, 1, ..."""
         return tuple(point.num_tasks for point in self.rounds)
 
 
@@ -62,71 +63,55 @@ def read(path: Any, strategy: str = "") -> FinishedRun:
     """Reads a run directory.
 
     Args:
-      strategy: what to call its group; by default what run.json says.
+      strategy: the name of its group; by default from run.json.
 
     Raises:
       Unfinished: not all rounds are evaluated.
-      UserError: no run directory of rounds, a damaged one, or one without measured test tasks.
+      UserError: no run of rounds, a damaged one, or one without measured test tasks.
     """
-    directory = RunDirectory(path)
-    if not directory.has_begun:
-        raise UserError(f"{directory.path} has no run.json; give folders of runs (MODEL_DIR).")
-    found = record.read(directory.path)
-    state, config = found.state, found.config
-    stages = state["stages"]
+    run = record.read(path)
+    count = _count_rounds(run)
     try:
-        count = _count_rounds(directory.path, stages, config)
-        points = [_point(stages, number) for number in range(count)]
-        if "base/evaluate" in stages:
-            points.insert(0, CurvePoint.from_evaluation(None, 0, stages["base/evaluate"]))
-        selected = [stages[f"round_{number:03d}/select"] for number in range(count - 1)]
-        name = str(selected[0]["strategy"]) if selected else "no selection"
+        points = [_point(run, round_index) for round_index in range(count)]
+        if base := run.stages.get("base/evaluate"):
+            points.insert(0, CurvePoint.from_evaluation(None, 0, base))
+        name = str(run.stages["round_000/select"]["strategy"]) if count > 1 else "no selection"
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{directory.path / 'run.json'} is damaged: {error!r}.") from error
+        raise UserError(f"{run.path / 'run.json'} is damaged: {error!r}.") from error
     if any(point.test.get("overall") is None for point in points):
-        raise UserError(f"{directory.path} has no test task that was measured; nothing to compare.")
-    last = directory.round(count - 1)
-    splits = {
-        name: read_names(last / f"{name}_tasks.txt") for name in ("train", "remain", "dev", "test")
-    }
+        raise UserError(f"{run.path} has no measured test task; there is nothing to compare.")
+    last = run.folder(count - 1)
     return FinishedRun(
-        path=directory.path,
+        path=run.path,
         strategy=strategy or files.check_name(_ALIASES.get(name, name), "strategy of a run"),
-        seed=state["seed"],
-        config=config,
-        pool=state["pool"],
+        seed=run.seed,
+        config=run.config,
+        pool=run.pool,
         points=tuple(points),
-        draws=tuple(_draw(directory.round(number)) for number in range(count - 1)),
-        initial=read_names(directory.round(0) / "train_tasks.txt"),
-        tasks=frozenset().union(*splits.values()),
+        draws=tuple(_draw(run.folder(round_index)) for round_index in range(count - 1)),
+        initial=read_names(run.folder(0) / "train_tasks.txt"),
+        tasks=frozenset().union(*(read_names(last / f"{s}_tasks.txt") for s in SPLIT_NAMES)),
     )
 
 
-def _count_rounds(path: Any, stages: Mapping[str, Any], config: str) -> int:
+def _count_rounds(run: Record) -> int:
+    """Returns how many rounds a finished run has."""
     count = 0
-    while f"round_{count:03d}/evaluate" in stages:
+    while f"{round_name(count)}/evaluate" in run.stages:
         count += 1
-    wanted = num_rounds(config)
-    if not wanted and not any(name.startswith("round_") for name in stages):
-        raise UserError(f"{path} is no run of rounds.")
-    if not count or f"round_{count - 1:03d}/select" in stages or (wanted and count < wanted):
+    wanted = run.num_rounds
+    if not wanted and not any(name.startswith("round_") for name in run.stages):
+        raise UserError(f"{run.path} is not a run of rounds.")
+    if not count or run.stage(count - 1, "select") or (wanted and count < wanted):
         of = f" of {wanted}" if wanted else ""
-        raise Unfinished(f"{path} is not finished: {count}{of} rounds are evaluated.")
+        raise Unfinished(f"{run.path} is not finished: {count}{of} rounds are evaluated.")
     return count
 
 
-def num_rounds(config: str) -> int | None:
-    """Returns ROUNDS of an operative configuration, if it says so."""
-    parameters = configuration.parameters_of(config)
-    value = parameters.get("experiment.Experiment.rounds", "")
-    value = parameters.get(value.removeprefix("%"), value)
-    return int(value) if value.isdigit() else None
-
-
-def _point(stages: Mapping[str, Any], number: int) -> CurvePoint:
-    name = f"round_{number:03d}"
-    tasks = stages[f"{name}/train"]["tasks"]
-    return CurvePoint.from_evaluation(number, tasks, stages[f"{name}/evaluate"])
+def _point(run: Record, round_index: int) -> CurvePoint:
+    name = round_name(round_index)
+    tasks = run.stages[f"{name}/train"]["tasks"]
+    return CurvePoint.from_evaluation(round_index, tasks, run.stages[f"{name}/evaluate"])
 
 
 def _draw(folder: Any) -> Draw:
@@ -137,29 +122,29 @@ def _draw(folder: Any) -> Draw:
 
 
 def grouped(runs: Sequence[FinishedRun]) -> tuple[list[FinishedRun], list[str]]:
-    """Names groups by what tells their configurations apart, and refuses what cannot be compared.
+    """Groups runs by strategy, and refuses those that cannot be compared.
 
-    Runs of one strategy whose configurations differ in more than seed and folder are groups of
+    Runs of one strategy whose configurations differ in more than seed and folder form groups of
     their own, named after the values that differ.
 
     Returns:
-      The runs with their groups' names, and remarks for the reader: what differs beside the strategy.
+      The runs with the names of their groups, and remarks: what differs besides the strategy.
 
     Raises:
-      UserError: another pool, other sizes, other initial tasks under the same seed (there is
-        nothing to pair), or a strategy and seed twice.
+      UserError: different pools or sizes, different initial tasks for the same seed (no pair), or
+        a strategy and seed twice.
     """
     first = runs[0]
     for run in runs:
         if run.pool != first.pool:
             raise UserError(
-                f"{run.path} is of another pool than {first.path} ({run.pool} and {first.pool}); "
-                "leave one of them out."
+                f"{run.path} has a different pool than {first.path} ({run.pool} and "
+                f"{first.pool}); leave one out."
             )
         if run.num_tasks != first.num_tasks:
             raise UserError(
-                f"{run.path} has trained on {list(run.num_tasks)} tasks, {first.path} on "
-                f"{list(first.num_tasks)}: curves are compared point by point. Leave one out."
+                f"{run.path} trained on {list(run.num_tasks)} tasks, {first.path} on "
+                f"{list(first.num_tasks)}, but curves are compared point by point; leave one out."
             )
     variants: dict[str, dict[tuple[str, ...], None]] = {}
     keys = []
@@ -167,7 +152,7 @@ def grouped(runs: Sequence[FinishedRun]) -> tuple[list[FinishedRun], list[str]]:
         keys.append(tuple(other_differences(first.config, run.config, set(SEED_NAMES))))
         variants.setdefault(run.strategy, {})[keys[-1]] = None
     named, remarks = [], []
-    for run, key in zip(runs, keys):
+    for run, key in zip(runs, keys, strict=True):
         several = len(variants[run.strategy]) > 1
         name = f"{run.strategy} [{'; '.join(map(_value, key)) or 'as ' + first.path.name}]"
         named.append(replace(run, strategy=name if several else run.strategy))
@@ -197,6 +182,6 @@ def _check_pairs(runs: Sequence[FinishedRun]) -> None:
         pair = of_seed.setdefault(run.seed, run)
         if pair.initial != run.initial:
             raise UserError(
-                f"{pair.path} and {run.path} have seed {run.seed} but began with other tasks, so "
-                "that they are no pair; leave one of them out."
+                f"{pair.path} and {run.path} have seed {run.seed} but different initial tasks, so "
+                "they do not pair; leave one out."
             )

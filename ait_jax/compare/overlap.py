@@ -1,4 +1,4 @@
-"""How much selections overlap: with each other, and with what chance would give.
+"""How much selections overlap with each other, and how much random ones would.
 
 The overlap of two sets is their Jaccard index, |A and B| / |A or B|.
 """
@@ -12,7 +12,7 @@ from ait_jax.errors import UserError
 from ait_jax.pool.splits import read_names
 from ait_jax.runtime import files
 
-# The authors' names of folders -> ours of the strategies.
+# The authors' folder names -> our names of the strategies.
 RELEASED_STRATEGIES = {
     "FCGRatioPI-NL-I10-TDTE-High-0.2-Mean-abs-bald": "prompt_uncertainty",
     "HighPerplexity": "high_perplexity",
@@ -24,11 +24,11 @@ _FOLDER = re.compile(r"(.+)_(\d+)")
 
 @dataclass(frozen=True)
 class Draw:
-    """One selection: what was taken, and from what.
+    """One selection.
 
     Attributes:
       selected: the chosen tasks.
-      offered: all that could be chosen, the chosen ones included.
+      offered: all that could be chosen, with the chosen ones.
     """
 
     selected: frozenset[str]
@@ -37,12 +37,12 @@ class Draw:
 
 @dataclass(frozen=True)
 class Overlap:
-    """Of two selections.
+    """The overlap of two selections.
 
     Attributes:
       common: tasks in both.
-      jaccard: common / tasks in either; None where nothing was selected.
-      expected_common: what two random draws of these sizes from what was offered share in the mean.
+      jaccard: common / tasks in either; None if nothing was selected.
+      expected_common: what random draws of these sizes from the same offers share on average.
       expected_jaccard: the Jaccard index of sets that share that many.
     """
 
@@ -52,7 +52,7 @@ class Overlap:
     expected_jaccard: float | None
 
 
-def jaccard(common: float, first: int, second: int) -> float | None:
+def _jaccard(common: float, first: int, second: int) -> float | None:
     either = first + second - common
     return common / either if either else None
 
@@ -60,30 +60,30 @@ def jaccard(common: float, first: int, second: int) -> float | None:
 def overlap(first: Draw, second: Draw) -> Overlap:
     """Compares two selections with each other and with random draws.
 
-    A task offered to both is in a random draw of a from A and in one of b from B with the chance
-    a/A x b/B, so random draws share (tasks offered to both) x a/A x b/B in the mean. CLS and GEN
-    are not told apart: with CLS_RATIO near the pool's own share that makes next to no difference.
+    A task offered to both is in a random draw of a from A and in one of b from B with probability
+    a/A x b/B, so random draws share (tasks offered to both) x a/A x b/B on average. CLS and GEN
+    count alike: with CLS_RATIO near the pool's own share that makes next to no difference.
     """
     a, b = len(first.selected), len(second.selected)
     common = len(first.selected & second.selected)
     both = len(first.offered & second.offered)
     expected = both * a * b / (len(first.offered) * len(second.offered)) if both else 0.0
-    return Overlap(common, jaccard(common, a, b), expected, jaccard(expected, a, b))
+    return Overlap(common, _jaccard(common, a, b), expected, _jaccard(expected, a, b))
 
 
 def released(folder: Any) -> dict[str, dict[str, list[Draw]]]:
     """Reads the authors' released splits (Active-IT, `reproduce_splits`).
 
     Args:
-      folder: of their folders `TLAL_Exp0_all_<seed>`, or one of these. Each has folders
+      folder: with folders `TLAL_Exp0_all_<seed>`, or one of these. Each has folders
         `<strategy>_<round>` with train_tasks.txt and remain_tasks.txt.
 
     Returns:
-      split ("TLAL_Exp0_all_10") -> strategy -> selection after round 0, 1, ... A folder that does
-      not continue the one before ends them: of two seeds the last one holds the initial tasks.
+      split ("TLAL_Exp0_all_10") -> strategy -> selections after round 0, 1, ... They end at a
+      folder that does not continue the previous one: for two seeds the last has initial tasks.
 
     Raises:
-      UserError: no such folder, nothing of that kind in it, or a file that cannot be read.
+      UserError: no such folder, no such splits in it, or a file that cannot be read.
     """
     folder = files.as_path(folder)
     if not folder.is_dir():
@@ -95,7 +95,7 @@ def released(folder: Any) -> dict[str, dict[str, list[Draw]]]:
             found[split.name] = selections
     if not found:
         raise UserError(
-            f"RELEASED_SELECTIONS = {str(folder)!r} has no folders of splits, as "
+            f"RELEASED_SELECTIONS = {str(folder)!r} has no folders of splits, such as "
             "TLAL_Exp0_all_10/Random_0/train_tasks.txt; give the authors' reproduce_splits."
         )
     return found
@@ -109,22 +109,20 @@ def _selections(split: Any) -> Iterator[tuple[str, list[Draw]]]:
             rounds.setdefault(RELEASED_STRATEGIES[match[1]], {})[int(match[2])] = path
     for strategy in sorted(rounds):
         draws: list[Draw] = []
-        number = 0
-        while number in rounds[strategy] and number + 1 in rounds[strategy]:
-            before, after = rounds[strategy][number], rounds[strategy][number + 1]
+        folders = rounds[strategy]
+        while (before := folders.get(len(draws))) and (after := folders.get(len(draws) + 1)):
             trained = frozenset(read_names(before / "train_tasks.txt"))
             selected = frozenset(read_names(after / "train_tasks.txt")) - trained
             offered = frozenset(read_names(before / "remain_tasks.txt"))
             if not selected or not selected <= offered:
                 break
             draws.append(Draw(selected, offered))
-            number += 1
         if draws:
             yield strategy, draws
 
 
 def known_names(selections: Mapping[str, Mapping[str, list[Draw]]]) -> frozenset[str]:
-    """Returns every task that released selections name, chosen or not."""
+    """Returns every task in the released selections, chosen or not."""
     return frozenset(
         name
         for strategies in selections.values()

@@ -1,8 +1,8 @@
-"""Statistics of few paired runs: means over seeds, differences seed by seed, how many are needed.
+"""Statistics of few paired runs: means over seeds, differences per seed, how many seeds it takes.
 
-Seeds are pairs: strategies that begin from the same splits and the same round 0 are compared
-within each seed, which takes the spread between seeds out of the difference. Everything is
-float64 NumPy; quantiles of Student's t are SciPy's.
+A seed makes a pair: strategies that start from the same splits and the same round 0 are compared
+within each seed, which removes the spread between seeds from the difference. Everything is float64
+NumPy; quantiles of Student's t are SciPy's.
 """
 
 import itertools
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-# Of a two-sided test at 1 - confidence: the usual choice for planning.
+# Power of a two-sided test at 1 - confidence: the usual choice for planning.
 POWER = 0.8
 MOST_SEEDS = 1000
 
@@ -24,10 +24,10 @@ class Summary:
 
     Attributes:
       n: how many seeds.
-      mean: of them.
-      std: sample standard deviation (n - 1); None of one seed.
-      low, high: confidence interval of the mean by Student's t; None of one seed.
-      p: two-sided p-value of the mean being 0; None of one seed.
+      mean: over them.
+      std: sample standard deviation (n - 1); None for one seed, like the following.
+      low, high: Student's t confidence interval of the mean.
+      p: two-sided p-value of the mean being 0.
     """
 
     n: int
@@ -38,21 +38,20 @@ class Summary:
     p: float | None = None
 
     def as_json(self) -> dict[str, Any]:
+        """Returns its attributes."""
         return asdict(self)
 
 
-def summarize(values: Sequence[float], confidence: float = 0.95) -> Summary | None:
-    """Returns mean and t interval of `values`, one a seed; None of no values.
+def summarize(scores: Sequence[float], confidence: float = 0.95) -> Summary:
+    """Returns mean and t interval of the scores of one or more seeds.
 
-    With a spread of exactly 0 the interval is the mean itself, and p is 0, or 1 of a mean of 0.
+    With a spread of exactly 0 the interval is the mean itself, and p is 0, or 1 if the mean is 0.
     """
     from scipy import stats
 
-    values = np.asarray(values, dtype=np.float64)
+    values = np.asarray(scores, dtype=np.float64)
     n = len(values)
-    if not n:
-        return None
-    if np.ptp(values) == 0:  # the mean of equal numbers may differ from them in its last bit
+    if np.ptp(values) == 0:  # the mean of equal numbers may be off in its last bit
         mean = float(values[0])
         if n == 1:
             return Summary(1, mean)
@@ -65,12 +64,12 @@ def summarize(values: Sequence[float], confidence: float = 0.95) -> Summary | No
 
 
 def differences(ours: dict[int, float], baseline: dict[int, float]) -> list[float]:
-    """Returns ours minus the baseline's for the seeds that both have, by seed."""
+    """Returns ours minus the baseline's, for the seeds that both have, by seed."""
     return [ours[seed] - baseline[seed] for seed in sorted(ours.keys() & baseline.keys())]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Returns p-values adjusted for their number by Holm's method, in the given order."""
+    """Returns p-values adjusted for their number by Holm's method, in the same order."""
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])
     adjusted = [0.0] * len(p_values)
     highest = 0.0
@@ -83,8 +82,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def power(effect: float, n: int, confidence: float = 0.95) -> float:
     """Returns the chance that n pairs show an effect of `effect` standard deviations.
 
-    The noncentral t distribution as a mean over the spread that n pairs may show: SciPy's own
-    (1.17) gives nan for large effects.
+    The noncentral t distribution, as a mean over the spread that n pairs may show: SciPy's own
+    (1.17) is nan for large effects.
     """
     from scipy import stats
 
@@ -102,10 +101,10 @@ def power(effect: float, n: int, confidence: float = 0.95) -> float:
 def seeds_needed(mean: float, std: float, confidence: float = 0.95) -> int | None:
     """Returns the least number of seeds that show such a difference with a chance of 80%.
 
-    It takes the observed mean and spread for the true ones, which few seeds tell badly.
+    Takes the observed mean and spread for the true ones, of which few seeds are a poor estimate.
 
     Returns:
-      At least 2; None where it would be more than 1,000, or the mean is 0.
+      At least 2; None if it would be more than 1,000, or the mean is 0.
     """
     if not mean:
         return None
@@ -122,9 +121,9 @@ def seeds_needed(mean: float, std: float, confidence: float = 0.95) -> int | Non
 
 
 def area(num_tasks: Sequence[float], scores: Sequence[float]) -> float:
-    """Returns the area under a curve by trapezoids, divided by its width: a mean score over tasks.
+    """Returns the area under a curve (trapezoids) divided by its width: a mean score over tasks.
 
-    One point's is its score.
+    The area of a single point is its score.
     """
     x, y = np.asarray(num_tasks, dtype=np.float64), np.asarray(scores, dtype=np.float64)
     if len(x) == 1:
@@ -135,11 +134,11 @@ def area(num_tasks: Sequence[float], scores: Sequence[float]) -> float:
 def tasks_to_reach(
     num_tasks: Sequence[float], scores: Sequence[float], target: float
 ) -> float | None:
-    """Returns where a curve first reaches `target`, between points in a straight line.
+    """Returns where a curve first reaches `target`, with straight lines between points.
 
-    Its first point, where that one is high enough already; None if it never is.
+    That is its first point if that is high enough already; None if it never gets there.
     """
-    points = list(zip(num_tasks, scores))
+    points = list(zip(num_tasks, scores, strict=True))
     if points[0][1] >= target:
         return float(points[0][0])
     for (x0, y0), (x1, y1) in itertools.pairwise(points):

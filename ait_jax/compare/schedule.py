@@ -1,29 +1,30 @@
-"""Runs of a comparison in local processes: which one next, who takes round 0 from whom, what failed."""
+"""Runs of a comparison in local processes: their order, who reuses whose round 0, what failed."""
 
 import itertools
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ait_jax.errors import ExitCode, UserError
-from ait_jax.rounds import round_zero
+from ait_jax.rounds import record, round_zero
+from ait_jax.rounds.record import round_name
+from ait_jax.runtime import reporter
 
 _LOG_LINES = 15
 _SECONDS_TO_SAVE = 120.0
-# Two more requests to stop come through at once: the user has pressed Ctrl-C again.
+# More requests to stop than this kill the runs: the user has pressed Ctrl-C again.
 _MOST_PATIENCE = 2
 
 
 class Stopped(Exception):
-    """Told to stop by a signal: `number`. What was done is saved."""
+    """A signal, `number`, asked to stop; what was done is saved."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -35,13 +36,13 @@ class Job:
     """One run.
 
     Attributes:
-      strategy, seed: which.
+      strategy, seed: what tells it from the others.
       folder: its MODEL_DIR.
-      arguments: of `ait-jax`.
-      log: gets what the run prints.
-      rounds: that it has.
-      takes_scores: whether it may take over round 0's scores, too.
-      code: the exit code of a run that has ended.
+      arguments: for `ait-jax`.
+      log: the file for what it prints.
+      rounds: how many it has.
+      takes_scores: whether it may also reuse the scores of another run's round 0.
+      code: its exit code once it has ended.
     """
 
     strategy: str
@@ -52,69 +53,75 @@ class Job:
     rounds: int
     takes_scores: bool
     code: int | None = None
-    handle: subprocess.Popen | None = field(default=None, repr=False)
+    handle: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
     cpus: str = ""
     started: float = 0.0
     told: int = 0
 
     @property
     def name(self) -> str:
+        """Its folder's name."""
         return f"{self.strategy}_{self.seed}"
 
     def stages(self) -> dict[str, Any]:
-        """Returns the finished stages in run.json; none of a run that has not begun."""
+        """Returns the finished stages; none if the run has not begun."""
         try:
-            return dict(json.loads((self.folder / "run.json").read_text())["stages"])
-        except (OSError, ValueError, KeyError, TypeError):
+            return record.read(self.folder).stages if record.is_run(self.folder) else {}
+        except UserError:
             return {}  # the run itself says what is wrong with it
 
     @property
     def is_finished(self) -> bool:
-        return f"round_{self.rounds - 1:03d}/evaluate" in self.stages()
+        """Whether its last round is evaluated."""
+        return f"{round_name(self.rounds - 1)}/evaluate" in self.stages()
 
     @property
     def is_running(self) -> bool:
+        """Whether it has started and not ended."""
         return self.handle is not None and self.code is None
 
+    @property
+    def process(self) -> "subprocess.Popen[bytes]":
+        """Its process, once it has started."""
+        assert self.handle is not None
+        return self.handle
+
     def offers(self, taker: "Job") -> int:
-        """Returns how much of round 0 `taker` can have: 0 nothing, 1 all but scores, 2 scores too."""
+        """Returns how much of round 0 `taker` can reuse: 0 nothing, 1 all but scores, 2 all."""
         stages = self.stages()
         if round_zero.LAST not in stages:
             return 0
         return 2 if taker.takes_scores and round_zero.SCORE in stages else 1
 
     def will_offer(self, taker: "Job") -> int:
-        """Returns the same of the time when this run is done."""
+        """Returns how much that will be once this run is done."""
         return 2 if taker.takes_scores and self.takes_scores else 1
 
 
 def run(
     jobs: Sequence[Job],
     processes: int,
-    report: Callable[[str], None],
     *,
     program: Sequence[str] = ("-m", "ait_jax.child"),
     interval: float = 0.5,
 ) -> list[Job]:
     """Runs what is not finished, at most `processes` at a time; returns the jobs that failed.
 
-    Of the runs of a seed one goes first, until the others can take over its round 0. A run that
-    fails leaves the others alone; a user's mistake (exit code 2) stops all, for it would meet
-    them as well.
+    One run of each seed goes first, until the others can reuse its round 0. When a run fails the
+    others continue, unless it was a user's mistake (exit code 2): that would stop them as well.
 
     Args:
-      report: takes lines for the terminal.
       program: what Python runs, given the parent's id, its processors and the job's arguments.
-      interval: seconds between looks.
+      interval: seconds between checks.
 
     Raises:
       UserError: a run ended with a user's mistake; the message has the last lines of its log.
-      Stopped: by Ctrl-C or SIGTERM; the runs were told and have ended.
+      Stopped: by Ctrl-C or SIGTERM; the runs have been told and have ended.
     """
     waiting = [job for job in jobs if not job.is_finished]
     for job in jobs:
         if job not in waiting:
-            report(f"{job.name}: finished before")
+            reporter.say(f"{job.name}: finished before")
         job.told = _evaluated(job)
     slots = _slots(processes)
     failed: list[Job] = []
@@ -124,14 +131,14 @@ def run(
                 if noticed:
                     raise Stopped(noticed[0])
                 for job in [job for job in jobs if job.is_running]:
-                    _tell_rounds(job, report)
-                    job.code = job.handle.poll()
+                    _tell_rounds(job)
+                    job.code = job.process.poll()
                     if job.code is not None:
                         slots.append(job.cpus)
-                        _settle(job, failed, report)
+                        _settle(job, job.code, failed)
                 while slots and (ready := _next(waiting, jobs)):
                     waiting.remove(ready)
-                    _start(ready, jobs, slots.pop(0), program, report)
+                    _start(ready, jobs, slots.pop(0), program)
                 time.sleep(interval)
         finally:
             _end([job for job in jobs if job.is_running], noticed)
@@ -139,7 +146,7 @@ def run(
 
 
 def _slots(processes: int) -> list[str]:
-    """Divides the processors: one comma-separated list for each process; "" where that is no use."""
+    """Divides the processors into a comma-separated list per process; "" is no limit."""
     if processes == 1 or not hasattr(os, "sched_getaffinity"):
         return [""] * processes
     cpus = sorted(os.sched_getaffinity(0))
@@ -150,7 +157,7 @@ def _slots(processes: int) -> list[str]:
 
 
 def _next(waiting: Sequence[Job], jobs: Sequence[Job]) -> Job | None:
-    """Returns the first run that need not wait for another one's round 0."""
+    """Returns the first run that need not wait for another's round 0."""
     for job in waiting:
         of_seed = [other for other in jobs if other.seed == job.seed and other is not job]
         best = max((other.offers(job) for other in of_seed), default=0)
@@ -163,9 +170,7 @@ def _next(waiting: Sequence[Job], jobs: Sequence[Job]) -> Job | None:
     return None
 
 
-def _start(
-    job: Job, jobs: Sequence[Job], cpus: str, program: Sequence[str], report: Callable[[str], None]
-) -> None:
+def _start(job: Job, jobs: Sequence[Job], cpus: str, program: Sequence[str]) -> None:
     arguments = list(job.arguments)
     shared = ""
     if not job.stages():
@@ -183,44 +188,44 @@ def _start(
             stdout=log,
             stderr=subprocess.STDOUT,
             env=environment,
-            # Ctrl-C reaches this process alone, which hands it on once.
+            # Ctrl-C reaches this process only, which passes it on once.
             start_new_session=True,
         )
     job.cpus, job.started = cpus, time.monotonic()
-    report(f"{job.name}: started{shared}; log: {job.log}")
+    reporter.say(f"{job.name}: started{shared}; log: {job.log}")
 
 
 def _evaluated(job: Job) -> int:
-    """Returns how many of a run's rounds are evaluated, one after the other."""
+    """Returns how many rounds in a row are evaluated."""
     stages, count = job.stages(), 0
-    while f"round_{count:03d}/evaluate" in stages:
+    while f"{round_name(count)}/evaluate" in stages:
         count += 1
     return count
 
 
-def _tell_rounds(job: Job, report: Callable[[str], None]) -> None:
+def _tell_rounds(job: Job) -> None:
     stages = job.stages()
-    while f"round_{job.told:03d}/evaluate" in stages:
+    while (stage := f"{round_name(job.told)}/evaluate") in stages:
         try:
-            score = f"{stages[f'round_{job.told:03d}/evaluate']['test']['rougeL']:.2f}"
+            score = f"{stages[stage]['test']['rougeL']:.2f}"
         except (KeyError, TypeError):
             score = "not measured"
-        report(f"{job.name}: round {job.told} of 0 to {job.rounds - 1}: test ROUGE-L {score}")
+        reporter.say(f"{job.name}: round {job.told} of 0 to {job.rounds - 1}: test ROUGE-L {score}")
         job.told += 1
 
 
-def _settle(job: Job, failed: list[Job], report: Callable[[str], None]) -> None:
-    _tell_rounds(job, report)
+def _settle(job: Job, code: int, failed: list[Job]) -> None:
+    _tell_rounds(job)
     minutes = (time.monotonic() - job.started) / 60
-    if job.code == ExitCode.OK and job.is_finished:
-        report(f"{job.name}: done after {minutes:.1f} min")
+    if code == ExitCode.OK and job.is_finished:
+        reporter.say(f"{job.name}: done after {minutes:.1f} min")
         return
-    ended = f"exit code {job.code}" if job.code >= 0 else signal.Signals(-job.code).name
+    ended = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
     text = f"{job.name} failed ({ended}); the last lines of {job.log}:\n{_last_lines(job.log)}"
-    if job.code == ExitCode.USER_ERROR:
+    if code == ExitCode.USER_ERROR:
         raise UserError(text)
     failed.append(job)
-    report(text if len(failed) == 1 else f"{job.name} failed ({ended}); log: {job.log}")
+    reporter.say(text if len(failed) == 1 else f"{job.name} failed ({ended}); log: {job.log}")
 
 
 def _last_lines(path: Path) -> str:
@@ -229,8 +234,8 @@ def _last_lines(path: Path) -> str:
 
 
 @contextmanager
-def _signals():
-    """Yields a list that gets the numbers of SIGTERM and SIGINT as they come."""
+def _signals() -> Iterator[list[int]]:
+    """Yields a list that collects the numbers of SIGTERM and SIGINT as they arrive."""
     noticed: list[int] = []
     former = {
         number: signal.signal(number, lambda number, _: noticed.append(number))
@@ -244,14 +249,14 @@ def _signals():
 
 
 def _end(running: Sequence[Job], noticed: Sequence[int]) -> None:
-    """Tells runs to save and end, and ends those that take too long about it."""
+    """Tells runs to save and end, and kills those that take too long."""
     for job in running:
-        job.handle.terminate()
+        job.process.terminate()
     deadline = time.monotonic() + _SECONDS_TO_SAVE
-    while any(job.handle.poll() is None for job in running):
+    while any(job.process.poll() is None for job in running):
         if time.monotonic() > deadline or len(noticed) > _MOST_PATIENCE:
             for job in running:
-                job.handle.kill()
+                job.process.kill()
         time.sleep(0.1)
     for job in running:
-        job.code = job.handle.wait()
+        job.code = job.process.wait()

@@ -52,7 +52,7 @@ def test_lists_may_be_given_in_every_form():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"seeds": "0,x"}, "SEEDS has 'x', which is no whole number"),
+        ({"seeds": "0,x"}, "SEEDS has 'x'; give whole numbers"),
         ({"seeds": (1, 2.5)}, "SEEDS has 2.5"),
         ({"seeds": (True,)}, "SEEDS has True"),
         ({"seeds": (1, 2, 1)}, "SEEDS has 1 twice"),
@@ -92,7 +92,7 @@ def test_a_command_for_every_run_that_is_not_finished(folder, capsys):
 
 def test_every_run_is_checked_before_the_first_one_begins(folder, capsys):
     for argument, message in {
-        "--gin.STRATEGIES=random,esy": "STRATEGIES has 'esy'.* Did you mean 'easy'?",
+        "--gin.STRATEGIES=random,esy": "STRATEGIES has the unknown 'esy'.* Did you mean 'easy'?",
         "--gin.SEED=1": "--gin.SEED: .* give --gin.SEEDS",
         "--gin.STRATEGY=@selection.Random()": "give --gin.STRATEGIES",
         "--gin.ROUND=1": "Did you mean 'ROUNDS'?",
@@ -115,7 +115,7 @@ def test_a_users_own_strategy_is_a_gin_file(folder):
     ]
     assert "--gin_file=mine.gin" in jobs[0].arguments and jobs[0].rounds == 3
     flags = GinFlags(("experiments/mini.gin",), (*SMALL, "STRATEGIES = 'none.gin'"))
-    with pytest.raises(UserError, match="none.gin does not set STRATEGY to a strategy"):
+    with pytest.raises(UserError, match="none.gin must set STRATEGY to a strategy"):
         comparison.plan(comparison.build(flags), flags)
 
 
@@ -130,7 +130,7 @@ def test_a_folder_that_holds_something_else(folder):
     with pytest.raises(UserError, match="'out' holds another comparison; random_0 differs:\n"):
         comparison.plan(comparison.build(flags), flags)
     (folder / "out" / "run.json").write_text("{}")
-    with pytest.raises(UserError, match="'out' is the folder of a run"):
+    with pytest.raises(UserError, match="'out' is a run directory"):
         comparison.plan(comparison.build(flags), flags)
     with pytest.raises(UserError, match="is in a bucket; .*--print_commands"):
         comparison.run(made(out="gs://a/b"), [])
@@ -164,7 +164,7 @@ def test_folders_of_finished_runs_are_only_read(folder, capsys):
 
 
 def test_the_whole_command_with_a_stand_in_for_runs(folder, capsys, monkeypatch):
-    def finish(jobs, processes, report):
+    def finish(jobs, processes):
         assert processes == 2
         for job in jobs:
             if job.name != "easy_1":

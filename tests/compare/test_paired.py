@@ -38,7 +38,6 @@ def test_degenerate_numbers_of_seeds_and_spreads():
     assert (same.mean, same.std, same.low, same.high, same.p) == (0.1, 0.0, 0.1, 0.1, 0.0)
     none = paired.summarize([0.0, 0.0])
     assert (none.p, none.low, none.high) == (1.0, 0.0, 0.0)
-    assert paired.summarize([]) is None
 
 
 def test_only_seeds_that_both_have_are_paired():

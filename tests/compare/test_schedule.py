@@ -31,24 +31,23 @@ def jobs(out: Path, strategies=("random", "uncertain", "easy"), seeds=(0, 1)) ->
     return made
 
 
-def run(made, processes=1, lines=None):
-    lines = [] if lines is None else lines
-    return schedule.run(made, processes, lines.append, program=STAND_IN, interval=0.02), lines
+def run(made, processes=1):
+    return schedule.run(made, processes, program=STAND_IN, interval=0.02)
 
 
 def calls(out: Path) -> list[dict]:
     return [json.loads(line) for line in (out / "calls.jsonl").read_text().splitlines()]
 
 
-def test_one_run_of_a_seed_goes_first_and_the_others_take_over_its_round_0(tmp_path):
-    failed, lines = run(jobs(tmp_path))
+def test_one_run_of_a_seed_goes_first_and_the_others_take_over_its_round_0(tmp_path, said):
+    failed = run(jobs(tmp_path))
     made = {call["run"]: call for call in calls(tmp_path)}
     assert failed == [] and len(made) == 6
     assert next(iter(made)) == "uncertain_0", "the first that has scores to offer"
     assert made["uncertain_0"]["from"] == made["uncertain_1"]["from"] == ""
     assert made["random_0"]["from"] == "uncertain_0" and made["easy_1"]["from"] == "uncertain_1"
     assert made["easy_0"]["cpus"] == ""
-    assert "random_1: round 1 of 0 to 1: test ROUGE-L 1.50" in lines
+    assert "random_1: round 1 of 0 to 1: test ROUGE-L 1.50" in said
     assert (tmp_path / "logs" / "easy_0.log").read_text() == f"at work in {tmp_path / 'easy_0'}\n"
 
 
@@ -64,25 +63,25 @@ def test_in_parallel_nobody_waits_for_more_than_round_0(tmp_path):
     )
 
 
-def test_finished_runs_are_not_made_again_and_others_go_on_by_themselves(tmp_path):
+def test_finished_runs_are_not_made_again_and_others_go_on_by_themselves(tmp_path, said):
     run(jobs(tmp_path, seeds=(0,)))
     state = json.loads((tmp_path / "easy_0" / "run.json").read_text())
     del state["stages"]["round_001/evaluate"]
     (tmp_path / "easy_0" / "run.json").write_text(json.dumps(state))
     (tmp_path / "calls.jsonl").unlink()
-    _, lines = run(jobs(tmp_path, seeds=(0,)))
+    run(jobs(tmp_path, seeds=(0,)))
     (call,) = calls(tmp_path)
-    assert (call["run"], call["from"]) == ("easy_0", "") and "random_0: finished before" in lines
+    assert (call["run"], call["from"]) == ("easy_0", "") and "random_0: finished before" in said
 
 
-def test_a_failed_run_is_told_and_another_one_gives_round_0(tmp_path):
+def test_a_failed_run_is_told_and_another_one_gives_round_0(tmp_path, said):
     (tmp_path / "uncertain_0").mkdir()
     (tmp_path / "uncertain_0" / "fail").write_text("1")
-    failed, lines = run(jobs(tmp_path))
+    failed = run(jobs(tmp_path))
     assert [job.name for job in failed] == ["uncertain_0"]
     made = {call["run"]: call["from"] for call in calls(tmp_path)}
     assert made["easy_0"] == "" and made["random_0"] == "easy_0" and made["easy_1"] == "uncertain_1"
-    (told,) = [line for line in lines if " failed (" in line]
+    (told,) = [line for line in said if " failed (" in line]
     assert "exit code 1" in told and told.endswith("  a reason, at length")
 
 

@@ -22,6 +22,7 @@ STAGES = (
     "round_001/train",
     "round_001/evaluate",
 )
+STATE = {"schema_version": 1, "code_version": "0", "pool": {"name": "fake"}, "seed": 0}
 
 
 def main() -> int:
@@ -36,6 +37,7 @@ def main() -> int:
     with open(folder.parent / "calls.jsonl", "a") as file:
         file.write(json.dumps(call) + "\n")
     folder.mkdir(exist_ok=True)
+    (folder / "config.gin").write_text("SEED = 0\n")
     print(f"at work in {folder}")
     if (folder / "fail").exists():
         print("a reason, at length")
@@ -50,7 +52,7 @@ def main() -> int:
             continue
         done[stage] = {"test": {"rougeL": 1.5}}
         temporary = folder / ".tmp-run.json"
-        temporary.write_text(json.dumps({"stages": done}))
+        temporary.write_text(json.dumps({**STATE, "stages": done}))
         temporary.replace(folder / "run.json")
         time.sleep(0.03)
     (folder / "over").write_text("")
