@@ -1,9 +1,8 @@
-"""One self-contained HTML page of a report: opens from disk, without network.
+"""A report's self-contained HTML page, which opens from disk without a network.
 
-Everything that came from tasks, models or file names is untrusted. It reaches the page only
-as gzip + base64 in inert data blocks, whose alphabet cannot end an element, and our scripts
-place it as text. A Content-Security-Policy allows our own scripts alone, by their hashes,
-and no connection to anywhere.
+Everything that comes from tasks, models or file names is untrusted. It reaches the page only as
+gzip + base64 in inert data blocks, whose alphabet cannot end an element, and our scripts insert it
+as text. A Content-Security-Policy allows only our own scripts, by their hashes, and no connections.
 """
 
 import base64
@@ -17,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 SCHEMA = 1
-# In the order in which they are joined into the page's one script.
+# In the order in which they are joined into one script.
 SHARED_SCRIPTS = ("dom", "numbers", "data", "theme", "plot", "tables", "curves", "setup")
 SCRIPTS = {
     "run": (
@@ -31,10 +30,10 @@ SCRIPTS = {
         *("comparison_curves", "comparison_differences", "comparison_tables", "comparison"),
     ),
 }
-# Maps of more tasks are drawn by WebGL. Plotly's WebGL compiles functions at run time, which
-# the policy must allow with 'unsafe-eval'; smaller maps do without both.
+# Maps of more tasks are drawn with WebGL. Plotly's WebGL compiles functions at run time, which the
+# policy must allow with 'unsafe-eval'; smaller maps need neither.
 LARGE_MAP = 4000
-# Arrays of a round that are as long as its tasks; the rest is small and read at once.
+# A round's arrays with one value per task; the rest is small and read at once.
 _LONG = ("task", "prompt_uncertainty", "prediction_probability", "region", "measures")
 
 
@@ -42,24 +41,17 @@ def render(payload: Mapping[str, Any], details: Sequence[Mapping[str, Any]]) -> 
     """Returns the whole page; the same arguments give the same text.
 
     Args:
-      payload: what the page shows, JSON-able; "kind" picks the page. The generator in
-        tests/benchmarks/report_page.py has every field of kind "run". Of kind "comparison":
-        title, version, commands, config, and "result": what compare.json holds.
-      details: chunks {"tasks": [task numbers], "data": {task number: detail}}; a chunk is
-        unpacked when one of its tasks is opened.
-
-    Raises:
-      ValueError: a kind that there is no page for.
+      payload: what the page shows, ready for JSON; "kind" selects the page. The generator in
+        tests/benchmarks/report_page.py has every field of kind "run". Kind "comparison" has
+        title, version, commands, config, and "result": the contents of compare.json.
+      details: chunks {"tasks": [task numbers], "data": {task number: detail}}; the page unpacks a
+        chunk when one of its tasks is opened.
     """
     kind = payload["kind"]
-    if kind not in SCRIPTS:
-        raise ValueError(
-            f"There is no page for reports of kind {kind!r}; there is {list(SCRIPTS)}."
-        )
     first, later = _blocks(payload, details)
     early, script = _asset("theme_first.js"), page_script(kind)
     plotly = _plotly()
-    sizes = [len(round.get("task") or ()) for round in payload.get("rounds", [])]
+    sizes = [len(each.get("task") or ()) for each in payload.get("rounds", [])]
     webgl = max(sizes, default=0) > LARGE_MAP
     parts = {
         "csp": _content_security_policy(early, script, plotly, webgl=webgl),
@@ -75,13 +67,13 @@ def render(payload: Mapping[str, Any], details: Sequence[Mapping[str, Any]]) -> 
 
 
 def page_script(kind: str) -> str:
-    """Returns the page's script: its files joined inside one function."""
+    """Returns the page's script: its files joined in one function."""
     files = "\n".join(_asset(f"{name}.js") for name in SCRIPTS[kind])
     return f'(() => {{\n"use strict";\n{files}\n}})();\n'
 
 
 def _fill(template: str, parts: Mapping[str, str]) -> str:
-    """Puts parts in place of {{name}}, once; what a part contains is not looked at."""
+    """Puts parts in place of {{name}}; a part that contains {{name}} stays as it is."""
     pieces = template.split("{{")
     filled = [pieces[0]]
     for piece in pieces[1:]:
@@ -105,15 +97,15 @@ def _content_security_policy(*scripts: str, webgl: bool) -> str:
 
 
 def _blocks(payload: Mapping[str, Any], details: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
-    """Returns the blocks that the first view needs and those that can come after the script."""
+    """Returns the blocks that the first view needs, and those that may follow the script."""
     rounds = payload.get("rounds", [])
     head = {key: value for key, value in payload.items() if key not in ("tasks", "rounds")}
-    head["rounds"] = [_round_head(round) for round in rounds]
+    head["rounds"] = [_round_head(each) for each in rounds]
     head["large_map"] = LARGE_MAP
     head["details"] = [list(chunk["tasks"]) for chunk in details]
-    scored = [i for i, round in enumerate(rounds) if round.get("task")]
+    scored = [i for i, each in enumerate(rounds) if each.get("task")]
     last = scored[-1] if scored else None
-    long = [{key: round.get(key) for key in _LONG} for round in rounds]
+    long = [{key: each.get(key) for key in _LONG} for each in rounds]
     first = [_block("head", head), _block("tasks", payload.get("tasks") or {})]
     first += [_block(f"round-{i}", long[i]) for i in scored if i == last]
     later = [_block(f"round-{i}", long[i]) for i in scored if i != last]
@@ -121,13 +113,13 @@ def _blocks(payload: Mapping[str, Any], details: Sequence[Mapping[str, Any]]) ->
     return "\n".join(first), "\n".join(later)
 
 
-def _round_head(round: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what is short of a round, with the extent of its scores for common axes."""
-    head = {key: value for key, value in round.items() if key not in _LONG}
-    head["num_tasks"] = len(round.get("task") or ())
-    head["measure_names"] = list(round.get("measures") or ())
+def _round_head(scored: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a round without its long arrays, and with the extent of its scores for the axes."""
+    head = {key: value for key, value in scored.items() if key not in _LONG}
+    head["num_tasks"] = len(scored.get("task") or ())
+    head["measure_names"] = list(scored.get("measures") or ())
     for key in ("prompt_uncertainty", "prediction_probability"):
-        known = [v for v in round.get(key) or () if v is not None and math.isfinite(v)]
+        known = [v for v in scored.get(key) or () if v is not None and math.isfinite(v)]
         head[f"{key}_extent"] = [min(known), max(known)] if known else None
     return head
 
@@ -149,7 +141,7 @@ def _pack(text: str, level: int = 6) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """Returns `value` with null for what JSON has no number for."""
+    """Returns `value` with None for NaN and infinities, which JSON lacks."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -177,5 +169,5 @@ def _plotly() -> str:
 
 @functools.cache
 def _packed_plotly() -> str:
-    """A third of the plain text; the page unpacks it after its first paint."""
+    """Returns Plotly at a third of its size; the page unpacks it after its first paint."""
     return _script_block("plotly", _pack(_plotly(), 9))

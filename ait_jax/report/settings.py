@@ -1,32 +1,29 @@
-"""What a report needs to know of a run beyond its files: what was to be done, and the pool."""
+"""What a report needs beyond a run's files: what the run was asked to do, and its pool."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ait_jax.config.config_values import ConfigValues, Reference
 from ait_jax.errors import UserError
 from ait_jax.pool.pool import TaskPool
-
-if TYPE_CHECKING:  # it loads JAX, which `ait-jax report` has no use for
-    from ait_jax.rounds.parts import ModelParts
+from ait_jax.runtime.terminal import quiet_stderr
 
 _CLASSES = ("Experiment", "Scoring", "Continual")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """A run's settings, as far as they are known.
+    """A run's settings as far as they are known.
 
     Attributes:
-      rounds: trainings; None where that is not known.
+      rounds: trainings; None if unknown.
       evaluate_base: whether the base model is evaluated.
-      needs_scores: whether the strategy does; None where that is not known.
+      needs_scores: whether the strategy does; None if unknown.
       strategy: its name.
       seed: of the run.
-      num_instances, num_perturbations, answers: as of `scorer.Scorer`.
-      perturbation, encoding, vocabulary, pool: the parts; None where they cannot be had.
-      problem: why the pool, or another part, cannot be had.
+      num_instances, num_perturbations, answers: of `scorer.Scorer`.
+      perturbation, encoding, vocabulary, pool: the parts; None if they cannot be opened.
+      problem: why the pool or another part cannot be opened.
     """
 
     rounds: int | None = None
@@ -44,14 +41,14 @@ class Settings:
     problem: str = ""
 
 
-def of_parts(parts: "ModelParts", pool: TaskPool) -> Settings:
-    """Returns the settings of a run at work, whose pool may have been extended."""
+def of_parts(parts: Any, pool: TaskPool) -> Settings:
+    """Returns the settings of a run in progress: of its `parts.ModelParts`.
+
+    Args:
+      pool: the run's, which may have been extended.
+    """
     scorer, strategy = getattr(parts, "scorer", None), getattr(parts, "strategy", None)
-    scored = {
-        name: getattr(scorer, name)
-        for name in ("num_instances", "num_perturbations", "answers", "perturbation")
-        if scorer is not None
-    }
+    scored = ("num_instances", "num_perturbations", "answers", "perturbation")
     return Settings(
         rounds=getattr(parts, "rounds", None),
         evaluate_base=getattr(parts, "evaluate_base", False),
@@ -61,15 +58,15 @@ def of_parts(parts: "ModelParts", pool: TaskPool) -> Settings:
         encoding=parts.encoding,
         vocabulary=parts.vocabulary,
         pool=pool,
-        **scored,
+        **{name: getattr(scorer, name) for name in scored if scorer is not None},
     )
 
 
 def of_config(text: str, seed: int) -> Settings:
-    """Returns what config.gin tells; a part that it does not is None, and `problem` says why.
+    """Returns what config.gin says; a part that it does not name is None, and `problem` says why.
 
     Args:
-      text: of config.gin.
+      text: config.gin.
       seed: of the run.
     """
     try:
@@ -77,74 +74,63 @@ def of_config(text: str, seed: int) -> Settings:
     except UserError as error:
         return Settings(seed=seed, problem=str(error))
     bound = next((v for name in _CLASSES if (v := config.of_class(name)) is not None), {})
-    scorer = _bound_to(config, bound.get("scorer"))
+    reference, scope = _followed(config, bound.get("scorer"))
+    scorer = config.of_reference(reference, scope) if isinstance(reference, Reference) else {}
+    strategy, _ = _followed(config, bound.get("strategy"))
+    name = strategy.selector.rpartition(".")[2] if isinstance(strategy, Reference) else ""
     problems: list[str] = []
-
-    def part(values: dict[str, Any], name: str) -> Any:
-        return _part(lambda: config.build(values[name]), name, values, problems)
-
-    strategy = _reference(config, bound.get("strategy"))
+    parts = {
+        part: _part(config, values, part, problems)
+        for values, part in (
+            (scorer, "perturbation"),
+            (bound, "encoding"),
+            (bound, "vocabulary"),
+            (bound, "pool"),
+        )
+    }
     return Settings(
         rounds=_literal(config, bound, "rounds", int),
         evaluate_base=_literal(config, bound, "evaluate_base", bool) is not False,
-        needs_scores=_needs_scores(strategy),
-        strategy=strategy.selector.rpartition(".")[2] if strategy else "",
+        needs_scores=_needs_scores(name),
+        strategy=name,
         seed=seed,
         num_instances=_literal(config, scorer, "num_instances", int) or 0,
         num_perturbations=_literal(config, scorer, "num_perturbations", int) or 0,
         answers=_literal(config, scorer, "answers", str) or "predictions",
-        perturbation=part(scorer, "perturbation"),
-        encoding=part(bound, "encoding"),
-        vocabulary=part(bound, "vocabulary"),
-        pool=part(bound, "pool"),
         problem=problems[-1] if problems else "",
+        **parts,
     )
 
 
-def _literal(config: ConfigValues, values: dict[str, Any], name: str, kind: type) -> Any:
+def _followed(config: ConfigValues, value: Any) -> tuple[Any, tuple[str, ...]]:
     try:
-        value, _ = config.followed(values.get(name))
+        return config.followed(value)
     except UserError:
-        return None
+        return None, ()
+
+
+def _literal(config: ConfigValues, values: dict[str, Any], name: str, kind: type) -> Any:
+    value, _ = _followed(config, values.get(name))
     return value if isinstance(value, kind) else None
 
 
-def _reference(config: ConfigValues, value: Any) -> Reference | None:
-    try:
-        found, _ = config.followed(value)
-    except UserError:
-        return None
-    return found if isinstance(found, Reference) else None
-
-
-def _bound_to(config: ConfigValues, value: Any) -> dict[str, Any]:
-    """Returns what is bound to the function that a value refers to."""
-    reference = _reference(config, value)
-    if reference is None:
-        return {}
-    return config.of_reference(reference, config.followed(value)[1])
-
-
-def _needs_scores(strategy: Reference | None) -> bool | None:
+def _needs_scores(strategy: str) -> bool | None:
     from ait_jax.selection import selection
 
-    name = strategy.selector.rpartition(".")[2] if strategy else ""
-    kind = getattr(selection, name, None)
+    kind = getattr(selection, strategy, None)
     if isinstance(kind, type) and issubclass(kind, selection.Strategy):
         return kind.needs_scores
     return None
 
 
-def _part(build: Callable[[], Any], name: str, values: dict[str, Any], problems: list[str]) -> Any:
+def _part(config: ConfigValues, values: dict[str, Any], name: str, problems: list[str]) -> Any:
     if name not in values:
         if name == "pool":
             problems.append("config.gin names no pool")
         return None
-    from ait_jax.runtime.terminal import quiet_stderr
-
     try:
         with quiet_stderr():
-            return build()
+            return config.build(values[name])
     except (UserError, OSError, ImportError) as error:
         problems.append(str(error).rstrip("."))
         return None

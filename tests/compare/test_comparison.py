@@ -132,7 +132,7 @@ def test_a_folder_that_holds_something_else(folder):
     (folder / "out" / "run.json").write_text("{}")
     with pytest.raises(UserError, match="'out' is a run directory"):
         comparison.plan(comparison.build(flags), flags)
-    with pytest.raises(UserError, match="is in a bucket; .*--print_commands"):
+    with pytest.raises(UserError, match="is in a bucket, .*--print_commands"):
         comparison.run(made(out="gs://a/b"), [])
 
 

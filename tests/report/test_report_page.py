@@ -169,11 +169,6 @@ def test_numbers_that_json_lacks_become_null():
     assert json.loads(blocks["round-0"])["measures"]["perplexity"] == [None, None, 1.0]
 
 
-def test_an_unknown_kind_is_refused():
-    with pytest.raises(ValueError, match="no page for reports of kind 'novel'"):
-        page.render({"kind": "novel"}, [])
-
-
 def test_scripts_never_parse_markup():
     """The page's own scripts put text in as text."""
     for kind in page.SCRIPTS:
