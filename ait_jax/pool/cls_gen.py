@@ -1,11 +1,10 @@
-"""Classification (CLS) or generation (GEN): labels from a file or from a rule, and quotas of both.
+"""Classification (CLS) or generation (GEN): labels from a file or by a rule, and quotas of both.
 
-The paper reports and selects CLS and GEN tasks apart. Its labels come from a metadata
-field, `DefHasLabel == "ExactMentioned"`, whose rule was not released; the rule here is
-this project's own reading of that name.
+The paper reports and selects CLS and GEN tasks separately. Its labels come from a metadata field,
+`DefHasLabel == "ExactMentioned"`, whose rule was not released; the rule here is this project's
+reading of that name.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ait_jax.errors import UserError, nearest
 from ait_jax.pool.task import Task
-from ait_jax.runtime.files import as_path
+from ait_jax.runtime.files import read_given_json
 
 # The largest closed label space seen is 73 topics (task900_freebase_qa_category_classification).
 MAX_LABELS = 100
@@ -23,17 +22,15 @@ _VALUES = {"CLS": True, "GEN": False}
 def is_classification(task: Task) -> bool:
     """Returns True if the task's label space is closed and spelled out in its definition.
 
-    The rule: all reference outputs of all instances together are between 2 and 100 distinct
-    strings, and every one of them stands literally in the definition, as whole words and
-    regardless of case. One output that the definition does not name makes the task GEN.
-    Reading stops at the first such output.
+    The rule: the reference outputs of all instances are between 2 and 100 distinct strings, and
+    each appears literally in the definition, as whole words and in any case. One output that the
+    definition does not name makes the task GEN; reading stops there.
 
-    Against the labels recovered from the authors' released splits, on the 122 training
-    tasks of a part of NIV2 that has them: 122 of 122 agree. That part has only 4 CLS tasks,
-    so it shows mostly that generation tasks are not mistaken for classification. On all of
-    NIV2 expect less: among tasks read by hand, task724 (A to D) and task1205 (Yes, No) name
-    their labels and are GEN in the released labels. To get the paper's own division, give
-    its label file (`labels_from_file`).
+    Against the labels recovered from the authors' released splits, 122 of 122 training tasks of a
+    part of NIV2 agree. Only 4 of these are CLS, so this mostly shows that generation tasks are not
+    mistaken for classification. Expect less on all of NIV2: among tasks read by hand, task724 (A to
+    D) and task1205 (Yes, No) name their labels and are GEN in the released labels. For the paper's
+    own division, give its label file (`labels_from_file`).
     """
     definition = task.instruction.definition.casefold()
     labels: set[str] = set()
@@ -49,38 +46,24 @@ def is_classification(task: Task) -> bool:
 
 
 def _stands_in(label: str, text: str) -> bool:
-    # The plain search first: in a pool of 52,000 tasks most labels are new and a pattern costs.
+    # Plain search first: in a pool of 52,000 tasks most labels are new, and patterns are costly.
     if not label or label not in text:
         return False
-    # Not \b: labels may begin or end with a character that is no word character ("PRP$").
+    # Not \b: labels may begin or end with a non-word character ("PRP$").
     return re.search(rf"(?<!\w){re.escape(label)}(?!\w)", text) is not None
 
 
 def labels_from_file(path: Any) -> dict[str, bool]:
-    """Reads labels from a JSON object of task name -> "CLS" or "GEN".
+    """Reads labels from a JSON object {task name: "CLS" or "GEN"}.
 
     Returns:
       task name -> True for CLS, False for GEN, as `TaskPool` takes it.
 
     Raises:
-      UserError: the file cannot be read, is malformed JSON (with line and column), or has a
-        value other than the two (with the task's name).
+      UserError: the file cannot be read, is malformed JSON (with line and column), or has another
+        value (with the task's name).
     """
-    path = as_path(path)
-    try:
-        data = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except OSError as error:
-        raise UserError(
-            f"cannot read the CLS/GEN labels {str(path)!r}: {error.strerror or error}."
-        ) from error
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path}: not UTF-8 text (byte {error.start}); save the labels as UTF-8."
-        ) from error
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path}, line {error.lineno}, column {error.colno}: malformed JSON: {error.msg}."
-        ) from error
+    data = read_given_json(path, "the CLS/GEN labels")
     if not isinstance(data, dict):
         raise UserError(
             f'{path}: CLS/GEN labels are a JSON object {{"task name": "CLS" or "GEN"}}.'
@@ -110,15 +93,14 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True)
 class Quotas:
-    """How many tasks are taken, CLS and GEN apart where there is a ratio.
+    """How many tasks are taken, with a ratio CLS and GEN separately.
 
-    With a ratio, int(num_tasks * cls_ratio) CLS tasks are wanted: 0.356 of 68 gives 24 CLS and
-    44 GEN (`--fix_cls_gen_ratio` of the authors' code). Where one group runs short, the other
-    fills the gap.
+    A ratio asks for int(num_tasks * cls_ratio) CLS tasks: 0.356 of 68 gives 24 CLS and 44 GEN
+    (`--fix_cls_gen_ratio` of the authors' code). If one group runs short, the other fills the gap.
 
     Args:
       num_tasks: of both groups together.
-      cls_ratio: share of CLS tasks in [0, 1]; None takes all tasks together.
+      cls_ratio: share of CLS tasks in [0, 1]; None ranks all tasks together.
     """
 
     num_tasks: int

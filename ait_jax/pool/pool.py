@@ -18,7 +18,7 @@ from ait_jax.pool.task import (
 )
 from ait_jax.runtime.files import check_name
 
-# The words of a pool can be had from one place.
+# Everything about pools, in one place.
 __all__ = [
     "Example",
     "Instance",
@@ -50,22 +50,22 @@ class TaskPool(Mapping[str, Task]):
         digests: Mapping[str, bytes] | None = None,
         reopen: "Callable[[], TaskPool] | None" = None,
     ) -> None:
-        """Makes a pool.
+        """Creates a pool.
 
         Args:
-          tasks: with distinct, safe names; at least one.
-          cls_labels: task name -> True for classification, False for generation. Tasks
-            not in it are labelled by the rule of `cls_gen.is_classification`, when asked for.
-            Names that the pool lacks are ignored (one label file serves many pools).
+          tasks: at least one; names are distinct and safe.
+          cls_labels: task name -> True for classification, False for generation. Other tasks are
+            labeled by `cls_gen.is_classification`, when asked for. Names that the pool lacks are
+            ignored (one label file serves many pools).
           name: of the pool, for messages and reports.
           splits: the pool's own default splits.
-          fingerprint: a hash of the content, where whoever made the tasks has one already;
-            otherwise `fingerprint()` reads every instance.
+          fingerprint: a hash of the content, if it is known; otherwise `fingerprint()` reads every
+            instance.
           digests: likewise, `task_digest` of every task by name.
-          reopen: reads the pool again from where it lies, where it may have been extended.
+          reopen: reads the pool again from disk, where it may have been extended.
 
         Raises:
-          UserError: no task, two tasks of one name, or an unsafe name.
+          UserError: there is no task, two have one name, or a name is unsafe.
         """
         self.name = name
         self.splits = splits
@@ -78,9 +78,7 @@ class TaskPool(Mapping[str, Task]):
                 )
             self._tasks[task.name] = task
         if not self._tasks:
-            raise UserError(
-                f"{self._called} is empty: give at least one task (in a configuration: POOL)."
-            )
+            raise UserError(f"{self._called} is empty; set POOL to one with at least one task.")
         self._given_labels = dict(cls_labels or {})
         self._derived_labels: dict[str, bool] = {}
         self._fingerprint = fingerprint
@@ -100,11 +98,12 @@ class TaskPool(Mapping[str, Task]):
                 + nearest(str(name), self._tasks)
             ) from None
 
-    # Mapping's own versions catch KeyError, which this class turns into UserError.
+    # Mapping's own versions catch KeyError, but `__getitem__` raises UserError.
     def __contains__(self, name: object) -> bool:
         return name in self._tasks
 
     def get(self, name: str, default: Any = None) -> Any:
+        """Returns a task, or `default`."""
         return self._tasks.get(name, default)
 
     def __iter__(self) -> Iterator[str]:
@@ -117,7 +116,7 @@ class TaskPool(Mapping[str, Task]):
         return f"TaskPool({self.name!r}, {len(self)} tasks)"
 
     def is_cls(self, name: str) -> bool:
-        """Returns True for a classification task: the label given, else the derived one."""
+        """Returns whether a task is classification, by the given label, else the derived one."""
         task = self[name]
         if name in self._given_labels:
             return self._given_labels[name]
@@ -127,12 +126,12 @@ class TaskPool(Mapping[str, Task]):
 
     @property
     def given_labels(self) -> Mapping[str, bool]:
-        """The labels that the pool was given: task name -> True for classification."""
+        """The given labels: task name -> True for classification."""
         return {name: label for name, label in self._given_labels.items() if name in self}
 
     @property
     def few_examples(self) -> tuple[str, ...]:
-        """Names of tasks with fewer than 2 positive examples: their prompts have fewer too."""
+        """Names of tasks with fewer than 2 positive examples, so that their prompts have fewer."""
         return tuple(
             n for n, task in self._tasks.items() if len(task.instruction.positive_examples) < 2
         )
@@ -143,10 +142,10 @@ class TaskPool(Mapping[str, Task]):
         return tuple(n for n in names if n in self), tuple(n for n in names if n not in self)
 
     def subset(self, names: Iterable[str]) -> "TaskPool":
-        """Returns a pool of the named tasks, with their labels and what is left of the splits.
+        """Returns a pool of the named tasks, with their labels and their part of the splits.
 
         Raises:
-          UserError: no name, a name twice, or one that the pool lacks.
+          UserError: there is no name, one appears twice, or the pool lacks one.
         """
         tasks = [self[name] for name in names]
         splits = self.splits and self.splits.only({task.name for task in tasks})
@@ -161,8 +160,8 @@ class TaskPool(Mapping[str, Task]):
     def fingerprint(self) -> str:
         """Returns a SHA-256 (hex) of the content: names, instructions, instances.
 
-        Labels, splits, metadata and the order of tasks do not enter. Unless the pool was
-        given one, the first call reads every instance; later ones are free.
+        Labels, splits, metadata and the order of tasks do not count. Unless the pool was given a
+        fingerprint, the first call reads every instance; later ones are free.
         """
         if not self._fingerprint:
             self._fingerprint = fingerprint_of(self.digests())
@@ -175,12 +174,12 @@ class TaskPool(Mapping[str, Task]):
         return self._digests
 
     def reopened(self) -> "TaskPool":
-        """Returns the pool as it lies on disk now; itself where it does not lie there."""
+        """Returns the pool as it is on disk now, or itself if it is not on disk."""
         return self._reopen() if self._reopen else self
 
 
 def fingerprint_of(digests: Mapping[str, bytes]) -> str:
-    """Returns a pool's fingerprint from its tasks' digests by name; their order does not enter."""
+    """Returns a pool's fingerprint from its tasks' digests by name, in any order."""
     whole = hashlib.sha256()
     for name in sorted(digests):
         whole.update(digests[name])
@@ -192,7 +191,7 @@ def task_digest(task: Task) -> bytes:
     digest = hashlib.sha256()
 
     def add(*texts: str) -> None:
-        # Lengths go first, so that moving a character from one field to the next shows.
+        # Lengths go first, so that moving a character to the next field changes the digest.
         digest.update(len(texts).to_bytes(8, "big"))
         for text in texts:
             data = text.encode("utf-8", "surrogatepass")

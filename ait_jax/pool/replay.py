@@ -1,16 +1,16 @@
-"""Which tasks of earlier stages are trained on again: Dynosaur's rules for continual learning.
+"""Which earlier tasks are trained on again: Dynosaur's replay rules for continual learning.
 
-With the cosine similarities of embeddings, S_cp of current x previous tasks and S_pp of previous x
-previous ones (arXiv 2305.14327, section on continual learning; the sums follow a
-re-implementation, since the authors released no code for them):
+S_cp are the cosine similarities of embeddings of current x previous tasks, S_pp of previous x
+previous ones (arXiv 2305.14327, section on continual learning; the sums follow a reimplementation,
+since the authors released no code for them):
 
-    instruction_diverse   the smallest column sums of S_cp: least like the current tasks
-    instruction_similar   the largest column sums of S_cp: most like them
-    instruction_support   the largest row sums of S_pp: those that stand for most previous tasks
+    instruction_diverse   smallest column sums of S_cp: least similar to the current tasks
+    instruction_similar   largest column sums of S_cp: most similar to them
+    instruction_support   largest row sums of S_pp: most representative of the previous tasks
     data_diverse          as instruction_diverse, on mean embeddings of tasks' instances
-    random, none          the yardsticks
+    random, none          the baselines
 
-Everything is float64 NumPy; nothing here knows where embeddings come from.
+Everything is float64 NumPy and independent of where embeddings come from.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ NONE, RANDOM = "none", "random"
 DIVERSE, SIMILAR, SUPPORT = "instruction_diverse", "instruction_similar", "instruction_support"
 DATA_DIVERSE = "data_diverse"
 RULES = (NONE, RANDOM, DIVERSE, SIMILAR, SUPPORT, DATA_DIVERSE)
-# What is embedded for a rule; the others need no embeddings.
+# What a rule embeds; the others need no embeddings.
 ON_INSTRUCTIONS, ON_DATA = (DIVERSE, SIMILAR, SUPPORT), (DATA_DIVERSE,)
 
 
@@ -32,15 +32,16 @@ def check_rule(rule: str) -> None:
     """Raises UserError unless `rule` is one of RULES."""
     if rule not in RULES:
         raise UserError(
-            f"REPLAY = {rule!r} is no rule.{nearest(str(rule), RULES)} Known: {', '.join(RULES)}."
+            f"REPLAY = {rule!r} is not a rule.{nearest(str(rule), RULES)} Give one of "
+            f"{', '.join(RULES)}."
         )
 
 
 def cosine_similarities(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Returns the cosines of rows, float64 [len(first), len(second)]; 0 beside a row of zeros.
+    """Returns the cosines of rows, float64 [len(first), len(second)]; 0 for a row of zeros.
 
     Raises:
-      UserError: an embedding that is not finite.
+      UserError: an embedding is not finite.
     """
     return _unit(first) @ _unit(second).T
 
@@ -49,19 +50,20 @@ def _unit(rows: np.ndarray) -> np.ndarray:
     rows = np.asarray(rows, np.float64)
     if not np.isfinite(rows).all():
         raise UserError(
-            "An embedding is not finite: the checkpoint or the EMBEDDER is damaged, or "
-            "ACTIVATION_DTYPE too narrow; replay tasks cannot be chosen."
+            "An embedding is not finite, so replay tasks cannot be chosen: the checkpoint or the "
+            "EMBEDDER is damaged, or ACTIVATION_DTYPE is too narrow."
         )
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return rows / np.where(lengths > 0, lengths, 1.0)
 
 
 def replay_scores(rule: str, current: np.ndarray, previous: np.ndarray) -> np.ndarray:
-    """Returns float64 [previous]: the higher, the sooner a task is replayed.
+    """Returns float64 [previous]: tasks with higher scores are replayed first.
 
     Args:
       rule: one that needs embeddings.
-      current, previous: embeddings of the tasks, [current, size] and [previous, size].
+      current: embeddings of the current tasks, [current, size].
+      previous: embeddings of the previous tasks, [previous, size].
     """
     if rule == SUPPORT:
         return cosine_similarities(previous, previous).sum(axis=1)
@@ -70,12 +72,14 @@ def replay_scores(rule: str, current: np.ndarray, previous: np.ndarray) -> np.nd
 
 
 def choose(previous: Sequence[str], scores: Sequence[float], count: int) -> tuple[str, ...]:
-    """Returns the `count` tasks with the highest scores, best first; equal ones by name."""
+    """Returns the `count` tasks with the highest scores, best first, ties by name."""
     ranked = sorted(zip(previous, scores, strict=True), key=lambda pair: (-pair[1], pair[0]))
     return tuple(name for name, _ in ranked[:count])
 
 
-def choose_at_random(previous: Sequence[str], count: int, seed: int, round_index: int) -> tuple[str, ...]:
+def choose_at_random(
+    previous: Sequence[str], count: int, seed: int, round_index: int
+) -> tuple[str, ...]:
     """Returns `count` tasks; a task's draw depends on its own name, not on the other tasks."""
     keys = [-randomness.uniform(seed, "replay", round_index, name) for name in previous]
     return choose(previous, keys, count)

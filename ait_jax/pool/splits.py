@@ -1,36 +1,36 @@
-"""Split files: which tasks are trained on, which remain to be chosen from, dev and test.
+"""Split files: which tasks are trained on, which may still be chosen, dev and test tasks.
 
-The format is the authors' (Active-IT, `reproduce_splits`): one folder with
-`train_tasks.txt`, `remain_tasks.txt`, `dev_tasks.txt` and `test_tasks.txt`, one task
-name per line. In their folders the dev and the test file hold the same lines, the
-official test tasks and the dev tasks (drawn from the training pool) together; here a
-task is one or the other.
+The format is the authors' (Active-IT, `reproduce_splits`): a folder with `train_tasks.txt`,
+`remain_tasks.txt`, `dev_tasks.txt` and `test_tasks.txt`, one task name per line. In their folders
+the dev and test files hold the same lines, the official test tasks and the dev tasks (drawn from
+the training pool) together; here a task is one or the other.
 """
 
+import itertools
 import os
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ait_jax.errors import UserError, nearest
-from ait_jax.runtime.files import as_path, check_name, write_lines
+from ait_jax.runtime.files import as_path, check_name, read_given_text, write_lines
 
 SPLIT_NAMES = ("train", "remain", "dev", "test")
 
 
 @dataclass(frozen=True)
 class Splits:
-    """Names of the tasks of a round, in order, in four disjoint groups.
+    """The task names of a round, in order, in four disjoint groups.
 
     Attributes:
       train: tasks chosen so far.
-      remain: tasks of the pool that may still be chosen.
+      remain: tasks that may still be chosen.
       dev: held-out tasks that choose the checkpoint.
       test: held-out tasks that are reported.
       num_excluded: lines of `excluded_tasks.txt`, for the report only.
 
     Raises:
-      UserError: a name twice in one group or in two groups.
+      UserError: a name appears twice.
     """
 
     train: tuple[str, ...] = ()
@@ -62,16 +62,16 @@ class Splits:
     def restrict_to(
         self, pool: Mapping[str, Any] | Iterable[str], missing_tasks: str = "error"
     ) -> tuple["Splits", int]:
-        """Returns the splits without the tasks that `pool` lacks, and how many those were.
+        """Returns the splits without the tasks that `pool` lacks, and the number of those.
 
         Args:
-          pool: the tasks at hand, a TaskPool or any collection of names.
-          missing_tasks: "error" refuses the first name that the pool lacks, "drop" leaves
-            such names out. The gin name is MISSING_TASKS.
+          pool: a TaskPool or any collection of names.
+          missing_tasks: "error" refuses names that the pool lacks, "drop" leaves them out. The gin
+            name is MISSING_TASKS.
 
         Raises:
-          UserError: a name is missing under "error", no training task is left under
-            "drop", or another value was given.
+          UserError: a name is missing under "error", no training task is left under "drop", or
+            another value was given.
         """
         if missing_tasks not in ("error", "drop"):
             raise UserError(
@@ -87,8 +87,7 @@ class Splits:
                 f"the splits name task {missing[0]!r}, which the pool lacks"
                 f" ({len(missing)} of {len(self.names)} names are missing)."
                 + nearest(missing[0], known)
-                + ' Add the tasks to the pool, or set the gin name MISSING_TASKS = "drop"'
-                + " to go on without them."
+                + ' Add the tasks to the pool, or set MISSING_TASKS = "drop" to go on without them.'
             )
         restricted = self.only(known)
         if self.train and not restricted.train:
@@ -99,7 +98,7 @@ class Splits:
         return restricted, len(missing)
 
     def only(self, known: Container[str]) -> "Splits":
-        """Returns the splits with just the names in `known`, in the same order."""
+        """Returns the splits reduced to the names in `known`, in the same order."""
         kept = {s: tuple(n for n in getattr(self, s) if n in known) for s in SPLIT_NAMES}
         return replace(self, **kept)
 
@@ -108,25 +107,16 @@ def read_names(path: Any) -> tuple[str, ...]:
     """Reads a file of task names, one per line; blank lines and Windows line ends are fine.
 
     Raises:
-      UserError: the file cannot be read, or a line is no task name or repeats one
-        (with file and line).
+      UserError: the file cannot be read, or a line is not a task name or repeats one (with file
+        and line).
     """
-    return tuple(_read_lines(as_path(path)))
+    return tuple(_read_lines(path))
 
 
 def _read_lines(path: Any) -> dict[str, int]:
-    """Returns each name of the file with its line number, in the file's order."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise UserError(
-            f"cannot read the list of tasks {str(path)!r}: {error.strerror or error}."
-        ) from error
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path}: not UTF-8 text (byte {error.start}); save the list of tasks as UTF-8."
-        ) from error
+    """Returns each name in the file with its line number, in the file's order."""
     lines: dict[str, int] = {}
+    text = read_given_text(path, "the list of tasks")
     for number, line in enumerate(text.split("\n"), start=1):
         name = line.strip()
         if not name:
@@ -146,32 +136,29 @@ def read_splits(
 ) -> Splits:
     """Reads a folder of split files.
 
-    `train_tasks.txt` and `test_tasks.txt` must be there; `remain_tasks.txt`,
-    `dev_tasks.txt` and `excluded_tasks.txt` may be absent. A task that is in both the dev
-    and the test file, as all are in the authors' folders, is a test task if the official
-    test list has it and a dev task if not.
+    `train_tasks.txt` and `test_tasks.txt` are required; `remain_tasks.txt`, `dev_tasks.txt` and
+    `excluded_tasks.txt` are not. A task in both the dev and the test file, as all are in the
+    authors' folders, is a test task if the official test list has it, else a dev task.
 
     Args:
       directory: the folder, local or an epath.
-      official_test: names of the official test tasks, or the path of a file of them
-        (NIV2's `splits/default/test_tasks.txt`, the authors' `default_dev/test_tasks.txt`).
-        A list cut down to the pool at hand serves too if the splits are cut down to the
-        same pool afterwards (`Splits.restrict_to`). Unused where dev and test are disjoint.
+      official_test: names of the official test tasks, or the path of a file of them (NIV2's
+        `splits/default/test_tasks.txt`, the authors' `default_dev/test_tasks.txt`). The part of the
+        list that a pool has is enough if the splits are then restricted to that pool
+        (`Splits.restrict_to`). Unused if dev and test are disjoint.
 
     Raises:
-      UserError: no such folder or file, bad or repeated names, a task in two splits
-        (with file and line), or dev and test overlap and no official list was given.
+      UserError: no such folder or file, bad or repeated names, a task in two splits (with file and
+        line), or dev and test overlap and no official list was given.
     """
     directory = as_path(directory)
     if not directory.is_dir():
-        raise UserError(f"the folder of split files {str(directory)!r} is not there.")
+        raise UserError(f"the folder of split files {str(directory)!r} does not exist.")
     read: dict[str, dict[str, int]] = {}
     for split in SPLIT_NAMES:
         path = directory / f"{split}_tasks.txt"
-        if path.exists() or split in ("train", "test"):
-            read[split] = _read_lines(path)
-        else:
-            read[split] = {}
+        required = split in ("train", "test")
+        read[split] = _read_lines(path) if required or path.exists() else {}
     _check_disjoint(directory, read)
     dev, test = _separate(directory, tuple(read["dev"]), tuple(read["test"]), official_test)
     excluded = directory / "excluded_tasks.txt"
@@ -185,18 +172,14 @@ def read_splits(
 
 
 def _check_disjoint(directory: Any, read: Mapping[str, Mapping[str, int]]) -> None:
-    """Raises UserError if a task is in two of the files, dev and test excepted."""
-    for i, second in enumerate(SPLIT_NAMES):
-        for first in SPLIT_NAMES[:i]:
-            if (first, second) == ("dev", "test"):
-                continue
-            for name, line in read[second].items():
-                if name in read[first]:
-                    raise UserError(
-                        f"{directory / f'{second}_tasks.txt'}, line {line}: task {name!r} "
-                        f"is also in {first}_tasks.txt, line {read[first][name]}; "
-                        "a task belongs to one split."
-                    )
+    """Raises UserError if a task is in two of the files, other than dev and test."""
+    for first, second in itertools.combinations(SPLIT_NAMES, 2):
+        for name, line in read[second].items():
+            if name in read[first] and (first, second) != ("dev", "test"):
+                raise UserError(
+                    f"{directory / f'{second}_tasks.txt'}, line {line}: task {name!r} is also in "
+                    f"{first}_tasks.txt, line {read[first][name]}; a task belongs to one split."
+                )
 
 
 def _separate(
@@ -210,9 +193,9 @@ def _separate(
         return dev, test
     if official_test is None:
         raise UserError(
-            f"{directory}: {len(both)} tasks are in both dev_tasks.txt and test_tasks.txt, "
-            "as in the authors' folders. Set the gin name OFFICIAL_TEST_TASKS to a list of the "
-            "test tasks (NIV2's splits/default/test_tasks.txt), so that the others can be told to be dev tasks."
+            f"{directory}: {len(both)} tasks are in both dev_tasks.txt and test_tasks.txt, as in "
+            "the authors' folders. Set OFFICIAL_TEST_TASKS to a list of the test tasks (NIV2's "
+            "splits/default/test_tasks.txt); the others are then dev tasks."
         )
     if isinstance(official_test, (str, os.PathLike)):
         official_test = read_names(official_test)
@@ -223,23 +206,15 @@ def _separate(
     )
 
 
-def write_splits(directory: Any, splits: Splits, combine_dev_and_test: bool = False) -> None:
-    """Writes the four split files, each whole or not at all; the folder is made if needed.
-
-    Args:
-      directory: where to.
-      splits: what.
-      combine_dev_and_test: the authors' form, for their code: dev_tasks.txt and
-        test_tasks.txt both hold the test tasks and then the dev tasks.
+def write_splits(directory: Any, splits: Splits) -> None:
+    """Writes the four split files, each whole or not at all, creating the folder if needed.
 
     Raises:
-      UserError: a name is unsafe or the folder cannot be written to.
+      UserError: a name is unsafe or the folder is not writable.
     """
     directory = as_path(directory)
-    groups = {split: getattr(splits, split) for split in SPLIT_NAMES}
-    if combine_dev_and_test:
-        groups["dev"] = groups["test"] = splits.test + splits.dev
-    for split, names in groups.items():
+    for split in SPLIT_NAMES:
+        names = getattr(splits, split)
         for name in names:
             check_name(name, f"{split} task name")
         write_lines(directory / f"{split}_tasks.txt", names)

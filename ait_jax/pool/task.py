@@ -1,16 +1,16 @@
 """Tasks, instances and instructions, and NIV2's JSON schema, the exchange format of all pools.
 
-A task's text fields are small and kept in memory; its instances may be lazy (any
-`Sequence`), so that a pool of thousands of tasks opens quickly and stays small.
+A task's text fields are small and kept in memory; its instances may be lazy (any `Sequence`), so
+that a pool of thousands of tasks opens quickly and stays small.
 """
 
-import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ait_jax.errors import UserError, nearest
-from ait_jax.runtime.files import as_path, check_name
+from ait_jax.runtime.files import as_path, check_name, read_given_json
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Example:
 class Instance:
     """One input of a task with its reference outputs.
 
-    There are none where no answer is known: such an instance is scored and answered, not
-    trained on and not measured.
+    Without outputs no answer is known: the instance is scored and answered, but not trained on and
+    not measured.
     """
 
     id: str
@@ -37,7 +37,7 @@ class Instance:
 
 @dataclass(frozen=True)
 class Instruction:
-    """What tells the model the task: definition and examples. Perturbations change this."""
+    """What tells the model the task, and what perturbations change: definition and examples."""
 
     definition: str
     positive_examples: tuple[Example, ...] = ()
@@ -48,10 +48,9 @@ class Instruction:
 class Task:
     """A task in NIV2's schema.
 
-    `metadata` holds the schema's other list-of-string fields under their NIV2 names
-    (Contributors, Source, URL, Reasoning, Domains, Instance License, ...).
-    `further_definitions` are the definitions after the first; only the first, which is
-    `instruction.definition`, is ever used in a prompt, as in the authors' code.
+    `metadata` holds the schema's other list-of-string fields under their NIV2 names (Contributors,
+    Source, URL, Reasoning, Domains, Instance License, ...). `further_definitions` are those after
+    the first, `instruction.definition`; prompts use only the first, as in the authors' code.
     """
 
     name: str
@@ -66,10 +65,11 @@ class Task:
 
     @property
     def category(self) -> str:
+        """The first category, or "Uncategorized"."""
         return self.categories[0] if self.categories else "Uncategorized"
 
 
-# NIV2's order of fields, so that files written here differ little from the originals.
+# In NIV2's order, so that files written here differ little from the originals.
 _METADATA_BEFORE = ("Contributors", "Source", "URL")
 _LANGUAGES = {
     "Input_language": "input_languages",
@@ -90,40 +90,23 @@ def read_task(path: Any) -> Task:
     """Reads a task from a JSON file in NIV2's schema; the file's name is the task's name.
 
     Raises:
-      UserError: the file cannot be read, is not UTF-8, is malformed JSON (with line and
-        column), or is no task (with the field); see `task_from_json`.
+      UserError: the file cannot be read, is not UTF-8, is malformed JSON (with line and column), or
+        is not a task (with the field); see `task_from_json`.
     """
     path = as_path(path)
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise UserError(
-            f"cannot read the task {str(path)!r}: {error.strerror or error}."
-        ) from error
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}, line {line}: not UTF-8 text; save the task as UTF-8.") from error
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path}, line {error.lineno}, column {error.colno}: malformed JSON: {error.msg}."
-        ) from error
-    except RecursionError as error:
-        raise UserError(f"{path}: JSON nested too deeply to be a task.") from error
+    data = read_given_json(path, "the task")
     return task_from_json(data, name=path.name.removesuffix(".json"), source=str(path))
 
 
 def task_from_json(data: Mapping[str, Any], name: str, source: str) -> Task:
-    """Makes a task of a JSON object in NIV2's schema.
+    """Returns the task of a JSON object in NIV2's schema.
 
-    Definition, Positive Examples and Instances must be there. The list of positive
-    examples may hold fewer than two, even none: the prompt then has as many as there are
-    (the authors' code tolerates it; `TaskPool.few_examples` names such tasks). Where NIV2 has
-    a list of strings a lone string is read as a list of one. An instance without id is
-    called `<name>-<index>`, one whose id was seen before gets `-<index>` added, because
-    tables are keyed by id. In `metadata`, null and NaN (empty cells of somebody's
-    spreadsheet) become "". Lone surrogates, which no UTF-8 file can hold, become U+FFFD.
+    Definition, Positive Examples and Instances are required. There may be fewer than two positive
+    examples, even none; prompts then have fewer (the authors' code tolerates it;
+    `TaskPool.few_examples` names such tasks). A string is read as a list of one where NIV2 has a
+    list of strings. An instance without id is called `<name>-<index>`; a repeated id gets
+    `-<index>` appended, because tables are keyed by id. In `metadata`, null and NaN (empty cells of
+    a spreadsheet) become "". Lone surrogates, which UTF-8 files cannot hold, become U+FFFD.
 
     Args:
       data: the parsed JSON.
@@ -205,11 +188,13 @@ def _texts(value: Any, source: str, where: str) -> tuple[str, ...]:
 
 
 def _metadata(value: Any, source: str, where: str) -> tuple[str, ...]:
-    items = value if isinstance(value, list) else [value]
-    cells = ["" if item is None or item != item else item for item in items]
-    return _texts(
-        [str(c) if isinstance(c, (bool, int, float)) else c for c in cells], source, where
-    )
+    cells = []
+    for item in value if isinstance(value, list) else [value]:
+        if item is None or (isinstance(item, float) and math.isnan(item)):
+            cells.append("")
+        else:
+            cells.append(str(item) if isinstance(item, (bool, int, float)) else item)
+    return _texts(cells, source, where)
 
 
 def _objects(
@@ -259,7 +244,7 @@ def _instances(value: Any, name: str, source: str) -> tuple[Instance, ...]:
 
 
 def task_to_json(task: Task) -> dict[str, Any]:
-    """Returns `task` in NIV2's schema, every field; `task_from_json` makes the same task of it."""
+    """Returns all fields of `task` in NIV2's schema; `task_from_json` reverses it."""
     metadata = {key: list(values) for key, values in task.metadata.items()}
     instruction = task.instruction
     before = {key: metadata.pop(key) for key in _METADATA_BEFORE if key in metadata}
@@ -268,18 +253,10 @@ def task_to_json(task: Task) -> dict[str, Any]:
         "Categories": list(task.categories),
         "Definition": [instruction.definition, *task.further_definitions],
         **{key: list(getattr(task, attribute)) for key, attribute in _LANGUAGES.items()},
-        "Positive Examples": [
-            _example_to_json(example) for example in instruction.positive_examples
-        ],
-        "Negative Examples": [
-            _example_to_json(example) for example in instruction.negative_examples
-        ],
+        "Positive Examples": [asdict(example) for example in instruction.positive_examples],
+        "Negative Examples": [asdict(example) for example in instruction.negative_examples],
         "Instances": [
             {"id": i.id, "input": i.input, "output": list(i.outputs)} for i in task.instances
         ],
         **metadata,
     }
-
-
-def _example_to_json(example: Example) -> dict[str, str]:
-    return {"input": example.input, "output": example.output, "explanation": example.explanation}

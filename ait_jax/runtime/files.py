@@ -203,6 +203,39 @@ def read_text(path: Any) -> str:
     return read_bytes(path).decode("utf-8")
 
 
+def read_given_text(path: Any, what: str) -> str:
+    """Returns the text of a file that the user gave; `what` names it in messages: "the task".
+
+    Raises:
+      UserError: it cannot be read or is not UTF-8 (with the line).
+    """
+    path = as_path(path)
+    try:
+        return read_bytes(path).decode("utf-8-sig")
+    except OSError as error:
+        raise UserError(f"cannot read {what} {str(path)!r}: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}, line {line}: not UTF-8 text; save {what} as UTF-8.") from error
+
+
+def read_given_json(path: Any, what: str) -> Any:
+    """Returns the JSON value of a file that the user gave.
+
+    Raises:
+      UserError: as `read_given_text`, or malformed JSON (with line and column).
+    """
+    text = read_given_text(path, what)
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{path}, line {error.lineno}, column {error.colno}: malformed JSON: {error.msg}."
+        ) from error
+    except RecursionError as error:
+        raise UserError(f"{path}: JSON nested too deeply for {what}.") from error
+
+
 def write_bytes(path: Any, data: bytes, any_process: bool = False) -> None:
     """Writes `data` to `path`, whole or not at all. Arguments and errors as of `replace_with`."""
     with replace_with(path, any_process) as temporary:

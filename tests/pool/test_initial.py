@@ -1,7 +1,7 @@
 """initial.py: the splits that a run starts from, drawn or read from files."""
 
 import pytest
-from shared_data import ACTIVE_IT, NIV2, needs_shared
+from shared_data import ACTIVE_IT, NIV2, combine_dev_and_test, needs_shared
 
 from ait_jax.errors import UserError
 from ait_jax.pool.cls_gen import labels_from_file
@@ -99,7 +99,8 @@ def test_from_files_reads_what_was_written(tmp_path):
 
 def test_from_files_tells_dev_from_test(tmp_path):
     splits = Splits(tuple(NAMES[:3]), tuple(NAMES[3:15]), tuple(NAMES[15:]), TEST)
-    write_splits(tmp_path / "run", splits, combine_dev_and_test=True)
+    write_splits(tmp_path / "run", splits)
+    combine_dev_and_test(tmp_path / "run")
     source = FromFiles(str(tmp_path / "run"))
     assert source.draw(make_pool(splits=own_splits()), 0) == (splits, 0)
     # A pool that knows no test tasks cannot tell: not a word of guessing.
@@ -118,7 +119,7 @@ def test_from_files_refuses_or_drops_what_the_pool_lacks(tmp_path):
         FromFiles(str(tmp_path)).draw(pool, 0)
     splits, dropped = FromFiles(str(tmp_path), missing_tasks="drop").draw(pool, 0)
     assert (splits, dropped) == (Splits(("cls00",), ("cls01",), (), ("test_a",)), 1)
-    with pytest.raises(UserError, match="is not there"):
+    with pytest.raises(UserError, match="does not exist"):
         FromFiles(str(tmp_path / "nowhere")).draw(pool, 0)
 
 
@@ -140,3 +141,56 @@ def test_the_released_splits_on_the_folder_at_hand():
     assert sorted(splits.test) == sorted(test)
     assert set(splits.names) == {*train, *test}
     assert dropped + len(splits.names) == 756 + 119
+
+
+def starts_with_c(name):
+    return name.startswith("c")
+
+
+def test_draws_share_out_the_pool():
+    names = [f"c{i:03d}" for i in range(279)] + [f"g{i:03d}" for i in range(477)]
+    test = ("t1", "t2")
+    splits = Drawn(68, 68).split(names, starts_with_c, 10, test=test)
+    assert (len(splits.train), len(splits.dev), len(splits.remain)) == (68, 68, 620)
+    assert sorted((*splits.train, *splits.dev, *splits.remain)) == names
+    assert sum(map(starts_with_c, splits.dev)) == 34
+    assert splits.test == test
+    assert splits == Drawn(68, 68).split(names[::-1], starts_with_c, 10, test=test)
+    counts = set()
+    for seed in range(20, 60, 10):
+        other = Drawn(68, 68).split(names, starts_with_c, seed, test=test)
+        assert other.train != splits.train and other.dev != splits.dev
+        counts.add(sum(map(starts_with_c, other.train)))
+    assert len(counts) > 1  # not ratio-controlled
+
+
+def test_draws_fill_a_short_group():
+    names = ["c1", "c2", *(f"g{i}" for i in range(10))]
+    splits = Drawn(2, 7).split(names, starts_with_c, 0)
+    assert sum(map(starts_with_c, splits.dev)) == 2 and len(splits.dev) == 7
+    unbalanced = Drawn(1, 3, balance_dev_cls_gen=False).split(names, pytest.fail, 0)
+    assert len(unbalanced.dev) == 3
+
+
+@pytest.mark.parametrize(
+    "names, options, message",
+    [
+        ([], {}, "no tasks to draw from"),
+        (
+            ["a", "b"],
+            {},
+            r"INITIAL_TASKS \(2\) and DEV_TASKS \(1\) ask for 3 tasks, but the pool has 2",
+        ),
+        (["a", "b", "c"], {"initial_tasks": 0}, "INITIAL_TASKS is 0"),
+        (["a", "b", "c"], {"dev_tasks": -1}, "DEV_TASKS is -1"),
+        (["a", "b", "c", "d"], {"remain_tasks": 0}, "REMAIN_TASKS is 0"),
+    ],
+)
+def test_impossible_draws_are_refused(names, options, message):
+    with pytest.raises(UserError, match=message):
+        Drawn(**{"initial_tasks": 2, "dev_tasks": 1, **options}).split(names, starts_with_c, 0)
+
+
+def test_a_task_of_the_pool_and_of_the_test_split_is_refused():
+    with pytest.raises(UserError, match="task 'b' is in .* and in test"):
+        Drawn(2, 1).split(["a", "b", "c"], starts_with_c, 0, test=["b"])

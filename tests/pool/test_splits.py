@@ -1,5 +1,5 @@
 import pytest
-from shared_data import ACTIVE_IT, needs_shared
+from shared_data import ACTIVE_IT, combine_dev_and_test, needs_shared
 
 from ait_jax.errors import UserError
 from ait_jax.pool.splits import SPLIT_NAMES, Splits, read_names, read_splits, write_splits
@@ -14,15 +14,12 @@ def write(folder, **texts):
     return folder
 
 
-@pytest.mark.parametrize("combined", [False, True])
-def test_round_trip(tmp_path, combined):
+def test_round_trip(tmp_path):
     splits = Splits(("b", "a"), ("c",), ("d", "é"), ("f", "e"))
-    write_splits(tmp_path / "new", splits, combine_dev_and_test=combined)
+    write_splits(tmp_path / "new", splits)
     assert (tmp_path / "new" / "train_tasks.txt").read_bytes() == b"b\na\n"
-    same = (tmp_path / "new" / "dev_tasks.txt").read_bytes() == (
-        tmp_path / "new" / "test_tasks.txt"
-    ).read_bytes()
-    assert same == combined
+    assert read_splits(tmp_path / "new") == splits
+    combine_dev_and_test(tmp_path / "new")
     assert read_splits(tmp_path / "new", official_test=["e", "f"]) == splits
 
 
@@ -36,7 +33,8 @@ def test_released_splits_are_separated_and_written_back_to_the_byte(tmp_path):
     # dev comes from the training pool of 756
     pool = set((ACTIVE_IT / "default_dev" / "train_tasks.txt").read_text().split())
     assert set(splits.train + splits.remain + splits.dev) == pool and len(pool) == 756
-    write_splits(tmp_path, splits, combine_dev_and_test=True)
+    write_splits(tmp_path, splits)
+    combine_dev_and_test(tmp_path)
     for split in SPLIT_NAMES:
         name = f"{split}_tasks.txt"
         assert (tmp_path / name).read_bytes() == (source / name).read_bytes(), name
@@ -105,9 +103,9 @@ def test_bad_files(tmp_path, texts, message):
 
 def test_not_utf8_and_no_folder(tmp_path):
     (tmp_path / "names.txt").write_bytes(b"a\n\xff\n")
-    with pytest.raises(UserError, match=r"names\.txt: not UTF-8 text \(byte 2\)"):
+    with pytest.raises(UserError, match=r"names\.txt, line 2: not UTF-8 text"):
         read_names(tmp_path / "names.txt")
-    with pytest.raises(UserError, match="nowhere.* is not there"):
+    with pytest.raises(UserError, match="nowhere.* does not exist"):
         read_splits(tmp_path / "nowhere")
 
 

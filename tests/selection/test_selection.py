@@ -11,7 +11,6 @@ from shared_data import ACTIVE_IT, needs_shared
 
 from ait_jax.errors import UserError
 from ait_jax.pool.cls_gen import Quotas
-from ait_jax.pool.initial import draw_initial_splits
 from ait_jax.selection import selection
 from ait_jax.selection.selection import select
 from ait_jax.selection.uncertainty import TaskScores
@@ -257,52 +256,3 @@ def test_released_rounds_have_our_quotas():
         scores = make_scores(remain, [wanted.get(task, 0) for task in remain])
         chosen = choose(PU, scores, 68, 0.356, is_cls=is_cls.__getitem__)
         assert set(chosen.tasks) == set(released) and chosen.num_cls == 24
-
-
-def test_initial_splits_share_out_the_pool():
-    names = [f"c{i:03d}" for i in range(279)] + [f"g{i:03d}" for i in range(477)]
-    options = {"initial_tasks": 68, "dev_tasks": 68, "test": ("t1", "t2")}
-    splits = draw_initial_splits(names, starts_with_c, 10, **options)
-    assert (len(splits.train), len(splits.dev), len(splits.remain)) == (68, 68, 620)
-    assert sorted((*splits.train, *splits.dev, *splits.remain)) == names
-    assert sum(map(starts_with_c, splits.dev)) == 34
-    assert splits.test == ("t1", "t2")
-    assert splits == draw_initial_splits(names[::-1], starts_with_c, 10, **options)
-    counts = set()
-    for seed in range(20, 60, 10):
-        other = draw_initial_splits(names, starts_with_c, seed, **options)
-        assert other.train != splits.train and other.dev != splits.dev
-        counts.add(sum(map(starts_with_c, other.train)))
-    assert len(counts) > 1  # not ratio-controlled
-
-
-def test_initial_splits_fill_a_short_group():
-    names = ["c1", "c2", *(f"g{i}" for i in range(10))]
-    splits = draw_initial_splits(names, starts_with_c, 0, initial_tasks=2, dev_tasks=7)
-    assert sum(map(starts_with_c, splits.dev)) == 2 and len(splits.dev) == 7
-    unbalanced = draw_initial_splits(
-        names, None, 0, initial_tasks=1, dev_tasks=3, balance_dev_cls_gen=False
-    )
-    assert len(unbalanced.dev) == 3
-
-
-@pytest.mark.parametrize(
-    "names, options, message",
-    [
-        ([], {}, "no tasks to draw from"),
-        (
-            ["a", "b"],
-            {},
-            r"INITIAL_TASKS \(2\) and DEV_TASKS \(1\) ask for 3 tasks but the pool has 2",
-        ),
-        (["a", "b", "b", "d"], {}, "names 'b' twice"),
-        (["a", "b", "c"], {"test": ["b"]}, "the first 'b'"),
-        (["a", "b", "c"], {"initial_tasks": 0}, "INITIAL_TASKS is 0"),
-        (["a", "b", "c", "d"], {"remain_tasks": 0}, "REMAIN_TASKS is 0"),
-    ],
-)
-def test_impossible_splits_are_refused(names, options, message):
-    with pytest.raises(UserError, match=message):
-        draw_initial_splits(
-            names, starts_with_c, 0, **{"initial_tasks": 2, "dev_tasks": 1, **options}
-        )
