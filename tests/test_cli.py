@@ -318,7 +318,7 @@ def test_plan_gets_its_flags(capsys, experiments, monkeypatch):
 @pytest.mark.parametrize(
     "flag, message",
     [
-        ("--topology=v5:4x4", "'v5' is none of v4, v5e, v5p, v6e"),
+        ("--topology=v5:4x4", "'v5' must be one of v4, v5e, v5p, v6e"),
         ("--stages=decoding", "--stages has 'decoding'"),
         ("--gin.ROUNDZ=3", "Did you mean 'ROUNDS'"),
     ],

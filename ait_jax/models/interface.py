@@ -32,7 +32,7 @@ class ModelConfig(Protocol):
     scan_layers: bool
     max_position: int | None
 
-    def flops_per_example(self, inputs: int, targets: int) -> float:
+    def flops_per_example(self, inputs: float | int, targets: float | int) -> float:
         """Returns the FLOPs of one forward pass over that many prompt and target tokens."""
 
     def reading_flops(self, inputs: int) -> float:

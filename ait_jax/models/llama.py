@@ -105,7 +105,7 @@ class LlamaConfig:
         """The dtype of what lies between matrix products."""
         return self.intermediate_dtype or self.dtype
 
-    def flops_per_example(self, inputs: int, targets: int) -> float:
+    def flops_per_example(self, inputs: float | int, targets: float | int) -> float:
         """Returns the floating-point operations of one forward pass of one example.
 
         Counts as `t5.flops_per_example`: two per multiply-add of every matrix product, causal

@@ -83,7 +83,7 @@ class T5Config:
         """The dtype of what lies between matrix products."""
         return self.intermediate_dtype or self.dtype
 
-    def flops_per_example(self, inputs: int, targets: int) -> float:
+    def flops_per_example(self, inputs: float | int, targets: float | int) -> float:
         """See `interface.ModelConfig`; the function of that name says what is counted."""
         return flops_per_example(self, inputs, targets)
 
@@ -319,7 +319,9 @@ class Transformer(nn.Module):
         )
 
 
-def flops_per_example(config: T5Config, encoder_tokens: int, decoder_tokens: int) -> float:
+def flops_per_example(
+    config: T5Config, encoder_tokens: float | int, decoder_tokens: float | int
+) -> float:
     """Returns the floating-point operations of one forward pass of one example.
 
     Counts two per multiply-add of every matrix product: projections, attention (the

@@ -1,7 +1,7 @@
-"""XLA's text of a compiled program as data: computations, their instructions, shapes in bytes.
+"""XLA's text of a compiled program as data: computations, instructions, shapes, loops.
 
 `jax.stages.Compiled.as_text()` is the program of one device after partitioning, fusion and
-scheduling. Only what its costs hang on is read (`hlo_cost`).
+scheduling. Only what determines its costs (`hlo_cost`) is read.
 """
 
 import math
@@ -39,10 +39,12 @@ class Shape(NamedTuple):
 
     @property
     def elements(self) -> int:
+        """How many there are."""
         return math.prod(self.dimensions)
 
     @property
     def bytes(self) -> float:
+        """Bytes, wherever they lie."""
         return self.elements * _BYTES.get(self.dtype, 0)
 
     @property
@@ -57,7 +59,7 @@ class Instruction(NamedTuple):
     Attributes:
       shapes: the arrays of its result, several where that is a tuple.
       operands: names of instructions of the same computation, or a parameter's number.
-      attributes: the text behind the operands.
+      attributes: the text after the operands.
     """
 
     name: str
@@ -68,9 +70,20 @@ class Instruction(NamedTuple):
     is_root: bool
 
     def attribute(self, name: str) -> str | None:
-        """Returns the value of `name=`, without the braces or the % around it."""
+        """Returns the value of `name=`, without braces or a %."""
         match = re.search(rf"\b{name}=(?:\{{([^{{}}]*)\}}|%?([\w.\-]+))", self.attributes)
         return None if match is None else match[1] if match[1] is not None else match[2]
+
+    def computation(self, name: str) -> str:
+        """Returns the computation that `name=` gives, as a loop's body and condition.
+
+        Raises:
+          ValueError: there is no such attribute.
+        """
+        value = self.attribute(name)
+        if value is None:
+            raise ValueError(f"{self.opcode} {self.name} has no {name}=")
+        return value
 
     def numbers(self, name: str) -> tuple[int, ...]:
         """Returns `name={1,2}` as integers."""
@@ -79,10 +92,12 @@ class Instruction(NamedTuple):
 
     @property
     def memory_bytes(self) -> float:
+        """Bytes of its results in main memory."""
         return sum(shape.memory_bytes for shape in self.shapes)
 
     @property
     def bytes(self) -> float:
+        """Bytes of its results, wherever they lie."""
         return sum(shape.bytes for shape in self.shapes)
 
 
@@ -92,12 +107,23 @@ class Program(NamedTuple):
     computations: dict[str, dict[str, Instruction]]
     entry: str
 
-    def constant(self, computation: str, name: str) -> int | None:
-        """Returns an integer constant's value, None for everything else."""
+    def root(self, computation: str) -> Instruction:
+        """Returns the instruction whose result is the computation's."""
+        return next(i for i in self.computations[computation].values() if i.is_root)
+
+    def origin(self, computation: str, name: str) -> Instruction | None:
+        """Returns the instruction that made a value, past those that hand it on unchanged."""
         instruction = self.computations[computation].get(name)
-        if instruction is None or instruction.opcode != "constant":
+        while instruction is not None and instruction.opcode in IN_PLACE:
+            instruction = self.computations[computation].get(instruction.operands[0])
+        return instruction
+
+    def integer(self, computation: str, name: str) -> int | None:
+        """Returns a value that is an integer constant; None for any other."""
+        made = self.origin(computation, name)
+        if made is None or made.opcode != "constant":
             return None
-        value = instruction.operands[0] if instruction.operands else ""
+        value = made.operands[0] if made.operands else ""
         return int(value) if value.lstrip("-").isdigit() else None
 
 
@@ -122,12 +148,12 @@ def parse(text: str) -> Program:
             current = computations[match[2]] = {}
             entry = match[2] if match[1] else entry
     if entry is None:
-        raise ValueError("no text of a compiled program: it has no ENTRY computation")
+        raise ValueError("not the text of a compiled program: it has no ENTRY computation")
     return Program(computations, entry)
 
 
 def called(instruction: Instruction) -> list[str]:
-    """Returns the computations that an instruction runs, a loop's condition left out."""
+    """Returns the computations that an instruction runs, except a loop's condition."""
     return [
         name.strip().lstrip("%")
         for match in _CALLS.finditer(instruction.attributes)
@@ -164,3 +190,72 @@ def shapes_in(text: str) -> tuple[Shape, ...]:
             space = re.search(r"S\((\d+)\)", layout)
             found.append(Shape(dtype, sizes, space is not None and space[1] != "0"))
     return tuple(found)
+
+
+# How often loops run, from their conditions
+
+
+def trip_count(program: Program, computation: str, loop: Instruction) -> int | None:
+    """Returns how often a loop's body runs; None where that depends on the data."""
+    noted = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.attributes)
+    if noted:
+        return int(noted[1])
+    found = _bound(program, loop.computation("condition"))
+    if found is None:
+        return None
+    place, bound = found
+    begin = program.computations[computation][loop.operands[0]]
+    name = begin.operands[place] if begin.opcode == "tuple" else begin.name
+    start = program.integer(computation, name)
+    step = _step(program, loop.computation("body"), place)
+    if start is None or not step:
+        return None
+    return max(0, -(-(bound - start) // step))
+
+
+def _bound(program: Program, condition: str) -> tuple[int, int] | None:
+    """Returns (which member of the loop's tuple is compared, the number that it stays below)."""
+    inside, root = condition, program.root(condition)
+    outer: tuple[str, ...] = ()
+    if root.opcode == "fusion":
+        outer, inside = root.operands, called(root)[0]
+        root = program.root(inside)
+    if root.opcode != "compare" or root.attribute("direction") != "LT":
+        return None
+
+    def follow(name: str) -> tuple[str, str]:
+        """Goes out of the fusion, to the condition's own instruction."""
+        made = program.origin(inside, name)
+        if outer and made is not None and made.opcode == "parameter":
+            return condition, outer[int(made.operands[0])]
+        return inside, name if made is None else made.name
+
+    compared = program.origin(*follow(root.operands[0]))
+    bound = program.integer(*follow(root.operands[1]))
+    if compared is None or compared.opcode != "get-tuple-element" or bound is None:
+        return None
+    return compared.numbers("index")[0], bound
+
+
+def _step(program: Program, body: str, place: int) -> int | None:
+    """Returns by how much a loop's body raises a member of its tuple."""
+    root = program.root(body)
+    made = program.origin(body, root.operands[place]) if root.opcode == "tuple" else None
+    if made is None:
+        return None
+    inside, outer = body, made.operands
+    if made.opcode == "fusion":
+        inside = called(made)[0]
+        made = program.root(inside)
+    if made.opcode != "add":
+        return None
+
+    def addend(name: str) -> int | None:
+        value = program.integer(inside, name)
+        other = program.computations[inside].get(name)
+        if value is None and inside != body and other is not None and other.opcode == "parameter":
+            value = program.integer(body, outer[int(other.operands[0])])
+        return value
+
+    values = [value for value in map(addend, made.operands) if value is not None]
+    return values[0] if len(values) == 1 else None

@@ -1,17 +1,16 @@
 """What a compiled program costs one device: matrix FLOPs, traffic to memory, collectives.
 
-XLA's own cost analysis counts the body of a loop once. Here a body counts as often as it runs:
-the number is read off its condition, the loop's start and its step, or XLA's own note of it.
-Loops that end when the data say so (decoding) are reported, and run `unknown_trips` times.
+XLA's own cost analysis counts the body of a loop once. Here a body counts as often as it runs
+(`hlo.trip_count`). Loops whose end depends on the data (decoding) are reported, and counted
+`unknown_trips` times.
 """
 
 import math
 import re
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass, field
 
-from ait_jax.plan.hlo import IN_PLACE, Instruction, Program, Shape, called
-from ait_jax.plan.hlo_loops import trip_count
+from ait_jax.plan.hlo import IN_PLACE, Instruction, Program, Shape, called, trip_count
 
 COLLECTIVES = (
     "all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute",
@@ -19,7 +18,7 @@ COLLECTIVES = (
 )  # fmt: skip
 # Collectives whose results are larger than what goes into them, or as large.
 _GROWING = ("all-gather", "collective-permute", "ragged-all-to-all")
-# Instructions that move nothing, or whose work stands where their computation is.
+# Instructions that move nothing, or whose work is counted in the computation they run.
 _FREE = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id",
     "replica-id", "while", "call", "conditional", "opt-barrier", "domain", "add-dependency",
@@ -35,17 +34,18 @@ class Cost:
       bytes: read from and written to main memory.
       counts, payload, wire: by kind of collective, how many, the bytes of their results (operands
         where these are larger), and the bytes that a device sends in a ring.
-      unknown_loops: loops whose number of runs the program does not tell.
+      unknown_loops: loops whose number of runs depends on the data.
     """
 
     flops: float = 0.0
     bytes: float = 0.0
-    counts: Counter = field(default_factory=Counter)
-    payload: Counter = field(default_factory=Counter)
-    wire: Counter = field(default_factory=Counter)
+    counts: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    payload: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    wire: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     unknown_loops: int = 0
 
     def add(self, other: "Cost", times: float = 1.0) -> None:
+        """Adds what `times` runs of another part cost."""
         self.flops += times * other.flops
         self.bytes += times * other.bytes
         for mine, theirs in (
@@ -94,7 +94,7 @@ class _Costs:
     def _add(self, cost: Cost, computation: str, instruction: Instruction, fused: bool) -> None:
         opcode = instruction.opcode
         if opcode == "while":
-            body = self._computation(instruction.attribute("body"), fused)
+            body = self._computation(instruction.computation("body"), fused)
             trips = trip_count(self.program, computation, instruction)
             if trips is None:
                 self._unknown.append(body)
@@ -144,14 +144,15 @@ class _Costs:
             return 0.0
         left = self._operand(computation, instruction, 0)
         axes = re.search(r'"lhs_contracting_dimensions":\[([^\]]*)\]', instruction.attributes)
-        summed = [left.dimensions[int(axis)] for axis in re.findall(r"\d+", axes[1])]
+        numbers = re.findall(r"\d+", axes[1]) if axes else []
+        summed = [left.dimensions[int(axis)] for axis in numbers]
         return 2.0 * instruction.shapes[0].elements * math.prod(summed)
 
     # Collectives
 
     def _add_collective(self, cost: Cost, computation: str, instruction: Instruction) -> None:
-        # TPUs spread a collective over several fusions, which all repeat it: it counts in the
-        # first, where it starts.
+        # TPUs spread a collective over several fusions, all of which repeat it: only the first,
+        # where it starts, counts.
         around = self.program.computations[computation].values()
         if _in_background(instruction) and not any(
             "AsyncCollectiveStart" in other.attributes for other in around
@@ -191,8 +192,9 @@ class _Costs:
         return sum(reads) + writes
 
     def _copied(self, instruction: Instruction) -> float:
-        """Returns the traffic of an asynchronous copy or slice, whose result is a tuple of source
-        and target (a slice's source comes first, a copy's target does).
+        """Returns the traffic of an asynchronous copy or slice.
+
+        Its result is a tuple of source and target (a slice's source comes first, a copy's target).
         """
         source, target = instruction.shapes[:2]
         size = min(source.bytes, target.bytes)
@@ -218,15 +220,16 @@ class _Costs:
         return reads, writes
 
     def _passed_through(self, body: dict[str, Instruction], instruction: Instruction) -> float:
-        """Returns the bytes of a fusion's results that it hands on or that arrive in the
-        background: a collective's buffers, which count where it starts.
+        """Returns the bytes of results that a fusion hands on or that arrive in the background.
+
+        The latter are a collective's buffers, which count where it starts.
         """
         root = next((i for i in body.values() if i.is_root), None)
         if root is None or root.opcode != "tuple":
             return 0.0
         return sum(
             shape.memory_bytes
-            for name, shape in zip(root.operands, instruction.shapes)
+            for name, shape in zip(root.operands, instruction.shapes, strict=False)  # nested tuples
             if name in body and (body[name].opcode == "parameter" or _in_background(body[name]))
         )
 
@@ -275,7 +278,7 @@ class _Costs:
         return self._used(body, user.name, seen | {user.name}, nested)
 
     def _is_output(self, body: dict[str, Instruction], instruction: Instruction) -> bool:
-        """Says whether an instruction's result is (part of) its computation's."""
+        """Returns whether an instruction's result is (part of) its computation's."""
         if instruction.is_root:
             return True
         return any(
@@ -287,7 +290,7 @@ class _Costs:
 
 
 def _in_background(instruction: Instruction) -> bool:
-    """Says whether this is one of the places over which TPUs spread a collective."""
+    """Returns whether this is one of the places over which TPUs spread a collective."""
     kind = instruction.opcode.removesuffix("-start")
     return kind in COLLECTIVES and "chain_id=" in instruction.attributes
 
@@ -297,9 +300,9 @@ def _shapes_of(body: dict[str, Instruction], name: str) -> tuple[Shape, ...]:
 
 
 def convolution_flops(left: Shape, right: Shape, output: Shape, attributes: str) -> float:
-    """Returns the FLOPs of a convolution, XLA's general one: TPUs write every product so.
+    """Returns the FLOPs of XLA's general convolution, which is every product on TPUs.
 
-    Positions where the kernel meets padding or the holes of a dilation do not count.
+    Positions where the kernel meets padding or the gaps of a dilation do not count.
     """
     labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", attributes)
     if labels is None:
@@ -312,7 +315,7 @@ def convolution_flops(left: Shape, right: Shape, output: Shape, attributes: str)
     for number in sorted(label for label in of_output if label.isdigit()):
         axis = int(number)
 
-        def option(name: str, default: str) -> str:
+        def option(name: str, default: str, axis: int = axis) -> str:
             return options[name].split("x")[axis] if name in options else default
 
         total *= _valid_positions(
@@ -348,10 +351,10 @@ def _valid_positions(
 def sent_share(kind: str, members: int | None) -> float:
     """Returns how many times a collective's bytes each device of a ring sends.
 
-    The parts of an all-gather or a reduce-scatter go around once, but for a device's own, those of
-    an all-reduce twice. In an all-to-all every device passes on what is for others: in a ring with
-    two directions a part goes a quarter of it on average. (jax-ml.github.io/scaling-book/sharding)
-    Where the number of members is not known they are taken to be many.
+    The parts of an all-gather or a reduce-scatter, except a device's own, go around once, those of
+    an all-reduce twice. In an all-to-all devices pass on what is for others: in a ring with two
+    directions a part travels a quarter of it on average. (jax-ml.github.io/scaling-book/sharding)
+    An unknown number of members is taken to be large.
     """
     if kind == "collective-permute":
         return 1.0
@@ -362,7 +365,7 @@ def sent_share(kind: str, members: int | None) -> float:
 
 
 def group_size(attributes: str) -> int | None:
-    """Returns how many devices take part in a collective; None where it does not say."""
+    """Returns how many devices take part in a collective; None where it is not given."""
     listed = re.search(r"replica_groups=\{\{([\d,]+)\}", attributes)
     if listed:
         return listed[1].count(",") + 1

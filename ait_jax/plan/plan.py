@@ -1,7 +1,7 @@
-"""`ait-jax plan`: what an experiment needs and takes on devices, before any of them is rented."""
+"""`ait-jax plan`: the memory and time an experiment needs on devices, before they are rented."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +11,11 @@ import jax
 
 from ait_jax.config.gin_flags import GinFlags
 from ait_jax.errors import UserError, nearest
-from ait_jax.plan import plan_search, plan_text, topology
-from ait_jax.plan.compiled_stage import CompiledStage
-from ait_jax.plan.plan_hours import Hours, hours_of
-from ait_jax.plan.plan_stages import STAGES, TRAIN, PlanStages
-from ait_jax.plan.planned import Planned, planned
-from ait_jax.runtime import files
+from ait_jax.plan import plan_text, topology
+from ait_jax.plan.compiled_program import CompiledProgram
+from ait_jax.plan.planned import PROGRAMS, TRAIN, Hours, Planned, hours_of, planned
+from ait_jax.plan.programs import Programs
+from ait_jax.runtime import files, reporter
 from ait_jax.runtime.hardware import known_chip, local_chip
 
 DEFAULT_FILE = "experiments/mini.gin"
@@ -29,16 +28,16 @@ class Options:
     Attributes:
       topology: a TPU slice ("v5e:16x16"); None is the devices at hand.
       json: a file for everything that is printed.
-      stages: which programs are compiled.
-      quick: lets the compiler try less hard: several times as fast, nearly the same figures.
+      stages: names of the programs to compile.
+      quick: spend less effort on compiling: several times as fast, nearly the same figures.
       search: look for the largest batches and the best remat policy.
       efficiency: the share of the roofline that chip-hours assume.
-      tasks, prompt_tokens, answer_tokens: of the pool, instead of what is measured or assumed.
+      tasks, prompt_tokens, answer_tokens: of the pool, in place of measured or assumed ones.
     """
 
     topology: str | None = None
     json: str | None = None
-    stages: Sequence[str] = STAGES
+    stages: Sequence[str] = PROGRAMS
     quick: bool = False
     search: bool = True
     efficiency: float = 0.5
@@ -48,10 +47,10 @@ class Options:
 
     def __post_init__(self) -> None:
         for stage in self.stages:
-            if stage not in STAGES:
+            if stage not in PROGRAMS:
                 raise UserError(
-                    f"--stages has {stage!r}; needed: some of {', '.join(STAGES)}."
-                    + nearest(stage, STAGES)
+                    f"--stages={stage} must be one or more of {', '.join(PROGRAMS)}."
+                    + nearest(stage, PROGRAMS)
                 )
         if not 0 < self.efficiency <= 1:
             raise UserError(f"--efficiency={self.efficiency} must be above 0 and at most 1.")
@@ -66,19 +65,19 @@ class Plan:
     """What `run` found.
 
     Attributes:
-      stages: as configured, by name.
-      suggestions: the better ones, by what was looked for.
+      programs: as configured, by name.
+      suggestions: better ones, by what was looked for.
     """
 
     planned: Planned
-    stages: dict[str, CompiledStage]
-    suggestions: dict[str, CompiledStage | None]
+    programs: dict[str, CompiledProgram]
+    suggestions: dict[str, CompiledProgram | None]
     hours: Hours | None
     device: str
     options: Options
 
 
-def run(flags: GinFlags, options: Options, report: Callable[[str], None] = print) -> Plan:
+def run(flags: GinFlags, options: Options) -> Plan:
     """Compiles an experiment's programs, prints what they need and take, and returns it.
 
     Raises:
@@ -87,16 +86,16 @@ def run(flags: GinFlags, options: Options, report: Callable[[str], None] = print
     """
     if options.topology is not None:
         topology.check_name(options.topology)
-        # The slice's own compiler does the work: no accelerator at hand is taken for it.
+        # The slice's own compiler does the work, without any accelerator at hand.
         jax.config.update("jax_platforms", "cpu")
     settings: dict[str, Any] = {}
     if options.quick:
         settings["jax_exec_time_optimization_effort"] = -1.0
     if options.topology is not None:
-        # A TPU's programs cannot be read back where there is none, and JAX warns of each.
+        # Without a TPU its programs cannot be read back, and JAX warns about each.
         settings["jax_enable_compilation_cache"] = False
     with _jax_settings(settings):
-        return _run(flags, options, report)
+        return _run(flags, options)
 
 
 @contextmanager
@@ -111,7 +110,7 @@ def _jax_settings(settings: Mapping[str, Any]) -> Iterator[None]:
             jax.config.update(name, value)
 
 
-def _run(flags: GinFlags, options: Options, report: Callable[[str], None]) -> Plan:
+def _run(flags: GinFlags, options: Options) -> Plan:
     given = {name: getattr(options, name) for name in ("tasks", "prompt_tokens", "answer_tokens")}
     wanted = planned(flags, DEFAULT_FILE, **given)
     if options.topology is None:
@@ -120,61 +119,62 @@ def _run(flags: GinFlags, options: Options, report: Callable[[str], None]) -> Pl
         devices = topology.devices_of(options.topology)
         partitioner = topology.PlannedPartitioner.of(wanted.partitioner, devices)
         chip = known_chip(devices[0].device_kind)
-    stages = PlanStages(wanted, partitioner, chip)
-    device = f"{stages.chips} x {partitioner.mesh.devices.flat[0].device_kind}"
-    for line in plan_text.heading(wanted, partitioner, chip, options.topology, device):
-        report(line)
-    compiled = _compile(stages, options, report)
-    suggestions = _search(stages, compiled, report) if options.search else {}
+        if chip is None:
+            raise UserError(f"--topology={options.topology}: no peaks in hardware.CHIPS; add them.")
+    programs = Programs(wanted, partitioner, chip)
+    device = f"{programs.chips} x {partitioner.mesh.devices.flat[0].device_kind}"
+    _say(plan_text.heading(programs, options.topology, device))
+    compiled = _compile(programs, options.stages)
+    found = _search(programs, compiled) if options.search else {}
     usable = {
-        name: stage if stage.fits else suggestions.get(name) or stage
-        for name, stage in compiled.items()
+        name: program if program.fits else found.get(name) or program
+        for name, program in compiled.items()
     }
     hours = hours_of(wanted, usable, options.efficiency)
-    plan = Plan(wanted, compiled, suggestions, hours, device, options)
-    for line in [*plan_text.suggestions(plan, stages), *plan_text.hours(plan)]:
-        report(line)
+    plan = Plan(wanted, compiled, found, hours, device, options)
+    _say(plan_text.suggestions(found, compiled, programs))
+    _say(plan_text.hours(wanted, hours, all(program.fits for program in compiled.values())))
     if options.json:
         files.write_text(Path(options.json), json.dumps(to_json(plan), indent=1) + "\n")
-        report(f"written: {options.json}")
+        reporter.say(f"written: {options.json}")
     return plan
 
 
-def _compile(
-    stages: PlanStages, options: Options, report: Callable[[str], None]
-) -> dict[str, CompiledStage]:
-    trainer = stages.planned.trainer
+def _say(lines: Iterable[str]) -> None:
+    for line in lines:
+        reporter.say(line)
+
+
+def _compile(programs: Programs, names: Sequence[str]) -> dict[str, CompiledProgram]:
+    """Returns the programs as configured, of those that the experiment has."""
+    trainer, scorer = programs.planned.trainer, programs.planned.scorer
     compiled = {}
-    for name in options.stages:
-        if name == TRAIN:
-            if trainer is None:
-                continue
-            policy = stages.planned.model.config.remat_policy
-            stage = stages.train(trainer.batch_size, trainer.num_microbatches, policy)
-        elif stages.planned.scorer is None:
-            continue
+    for name in names:
+        if name == TRAIN and trainer is not None:
+            policy = programs.planned.model.config.remat_policy
+            program = programs.train(trainer.batch_size, trainer.num_microbatches, policy)
+        elif name != TRAIN and scorer is not None:
+            program = programs.score(name, programs.planned.settings["tokens_per_batch"])
         else:
-            stage = stages.score(name, stages.planned.settings["tokens_per_batch"])
-        compiled[name] = stage
-        for line in plan_text.stage(stage):
-            report(line)
+            continue
+        compiled[name] = program
+        _say(plan_text.program(program))
     return compiled
 
 
 def _search(
-    stages: PlanStages, compiled: dict[str, CompiledStage], report: Callable[[str], None]
-) -> dict[str, CompiledStage | None]:
-    found: dict[str, CompiledStage | None] = {}
-    report("\nlooking for what else fits")
-    for name, stage in compiled.items():
+    programs: Programs, compiled: Mapping[str, CompiledProgram]
+) -> dict[str, CompiledProgram | None]:
+    """Returns the best programs that fit, by what was looked for."""
+    found: dict[str, CompiledProgram | None] = {}
+    reporter.say("\nlooking for what else fits")
+    for name, program in compiled.items():
         if name == TRAIN:
-            best = found[TRAIN] = plan_search.best_train_step(stages, stage, report)
+            best = found[TRAIN] = programs.best_train_step(program)
             if best is not None:
-                largest = plan_search.largest_train_batch(stages, best, report)
-                found["largest train batch"] = largest
+                found["largest train batch"] = programs.largest_train_batch(best)
         else:
-            most = stages.planned.scorer.prompts_per_chunk
-            found[name] = plan_search.largest_scoring_batch(stages, stage, most, report)
+            found[name] = programs.largest_scoring_batch(program)
     return found
 
 
@@ -184,10 +184,10 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "topology": plan.options.topology,
         "quick": plan.options.quick,
         "device": plan.device,
-        "stages": {name: stage.to_json() for name, stage in plan.stages.items()},
+        "stages": {name: program.to_json() for name, program in plan.programs.items()},
         "suggestions": {
-            name: None if stage is None else stage.to_json()
-            for name, stage in plan.suggestions.items()
+            name: None if program is None else program.to_json()
+            for name, program in plan.suggestions.items()
         },
         "workload": None if plan.planned.workload is None else vars(plan.planned.workload),
         "chip_hours": None

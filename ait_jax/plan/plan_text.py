@@ -1,28 +1,21 @@
 """A plan's lines for the terminal."""
 
 import math
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
 
 from ait_jax.models.interface import gin_name, runs_prefixes
 from ait_jax.models.parameters import abstract_params, num_params
-from ait_jax.plan.compiled_stage import CompiledStage
-from ait_jax.plan.plan_stages import DECODE, FORCE, TRAIN, PlanStages
-from ait_jax.plan.planned import Planned
-from ait_jax.runtime.hardware import Chip
-from ait_jax.runtime.partitioning import Partitioner
-
-if TYPE_CHECKING:
-    from ait_jax.plan.plan import Plan
+from ait_jax.plan.compiled_program import CompiledProgram
+from ait_jax.plan.planned import DECODE, FORCE, TRAIN, Hours, Planned
+from ait_jax.plan.programs import Programs
 
 _GIB = 2**30
 
 
-def heading(
-    planned: Planned, partitioner: Partitioner, chip: Chip, topology: str | None, device: str
-) -> Iterator[str]:
-    count = num_params(abstract_params(planned.model)[0])
-    mesh = dict(partitioner.mesh.shape)
+def heading(programs: Programs, topology: str | None, device: str) -> Iterator[str]:
+    """Yields the model, the mesh and the chip."""
+    count = num_params(abstract_params(programs.planned.model)[0])
+    mesh, chip = programs.partitioner.mesh.shape, programs.chip
     where = f"{topology} ({device})" if topology else f"the devices at hand ({device})"
     sizes = f"mesh data {mesh['data']} x model {mesh['model']}"
     yield f"model of {count:,} parameters on {where}, {sizes}"
@@ -32,81 +25,88 @@ def heading(
     )
 
 
-def stage(stage: CompiledStage) -> Iterator[str]:
+def program(program: CompiledProgram) -> Iterator[str]:
     """Yields what one program needs and takes, per chip."""
-    lengths = "/".join(map(str, stage.lengths))
-    settings = ", ".join(f"{name} = {value}" for name, value in stage.settings.items())
+    lengths = "/".join(map(str, program.lengths))
+    settings = ", ".join(f"{name} = {value}" for name, value in program.settings.items())
     yield (
-        f"\n{stage.name}: {stage.rows:,} rows of {lengths} tokens on all chips ({settings}); "
-        f"compiled in {stage.compile_seconds:.0f} s; per chip:"
+        f"\n{program.name}: {program.rows:,} rows of {lengths} tokens on all chips ({settings}); "
+        f"compiled in {program.compile_seconds:.0f} s; per chip:"
     )
-    memory = stage.memory
+    memory = program.memory
     parts = f"{_gib(memory.weights)} weights"
-    if stage.name == TRAIN:
+    if program.name == TRAIN:
         parts += f" + {_gib(memory.optimizer)} optimizer"
     parts += f" + {_gib(memory.temporaries)} temporaries"
-    verdict = "fits" if stage.fits else f"{_gib(memory.excess)} GiB TOO MUCH"
+    verdict = "fits" if program.fits else f"{_gib(memory.excess)} GiB TOO MUCH"
     yield f"  memory      {parts} = {_gib(memory.total)} of {_gib(memory.capacity)} GiB: {verdict}"
-    if stage.flops is None:
+    if program.flops is None:
         return
-    ideal = f"{_number(stage.ideal_flops)} of the model"
-    if stage.recomputed_flops:
-        ideal += f" + {_number(stage.recomputed_flops)} recomputed"
-    yield f"  FLOPs       {_number(stage.flops)}: {ideal} ({stage.over_ideal:+.1%})"
-    yield f"  traffic     {_number(stage.bytes)}B to and from memory"
+    ideal = f"{_number(program.ideal_flops)} of the model"
+    if program.recomputed_flops:
+        ideal += f" + {_number(program.recomputed_flops)} recomputed"
+    yield f"  FLOPs       {_number(program.flops)}: {ideal} ({program.over_ideal:+.1%})"
+    yield f"  traffic     {_number(program.bytes or 0)}B to and from memory"
     kinds = ", ".join(
         f"{kind} {entry['count']:,.0f} x, {_number(entry['bytes'])}B"
-        for kind, entry in stage.collectives.items()
+        for kind, entry in program.collectives.items()
     )
     yield f"  collectives {kinds or 'none'}"
-    times = ", ".join(f"{name} {_seconds(value)}" for name, value in stage.seconds.items())
+    times = ", ".join(f"{name} {_seconds(value)}" for name, value in program.seconds.items())
     yield (
-        f"  at peak     {times}: bound by {stage.bound}, "
-        f"{stage.rows / stage.roofline / stage.chips:,.3g} rows/s a chip"
+        f"  at peak     {times}: bound by {program.bound}, "
+        f"{program.rows_per_second:,.3g} rows/s a chip"
     )
-    if stage.name == DECODE:
-        yield f"              (every row taken to have {stage.lengths[1]} tokens)"
+    if program.name == DECODE:
+        yield f"              (every row taken to have {program.lengths[1]} tokens)"
 
 
-def suggestions(plan: "Plan", stages: PlanStages) -> Iterator[str]:
-    """Yields the gin flags of what fits best, and what to do where nothing does."""
-    if plan.suggestions:
+def suggestions(
+    found: Mapping[str, CompiledProgram | None],
+    compiled: Mapping[str, CompiledProgram],
+    programs: Programs,
+) -> Iterator[str]:
+    """Yields the gin flags of what fits best, and what to do where nothing does.
+
+    Args:
+      found: what was looked for -> the best program.
+      compiled: as configured.
+    """
+    if found:
         yield "\nwhat fits"
-    for name, found in plan.suggestions.items():
-        if found is not None:
-            flags = " ".join(f"--gin.{key}={value}" for key, value in found.settings.items())
-            remat_policy = f"{gin_name(stages.planned.model.config)}.remat_policy"
+    for name, best in found.items():
+        if best is not None:
+            flags = " ".join(f"--gin.{key}={value}" for key, value in best.settings.items())
+            remat_policy = f"{gin_name(programs.planned.model.config)}.remat_policy"
             flags = flags.replace("REMAT_POLICY", remat_policy)
             yield (
-                f"  {name}: {flags} ({_gib(found.memory.total)} of {_gib(found.memory.capacity)} "
-                f"GiB, {found.rows / found.roofline / found.chips:,.3g} rows/s a chip at peak)"
+                f"  {name}: {flags} ({_gib(best.memory.total)} of {_gib(best.memory.capacity)} "
+                f"GiB, {best.rows_per_second:,.3g} rows/s a chip at peak)"
             )
-        elif name in plan.stages:
-            yield f"  {name}: nothing. {_way_out(plan.stages[name], stages)}"
-    if all(plan.suggestions.get(name) for name in (FORCE, DECODE)):
+        elif name in compiled:
+            yield f"  {name}: nothing. {_way_out(compiled[name], programs)}"
+    if all(found.get(name) for name in (FORCE, DECODE)):
         yield "  both of scoring take the same TOKENS_PER_BATCH: give the smaller one"
-    for name, stage in plan.stages.items():
-        if not stage.fits and name not in plan.suggestions:
-            yield f"\n{name} does not fit. {_way_out(stage, stages)}"
+    for name, tried in compiled.items():
+        if not tried.fits and name not in found:
+            yield f"\n{name} does not fit. {_way_out(tried, programs)}"
 
 
-def _way_out(stage: CompiledStage, stages: PlanStages) -> str:
-    """Says what would fit a stage that does not, whatever its batch."""
-    memory = stage.memory
-    has_gradients = stage.name == TRAIN and stages.planned.trainer.trains_all
+def _way_out(program: CompiledProgram, programs: Programs) -> str:
+    """Returns what would make a program fit that does not, whatever its batch."""
+    memory, model = program.memory, programs.planned.model
+    has_gradients = program.name == TRAIN and programs.planned.training.trains_all
     resident = (memory.weights + memory.optimizer) * (2 if has_gradients else 1)
-    whole = stages.planned.model.config
-    count = num_params(abstract_params(type(stages.planned.model)(whole))[0])
+    count = num_params(abstract_params(model)[0])
     # Parameters and gradients, float32; in scoring parameters in the dtype of the products.
-    needed = count * (8 if has_gradients else whole.dtype.itemsize)
+    needed = count * (8 if has_gradients else model.config.dtype.itemsize)
     if resident < 0.8 * memory.capacity:
         return "Lower BATCH_SIZE or TOKENS_PER_BATCH, raise NUM_MICROBATCHES, or use more chips."
-    if needed / stages.chips < 0.5 * memory.capacity:
-        what = "Parameters, gradients and optimizer" if stage.name == TRAIN else "Parameters"
+    if needed / programs.chips < 0.5 * memory.capacity:
+        what = "Parameters, gradients and optimizer" if program.name == TRAIN else "Parameters"
         return (
-            f"{what} take {_gib(resident)} of {_gib(memory.capacity)} "
-            "GiB a chip: spread them with --gin_file=partitioning/fsdp_2d.gin, or raise "
-            "NUM_PARTITIONS."
+            f"{what} take {_gib(resident)} of {_gib(memory.capacity)} GiB a chip: spread them "
+            "with --gin_file=partitioning/fsdp_2d.gin, or raise NUM_PARTITIONS."
         )
     chips = 2 ** math.ceil(math.log2(needed / (0.5 * memory.capacity)))
     return (
@@ -115,13 +115,16 @@ def _way_out(stage: CompiledStage, stages: PlanStages) -> str:
     )
 
 
-def hours(plan: "Plan") -> Iterator[str]:
-    """Yields tasks per chip-hour and the chip-hours of the whole."""
-    work, hours = plan.planned.workload, plan.hours
+def hours(planned: Planned, hours: Hours | None, all_fit: bool) -> Iterator[str]:
+    """Yields tasks per chip-hour and the chip-hours of the whole.
+
+    Args:
+      all_fit: whether the programs do as configured.
+    """
+    work = planned.workload
     if hours is None:
         return
-    instead = any(not stage.fits for stage in plan.stages.values())
-    with_what = ", with what fits" if instead else ""
+    with_what = "" if all_fit else ", with what fits"
     yield f"\nthe whole at {hours.efficiency:.0%} of these peaks (--efficiency){with_what}"
     if work is not None:
         yield (
@@ -133,10 +136,10 @@ def hours(plan: "Plan") -> Iterator[str]:
                 f"  of their tokens {work.shared_forced:.0%} are shared by prompts when they are "
                 f"scored and {work.shared_decoded:.0%} when they are answered, and not run again"
             )
-        elif runs_prefixes(plan.planned.model):
-            yield "  what prompts share is run once; without the pool nobody knows how much: not counted"
+        elif runs_prefixes(planned.model):
+            yield "  shared prefixes run once; only the pool tells how much that is: not counted"
     if hours.tasks_per_chip_hour is not None:
-        scorer = plan.planned.scorer
+        scorer = planned.scoring
         yield (
             f"  scoring {hours.tasks_per_chip_hour:,.0f} tasks a chip-hour "
             f"(n = {scorer.num_instances}, k = {scorer.num_perturbations})"

@@ -1,7 +1,10 @@
-"""What a plan needs of a gin configuration: no checkpoint, and no pool where there is none."""
+"""What a gin configuration plans: its parts, its workload, and the chip-hours of that.
+
+Needs no checkpoint, and no pool where there is none.
+"""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
@@ -11,9 +14,11 @@ from ait_jax.config import configuration, gin_checks
 from ait_jax.config.gin_flags import GinFlags
 from ait_jax.errors import UserError
 from ait_jax.models.interface import Model, runs_prefixes
+from ait_jax.plan.compiled_program import CompiledProgram
 from ait_jax.pool.pool import TaskPool
 from ait_jax.randomness import Key
 from ait_jax.rounds.experiment import Experiment
+from ait_jax.rounds.parts import tasks_of_round
 from ait_jax.rounds.pretraining import Pretraining
 from ait_jax.rounds.scoring import UNUSED_MACROS, Scoring
 from ait_jax.runtime.partitioning import Partitioner
@@ -26,8 +31,11 @@ from ait_jax.scorer.shared_prefixes import MOST_MEMBERS, SHORTEST, grouped
 from ait_jax.trainer.feedback import FeedbackTrainer
 from ait_jax.trainer.interface import Trainer
 
-# What stands for a pool that cannot be read here: NIV2's English tasks (756 to train on, 119 to
-# test), prompts and answers of the lengths that they have on average.
+TRAIN, FORCE, DECODE = "train step", "teacher forcing", "decode"
+PROGRAMS = (TRAIN, FORCE, DECODE)
+
+# In place of a pool that cannot be read here: NIV2's English tasks (756 to train on, 119 to test)
+# and the mean lengths of their prompts and answers.
 ASSUMED_TASKS = 756
 ASSUMED_TEST_TASKS = 119
 ASSUMED_PROMPT_TOKENS = 300
@@ -40,11 +48,11 @@ class Workload:
     """How much there is to do.
 
     Attributes:
-      tasks: of the pool, to train on or to score; dev tasks among them, test tasks not.
+      tasks: of the pool, to train on or to score, including dev tasks but not test tasks.
       prompt_tokens, answer_tokens: means.
-      shared_forced, shared_decoded: of the tokens of teacher forcing and of decoded prompts, the
-        share that lies in prefixes which a decoder-only model has run already for another prompt.
       source: where these come from, in words.
+      shared_forced, shared_decoded: of the tokens of teacher forcing and of decoded prompts, the
+        share in prefixes that a decoder-only model has already run for another prompt.
     """
 
     tasks: int
@@ -60,13 +68,14 @@ class Workload:
 
 @dataclass(frozen=True)
 class Planned:
-    """The parts of an experiment, a scoring or a pre-training that are compiled.
+    """The parts of an experiment, a scoring or a pretraining that are compiled.
 
     Attributes:
       kind: Experiment, Scoring or Pretraining.
       trainer: None for a scoring.
+      scorer: None for a pretraining.
       settings: the other values of the experiment, by field name.
-      workload: None for a pre-training, which has no tasks.
+      workload: None for a pretraining, which has no tasks.
     """
 
     kind: type
@@ -78,12 +87,24 @@ class Planned:
     settings: Mapping[str, Any]
     workload: Workload | None
 
+    @property
+    def training(self) -> Trainer:
+        """The trainer of what has one."""
+        assert self.trainer is not None, f"{self.kind.__name__} has no trainer"
+        return self.trainer
+
+    @property
+    def scoring(self) -> Scorer:
+        """The scorer of what has one."""
+        assert self.scorer is not None, f"{self.kind.__name__} has no scorer"
+        return self.scorer
+
 
 def planned(flags: GinFlags, default_file: str, **given: Any) -> Planned:
-    """Reads gin files and flags as `ait-jax run` does, but asks for no checkpoint or vocabulary.
+    """Reads gin files and flags as `ait-jax run` does, but needs no checkpoint or vocabulary.
 
     Args:
-      given: of `Workload`, numbers that the user gave.
+      given: fields of `Workload` that the user set.
 
     Raises:
       UserError: as `configuration.parse`, or a configuration of something else.
@@ -95,8 +116,8 @@ def planned(flags: GinFlags, default_file: str, **given: Any) -> Planned:
     )
     if kind is None:
         raise UserError(
-            "the gin files configure no experiment to plan. --gin_file replaces the default: give "
-            f"one first (--gin_file={default_file}), then what changes it."
+            "The gin files configure no experiment to plan. --gin_file replaces the default: give "
+            f"an experiment first (--gin_file={default_file}), then the files that change it."
         )
     values = Values(kind)
     if kind is Pretraining:
@@ -120,12 +141,12 @@ def planned(flags: GinFlags, default_file: str, **given: Any) -> Planned:
 
 
 def _supervised(trainer: Trainer | None) -> Trainer | None:
-    """Returns what trains before a feedback stage, which is not part of a plan."""
+    """Returns the trainer before feedback, which is not part of a plan."""
     return trainer.supervised if isinstance(trainer, FeedbackTrainer) else trainer
 
 
-class Values(Mapping):
-    """What gin binds to a class's parameters, or their defaults; each is made when it is taken."""
+class Values(Mapping[str, Any]):
+    """What gin binds to a class's parameters, or their defaults; each is made when it is read."""
 
     def __init__(self, kind: type) -> None:
         import gin
@@ -141,14 +162,14 @@ class Values(Mapping):
 
     def __getitem__(self, name: str) -> Any:
         if name in self._bound:
-            # Copying a reference is how gin calls what it refers to.
+            # To call what a reference names, gin copies it.
             try:
                 return copy.deepcopy(self._bound[name])
             except UserError as error:
                 raise configuration.original(error) from None
         return self._defaults[name]()
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter({**self._defaults, **self._bound})
 
     def __len__(self) -> int:
@@ -156,8 +177,8 @@ class Values(Mapping):
 
 
 def _workload(values: Mapping[str, Any], given: Mapping[str, Any]) -> Workload:
-    """Measures the pool where it and its vocabulary can be read, and assumes NIV2 elsewhere."""
-    splits = values["initial_splits"] if "initial_splits" in values else None
+    """Measures the pool where it and its vocabulary can be read; otherwise assumes NIV2."""
+    splits = values.get("initial_splits")
     known = {
         "tasks": ASSUMED_TASKS,
         "test_tasks": ASSUMED_TEST_TASKS,
@@ -168,7 +189,7 @@ def _workload(values: Mapping[str, Any], given: Mapping[str, Any]) -> Workload:
     }
     try:
         known |= _measured(values["pool"], values)
-    except (UserError, ValueError, TypeError, RuntimeError) as error:  # gin's own among them
+    except (UserError, ValueError, TypeError, RuntimeError) as error:  # gin raises them, too
         lines = str(error).strip().splitlines() or [type(error).__name__]
         reason = lines[0].partition(": ")[0]
         known["source"] = f"assumed, NIV2's: {reason}"
@@ -196,7 +217,7 @@ def _measured(pool: TaskPool, values: Mapping[str, Any]) -> dict[str, Any]:
         for name in names[:: max(1, len(names) // _SAMPLED_TASKS)]
         for instance, prompt, _, _ in prompts.build(name, same_prompts([0]))
     ]
-    lengths, answers = zip(*sizes)
+    lengths, answers = zip(*sizes, strict=True)
     found |= {
         "prompt_tokens": sum(lengths) / len(lengths),
         "answer_tokens": sum(answers) / len(answers),
@@ -224,3 +245,94 @@ def _shared(pool: TaskPool, names: Sequence[str], values: Mapping[str, Any]) -> 
         "shared_forced": share(ready.rows, MOST_MEMBERS),
         "shared_decoded": share(ready.original, continuous.MOST_MEMBERS),
     }
+
+
+# Chip-hours
+
+
+@dataclass(frozen=True)
+class Hours:
+    """Chip-hours by purpose, at the peak of each program's bound divided by `efficiency`.
+
+    Attributes:
+      by_stage: "train", "evaluate" (including dev tasks in training), "score".
+      tasks_per_chip_hour: that scoring finishes.
+    """
+
+    efficiency: float
+    by_stage: dict[str, float]
+    tasks_per_chip_hour: float | None
+
+    @property
+    def total(self) -> float:
+        """Chip-hours of everything."""
+        return sum(self.by_stage.values())
+
+
+def hours_of(
+    planned: Planned, programs: Mapping[str, CompiledProgram], efficiency: float
+) -> Hours | None:
+    """Returns what the configuration costs; None where a program is missing or does not fit.
+
+    Batches of shorter prompts have proportionally more rows. Teacher forcing takes time in
+    proportion to an example's FLOPs, decoding to its prompt's tokens, training is padded to the
+    longest. Prefixes that a decoder-only model runs once for several prompts are counted once.
+    """
+    work = planned.workload
+    needed = {TRAIN} if planned.trainer is not None else set()
+    if work is not None:
+        needed |= {FORCE, DECODE}
+    if not all(name in programs and programs[name].fits for name in needed):
+        return None
+    if work is None:
+        train = programs[TRAIN]
+        seconds = (planned.training.steps or 0) * train.roofline * train.chips
+        return Hours(efficiency, {"train": seconds / efficiency / 3600}, None)
+    force, decode = programs[FORCE], programs[DECODE]
+    source, target = force.lengths
+    prompt_tokens = min(work.prompt_tokens, source)
+    answer_tokens = min(work.answer_tokens, target)
+    share = planned.model.config.flops_per_example(prompt_tokens, answer_tokens)
+    share /= planned.model.config.flops_per_example(source, target)
+    # Chip-seconds of one prompt.
+    forced = force.roofline * force.chips / force.rows * share * (1 - work.shared_forced)
+    decoded = decode.roofline * decode.chips / decode.rows * prompt_tokens / source
+    decoded *= 1 - work.shared_decoded
+    scorer = planned.scoring
+    task = scorer.num_instances * (decoded + scorer.num_perturbations * forced)
+    if planned.trainer is None:
+        by_stage = {"score": work.tasks * task}
+    else:
+        by_stage = _experiment_seconds(planned, work, programs[TRAIN], task, decoded)
+    return Hours(
+        efficiency,
+        {name: value / efficiency / 3600 for name, value in by_stage.items()},
+        3600 * efficiency / task,
+    )
+
+
+def _experiment_seconds(
+    planned: Planned, work: Workload, train: CompiledProgram, task: float, decoded: float
+) -> dict[str, float]:
+    """Returns chip-seconds by purpose.
+
+    Args:
+      task, decoded: chip-seconds to score a task and to decode a prompt.
+    """
+    settings, trainer = planned.settings, planned.training
+    rounds, chosen = settings["rounds"], work.initial_tasks
+    seconds = {"train": 0.0, "evaluate": 0.0, "score": 0.0}
+    once = (work.test_tasks + work.dev_tasks) * settings["max_eval_instances"] * decoded
+    seconds["evaluate"] += once * settings["evaluate_base"]
+    for round_index in range(rounds):
+        examples = chosen * settings["max_instances_per_task"]
+        steps = trainer.total_steps(examples)
+        seconds["train"] += steps * train.roofline * train.chips
+        evaluations = steps // max(1, trainer.steps_between_evaluations(examples))
+        dev = work.dev_tasks * settings["max_dev_instances"] * decoded
+        seconds["evaluate"] += once + evaluations * dev
+        if round_index < rounds - 1:
+            remaining = max(0, work.tasks - work.dev_tasks - chosen)
+            seconds["score"] += remaining * task
+            chosen += tasks_of_round(settings["tasks_per_round"], round_index)
+    return seconds

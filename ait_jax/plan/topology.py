@@ -1,4 +1,4 @@
-"""Devices that nobody needs to hold: TPU slices by name, for compiling ahead of time."""
+"""TPU slices by name: devices to compile for that nobody has to hold."""
 
 import importlib.util
 import os
@@ -11,9 +11,7 @@ from ait_jax.errors import UserError, nearest
 from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.runtime.terminal import quiet_stderr
 
-GENERATIONS = ("v4", "v5e", "v5p", "v6e")
-# Axes of a slice: v4 and v5p are tori in three dimensions.
-_AXES = {"v4": 3, "v5p": 3, "v5e": 2, "v6e": 2}
+# By generation; v4 and v5p are tori in three dimensions.
 _EXAMPLES = {"v4": "v4:4x4x8", "v5e": "v5e:16x16", "v5p": "v5p:4x4x8", "v6e": "v6e:8x8"}
 
 
@@ -25,10 +23,12 @@ class PlannedPartitioner(Partitioner):
 
     @property
     def devices(self) -> Sequence[Any]:
+        """The given ones."""
         return self.given_devices
 
     @classmethod
     def of(cls, partitioner: Partitioner, devices: Sequence[Any]) -> "PlannedPartitioner":
+        """Returns a partitioner's mesh and rules on `devices`."""
         return cls(partitioner.num_partitions, partitioner.logical_axis_rules, tuple(devices))
 
 
@@ -36,18 +36,18 @@ def check_name(name: str) -> str:
     """Returns the generation of a topology's name, as in "v5e:16x16".
 
     Raises:
-      UserError: it is none.
+      UserError: an unknown generation or shape.
     """
     generation, _, shape = name.partition(":")
-    if generation not in GENERATIONS:
+    if generation not in _EXAMPLES:
         raise UserError(
-            f"--topology={name}: {generation!r} is none of {', '.join(GENERATIONS)}."
-            + (nearest(generation, GENERATIONS) or f" Write {_EXAMPLES['v5e']}, for example.")
+            f"--topology={name}: {generation!r} must be one of {', '.join(_EXAMPLES)}."
+            + (nearest(generation, _EXAMPLES) or f" Give one as in {_EXAMPLES['v5e']}.")
         )
-    axes = _AXES[generation]
+    axes = _EXAMPLES[generation].count("x") + 1
     if not re.fullmatch(rf"[1-9]\d*(x[1-9]\d*){{{axes - 1}}}", shape):
         raise UserError(
-            f"--topology={name}: needed are {axes} sizes of a slice of {generation} chips, as in "
+            f"--topology={name}: a slice of {generation} chips has {axes} sizes, as in "
             f"{_EXAMPLES[generation]}."
         )
     return generation
@@ -57,7 +57,7 @@ def devices_of(name: str) -> list[Any]:
     """Returns the (absent) devices of a TPU slice.
 
     Raises:
-      UserError: a name that is none, a slice that does not exist, or no libtpu.
+      UserError: a malformed name, a slice that does not exist, or no libtpu.
     """
     check_name(name)
     if importlib.util.find_spec("libtpu") is None:
@@ -65,9 +65,9 @@ def devices_of(name: str) -> list[Any]:
             f"--topology={name} needs the TPU compiler, which is not installed: "
             "pip install 'ait-jax[plan]' (libtpu; no TPU is needed)."
         )
-    # libtpu looks for a TPU machine's metadata and logs beside it, unless told not to.
+    # libtpu otherwise looks for a TPU machine's metadata, and writes logs.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    # It also lets one process at a time use a TPU; here none is used.
+    # It otherwise allows one process at a time; no TPU is used here.
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     os.environ.setdefault("TPU_LOG_DIR", "disabled")
     os.environ.setdefault("TPU_STDERR_LOG_LEVEL", "3")
@@ -88,6 +88,6 @@ def devices_of(name: str) -> list[Any]:
     except Exception as error:  # XLA's own kinds of errors
         reason = str(error).splitlines()[0]
         raise UserError(
-            f"--topology={name} is no slice that libtpu knows ({reason}); "
+            f"--topology={name} is not a slice that libtpu knows ({reason}); "
             f"{_EXAMPLES[generation]} is one."
         ) from error

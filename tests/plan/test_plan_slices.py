@@ -13,7 +13,7 @@ import pytest
 
 from ait_jax.config.gin_flags import GinFlags
 from ait_jax.plan import plan
-from ait_jax.plan.plan_stages import FORCE, TRAIN
+from ait_jax.plan.planned import FORCE, TRAIN
 
 pytestmark = [
     pytest.mark.usefixtures("clean_gin"),
@@ -29,14 +29,14 @@ FILES = ("experiments/niv2_paper.gin", "models/xxl.gin", "partitioning/fsdp_2d.g
 def planned(topology, *bindings):
     values = ("OPTIMIZER = @optimizer.adafactor", *bindings)
     options = plan.Options(topology=topology, stages=[TRAIN, FORCE], search=False, quick=True)
-    return plan.run(GinFlags(FILES, values), options, lambda line: None)
+    return plan.run(GinFlags(FILES, values), options)
 
 
 def check(made):
-    for stage in made.stages.values():
-        assert stage.fits
-        assert abs(stage.over_ideal) < 0.05, stage.name
-    train = made.stages[TRAIN]
+    for program in made.programs.values():
+        assert program.fits
+        assert abs(program.over_ideal) < 0.05, program.name
+    train = made.programs[TRAIN]
     assert 0.2 < train.recomputed_flops / train.ideal_flops < 1 / 3
     assert {"all-gather", "collective-permute"} <= train.collectives.keys()
 
@@ -54,7 +54,7 @@ def test_xxl_stays_at_its_flops(topology):
     check(made)
     # What a layer keeps for the backward pass is its input; the other 22 of both stacks, whose
     # weights 256 or 128 chips share, leave room.
-    train = made.stages[TRAIN]
+    train = made.programs[TRAIN]
     kept = 22 * 8 * (1024 + 128) * 4096 * 2 / 8
     assert train.memory.total + kept < train.memory.capacity
 
@@ -66,15 +66,14 @@ def test_xxl_stays_at_its_flops(topology):
 def test_xxl_on_pods(topology, chips):
     made = planned(topology, f"BATCH_SIZE = {chips}", f"TOKENS_PER_BATCH = {1024 * chips}")
     check(made)
-    assert {stage.chips for stage in made.stages.values()} == {chips}
+    assert {program.chips for program in made.programs.values()} == {chips}
 
 
-def test_what_cannot_fit_is_told_by_how_much():
-    lines = []
+def test_what_cannot_fit_is_told_by_how_much(said):
     values = ("OPTIMIZER = @optimizer.adafactor", "NUM_PARTITIONS = 4", "BATCH_SIZE = 4")
     options = plan.Options(topology="v5e:2x2", stages=[TRAIN], search=False)
-    made = plan.run(GinFlags(FILES, values), options, lines.append)
-    stage = made.stages[TRAIN]
-    assert not stage.fits and stage.memory.excess > 2**30
-    text = "\n".join(lines)
+    made = plan.run(GinFlags(FILES, values), options)
+    program = made.programs[TRAIN]
+    assert not program.fits and program.memory.excess > 2**30
+    text = "\n".join(said)
     assert "GiB TOO MUCH" in text and "use 16 such chips or more" in text

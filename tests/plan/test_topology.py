@@ -12,14 +12,14 @@ from ait_jax.runtime.partitioning import Partitioner
 @pytest.mark.parametrize(
     "name, message",
     [
-        ("v5:4x4", "'v5' is none of v4, v5e, v5p, v6e. Did you mean"),
-        ("v5e-256", "none of v4, v5e, v5p, v6e"),
-        ("v5e:4x4x4", "2 sizes of a slice of v5e chips, as in v5e:16x16"),
-        ("v5p:4x4", "3 sizes of a slice of v5p chips, as in v5p:4x4x8"),
+        ("v5:4x4", "'v5' must be one of v4, v5e, v5p, v6e. Did you mean"),
+        ("v5e-256", "must be one of v4, v5e, v5p, v6e"),
+        ("v5e:4x4x4", "a slice of v5e chips has 2 sizes, as in v5e:16x16"),
+        ("v5p:4x4", "a slice of v5p chips has 3 sizes, as in v5p:4x4x8"),
         ("v5e:0x4", "2 sizes"),
     ],
 )
-def test_names_that_are_none(name, message):
+def test_malformed_names(name, message):
     with pytest.raises(UserError, match=message):
         topology.devices_of(name)
 
@@ -40,5 +40,5 @@ def test_slices():
     pytest.importorskip("libtpu", reason="needs the TPU compiler: pip install 'ait-jax[plan]'")
     for name, chips in (("v4:2x2x2", 8), ("v5e:4x4", 16), ("v5p:2x2x1", 4), ("v6e:1x1", 1)):
         assert len(topology.devices_of(name)) == chips
-    with pytest.raises(UserError, match="v5e:3x7 is no slice that libtpu knows"):
+    with pytest.raises(UserError, match="v5e:3x7 is not a slice that libtpu knows"):
         topology.devices_of("v5e:3x7")

@@ -1,4 +1,4 @@
-"""One compiled program on one kind of chip: what it holds, does, sends, and how long that takes."""
+"""One compiled program on one kind of chip: what it holds, computes and sends, and for how long."""
 
 import re
 import time
@@ -12,7 +12,7 @@ import numpy as np
 from ait_jax.plan import hlo, hlo_cost
 from ait_jax.runtime.hardware import Chip
 
-# Two ways in which XLA says so; the second, of far too much, counts temporaries alone.
+# XLA has two messages; the second, where far too much is needed, counts temporaries alone.
 _OUT_OF_MEMORY = re.compile(r"Used ([\d.]+)([KMG]) of ([\d.]+)([KMG]) hbm")
 _TEMPORARIES_ALONE = re.compile(
     r"required for HLO temporaries \(([\d.]+)([KMG])\) exceeds available HBM \(([\d.]+)([KMG])\)"
@@ -38,6 +38,7 @@ class Memory:
 
     @property
     def total(self) -> float:
+        """Bytes needed."""
         return self.weights + self.optimizer + self.temporaries
 
     @property
@@ -47,18 +48,18 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class CompiledStage:
-    """A stage's program, per chip and run.
+class CompiledProgram:
+    """A program's costs, per chip and run.
 
     Attributes:
       name: "train step", "teacher forcing" or "decode".
       rows, lengths: the batch of the whole mesh, and its padded lengths.
       ideal_flops: the model's own (a third of a train step's is its forward pass).
       recomputed_flops: what the remat policy adds.
-      flops, bytes: of the compiled program; None where it does not fit, as it then is none.
+      flops, bytes: of the compiled program; None where it does not fit and was not compiled.
       collectives: kind -> {"count", "bytes", "sent_bytes"}.
       seconds: what FLOPs, memory and links would each take alone at their peaks.
-      settings: gin macros that make this batch -> their values.
+      settings: the gin macros behind this batch -> their values.
       compile_seconds: of this machine.
     """
 
@@ -78,24 +79,31 @@ class CompiledStage:
 
     @property
     def fits(self) -> bool:
+        """Whether a chip has the memory for it."""
         return self.flops is not None and not self.memory.excess
 
     @property
     def over_ideal(self) -> float:
         """FLOPs beyond the model's and the recomputed ones, as a share of them."""
-        return self.flops / (self.ideal_flops + self.recomputed_flops) - 1
+        return (self.flops or 0.0) / (self.ideal_flops + self.recomputed_flops) - 1
 
     @property
     def bound(self) -> str:
         """What takes longest: "FLOPs", "memory" or "links"."""
-        return max(self.seconds, key=self.seconds.get)
+        return max(self.seconds, key=lambda name: self.seconds[name])
 
     @property
     def roofline(self) -> float:
         """Seconds of a run at the peak of what bounds it."""
         return max(self.seconds.values())
 
+    @property
+    def rows_per_second(self) -> float:
+        """Of a chip, at that peak."""
+        return self.rows / self.roofline / self.chips
+
     def to_json(self) -> dict[str, Any]:
+        """Returns its entry in the file of --json."""
         entry = {name: value for name, value in vars(self).items() if name != "memory"}
         entry |= {"fits": self.fits, "lengths": list(self.lengths)}
         entry["memory"] = vars(self.memory) | {
@@ -121,7 +129,7 @@ def bytes_per_chip(tree: Any) -> float:
     )
 
 
-def compile_stage(
+def measure(
     name: str,
     compile: Callable[[], jax.stages.Compiled],
     chip: Chip,
@@ -130,14 +138,14 @@ def compile_stage(
     optimizer: float = 0.0,
     unknown_trips: int = 1,
     **described: Any,
-) -> CompiledStage:
-    """Compiles a stage's program and measures it.
+) -> CompiledProgram:
+    """Compiles a program and measures it.
 
     Args:
       compile: lowers and compiles.
       weights, optimizer: bytes on a chip.
       unknown_trips: see `hlo_cost.cost_of`.
-      described: other fields of `CompiledStage`.
+      described: other fields of `CompiledProgram`.
     """
     start = time.perf_counter()
     try:
@@ -147,14 +155,14 @@ def compile_stage(
         if memory is None:
             raise
         seconds = time.perf_counter() - start
-        return CompiledStage(name, memory=memory, compile_seconds=seconds, **described)
+        return CompiledProgram(name, memory=memory, compile_seconds=seconds, **described)
     seconds = time.perf_counter() - start
-    usage = compiled.memory_analysis()
+    usage: Any = compiled.memory_analysis()
     total = usage.argument_size_in_bytes + usage.output_size_in_bytes - usage.alias_size_in_bytes
     total += usage.temp_size_in_bytes + usage.generated_code_size_in_bytes
     memory = Memory(weights, optimizer, total - weights - optimizer, chip.memory)
-    cost = hlo_cost.cost_of(hlo.parse(compiled.as_text()), unknown_trips)
-    return CompiledStage(
+    cost = hlo_cost.cost_of(hlo.parse(compiled.as_text() or ""), unknown_trips)
+    return CompiledProgram(
         name,
         memory=memory,
         flops=cost.flops,
@@ -170,7 +178,7 @@ def compile_stage(
         seconds={
             "FLOPs": cost.flops / chip.flops,
             "memory": cost.bytes / chip.memory_bandwidth,
-            "links": cost.wire.total() / chip.link_bandwidth,
+            "links": sum(cost.wire.values()) / chip.link_bandwidth,
         },
         compile_seconds=seconds,
         **described,
@@ -178,7 +186,7 @@ def compile_stage(
 
 
 def _memory_of(message: str, weights: float, optimizer: float) -> Memory | None:
-    """Returns what XLA says that a program needs, which is too much; None of another error."""
+    """Returns what XLA's message says that a program needs; None for any other error."""
     used = _OUT_OF_MEMORY.search(message)
     found = used or _TEMPORARIES_ALONE.search(message)
     if found is None:

@@ -1,9 +1,9 @@
-"""compiled_stage.py: what XLA says of programs that do not fit."""
+"""compiled_program.py: what XLA says of programs that do not fit."""
 
 import jax
 import pytest
 
-from ait_jax.plan.compiled_stage import bytes_per_chip, compile_stage
+from ait_jax.plan.compiled_program import bytes_per_chip, measure
 from ait_jax.runtime.hardware import Chip
 from ait_jax.runtime.partitioning import Partitioner
 
@@ -27,10 +27,10 @@ def test_by_how_much_a_program_does_not_fit(message, total):
     def compile():
         raise jax.errors.JaxRuntimeError(f"RESOURCE_EXHAUSTED: {message}")
 
-    stage = compile_stage("decode", compile, CHIP, weights=2 * GIB, **DESCRIBED)
-    assert not stage.fits and stage.flops is None
-    assert stage.memory.total == pytest.approx(total * GIB)
-    assert stage.memory.excess == pytest.approx((total - 15.75) * GIB)
+    program = measure("decode", compile, CHIP, weights=2 * GIB, **DESCRIBED)
+    assert not program.fits and program.flops is None
+    assert program.memory.total == pytest.approx(total * GIB)
+    assert program.memory.excess == pytest.approx((total - 15.75) * GIB)
 
 
 def test_other_errors_stay_errors():
@@ -38,7 +38,7 @@ def test_other_errors_stay_errors():
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
 
     with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
-        compile_stage("decode", compile, CHIP, weights=0.0, **DESCRIBED)
+        measure("decode", compile, CHIP, weights=0.0, **DESCRIBED)
 
 
 def test_bytes_of_a_chip_are_those_of_its_parts():
