@@ -1,8 +1,8 @@
-"""Files of a model's answers to single instructions, and which of them answer the same ones.
+"""Files of two models' answers to instructions, matched by instruction.
 
-The format is that of Self-Instruct's released predictions (paper_facts D), one JSON object a
+The format is that of Self-Instruct's released predictions (paper_facts D), one JSON object per
 line: {"prompt", "instruction", "input", "response", "target"}, of which "instruction" and
-"response" are needed. predictions.jsonl of `ait-jax run` and of T5X's infer is read, too.
+"response" are required. predictions.jsonl of `ait-jax run` and of T5X's infer is read, too.
 """
 
 import json
@@ -19,7 +19,7 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Question:
-    """An instruction with its input; answers are matched by the two, white space at ends off."""
+    """An instruction and its input, stripped; answers are matched by them."""
 
     instruction: str
     input: str
@@ -33,7 +33,7 @@ class Question:
 
 @dataclass(frozen=True)
 class RecordedAnswer:
-    """An answer and the references that stand with it, if any."""
+    """An answer from a file, with the references beside it, if any."""
 
     text: str
     references: tuple[str, ...] = ()
@@ -41,7 +41,7 @@ class RecordedAnswer:
 
 @dataclass(frozen=True)
 class Pair:
-    """One question, both models' answers, references to compare with."""
+    """One question, both models' answers, and the references."""
 
     question: Question
     a: str
@@ -50,7 +50,7 @@ class Pair:
 
 
 def question(instruction: str, input_text: str) -> Question:
-    """Returns the Question of two texts as they stand in a file."""
+    """Returns the Question of two texts from a file."""
     return Question(_text(instruction).strip(), _text(input_text).strip())
 
 
@@ -61,7 +61,7 @@ def read_instructions(path: Any) -> dict[Question, tuple[str, ...]]:
       {question: its instances' outputs}; each instance is a question.
 
     Raises:
-      UserError: no such file, a line (named) that is none, or a question that stands twice.
+      UserError: no such file, a malformed line (named), or a repeated question.
     """
     found: dict[Question, tuple[str, ...]] = {}
     for number, value in _json_lines(path):
@@ -69,23 +69,23 @@ def read_instructions(path: Any) -> dict[Question, tuple[str, ...]]:
             for instance in value["instances"]:
                 asked = question(value["instruction"], instance["input"])
                 if asked in found:
-                    raise UserError(f"{path}, line {number}: {asked.title} stands there twice.")
+                    raise UserError(f"{path}, line {number}: {asked.title} is there twice.")
                 found[asked] = (_text(instance["output"]),)
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(
-                f"{path}, line {number}: no instruction with instances of input and output "
+                f"{path}, line {number}: not an instruction with instances of input and output "
                 f"({type(error).__name__}: {error})."
             ) from None
     if not found:
-        raise UserError(f"{path} holds no instructions.")
+        raise UserError(f"{path} has no instructions.")
     return found
 
 
 def read_answers(path: Any) -> dict[Question, list[RecordedAnswer]]:
-    """Reads a file of answers; a question that is answered more than once has several.
+    """Reads a file of answers; a question answered more than once has several.
 
     Raises:
-      UserError: no such file, or a line (named) that is no answer.
+      UserError: no such file, or a malformed line (named).
     """
     found: dict[Question, list[RecordedAnswer]] = {}
     for number, value in _json_lines(path):
@@ -97,12 +97,12 @@ def read_answers(path: Any) -> dict[Question, list[RecordedAnswer]]:
             answer = RecordedAnswer(_text(value["response"]), references)
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(
-                f"{path}, line {number}: no answer; needed: an object with the texts "
+                f"{path}, line {number}: not an answer, which is an object with the texts "
                 f"'instruction' and 'response' ({type(error).__name__}: {error})."
             ) from None
         found.setdefault(asked, []).append(answer)
     if not found:
-        raise UserError(f"{path} holds no answers.")
+        raise UserError(f"{path} has no answers.")
     return found
 
 
@@ -116,28 +116,20 @@ def _of_predictions(path: Any) -> dict[Question, list[RecordedAnswer]]:
 
 
 def _text(value: Any) -> str:
-    """Returns `value`, a text; halves of surrogate pairs, which UTF-8 lacks, become "?"."""
+    """Returns `value` if it is text; halves of surrogate pairs, which UTF-8 lacks, become "?"."""
     if not isinstance(value, str):
         raise TypeError(f"{type(value).__name__} instead of text")
     return value.encode("utf-8", "replace").decode()
 
 
 def _json_lines(path: Any) -> Iterable[tuple[int, Any]]:
-    path = files.as_path(path)
-    try:
-        text = files.read_bytes(path).decode("utf-8-sig")
-    except (FileNotFoundError, IsADirectoryError):
-        raise UserError(f"There is no file {path}.") from None
-    except OSError as error:
-        raise UserError(f"cannot read {str(path)!r}: {error.strerror or error}.") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 (byte {error.start}).") from None
+    text = files.read_given_text(path, "the file")
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
                 yield number, json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise UserError(f"{path}, line {number}: no JSON ({error}).") from None
+                raise UserError(f"{path}, line {number}: malformed JSON ({error}).") from None
 
 
 def match(
@@ -147,27 +139,27 @@ def match(
     names: Sequence[str],
     intersect: bool,
 ) -> tuple[list[Pair], dict[str, list[str]]]:
-    """Returns the questions that can be compared, and what does not fit.
+    """Returns the questions that can be compared, and what does not match.
 
     Args:
-      a, b: of `read_answers`.
-      instructions: of `read_instructions`: which questions there are, and their references;
-        without it all of both files, with the references of the files.
-      names: of `a`, `b`, for messages.
-      intersect: leave out what does not fit, instead of refusing.
+      a: one model's answers, from `read_answers`.
+      b: the other's.
+      instructions: from `read_instructions`: the questions and their references; without it all of
+        both files, with the files' references.
+      names: of `a` and `b`, for messages.
+      intersect: leave out what does not match, instead of refusing.
 
     Returns:
       pairs in the order of `instructions`, else of `a`; and {what is wrong: titles of the
-      questions}. A question answered twice alike counts once; answered twice differently it
-      does not fit.
+      questions}. Equal answers to a repeated question count once; different ones do not match.
 
     Raises:
-      UserError: something does not fit and `intersect` is False, or nothing fits.
+      UserError: something does not match and `intersect` is False, or nothing matches.
     """
     wanted = list(instructions) if instructions is not None else list(dict.fromkeys([*a, *b]))
     problems: dict[str, list[str]] = {}
     usable = []
-    for name, answers in zip(names, (a, b)):
+    for name, answers in zip(names, (a, b), strict=True):
         unclear = {asked for asked, given in answers.items() if len({x.text for x in given}) > 1}
         usable.append({k: given[0] for k, given in answers.items() if k not in unclear})
         problems[f"missing in {name}"] = [x.title for x in wanted if x not in answers]
@@ -186,8 +178,8 @@ def match(
         raise UserError(
             "The files do not answer the same instructions: "
             + "; ".join(describe(problems))
-            + ". Needed: the same ones once each, or --on_mismatch=intersect to compare the "
-            f"{len(shared)} that fit."
+            + ". Give files that answer the same ones once each, or --on_mismatch=intersect to "
+            f"compare the {len(shared)} that match."
         )
     if not shared:
         raise UserError(f"{names[0]} and {names[1]} have no instruction in common.")

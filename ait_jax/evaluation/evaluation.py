@@ -1,14 +1,14 @@
 """ROUGE-L and exact match as Tk-Instruct computes them, and predictions on disk.
 
-Source of the definitions: `compute_metrics.py` of Tk-Instruct (arXiv 2204.07705). An
-instance's score is the best over its references; a group's score is the mean over its
-instances times 100, so tasks with more instances weigh more; figures are rounded to 4
-decimals. ROUGE-L is the F measure of the `rouge_score` library with stemming. Its
-tokenizer keeps a-z and 0-9 only: an answer in another script scores 0, as it does in
-Tk-Instruct's English track.
+Source of the definitions: `compute_metrics.py` of Tk-Instruct (arXiv 2204.07705). An instance's
+score is the best over its references; a group's score is the mean over its instances times 100, so
+tasks with more instances weigh more; figures are rounded to 4 decimals. ROUGE-L is the F measure of
+the `rouge_score` library with stemming. Its tokenizer keeps only a-z and 0-9, so an answer in
+another script scores 0, as in Tk-Instruct's English track.
 """
 
 import functools
+import itertools
 import json
 import string
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -20,7 +20,7 @@ from ait_jax.runtime import files
 
 EXACT_MATCH, ROUGE_L = "exact_match", "rougeL"
 
-# The figure Tk-Instruct reports for a category; ROUGE-L where it names none.
+# The figure that Tk-Instruct reports for a category; ROUGE-L for others.
 CATEGORY_METRICS = {
     "Textual Entailment": EXACT_MATCH,
     "Cause Effect Classification": EXACT_MATCH,
@@ -46,8 +46,8 @@ class Prediction:
     Attributes:
       task, instance_id: which instance.
       prediction: the decoded answer.
-      references: acceptable outputs, the first is the training target; none where no answer
-        is known: then the answer is kept and not measured.
+      references: acceptable outputs, the first is the training target; empty if no answer is
+        known, and the prediction is then kept but not measured.
       input: the prompt as the model saw it, for the record.
     """
 
@@ -64,7 +64,7 @@ def normalize_answer(text: str) -> str:
 
 
 def exact_match(prediction: str, references: Sequence[str]) -> float:
-    """Returns 1.0 if the prediction equals a reference after normalisation, else 0.0."""
+    """Returns 1.0 if the prediction equals a reference after normalization, else 0.0."""
     answer = normalize_answer(prediction)
     return float(any(answer == normalize_answer(reference) for reference in references))
 
@@ -81,10 +81,10 @@ def _rouge_l_pair(reference: str, prediction: str) -> float:
 
 
 @functools.cache
-def _scorer():
-    """Returns the library's scorer; its tokenizer, the slow part, remembers what it saw."""
+def _scorer() -> Any:
+    """Returns the library's scorer; its tokenizer, the slow part, is cached."""
     from nltk.stem import porter
-    from rouge_score import rouge_scorer, tokenize  # imported late: it loads NLTK
+    from rouge_score import rouge_scorer, tokenize  # imported late: loads NLTK
 
     class RememberingStemmer:
         def __init__(self) -> None:
@@ -115,7 +115,7 @@ class _Group:
         self.tasks.add(task)
 
     def summary(self) -> dict[str, Any]:
-        """Returns the figures in percent; None where there is no instance."""
+        """Returns the figures in percent, None without instances."""
         return {
             ROUGE_L: self._percent(self.rouge_l),
             EXACT_MATCH: self._percent(self.exact_match),
@@ -135,21 +135,21 @@ def evaluate(
     """Returns ROUGE-L and exact match, ready for JSON.
 
     Args:
-      predictions: in any order; the result is the same for every order.
+      predictions: in any order, which does not affect the result.
       is_cls: task name -> True for classification.
       category_of: task name -> category.
 
     Returns:
       {"rougeL", "exact_match", "num_instances", "num_tasks" over all instances with references,
-       "num_without_references": instances that were answered and not measured,
+       "num_without_references": instances that were answered but not measured,
        "cls": {same keys}, "gen": {same keys},
        "per_category": {category: {same keys, "metric", "headline"}}, ascending by name,
        "per_task": {task: {"rougeL", "exact_match", "num_instances"}}, ascending by name}.
-      "metric" names the figure Tk-Instruct reports for the category, "headline" is its
-      value. A group without instances has None for its figures.
+      "metric" names the figure that Tk-Instruct reports for the category, "headline" is its value.
+      The figures of a group without instances are None.
 
     Raises:
-      UserError: two predictions for one instance.
+      UserError: an instance has two predictions.
     """
     num_without = 0
     overall, cls, gen = _Group(), _Group(), _Group()
@@ -192,11 +192,14 @@ def evaluate_splits(
     """Returns {split: `evaluate` of the predictions for its tasks}, in the order of `splits`.
 
     Args:
-      splits: split name ("test", "dev") -> its tasks. A task of two splits counts in both, as
-        in the authors' files; predictions for tasks of no split are refused.
+      predictions: of tasks of the splits.
+      splits: split name ("test", "dev") -> its tasks. A task of two splits counts in both, as in
+        the authors' files.
+      is_cls: as of `evaluate`.
+      category_of: as of `evaluate`.
 
     Raises:
-      UserError: as `evaluate`, or a prediction for a task of no split.
+      UserError: as `evaluate`, or a prediction is for a task of no split.
     """
     tasks_of = {split: set(tasks) for split, tasks in splits.items()}
     items_of: dict[str, list[Prediction]] = {split: [] for split in splits}
@@ -204,7 +207,7 @@ def evaluate_splits(
         owners = [split for split, tasks in tasks_of.items() if item.task in tasks]
         if not owners:
             raise UserError(
-                f"There is a prediction for task {item.task!r}, which is in none of the splits "
+                f"There is a prediction for task {item.task!r}, which is not in the splits "
                 f"{', '.join(splits)}; the predictions belong to other split files."
             )
         for split in owners:
@@ -213,12 +216,13 @@ def evaluate_splits(
 
 
 def _in_order(predictions: Iterable[Prediction]) -> list[Prediction]:
-    """Returns predictions by task and id: float sums must not depend on their order."""
+    """Returns predictions by task and id, because float sums depend on their order."""
     items = sorted(predictions, key=lambda item: (item.task, item.instance_id))
-    for item, following in zip(items, [*items[1:], None]):
-        where = f"task {item.task!r}, instance {item.instance_id!r}"
-        if following and (item.task, item.instance_id) == (following.task, following.instance_id):
-            raise UserError(f"{where} has two predictions; keep one.")
+    for item, following in itertools.pairwise(items):
+        if (item.task, item.instance_id) == (following.task, following.instance_id):
+            raise UserError(
+                f"task {item.task!r}, instance {item.instance_id!r} has two predictions; keep one."
+            )
     return items
 
 
@@ -229,13 +233,13 @@ def _with_headline(category: str, group: _Group) -> dict[str, Any]:
 
 
 def write_predictions(path: Any, predictions: Iterable[Prediction]) -> None:
-    """Writes predictions.jsonl as T5X's infer does, one JSON object a line, whole or not at all.
+    """Writes predictions.jsonl as T5X's infer does, a JSON object per line, whole or not at all.
 
     {"inputs": {"inputs_pretokenized", "targets_pretokenized", "task", "id", "references"},
      "prediction": ...}
 
     Raises:
-      UserError: the folder cannot be written to.
+      UserError: the folder is not writable.
     """
     with files.replace_with(path) as temporary, temporary.open("wb") as file:
         for item in predictions:
@@ -260,24 +264,15 @@ def _json_line(item: Prediction) -> bytes:
 
 
 def read_predictions(path: Any) -> list[Prediction]:
-    """Reads what `write_predictions` wrote; also lines of T5X that lack our extra fields.
+    """Reads what `write_predictions` or T5X wrote, which lacks our extra fields.
 
-    Without "references" the target is the only reference, without "task" the task is "",
-    without "id" the id is the line number.
+    Without "references" the target is the only reference, without "task" the task is "", without
+    "id" the id is the line number.
 
     Raises:
-      UserError: no such file, or a line (named) that is no such object.
+      UserError: no such file, or a line (named) is not such an object.
     """
-    path = files.as_path(path)
-    try:
-        text = path.read_bytes().decode()
-    except FileNotFoundError:
-        raise UserError(f"There is no predictions file {path}.") from None
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path} is not UTF-8 (byte {error.start}); is it predictions.jsonl?"
-        ) from None
-    lines = text.split("\n")
+    lines = files.read_given_text(path, "the predictions").split("\n")
     return [_parse_line(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
 
 
@@ -297,7 +292,7 @@ def _parse_line(path: Any, number: int, line: str) -> Prediction:
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{path}, line {number}: no prediction of T5X's infer format "
+            f"{path}, line {number}: not a prediction in T5X's infer format "
             f"({type(error).__name__}: {error}). Delete the file and evaluate again."
         ) from None
     texts = (item.task, item.instance_id, item.prediction, item.input, *item.references)

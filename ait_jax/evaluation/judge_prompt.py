@@ -1,4 +1,4 @@
-"""The question that a judge is asked about two answers, and how its verdict is read."""
+"""What a judge is asked about two answers, and how its verdict is read."""
 
 import re
 
@@ -27,8 +27,8 @@ _NO_INPUT = "(none)"
 def conversation(asked: Question, first: str, second: str) -> list[dict[str, str]]:
     """Returns the messages to the judge.
 
-    The mark of the delimiters is a hash of the texts between them, so none of these can hold
-    it; it does not depend on the order, on which model wrote what, or on anything random.
+    The delimiters' mark is a hash of the texts between them, so that none of these can contain it;
+    it does not depend on the order, on which model wrote what, or on anything random.
     """
     both = sorted((first, second))
     digest = randomness.stable_hash("judge", asked.instruction, asked.input, *both)
@@ -49,7 +49,7 @@ def conversation(asked: Question, first: str, second: str) -> list[dict[str, str
 def parse(text: str) -> str | None:
     """Returns FIRST, SECOND or TIE if the judge's answer is that one word, else None.
 
-    Letter case, white space and punctuation around the word do not matter; a second word does.
+    Case, white space and punctuation around the word do not matter; a second word does.
     """
     found = _VERDICT.fullmatch(text)
     return found[1].upper() if found else None

@@ -1,9 +1,8 @@
-"""Two models' answers compared: ROUGE-L against the references, and blind pairwise judging.
+"""Compares two models' answers: ROUGE-L against the references, and blind pairwise judging.
 
 Every pair is judged twice, with the answers in both orders; a model wins a pair only if it wins
-in both. What the judge prefers by position alone therefore becomes ties (Active Instruction
-Tuning, section on Alpaca, reports #win - #lose of such judging on 252 instructions;
-paper_facts A3).
+both times, so a preference for a position becomes a tie (Active Instruction Tuning, section on
+Alpaca, reports #win - #lose of such judging on 252 instructions; paper_facts A3).
 """
 
 import hashlib
@@ -24,7 +23,7 @@ from ait_jax.runtime import files, reporter
 SCHEMA = 1
 RESAMPLES = 10_000
 A, B, TIE = "a", "b", "tie"
-# What becomes of a pair; the last three are no judgement.
+# Outcomes of a pair; the last three mean that it was not judged.
 OUTCOMES = ("win", "tie", "lose")
 UNPARSABLE, FAILED, NOT_ASKED = "unparsable", "failed", "not asked"
 _Z = 1.959963984540054  # 95% of a normal distribution
@@ -32,14 +31,14 @@ _Z = 1.959963984540054  # 95% of a normal distribution
 
 @dataclass(frozen=True)
 class Judged:
-    """One pair as judged.
+    """One judged pair.
 
     Attributes:
       pair: question and answers.
       outcome: "win", "tie", "lose" (of a), or UNPARSABLE, FAILED, NOT_ASKED.
       verdicts: with a's answer first, with b's first: "a", "b", "tie", or None.
-      note: "identical" if the answers are equal and were not sent, "orders disagree", or the
-        first verdict that could not be read, or the error.
+      note: "identical" if the answers are equal and were not sent, "orders disagree", the first
+        unreadable verdict, or the error.
     """
 
     pair: Pair
@@ -48,17 +47,16 @@ class Judged:
     note: str = ""
 
 
-def judge(pairs: Sequence[Pair], endpoint, seed: int, max_tokens: int = 16) -> list[Judged]:
+def judge(pairs: Sequence[Pair], endpoint: Any, seed: int, max_tokens: int = 16) -> list[Judged]:
     """Returns the pairs as `endpoint` judges them, in their order.
 
-    Pairs are asked in an order shuffled by `seed`, and which answer comes first in the first of
-    a pair's two requests is drawn by it, so that what a budget leaves unasked is random. Equal
-    answers are a tie and not sent.
+    `seed` shuffles the pairs and draws which answer comes first in the first of a pair's two
+    requests, so that what a budget leaves unasked is random. Equal answers are a tie and are not
+    sent.
 
     Args:
-      pairs: to be judged.
-      endpoint: with `ask(conversations, temperature, max_tokens, description)`, as
-        `endpoint.Endpoint`.
+      pairs: to judge.
+      endpoint: an `endpoint.Endpoint`, or anything with its `ask`.
       seed: of the order of asking; no verdict depends on it.
       max_tokens: of a verdict.
     """
@@ -84,7 +82,7 @@ def judge(pairs: Sequence[Pair], endpoint, seed: int, max_tokens: int = 16) -> l
         if i in by_pair:
             judged[i] = _judged(pairs[i], by_pair[i][True], by_pair[i][False])
             stopped = stopped or judged[i].outcome == NOT_ASKED
-        elif stopped:  # counted as ties they would be too many beside the few that were asked
+        elif stopped:  # as ties they would outnumber the few pairs that were asked
             judged[i] = Judged(pairs[i], NOT_ASKED)
         else:
             judged[i] = Judged(pairs[i], "tie", (TIE, TIE), "identical")
@@ -96,23 +94,22 @@ def _identical(pair: Pair) -> bool:
 
 
 def _judged(pair: Pair, a_first: Reply, b_first: Reply) -> Judged:
-    both = (a_first, b_first)
-    verdicts = (_winner(a_first, A, B), _winner(b_first, B, A))
-    errors = [reply.error for reply in both if reply.error]
+    verdict, other = verdicts = (_winner(a_first, A, B), _winner(b_first, B, A))
+    errors = [reply.error for reply in (a_first, b_first) if reply.error]
     if any(error in (BUDGET, DOWN) for error in errors):
         return Judged(pair, NOT_ASKED, verdicts)
     if errors:
         return Judged(pair, FAILED, verdicts, errors[0])
-    if None in verdicts:
-        text = (both[verdicts.index(None)].text or "").strip()
-        return Judged(pair, UNPARSABLE, verdicts, text[:200])
-    if verdicts[0] != verdicts[1]:
+    if verdict is None or other is None:
+        unreadable = a_first if verdict is None else b_first
+        return Judged(pair, UNPARSABLE, verdicts, (unreadable.text or "").strip()[:200])
+    if verdict != other:
         return Judged(pair, "tie", verdicts, "orders disagree")
-    return Judged(pair, {A: "win", B: "lose", TIE: "tie"}[verdicts[0]], verdicts)
+    return Judged(pair, {A: "win", B: "lose", TIE: "tie"}[verdict], verdicts)
 
 
 def _winner(reply: Reply, first: str, second: str) -> str | None:
-    verdict = judge_prompt.parse(reply.text) if reply.text is not None else None
+    verdict = judge_prompt.parse(reply.text or "")
     names = {judge_prompt.FIRST: first, judge_prompt.SECOND: second, judge_prompt.TIE: TIE}
     return names[verdict] if verdict else None
 
@@ -141,14 +138,14 @@ def bootstrap_difference(wins: int, ties: int, loses: int, seed: int) -> tuple[f
 
 
 def sign_test(wins: int, loses: int) -> float:
-    """Returns the two-sided p-value of so uneven a split if either side were as likely."""
+    """Returns the two-sided p-value of a split at least this uneven if both sides were equal."""
     total, few = wins + loses, min(wins, loses)
     tail = sum(math.comb(total, i) for i in range(few + 1))
     return min(1.0, 2 * tail / 2**total)
 
 
 def summarize(judged: Sequence[Judged], seed: int) -> dict[str, Any]:
-    """Returns the figures of a judgement, ready for JSON; None for shares of no pairs."""
+    """Returns the figures of judged pairs, ready for JSON; shares of no pairs are None."""
     counts = Counter(item.outcome for item in judged)
     notes = Counter(item.note for item in judged)
     wins, ties, loses = (counts[outcome] for outcome in OUTCOMES)
@@ -157,7 +154,7 @@ def summarize(judged: Sequence[Judged], seed: int) -> dict[str, Any]:
     decided = [
         (verdict, first)
         for item in asked
-        for verdict, first in zip(item.verdicts, (A, B))
+        for verdict, first in zip(item.verdicts, (A, B), strict=True)
         if verdict in (A, B)
     ]
     first_chosen = sum(verdict == first for verdict, first in decided)
@@ -207,13 +204,13 @@ def rouge(pairs: Sequence[Pair], which: str) -> dict[str, Any] | None:
 
 @dataclass
 class AnswerComparison:
-    """`ait-jax judge`: two files of answers, and what to do with them.
+    """`ait-jax judge`: two files of answers and how to compare them.
 
     Attributes:
       paths: of a and b.
       instructions: a file of instructions and references, or None.
-      out: the JSON file that is written.
-      intersect: compare what fits instead of refusing what does not.
+      out: the JSON file to write.
+      intersect: compare what matches instead of refusing what does not.
       seed: of the order of asking and of the bootstrap.
       max_tokens: of a verdict.
     """
@@ -232,8 +229,8 @@ class AnswerComparison:
           endpoint: an `endpoint.Endpoint`, or None to compute ROUGE-L alone.
 
         Raises:
-          UserError: a file that cannot be used, files that do not match, an endpoint that
-            refuses, or one of whose verdicts none can be read (the result is written then).
+          UserError: a file is unusable, the files do not match, the endpoint refuses, or none of
+            its verdicts can be read (the result is still written).
         """
         names = _names(self.paths)
         pairs, problems = answers.match(
@@ -285,7 +282,7 @@ class AnswerComparison:
 
 
 def _names(paths: Sequence[str]) -> list[str]:
-    """Returns the files' names, or whole paths where these are the same."""
+    """Returns the files' names, or their whole paths if the names are equal."""
     names = [PurePath(path).name for path in paths]
     return names if len(set(names)) == len(names) else [str(path) for path in paths]
 
@@ -311,7 +308,7 @@ def _record(item: Judged) -> dict[str, Any]:
 
 def _rouge_lines(figures: dict[str, Any]) -> list[str]:
     if None in figures.values():
-        return ["ROUGE-L: no references for all of them (give --instructions)"]
+        return ["ROUGE-L: not every instruction has references (give --instructions)"]
     return [
         f"ROUGE-L of {which}: {value[evaluation.ROUGE_L]:.2f}, "
         f"exact match {value[evaluation.EXACT_MATCH]:.2f}"
@@ -355,7 +352,6 @@ def _refuse_unreadable(judged: Sequence[Judged], figures: dict[str, Any], model:
     unreadable = [item for item in sent if item.outcome == UNPARSABLE]
     if unreadable and len(unreadable) == len(sent):
         raise UserError(
-            f"None of {model!r}'s verdicts could be read; needed: FIRST, SECOND or TIE and nothing "
-            f"else, given for the first: {unreadable[0].note!r}. Use another --model, or a larger "
-            "--max_tokens if it was cut."
+            f"None of {model!r}'s verdicts is FIRST, SECOND or TIE and nothing else; the first is "
+            f"{unreadable[0].note!r}. Use another --model, or a larger --max_tokens if it was cut."
         )

@@ -13,7 +13,7 @@ from ait_jax.scorer.asker import Asker
 def predict(asker: Asker, tasks: Sequence[str], *, max_instances: int) -> list[Prediction]:
     """Answers the first `max_instances` instances of every task, as Tk-Instruct evaluates.
 
-    NIV2 puts its label-balanced official test instances first (paper: 100 a task).
+    NIV2 lists its label-balanced official test instances first (paper: 100 per task).
     """
     pool, vocabulary, encoding = asker.pool, asker.vocabulary, asker.encoding
     partitioner = asker.engine.partitioner
@@ -35,7 +35,8 @@ def predict(asker: Asker, tasks: Sequence[str], *, max_instances: int) -> list[P
     answers = [
         vocabulary.decode(ids).strip() for ids in asker.engine.generate(asker.params, tokens)
     ]
-    answered = _of_all(partitioner, list(zip(answers, prompts)), len(everything))
+    own = list(zip(answers, prompts, strict=True))
+    answered = _of_all(partitioner, own, len(everything))
     return [
         Prediction(name, instance.id, answer, instance.outputs, text)
         for (name, instance), (answer, text) in zip(everything, answered, strict=True)
@@ -43,7 +44,7 @@ def predict(asker: Asker, tasks: Sequence[str], *, max_instances: int) -> list[P
 
 
 def _of_all(partitioner: Partitioner, own: list[Any], count: int) -> list[Any]:
-    """Returns what the processes have of `count` items, in the items' order; JSON's types."""
+    """Returns the `count` items of all processes, in order, as JSON's types."""
     merged: list[Any] = [None] * count
     gathered = partitioner.first_of_groups(distributed.all_gather(json.dumps(own).encode()))
     for group, data in enumerate(gathered):

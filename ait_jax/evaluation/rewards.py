@@ -1,4 +1,4 @@
-"""Rewards of answers: reference metrics that call an answer right or wrong."""
+"""Rewards of answers, from reference metrics."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ class Reward:
 
     Args:
       metric: "exact_match" or "rougeL".
-      threshold: an answer whose metric is at least so much is right, reward 1, any other wrong,
-        reward 0; None takes the metric itself.
+      threshold: the reward is 1 if the metric is at least this, else 0; None gives the metric
+        itself.
 
     Raises:
-      UserError: no such metric, or a threshold that is not above 0 and at most 1.
+      UserError: unknown metric, or a threshold that is not above 0 and at most 1.
     """
 
     metric: str = ROUGE_L
@@ -31,7 +31,7 @@ class Reward:
     def __post_init__(self) -> None:
         if self.metric not in METRICS:
             raise UserError(
-                f"rewards.Reward.metric (REWARD) = {self.metric!r} is none of {tuple(METRICS)}."
+                f"rewards.Reward.metric (REWARD) = {self.metric!r} must be one of {tuple(METRICS)}."
                 + nearest(str(self.metric), METRICS)
             )
         if self.threshold is not None and not 0 < self.threshold <= 1:
@@ -41,6 +41,6 @@ class Reward:
             )
 
     def __call__(self, answer: str, references: Sequence[str]) -> float:
-        """Returns a number in [0, 1]. Needs at least one reference."""
+        """Returns a number in [0, 1]; needs at least one reference."""
         value = METRICS[self.metric](answer, references)
         return value if self.threshold is None else float(value >= self.threshold)

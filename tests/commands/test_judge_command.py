@@ -65,7 +65,7 @@ def test_a_run_that_stops_says_that_the_same_command_continues(judge, server):
         (["--budget=1"], "needs prices"),
         (["--base_url=nowhere"], "must look like"),
         (["--max_tokens=0"], "max_tokens = 0"),
-        (["--instructions=nowhere.jsonl"], "no file nowhere.jsonl"),
+        (["--instructions=nowhere.jsonl"], "cannot read the file 'nowhere.jsonl'"),
         (["--modl=x"], "Did you mean '--model'?"),
         (["--gin.A=1"], "takes no gin flags"),
         (["--on_mismatch=ignore"], "invalid choice"),

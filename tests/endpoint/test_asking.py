@@ -190,7 +190,8 @@ def test_an_interrupted_run_keeps_what_was_paid_for(server, connect, tmp_path, k
         "import signal, sys\nfrom ait_jax.endpoint.endpoint import Endpoint, Pacing\n"
         # A shell's background jobs, and what they start, ignore Ctrl-C.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        f"endpoint = Endpoint({server.base_url!r}, 'm', {str(tmp_path / 'cache')!r}, pacing=Pacing(2))\n"
+        f"cache = {str(tmp_path / 'cache')!r}\n"
+        f"endpoint = Endpoint({server.base_url!r}, 'm', cache, pacing=Pacing(2))\n"
         "message = lambda i: [{'role': 'user', 'content': f't{i}'}]\n"
         "try: endpoint.ask([message(i) for i in range(60)])\n"
         "except KeyboardInterrupt: sys.exit(130)\n"

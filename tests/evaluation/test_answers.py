@@ -51,15 +51,15 @@ def test_predictions_of_a_run_are_read(write):
 @pytest.mark.parametrize(
     ("lines", "text"),
     [
-        ([b"\xff"], "not UTF-8 (byte 0)"),
-        ([line("a", "b"), "{"], "line 2: no JSON"),
-        (["[1]"], "line 1: no answer"),
+        ([b"\xff"], "line 1: not UTF-8"),
+        ([line("a", "b"), "{"], "line 2: malformed JSON"),
+        (["[1]"], "line 1: not an answer"),
         ([line("a", 5)], "int instead of text"),
         ([line(None, "b")], "NoneType instead of text"),
         ([line("a", {"choices": []})], "dict instead of text"),
         (['{"instruction": "a"}'], "'response'"),
-        (["[" * 100_000], "line 1: no JSON"),
-        ([""], "holds no answers"),
+        (["[" * 100_000], "line 1: malformed JSON"),
+        ([""], "has no answers"),
     ],
 )
 def test_a_bad_file_is_named_with_its_line(write, lines, text):
@@ -69,9 +69,9 @@ def test_a_bad_file_is_named_with_its_line(write, lines, text):
 
 
 def test_a_file_that_is_not_there(write, tmp_path):
-    with pytest.raises(UserError, match="no file"):
+    with pytest.raises(UserError, match="cannot read the file .*: No such file"):
         answers.read_answers(tmp_path / "x")
-    with pytest.raises(UserError, match="cannot read .*: Not a directory"):
+    with pytest.raises(UserError, match="cannot read the file .*: Not a directory"):
         answers.read_answers(write(line("a", "b")) / "b.jsonl")
 
 
@@ -85,8 +85,8 @@ def test_instructions(write):
     found = answers.read_instructions(write(task("a", ("x", "1"), ("", "2"))))
     assert found == {Question("a", "x"): ("1",), Question("a", ""): ("2",)}
     for bad, text in (
-        ([task("a", ("x", "1")), task("a", ("x ", "2"))], "line 2: 'a x' stands there twice"),
-        (['{"instruction": "a"}'], "line 1: no instruction with instances"),
+        ([task("a", ("x", "1")), task("a", ("x ", "2"))], "line 2: 'a x' is there twice"),
+        (['{"instruction": "a"}'], "line 1: not an instruction with instances"),
         ([""], "no instructions"),
     ):
         with pytest.raises(UserError, match=text):
@@ -117,7 +117,7 @@ def test_what_does_not_fit_is_counted_named_and_refused_or_left_out(write):
     assert "5 missing in B ('only a 0', 'only a 1', 'only a 2', ...)" in text
     assert "2 missing in A ('twice', 'only b')" in text
     assert "1 answered differently twice in B ('twice')" in text
-    assert "--on_mismatch=intersect to compare the 1 that fit" in text
+    assert "--on_mismatch=intersect to compare the 1 that match" in text
     pairs, problems = match(a, b, intersect=True)
     assert [pair.question.instruction for pair in pairs] == ["both"]
     assert len(problems["missing in B"]) == 5

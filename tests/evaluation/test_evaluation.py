@@ -147,7 +147,7 @@ def test_splits_are_apart():
     )
     assert list(result) == ["test", "dev"]
     assert result["test"]["num_instances"] == 3 and result["dev"]["rougeL"] == 28.5714
-    with pytest.raises(UserError, match="'g1', which is in none of the splits test"):
+    with pytest.raises(UserError, match="'g1', which is not in the splits test"):
         evaluate_splits(PREDICTIONS, {"test": ["c1", "c2"]}, is_cls, category_of)
 
 
@@ -218,7 +218,7 @@ def test_broken_lines_are_named(tmp_path, line):
 
 
 def test_missing_and_binary_files_are_refused(tmp_path):
-    with pytest.raises(UserError, match="no predictions file"):
+    with pytest.raises(UserError, match="cannot read the predictions"):
         evaluation.read_predictions(tmp_path / "none.jsonl")
     (tmp_path / "b").write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match="not UTF-8"):

@@ -117,7 +117,8 @@ def test_summary_counts():
     p = pair(0, "a", "b")
     judged = [
         Judged(p, "win", ("a", "a")), Judged(p, "win", ("a", "a")), Judged(p, "lose", ("b", "b")),
-        Judged(p, "tie", ("a", "b"), "orders disagree"), Judged(p, "tie", ("tie", "tie"), "identical"),
+        Judged(p, "tie", ("a", "b"), "orders disagree"),
+        Judged(p, "tie", ("tie", "tie"), "identical"),
         Judged(p, "unparsable", ("a", None), "?"), Judged(p, "failed"), Judged(p, "not asked"),
     ]  # fmt: skip
     figures = judging.summarize(judged, seed=0)
@@ -214,7 +215,7 @@ def test_verdicts_that_cannot_be_read(server, connect, compare, tmp_path):
     result, text = compare(connect(concurrency=1))
     assert result["judgement"]["unparsable"] == 1 and "1 with unreadable verdicts" in text
     server.then = says("Let me think ...")
-    with pytest.raises(UserError, match="None of 'chatty'.s verdicts could be read.*Let me think"):
+    with pytest.raises(UserError, match="None of 'chatty'.s verdicts is FIRST.*Let me think"):
         compare(connect(model="chatty"))
     kept = json.loads((tmp_path / "out.json").read_text())
     assert kept["judgement"]["unparsable"] == 30 and kept["judgement"]["win"]["share"] is None

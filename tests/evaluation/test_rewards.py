@@ -28,8 +28,8 @@ def test_rouge_l_with_a_threshold():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (("rogueL",), r"\(REWARD\) = 'rogueL' is none of .*Did you mean 'rougeL'"),
-        (("exact",), r"\(REWARD\) = 'exact' is none of \('exact_match', 'rougeL'\)"),
+        (("rogueL",), r"\(REWARD\) = 'rogueL' must be one of .*Did you mean 'rougeL'"),
+        (("exact",), r"\(REWARD\) = 'exact' must be one of \('exact_match', 'rougeL'\)"),
         (("rougeL", 0.0), r"\(REWARD_THRESHOLD\) = 0.0 must be above 0"),
         (("rougeL", 50), r"\(REWARD_THRESHOLD\) = 50 must be above 0"),
     ],

@@ -1,7 +1,7 @@
 """launch/recipe.py, startup.py, cluster_files.py: goldens, and shells that really run the lines.
 
-`UPDATE_GOLDEN=1 pytest tests/launch/test_launch_recipe.py` writes the goldens anew; look at the difference
-before it is committed.
+`UPDATE_GOLDEN=1 pytest tests/launch/test_launch_recipe.py` rewrites the goldens; look at the
+difference before committing it.
 """
 
 import json

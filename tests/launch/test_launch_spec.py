@@ -1,4 +1,4 @@
-"""launch/launch_spec.py, source.py and launch_command.py: what is refused before anything is started."""
+"""launch/launch_spec.py, source.py, launch_command.py: what is refused before anything starts."""
 
 import subprocess
 

@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from ait_jax.launch import statuses, preflight
+from ait_jax.launch import preflight, statuses
 from ait_jax.launch.preflight import Asked, Devices, Preflight
 
 from ait_jax.runtime.buckets import Unavailable

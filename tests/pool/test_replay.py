@@ -6,8 +6,7 @@ import pytest
 from ait_jax.errors import UserError
 from ait_jax.pool import replay
 
-# Current tasks point east, and so does the earlier "east"; "north" and "north2" are alike, "west" is
-# alone.
+# Current tasks point east, as the earlier "east"; "north" and "north2" are alike, "west" is alone.
 CURRENT = np.array([[1.0, 0.0], [2.0, 0.1]])
 PREVIOUS = np.array([[3.0, 0.0], [0.0, 1.0], [0.1, 2.0], [-1.0, 0.0]])
 NAMES = ("east", "north", "north2", "west")

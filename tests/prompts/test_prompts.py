@@ -244,13 +244,13 @@ def alpaca(instruction, input, limit=1000):
 
 def test_alpacas_template_with_and_without_an_input():
     with_input = (
-        "Below is an instruction that describes a task, paired with an input that provides further context. "
-        "Write a response that appropriately completes the request.\n\n### Instruction:\nAdd up.\n\n"
-        "### Input:\n1 and {instruction}\n\n### Response:"
+        "Below is an instruction that describes a task, paired with an input that provides further "
+        "context. Write a response that appropriately completes the request.\n\n"
+        "### Instruction:\nAdd up.\n\n### Input:\n1 and {instruction}\n\n### Response:"
     )
     without = (
-        "Below is an instruction that describes a task. Write a response that appropriately completes the "
-        "request.\n\n### Instruction:\n{input} Add up.\n\n### Response:"
+        "Below is an instruction that describes a task. Write a response that appropriately "
+        "completes the request.\n\n### Instruction:\n{input} Add up.\n\n### Response:"
     )
     shown = alpaca("Add up.", "1 and {instruction}")
     assert shown == Prompt(with_input, 0, 0, len(with_input.split()) + 1, 0, 0)

@@ -139,7 +139,8 @@ def test_first_token_and_llama_3(tmp_path):
         {"Sequence": {"id": "A", "type_id": 0}},
     ]
     content["post_processor"] = {
-        "type": "TemplateProcessing", "single": single, "pair": single, "special_tokens": {names[0]: begin},
+        "type": "TemplateProcessing", "single": single, "pair": single,
+        "special_tokens": {names[0]: begin},
     }  # fmt: skip
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
     settings = {"eos_token": "<|end_of_text|>", "chat_template": "<|eot_id|>"}

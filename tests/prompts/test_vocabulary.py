@@ -123,4 +123,4 @@ def test_a_model_with_other_special_ids(tmp_path):
             minloglevel=2,
         )
     with pytest.raises(UserError, match=r"\(-1, 2, 0\), T5 needs \(0, 1, 2\)"):
-        Vocabulary(tmp_path / "other.model").vocab_size
+        Vocabulary(tmp_path / "other.model").encode("a")
