@@ -1,4 +1,4 @@
-"""A pool that `ait-jax grow` made: tasks in memory, instances on disk until they are asked for."""
+"""A pool grown by `ait-jax grow`: tasks in memory, instances read from disk on demand."""
 
 import dataclasses
 import functools
@@ -15,7 +15,7 @@ from ait_jax.pool.pool import Instance, Splits, Task, TaskPool, read_task, task_
 from ait_jax.runtime.files import as_path
 
 NAME = "dynosaur"
-# Tasks whose instances are kept in memory, 100 of them at most each.
+# Tasks whose instances are kept in memory, at most 100 each.
 _MAX_OPEN_TASKS = 256
 
 
@@ -56,21 +56,21 @@ def load_pool(
 ) -> TaskPool:
     """Opens a grown pool.
 
-    Tasks without instances cannot be trained on or scored, so they are left out unless they are
-    asked for (to embed or to count instructions, say). Tasks that came
-    with a closed set of answers are CLS, the others GEN.
+    Tasks without instances cannot be trained on or scored, so they are left out by default.
+    Tasks that came with a closed set of answers are CLS, the others GEN.
 
     Args:
       directory: as given to `ait-jax grow --pool`, or a copy of it in a bucket (gin name
         DYNOSAUR_DIR).
       cls_gen_labels: task name -> True for CLS, or the path of a file of labels; the pool's own
-        labels hold for tasks that are not in it.
-      include_without_instances: keep tasks that have none.
-      test_fraction: share of the datasets, whole, whose tasks are test tasks, since tasks of
-        one dataset share their rows. Which they are depends on the datasets' names alone.
+        labels hold for other tasks.
+      include_without_instances: keep tasks that have none, for example to count instructions.
+      test_fraction: share of the datasets whose tasks are all test tasks, since the tasks of a
+        dataset share its rows. The choice depends only on the datasets' names.
 
     Raises:
-      UserError: no grown pool, a damaged one, no task left, or a fraction outside 0 to 1.
+      UserError: there is no grown pool, it is damaged, no task is left, or the fraction is not
+        between 0 and 1.
     """
     if not 0 <= test_fraction < 1:
         raise UserError(f"TEST_FRACTION is {test_fraction}; it must be at least 0 and below 1.")
@@ -84,7 +84,7 @@ def load_pool(
     if not usable:
         raise UserError(
             f"none of the {len(entries):,} tasks in {str(directory)!r} has instances, so there is "
-            "nothing to train on or to score; grow it with rows (`ait-jax grow --rows=FILE`)."
+            "nothing to train on or score; grow it with rows (`ait-jax grow --rows=FILE`)."
         )
     if isinstance(cls_gen_labels, str):
         cls_gen_labels = labels_from_file(cls_gen_labels)

@@ -1,4 +1,4 @@
-"""Rows of instruction data: Self-Instruct's, Alpaca's and their like, as JSON lists or JSON lines.
+"""Rows of instruction data, as JSON lists or JSON lines: Self-Instruct's, Alpaca's and the like.
 
 Two schemas, which may even be mixed in a file (Self-Instruct, arXiv 2212.10560):
 
@@ -13,36 +13,63 @@ parsed as JSON and never evaluated.
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ait_jax.tasks.source_files import text_name
-from ait_jax.tasks.tally import Tally
 
 from ait_jax.errors import UserError
 from ait_jax.pool.task import without_lone_surrogates
 
 _USED = {
-    "id",
-    "instruction",
-    "input",
-    "output",
-    "instances",
-    "is_classification",
-    "motivation_app",
-    "license",
-    "website",
-}
-# Fields of released files that say nothing a task needs.
+    "id", "instruction", "input", "output", "instances", "is_classification", "motivation_app",
+    "license", "website",
+}  # fmt: skip
+# Fields of released files that tasks do not need.
 _UNUSED = {"name", "taskname", "text", "prompt", "most_similar", "avg_similarity_score",
            "request_idx", "metadata", "instruction_metadata", "instance_metadata"}  # fmt: skip
-# What `surrogateescape` makes of bytes that are not UTF-8.
+# `surrogateescape` decodes bytes that are not UTF-8 to these.
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")
 _BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
-_SPACE = re.compile(r"[ \t\r\n]*")
-# Alpaca's generator writes it where a task has no input (its `post_process` removes it again).
+_SPACE = (" ", "\t", "\r", "\n")
+# Alpaca's generator writes this for tasks without input (its `post_process` removes it).
 _NO_INPUT = "<noinput>"
+
+
+@dataclass
+class Findings:
+    """What was wrong with a pool's files, or left out.
+
+    Attributes:
+      bad: reason -> {"count", "first": place and details of the first case}, for malformed rows;
+        the reader decides whether they are an error.
+      noted: likewise for what is in order but worth reporting: duplicates dropped, unused fields.
+    """
+
+    bad: dict[str, dict[str, Any]] = field(default_factory=dict)
+    noted: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def add_bad(self, reason: str, first: str) -> None:
+        """Counts a bad row; `first` is kept for the first of its kind."""
+        self.bad.setdefault(reason, {"count": 0, "first": first})["count"] += 1
+
+    def note(self, reason: str, first: str) -> None:
+        """Counts something worth reporting."""
+        self.noted.setdefault(reason, {"count": 0, "first": first})["count"] += 1
+
+    @property
+    def num_bad(self) -> int:
+        """How many rows are bad."""
+        return sum(entry["count"] for entry in self.bad.values())
+
+    @staticmethod
+    def describe(group: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        """Returns a line for each reason of `bad` or `noted`."""
+        return [
+            f"{entry['count']:,} {reason}; the first: {entry['first']}"
+            for reason, entry in group.items()
+        ]
 
 
 @dataclass(frozen=True)
@@ -51,11 +78,11 @@ class Row:
 
     Attributes:
       where: file and line.
-      instruction: without white space around it, not empty.
-      instances: (input, references) pairs, at least one; references may be none.
+      instruction: stripped, not empty.
+      instances: (input, references) pairs, at least one; references may be empty.
       identity: the row's id, or "".
-      is_classification: where the row says so.
-      motivation_app, license, website: or "".
+      is_classification: None if the row does not say.
+      motivation_app, license, website: "" if absent.
     """
 
     where: str
@@ -69,14 +96,14 @@ class Row:
 
 
 class _Bad(Exception):
-    """A row that is none: the kind of mistake, and what it is here."""
+    """A malformed row: the kind of mistake, and its details."""
 
     def __init__(self, reason: str, detail: str) -> None:
         self.reason, self.detail = reason, detail
 
 
-def read_rows(path: Path, tally: Tally) -> Iterator[Row]:
-    """Yields the rows of a file; what is no row is counted in `tally` and left out.
+def read_rows(path: Path, findings: Findings) -> Iterator[Row]:
+    """Yields the rows of a file; malformed ones are counted in `findings` and left out.
 
     A JSON list that breaks off gives the rows before the break.
 
@@ -90,20 +117,20 @@ def read_rows(path: Path, tally: Tally) -> Iterator[Row]:
     is_utf8 = _NOT_UTF8.search(text) is None
     name = text_name(Path(path.name))
     elements = _list_elements if text.lstrip()[:1] == "[" else _line_elements
-    for line, source, value in elements(text):
+    for line, written, value in elements(text):
         where = f"{name}, line {line}"
         try:
-            if not is_utf8 and _NOT_UTF8.search(source):
+            if not is_utf8 and _NOT_UTF8.search(written):
                 raise _Bad("rows that are not UTF-8", "save the file as UTF-8")
             if isinstance(value, _Bad):
                 raise value
-            yield _row(value, where, tally)
+            yield _row(value, where, findings)
         except _Bad as bad:
-            tally.add_bad(bad.reason, f"{where}: {bad.detail}")
+            findings.add_bad(bad.reason, f"{where}: {bad.detail}")
 
 
 def _line_elements(text: str) -> Iterator[tuple[int, str, Any]]:
-    """Yields (line number, source text, value or _Bad) for every line that is not blank."""
+    """Yields (line number, text, value or _Bad) for every line that is not blank."""
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
@@ -116,23 +143,23 @@ def _line_elements(text: str) -> Iterator[tuple[int, str, Any]]:
 def _list_elements(text: str) -> Iterator[tuple[int, str, Any]]:
     """Yields the same for every element of a JSON list, up to where it breaks off, if it does."""
     decoder = json.JSONDecoder()
-    position, line, counted = text.index("[") + 1, 1, 0
-    is_first = True
-    while True:
-        position = _SPACE.match(text, position).end()
+    line, counted = 1, 0
+
+    def skip_space(position: int) -> int:
+        nonlocal line, counted
+        while text[position : position + 1] in _SPACE:
+            position += 1
         line, counted = line + text.count("\n", counted, position), position
-        found = text[position : position + 1]
-        if found == "]":
-            rest = text[position + 1 :]
-            if rest.strip():
-                yield line, rest, _Bad("places of broken JSON", "text after the end of the list")
-            return
+        return position
+
+    position = skip_space(text.index("[") + 1)
+    is_first = True
+    while text[position : position + 1] != "]":
         if not is_first:
-            if found != ",":
+            if text[position : position + 1] != ",":
                 yield line, text[position:], _lost("expected ',' or ']'")
                 return
-            position = _SPACE.match(text, position + 1).end()
-            line, counted = line + text.count("\n", counted, position), position
+            position = skip_space(position + 1)
         is_first = False
         try:
             value, end = decoder.raw_decode(text, position)
@@ -140,7 +167,10 @@ def _list_elements(text: str) -> Iterator[tuple[int, str, Any]]:
             yield line, text[position:], _lost(_broken(error).detail)
             return
         yield line, text[position:end], value
-        position = end
+        position = skip_space(end)
+    rest = text[position + 1 :]
+    if rest.strip():
+        yield line, rest, _Bad("places of broken JSON", "text after the end of the list")
 
 
 def _broken(error: Exception) -> _Bad:
@@ -151,10 +181,10 @@ def _broken(error: Exception) -> _Bad:
 
 
 def _lost(detail: str) -> _Bad:
-    return _Bad("places of broken JSON", f"{detail}; all that follows in the list is lost")
+    return _Bad("places of broken JSON", f"{detail}; the rest of the list is lost")
 
 
-def _row(value: Any, where: str, tally: Tally) -> Row:
+def _row(value: Any, where: str, findings: Findings) -> Row:
     if not isinstance(value, Mapping):
         raise _Bad("rows of a wrong type", f"a row is an object, found {_kind(value)}")
     if "instruction" not in value:
@@ -162,7 +192,7 @@ def _row(value: Any, where: str, tally: Tally) -> Row:
         raise _Bad("rows of another schema", f"no field 'instruction', but {fields}")
     for key in value:
         if key not in _USED and key not in _UNUSED:
-            tally.note("fields that are not used", f"{where}: {key!r}")
+            findings.note("fields that are not used", f"{where}: {key!r}")
     instruction = _text(value, "instruction").strip()
     if not instruction:
         raise _Bad("empty instructions", "field 'instruction' is empty")
@@ -175,8 +205,8 @@ def _row(value: Any, where: str, tally: Tally) -> Row:
     return Row(
         where=where,
         instruction=instruction,
-        instances=_instances(value, where, tally),
-        # A number is as good an id as a text.
+        instances=_instances(value, where, findings),
+        # A number will do as an id.
         identity=str(identity) if type(identity) is int else _text(value, "id"),
         is_classification=label,
         motivation_app=_text(value, "motivation_app").strip(),
@@ -186,10 +216,10 @@ def _row(value: Any, where: str, tally: Tally) -> Row:
 
 
 def _instances(
-    value: Mapping[str, Any], where: str, tally: Tally
+    value: Mapping[str, Any], where: str, findings: Findings
 ) -> tuple[tuple[str, tuple[str, ...]], ...]:
     if "instances" not in value:
-        return (_instance(value, where, tally),)
+        return (_instance(value, where, findings),)
     if "output" in value or "input" in value:
         raise _Bad("rows of mixed schemas", "both 'instances' and 'input' or 'output'")
     instances = value["instances"]
@@ -200,13 +230,15 @@ def _instances(
     for instance in instances:
         if not isinstance(instance, Mapping):
             raise _Bad("fields of a wrong type", f"an instance is {_kind(instance)}, not an object")
-    return tuple(_instance(instance, where, tally) for instance in instances)
+    return tuple(_instance(instance, where, findings) for instance in instances)
 
 
-def _instance(value: Mapping[str, Any], where: str, tally: Tally) -> tuple[str, tuple[str, ...]]:
+def _instance(
+    value: Mapping[str, Any], where: str, findings: Findings
+) -> tuple[str, tuple[str, ...]]:
     text = _text(value, "input")
     if text.strip().lower() == _NO_INPUT:
-        tally.note(f"inputs {_NO_INPUT!r} read as none", where)
+        findings.note(f"inputs {_NO_INPUT!r} read as none", where)
         text = ""
     output = value.get("output")
     if isinstance(output, list):

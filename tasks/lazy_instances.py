@@ -1,5 +1,6 @@
-"""Instances that are read when asked for: what every stored pool's sequences share."""
+"""Instances that are read on demand: what every stored pool's sequences share."""
 
+import operator
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,8 +10,8 @@ from ait_jax.pool.pool import Instance
 _CHUNK = 256
 
 
-class LazyInstances(Sequence):
-    """A task's instances somewhere else. Subclasses have `_length` and `_read`."""
+class LazyInstances(Sequence[Instance]):
+    """A task's instances, stored elsewhere. Subclasses have `_length` and `_read`."""
 
     __slots__ = ()
     _length: int
@@ -34,6 +35,6 @@ class LazyInstances(Sequence):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence):
             return NotImplemented
-        return len(self) == len(other) and all(a == b for a, b in zip(self, other))
+        return len(self) == len(other) and all(map(operator.eq, self, other))
 
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment] - Python's way to say unhashable

@@ -1,19 +1,18 @@
-"""Natural Instructions v2: a TFDS builder with the full schema, and the pool made of it.
+"""Natural Instructions v2: a TFDS builder with the full schema, and the pool read from it.
 
-TFDS's own `natural_instructions` drops the positive examples and all references but the
-first, so that the paper's prompts and metrics cannot be had from it. Here a data set has
-two configurations:
+TFDS's own `natural_instructions` drops the positive examples and all references but the first,
+which the paper's prompts and metrics need. Here a dataset has two configurations:
 
-- `niv2/instances` (the default): one TFDS split per NIV2 task with its instances, id, input
-  and all outputs, in the file's order (for test tasks the first 100 are the official test
-  instances). `split="task190_snli_classification[:100]"` reads that task's file and no other.
+- `niv2/instances` (the default): one TFDS split per NIV2 task with its instances, id, input and
+  all outputs, in the file's order (for test tasks the first 100 are the official test
+  instances). `split="task190_snli_classification[:100]"` reads only that task's file.
 - `niv2/tasks`: one row per task with everything else: definitions, examples, categories,
-  languages, sources, licences, and the name of the split that holds its instances.
+  languages, sources, licenses, and the name of the split that holds its instances.
 
 Files are ArrayRecord: random access, and no TensorFlow to read them. Below `data_dir`:
 
     niv2/instances/1.0.0/  niv2/tasks/1.0.0/     what TFDS writes
-    niv2/source.json                              which clone it was made of, and its splits
+    niv2/source.json                              the clone it was made from, and its splits
 """
 
 import contextlib
@@ -24,13 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
-from ait_jax.tasks import niv2_schema
-from ait_jax.tasks.niv2_builder import NAME, TASKS_SPLIT, Niv2
-from ait_jax.tasks.niv2_source import Clone
-from ait_jax.tasks.niv2_store import StoredInstances, close_all, read_rows
+from ait_jax.tasks import niv2_rows
+from ait_jax.tasks.niv2_builder import NAME, TASKS_SPLIT, Clone, Niv2
 from ait_jax.tasks.prepared_folder import PreparedFolder, check_on_bad_task
-from ait_jax.tasks.progress import Progress
-from ait_jax.tasks.source_files import fingerprint
+from ait_jax.tasks.source_files import SourceFile, fingerprint
 from tensorflow_datasets.core.utils import tqdm_utils
 
 from ait_jax.errors import UserError, nearest
@@ -44,12 +40,12 @@ class Prepared:
     """A prepared pool.
 
     Attributes:
-      directory: where it is, `<data_dir>/niv2`.
+      directory: `<data_dir>/niv2`.
       fingerprint: SHA-256 over the names and contents of the clone's files.
       num_tasks: tasks prepared.
       skipped: task file -> why it was left out (`on_bad_task="skip"`).
       splits: the clone's split files: {"default": {"train_tasks": [names], ...}}.
-      fresh: whether this call prepared it (False: there was nothing to do).
+      fresh: whether this call prepared it; False if it was prepared before.
     """
 
     directory: Path
@@ -75,68 +71,64 @@ def prepare(
 ) -> Prepared:
     """Prepares a clone of NIV2 below `data_dir`, unless that was done before.
 
-    One task file is in memory at a time. The result appears whole (one rename of
-    `<data_dir>/niv2`) or not at all; what a killed preparation left is removed by the next.
-    Two processes that prepare at once take turns, and the second finds the work done.
-
-    A clone that has changed since is refused (`PreparedFolder` says why): prepare into another
-    `data_dir`, or with `overwrite`.
+    One task file is in memory at a time; `PreparedFolder.prepare` says what else holds.
 
     Args:
       source: the clone, with tasks/*.json and splits/*/*_tasks.txt (gin name NIV2_DIR).
-      data_dir: TFDS data directory on a local disk; made if need be.
+      data_dir: TFDS data directory, created if need be.
       on_bad_task: "error" stops at a malformed task file; "skip" leaves such files out, and
         `Prepared.skipped` says which and why.
       overwrite: prepare in any case, and replace what is there.
 
     Raises:
-      UserError: no clone, a malformed file (with line or field), a changed source, an
-        unwritable directory.
+      UserError: the clone is missing, has a malformed file (with line or field) or has changed
+        since; the directory cannot be written to.
     """
     check_on_bad_task(on_bad_task)
     clone = Clone(source)
+
+    def build(
+        building: Path, files: Mapping[str, SourceFile], advance: Callable[[int], None]
+    ) -> dict[str, Any]:
+        splits = clone.read_splits()
+        reader = _Reader(on_bad_task, advance)
+        with _quiet():
+            _write_config("tasks", clone, clone.task_paths, reader, building.parent)
+            good = [path for path in clone.task_paths if path.name not in reader.skipped]
+            _write_config("instances", clone, good, reader, building.parent)
+        return {
+            "source": str(clone.directory.resolve()),
+            "fingerprint": fingerprint(files),
+            "num_tasks": len(good),
+            "skipped": reader.skipped,
+            "splits": splits,
+        }
+
     folder = _folder(data_dir)
-    with folder.locked():
-        prepared = None if overwrite else _unchanged(clone, folder, on_bad_task)
-        return prepared or _prepare_anew(clone, folder, on_bad_task)
+    label = f"Preparing {len(clone.task_paths)} NIV2 tasks"
+    record, fresh = folder.prepare(clone.files, build, label, passes=2, overwrite=overwrite)
+    if fresh:
+        niv2_rows.close_all()
+    elif record["skipped"] and on_bad_task == "error":
+        name, reason = next(iter(record["skipped"].items()))
+        raise UserError(
+            f"{str(folder.path)!r} was prepared without {len(record['skipped'])} bad task files "
+            f"(the first is {name!r}: {reason}). Fix them, or accept that with on_bad_task='skip'."
+        )
+    return _prepared(folder.path, record, fresh)
 
 
 def _folder(data_dir: Any) -> PreparedFolder:
     return PreparedFolder(data_dir, NAME, "ait-jax prepare niv2")
 
 
-def _prepared(directory: Path, record: Mapping[str, Any], fresh: bool) -> Prepared:
-    return Prepared(
-        directory=directory,
-        fingerprint=record["fingerprint"],
-        num_tasks=record["num_tasks"],
-        skipped=record["skipped"],
-        splits=record["splits"],
-        fresh=fresh,
-    )
-
-
-def _unchanged(clone: Clone, folder: PreparedFolder, on_bad_task: str) -> Prepared | None:
-    """Returns the pool that `clone` was prepared to, None if nothing is prepared yet."""
-    record = folder.read_record()
-    if record is None:
-        return None
-    before = folder.files_before(record)
-    now = clone.files(known=before)
-    folder.refuse_changes(before, now, f"NIV2_DIR = {str(clone.directory)!r}")
-    if record["skipped"] and on_bad_task == "error":
-        name, reason = next(iter(record["skipped"].items()))
-        raise UserError(
-            f"{str(folder.path)!r} was prepared without {len(record['skipped'])} bad task files (the "
-            f"first is {name!r}: {reason}). Mend them, or accept that with on_bad_task='skip'."
-        )
-    if now != before:  # The same contents under new times: remembered, so as not to be read again.
-        folder.write_record(now, {k: v for k, v in record.items() if k not in ("schema", "files")})
-    return _prepared(folder.path, record, fresh=False)
+def _prepared(directory: Path, record: Mapping[str, Any], fresh: bool = False) -> Prepared:
+    values = {key: record[key] for key in ("fingerprint", "num_tasks", "skipped", "splits")}
+    return Prepared(directory, fresh=fresh, **values)
 
 
 class _Reader:
-    """Reads task files one at a time, notes the bad ones, and moves the progress bar."""
+    """Reads task files, remembers the bad ones and reports progress."""
 
     def __init__(self, on_bad_task: str, advance: Callable[[int], None]) -> None:
         self.skipped: dict[str, str] = {}
@@ -155,37 +147,9 @@ class _Reader:
             self._advance(path.stat().st_size)
 
 
-def _prepare_anew(clone: Clone, folder: PreparedFolder, on_bad_task: str) -> Prepared:
-    """Writes both configurations and the record into a temporary folder, then renames it."""
-    splits = clone.read_splits()
-    label = f"Preparing {len(clone.task_paths)} NIV2 tasks"
-    with folder.rebuilt() as building:
-        # Each file is read three times: for its hash, its task row and its instances.
-        with Progress(label, 3 * clone.num_bytes) as progress, _quiet():
-            files = clone.files(known={}, advance=progress.advance)
-            reader = _Reader(on_bad_task, progress.advance)
-            _write_config("tasks", clone, clone.task_paths, reader, building)
-            good = [path for path in clone.task_paths if path.name not in reader.skipped]
-            _write_config("instances", clone, good, reader, building)
-        if clone.files(known=files) != files:
-            raise UserError(
-                f"NIV2_DIR = {str(clone.directory)!r} changed while it was read; prepare again."
-            )
-        values = {
-            "source": str(clone.directory.resolve()),
-            "fingerprint": fingerprint(files),
-            "num_tasks": len(good),
-            "skipped": reader.skipped,
-            "splits": splits,
-        }
-        record = folder.write_record(files, values, building)
-    close_all()
-    return _prepared(folder.path, record, fresh=True)
-
-
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Turns TFDS's own progress bars, two for every task, off for a while."""
+    """Silences TFDS's own progress bars, two for every task."""
     active = tqdm_utils._active
     tfds.disable_progress_bar()
     try:
@@ -216,21 +180,21 @@ def load_pool(
 ) -> TaskPool:
     """Opens the prepared pool; prepares it first if `source` is given and that is not done.
 
-    Tasks' own texts are in memory, instances are read when asked for, by random access and
-    without TensorFlow. `TaskPool.splits` are the clone's: its training tasks remain to be
-    chosen from, its test tasks are the test tasks, and there are no dev tasks. They may name
-    tasks that the pool lacks; `Splits.restrict_to` refuses or drops those.
+    The tasks' own texts are in memory; instances are read on demand, by random access and without
+    TensorFlow. `TaskPool.splits` are the clone's: its training tasks remain to be chosen from, its
+    test tasks are the test tasks, and there are no dev tasks. They may name tasks that the pool
+    lacks; `Splits.restrict_to` refuses or drops those.
 
     Args:
       data_dir: as given to `prepare`.
-      source: the clone, if it is at hand: then a pool made of something else is refused.
+      source: the clone, if at hand: a pool made from anything else is refused.
       cls_gen_labels: task name -> True for CLS, or the path of a file of labels
         (`cls_gen.labels_from_file`).
       splits: which of the clone's splits/ folders.
       on_bad_task: as for `prepare`.
 
     Raises:
-      UserError: nothing is prepared and no source given, and as `prepare`.
+      UserError: nothing is prepared and no source is given, or as `prepare`.
     """
     if source:
         prepared = prepare(source, data_dir, on_bad_task=on_bad_task)
@@ -239,10 +203,10 @@ def load_pool(
         record = folder.read_record()
         if record is None:
             raise UserError(
-                f"NIV2 is not prepared in {str(data_dir)!r}: set the gin name NIV2_DIR to a clone of Natural "
-                "Instructions, or run `ait-jax prepare niv2 --source CLONE` first."
+                f"NIV2 is not prepared in {str(data_dir)!r}: set the gin name NIV2_DIR to a clone "
+                "of Natural Instructions, or run `ait-jax prepare niv2 --source CLONE` first."
             )
-        prepared = _prepared(folder.path, record, fresh=False)
+        prepared = _prepared(folder.path, record)
     if isinstance(cls_gen_labels, (str, os.PathLike)):
         cls_gen_labels = labels_from_file(cls_gen_labels)
     return TaskPool(
@@ -256,7 +220,7 @@ def load_pool(
 
 def _splits(prepared: Prepared, name: str) -> Splits | None:
     if name not in prepared.splits:
-        if name == "default":  # A folder of tasks without splits is a pool too.
+        if name == "default":  # a folder of tasks without splits is a pool, too
             return None
         raise UserError(
             f"the clone of {str(prepared.directory)!r} has no splits/{name}."
@@ -264,18 +228,15 @@ def _splits(prepared: Prepared, name: str) -> Splits | None:
         )
     files = prepared.splits[name]
     return Splits(
-        remain=files.get("train_tasks", ()),
-        test=files.get("test_tasks", ()),
+        remain=tuple(files.get("train_tasks", ())),
+        test=tuple(files.get("test_tasks", ())),
         num_excluded=len(files.get("excluded_tasks", ())),
     )
 
 
 def _tasks(prepared: Prepared) -> Iterator[Task]:
-    for row in read_rows(str(prepared.directory), prepared.fingerprint, "tasks", TASKS_SPLIT):
-        instances = StoredInstances(
-            str(prepared.directory),
-            prepared.fingerprint,
-            row["split"].decode(),
-            int(row["num_instances"]),
-        )
-        yield niv2_schema.task_from_row(row, instances)
+    place = (str(prepared.directory), prepared.fingerprint)
+    for row in niv2_rows.read_rows(*place, "tasks", TASKS_SPLIT):
+        split, length = row["split"].decode(), int(row["num_instances"])
+        instances = niv2_rows.StoredInstances(*place, split, length)
+        yield niv2_rows.task_from_row(row, instances)

@@ -1,34 +1,46 @@
-"""A prepared pool's folder and its record: what it was made of, and whether that changed."""
+"""A prepared pool's folder, on a disk or in a bucket: locked while it is made, whole or not there.
+
+On a disk a new pool takes its place by renaming. A bucket has no renames: there the record, which
+says what the pool was made from, is removed first when a pool is replaced and uploaded last.
+"""
 
 import contextlib
 import errno
+import fcntl
+import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ait_jax.tasks.pool_folder import PoolFolder
-from ait_jax.tasks.source_files import SourceFile, difference, files_from_json, files_to_json
+from ait_jax.tasks.source_files import SourceFile, SourceFiles, difference
 
 from ait_jax.errors import UserError, nearest
+from ait_jax.runtime import buckets, reporter, terminal
 from ait_jax.runtime.files import as_path, check_name, read_text, write_json
+from ait_jax.runtime.lease import Held, lease
 
 ON_BAD_TASK = ("error", "skip")
 _RECORD = "source.json"
-# What a data_dir can be guilty of; other failures are not the user's.
+_SCHEMA = 1
+_SECONDS_PER_LINE = 10.0
+# What may be wrong with a data_dir; other failures are not the user's.
 _UNWRITABLE = {
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.ENOTDIR,
-    errno.EEXIST,
-}
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST,
+}  # fmt: skip
+
+# Writes a pool into a folder that is not there yet, made from files with what is to be remembered
+# of them; calls the function given with the bytes read, and returns what else the record holds.
+Build = Callable[[Path, Mapping[str, SourceFile], Callable[[int], None]], Mapping[str, Any]]
 
 
 def check_on_bad_task(value: str) -> None:
-    """Refuses what is neither "error" nor "skip"."""
+    """Refuses anything but "error" and "skip"."""
     if value not in ON_BAD_TASK:
         raise UserError(
             f"on_bad_task is {value!r}; it must be 'error' or 'skip'."
@@ -37,72 +49,78 @@ def check_on_bad_task(value: str) -> None:
 
 
 class PreparedFolder:
-    """`<data_dir>/<name>`, with source.json: what it was made of.
+    """`<data_dir>/<name>`, with source.json: what the pool was made from.
 
-    A source that has changed since is refused rather than prepared beside the old one: runs
-    under way read by task name from this folder, and a folder that silently held other
-    instances would change them.
+    A source that has changed since is refused rather than prepared beside the old one: runs under
+    way read by task name from this folder, and other instances in it would change them.
 
     Args:
       data_dir: local or in a bucket (gin name DATA_DIR).
       name: of the pool and of the folder.
       command: that prepares it, for messages: "ait-jax prepare niv2".
-      schema: version of the record.
 
     Raises:
       UserError: the name is unsafe.
     """
 
-    def __init__(self, data_dir: Any, name: str, command: str, schema: int = 1) -> None:
+    def __init__(self, data_dir: Any, name: str, command: str) -> None:
         self.name = check_name(name, "pool name")
         self.path = as_path(data_dir) / name
-        self.command, self.schema = command, schema
-        self._folder = PoolFolder(self.path, _RECORD)
+        self._command = command
+        self._is_local = buckets.is_local(self.path)
+        self._replaced = self.path.parent / f".{name}-replaced"
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keeps other preparations out until the block ends, or the process.
+    def prepare(
+        self, source: SourceFiles, build: Build, label: str, passes: int, overwrite: bool
+    ) -> tuple[dict[str, Any], bool]:
+        """Prepares the pool, unless that was done before; whole or not at all.
 
-        Raises:
-          UserError: the data directory cannot be written to.
-        """
-        try:
-            with self._folder.locked():
-                yield
-        except OSError as error:
-            if error.errno not in _UNWRITABLE:
-                raise
-            raise UserError(
-                f"cannot write to {str(error.filename or self.path.parent)!r}: {error.strerror}. "
-                "Give a data_dir (gin name DATA_DIR) that can be written to and has room."
-            ) from error
-
-    @contextlib.contextmanager
-    def rebuilt(self) -> Iterator[Path]:
-        """Yields a temporary folder; on a clean exit its folder `name` is the pool."""
-        with self._folder.replacing() as building:
-            yield building.parent
-
-    def write_record(
-        self,
-        files: Mapping[str, SourceFile],
-        values: Mapping[str, Any],
-        building: Path | None = None,
-    ) -> dict[str, Any]:
-        """Writes and returns the record.
+        What a killed preparation left is removed by the next. Two processes that prepare at once
+        take turns, and the second finds the work done.
 
         Args:
-          files: the source's.
-          values: what else is to be remembered, for JSON.
-          building: as from `rebuilt`; by default the record of the pool that is there.
+          source: what to make the pool from.
+          build: makes it.
+          label: what is done, for the progress: "Preparing 3 NIV2 tasks".
+          passes: how often `build` reads all files.
+          overwrite: prepare in any case, and replace what is there.
+
+        Returns:
+          the record, and whether this call prepared the pool.
+
+        Raises:
+          UserError: the source differs from that of the pool that is there, changes meanwhile,
+            or cannot be read; the data directory cannot be written to.
         """
-        record = {"schema": self.schema, **values, "files": files_to_json(files)}
-        folder = building / self.name if building else self.path
-        write_json(folder / _RECORD, record, any_process=True)
-        return record
+        with self.locked():
+            record = None if overwrite else self.read_record()
+            if record is not None:
+                return self._compared(record, source), False
+            with self.replacing() as building:
+                with _progress(label, (1 + passes) * source.num_bytes) as advance:
+                    files = source.read({}, advance)
+                    values = build(building, files, advance)
+                if source.read(files) != files:
+                    raise UserError(f"{source.label} changed while it was being read; try again.")
+                return _write_record(building, values, files), True
+
+    def _compared(self, record: dict[str, Any], source: SourceFiles) -> dict[str, Any]:
+        """Returns the record with the source's present times; refuses changed contents."""
+        before = {name: SourceFile(**values) for name, values in record["files"].items()}
+        now = source.read(before)
+        if changes := difference(before, now):
+            raise UserError(
+                f"{str(self.path)!r} was prepared from other files than {source.label} has: "
+                f"{changes}. Give another data_dir, or overwrite (`{self._command} --overwrite`)."
+            )
+        if now == before:
+            return record
+        # The same contents at new times: remembered, so as not to be read again.
+        values = {k: v for k, v in record.items() if k not in ("schema", "files")}
+        return _write_record(self.path, values, now)
 
     def read_record(self) -> dict[str, Any] | None:
-        """Returns the record of a prepared pool, None where there is no pool.
+        """Returns the record of a prepared pool, None if there is no pool.
 
         Raises:
           UserError: it is damaged, or of another version.
@@ -118,30 +136,145 @@ class PreparedFolder:
             raise UserError(
                 f"{path} is damaged ({error}); remove {str(self.path)!r} and prepare again."
             ) from error
-        if record.get("schema") != self.schema:
+        if record.get("schema") != _SCHEMA:
             raise UserError(
                 f"{path} was written by another version of ait-jax (schema "
-                f"{record.get('schema')!r}, "
-                f"this one reads {self.schema}); prepare again with overwrite, or into another "
-                "data_dir."
+                f"{record.get('schema')!r}; this one reads {_SCHEMA}); prepare again with "
+                "overwrite, or into another data_dir."
             )
         return record
 
-    def files_before(self, record: Mapping[str, Any]) -> dict[str, SourceFile]:
-        """Returns the source's files as the record has them."""
-        return files_from_json(record["files"])
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other preparations out until the block or the process ends; waits for them.
 
-    def refuse_changes(
-        self, before: Mapping[str, SourceFile], now: Mapping[str, SourceFile], source: str
-    ) -> None:
-        """Refuses a source that differs from the one the pool was prepared from.
+        Every process of a pod comes here before it reads the pool.
 
-        Args:
-          source: in words: "NIV2_DIR = 'clone'".
+        Raises:
+          UserError: the data directory cannot be written to.
         """
-        changes = difference(before, now)
-        if changes:
+        lock = self.path.parent / f".{self.name}.lock"
+        try:
+            if not self._is_local:
+                with _in_turn(lock):
+                    yield
+                return
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(lock, "a") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                # A process killed between its two renames has left the old pool here.
+                if self._replaced.exists() and not self.path.exists():
+                    self._replaced.rename(self.path)
+                shutil.rmtree(self._replaced, ignore_errors=True)
+                yield
+        except OSError as error:
+            if error.errno not in _UNWRITABLE:
+                raise
             raise UserError(
-                f"{str(self.path)!r} was prepared from other files than {source} has: {changes}. "
-                f"Give another data_dir, or overwrite (`{self.command} --overwrite`)."
-            )
+                f"cannot write to {str(error.filename or self.path.parent)!r}: {error.strerror}. "
+                "Give a writable data_dir with enough space (gin name DATA_DIR)."
+            ) from error
+
+    @contextlib.contextmanager
+    def replacing(self) -> Iterator[Path]:
+        """Yields a local folder of the pool's name, not there yet; on a clean exit it is the pool.
+
+        Call it in `locked`. If the block raises, the pool that was there stays.
+        """
+        if self._is_local:
+            root = self.path.parent / f".{self.name}-preparing"
+            shutil.rmtree(root, ignore_errors=True)  # what a killed preparation left
+            root.mkdir()
+        else:
+            root = Path(tempfile.mkdtemp())
+        building = root / self.name
+        try:
+            yield building
+            if self._is_local:
+                if self.path.exists():
+                    self.path.rename(self._replaced)
+                building.rename(self.path)
+                shutil.rmtree(self._replaced, ignore_errors=True)
+            else:
+                self._upload(building)
+        finally:
+            shutil.rmtree(root, ignore_errors=True)
+
+    def _upload(self, building: Path) -> None:
+        with buckets.errors_of(self.path):
+            (self.path / _RECORD).unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                self.path.rmtree()
+        files = [file for file in building.rglob("*") if file.is_file()]
+        for file in sorted(files, key=lambda file: (file == building / _RECORD, file)):
+            buckets.upload(file, self.path / file.relative_to(building).as_posix())
+
+
+def _write_record(
+    folder: Any, values: Mapping[str, Any], files: Mapping[str, SourceFile]
+) -> dict[str, Any]:
+    remembered = {name: asdict(file) for name, file in files.items()}
+    record = {"schema": _SCHEMA, **values, "files": remembered}
+    write_json(folder / _RECORD, record, any_process=True)
+    return record
+
+
+@contextlib.contextmanager
+def _in_turn(lock: Any) -> Iterator[None]:
+    """Holds the lease `lock` as soon as its holder lets go of it, or is dead."""
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        if not said:
+            reporter.say(f"waiting for another preparation: {line}")
+        said.append(line)
+
+    with contextlib.ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(lease(lock, say))
+                break
+            except Held:
+                continue  # the holder lives: waiting for its next sign takes a while
+        yield
+
+
+@contextlib.contextmanager
+def _progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Yields a function that takes how much more of `total` is done.
+
+    Shows a bar on a terminal, elsewhere a line on standard error from time to time.
+    """
+    done, last = 0, time.monotonic()
+    is_terminal = terminal.is_terminal()
+    if not is_terminal:
+        print(f"{label} ...", file=sys.stderr, flush=True)
+    with reporter.progress(label, max(1, total)) as update:
+
+        def advance(amount: int) -> None:
+            nonlocal done, last
+            done += amount
+            update(done)
+            if not is_terminal and time.monotonic() - last >= _SECONDS_PER_LINE:
+                last = time.monotonic()
+                percent = min(100, 100 * done // max(1, total))
+                print(f"{label}: {percent}%", file=sys.stderr, flush=True)
+
+        yield advance
+
+
+def local_copies(folder: Any, fingerprint: str, names: Sequence[str]) -> Any:
+    """Returns a local folder with the named files of a pool: `folder` itself if it is local.
+
+    Args:
+      folder: holds the files.
+      fingerprint: of the pool's content; another content has other copies.
+      names: which files; each machine fetches them once.
+    """
+    if buckets.is_local(folder):
+        return folder
+    place = hashlib.sha256(f"{folder}\0{fingerprint}".encode()).hexdigest()[:32]
+    local = buckets.cache_folder() / "pools" / place
+    for name in names:
+        buckets.cached(folder / name, local)
+    return local

@@ -1,11 +1,10 @@
-"""SeqIO tasks and mixtures of a pool, for T5X and whatever else reads SeqIO.
+"""SeqIO tasks and mixtures of a pool, for T5X and other readers of SeqIO.
 
-`register` makes, of any pool, one SeqIO task per pool task and the mixtures
-`<prefix>_default_train` and `<prefix>_default_test` (and `_dev` where the pool has dev tasks).
-Of a pool of more than 2,000 tasks each of the latter is one SeqIO task that reads all instances of
-its pool tasks, and so is every other selection (`add_mixture`): SeqIO opens a pipeline for each
-task of a mixture, and 50,000 are too many.
-For NIV2 from plain T5X, either in a gin file
+`register` makes one SeqIO task per pool task and the mixtures `<prefix>_default_train` and
+`<prefix>_default_test` (and `_dev` if the pool has dev tasks). In a pool of more than 2,000 tasks
+each of these mixtures, and every other selection (`add_mixture`), is one SeqIO task that reads all
+instances of its pool tasks: SeqIO opens a pipeline for each task of a mixture, and 50,000 are too
+many. For NIV2 from plain T5X, either in a gin file
 
     from ait_jax.tasks import registry
     MIXTURE_OR_TASK_NAME = @registry.register_niv2()
@@ -15,14 +14,15 @@ For NIV2 from plain T5X, either in a gin file
 
 or by environment variables and an import of this module (`import ait_jax.tasks` after
 `import seqio` will do): AIT_JAX_DATA_DIR (where NIV2 is, or is to be, prepared),
-AIT_JAX_NIV2_DIR (a clone; needed if it is not prepared yet), AIT_JAX_VOCABULARY_PATH.
+AIT_JAX_NIV2_DIR (a clone, if it is not prepared yet), AIT_JAX_VOCABULARY_PATH.
 
 Splits of every task:
-- "train": all instances. As in Tk-Instruct what is held out is whole tasks, not instances;
+- "train": all instances. As in Tk-Instruct, whole tasks are held out, not instances;
   `first_train_instance = 100` keeps a task's own test instances out of its training split.
 - "test" and "validation": the first 100 instances, the official test instances of test tasks.
 """
 
+import functools
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -46,10 +46,8 @@ VOCABULARY_VARIABLE = "AIT_JAX_VOCABULARY_PATH"
 MAX_SEQIO_TASKS = 2000
 
 _registered: dict[str, "Registered"] = {}
-# The arguments of the last `register_niv2`.
-_niv2_arguments: list[tuple] = []
-# Prefix -> the arguments of the last `register_pool`.
-_pool_arguments: dict[str, tuple] = {}
+# Prefix -> the arguments of the last `register_pool` or `register_niv2`.
+_arguments: dict[str, tuple[Any, ...]] = {}
 
 
 @dataclass(frozen=True)
@@ -58,8 +56,8 @@ class InstanceSplits:
 
     Attributes:
       first_train_instance: "train" begins with this position of the file.
-      max_train_instances: at most so many in "train", drawn by (seed, task); None for all.
-      num_test_instances: so many, from the first on, in "test" and in "validation".
+      max_train_instances: at most this many in "train", drawn by (seed, task); None for all.
+      num_test_instances: this many, from the first on, in "test" and in "validation".
     """
 
     first_train_instance: int = 0
@@ -73,11 +71,9 @@ class InstanceSplits:
             ("num_test_instances", 1),
         ):
             value = getattr(self, name)
-            if value is not None and (
-                isinstance(value, bool) or not isinstance(value, int) or value < least
-            ):
+            if value is not None and (type(value) is not int or value < least):
                 raise UserError(
-                    f"InstanceSplits.{name} is {value!r}; it must be a whole number, {least} or more."
+                    f"InstanceSplits.{name} is {value!r}; it must be an integer, {least} or more."
                 )
 
     def positions(self, task: Task, seed: int) -> dict[str, Sequence[int]]:
@@ -92,14 +88,18 @@ class InstanceSplits:
         return {"train": train, **splits} if train else splits
 
 
+_ENCODING: Any = TkInstructEncoding()
+_SPLITS = InstanceSplits()
+
+
 @dataclass(frozen=True)
 class Registered:
     """What `register` made.
 
     Attributes:
-      task_names: pool task -> SeqIO task; empty where only selections are SeqIO tasks.
+      task_names: pool task -> SeqIO task; empty if only selections are SeqIO tasks.
       mixtures: names of the mixtures, or of the SeqIO tasks that take their place.
-      maker: makes the SeqIO task of a selection, where pool tasks have none of their own.
+      maker: makes the SeqIO task of a selection, if pool tasks have none of their own.
     """
 
     task_names: Mapping[str, str]
@@ -109,10 +109,10 @@ class Registered:
 
 @dataclass(frozen=True)
 class TaskMaker:
-    """Registers SeqIO tasks of one or many pool tasks; fields as of `register`."""
+    """Registers SeqIO tasks of one or many pool tasks; fields as in `register`."""
 
     pool: TaskPool
-    vocabulary: Vocabulary
+    vocabulary: Vocabulary | TokenizersVocabulary
     encoding: Encoding
     splits: InstanceSplits
     seed: int
@@ -132,7 +132,7 @@ class TaskMaker:
             output_features={"inputs": feature, "targets": feature},
             postprocess_fn=seqio_tasks.all_references,
             metric_fns=[seqio_tasks.rouge_l, seqio_tasks.exact_match],
-            # The source shuffles all places; a buffer of tokens would add memory only.
+            # The source shuffles all places; a buffer of tokens would only take memory.
             shuffle_buffer_size=None,
             task_cls=seqio_tasks.PoolTask,
         )
@@ -153,39 +153,37 @@ def register(
     prefix: str = "niv2",
     *,
     vocabulary: Any,
-    encoding: Encoding = TkInstructEncoding(),
-    splits: InstanceSplits = InstanceSplits(),
+    encoding: Encoding = _ENCODING,
+    splits: InstanceSplits = _SPLITS,
     seed: int = 0,
     max_seqio_tasks: int = MAX_SEQIO_TASKS,
 ) -> Registered:
     """Registers a pool with SeqIO; a pool registered before under this prefix is replaced.
 
-    Tasks are named `<prefix>_<task>` with characters that SeqIO does not allow, and dots,
-    replaced by underscores (task1530_scitail1.1_sentence_generation is
-    niv2_task1530_scitail1_1_sentence_generation); `Registered.task_names` is the table.
-    In a mixture a task's rate is its number of instances, so that every instance is as
-    likely as every other. Where the pool's splits name tasks that it lacks, the mixtures
-    do without them and the log says how many.
+    Tasks are named `<prefix>_<task>`; dots, and characters that SeqIO does not allow, become
+    underscores (task1530_scitail1.1_sentence_generation is
+    niv2_task1530_scitail1_1_sentence_generation; see `Registered.task_names`). In a mixture a
+    task's rate is its number of instances, so that all instances are equally likely. If the pool's
+    splits name tasks that it lacks, the mixtures leave them out and the log says how many.
 
     Args:
       pool: e.g. `niv2.load_pool(...)`.
       prefix: of all names.
-      vocabulary: path of a SentencePiece model (100 sentinels are added), a
-        `Vocabulary`, or a `seqio.SentencePieceVocabulary`.
+      vocabulary: path of a SentencePiece model (100 sentinels are added) or of a tokenizer, or a
+        vocabulary, also SeqIO's.
       encoding: of the prompts.
       splits: which instances are in which split.
       seed: for training targets and `max_train_instances`.
-      max_seqio_tasks: of a larger pool each selection is one SeqIO task.
+      max_seqio_tasks: in a larger pool each selection is one SeqIO task.
 
     Raises:
-      UserError: no vocabulary, or it is not one of T5's.
+      UserError: there is no vocabulary, or it cannot be used.
     """
     import seqio
     from ait_jax.tasks import seqio_tasks
 
     seqio_tasks.hide_accelerators()
-    _niv2_arguments.clear()
-    _pool_arguments.pop(prefix, None)
+    _arguments.pop(prefix, None)
     maker = TaskMaker(pool, _vocabulary(vocabulary), encoding, splits, seed)
     if prefix in _registered:
         for name in _registered[prefix].task_names.values():
@@ -199,11 +197,12 @@ def register(
         for task, name in names.items():
             maker.add(name, [task])
         registered = Registered(names, ())
-    mixtures = []
-    for mixture, split, tasks in _default_mixtures(pool, prefix):
-        if add_mixture(mixture, tasks, registered, split=split):
-            mixtures.append(mixture)
-    _registered[prefix] = replace(registered, mixtures=tuple(mixtures))
+    mixtures = tuple(
+        mixture
+        for mixture, split, tasks in _default_mixtures(pool, prefix)
+        if add_mixture(mixture, tasks, registered, split=split)
+    )
+    _registered[prefix] = replace(registered, mixtures=mixtures)
     return _registered[prefix]
 
 
@@ -222,7 +221,7 @@ def _default_mixtures(pool: TaskPool, prefix: str) -> list[tuple[str, str, tuple
     missing = len(pool.splits.names) - len(known.names)
     if missing:
         logging.warning(
-            "%s: %d of the %d tasks in the splits are not in the pool; the mixtures do without them.",
+            "%s: %d of the %d tasks in the splits are not in the pool; mixtures leave them out.",
             prefix,
             missing,
             len(pool.splits.names),
@@ -237,70 +236,59 @@ def _default_mixtures(pool: TaskPool, prefix: str) -> list[tuple[str, str, tuple
 def add_mixture(
     name: str, tasks: Iterable[str], registered: Registered, split: str = "train"
 ) -> tuple[str, ...]:
-    """Adds a SeqIO mixture of pool tasks, for example of a round's selection; replaces one of its name.
+    """Adds a SeqIO mixture of pool tasks, e.g. a round's selection; replaces one of that name.
 
-    Of a pool that is registered by selections it becomes one SeqIO task of that name.
+    If the pool is registered by selections, it becomes one SeqIO task of that name.
 
     Args:
       name: of the mixture.
       tasks: names of pool tasks.
       registered: what `register` returned for their pool.
-      split: a task's rate is its number of instances in this split; tasks that have none
-        are left out.
+      split: a task's rate is its number of instances in this split; tasks without any are left
+        out.
 
     Returns:
-      the SeqIO tasks in it; none, and no mixture, if none has an instance in `split`.
+      its SeqIO tasks; empty, and no mixture is added, if none has an instance in `split`.
 
     Raises:
-      UserError: a task that was not registered.
+      UserError: a task was not registered.
     """
     import seqio
 
-    tasks = tuple(tasks)
-    if registered.maker is not None:
-        return _add_selection(name, tasks, registered.maker, split)
-    rates = []
+    tasks, maker = tuple(tasks), registered.maker
+    known = registered.task_names if maker is None else maker.pool
     for task in tasks:
-        if task not in registered.task_names:
+        if task not in known:
             raise UserError(
-                f"mixture {name!r}: task {task!r} is not registered."
-                + nearest(task, registered.task_names)
+                f"mixture {name!r}: task {task!r} is not registered." + nearest(task, known)
             )
-        member = seqio.TaskRegistry.get(registered.task_names[task])
-        if split in member.splits and member.num_input_examples(split):
-            rates.append((member.name, member.num_input_examples(split)))
+    if maker is not None:
+        positions = (maker.splits.positions(maker.pool[task], maker.seed) for task in tasks)
+        if not any(of_task.get(split) for of_task in positions):
+            return ()
+        _remove(name)
+        maker.add(name, tasks)
+        return (name,)
+    members = [seqio.TaskRegistry.get(registered.task_names[task]) for task in tasks]
+    sizes = [(m.name, m.num_input_examples(split) if split in m.splits else 0) for m in members]
+    rates = [(member, size) for member, size in sizes if size]
     if rates:
         _remove(name)
         seqio.MixtureRegistry.add(name, rates)
     return tuple(member for member, _ in rates)
 
 
-def _add_selection(
-    name: str, tasks: Sequence[str], maker: TaskMaker, split: str
-) -> tuple[str, ...]:
-    known, unknown = maker.pool.drop_missing(tasks)
-    if unknown:
-        raise UserError(
-            f"mixture {name!r}: task {unknown[0]!r} is not registered."
-            + nearest(unknown[0], maker.pool)
-        )
-    if not any(maker.splits.positions(maker.pool[task], maker.seed).get(split) for task in known):
-        return ()
-    _remove(name)
-    maker.add(name, known)
-    return (name,)
-
-
-def _vocabulary(vocabulary: Any) -> Vocabulary:
-    if isinstance(vocabulary, (str, os.PathLike)) and os.fspath(vocabulary):
-        vocabulary = vocabulary_at(os.fspath(vocabulary))
-    elif hasattr(vocabulary, "sentencepiece_model_file"):
-        vocabulary = Vocabulary(vocabulary.sentencepiece_model_file, vocabulary.extra_ids)
+def _vocabulary(given: Any) -> Vocabulary | TokenizersVocabulary:
+    vocabulary = given
+    if isinstance(given, (str, os.PathLike)):
+        vocabulary = vocabulary_at(os.fspath(given)) if os.fspath(given) else None
+    elif hasattr(given, "sentencepiece_model_file"):
+        vocabulary = Vocabulary(given.sentencepiece_model_file, given.extra_ids)
     if not isinstance(vocabulary, (Vocabulary, TokenizersVocabulary)):
         raise UserError(
             "no vocabulary: give the path of a SentencePiece model or of a decoder-only model's "
-            "tokenizer (gin name VOCABULARY_PATH, or the "
-            f"environment variable {VOCABULARY_VARIABLE})."
+            "tokenizer (gin name VOCABULARY_PATH, or the environment variable "
+            f"{VOCABULARY_VARIABLE})."
         )
     # A bad file is an error now, by name, not inside a data pipeline later.
     vocabulary.encode("")
@@ -312,35 +300,38 @@ def register_pool(
     load_pool: Callable[[], TaskPool],
     vocabulary: Any = None,
     prefix: str = "mini",
-    encoding: Encoding = TkInstructEncoding(),
-    splits: InstanceSplits = InstanceSplits(),
+    encoding: Encoding = _ENCODING,
+    splits: InstanceSplits = _SPLITS,
     seed: int = 0,
     max_seqio_tasks: int = MAX_SEQIO_TASKS,
 ) -> str:
     """Registers a pool, once for the same arguments, and returns `mixture`: for use in gin files.
 
     Args:
-      mixture: the SeqIO mixture or task wanted; must be one that the pool has.
+      mixture: a SeqIO mixture or task of the pool.
       load_pool: makes the pool.
-      vocabulary: as for `register`; else the variable AIT_JAX_VOCABULARY_PATH.
+      vocabulary: as for `register`; by default the variable AIT_JAX_VOCABULARY_PATH.
       prefix: of all names.
       encoding, splits, seed, max_seqio_tasks: as for `register`.
 
     Raises:
-      UserError: no vocabulary, or an unknown `mixture` (with the nearest).
+      UserError: there is no vocabulary, or no such mixture.
     """
-    vocabulary = _vocabulary(vocabulary or os.environ.get(VOCABULARY_VARIABLE))
     options = {
         "encoding": encoding, "splits": splits, "seed": seed, "max_seqio_tasks": max_seqio_tasks,
     }  # fmt: skip
-    key = (load_pool, vocabulary.identity, *options.values())
-    if _pool_arguments.get(prefix) != key:
+    return _register_once(mixture, prefix, vocabulary, load_pool, load_pool, **options)
+
+
+def _register_once(
+    mixture: str, prefix: str, vocabulary: Any, source: Any, load_pool: Any, **options: Any
+) -> str:
+    """Registers the pool from `source`, unless its arguments are those of the last time."""
+    vocabulary = _vocabulary(vocabulary or os.environ.get(VOCABULARY_VARIABLE))
+    key = (source, vocabulary.identity, *options.values())
+    if _arguments.get(prefix) != key:
         register(load_pool(), prefix, vocabulary=vocabulary, **options)
-        _pool_arguments[prefix] = key
-    return _known_mixture(mixture, prefix)
-
-
-def _known_mixture(mixture: str, prefix: str) -> str:
+        _arguments[prefix] = key
     registered = _registered[prefix]
     known = [*registered.mixtures, *registered.task_names.values()]
     if mixture not in known:
@@ -355,39 +346,36 @@ def register_niv2(
     data_dir: Any = None,
     source: Any = None,
     vocabulary: Any = None,
-    encoding: Encoding = TkInstructEncoding(),
-    splits: InstanceSplits = InstanceSplits(),
+    encoding: Encoding = _ENCODING,
+    splits: InstanceSplits = _SPLITS,
     seed: int = 0,
 ) -> str:
     """Registers NIV2, once for the same arguments, and returns `mixture`: for use in gin files.
 
     Args:
-      mixture: the SeqIO mixture or task wanted; must be one that NIV2 has.
-      data_dir: where NIV2 is prepared; else the variable AIT_JAX_DATA_DIR.
-      source: a clone, prepared first if need be; else the variable AIT_JAX_NIV2_DIR.
-      vocabulary: as for `register`; else the variable AIT_JAX_VOCABULARY_PATH.
+      mixture: a SeqIO mixture or task of NIV2.
+      data_dir: where NIV2 is prepared; by default the variable AIT_JAX_DATA_DIR.
+      source: a clone, prepared first if need be; by default the variable AIT_JAX_NIV2_DIR.
+      vocabulary: as for `register`; by default the variable AIT_JAX_VOCABULARY_PATH.
       encoding, splits, seed: as for `register`.
 
     Raises:
-      UserError: NIV2 is not prepared and there is no clone, no vocabulary, or an unknown
-        `mixture` (with the nearest).
+      UserError: NIV2 is not prepared and there is no clone, or there is no vocabulary, or no such
+        mixture.
     """
     from ait_jax.tasks import niv2
 
     data_dir = data_dir or os.environ.get(DATA_DIR_VARIABLE)
     source = source or os.environ.get(NIV2_DIR_VARIABLE)
-    vocabulary = _vocabulary(vocabulary or os.environ.get(VOCABULARY_VARIABLE))
     if not data_dir:
         raise UserError(
             "no data_dir for NIV2: set registry.register_niv2.data_dir or the environment variable "
-            f"{DATA_DIR_VARIABLE} (and NIV2_DIR or {NIV2_DIR_VARIABLE} if it is not prepared there yet)."
+            f"{DATA_DIR_VARIABLE} (and NIV2_DIR or {NIV2_DIR_VARIABLE} if it is not prepared yet)."
         )
-    key = (str(data_dir), str(source), vocabulary.identity, encoding, splits, seed)
-    if _niv2_arguments != [key]:
-        pool = niv2.load_pool(data_dir, source)
-        register(pool, "niv2", vocabulary=vocabulary, encoding=encoding, splits=splits, seed=seed)
-        _niv2_arguments[:] = [key]
-    return _known_mixture(mixture, "niv2")
+    options = {"encoding": encoding, "splits": splits, "seed": seed}
+    place = (str(data_dir), str(source))
+    load_pool = functools.partial(niv2.load_pool, data_dir, source)
+    return _register_once(mixture, "niv2", vocabulary, place, load_pool, **options)
 
 
 if os.environ.get(DATA_DIR_VARIABLE) and os.environ.get(VOCABULARY_VARIABLE):

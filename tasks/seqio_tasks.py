@@ -1,7 +1,8 @@
 """Pool tasks, one or many, as a SeqIO task. Imports TensorFlow and SeqIO: import it late."""
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from ait_jax import randomness
 from ait_jax.evaluation import evaluation
 from ait_jax.pool.pool import Task
 from ait_jax.prompts.prompts import Encoding
+from ait_jax.prompts.tokenizers_vocabulary import TokenizersVocabulary
 from ait_jax.prompts.vocabulary import EOS_ID, Vocabulary
 
 _TRAIN = "train"
@@ -20,24 +22,21 @@ _TRAIN = "train"
 def hide_accelerators() -> None:
     """Keeps TensorFlow, which only prepares data here, off the devices that JAX needs."""
     for kind in ("GPU", "TPU"):
-        try:
+        # Fails if TensorFlow has already opened its devices, or knows none of this kind.
+        with contextlib.suppress(RuntimeError, ValueError):
             tf.config.set_visible_devices([], kind)
-        except (RuntimeError, ValueError):
-            # TensorFlow has opened its devices already, or knows none of this kind.
-            pass
 
 
 class PoolSource(seqio.DataSource):
-    """Instances of pool tasks, in SeqIO's terms: a split is a list of places.
+    """Instances of pool tasks as a SeqIO data source: a split is a list of places.
 
     Elements have `task`, `id`, `input`, `target` and `references` (strings; the last a vector).
-    Instances are read by random access inside tf.data, so that shuffling is a permutation
-    of all positions, not of what happens to be in a buffer, and so that any number of
-    hosts share a split without overlap. The target is the first reference, in "train" one
-    drawn by (seed, task, id); it is empty where there is none.
+    Instances are read by random access inside tf.data, so that shuffling permutes all positions,
+    not just a buffer, and any number of hosts share a split without overlap. The target is the
+    first reference, in "train" one drawn by (seed, task, id); it is empty if there is none.
 
     Args:
-      tasks: which; their instances may be lazy.
+      tasks: their instances may be lazy.
       places: split name -> int[n, 2], index in `tasks` and position among its instances.
       seed: for the choice of training targets.
     """
@@ -52,11 +51,10 @@ class PoolSource(seqio.DataSource):
             performs_internal_shuffling=True,
         )
 
-    @property
-    def supports_arbitrary_sharding(self) -> bool:
-        return True
+    supports_arbitrary_sharding = property(lambda self: True)
 
     def list_shards(self, split: str) -> Sequence[str]:
+        """Returns one shard: `get_dataset` divides a split by itself."""
         return [split]
 
     def get_dataset(
@@ -70,12 +68,13 @@ class PoolSource(seqio.DataSource):
         use_cached: bool = False,
         num_epochs: int | None = 1,
     ) -> tf.data.Dataset:
+        """Returns the elements of a split; arguments as in SeqIO."""
         places = self._places[split]
         dataset = tf.data.Dataset.range(len(places))
         if shard_info and shard_info.num_shards > 1:
             dataset = dataset.shard(shard_info.num_shards, shard_info.index)
         if shuffle:
-            # Without a seed SeqIO would shuffle differently in every process; nothing here does.
+            # Without a seed SeqIO would shuffle differently in every process.
             dataset = dataset.shuffle(
                 max(1, len(places)), seed=0 if seed is None else seed, reshuffle_each_iteration=True
             )
@@ -100,7 +99,8 @@ class PoolSource(seqio.DataSource):
             for scalar in texts:
                 scalar.set_shape([])
             references.set_shape([None])
-            return dict(zip(("task", "id", "input", "target"), texts), references=references)
+            keys = ("task", "id", "input", "target")
+            return dict(zip(keys, texts, strict=True), references=references)
 
         return dataset.map(features)
 
@@ -108,26 +108,29 @@ class PoolSource(seqio.DataSource):
 class PoolTask(seqio.Task):
     """A SeqIO task that is never cached in memory.
 
-    SeqIO caches sources of fewer than 10,000 examples: for a pool of many tasks that is all of
-    it, and the cached order would be repeated in every epoch.
+    SeqIO caches sources of fewer than 10,000 examples: for a pool of many tasks that is everything,
+    and the cached order would be repeated in every epoch.
     """
 
     def get_dataset(self, *args: Any, **kwargs: Any) -> tf.data.Dataset:
+        """Returns the examples; arguments as in SeqIO."""
         kwargs["try_in_mem_cache"] = False
         return super().get_dataset(*args, **kwargs)
 
 
-def make_preprocessor(tasks: Sequence[Task], encoding: Encoding, vocabulary: Vocabulary):
-    """Returns the SeqIO preprocessor that makes prompts and tokens of a `PoolSource`.
+def make_preprocessor(
+    tasks: Sequence[Task], encoding: Encoding, vocabulary: Vocabulary | TokenizersVocabulary
+) -> Callable[..., tf.data.Dataset]:
+    """Returns the SeqIO preprocessor that turns a `PoolSource` into prompts and tokens.
 
-    Text and tokens are made in Python, by the very code that the loop uses: a second
-    implementation in TensorFlow operations would be faster (here some hundred examples a
-    second, for the interpreter lock lets one run at a time) and, sooner or later, different.
-    The pipeline therefore runs only in the process that made it, not as a saved graph.
+    Text and tokens are made in Python, by the code that the loop uses. A second implementation in
+    TensorFlow operations would be faster (this one makes some hundred examples a second, one at a
+    time under the interpreter lock) and, sooner or later, different. So the pipeline runs only in
+    the process that made it, not as a saved graph.
 
-    The element's `inputs` are what the model reads (T5's end with end-of-sequence), at most
-    sequence_length["inputs"] tokens, which also takes the place of the encoding's
-    max_source_length; `targets` end with end-of-sequence, likewise.
+    An element's `inputs` are what the model reads (T5's end with end-of-sequence), at most
+    sequence_length["inputs"] tokens, which also replaces the encoding's max_source_length;
+    `targets` end with end-of-sequence, likewise.
     """
     task_of = {task.name: task for task in tasks}
 
@@ -137,7 +140,8 @@ def make_preprocessor(tasks: Sequence[Task], encoding: Encoding, vocabulary: Voc
         lengths = sequence_length or {}
         used = encoding
         if lengths.get("inputs"):
-            used = dataclasses.replace(encoding, max_source_length=lengths["inputs"])
+            as_dataclass: Any = encoding
+            used = dataclasses.replace(as_dataclass, max_source_length=lengths["inputs"])
 
         def tokens(text: str, max_length: int | None) -> np.ndarray:
             ids = vocabulary.encode(text)
@@ -187,8 +191,8 @@ def make_preprocessor(tasks: Sequence[Task], encoding: Encoding, vocabulary: Voc
 def all_references(
     text: str, example: Mapping[str, Any] | None = None, is_target: bool = False
 ) -> Any:
-    """SeqIO's postprocessor: a target becomes the list of all references, an answer stays."""
-    if not is_target:
+    """SeqIO postprocessor: replaces a target by all references, leaves an answer unchanged."""
+    if not is_target or example is None:
         return text
     return [reference.decode() for reference in example["references"]]
 
@@ -199,7 +203,7 @@ def rouge_l(targets: Sequence[Sequence[str]], predictions: Sequence[str]) -> dic
 
 
 def exact_match(targets: Sequence[Sequence[str]], predictions: Sequence[str]) -> dict[str, float]:
-    """SeqIO metric: percentage of answers that equal a reference after normalisation."""
+    """SeqIO metric: percentage of answers that equal a reference after normalization."""
     return {evaluation.EXACT_MATCH: _mean(evaluation.exact_match, targets, predictions)}
 
 

@@ -3,68 +3,78 @@
 import hashlib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ait_jax.errors import UserError
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """What is remembered of a file: enough to see, mostly without reading it, that it changed."""
+    """What is remembered of a file: shows, mostly without reading it, whether it changed."""
 
     size: int
     modified_ns: int
     sha256: str
 
 
-def read_source_files(
-    paths: Mapping[str, Path],
-    known: Mapping[str, SourceFile],
-    advance: Callable[[int], None] = lambda num_bytes: None,
-) -> dict[str, SourceFile]:
-    """Returns what is to be remembered of every file.
+@dataclass(frozen=True)
+class SourceFiles:
+    """The files that a pool is prepared from.
 
-    Args:
-      paths: name -> where it lies.
-      known: files as they once were; one whose size and time of modification are still
-        the same is taken to be the same and not read, as `make` and `git` do.
-      advance: called with the size of each file that is done.
-
-    Raises:
-      UserError: a file cannot be read.
+    Attributes:
+      label: the source in words, for messages: "NIV2_DIR = 'clone'".
+      paths: name, independent of where the files are -> path.
     """
-    files = {}
-    for name, path in paths.items():
-        try:
-            status = path.stat()
-        except OSError as error:
-            raise UserError(f"cannot read {str(path)!r}: {error.strerror or error}.") from error
-        advance(status.st_size)
-        before = known.get(name)
-        if before and (before.size, before.modified_ns) == (status.st_size, status.st_mtime_ns):
-            files[name] = before
-        else:
-            files[name] = SourceFile(status.st_size, status.st_mtime_ns, _sha256(path))
-    return files
+
+    label: str
+    paths: Mapping[str, Path]
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all files."""
+        return sum(path.stat().st_size for path in self.paths.values())
+
+    def read(
+        self,
+        known: Mapping[str, SourceFile],
+        advance: Callable[[int], None] = lambda num_bytes: None,
+    ) -> dict[str, SourceFile]:
+        """Returns what is to be remembered of each file.
+
+        Args:
+          known: files as they once were; one with the same size and time of modification is
+            taken to be unchanged and is not read, as `make` and `git` do.
+          advance: called with the size of each file once it is read.
+
+        Raises:
+          UserError: a file cannot be read.
+        """
+        files = {}
+        for name, path in self.paths.items():
+            try:
+                status = path.stat()
+                before = known.get(name)
+                stamp = (status.st_size, status.st_mtime_ns)
+                if before and (before.size, before.modified_ns) == stamp:
+                    files[name] = before
+                else:
+                    with open(path, "rb") as file:
+                        digest = hashlib.file_digest(file, "sha256").hexdigest()
+                    files[name] = SourceFile(*stamp, digest)
+            except OSError as error:
+                raise UserError(f"cannot read {str(path)!r}: {error.strerror or error}.") from error
+            advance(status.st_size)
+        return files
 
 
 def text_name(path: Path) -> str:
-    """Returns a path as text that can be written as UTF-8, which a file's name need not be."""
+    """Returns a path as text that can be written as UTF-8, even if the file's name is not UTF-8."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def _sha256(path: Path) -> str:
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"cannot read {str(path)!r}: {error.strerror or error}.") from error
-
-
 def fingerprint(files: Mapping[str, SourceFile]) -> str:
-    """Returns a SHA-256 (hex) over names and contents; times do not enter."""
+    """Returns a SHA-256 (hex) over names and contents, whatever the times."""
     digest = hashlib.sha256()
     for name in sorted(files):
         digest.update(f"{name}\0{files[name].size}\0{files[name].sha256}\n".encode())
@@ -73,23 +83,14 @@ def fingerprint(files: Mapping[str, SourceFile]) -> str:
 
 def difference(before: Mapping[str, SourceFile], now: Mapping[str, SourceFile]) -> str:
     """Returns what changed in words ("2 files added (the first is ...)"), or ""."""
+    both = now.keys() & before.keys()
     groups = {
-        "added": sorted(now.keys() - before.keys()),
-        "removed": sorted(before.keys() - now.keys()),
-        "changed": sorted(
-            n for n in now.keys() & before.keys() if now[n].sha256 != before[n].sha256
-        ),
+        "added": now.keys() - before.keys(),
+        "removed": before.keys() - now.keys(),
+        "changed": {name for name in both if now[name].sha256 != before[name].sha256},
     }
     return ", ".join(
-        f"{len(names)} {'file' if len(names) == 1 else 'files'} {what} (the first is {names[0]!r})"
+        f"{len(names)} file{'s' if len(names) > 1 else ''} {what} (the first is {min(names)!r})"
         for what, names in groups.items()
         if names
     )
-
-
-def files_to_json(files: Mapping[str, SourceFile]) -> dict[str, dict[str, Any]]:
-    return {name: asdict(file) for name, file in files.items()}
-
-
-def files_from_json(data: Mapping[str, Mapping[str, Any]]) -> dict[str, SourceFile]:
-    return {name: SourceFile(**values) for name, values in data.items()}

@@ -1,13 +1,13 @@
-"""A pool on disk: two tables, read by memory map; any pool can be stored so, of any size.
+"""A pool on disk as two tables, read by memory map; any pool of any size can be stored.
 
     <directory>/pool.json              schema, name, fingerprint, the shards in their order
-    <directory>/tasks-00000.arrow      one row per task: all of it but its instances
-    <directory>/instances-00000.arrow  one row per instance, the instances of a task together
+    <directory>/tasks-00000.arrow      one row per task: all but its instances
+    <directory>/instances-00000.arrow  one row per instance, those of a task together
 
-The tables are Arrow IPC files, uncompressed, in batches of a fixed number of rows, so that a row
-is found by arithmetic and read without decoding its neighbours. Opening a pool reads the tasks'
-table alone. A pool grows by a further pair of tables (`extend`): what is there is never written
-again, and pool.json, replaced last, says which pairs count. TensorFlow is not needed.
+The tables are uncompressed Arrow IPC files in batches of a fixed number of rows, so that a row is
+found by arithmetic and read without decoding its neighbors. Opening a pool reads only the tasks'
+table. A pool grows by another pair of tables (`extend`): earlier ones are never rewritten, and
+pool.json, replaced last, says which pairs count. TensorFlow is not needed.
 """
 
 import json
@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ait_jax.tasks import stored_rows
-from ait_jax.tasks.pool_folder import local_copies
-from ait_jax.tasks.stored_rows import StoredInstances, Table, TableWriter
+from ait_jax.tasks.prepared_folder import local_copies
+from ait_jax.tasks.stored_rows import StoredInstances, TableWriter, open_table
 
 from ait_jax.errors import UserError
 from ait_jax.pool.pool import Splits, Task, TaskPool, fingerprint_of, task_digest
@@ -33,50 +33,47 @@ def write(tasks: TaskPool | Iterable[Task], directory: Any, name: str = "", **gi
 
     Args:
       tasks: a pool, or tasks with distinct names.
-      directory: a local folder that is not there yet, or is empty.
+      directory: a local folder that is empty or does not exist.
       name: of the pool; by default that of `tasks`.
-      given: `cls_labels` (task name -> True for CLS; tasks not in it stay without a label) and
-        `splits` (`Splits`; None where the pool has none), by default those of `tasks`.
+      **given: `cls_labels` (task name -> True for CLS; other tasks have no label) and `splits`
+        (`Splits` or None); by default those of `tasks`.
 
     Raises:
       UserError: no task, two of one name, an unsafe name, or a folder that cannot be written.
     """
     if isinstance(tasks, TaskPool):
-        given = {"cls_labels": tasks.given_labels, "splits": tasks.splits, **given}
-        name, tasks = name or tasks.name, tasks.values()
+        name = name or tasks.name
     with new_folder(directory) as building:
         _add_shard(building, {"name": name, "shards": []}, tasks, **given)
 
 
-def extend(directory: Any, tasks: Iterable[Task], **given: Any) -> None:
+def extend(directory: Any, tasks: TaskPool | Iterable[Task], **given: Any) -> None:
     """Adds tasks to a stored pool; its other tasks stay as they are, byte for byte.
 
     Args:
-      given: as for `write`; the splits of the tasks that are added.
+      directory: of the stored pool.
+      tasks: to add.
+      **given: labels and splits of the added tasks, as for `write`.
 
     Raises:
-      UserError: no stored pool, no task, or a name that the pool has already.
+      UserError: no stored pool, no task, or a name that the pool already has.
     """
     directory = as_path(directory)
-    record = read_record(directory)
-    if isinstance(tasks, TaskPool):
-        given = {"cls_labels": tasks.given_labels, "splits": tasks.splits, **given}
-        tasks = tasks.values()
-    _add_shard(directory, record, tasks, **given)
+    _add_shard(directory, read_record(directory), tasks, **given)
 
 
 def _add_shard(
-    folder: Any,
-    record: Mapping[str, Any],
-    tasks: Iterable[Task],
-    cls_labels: Mapping[str, bool] | None = None,
-    splits: Splits | None = None,
+    folder: Any, record: Mapping[str, Any], tasks: TaskPool | Iterable[Task], **given: Any
 ) -> None:
     """Writes a pair of tables and then the record that counts it."""
+    if isinstance(tasks, TaskPool):
+        given = {"cls_labels": tasks.given_labels, "splits": tasks.splits, **given}
+        tasks = tasks.values()
+    labels, splits = given.get("cls_labels") or {}, given.get("splits") or Splits()
+    split_of = {name: split for split in SPLIT_NAMES for name in getattr(splits, split)}
     number = len(record["shards"])
-    digests = _digests(folder, record)
+    digests = {row["name"]: row["digest"] for row, _ in _rows(folder, record)} if number else {}
     before = len(digests)
-    split_of = {n: split for split in SPLIT_NAMES for n in getattr(splits or Splits(), split)}
     with (
         replace_with(_path(folder, "tasks", number), any_process=True) as tasks_path,
         replace_with(_path(folder, "instances", number), any_process=True) as instances_path,
@@ -96,7 +93,7 @@ def _add_shard(
             task_rows.add(
                 stored_rows.task_to_row(task, first, instance_rows.count - first)
                 | {
-                    "is_cls": (cls_labels or {}).get(task.name),
+                    "is_cls": labels.get(task.name),
                     "split": split_of.get(task.name),
                     "digest": digests[task.name],
                 }
@@ -104,16 +101,13 @@ def _add_shard(
     if len(digests) == before:
         raise UserError(f"{str(folder)!r}: there is no task to store; give at least one.")
     shard = {"tasks": task_rows.count, "instances": instance_rows.count}
-    write_json(
-        folder / _RECORD,
-        {
-            "schema": SCHEMA_VERSION,
-            "name": record["name"],
-            "fingerprint": fingerprint_of(digests),
-            "shards": [*record["shards"], shard],
-        },
-        any_process=True,
-    )
+    record = {
+        "schema": SCHEMA_VERSION,
+        "name": record["name"],
+        "fingerprint": fingerprint_of(digests),
+        "shards": [*record["shards"], shard],
+    }
+    write_json(folder / _RECORD, record, any_process=True)
 
 
 def _path(folder: Any, table: str, number: int) -> Any:
@@ -124,40 +118,38 @@ def read_record(directory: Any) -> dict[str, Any]:
     """Returns pool.json of a stored pool.
 
     Raises:
-      UserError: there is none, it is damaged, or of another version.
+      UserError: it is missing, damaged or of another version.
     """
     path = as_path(directory) / _RECORD
     try:
         record = json.loads(read_text(path))
         if record["schema"] != SCHEMA_VERSION:
             raise UserError(
-                f"{path} has schema {record['schema']!r}, this version of ait-jax reads "
-                f"{SCHEMA_VERSION}; prepare the pool again."
+                f"{path} has schema {record['schema']!r}; this version of ait-jax reads "
+                f"{SCHEMA_VERSION}. Prepare the pool again."
             )
         shards = [(int(shard["tasks"]), int(shard["instances"])) for shard in record["shards"]]
-        if (
-            not shards
-            or not isinstance(record["name"], str)
-            or not isinstance(record["fingerprint"], str)
-        ):
+        texts = (record["name"], record["fingerprint"])
+        if not shards or not all(isinstance(text, str) for text in texts):
             raise ValueError("name, fingerprint or shards are missing")
     except FileNotFoundError as error:
-        raise UserError(f"{str(directory)!r} is no stored pool: it has no {_RECORD}.") from error
+        raise UserError(f"{str(directory)!r} is not a stored pool: it has no {_RECORD}.") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error!r}); prepare the pool again.") from error
     return record
 
 
 def load(directory: Any, cls_labels: Mapping[str, bool] | None = None) -> TaskPool:
-    """Opens a stored pool: tasks' own texts in memory, instances read when asked for.
+    """Opens a stored pool: tasks' own texts in memory, instances read on demand.
 
-    Its splits name tasks in the order in which the pool has them.
+    Its splits name tasks in the pool's order.
 
     Args:
-      cls_labels: task name -> True for CLS; they win over stored ones.
+      directory: of the pool.
+      cls_labels: task name -> True for CLS; they override stored ones.
 
     Raises:
-      UserError: no stored pool, or a damaged one.
+      UserError: there is no stored pool, or it is damaged.
     """
     directory = absolute(directory)
     record = read_record(directory)
@@ -167,23 +159,24 @@ def load(directory: Any, cls_labels: Mapping[str, bool] | None = None) -> TaskPo
 
     def tasks() -> Iterator[Task]:
         for row, instances in _rows(directory, record):
-            task = stored_rows.task_from_row(row, instances)
-            digests[task.name] = row["digest"]
+            name, split = row["name"], row["split"]
+            digests[name] = row["digest"]
             if row["is_cls"] is not None:
-                labels[task.name] = row["is_cls"]
-            if row["split"] is not None:
-                if row["split"] not in groups:
-                    raise _damaged(directory, f"the split {row['split']!r} of task {task.name!r}")
-                groups[row["split"]].append(task.name)
-            yield task
+                labels[name] = row["is_cls"]
+            if split is not None:
+                if split not in groups:
+                    raise _damaged(directory, f"the split {split!r} of task {name!r}")
+                groups[split].append(name)
+            yield stored_rows.task_from_row(row, instances)
 
     made = list(tasks())
-    splits = Splits(**groups) if any(groups.values()) else None
+    train, remain, dev, test = (tuple(groups[split]) for split in SPLIT_NAMES)
+    splits = Splits(train, remain, dev, test)
     return TaskPool(
         made,
         labels | dict(cls_labels or {}),
         name=record["name"],
-        splits=splits,
+        splits=splits if splits.names else None,
         fingerprint=record["fingerprint"],
         digests=digests,
         reopen=lambda: load(directory, cls_labels),
@@ -199,26 +192,18 @@ def _rows(
     names = [_path(directory, table, n).name for n in tables for table in _TABLES]
     directory = local_copies(directory, fingerprint, names)
     for number, shard in enumerate(record["shards"]):
-        table = Table.open(_path(directory, "tasks", number), fingerprint, shard["tasks"])
-        path = _path(directory, "instances", number)
+        path = str(_path(directory, "instances", number))
+        table = open_table(str(_path(directory, "tasks", number)), fingerprint, shard["tasks"])
         # Opened now: a missing or cut table is an error of the pool, not of the first task read.
-        instances = Table.open(path, fingerprint, shard["instances"])
-        if (table.schema, instances.schema) != (
-            stored_rows.task_schema(),
-            stored_rows.instance_schema(),
-        ):
+        instances = open_table(path, fingerprint, shard["instances"])
+        needed = (stored_rows.task_schema(), stored_rows.instance_schema())
+        if (table.schema, instances.schema) != needed:
             raise _damaged(directory, f"other columns than needed in shard {number}")
         for row in table.rows():
             first, length = row["first_instance"], row["num_instances"]
             if first < 0 or length < 0 or first + length > shard["instances"]:
                 raise _damaged(directory, f"task {row['name']!r} has instances beyond the table")
-            yield row, StoredInstances(str(path), fingerprint, shard["instances"], first, length)
-
-
-def _digests(folder: Any, record: Mapping[str, Any]) -> dict[str, bytes]:
-    if not record["shards"]:
-        return {}
-    return {row["name"]: row["digest"] for row, _ in _rows(folder, record)}
+            yield row, StoredInstances(path, fingerprint, shard["instances"], first, length)
 
 
 def _damaged(directory: Any, what: str) -> UserError:

@@ -1,5 +1,6 @@
 """Rows of a stored pool: Arrow tables written in batches and read by memory map."""
 
+import contextlib
 import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,8 +29,8 @@ def instance_schema() -> pa.Schema:
 def task_schema() -> pa.Schema:
     """One row per task.
 
-    `first_instance` and `num_instances` say which rows of the table of instances are the
-    task's; `metadata` is JSON; `is_cls` and `split` may be null; `digest` is `pool.task_digest`.
+    `first_instance` and `num_instances` say which rows of the table of instances belong to the
+    task; `metadata` is JSON; `is_cls` and `split` may be null; `digest` is `pool.task_digest`.
     """
     texts = pa.list_(pa.string())
     example = pa.struct([(key, pa.string()) for key in ("input", "output", "explanation")])
@@ -52,11 +53,12 @@ def task_schema() -> pa.Schema:
 
 
 def instance_to_row(instance: Instance) -> dict[str, Any]:
+    """Returns a row of `instance_schema`."""
     return {"id": instance.id, "input": instance.input, "outputs": instance.outputs}
 
 
 def task_to_row(task: Task, first_instance: int, num_instances: int) -> dict[str, Any]:
-    """Returns the columns of `task_schema` that the task itself gives."""
+    """Returns a row of `task_schema` without label, split and digest."""
     instruction = task.instruction
     metadata = {key: list(values) for key, values in task.metadata.items()}
     return {
@@ -73,13 +75,12 @@ def task_to_row(task: Task, first_instance: int, num_instances: int) -> dict[str
 
 
 def task_from_row(row: Mapping[str, Any], instances: Sequence[Instance]) -> Task:
-    """Returns the task of which `task_to_row` made `row`, with the instances given."""
+    """Returns the task that `task_to_row` made into `row`, with the instances given."""
     first, *further = row["definition"]
-    # Most tasks share these; a tuple of its own for each would be most of a large pool's memory.
+    # Most tasks share these; tuples of their own would take most of a large pool's memory.
     languages = {
         name: _ENGLISH if row[name] == ["English"] else tuple(row[name]) for name in _LANGUAGES
     }
-    metadata = _metadata(row["metadata"]) if row["metadata"] else {}
     return Task(
         name=row["name"],
         instruction=Instruction(
@@ -89,7 +90,7 @@ def task_from_row(row: Mapping[str, Any], instances: Sequence[Instance]) -> Task
         ),
         instances=instances,
         categories=_shared(tuple(row["categories"])),
-        metadata=metadata,
+        metadata=_metadata(row["metadata"]) if row["metadata"] else {},
         further_definitions=tuple(further),
         **languages,
     )
@@ -114,7 +115,8 @@ class TableWriter:
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.count = 0
-        self._schema, self._waiting = schema, []
+        self._schema = schema
+        self._waiting: list[Mapping[str, Any]] = []
         self._writer = pa.ipc.new_file(str(path), schema)
 
     def __enter__(self) -> "TableWriter":
@@ -126,6 +128,7 @@ class TableWriter:
         self._writer.close()
 
     def add(self, row: Mapping[str, Any]) -> None:
+        """Adds a row."""
         self._waiting.append(row)
         self.count += 1
         if len(self._waiting) == ROWS_PER_BATCH:
@@ -137,45 +140,45 @@ class TableWriter:
 
 
 class Table:
-    """An Arrow IPC file, memory-mapped; batches are checked when they are first read."""
+    """An Arrow IPC file, memory-mapped; batches are checked when they are first read.
+
+    Args:
+      path: of the file.
+      num_rows: that it must have.
+
+    Raises:
+      UserError: it is missing, cut short or no such table.
+    """
 
     def __init__(self, path: str, num_rows: int) -> None:
-        self._path = path
+        self._path, self._num_rows = path, num_rows
         self._batches: dict[int, pa.RecordBatch] = {}
-        with self._damage():
+        with self._checked():
             self._reader = pa.ipc.open_file(pa.memory_map(path))
-            num_batches = -(-num_rows // ROWS_PER_BATCH)
-            if self._reader.num_record_batches != num_batches:
-                raise ValueError(
-                    f"{self._reader.num_record_batches} batches instead of {num_batches}"
-                )
-        self._num_rows = num_rows
+            found, needed = self._reader.num_record_batches, -(-num_rows // ROWS_PER_BATCH)
+            if found != needed:
+                raise ValueError(f"{found} batches instead of {needed}")
 
     @property
     def schema(self) -> pa.Schema:
+        """The columns."""
         return self._reader.schema
 
-    @staticmethod
-    def open(path: Any, fingerprint: str, num_rows: int) -> "Table":
-        """Returns the table, opened once in a process.
+    @contextlib.contextmanager
+    def _checked(self) -> Iterator[None]:
+        """Turns Arrow's errors about a bad file into a UserError that names it."""
+        try:
+            yield
+        except (pa.ArrowException, OSError, ValueError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(
+                f"{self._path} is damaged ({reason}); prepare the pool again."
+            ) from error
 
-        Args:
-          fingerprint: of the pool: a table that was replaced is opened anew, while pools that
-            are open keep the one they have.
-          num_rows: that it must have.
-
-        Raises:
-          UserError: it is missing, cut short or no such table.
-        """
-        return _open(str(path), fingerprint, num_rows)
-
-    def _damage(self) -> "_Damage":
-        return _Damage(self._path)
-
-    def batch(self, index: int) -> pa.RecordBatch:
+    def _batch(self, index: int) -> pa.RecordBatch:
         batch = self._batches.get(index)
         if batch is None:
-            with self._damage():
+            with self._checked():
                 batch = self._reader.get_batch(index)
                 # A wrong offset in a mapped file would be a wrong address in this process.
                 batch.validate(full=True)
@@ -187,35 +190,28 @@ class Table:
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yields all rows as Python values."""
-        for index in range(-(-self._num_rows // ROWS_PER_BATCH)):
-            yield from self.batch(index).to_pylist()
+        for index in range(self._reader.num_record_batches):
+            yield from self._batch(index).to_pylist()
 
     def row(self, position: int) -> tuple[Any, ...]:
         """Returns the values of one row, in the order of the columns."""
         index, offset = divmod(position, ROWS_PER_BATCH)
-        return tuple(column[offset].as_py() for column in self.batch(index).columns)
-
-
-class _Damage:
-    """Turns what Arrow says of a bad file into a UserError that names it."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, (pa.ArrowException, OSError, ValueError)):
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(
-                f"{self._path} is damaged ({reason}); prepare the pool again."
-            ) from error
+        return tuple(column[offset].as_py() for column in self._batch(index).columns)
 
 
 @functools.lru_cache(maxsize=64)
-def _open(path: str, fingerprint: str, num_rows: int) -> Table:
+def open_table(path: str, fingerprint: str, num_rows: int) -> Table:
+    """Returns the `Table` at `path`, opened once in a process.
+
+    `fingerprint` is the pool's: a table that was replaced is opened again, while pools that are
+    open keep the one they have.
+    """
     return Table(path, num_rows)
+
+
+@functools.lru_cache(maxsize=64)
+def _shared_key(path: str, fingerprint: str, num_rows: int) -> tuple[str, str, int]:
+    return path, fingerprint, num_rows
 
 
 class StoredInstances(LazyInstances):
@@ -228,14 +224,9 @@ class StoredInstances(LazyInstances):
         self._first, self._length = first, length
 
     def _read(self, positions: Sequence[int]) -> tuple[Instance, ...]:
-        table = Table.open(*self._table)
+        table = open_table(*self._table)
         rows = (table.row(self._first + position) for position in positions)
         return tuple(Instance(identity, text, tuple(outputs)) for identity, text, outputs in rows)
 
     def __repr__(self) -> str:
         return f"StoredInstances({self._table[0]!r}, {self._first}, {self._length})"
-
-
-@functools.lru_cache(maxsize=64)
-def _shared_key(path: str, fingerprint: str, num_rows: int) -> tuple[str, str, int]:
-    return path, fingerprint, num_rows

@@ -1,11 +1,12 @@
-"""Task names -> names that TFDS splits and SeqIO tasks may have."""
+"""Task names -> names that TFDS and SeqIO allow for splits and tasks."""
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterable
 
-# With the data set's name, the suffix and the shard numbers around it, a file name stays
-# under the 255 bytes of common file systems.
+# With the dataset's name, suffix and shard numbers around it, a file name stays below the 255
+# bytes of common file systems.
 _MAX_LENGTH = 180
 _HASH_LENGTH = 8
 # "all" is TFDS's name for all splits together.
@@ -16,20 +17,13 @@ def word_names(names: Iterable[str]) -> dict[str, str]:
     """Maps each name to a distinct one of ASCII letters, digits and underscores.
 
     TFDS splits and SeqIO tasks allow little more, while real NIV2 names have dots
-    (task1530_scitail1.1_sentence_generation). Other characters become underscores. A name
-    that is unchanged keeps its own; where two would become the same, or one becomes empty, too
-    long or reserved, the changed one gets a hash of the original added. The result does not
-    depend on the order of `names`.
-
-    Args:
-      names: distinct task names.
+    (task1530_scitail1.1_sentence_generation). Other characters become underscores. If two names
+    would become the same, or one empty, too long or reserved, a hash of the original is appended.
+    The result does not depend on the order of `names`.
     """
-    names = sorted(set(names))
-    plain = {name: re.sub(r"[^A-Za-z0-9_]", "_", name) for name in names}
-    owners: dict[str, int] = {}
-    for word in plain.values():
-        # Files are named after splits, and some file systems ignore case.
-        owners[word.lower()] = owners.get(word.lower(), 0) + 1
+    plain = {name: re.sub(r"[^A-Za-z0-9_]", "_", name) for name in sorted(set(names))}
+    # Files are named after splits, and some file systems ignore case.
+    owners = Counter(word.lower() for word in plain.values())
 
     def free(name: str, word: str) -> bool:
         fits = 0 < len(word) <= _MAX_LENGTH and word.lower() not in _RESERVED

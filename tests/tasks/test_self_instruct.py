@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 from ait_jax.tasks import self_instruct
-from ait_jax.tasks.tally import Tally
+from ait_jax.tasks.instruction_rows import Findings
 from shared_data import SHARED, needs_shared
 
 from ait_jax import cli
@@ -70,7 +70,7 @@ def test_rows_of_an_instruction_are_its_instances(tmp_path, write):
     assert [i.id for i in added] == [f"{tasks['Add.'].name}-0", "7"]
     assert tasks["Greet."].instances[0].input == "" == tasks["Rhyme."].instances[0].input
     assert tasks["Rhyme."].instances[0].outputs == ("time", "lime")
-    assert {reason: entry["count"] for reason, entry in prepared.tally.noted.items()} == {
+    assert {reason: entry["count"] for reason, entry in prepared.findings.noted.items()} == {
         "instances merged: the same instruction and input, another reference": 1,
         "instances dropped: exact duplicates": 1,
         "inputs '<noinput>' read as none": 1,
@@ -130,7 +130,7 @@ def test_test_instructions_are_not_trained_on_and_need_no_reference(tmp_path):
     assert list(tasks) == ["Own.", "Shared.", "Open."], "test tasks last, Empty. left out"
     assert pool.splits.remain == (tasks["Own."].name,)
     assert tasks["Shared."].instances[0].outputs == () == tasks["Open."].instances[0].outputs
-    assert sorted(entry["count"] for entry in prepared.tally.noted.values()) == [1, 1, 2]
+    assert sorted(entry["count"] for entry in prepared.findings.noted.values()) == [1, 1, 2]
     assert any("a.jsonl, line 1" in line for line in prepared.describe())
 
 
@@ -159,7 +159,7 @@ def test_bad_rows_are_counted_by_reason_and_the_first_is_named(tmp_path):
     assert not (tmp_path / "data" / "self_instruct").exists()
     prepared = prepare(tmp_path, source, on_bad_task="skip")
     assert {
-        reason: entry["count"] for reason, entry in prepared.tally.bad.items()
+        reason: entry["count"] for reason, entry in prepared.findings.bad.items()
     } == dict.fromkeys(BAD, 2)
     assert (
         "1 fields that are not used; the first: bad.jsonl, line 1: 'other'" in prepared.describe()
@@ -245,7 +245,7 @@ def test_files_without_a_row(tmp_path):
         (tmp_path / "a.json").write_bytes(content)
         with pytest.raises(UserError, match="has no instruction to select from"):
             prepare(tmp_path, tmp_path / "a.json")
-    with pytest.raises(UserError, match="SELF_INSTRUCT_FILES.* is not there"):
+    with pytest.raises(UserError, match="SELF_INSTRUCT_FILES.* does not exist"):
         prepare(tmp_path, tmp_path / "none.json")
     with pytest.raises(UserError, match="is a folder"):
         prepare(tmp_path, tmp_path)
@@ -336,11 +336,13 @@ def test_plain_t5xs_gin_file(tmp_path, clean_gin):
 @needs_shared
 def test_real_seed_tasks_and_user_oriented_instructions(tmp_path):
     seed, user = REAL / "seed_tasks.jsonl", REAL / "user_oriented_instructions.jsonl"
-    tally = Tally()
-    tasks = self_instruct.collect([seed], [], tally)
+    findings = Findings()
+    tasks = self_instruct.collect([seed], [], findings)
     # paper_facts D: 175 tasks, 26 of them classification; 252 instructions, 44 with empty input.
     assert (
-        len(tasks) == 175 and sum(bool(task.is_cls) for task in tasks) == 26 and not tally.num_bad
+        len(tasks) == 175
+        and sum(bool(task.is_cls) for task in tasks) == 26
+        and not findings.num_bad
     )
     pool = load(tmp_path, seed, user)
     instances = [i for name in pool.splits.test for i in pool[name].instances]
@@ -352,7 +354,7 @@ def test_real_seed_tasks_and_user_oriented_instructions(tmp_path):
     lines = [json.loads(line) for line in seed.open()]
     listed = tmp_path / "seed_list.json"
     listed.write_text(json.dumps(lines, indent=1))
-    again = self_instruct.collect([listed], [], Tally())
+    again = self_instruct.collect([listed], [], Findings())
     assert [t.build().instances for t in again] == [t.build().instances for t in tasks]
 
 

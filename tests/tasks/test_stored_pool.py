@@ -124,7 +124,7 @@ def test_whole_or_not_at_all(tmp_path):
     with pytest.raises(UserError, match="no task to store"):
         stored_pool.write([], tmp_path / "pool")
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(UserError, match="is no stored pool"):
+    with pytest.raises(UserError, match="is not a stored pool"):
         stored_pool.load(tmp_path / "pool")
 
 
@@ -151,7 +151,7 @@ def test_damage_is_named(tmp_path, table, damage):
                 "text": data[:start] + b"\xff" * 200 + data[start + 200 :],
             }[damage]
         )
-    stored_rows._open.cache_clear()
+    stored_rows.open_table.cache_clear()
     with pytest.raises(UserError, match="is damaged|other columns"):
         pool = stored_pool.load(folder)
         [tuple(task.instances) for task in pool.values()]

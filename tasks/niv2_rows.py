@@ -1,16 +1,26 @@
-"""NIV2's schema as TFDS features: rows of tasks, rows of instances, and back to `Task`."""
+"""NIV2's schema as TFDS features, and rows read back from disk without TensorFlow."""
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from ait_jax.tasks.lazy_instances import LazyInstances
+from ait_jax.tasks.prepared_folder import local_copies
 
+from ait_jax.errors import UserError
 from ait_jax.pool.pool import Example, Instance, Instruction, Task
+from ait_jax.runtime import buckets
+from ait_jax.runtime.files import as_path
 
-# Metadata fields that every NIV2 file has, with their columns. A field that is in none of
-# them, somebody's own, is kept in the column `other_fields`.
+VERSION = "1.0.0"
+# Files kept open; a pool has more tasks than a process may have open files.
+_MAX_OPEN_TASKS = 128
+
+# Metadata fields that every NIV2 file has -> their columns. Other fields are kept in the column
+# `other_fields`.
 _METADATA_COLUMNS = {
     "Contributors": "contributors",
     "Source": "source",
@@ -33,11 +43,11 @@ def instance_features() -> tfds.features.FeaturesDict:
 
 
 def task_features() -> tfds.features.FeaturesDict:
-    """One row per task: everything of its JSON file but the instances.
+    """One row per task: all of its JSON file except the instances.
 
     `split` is the TFDS split of the configuration `instances` that holds the instances,
-    `metadata_fields` the names of the metadata fields that the file has, in its order
-    (an absent field and an empty one differ), `other_fields` JSON of those without a column.
+    `metadata_fields` the names of the file's metadata fields, in its order (an absent field and
+    an empty one differ), `other_fields` the JSON of those without a column.
     """
     texts = tfds.features.Sequence(tfds.features.Text())
     examples = tfds.features.Sequence(
@@ -63,13 +73,8 @@ def task_features() -> tfds.features.FeaturesDict:
 
 
 def instance_to_row(instance: Instance) -> dict[str, Any]:
+    """Returns the row of an instance for `instance_features()`."""
     return {"id": instance.id, "input": instance.input, "outputs": list(instance.outputs)}
-
-
-def instance_from_row(row: Mapping[str, Any]) -> Instance:
-    return Instance(
-        id=row["id"].decode(), input=row["input"].decode(), outputs=_texts(row["outputs"])
-    )
 
 
 def task_to_row(task: Task, split: str) -> dict[str, Any]:
@@ -94,7 +99,7 @@ def task_to_row(task: Task, split: str) -> dict[str, Any]:
 
 
 def task_from_row(row: Mapping[str, Any], instances: Sequence[Instance]) -> Task:
-    """Returns the task of which `task_to_row` made `row`, with the instances given."""
+    """Returns the task that `task_to_row` made into `row`, with the instances given."""
     definitions = _texts(row["definition"])
     other = json.loads(row["other_fields"].decode())
     return Task(
@@ -110,9 +115,7 @@ def task_from_row(row: Mapping[str, Any], instances: Sequence[Instance]) -> Task
         output_languages=_texts(row["output_language"]),
         instruction_languages=_texts(row["instruction_language"]),
         metadata={
-            key: _texts(row[_METADATA_COLUMNS[key]])
-            if key in _METADATA_COLUMNS
-            else tuple(other[key])
+            key: tuple(other[key]) if key in other else _texts(row[_METADATA_COLUMNS[key]])
             for key in _texts(row["metadata_fields"])
         },
         further_definitions=definitions[1:],
@@ -128,3 +131,80 @@ def _examples(columns: Mapping[str, Any]) -> tuple[Example, ...]:
         Example(input=i.decode(), output=o.decode(), explanation=e.decode())
         for i, o, e in zip(columns["input"], columns["output"], columns["explanation"], strict=True)
     )
+
+
+# The fingerprint is part of both keys: a pool that was replaced is opened again.
+@functools.lru_cache(maxsize=4)
+def _open_builder(directory: str, fingerprint: str, config: str) -> Any:
+    folder = as_path(directory) / config / VERSION
+    if not buckets.is_local(folder):
+        folder = local_copies(folder, fingerprint, [p.name for p in folder.glob("*.json")])
+    return tfds.builder_from_directory(folder)
+
+
+@functools.lru_cache(maxsize=_MAX_OPEN_TASKS)
+def _open_split(
+    directory: str, fingerprint: str, config: str, split: str
+) -> Sequence[Mapping[str, Any]]:
+    builder = _open_builder(directory, fingerprint, config)
+    folder = as_path(directory) / config / VERSION
+    # ArrayRecord reads only local files. A task's file is fetched when the task is first read.
+    local_copies(folder, fingerprint, sorted(builder.info.splits[split].filenames))
+    return builder.as_data_source(split=split)
+
+
+def close_all() -> None:
+    """Forgets what is open: files may have been replaced under the same fingerprint."""
+    _open_builder.cache_clear()
+    _open_split.cache_clear()
+
+
+def read_rows(
+    directory: str,
+    fingerprint: str,
+    config: str,
+    split: str,
+    positions: Sequence[int] | None = None,
+) -> Sequence[Mapping[str, Any]]:
+    """Returns rows of a split, all or those at `positions`, as TFDS decodes them (bytes, arrays).
+
+    Args:
+      directory: of the prepared pool, `<data_dir>/niv2`.
+      fingerprint: of its source.
+      config: "instances" or "tasks".
+      split: a split of that configuration.
+      positions: within the split.
+
+    Raises:
+      UserError: the files are damaged.
+    """
+    try:
+        rows = _open_split(directory, fingerprint, config, split)
+        # Not rows.__getitems__: it starts threads, which costs more than reading a few rows.
+        return [rows[i] for i in (range(len(rows)) if positions is None else positions)]
+    except UserError:
+        raise
+    except Exception as error:  # TFDS, ArrayRecord and protobuf have no class in common
+        raise UserError(
+            f"{str(as_path(directory) / config)!r} is damaged ({error}); prepare NIV2 again with "
+            "overwrite."
+        ) from error
+
+
+class StoredInstances(LazyInstances):
+    """A task's instances on disk, read on demand. Small, and safe to pickle."""
+
+    def __init__(self, directory: str, fingerprint: str, split: str, length: int) -> None:
+        self._key = (directory, fingerprint, split)
+        self._length = length
+
+    def _read(self, positions: Sequence[int]) -> tuple[Instance, ...]:
+        directory, fingerprint, split = self._key
+        rows = read_rows(directory, fingerprint, "instances", split, positions)
+        return tuple(
+            Instance(row["id"].decode(), row["input"].decode(), _texts(row["outputs"]))
+            for row in rows
+        )
+
+    def __repr__(self) -> str:
+        return f"StoredInstances({self._key[2]!r}, {self._length})"

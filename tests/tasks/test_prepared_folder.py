@@ -2,11 +2,10 @@
 
 import threading
 
-from ait_jax.tasks.pool_folder import PoolFolder
+from ait_jax.tasks.prepared_folder import PreparedFolder
 
 from ait_jax.runtime import files
 from ait_jax.runtime import lease as lease_module
-from ait_jax.runtime.files import as_path
 
 
 def test_preparations_in_a_bucket_take_turns(bucket, monkeypatch, capsys):
@@ -16,14 +15,14 @@ def test_preparations_in_a_bucket_take_turns(bucket, monkeypatch, capsys):
     found = []
 
     def prepare():
-        folder = PoolFolder(as_path("gs://bucket/data/pool"), "pool.json")
+        folder = PreparedFolder("gs://bucket/data", "pool", "ait-jax prepare")
         with folder.locked():
-            found.append(folder.record.exists())
+            found.append(folder.read_record() is not None)
             threading.Event().wait(0.5)
             if not found[-1]:
                 with folder.replacing() as building:
                     building.mkdir()
-                    files.write_text(building / "pool.json", "{}")
+                    files.write_text(building / "source.json", '{"schema": 1}')
 
     threads = [threading.Thread(target=prepare) for _ in range(3)]
     for thread in threads:
@@ -31,5 +30,5 @@ def test_preparations_in_a_bucket_take_turns(bucket, monkeypatch, capsys):
     for thread in threads:
         thread.join()
     assert found == [False, True, True]
-    assert bucket.names() == ["bucket/data/pool/pool.json"]
+    assert bucket.names() == ["bucket/data/pool/source.json"]
     assert "waiting for another preparation" in capsys.readouterr().out
