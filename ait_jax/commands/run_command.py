@@ -22,6 +22,7 @@ def run(options: argparse.Namespace, flags: GinFlags) -> int:
     subcommand.start_jax(joins=True)
     from ait_jax.config import configuration
     from ait_jax.config.gin_checks import is_configured
+    from ait_jax.report.run_report import make_page
     from ait_jax.rounds import active, continual
     from ait_jax.rounds.experiment import Experiment
 
@@ -30,9 +31,9 @@ def run(options: argparse.Namespace, flags: GinFlags) -> int:
         if options.round_0_from is not None:
             raise UserError("--round_0_from is for rounds of selection, not a continual training.")
         built = configuration.build(continual.Continual)
-        continual.run(built, configuration.operative_config())
+        continual.run(built, configuration.operative_config(), page=make_page)
     else:
         experiment = configuration.build(Experiment)
         given = {} if options.round_0_from is None else {"round_0_from": options.round_0_from}
-        active.run(experiment, configuration.operative_config(), **given)
+        active.run(experiment, configuration.operative_config(), page=make_page, **given)
     return ExitCode.OK

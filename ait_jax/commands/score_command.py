@@ -19,9 +19,10 @@ def run(options: argparse.Namespace, flags: GinFlags) -> int:
     """Runs the command and returns the exit code."""
     subcommand.start_jax(joins=True)
     from ait_jax.config import configuration
+    from ait_jax.report.run_report import make_page
     from ait_jax.rounds import scoring
 
     configuration.parse(flags, _DEFAULT_FILE, unused=scoring.UNUSED_MACROS)
     built = configuration.build(scoring.Scoring, _DEFAULT_FILE)
-    scoring.run(built, configuration.operative_config())
+    scoring.run(built, configuration.operative_config(), page=make_page)
     return ExitCode.OK

@@ -8,7 +8,7 @@ the training pool) together; here a task is one or the other.
 
 import itertools
 import os
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -96,6 +96,12 @@ class Splits:
                 f" (the first is {self.train[0]!r}). Give splits made for this pool."
             )
         return restricted, len(missing)
+
+    def after(self, selected: Sequence[str]) -> "Splits":
+        """Returns the next round's splits: `selected` no longer remain, they are trained on."""
+        chosen = set(selected)
+        remain = tuple(name for name in self.remain if name not in chosen)
+        return Splits(self.train + tuple(selected), remain, self.dev, self.test)
 
     def only(self, known: Container[str]) -> "Splits":
         """Returns the splits reduced to the names in `known`, in the same order."""

@@ -9,12 +9,14 @@ from typing import Any
 
 from ait_jax import __version__
 from ait_jax.errors import UserError
+from ait_jax.pool.pool import TaskPool
 from ait_jax.report import page, run_results, settings
 from ait_jax.report.run_results import TaskIndex
-from ait_jax.report.settings import Settings
+from ait_jax.report.settings import Settings, of_parts
 from ait_jax.report.task_details import Details, OtherPrompts, details
 from ait_jax.rounds import record
 from ait_jax.rounds.generations import known_changes
+from ait_jax.rounds.parts import ModelParts
 from ait_jax.rounds.record import CONTINUAL, SCORE, Record, read_json, round_name
 from ait_jax.runtime import buckets, files
 
@@ -22,6 +24,11 @@ SCHEMA = 1
 NAME = "report.html"
 DETAIL_MEGABYTES = 12.0
 FINISHED = "finished"
+
+
+def make_page(model_dir: Any, experiment: ModelParts, pool: TaskPool) -> None:
+    """Writes the report of a run at work; `rounds.run.MakePage`."""
+    make(model_dir, of_parts(experiment, pool))
 
 
 def make(

@@ -6,29 +6,41 @@ own tasks and on those of every earlier stage (DYNOSAUR, arXiv 2305.14327, Table
 and previous data are there could not be read: here they are instances of the tasks trained on.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ait_jax.errors import UserError
-from ait_jax.evaluation.evaluation import write_predictions
+from ait_jax.evaluation.prediction import predict
 from ait_jax.pool import replay
-from ait_jax.pool.pool import TaskPool
+from ait_jax.pool.pool import Task, TaskPool
 from ait_jax.pool.splits import read_names
+from ait_jax.rounds import stages
 from ait_jax.rounds.learning_curve import CurvePoint
 from ait_jax.rounds.parts import ModelParts, check_positive
 from ait_jax.rounds.pictures import plot_learning_curve
-from ait_jax.rounds.record import durations
-from ait_jax.rounds.run_directory import RunDirectory
-from ait_jax.rounds.stages import check_checkpoint
+from ait_jax.rounds.record import round_name
+from ait_jax.rounds.run import (
+    Done,
+    MakePage,
+    OnDemand,
+    Opening,
+    Run,
+    opened,
+    say_page,
+    stage,
+    write_page,
+)
 from ait_jax.rounds.task_stages import DrawnStages, hold_out
-from ait_jax.rounds.trained_stages import TrainedStages, headline
 from ait_jax.runtime import files, reporter
-from ait_jax.runtime.watching import watch
 from ait_jax.scorer import embeddings
 from ait_jax.scorer.embeddings import Embedder, T5Encoder, TextEncoder
 from ait_jax.summaries import Board, TensorBoard
-from ait_jax.trainer.interface import Trainer
+from ait_jax.trainer.interface import Trained, Trainer
 
 # A pool's gin file also says what runs with selections need.
 UNUSED_MACROS = ("INITIAL_SPLITS", "PERTURBED_PARTS")
@@ -92,271 +104,299 @@ class Continual(ModelParts):
 
 
 def run(
-    continual: Continual, config: str = "", report: Callable[[str], None] = print
+    continual: Continual,
+    config: str = "",
+    report: Callable[[str], None] = print,
+    page: MakePage | None = None,
 ) -> list[dict[str, Any]]:
     """Trains all stages, or continues where an earlier call stopped.
 
     Args:
       config: the operative configuration, kept as config.gin.
       report: takes lines for the terminal.
+      page: makes report.html after every round.
 
     Returns:
-      For every stage the headline figures of "test", "holdout" and "previous_000", ...
+      For every round the headline figures of "test", "holdout" and "previous_000", ...
     """
-    directory = RunDirectory(continual.model_dir)
-    check_checkpoint(continual, directory)
-    with (
-        directory.lock(),
-        watch(reporter.Reporter("continual", report), directory.path, durations(directory.path)),
-    ):
-        work = _Run(continual, directory, config, report)
-        with work.summaries:
-            return work.run()
+    opening = Opening(
+        "continual", config, report, continual.summaries, {}, continual.grow_pool, page=page
+    )
+    with opened(continual, opening) as opened_run:
+        return _rounds(opened_run, config)
 
 
-class _Run(TrainedStages):
-    """One training over its stages."""
-
-    def __init__(self, continual, directory, config, report) -> None:
-        super().__init__(continual, directory, config, report, grow_pool=continual.grow_pool)
-        self.continual = continual
-
-    def run(self) -> list[dict[str, Any]]:
-        verb = "continuing" if self.continued else "starting"
-        self.report(f"{verb} in {self.directory.path}: continual training on {self.pool!r}")
-        drawn = self._first_stages()
-        self.test = read_names(self.directory.round(0) / "test_tasks.txt")
-        reporter.plan(self._plan(drawn))
-        self.summaries.start()
-        self.summaries.begun(self.config)
-        if self.continual.evaluate_base and self.test:
-            self.timed_stage("base/evaluate", self._evaluate_base)
-            self.summaries.evaluated(None, 0, {"test": self.test}, curve=False)
-        done: list[_Stage] = []
-        while tasks := drawn[len(done)] if len(done) < len(drawn) else self._grown(len(done)):
-            stage = _Stage(self, len(done), tasks, done)
-            stage.run()
-            done.append(stage)
-            self.summaries.evaluated(stage.number, len(tasks), stage.groups, curve=False)
-            self.write_report()
-        results = [stage.result for stage in done]
-        self._summarize(done)
-        return results
-
-    def _first_stages(self) -> list[tuple[str, ...]]:
-        """Returns the tasks of the stages that the run begins with."""
-
-        def draw() -> dict[str, Any]:
-            stages = self.continual.stages.draw(self.pool, self.continual.seed)
-            empty = [
-                name for names in stages for name in names if not len(self.pool[name].instances)
-            ]
-            if empty:
-                raise UserError(f"task {empty[0]!r} has no instances to train on; leave it out.")
-            for number, names in enumerate(stages):
-                files.write_lines(self.directory.round(number) / "stage_tasks.txt", names)
-            test = self.pool.splits.test if self.pool.splits else ()
-            test = [name for name in test if name in self.pool]
-            files.write_lines(self.directory.round(0) / "test_tasks.txt", test)
-            if self.generations:
-                self.generations.begin(self.pool)
-            return {"stages": len(stages)}
-
-        count = self.directory.stage("round_000/splits", draw)["stages"]
-        return [read_names(self.directory.round(n) / "stage_tasks.txt") for n in range(count)]
-
-    def _plan(self, drawn: Sequence[Sequence[str]]) -> list[tuple[str, float]]:
-        """Returns the stages to come, each with its number of tasks, for estimates of time."""
-        test = len(self.test)
-        plan = [("base/evaluate", test)] if self.continual.evaluate_base and test else []
-        seen = 0
-        for number, tasks in enumerate(drawn):
-            seen += len(tasks)
-            name = self.directory.round(number).name
-            plan += [(f"{name}/replay", seen), (f"{name}/train", len(tasks))]
-            plan.append((f"{name}/evaluate", test + seen))
-        return plan
-
-    def _grown(self, number: int) -> tuple[str, ...]:
-        """Returns the tasks that the pool has got since its last stage; none: the run is done."""
-        if self.generations is None:
-            return ()
-        if not self.generations.is_settled(number):
-            self.pool = self.pool.reopened()
-            if not self.generations.pending(self.pool):
-                return ()
-        pool = self.generations.settle(number, self.pool)
-        out = f", {pool['held_out']:,} are test or dev tasks" if pool["held_out"] else ""
-        self.report(
-            f"round_{number:03d}: the pool was extended, {pool['joined']:,} new tasks are the stage{out}; "
-            f"generation {pool['generation']}, {pool['tasks']:,} tasks"
-        )
-        return self.generations.joined(number, self.pool)
-
-    def _evaluate_base(self) -> dict[str, Any]:
-        result = self.answer(self.base_params, {}, "base")
-        self.report(f"base: {_described(result)}")
-        return result
-
-    def answer(self, params: Any, held_out: Mapping[str, TaskPool], folder: str) -> dict[str, Any]:
-        """Writes predictions.jsonl and eval.json of the test tasks and of held-out instances.
-
-        Args:
-          held_out: name of the group -> its tasks with those instances alone.
-        """
-        limits = self.continual
-        predictions = self.predictions(params, self.test, limits.max_eval_instances)
-        groups: dict[str, Sequence[str]] = {"test": self.test}
-        for name, pool in held_out.items():
-            tasks = tuple(task for task in pool if len(pool[task].instances))
-            predictions += self.predictions(params, tasks, limits.holdout_instances, pool)
-            groups[name] = tasks
-        path = self.directory.path / folder
-        write_predictions(path / "predictions.jsonl", predictions)
-        result = self.metrics(predictions, groups)
-        files.write_json(path / "eval.json", result)
-        return {name: headline(metrics) for name, metrics in result.items()}
-
-    def _summarize(self, done: Sequence["_Stage"]) -> None:
-        table = table_of([stage.row for stage in done])
-        files.write_text(self.directory.path / "continual.txt", table + "\n")
-        if self.test:
-            seen = 0
-            points = []
-            for stage in done:
-                seen += len(stage.tasks)
-                points.append(CurvePoint.from_evaluation(stage.number, seen, stage.result))
-            plot_learning_curve(
-                self.directory.path / "learning_curve.png",
-                points,
-                strategy=f"replay {self.continual.replay}",
-            )
-        self.report(f"\nROUGE-L, {self.directory.path / 'continual.txt'}:\n{table}")
-        self.report_page()
-        if self.continual.grow_pool:
-            self.report("extend the pool and give the same command to train a further stage")
+def _rounds(run: Run[Continual], config: str) -> list[dict[str, Any]]:
+    """The loop."""
+    verb = "continuing" if run.continued else "starting"
+    reporter.say(f"{verb} in {run.directory.path}: continual training on {run.pool!r}")
+    drawn, test = begin(run)
+    reporter.plan(planned(run, drawn, test))
+    run.summaries.start()
+    run.summaries.begun(config)
+    if run.experiment.evaluate_base and test:
+        evaluate_base(run, test)
+        run.summaries.evaluated(None, 0, {"test": test}, curve=False)
+    rounds: list[Round] = []
+    while True:
+        if len(rounds) < len(drawn):
+            tasks = drawn[len(rounds)]
+        else:
+            run, tasks = grow(run, len(rounds))
+        if not tasks:
+            break
+        rounds.append(train_and_evaluate(run, tasks, test, rounds))
+        groups = rounds[-1].groups(test, rounds[:-1])
+        run.summaries.evaluated(rounds[-1].index, len(tasks), groups, curve=False)
+        write_page(run)
+    summarize(run, rounds, test)
+    return [each.result for each in rounds]
 
 
-class _Stage:
-    """One stage: its tasks, the replayed ones, its trained parameters (read when needed)."""
+@dataclass(frozen=True)
+class Round:
+    """One round: a stage of tasks, and what came of it.
 
-    def __init__(
-        self, owner: _Run, number: int, tasks: Sequence[str], earlier: Sequence["_Stage"]
-    ) -> None:
-        self._run, self.number, self.tasks, self.earlier = (
-            owner,
-            number,
-            tuple(tasks),
-            tuple(earlier),
-        )
-        self.name = f"round_{number:03d}"
-        self.folder = owner.directory.round(number)
-        self._trained: Any = None
-        pool, settings = owner.pool, owner.continual
-        halves = [
-            hold_out(pool[name], settings.holdout_instances, settings.seed) for name in self.tasks
-        ]
-        self.training = TaskPool([kept for kept, _ in halves], name=pool.name)
-        self.held_out = TaskPool([out for _, out in halves], name=pool.name)
+    Attributes:
+      index: of the round.
+      tasks: that come with it.
+      training, held_out: their instances that are trained on, and the others.
+      replayed: earlier tasks that were trained on again.
+      model: the chosen checkpoint.
+      result: headline figures by group.
+    """
 
-    def run(self) -> None:
-        run = self._run
-        run.timed_stage(f"{self.name}/replay", self._choose_replay)
-        run.timed_stage(f"{self.name}/train", self._train)
-        self.result = run.timed_stage(f"{self.name}/evaluate", self._evaluate)
-        run.report(f"{self.name}: {_described(self.result)}")
-
-    @property
-    def replayed(self) -> tuple[str, ...]:
-        return read_names(self.folder / "replay_tasks.txt")
-
-    @property
-    def params(self) -> Any:
-        return self._training().params
-
-    @property
-    def groups(self) -> dict[str, Sequence[str]]:
-        """The tasks of every group of eval.json."""
-        previous = {f"previous_{stage.number:03d}": stage.tasks for stage in self.earlier}
-        return {"test": self._run.test, "holdout": self.tasks, **previous}
+    index: int
+    tasks: tuple[str, ...]
+    training: TaskPool
+    held_out: TaskPool
+    replayed: tuple[str, ...] = ()
+    model: OnDemand | None = None
+    result: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def row(self) -> dict[str, Any]:
-        """What the table has of this stage."""
+        """What the table has of this round."""
         figures = {name: metrics["rougeL"] for name, metrics in self.result.items()}
-        counts = {"stage": self.number, "tasks": len(self.tasks), "replayed": len(self.replayed)}
+        counts = {"stage": self.index, "tasks": len(self.tasks), "replayed": len(self.replayed)}
         return counts | figures
 
-    def _choose_replay(self) -> dict[str, Any]:
-        settings = self._run.continual
-        previous = [name for stage in self.earlier for name in stage.tasks]
-        rule = settings.replay if previous else replay.NONE
-        chosen: tuple[str, ...] = ()
-        if rule == replay.RANDOM:
-            chosen = replay.choose_at_random(
-                previous, settings.replay_tasks, settings.seed, self.number
-            )
-        elif rule != replay.NONE:
-            scores = replay.replay_scores(rule, *self._embedded(rule))
-            chosen = replay.choose(previous, scores, settings.replay_tasks)
-            ranked = dict(sorted(zip(previous, scores.tolist()), key=lambda p: (-p[1], p[0])))
-            files.write_json(self.folder / "replay_scores.json", ranked)
-        files.write_lines(self.folder / "replay_tasks.txt", chosen)
-        if previous:
-            self._run.report(
-                f"{self.name}: {len(chosen)} of {len(previous)} earlier tasks are replayed ({rule})"
-            )
-        return {"rule": rule, "tasks": len(chosen), "candidates": len(previous)}
+    def groups(self, test: Sequence[str], earlier: Sequence["Round"]) -> dict[str, Sequence[str]]:
+        """Returns the tasks of every group of eval.json."""
+        previous = {f"previous_{each.index:03d}": each.tasks for each in earlier}
+        return {"test": test, "holdout": self.tasks, **previous}
 
-    def _embedded(self, rule: str) -> tuple[Any, Any]:
-        """Returns the embeddings of the stage's and of all earlier tasks."""
-        run = self._run
-        params = run.engine.place(self.earlier[-1].params)
-        encoder = TextEncoder(run.engine, params, run.parts.vocabulary)
-        groups = ([self], self.earlier)
-        tasks = [[task for stage in g for task in stage.training.values()] for g in groups]
-        embedder, count = run.continual.embedder, run.continual.embedded_instances
-        if rule in replay.ON_DATA:
-            return tuple(embeddings.embed_data(t, embedder, encoder, count) for t in tasks)
-        return tuple(embeddings.embed_instructions(t, embedder, encoder) for t in tasks)
 
-    def _train(self) -> dict[str, Any]:
-        replayed = self.replayed
-        self._run.report(
-            f"{self.name}: training on {len(self.tasks)} tasks and {len(replayed)} replayed ones"
+def begin(run: Run[Continual]) -> tuple[list[tuple[str, ...]], tuple[str, ...]]:
+    """Draws the stages, or reads them; writes stage_tasks.txt of each, and test_tasks.txt.
+
+    Returns:
+      The tasks of the stages that the run begins with, and the test tasks.
+    """
+    directory, pool = run.directory, run.pool
+
+    def draw() -> dict[str, Any]:
+        stages_drawn = run.experiment.stages.draw(pool, run.experiment.seed)
+        empty = [name for names in stages_drawn for name in names if not len(pool[name].instances)]
+        if empty:
+            raise UserError(f"task {empty[0]!r} has no instances to train on; leave it out.")
+        for round_index, names in enumerate(stages_drawn):
+            files.write_lines(directory.round(round_index) / "stage_tasks.txt", names)
+        test = pool.splits.test if pool.splits else ()
+        test = [name for name in test if name in pool]
+        files.write_lines(directory.round(0) / "test_tasks.txt", test)
+        if run.generations:
+            run.generations.begin(pool)
+        return {"stages": len(stages_drawn)}
+
+    count = directory.stage("round_000/splits", draw)["stages"]
+    drawn = [read_names(directory.round(n) / "stage_tasks.txt") for n in range(count)]
+    return drawn, read_names(directory.round(0) / "test_tasks.txt")
+
+
+def planned(
+    run: Run[Continual], drawn: Sequence[Sequence[str]], test: Sequence[str]
+) -> list[tuple[str, float]]:
+    """Returns the steps to come, each with its number of tasks, for estimates of time."""
+    plan = [("base/evaluate", len(test))] if run.experiment.evaluate_base and test else []
+    seen = 0
+    for round_index, tasks in enumerate(drawn):
+        seen += len(tasks)
+        name = round_name(round_index)
+        plan += [(f"{name}/replay", seen), (f"{name}/train", len(tasks))]
+        plan.append((f"{name}/evaluate", len(test) + seen))
+    return plan
+
+
+def grow(run: Run[Continual], round_index: int) -> tuple[Run[Continual], tuple[str, ...]]:
+    """Returns the tasks that the pool has got since the last round; none: the run is done."""
+    generations, pool = run.generations, run.pool
+    if generations is None:
+        return run, ()
+    if not generations.is_settled(round_index):
+        pool = pool.reopened()
+        if not generations.pending(pool):
+            return run, ()
+    settled = generations.settle(round_index, pool)
+    out = f", {settled['held_out']:,} are test or dev tasks" if settled["held_out"] else ""
+    reporter.say(
+        f"{round_name(round_index)}: the pool was extended, {settled['joined']:,} new tasks are the "
+        f"stage{out}; generation {settled['generation']}, {settled['tasks']:,} tasks"
+    )
+    return dataclasses.replace(run, pool=pool), generations.joined(round_index, pool)
+
+
+def evaluate_base(run: Run[Continual], test: Sequence[str]) -> None:
+    """Evaluates the model before any training on the test tasks."""
+
+    def work() -> Done:
+        return Done(answer(run, run.base.params(), test, {}, run.directory.path / "base"))
+
+    reporter.say(f"base: {_described(stage(run, 'base/evaluate', work))}")
+
+
+def answer(
+    run: Run[Continual],
+    params: Any,
+    test: Sequence[str],
+    held_out: Mapping[str, TaskPool],
+    folder: Path,
+) -> dict[str, Any]:
+    """Writes predictions.jsonl and eval.json of the test tasks and of held-out instances.
+
+    Args:
+      held_out: name of the group -> its tasks with those instances alone.
+    """
+    limits = run.experiment
+    answers = predict(stages.asker(run, params), test, max_instances=limits.max_eval_instances)
+    groups: dict[str, Sequence[str]] = {"test": test}
+    for name, pool in held_out.items():
+        tasks = tuple(task for task in pool if len(pool[task].instances))
+        asked = stages.asker(run, params, pool)
+        answers += predict(asked, tasks, max_instances=limits.holdout_instances)
+        groups[name] = tasks
+    return stages.write_evaluation(run, folder, answers, groups)
+
+
+def train_and_evaluate(
+    run: Run[Continual], tasks: Sequence[str], test: Sequence[str], earlier: Sequence[Round]
+) -> Round:
+    """Does one round: chooses what is replayed, trains, evaluates."""
+    index, settings, name = len(earlier), run.experiment, round_name(len(earlier))
+    halves = [hold_out(run.pool[task], settings.holdout_instances, settings.seed) for task in tasks]
+    training = TaskPool([kept for kept, _ in halves], name=run.pool.name)
+    held_out = TaskPool([out for _, out in halves], name=run.pool.name)
+    this = Round(index, tuple(tasks), training, held_out)
+    stage(run, f"{name}/replay", lambda: choose_replay(run, this, earlier))
+    replayed = read_names(run.directory.round(index) / "replay_tasks.txt")
+    this = dataclasses.replace(this, replayed=replayed)
+    model = train(run, this, earlier)
+    this = dataclasses.replace(this, model=model)
+
+    def work() -> Done:
+        groups = {"holdout": held_out}
+        groups |= {f"previous_{each.index:03d}": each.held_out for each in earlier}
+        return Done(answer(run, model.params(), test, groups, run.directory.round(index)))
+
+    result = stage(run, f"{name}/evaluate", work)
+    reporter.say(f"{name}: {_described(result)}")
+    return dataclasses.replace(this, result=result)
+
+
+def choose_replay(run: Run[Continual], this: Round, earlier: Sequence[Round]) -> Done:
+    """Writes replay_tasks.txt, and replay_scores.json where they were scored."""
+    settings, folder = run.experiment, run.directory.round(this.index)
+    previous = [name for each in earlier for name in each.tasks]
+    rule = settings.replay if previous else replay.NONE
+    chosen: tuple[str, ...] = ()
+    if rule == replay.RANDOM:
+        chosen = replay.choose_at_random(previous, settings.replay_tasks, settings.seed, this.index)
+    elif rule != replay.NONE:
+        scores = replay.replay_scores(rule, *_embedded(run, rule, this, earlier))
+        chosen = replay.choose(previous, scores, settings.replay_tasks)
+        pairs = zip(previous, scores.tolist(), strict=True)
+        ranked = dict(sorted(pairs, key=lambda pair: (-pair[1], pair[0])))
+        files.write_json(folder / "replay_scores.json", ranked)
+    files.write_lines(folder / "replay_tasks.txt", chosen)
+    if previous:
+        reporter.say(
+            f"{folder.name}: {len(chosen)} of {len(previous)} earlier tasks are replayed ({rule})"
         )
-        return {
-            "tasks": len(self.tasks),
-            "replayed": len(replayed),
-            "checkpoint_step": self._training().step,
-        }
+    return Done({"rule": rule, "tasks": len(chosen), "candidates": len(previous)})
 
-    def _training(self) -> Any:
-        """Trains, continues to train, or reads the finished training's checkpoint."""
-        if self._trained is None:
-            run, settings, replayed = self._run, self._run.continual, self.replayed
-            pools = [self.training, *(stage.training for stage in self.earlier)]
-            tasks = {name: task for pool in pools for name, task in pool.items()}
-            pool = TaskPool([tasks[name] for name in (*self.tasks, *replayed)], name=run.pool.name)
-            most = dict.fromkeys(self.tasks, settings.max_instances_per_task)
-            most |= dict.fromkeys(replayed, settings.replay_instances)
-            start = self.earlier[-1].params if self.earlier else run.base_params
-            self._trained = run.train(
-                self.number,
-                settings.trainer,
-                tuple(pool),
-                start,
-                max_instances_per_task=most,
-                pool=pool,
-            )
-            if self.earlier:
-                self.earlier[-1]._trained = None  # its parameters are not needed any more
-        return self._trained
 
-    def _evaluate(self) -> dict[str, Any]:
-        held_out = {"holdout": self.held_out}
-        held_out |= {f"previous_{s.number:03d}": s.held_out for s in self.earlier}
-        return self._run.answer(self.params, held_out, self.name)
+def _embedded(
+    run: Run[Continual], rule: str, this: Round, earlier: Sequence[Round]
+) -> tuple[Any, Any]:
+    """Returns the embeddings of the round's and of all earlier tasks."""
+    settings = run.experiment
+    params = run.engine.place(earlier[-1].model.params())
+    encoder = TextEncoder(run.engine, params, settings.vocabulary)
+    own = list(this.training.values())
+    before = [task for each in earlier for task in each.training.values()]
+
+    def embedded(tasks: Sequence[Task]) -> np.ndarray:
+        if rule in replay.ON_DATA:
+            count = settings.embedded_instances
+            return embeddings.embed_data(tasks, settings.embedder, encoder, count)
+        return embeddings.embed_instructions(tasks, settings.embedder, encoder)
+
+    return embedded(own), embedded(before)
+
+
+def train(run: Run[Continual], this: Round, earlier: Sequence[Round]) -> OnDemand:
+    """Trains from the round before on the round's tasks and the replayed ones.
+
+    Returns:
+      The parameters of the chosen checkpoint, read when they are needed.
+    """
+    settings, name = run.experiment, round_name(this.index)
+    start = earlier[-1].model if earlier else run.base
+
+    def work() -> Trained:
+        pools = [this.training, *(each.training for each in earlier)]
+        tasks = {task: pool[task] for pool in pools for task in pool}
+        names = (*this.tasks, *this.replayed)
+        pool = TaskPool([tasks[task] for task in names], name=run.pool.name)
+        most = dict.fromkeys(this.tasks, settings.max_instances_per_task)
+        most |= dict.fromkeys(this.replayed, settings.replay_instances)
+        job = stages.training_job(
+            run, this.index, tuple(pool), start.params(), max_instances_per_task=most, pool=pool
+        )
+        with reporter.prefixed(name):
+            trained = settings.trainer.train(job)
+        start.forget()  # the parameters of the round before are not needed any more
+        return trained
+
+    model = OnDemand(work)
+
+    def done() -> Done:
+        tasks, replayed = len(this.tasks), len(this.replayed)
+        reporter.say(f"{name}: training on {tasks} tasks and {replayed} replayed ones")
+        summary = {"tasks": tasks, "replayed": replayed, "checkpoint_step": model.trained().step}
+        return Done(summary, training=model.trained().work)
+
+    stage(run, f"{name}/train", done)
+    return model
+
+
+def summarize(run: Run[Continual], rounds: Sequence[Round], test: Sequence[str]) -> None:
+    """Writes continual.txt and learning_curve.png, and says how the run ended."""
+    path, settings = run.directory.path, run.experiment
+    table = table_of([each.row for each in rounds])
+    files.write_text(path / "continual.txt", table + "\n")
+    if test:
+        points, seen = [], 0
+        for each in rounds:
+            seen += len(each.tasks)
+            points.append(CurvePoint.from_evaluation(each.index, seen, each.result))
+        plot_learning_curve(
+            path / "learning_curve.png", points, strategy=f"replay {settings.replay}"
+        )
+    reporter.say(f"\nROUGE-L, {path / 'continual.txt'}:\n{table}")
+    say_page(run)
+    if settings.grow_pool:
+        reporter.say("extend the pool and give the same command to train a further stage")
 
 
 def table_of(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -44,18 +44,12 @@ class RunSummaries(Summaries):
 
     Args:
       directory: open.
-      pool: returns what the tasks' categories and labels are from; it may grow between rounds.
     """
 
-    def __init__(
-        self,
-        boards: Sequence[Board],
-        directory: RunDirectory,
-        pool: Callable[[], TaskPool],
-    ) -> None:
+    def __init__(self, boards: Sequence[Board], directory: RunDirectory) -> None:
         finished = [s for s in directory.state["stages"] if s.endswith(("/evaluate", "/select"))]
         super().__init__(boards, directory.path, finished)
-        self._directory, self._pool = directory, pool
+        self._directory = directory
 
     def begun(self, config: str) -> None:
         """Tells the operative configuration and its macros."""
@@ -101,7 +95,7 @@ class RunSummaries(Summaries):
 
         self.stage(f"{name}/evaluate", write)
 
-    def selected(self, round: int) -> None:
+    def selected(self, round: int, pool: TaskPool) -> None:
         """Tells how the remaining tasks were scored and which were selected."""
         name = f"round_{round:03d}"
 
@@ -115,31 +109,17 @@ class RunSummaries(Summaries):
                 scores = read_task_scores(folder / "task_scores.parquet")
                 remaining = scores.tasks
                 rounds.image("task_map", files.read_bytes(folder / "task_map.png"), round)
-            cls = sum(map(self._pool().is_cls, chosen))
+            cls = sum(map(pool.is_cls, chosen))
             rounds.scalar("tasks/remain", len(remaining), round)
             rounds.scalar("selection/share_of_cls", cls / len(chosen), round)
             if scores is not None:
                 for curve_name, value in selection_scalars(scores, chosen).items():
                     rounds.scalar(f"selection/{curve_name}", value, round)
             rounds.table(
-                "selected_tasks", SELECTED_COLUMNS, self._selected_rows(chosen, scores), round
+                "selected_tasks", SELECTED_COLUMNS, _selected_rows(pool, chosen, scores), round
             )
 
         self.stage(f"{name}/select", write)
-
-    def _selected_rows(self, chosen: Sequence[str], scores: TaskScores | None) -> list[list[str]]:
-        row_of = {} if scores is None else {task: i for i, task in enumerate(scores.tasks)}
-        pool, rows = self._pool(), []
-        for place, task in enumerate(chosen[:_MOST_ROWS], 1):
-            label = "CLS" if pool.is_cls(task) else "GEN"
-            row = [str(place), task, pool[task].category, label]
-            if task in row_of:
-                for values in (scores.prompt_uncertainty, scores.prediction_probability):
-                    row.append(f"{values[row_of[task]]:.4f}")
-            rows.append(row)
-        if len(chosen) > _MOST_ROWS:
-            rows.append(["", f"and {len(chosen) - _MOST_ROWS:,} more, in selected.txt"])
-        return rows
 
     def _write_timings(
         self, writer: SummaryWriter, round: str, stages: Iterable[str], step: int
@@ -149,6 +129,23 @@ class RunSummaries(Summaries):
             timing = timings.get(f"{round}/{stage}")
             for name, value in (stage_scalars(stage, timing) if timing else {}).items():
                 writer.scalar(name, value, step)
+
+
+def _selected_rows(
+    pool: TaskPool, chosen: Sequence[str], scores: TaskScores | None
+) -> list[list[str]]:
+    row_of = {} if scores is None else {task: i for i, task in enumerate(scores.tasks)}
+    rows = []
+    for place, task in enumerate(chosen[:_MOST_ROWS], 1):
+        label = "CLS" if pool.is_cls(task) else "GEN"
+        row = [str(place), task, pool[task].category, label]
+        if task in row_of:
+            for values in (scores.prompt_uncertainty, scores.prediction_probability):
+                row.append(f"{values[row_of[task]]:.4f}")
+        rows.append(row)
+    if len(chosen) > _MOST_ROWS:
+        rows.append(["", f"and {len(chosen) - _MOST_ROWS:,} more, in selected.txt"])
+    return rows
 
 
 def hyperparameters(config: str) -> dict[str, str | int | float]:
@@ -215,8 +212,6 @@ def stage_scalars(stage: str, timing: Timing) -> dict[str, float]:
     """Returns the curves of one stage's line of timings.jsonl."""
     line = timing.figures
     named = {f"seconds/{stage}": timing.seconds}
-    if stage == "train":  # its other figures are of the answers to dev tasks
-        return named
     for name in ("tokens_per_second", "padding_fraction", "mfu"):
         if name in line:
             named[f"{name}/{stage}"] = line[name]

@@ -7,12 +7,10 @@ from typing import Any
 
 from ait_jax.errors import UserError, nearest
 from ait_jax.pool.splits import read_names
+from ait_jax.rounds import stages
 from ait_jax.rounds.parts import Parts
-from ait_jax.rounds.record import durations
-from ait_jax.rounds.run_directory import RunDirectory
-from ait_jax.rounds.stages import Stages, check_checkpoint, selection_summary
+from ait_jax.rounds.run import Done, MakePage, Opening, Run, opened, say_page, stage, write_page
 from ait_jax.runtime import files, reporter
-from ait_jax.runtime.watching import watch
 from ait_jax.scorer.likelihoods import read_task_scores
 from ait_jax.scorer.racing import check_strategy
 from ait_jax.selection import task_map
@@ -52,12 +50,18 @@ class Scoring(Parts):
             )
 
 
-def run(scoring: Scoring, config: str = "", report: Callable[[str], None] = print) -> TaskScores:
+def run(
+    scoring: Scoring,
+    config: str = "",
+    report: Callable[[str], None] = print,
+    page: MakePage | None = None,
+) -> TaskScores:
     """Scores the tasks, or continues where an earlier call stopped.
 
     Args:
       config: the operative configuration, kept as config.gin.
       report: takes lines for the terminal.
+      page: makes report.html at the end.
 
     Returns:
       The tasks' scores, ascending by name.
@@ -66,13 +70,12 @@ def run(scoring: Scoring, config: str = "", report: Callable[[str], None] = prin
       UserError: an unreadable or unknown task, a checkpoint that is missing or does not fit,
         or a folder that holds something else.
     """
-    directory = RunDirectory(scoring.model_dir)
-    check_checkpoint(scoring, directory)
-    with (
-        directory.lock(),
-        watch(reporter.Reporter("score", report), directory.path, durations(directory.path)),
-    ):
-        return _Scored(scoring, directory, config, report).run()
+    names = tasks_to_score(scoring)
+    # The file may change while its path stays the same.
+    digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
+    identity = {"tasks": f"{len(names)} named {digest[:16]}"}
+    with opened(scoring, Opening("score", config, report, (), identity, page=page)) as opened_run:
+        return _score_and_map(opened_run, names)
 
 
 def tasks_to_score(scoring: Scoring) -> tuple[str, ...]:
@@ -96,90 +99,90 @@ def tasks_to_score(scoring: Scoring) -> tuple[str, ...]:
     return names
 
 
-class _Scored(Stages):
-    """One folder of scores."""
-
-    def __init__(self, scoring, directory, config, report) -> None:
-        names = tasks_to_score(scoring)
-        # The file may change while its path stays the same.
-        digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
-        identity = {"tasks": f"{len(names)} named {digest[:16]}"}
-        super().__init__(scoring, directory, config, report, identity)
-        self.scoring = scoring
-        self.names = tuple(name for name in names if len(self.pool[name].instances))
-        self.folder = directory.path
-        self._check_sizes(len(names))
-
-    def _check_sizes(self, num_named: int) -> None:
-        if not self.names:
-            raise UserError(
-                f"None of the {num_named} tasks has an instance to score; look at the gin names "
-                "POOL and TASKS."
-            )
-        size = self.scoring.tasks_of_round(ROUND)
-        if self.scoring.strategy is not None and size > len(self.names):
-            raise UserError(
-                f"TASKS_PER_ROUND = {size} is more than the {len(self.names)} scored tasks that "
-                "STRATEGY selects from; set --gin.TASKS_PER_ROUND lower."
-            )
-        if num_named > len(self.names):
-            self.report(f"{num_named - len(self.names)} tasks have no instances and are left out")
-
-    def run(self) -> TaskScores:
-        if self.directory.is_done("map"):
-            self.report(f"already scored: {len(self.names):,} tasks in {self.folder}")
-        else:
-            verb = "continuing" if self.continued else "starting"
-            self.report(
-                f"{verb} in {self.folder}: {len(self.names):,} of the {len(self.pool):,} tasks of "
-                f"the pool {self.pool.name!r}, scored with {self.scoring.init_checkpoint}"
-            )
-        reporter.plan([("score", len(self.names)), ("map", len(self.names))])
-        self.timed_stage("score", self._score)
-        scores = read_task_scores(self.folder / "task_scores.parquet")
-        stage = self.timed_stage("map", lambda: self._map(scores))
-        self.write_report()
-        self._summarize(scores, stage["categories"])
-        return scores
-
-    def _score(self) -> dict[str, Any]:
-        files.write_lines(self.folder / "tasks.txt", self.names)
-        return self.score(self.names, self.folder, self.base_params, ROUND, self.scoring.strategy)
-
-    def _map(self, scores: TaskScores) -> dict[str, Any]:
-        strategy = self.scoring.strategy
-        summary: dict[str, Any] = {}
-        selected: Sequence[str] = ()
-        context = self.selection_context(scores, ROUND)
-        if strategy is not None:
-            selection = self.select(self.folder, strategy, context)
-            selected = selection.tasks
-            summary = {"selection": selection_summary(strategy, selection)}
-        ranked = self.draw_task_map(
-            self.folder, context, selected, strategy=strategy.name if strategy else ""
+def _score_and_map(run: Run[Scoring], named: Sequence[str]) -> TaskScores:
+    """Writes tasks.txt, the scores, the task map, and the selection if there is a strategy."""
+    scoring, folder = run.experiment, run.directory.path
+    names = _with_instances(run, named)
+    if run.directory.is_done("map"):
+        reporter.say(f"already scored: {len(names):,} tasks in {folder}")
+    else:
+        verb = "continuing" if run.continued else "starting"
+        reporter.say(
+            f"{verb} in {folder}: {len(names):,} of the {len(run.pool):,} tasks of the pool "
+            f"{run.pool.name!r}, scored with {scoring.init_checkpoint}"
         )
-        first = {category: names[:_NUM_SHOWN] for category, names in ranked.items()}
-        return {"categories": first, **summary}
+    reporter.plan([("score", len(names)), ("map", len(names))])
 
-    def _summarize(self, scores: TaskScores, first: Mapping[str, Sequence[str]]) -> None:
-        row_of = {name: row for row, name in enumerate(scores.tasks)}
-        titles = {
-            task_map.AMBIGUOUS: "most prompt-sensitive (ambiguous)",
-            task_map.EASY: "easy: sure of the answer, whatever the wording",
-            task_map.DIFFICULT: "difficult: unsure, whatever the wording",
-        }
-        self.report("\nuncertainty  probability  task")
-        for category, names in first.items():
-            self.report(f"{titles[category]}; all in {self.folder / category}.txt")
-            for name in names:
-                row = row_of[name]
-                self.report(
-                    f"{scores.prompt_uncertainty[row]:11.4f}  "
-                    f"{scores.prediction_probability[row]:11.4f}  {name}"
-                )
-        self.report(f"task map: {self.folder / 'task_map.png'}")
-        if self.scoring.strategy is not None:
-            self.report(f"selected by {self.scoring.strategy.name}: {self.folder / 'selected.txt'}")
-        self.report(f"scores of {len(scores):,} tasks: {self.folder / 'task_scores.parquet'}")
-        self.report_page()
-        self.report(f"folder: {self.folder}")
+    def score() -> Done:
+        files.write_lines(folder / "tasks.txt", names)
+        return stages.score(run, ROUND, run.base.params(), names, folder, scoring.strategy)
+
+    stage(run, "score", score)
+    scores = read_task_scores(folder / "task_scores.parquet")
+    done = stage(run, "map", lambda: _map(run, scores))
+    write_page(run)
+    _summarize(run, scores, done["categories"])
+    return scores
+
+
+def _with_instances(run: Run[Scoring], named: Sequence[str]) -> tuple[str, ...]:
+    """Returns the tasks that can be scored.
+
+    Raises:
+      UserError: there are none, or fewer than are to be selected.
+    """
+    names = tuple(name for name in named if len(run.pool[name].instances))
+    if not names:
+        raise UserError(
+            f"None of the {len(named)} tasks has an instance to score; look at the gin names "
+            "POOL and TASKS."
+        )
+    size = run.experiment.tasks_of_round(ROUND)
+    if run.experiment.strategy is not None and size > len(names):
+        raise UserError(
+            f"TASKS_PER_ROUND = {size} is more than the {len(names)} scored tasks that STRATEGY "
+            "selects from; set --gin.TASKS_PER_ROUND lower."
+        )
+    if len(named) > len(names):
+        reporter.say(f"{len(named) - len(names)} tasks have no instances and are left out")
+    return names
+
+
+def _map(run: Run[Scoring], scores: TaskScores) -> Done:
+    strategy, folder = run.experiment.strategy, run.directory.path
+    context = stages.selection_context(run, ROUND, scores)
+    summary: dict[str, Any] = {}
+    selected: Sequence[str] = ()
+    if strategy is not None:
+        selection = stages.write_selection(run, context, folder, strategy)
+        selected = selection.tasks
+        summary = {"selection": stages.selection_summary(strategy, selection)}
+    title = {"strategy": strategy.name if strategy else ""}
+    ranked = stages.write_task_map(context, folder, selected, **title)
+    first = {category: names[:_NUM_SHOWN] for category, names in ranked.items()}
+    return Done({"categories": first, **summary})
+
+
+def _summarize(run: Run[Scoring], scores: TaskScores, first: Mapping[str, Sequence[str]]) -> None:
+    """Says how the ends of the task map look and where the files are."""
+    strategy, folder = run.experiment.strategy, run.directory.path
+    row_of = {name: row for row, name in enumerate(scores.tasks)}
+    titles = {
+        task_map.AMBIGUOUS: "most prompt-sensitive (ambiguous)",
+        task_map.EASY: "easy: sure of the answer, whatever the wording",
+        task_map.DIFFICULT: "difficult: unsure, whatever the wording",
+    }
+    reporter.say("\nuncertainty  probability  task")
+    for category, names in first.items():
+        reporter.say(f"{titles[category]}; all in {folder / category}.txt")
+        for name in names:
+            row = row_of[name]
+            uncertainty = scores.prompt_uncertainty[row]
+            probability = scores.prediction_probability[row]
+            reporter.say(f"{uncertainty:11.4f}  {probability:11.4f}  {name}")
+    reporter.say(f"task map: {folder / 'task_map.png'}")
+    if strategy is not None:
+        reporter.say(f"selected by {strategy.name}: {folder / 'selected.txt'}")
+    reporter.say(f"scores of {len(scores):,} tasks: {folder / 'task_scores.parquet'}")
+    say_page(run)
+    reporter.say(f"folder: {folder}")

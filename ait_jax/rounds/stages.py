@@ -1,242 +1,168 @@
-"""What the loop and `ait-jax score` share: stages of a run directory, worked on by one engine."""
+"""What the steps of every kind of run do: train, answer, score, select, map. Each names its files."""
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import cached_property, partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ait_jax.errors import UserError
-from ait_jax.models.checkpoints.restore import open_fitting, restore_params
-from ait_jax.models.parameters import abstract_params, init_params
+from ait_jax import randomness
+from ait_jax.evaluation.evaluation import Prediction, evaluate_splits, write_predictions
 from ait_jax.pool.cls_gen import Quotas
 from ait_jax.pool.pool import TaskPool
 from ait_jax.randomness import Key
-from ait_jax.rounds.generations import Generations
-from ait_jax.rounds.parts import ModelParts
+from ait_jax.rounds.parts import ModelParts, Parts
 from ait_jax.rounds.pictures import plot_task_map
-from ait_jax.rounds.run_directory import RunDirectory
-from ait_jax.runtime import distributed, files, reporter
-from ait_jax.runtime.hardware import devices_held
-from ait_jax.runtime.partitioning import model_info
-from ait_jax.scorer import gathering, likelihoods, raced_scoring
+from ait_jax.rounds.run import Done, Run
+from ait_jax.runtime import files, reporter
+from ait_jax.scorer import likelihoods, raced_scoring
 from ait_jax.scorer.asker import Asker
-from ait_jax.scorer.counts import PromptCounts
-from ait_jax.scorer.engine import Engine
 from ait_jax.scorer.racing import Race
 from ait_jax.selection import task_map
 from ait_jax.selection.selection import Selection, SelectionContext, Strategy, select
 from ait_jax.selection.uncertainty import TaskScores, task_scores
+from ait_jax.trainer.examples import InstructionExamples
+from ait_jax.trainer.interface import Evaluate, TrainingJob
 
 
-def check_checkpoint(parts: ModelParts, directory: RunDirectory) -> None:
-    """Refuses an INIT_CHECKPOINT that is none, or does not fit, before anything is written."""
-    if parts.init_checkpoint is None or directory.has_begun:
-        return
-    with _about_init_checkpoint(parts):
-        open_fitting(
-            parts.init_checkpoint, parts.model, fallback_to_scratch=parts.fallback_to_scratch
-        )
+def asker(run: Run, params: Any, pool: TaskPool | None = None) -> Asker:
+    """Returns what asks a model about the run's pool, or another one."""
+    experiment = run.experiment
+    return Asker(
+        run.engine,
+        run.engine.place(params),
+        pool or run.pool,
+        experiment.vocabulary,
+        experiment.encoding,
+        experiment.seed,
+    )
 
 
-@contextmanager
-def _about_init_checkpoint(parts: ModelParts) -> Iterator[None]:
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"INIT_CHECKPOINT = {parts.init_checkpoint!r}: {error}") from error
-
-
-class Stages:
-    """The stages of one folder.
+def training_job(
+    run: Run,
+    round_index: int,
+    tasks: Sequence[str],
+    params: Any,
+    *,
+    max_instances_per_task: int | Mapping[str, int],
+    pool: TaskPool | None = None,
+    evaluate: Evaluate | None = None,
+) -> TrainingJob:
+    """Returns the training of a round, in the round's folder.
 
     Args:
-      parts: what works in them; `Parts` where tasks are scored.
-      directory: locked by the caller.
-      config: the operative configuration, kept as config.gin.
-      report: takes lines for the terminal.
-      identity: what else must be the same when the folder is continued, for JSON.
-      grow_pool: let the pool have more tasks when the folder is continued.
-
-    Attributes:
-      continued: whether there was something to continue.
-      counts: the prompts that the stage at work asked about.
-      generations: of the pool; None where it may not grow.
+      params: float32 parameters to start from.
+      pool: that `tasks` are in; by default the run's.
+      evaluate: parameters -> dev metrics, which choose the checkpoint.
     """
+    experiment: ModelParts = run.experiment
+    examples = InstructionExamples(
+        pool or run.pool,
+        tasks,
+        max_instances_per_task=max_instances_per_task,
+        vocabulary=experiment.vocabulary,
+        encoding=experiment.encoding,
+        buckets=experiment.buckets,
+        seed=experiment.seed,
+    )
+    return TrainingJob(
+        examples=examples,
+        params=params,
+        directory=run.directory.round(round_index),
+        model=experiment.model,
+        partitioner=experiment.partitioner,
+        seed=randomness.stable_hash(experiment.seed, "train", round_index) % 2**31,
+        evaluate=evaluate,
+        summaries=run.summaries,
+    )
 
-    def __init__(
-        self,
-        parts: ModelParts,
-        directory: RunDirectory,
-        config: str,
-        report: Callable[[str], None],
-        identity: Mapping[str, str] = {},
-        grow_pool: bool = False,
-    ) -> None:
-        self.parts, self.directory = parts, directory
-        self.report = reporter.say
-        self.pool = parts.pool
-        self.engine = Engine(
-            parts.model,
-            parts.partitioner,
-            parts.buckets,
-            parts.tokens_per_batch,
-            parts.length_growth,
+
+def metrics(
+    run: Run, answers: Sequence[Prediction], splits: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    """Returns split -> metrics; splits without tasks are left out."""
+    named = {name: tasks for name, tasks in splits.items() if tasks}
+    return evaluate_splits(answers, named, run.pool.is_cls, lambda name: run.pool[name].category)
+
+
+def write_evaluation(
+    run: Run, folder: Path, answers: Sequence[Prediction], splits: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    """Writes predictions.jsonl and eval.json; returns split -> headline figures."""
+    write_predictions(folder / "predictions.jsonl", answers)
+    result = metrics(run, answers, splits)
+    files.write_json(folder / "eval.json", result)
+    return {split: headline(figures) for split, figures in result.items()}
+
+
+def headline(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns ROUGE-L and exact match: overall, CLS and GEN."""
+    names = ("rougeL", "exact_match")
+    groups = {group: {name: figures[group][name] for name in names} for group in ("cls", "gen")}
+    return {name: figures[name] for name in names} | groups
+
+
+def flat_headline(figures: Mapping[str, Any]) -> dict[str, float]:
+    """Returns what was measured of `headline`, by names like "rougeL_cls"."""
+    named = headline(figures)
+    flat = {name: named[name] for name in ("rougeL", "exact_match") if named[name] is not None}
+    for group in ("cls", "gen"):
+        if None not in named[group].values():
+            flat |= {f"{name}_{group}": value for name, value in named[group].items()}
+    return flat
+
+
+def score(
+    run: Run[Any],
+    round_index: int,
+    params: Any,
+    tasks: Sequence[str],
+    folder: Path,
+    strategy: Strategy | None,
+) -> Done:
+    """Writes likelihoods.parquet and task_scores.parquet of tasks.
+
+    With RACING, only as much of them as the selection by `strategy` needs, and race.json.
+
+    Args:
+      round_index: keys the draws of instances and perturbations.
+    """
+    experiment: Parts = run.experiment
+    path = folder / "likelihoods.parquet"
+    asked = asker(run, params)
+    if experiment.racing and strategy is not None:
+        quotas = Quotas(experiment.tasks_of_round(round_index), experiment.cls_ratio)
+        groups = quotas.groups(tasks, run.pool.is_cls)
+        scorer = experiment.scorer
+        race = Race(experiment.racing_settings, strategy, groups, scorer.num_perturbations)
+        counts = raced_scoring.score(race, scorer, asked, tasks, path, round_index=round_index)
+    else:
+        counts = experiment.scorer.score(asked, tasks, path, round_index=round_index)
+    num_prompts, num_cut = likelihoods.count_cut(path)
+    if num_cut:
+        reporter.say(
+            f"{num_cut:,} of {num_prompts:,} prompts were cut at MAX_SOURCE_LENGTH = "
+            f"{experiment.encoding.max_source_length} tokens"
         )
-        self.counts = PromptCounts()
-        pool = {"name": self.pool.name, "fingerprint": self.pool.fingerprint(), **identity}
-        self.generations = Generations(directory) if grow_pool else None
-        pool_changes = grow_pool and partial(self.generations.changes, self.pool)
-        self.continued = directory.open(config, pool, parts.seed, pool_changes or None)
-        reporter.owned(directory.state["stages"], self.engine.work.speed)
-        self._stages_reported = len(directory.state["stages"])
+    scores = task_scores(likelihoods.read_likelihoods(path))
+    likelihoods.write_task_scores(folder / "task_scores.parquet", scores)
+    return Done({"tasks": len(tasks), "prompts_cut": num_cut}, counts)
 
-    @cached_property
-    def base_params(self) -> Any:
-        """The parameters of INIT_CHECKPOINT, on the mesh."""
-        parts = self.parts
-        shapes, axes = abstract_params(parts.model)
-        shardings = parts.partitioner.param_shardings(shapes, axes)
-        info = model_info(shapes, axes, shardings)
-        files.write_text(self.directory.path / "model-info.txt", info)
-        if parts.init_checkpoint is None:
-            return init_params(parts.model, parts.seed, shardings)[0]
-        with _about_init_checkpoint(parts):
-            restored = restore_params(
-                parts.init_checkpoint,
-                parts.model,
-                parts.partitioner,
-                fallback_to_scratch=parts.fallback_to_scratch,
-                rng_seed=parts.seed,
-            )
-        self.report(f"INIT_CHECKPOINT: {restored.describe()}")
-        return restored.params
 
-    def timed_stage(self, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """A stage of run.json whose duration and throughput go to timings.jsonl."""
-        if self.directory.is_done(name):
-            return self.directory.stage(name, work)
-        start = time.perf_counter()
-        self.engine.work.clear()
-        self.counts = PromptCounts()
-        with reporter.stage(name):
-            result = self.directory.stage(name, work)
-        seconds = time.perf_counter() - start
-        work = gathering.total(self.engine.work, self.parts.partitioner)
-        figures = work.summary() | self.counts.summary() | devices_held()
-        self.directory.add_timing(name, seconds, **figures)
-        asked = f", asked for {self.counts.describe()}" if self.counts.asked else ""
-        self.report(f"{name}: {seconds:.1f} s{work.describe()}{asked}")
-        return result
+def selection_context(run: Run[Any], round_index: int, scores: TaskScores) -> SelectionContext:
+    """Returns what a round selects from."""
+    experiment: Parts = run.experiment
+    quotas = Quotas(experiment.tasks_of_round(round_index), experiment.cls_ratio)
+    return SelectionContext(scores, run.pool, quotas, Key(experiment.seed, round_index))
 
-    def write_report(self) -> None:
-        """Makes report.html of what is done so far; a failure is one line and not the run's.
 
-        A round that was done before does nothing here.
-        """
-        done = len(self.directory.state["stages"])
-        path = self.directory.path / "report.html"
-        # A finished run that is started again may lack it.
-        if done == self._stages_reported and (done == 0 or path.exists()):
-            return
-        self._stages_reported = done
-        if not self.parts.report or not distributed.is_writer():
-            return
-        from ait_jax.report import run_report, settings  # late: what reads a run comes after it
-
-        try:
-            run_report.make(self.directory.path, settings.of_parts(self.parts, self.pool))
-        except Exception as error:  # whatever it is, it must not end a run of days
-            text = (str(error).splitlines() or [""])[0]
-            self.report(f"report.html was not made: {type(error).__name__}: {text}")
-
-    def report_page(self) -> None:
-        """Says where the report is."""
-        path = self.directory.path / "report.html"
-        if self.parts.report and path.exists():
-            self.report(f"report: {path}")
-
-    def asker(self, params: Any, pool: TaskPool | None = None) -> Asker:
-        """Returns what asks a model, with float32 `params`, about a pool: by default the run's."""
-        parts = self.parts
-        placed = self.engine.place(params)
-        return Asker(
-            self.engine, placed, pool or self.pool, parts.vocabulary, parts.encoding, parts.seed
-        )
-
-    def score(
-        self,
-        tasks: Sequence[str],
-        folder: Path,
-        params: Any,
-        round: int,
-        strategy: Strategy | None = None,
-    ) -> dict[str, Any]:
-        """Writes likelihoods.parquet and task_scores.parquet of `tasks`: the work of a stage.
-
-        With RACING, only as much of them as the selection by `strategy` needs, and race.json.
-
-        Args:
-          params: float32 parameters of `parts.model`.
-          round: keys the draws of instances and perturbations.
-
-        Returns:
-          What run.json says of it.
-        """
-        parts = self.parts
-        path = folder / "likelihoods.parquet"
-        asker = self.asker(params)
-        if parts.racing:
-            groups = Quotas(parts.tasks_of_round(round), parts.cls_ratio).groups(
-                tasks, self.pool.is_cls
-            )
-            race = Race(parts.racing_settings, strategy, groups, parts.scorer.num_perturbations)
-            self.counts += raced_scoring.score(
-                race, parts.scorer, asker, tasks, path, round_index=round
-            )
-        else:
-            self.counts += parts.scorer.score(asker, tasks, path, round_index=round)
-        num_prompts, num_cut = likelihoods.count_cut(path)
-        if num_cut:
-            self.report(
-                f"{num_cut:,} of {num_prompts:,} prompts were cut at MAX_SOURCE_LENGTH = "
-                f"{parts.encoding.max_source_length} tokens"
-            )
-        scores = task_scores(likelihoods.read_likelihoods(path))
-        likelihoods.write_task_scores(folder / "task_scores.parquet", scores)
-        return {"tasks": len(tasks), "prompts_cut": num_cut}
-
-    def selection_context(self, scores: TaskScores, round_index: int) -> SelectionContext:
-        """Returns what a round selects from."""
-        quotas = Quotas(self.parts.tasks_of_round(round_index), self.parts.cls_ratio)
-        return SelectionContext(scores, self.pool, quotas, Key(self.parts.seed, round_index))
-
-    def select(self, folder: Path, strategy: Strategy, context: SelectionContext) -> Selection:
-        """Writes selected.txt."""
-        if self.parts.racing:
-            strategy = raced_scoring.ranking(strategy, folder / "likelihoods.parquet")
-        selection = select(strategy, context)
-        files.write_lines(folder / "selected.txt", selection.tasks)
-        return selection
-
-    def draw_task_map(
-        self, folder: Path, context: SelectionContext, selected: Sequence[str] = (), **title: Any
-    ) -> dict[str, list[str]]:
-        """Writes task_map.png and ambiguous.txt, easy.txt, difficult.txt.
-
-        Returns the tasks of these three, the most telling ones first.
-
-        Args:
-          selected: tasks to ring.
-          title: round and strategy, as `pictures.plot_task_map` takes them.
-        """
-        categories = task_map.classify(context)
-        plot_task_map(folder / "task_map.png", context, categories, selected=selected, **title)
-        ranked = task_map.ranked(context, categories)
-        for category, names in ranked.items():
-            files.write_lines(folder / f"{category}.txt", names)
-        return ranked
+def write_selection(
+    run: Run[Any], context: SelectionContext, folder: Path, strategy: Strategy
+) -> Selection:
+    """Selects the next tasks and writes selected.txt."""
+    if run.experiment.racing:
+        strategy = raced_scoring.ranking(strategy, folder / "likelihoods.parquet")
+    selection = select(strategy, context)
+    files.write_lines(folder / "selected.txt", selection.tasks)
+    return selection
 
 
 def selection_summary(strategy: Strategy, selection: Selection) -> dict[str, Any]:
@@ -249,3 +175,22 @@ def selection_summary(strategy: Strategy, selection: Selection) -> dict[str, Any
         "margins": dict(selection.margins),
         "close_calls": selection.close_calls(),
     }
+
+
+def write_task_map(
+    context: SelectionContext, folder: Path, selected: Sequence[str], **title: Any
+) -> dict[str, list[str]]:
+    """Writes task_map.png and ambiguous.txt, easy.txt, difficult.txt.
+
+    Returns the tasks of these three, the most telling ones first.
+
+    Args:
+      selected: tasks to ring.
+      title: round and strategy, as `pictures.plot_task_map` takes them.
+    """
+    categories = task_map.classify(context)
+    plot_task_map(folder / "task_map.png", context, categories, selected=selected, **title)
+    ranked = task_map.ranked(context, categories)
+    for category, names in ranked.items():
+        files.write_lines(folder / f"{category}.txt", names)
+    return ranked

@@ -83,7 +83,7 @@ class TrainingWork:
         speed = self.speed()
         return {
             "steps": self.steps,
-            "tokens": self.tokens,
+            "tokens": int(self.tokens),
             "padding_fraction": round(1 - self.tokens / self.padded_tokens, 4),
             "tokens_per_second": round(speed["tokens_per_second"], 1),
             "mfu": round(speed["mfu"], 4),

@@ -19,7 +19,7 @@ from ait_jax.models.checkpoints.weights import flatten
 from ait_jax.pool.pool import TaskPool
 from ait_jax.pool.splits import read_names, read_splits
 from ait_jax.report import settings
-from ait_jax.report.run_report import payload_and_details
+from ait_jax.report.run_report import make_page, payload_and_details
 from ait_jax.rounds import active, record
 from ait_jax.scorer.likelihoods import read_rows, read_task_scores
 
@@ -81,7 +81,9 @@ def finished(tmp_path_factory):
     """An uninterrupted run: (its folder, the curve's points, the lines it printed)."""
     model_dir = tmp_path_factory.mktemp("uninterrupted")
     lines: list[str] = []
-    points = active.run(tiny_experiment(model_dir, summaries=boards()), CONFIG, lines.append)
+    points = active.run(
+        tiny_experiment(model_dir, summaries=boards()), CONFIG, lines.append, page=make_page
+    )
     return model_dir, points, lines
 
 

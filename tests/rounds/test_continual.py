@@ -15,13 +15,12 @@ from ait_jax.evaluation import evaluation
 from ait_jax.pool.replay import DIVERSE
 from ait_jax.pool.splits import read_names
 from ait_jax.prompts.prompts import TkInstructEncoding
-from ait_jax.report.run_report import payload_and_details
+from ait_jax.report.run_report import make_page, payload_and_details
 from ait_jax.report.settings import Settings
-from ait_jax.rounds import continual, record
+from ait_jax.rounds import continual, record, stages
 from ait_jax.rounds.continual import Continual, table_of
 from ait_jax.rounds.parts import ModelParts
 from ait_jax.rounds.task_stages import DrawnStages
-from ait_jax.rounds.trained_stages import TrainedStages
 from ait_jax.trainer.checkpointing import Checkpoints
 from ait_jax.trainer.embedded import EmbeddedTrainer
 
@@ -53,7 +52,7 @@ def settings(model_dir, pool, **changed) -> Continual:
 def run(model_dir, pool=None, **changed):
     lines: list[str] = []
     built = settings(model_dir, pool or pool_of(FIRST), **changed)
-    return continual.run(built, CONFIG, lines.append), lines
+    return continual.run(built, CONFIG, lines.append, page=make_page), lines
 
 
 @pytest.fixture(scope="module")
@@ -61,15 +60,20 @@ def finished(tmp_path_factory):
     """Two stages, and a third one when the pool was extended: (folder, results, lines, calls of `train`)."""
     model_dir = tmp_path_factory.mktemp("continual")
     calls = []
-    original = TrainedStages.train
+    make_job, train = stages.training_job, EmbeddedTrainer.train
 
-    def record(self, round, trainer, tasks, start, **settings):
-        trained = original(self, round, trainer, tasks, start, **settings)
-        calls.append(settings | {"tasks": tasks, "start": start, "params": trained.params})
+    def record(run, round_index, tasks, params, **settings):
+        calls.append(settings | {"tasks": tasks, "start": params})
+        return make_job(run, round_index, tasks, params, **settings)
+
+    def record_params(self, job):
+        trained = train(self, job)
+        calls[-1]["params"] = trained.params
         return trained
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TrainedStages, "train", record)
+        patch.setattr(stages, "training_job", record)
+        patch.setattr(EmbeddedTrainer, "train", record_params)
         before, lines = run(model_dir)
         assert len(before) == 2 and "give the same command" in lines[-1]
         results, lines = run(model_dir, pool_of(SECOND))
@@ -229,7 +233,7 @@ def test_mistakes_are_named(tmp_path):
 
 def test_the_command_line_runs_what_the_gin_files_configure(tmp_path, monkeypatch, clean_gin):
     built = []
-    monkeypatch.setattr(continual, "run", lambda made, config: built.append((made, config)))
+    monkeypatch.setattr(continual, "run", lambda made, config, page: built.append((made, config)))
     arguments = ["run", "--gin_file=experiments/continual_mini.gin", f"--gin.MODEL_DIR={tmp_path}"]
     assert cli.main([*arguments, "--gin.REPLAY=data_diverse"]) == 0
     ((made, config),) = built

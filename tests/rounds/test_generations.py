@@ -12,9 +12,8 @@ from tiny_experiment import TRAINING, Stopped, tiny_experiment, tiny_pool
 from ait_jax.errors import UserError
 from ait_jax.pool.pool import Splits, TaskPool
 from ait_jax.pool.splits import read_names, read_splits
-from ait_jax.rounds import active
+from ait_jax.rounds import active, stages
 from ait_jax.rounds.generations import changes
-from ait_jax.rounds.trained_stages import TrainedStages
 from ait_jax.runtime import files
 from ait_jax.scorer import likelihoods
 from ait_jax.scorer.likelihoods import read_task_scores
@@ -73,7 +72,7 @@ def stopped_run(model_dir, pool, owner, name, call=1, **changed):
 def extended(tmp_path_factory):
     """(The folder of a run whose pool was extended once, while round 0 was evaluated; its lines)."""
     model_dir = tmp_path_factory.mktemp("extended")
-    stopped_run(model_dir, pool_of(FIRST), active._Run, "evaluate")
+    stopped_run(model_dir, pool_of(FIRST), stages, "write_evaluation")
     return model_dir, run(model_dir, pool_of(SECOND))
 
 
@@ -132,7 +131,7 @@ def test_a_pool_that_grows_between_rounds_of_one_process_is_the_same_run(extende
 
 @pytest.mark.benchmark
 def test_a_round_that_has_settled_keeps_its_generation(extended, tmp_path):
-    stopped_run(tmp_path, pool_of(FIRST), active._Run, "evaluate")
+    stopped_run(tmp_path, pool_of(FIRST), stages, "write_evaluation")
     stopped_run(tmp_path, pool_of(SECOND), likelihoods, "write_rows", 2)
     lines = run(tmp_path, pool_of(THIRD, test=HELD_OUT[:2]))
     for name in ("selected.txt", "task_scores.parquet", "joined_tasks.txt"):
@@ -145,7 +144,7 @@ def test_a_round_that_has_settled_keeps_its_generation(extended, tmp_path):
 @pytest.mark.benchmark
 def test_new_test_tasks_stay_out(tmp_path):
     few = pool_of(FIRST, test=HELD_OUT[:1])
-    stopped_run(tmp_path, few, active._Run, "evaluate")
+    stopped_run(tmp_path, few, stages, "write_evaluation")
     lines = run(tmp_path, pool_of(SECOND, test=HELD_OUT[:2]))
     assert any("3 new tasks joined, 1 are test or dev tasks" in line for line in lines)
     splits = read_splits(tmp_path / "round_002")
@@ -181,14 +180,14 @@ def test_an_extension_after_the_last_selection_is_reported(extended):
 
 
 def test_without_grow_pool_an_extended_pool_is_another_pool(tmp_path):
-    stopped_run(tmp_path, pool_of(FIRST), TrainedStages, "train", grow_pool=False)
+    stopped_run(tmp_path, pool_of(FIRST), stages, "training_job", grow_pool=False)
     assert not list(tmp_path.glob("pool_*.txt"))
     with pytest.raises(UserError, match="pool: was name tiny"):
         run(tmp_path, pool_of(SECOND), grow_pool=False)
 
 
 def test_a_damaged_record_of_the_pool_is_named(tmp_path):
-    stopped_run(tmp_path, pool_of(FIRST), TrainedStages, "train")
+    stopped_run(tmp_path, pool_of(FIRST), stages, "training_job")
     (tmp_path / "pool_000.txt").write_text("task\n")
     with pytest.raises(UserError, match="pool_000.txt is missing or damaged"):
         run(tmp_path, pool_of(SECOND))

@@ -11,6 +11,7 @@ from tiny_experiment import tiny_experiment
 
 from ait_jax.errors import UserError
 from ait_jax.rounds import active, round_zero
+from ait_jax.rounds.run_directory import RunDirectory
 from ait_jax.selection.selection import Easy, PromptUncertainty, Random
 
 CONFIG = """\
@@ -87,8 +88,8 @@ def test_stopped_while_copying_it_begins_again(giver, tmp_path, monkeypatch):
     assert json.loads((tmp_path / "run.json").read_text())["stages"] == {}
     monkeypatch.undo()
     experiment = tiny_experiment(tmp_path, strategy=Random())
-    directory = active.RunDirectory(tmp_path)
-    round_zero.take_over(directory, giver, experiment, config_of(Random()), print)
+    directory = RunDirectory(tmp_path)
+    round_zero.take_over(directory, giver, experiment, config_of(Random()))
     assert list(json.loads((tmp_path / "run.json").read_text())["stages"]) == [
         "round_000/splits",
         "base/evaluate",
@@ -96,12 +97,12 @@ def test_stopped_while_copying_it_begins_again(giver, tmp_path, monkeypatch):
         "round_000/evaluate",
     ]
     # Begun, it is left as it is, whatever is given.
-    round_zero.take_over(directory, tmp_path / "gone", experiment, config_of(Random()), print)
+    round_zero.take_over(directory, tmp_path / "gone", experiment, config_of(Random()))
 
 
 def test_what_differs_or_is_not_done_is_refused(giver, tmp_path):
     made = tiny_experiment(tmp_path, strategy=Easy())
-    directory = active.RunDirectory(tmp_path)
+    directory = RunDirectory(tmp_path)
 
     def take(source, config=config_of(Easy())):
         round_zero.take_over(directory, source, made, config)

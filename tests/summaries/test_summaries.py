@@ -258,4 +258,5 @@ def test_the_curves_of_a_stage():
     line = Timing("round_000/score", 2.0, {"prompts": 5, "prompts_asked": 30, "mfu": 0.5})
     expected = {"seconds/score": 2.0, "mfu/score": 0.5, "prompts_per_second/score": 15.0}
     assert stage_scalars("score", line) == expected
-    assert stage_scalars("train", line) == {"seconds/train": 2.0}
+    training = Timing("round_000/train", 2.0, {"mfu": 0.5, "evaluations": {"mfu": 0.7}})
+    assert stage_scalars("train", training) == {"seconds/train": 2.0, "mfu/train": 0.5}

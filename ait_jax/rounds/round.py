@@ -1,0 +1,156 @@
+"""One round: train, evaluate, take in new tasks, score the remaining ones, select the next."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from ait_jax.evaluation.prediction import predict
+from ait_jax.pool.splits import Splits, read_splits, write_splits
+from ait_jax.rounds import stages
+from ait_jax.rounds.experiment import Experiment
+from ait_jax.rounds.learning_curve import CurvePoint
+from ait_jax.rounds.record import round_name
+from ait_jax.rounds.run import Done, OnDemand, Run, stage
+from ait_jax.runtime import reporter
+from ait_jax.scorer.likelihoods import read_task_scores
+from ait_jax.selection.uncertainty import TaskScores
+from ait_jax.trainer.interface import Trained
+
+
+def train(run: Run[Experiment], round_index: int, start: OnDemand, splits: Splits) -> OnDemand:
+    """Trains on the tasks chosen so far; writes round_NNN/checkpoint_* and metrics.jsonl.
+
+    Args:
+      start: what to train from.
+
+    Returns:
+      The checkpoint with the best dev metric, read when it is needed.
+    """
+    experiment, name = run.experiment, round_name(round_index)
+
+    def dev_metrics(params: Any) -> dict[str, float]:
+        asked = stages.asker(run, params)
+        answers = predict(asked, splits.dev, max_instances=experiment.max_dev_instances)
+        return stages.flat_headline(stages.metrics(run, answers, {"dev": splits.dev})["dev"])
+
+    def work() -> Trained:
+        job = stages.training_job(
+            run,
+            round_index,
+            splits.train,
+            start.params(),
+            max_instances_per_task=experiment.max_instances_per_task,
+            evaluate=dev_metrics if splits.dev else None,
+        )
+        with reporter.prefixed(name):
+            trained = experiment.trainer_of(round_index).train(job)
+        if start is not run.base:
+            start.forget()
+        return trained
+
+    model = OnDemand(work)
+
+    def done() -> Done:
+        reporter.say(f"{name}: training on {len(splits.train)} tasks")
+        summary = {"tasks": len(splits.train), "checkpoint_step": model.trained().step}
+        return Done(summary, training=model.trained().work)
+
+    stage(run, f"{name}/train", done)
+    return model
+
+
+def evaluate(
+    run: Run[Experiment], round_index: int | None, model: OnDemand, splits: Splits
+) -> CurvePoint:
+    """Answers the test and dev tasks; writes predictions.jsonl and eval.json.
+
+    Args:
+      round_index: None is the model before any training.
+    """
+    name = round_name(round_index)
+
+    def work() -> Done:
+        asked = stages.asker(run, model.params())
+        most = run.experiment.max_eval_instances
+        answers = predict(asked, splits.test + splits.dev, max_instances=most)
+        groups = {"test": splits.test, "dev": splits.dev}
+        return Done(stages.write_evaluation(run, run.directory.path / name, answers, groups))
+
+    result = stage(run, f"{name}/evaluate", work)
+    test = result["test"]
+    if test["rougeL"] is None:
+        reporter.say(f"{name}: answered, but no test instance has a reference to measure against")
+    else:
+        figures = f"ROUGE-L {test['rougeL']:.2f}, exact match {test['exact_match']:.2f}"
+        reporter.say(f"{name}: test {figures}")
+    num_tasks = 0 if round_index is None else len(splits.train)
+    return CurvePoint.from_evaluation(round_index, num_tasks, result)
+
+
+def grow(run: Run[Experiment], round_index: int, splits: Splits) -> tuple[Run[Experiment], Splits]:
+    """Takes in tasks that the pool has got since, where it may grow; writes joined_tasks.txt."""
+    generations = run.generations
+    if generations is None:
+        return run, splits
+    pool = run.pool
+    if not generations.is_settled(round_index):
+        # Once in every process: another one may be extending the pool just now.
+        pool = pool.reopened()
+    settled = generations.settle(round_index, pool)
+    if settled["joined"] or settled["held_out"]:
+        held_out = settled["held_out"]
+        out = f", {held_out:,} are test or dev tasks" if held_out else ""
+        reporter.say(
+            f"{round_name(round_index)}: {settled['joined']:,} new tasks joined{out}; generation "
+            f"{settled['generation']} of the pool, {settled['tasks']:,} tasks"
+        )
+    joined = generations.joined(round_index, pool)
+    remain = splits.remain + joined
+    return dataclasses.replace(run, pool=pool), dataclasses.replace(splits, remain=remain)
+
+
+def score(run: Run[Experiment], round_index: int, model: OnDemand, splits: Splits) -> Path | None:
+    """Scores the remaining tasks, if the strategy needs that; writes likelihoods.parquet.
+
+    Returns:
+      task_scores.parquet; None where tasks are selected without.
+    """
+    strategy, name = run.experiment.strategy, round_name(round_index)
+    if not strategy.needs_scores:
+        return None
+    folder = run.directory.round(round_index)
+
+    def work() -> Done:
+        with reporter.prefixed(name):
+            return stages.score(run, round_index, model.params(), splits.remain, folder, strategy)
+
+    stage(run, f"{name}/score", work)
+    return folder / "task_scores.parquet"
+
+
+def select(run: Run[Experiment], round_index: int, scores: Path | None, splits: Splits) -> Splits:
+    """Selects the next round's tasks; writes selected.txt, the task map, and the next splits.
+
+    Args:
+      scores: task_scores.parquet of the remaining tasks, if they were scored.
+    """
+    experiment, name = run.experiment, round_name(round_index)
+    folder, following = run.directory.round(round_index), run.directory.round(round_index + 1)
+
+    def work() -> Done:
+        strategy = experiment.strategy
+        known = read_task_scores(scores) if scores else TaskScores.unscored(splits.remain)
+        context = stages.selection_context(run, round_index, known)
+        selection = stages.write_selection(run, context, folder, strategy)
+        if scores:
+            title = {"round_index": round_index, "strategy": strategy.name}
+            stages.write_task_map(context, folder, selection.tasks, **title)
+        write_splits(following, splits.after(selection.tasks))
+        return Done(stages.selection_summary(strategy, selection))
+
+    selection = stage(run, f"{name}/select", work)
+    for group, margin in selection["close_calls"].items():
+        reporter.say(
+            f"{name}: the last {group} task won by {margin:.1e}; another mesh may select otherwise"
+        )
+    return read_splits(following)

@@ -1,0 +1,270 @@
+"""A run at work: the value that all of its steps share, how it is opened, how a step is recorded."""
+
+import functools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from ait_jax.errors import UserError
+from ait_jax.models.checkpoints.restore import open_fitting, restore_params
+from ait_jax.models.parameters import abstract_params, init_params
+from ait_jax.pool.pool import TaskPool
+from ait_jax.rounds.generations import Generations
+from ait_jax.rounds.parts import ModelParts
+from ait_jax.rounds.record import durations
+from ait_jax.rounds.run_directory import RunDirectory
+from ait_jax.rounds.run_summaries import RunSummaries
+from ait_jax.runtime import distributed, files, reporter
+from ait_jax.runtime.hardware import devices_held
+from ait_jax.runtime.partitioning import model_info
+from ait_jax.runtime.watching import watch
+from ait_jax.scorer import gathering
+from ait_jax.scorer.counts import PromptCounts
+from ait_jax.scorer.engine import Engine
+from ait_jax.summaries import Board
+from ait_jax.trainer.interface import Trained
+from ait_jax.trainer.metrics import TrainingWork
+
+Experiment = TypeVar("Experiment", bound=ModelParts)
+MakePage = Callable[[Path, ModelParts, TaskPool], None]
+
+
+class OnDemand:
+    """Parameters that are trained, read or drawn when first needed, and kept until forgotten.
+
+    Args:
+      read: trains, or reads what a finished training chose.
+    """
+
+    def __init__(self, read: Callable[[], Trained]) -> None:
+        self._read = read
+        self._trained: Trained | None = None
+
+    def trained(self) -> Trained:
+        """Returns the parameters with what is known of their training."""
+        if self._trained is None:
+            self._trained = self._read()
+        return self._trained
+
+    def params(self) -> Any:
+        """Returns the parameters, float32."""
+        return self.trained().params
+
+    def forget(self) -> None:
+        """Frees the memory; the next call reads them again."""
+        self._trained = None
+
+
+@dataclass(frozen=True)
+class Run(Generic[Experiment]):
+    """What the steps of a run share.
+
+    Attributes:
+      experiment: what it consists of.
+      directory: open, and locked by this program.
+      engine: asks the model.
+      pool: as this round sees it; where it grows, the next round has another `Run`.
+      base: the parameters of INIT_CHECKPOINT, on the mesh.
+      summaries: TensorBoard and the like.
+      generations: of the pool; None where it may not grow.
+      continued: whether an earlier call began it.
+      done_before: how many steps earlier calls have done.
+      page: makes report.html; None makes none.
+    """
+
+    experiment: Experiment
+    directory: RunDirectory
+    engine: Engine
+    pool: TaskPool
+    base: OnDemand
+    summaries: RunSummaries
+    generations: Generations | None = None
+    continued: bool = False
+    done_before: int = 0
+    page: MakePage | None = None
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a step's work came to.
+
+    Attributes:
+      summary: for run.json, without wall-clock values.
+      counts: the prompts it asked about.
+      training: what its training steps did, where it trained.
+    """
+
+    summary: dict[str, Any]
+    counts: PromptCounts = field(default_factory=PromptCounts)
+    training: TrainingWork | None = None
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How a run directory is opened.
+
+    Attributes:
+      kind: "run", "continual" or "score", for live.json.
+      config: the operative configuration, kept as config.gin.
+      report: takes lines for the terminal.
+      boards: where summaries go.
+      identity: what else must be the same when the folder is continued, for JSON.
+      grow_pool: let the pool have more tasks when the folder is continued.
+      before: called once the directory is locked, before it is opened.
+      page: see `Run`.
+    """
+
+    kind: str
+    config: str
+    report: Callable[[str], None] = print
+    boards: Sequence[Board] = ()
+    identity: Mapping[str, str] = field(default_factory=dict)
+    grow_pool: bool = False
+    before: Callable[[RunDirectory], None] | None = None
+    page: MakePage | None = None
+
+
+@contextmanager
+def opened(experiment: Experiment, opening: Opening) -> Iterator[Run[Experiment]]:
+    """Locks and opens the run directory of an experiment for the block.
+
+    Raises:
+      UserError: INIT_CHECKPOINT is missing or does not fit, or the directory holds another run.
+    """
+    directory = RunDirectory(experiment.model_dir)
+    _check_checkpoint(experiment, directory)
+    shown = reporter.Reporter(opening.kind, opening.report)
+    with directory.lock(), watch(shown, directory.path, durations(directory.path)):
+        if opening.before:
+            opening.before(directory)
+        pool = experiment.pool
+        generations = Generations(directory) if opening.grow_pool else None
+        continued = directory.open(
+            opening.config,
+            {"name": pool.name, "fingerprint": pool.fingerprint(), **opening.identity},
+            experiment.seed,
+            functools.partial(generations.changes, pool) if generations else None,
+        )
+        engine = Engine(
+            experiment.model,
+            experiment.partitioner,
+            experiment.buckets,
+            experiment.tokens_per_batch,
+            experiment.length_growth,
+        )
+        reporter.owned(directory.state["stages"], engine.work.speed)
+        base = OnDemand(lambda: Trained(_base_params(experiment, directory), 0, directory.path))
+        with RunSummaries(opening.boards, directory) as summaries:
+            yield Run(
+                experiment,
+                directory,
+                engine,
+                pool,
+                base,
+                summaries,
+                generations,
+                continued,
+                len(directory.state["stages"]),
+                opening.page if experiment.report else None,
+            )
+
+
+def _check_checkpoint(parts: ModelParts, directory: RunDirectory) -> None:
+    """Refuses an INIT_CHECKPOINT that is missing or does not fit, before anything is written."""
+    if parts.init_checkpoint is None or directory.has_begun:
+        return
+    with _about_init_checkpoint(parts):
+        open_fitting(
+            parts.init_checkpoint, parts.model, fallback_to_scratch=parts.fallback_to_scratch
+        )
+
+
+@contextmanager
+def _about_init_checkpoint(parts: ModelParts) -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"INIT_CHECKPOINT = {parts.init_checkpoint!r}: {error}") from error
+
+
+def _base_params(parts: ModelParts, directory: RunDirectory) -> Any:
+    """Reads or draws the parameters to start from; writes model-info.txt."""
+    shapes, axes = abstract_params(parts.model)
+    shardings = parts.partitioner.param_shardings(shapes, axes)
+    files.write_text(directory.path / "model-info.txt", model_info(shapes, axes, shardings))
+    if parts.init_checkpoint is None:
+        return init_params(parts.model, parts.seed, shardings)[0]
+    with _about_init_checkpoint(parts):
+        restored = restore_params(
+            parts.init_checkpoint,
+            parts.model,
+            parts.partitioner,
+            fallback_to_scratch=parts.fallback_to_scratch,
+            rng_seed=parts.seed,
+        )
+    reporter.say(f"INIT_CHECKPOINT: {restored.describe()}")
+    return restored.params
+
+
+def stage(run: Run, name: str, work: Callable[[], Done]) -> dict[str, Any]:
+    """Does a step of a run unless it is done; returns its summary, as run.json has it.
+
+    Its duration and throughput go to timings.jsonl.
+
+    Args:
+      name: "round_000/train", for example.
+      work: writes the step's files.
+    """
+    if run.directory.is_done(name):
+        return run.directory.state["stages"][name]
+    done = Done({})
+
+    def summarized() -> dict[str, Any]:
+        nonlocal done
+        done = work()
+        return done.summary
+
+    start = time.perf_counter()
+    run.engine.work.clear()
+    with reporter.stage(name):
+        summary = run.directory.stage(name, summarized)
+    seconds = time.perf_counter() - start
+    _record_time(run, name, seconds, done)
+    return summary
+
+
+def _record_time(run: Run, name: str, seconds: float, done: Done) -> None:
+    """Adds a line to timings.jsonl and says it; a training's evaluations are told apart."""
+    asked = gathering.total(run.engine.work, run.experiment.partitioner)
+    figures = asked.summary() | done.counts.summary()
+    line = asked.describe() + (f", asked for {done.counts.describe()}" if done.counts.asked else "")
+    if done.training is not None:
+        evaluations = {f"evaluation_{key}": value for key, value in figures.items()}
+        figures = done.training.summary() | evaluations
+        line = done.training.describe() + (f"; dev evaluations{line}" if line else "")
+    run.directory.add_timing(name, seconds, **figures, **devices_held())
+    reporter.say(f"{name}: {seconds:.1f} s{line}")
+
+
+def write_page(run: Run) -> None:
+    """Makes report.html of what is done so far; a failure is one line and does not end the run."""
+    nothing_new = len(run.directory.state["stages"]) == run.done_before
+    if nothing_new and (run.done_before == 0 or (run.directory.path / "report.html").exists()):
+        return
+    if run.page is None or not distributed.is_writer():
+        return
+    try:
+        run.page(run.directory.path, run.experiment, run.pool)
+    except Exception as error:  # whatever it is, it must not end a run of days
+        text = (str(error).splitlines() or [""])[0]
+        reporter.say(f"report.html was not made: {type(error).__name__}: {text}")
+
+
+def say_page(run: Run) -> None:
+    """Says where report.html is."""
+    path = run.directory.path / "report.html"
+    if run.page and path.exists():
+        reporter.say(f"report: {path}")
