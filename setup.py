@@ -56,6 +56,7 @@ setup(
         "ait_jax.gin": "gin",
     },
     package_data={
+        "ait_jax": ["py.typed"],
         "ait_jax.gin": ["*.gin", "*/*.gin"],
         "ait_jax.assets": ["*/*"],
         "ait_jax.report": ["assets/*"],
@@ -68,6 +69,7 @@ setup(
         "gin-config>=0.5.0",
         "grain>=0.2.12",
         "jax>=0.7.0",
+        "jaxtyping>=0.3.2",
         "matplotlib>=3.9",
         "numpy>=1.26",
         "optax>=0.2.5",
@@ -101,7 +103,16 @@ setup(
         "wandb": ["wandb>=0.19"],
         # With requirements-t5x.txt; T5X itself is not on the package index.
         "t5x": ["cached_property>=1.5", "fiddle>=0.3", "tensorboard>=2.19"],
-        "test": [*ENDPOINT, *LLAMA, "gcsfs>=2025.3", "pytest>=8.3", "pytest-xdist>=3.6"],
+        "test": [
+            *ENDPOINT,
+            *LLAMA,
+            "beartype>=0.20",
+            "gcsfs>=2025.3",
+            "pytest>=8.3",
+            "pytest-xdist>=3.6",
+        ],
+        # What .ci/run and the hooks of .pre-commit-config.yaml check.
+        "dev": ["import-linter>=2.5", "pre-commit>=4.2", "pyright[nodejs]>=1.1.400", "ruff>=0.12"],
         # tests/report/test_report_page.py in a browser; the browser itself is the system's Chromium.
         "browser": ["playwright>=1.49"],
         # transformers reads GGUF files with accelerate.
