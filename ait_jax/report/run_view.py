@@ -1,4 +1,4 @@
-"""A run's status as lines for a terminal (rich): the live view, `ait-jax status`, lists of runs."""
+"""A run's status as lines for a terminal: the live view, `ait-jax status`, lists of runs."""
 
 import itertools
 import sys
@@ -16,12 +16,12 @@ from ait_jax.runtime.reporter import RUNNING, Reporter
 
 _GOOD, _BAD, _FAINT = "green", "yellow", "dim"
 _BYTES = 1_000_000
-# What terminals without Unicode get.
+# For terminals without Unicode.
 _ASCII = str.maketrans("━─▁▂▃▄▅▆▇█…", "#-_.-=+*%#~", "")
 
 
 def drawn(lines: Sequence[Text], columns: int, stream: TextIO) -> list[tuple[str, int]]:
-    """Returns lines as the terminal wants them, with how wide each is. Colours as it has them."""
+    """Returns lines as the stream's terminal wants them, in its colors, with their widths."""
     console = Console(file=stream, width=columns, highlight=False, markup=False, emoji=False)
     unicode = (getattr(stream, "encoding", None) or "utf-8").lower().startswith("utf")
     found = []
@@ -40,7 +40,7 @@ def reporter_lines(reporter: Reporter, columns: int, rows: int) -> list[tuple[st
 
 
 def live_lines(status: Mapping[str, Any], columns: int) -> list[Text]:
-    """Returns what stands below a running program's own lines; the most telling ones first."""
+    """Returns the lines below a running program's own, the most telling ones first."""
     lines: list[Text] = []
     if status["stage"]:
         lines.append(_spread(_stage_text(status), _elapsed(status), columns))
@@ -72,7 +72,7 @@ def _elapsed(status: Mapping[str, Any]) -> Text:
 
 
 def _spread(left: Text, right: Text, columns: int) -> Text:
-    """Returns one line with a text at each end; the right one goes where there is no room."""
+    """Returns one line with a text at each end; drops the right one if there is no room."""
     room = columns - left.cell_len - right.cell_len
     if room < 2:
         return left
@@ -85,7 +85,7 @@ def _bar(activity: Mapping[str, Any], columns: int) -> Text:
     share = done / total if total else 1.0
     left = activity["seconds_left"]
     words = Text(f"{activity['what'][: max(16, columns // 3)]:<12} ")
-    # Of bytes nobody reads the figures.
+    # Counts of bytes are too long to read.
     figures = f" {done:,}/{total:,} {share:4.0%}" if total < _BYTES else f" {share:4.0%}"
     figures += f"  {duration(left)} left" if left is not None else ""
     if activity.get("note"):
@@ -95,7 +95,7 @@ def _bar(activity: Mapping[str, Any], columns: int) -> Text:
     if width < 4:
         return Text.assemble(words, after)
     full = max(0, min(width, int(width * share)))
-    # Heavy and light, so that colours are not needed to tell them apart.
+    # Heavy and light, to be distinct without colors, too.
     return Text.assemble(words, ("━" * full, _GOOD), ("─" * (width - full), _FAINT), after)
 
 
@@ -104,8 +104,8 @@ def _figures(status: Mapping[str, Any], columns: int) -> Text | None:
     losses = status["losses"]
     if losses:
         room = max(8, min(30, columns - 52))
-        parts.append(Text.assemble("loss ", (f"{losses[-1]:.4f}", "bold"), " ",
-                                   (sparkline(_thinned(losses, room)), "cyan")))  # fmt: skip
+        line = sparkline(_thinned(losses, room))
+        parts.append(Text.assemble("loss ", (f"{losses[-1]:.4f}", "bold"), " ", (line, "cyan")))
     if status["tokens_per_second"]:
         parts.append(Text(f"{status['tokens_per_second']:,.0f} tokens/s"))
     if status["mfu"]:
@@ -114,7 +114,7 @@ def _figures(status: Mapping[str, Any], columns: int) -> Text | None:
 
 
 def _thinned(values: Sequence[float], most: int) -> list[float]:
-    """Returns at most so many values, each the mean of neighbours."""
+    """Returns at most `most` values, each the mean of neighbors."""
     count = min(most, len(values))
     edges = [i * len(values) // count for i in range(count + 1)]
     return [sum(values[a:b]) / (b - a) for a, b in itertools.pairwise(edges)]
@@ -135,7 +135,7 @@ def _run_left(status: Mapping[str, Any]) -> Text:
     if status["seconds_left"] is not None:
         return Text(f"run: about {duration(status['seconds_left'])} left")
     if status["stages_total"] and status["state"] == RUNNING:
-        return Text("run: no estimate before every kind of stage was done once", style=_FAINT)
+        return Text("run: no estimate until every kind of stage has run once", style=_FAINT)
     return Text()
 
 
@@ -143,7 +143,7 @@ def _run_left(status: Mapping[str, Any]) -> Text:
 
 
 def status_lines(status: Mapping[str, Any], columns: int) -> list[Text]:
-    """Returns everything that is known of a run."""
+    """Returns everything that is known about a run."""
     lines: list[Text] = [_heading(status), _state_line(status)]
     if status["problem"]:
         lines.append(Text(f"last problem: {status['problem']}", style=_BAD))
@@ -181,7 +181,7 @@ def _state_line(status: Mapping[str, Any]) -> Text:
         text.append(f" on {status['host']}, process {status['pid']}", style="")
     if status["updated"]:
         age = max(0.0, time.time() - status["updated"])
-        sign = ", last sign of life" if status["state"] == RUNNING else ","
+        sign = ", last seen" if status["state"] == RUNNING else ","
         text.append(f"{sign} {duration(age)} ago", style="")
     if status["state"] == RUNNING and status["seconds"]:
         text.append(f", for {duration(status['seconds'])}", style="")
@@ -190,16 +190,16 @@ def _state_line(status: Mapping[str, Any]) -> Text:
 
 def _done_text(status: Mapping[str, Any]) -> Text:
     of = f" of {status['stages_total']}" if status["stages_total"] else ""
-    text = Text(f"{status['stages_done']}{of} stages are done")
+    text = Text(f"{status['stages_done']}{of} stages done")
     if status["stage"]:
-        text.append(f"; it was at {status['stage']}")
+        text.append(f"; stopped in {status['stage']}")
         for activity in status["activities"][:1]:
             text.append(f", {activity['done']:,}/{activity['total']:,} {activity['what']}")
     return text
 
 
 def summary(status: Mapping[str, Any]) -> str:
-    """Returns one line, for lists of runs and for what is no terminal."""
+    """Returns one line, for lists of runs and for output that is not a terminal."""
     parts = [status["state"]]
     if status["stage"] and status["state"] != "finished":
         parts.append(status["stage"])

@@ -1,4 +1,4 @@
-"""A task on the terminal (rich): metadata, prompt, tokens, perturbed form, references, answers."""
+"""A task on the terminal: metadata, prompt, tokens, perturbed form, references, answers."""
 
 import json
 import math

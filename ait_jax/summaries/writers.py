@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from operator import methodcaller
-from typing import Any, ClassVar, Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 from ait_jax.errors import UserError
 from ait_jax.runtime import distributed, files, reporter
@@ -11,6 +11,7 @@ from ait_jax.runtime import distributed, files, reporter
 Rows: TypeAlias = Sequence[Sequence[str]]
 
 
+@runtime_checkable
 class SummaryWriter(Protocol):
     """A folder of summaries: `name` is a curve, picture or text, `step` its place on the axis.
 
@@ -41,6 +42,7 @@ class SummaryWriter(Protocol):
         """Flushes; nothing comes after it."""
 
 
+@runtime_checkable
 class Session(Protocol):
     """One process's work for one run directory.
 
@@ -78,6 +80,7 @@ class Session(Protocol):
         """Ends the session; `failed` says whether by an error."""
 
 
+@runtime_checkable
 class Board(Protocol):
     """A place that summaries go to, as gin names it: a frozen dataclass of settings."""
 

@@ -82,7 +82,7 @@ def test_scores_without_a_strategy_name_none(tmp_path, capsys):
 def test_ends_are_told_apart(run_dir, capsys):
     code, out, _ = status(capsys, run_dir)
     assert (
-        code == 3 and "killed" in out and "3 of 5 stages are done; it was at round_001/train" in out
+        code == 3 and "killed" in out and "3 of 5 stages done; stopped in round_001/train" in out
     )
     assert "next: round_001/train (the same command continues)" in out
     say(run_dir, state="failed", problem="UserError: \x1b[2Jdisk full", stage="round_001/train")
