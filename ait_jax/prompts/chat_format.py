@@ -1,7 +1,7 @@
-"""A conversation's special tokens around a prompt: the user's turn, and the opened answer.
+"""A conversation's special tokens around a prompt: the user's turn and the opened answer.
 
-The forms are those of the models' chat templates, written out: Jinja from model files is never
-run. The prompt is text to the last character: what looks like a special token in it stays text.
+The forms follow the models' chat templates, written out, because Jinja from model files is never
+run. The prompt is all text: whatever looks like a special token in it stays text.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,18 +10,19 @@ from typing import Protocol
 
 from ait_jax.errors import UserError, nearest
 
-# What SmolLM2's own template says where a conversation has no system turn.
+# SmolLM2's template says this in conversations without a system turn.
 SMOLLM2_SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 
 
 @dataclass(frozen=True)
 class Around:
-    """What stands around a prompt's text.
+    """What surrounds a prompt's text.
 
     Attributes:
-        before, after: ids.
-        lead: text that is tokenized together with the prompt's, as the templates do.
-        strip: whether the prompt loses white space at its ends.
+        before: ids before the text.
+        lead: text that is tokenized together with the prompt's, as in the templates.
+        after: ids after the text.
+        strip: whether white space at the prompt's ends is removed.
     """
 
     before: tuple[int, ...] = ()
@@ -31,10 +32,10 @@ class Around:
 
 
 class ChatFormat(Protocol):
-    """A form of conversations; frozen dataclasses, so that equal ones can be told."""
+    """A form of conversations; forms are frozen dataclasses, so that they can be compared."""
 
     def around(self, special: Mapping[str, int], encode: Callable[[str], list[int]]) -> Around:
-        """Returns what stands around a prompt.
+        """Returns what surrounds a prompt.
 
         Args:
             special: ids of a vocabulary's special tokens.
@@ -57,6 +58,7 @@ class ChatML:
     system: str = SMOLLM2_SYSTEM
 
     def around(self, special: Mapping[str, int], encode: Callable[[str], list[int]]) -> Around:
+        """See `ChatFormat.around`."""
         start, end = _ids(self, special, "<|im_start|>", "<|im_end|>")
         close = [end, *encode("\n")]
         system = [start, *encode(f"system\n{self.system}"), *close] if self.system else []
@@ -73,20 +75,15 @@ class Llama3Chat:
 
     Attributes:
         system: the system turn; "" leaves it out, as Llama 3's own template does. Llama 3.1 and
-            later would put the date there: give what the model was trained with.
+            later put the date there: give what the model was trained with.
     """
 
     system: str = ""
 
     def around(self, special: Mapping[str, int], encode: Callable[[str], list[int]]) -> Around:
-        begin, start, end, turn = _ids(
-            self,
-            special,
-            "<|begin_of_text|>",
-            "<|start_header_id|>",
-            "<|end_header_id|>",
-            "<|eot_id|>",
-        )
+        """See `ChatFormat.around`."""
+        names = ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+        begin, start, end, turn = _ids(self, special, *names)
 
         def header(role: str) -> list[int]:
             return [start, *encode(role), end]
@@ -108,6 +105,6 @@ def _ids(form: object, special: Mapping[str, int], *tokens: str) -> list[int]:
             raise UserError(
                 f"the vocabulary has no special token {token!r}, which {type(form).__name__} "
                 f"needs.{nearest(token, special)} Set TokenizersVocabulary.chat to the model's "
-                "own form of conversations (ChatML, Llama3Chat), or to None for plain text."
+                "form of conversations (ChatML, Llama3Chat), or to None for plain text."
             )
     return [special[token] for token in tokens]

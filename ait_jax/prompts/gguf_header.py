@@ -1,7 +1,7 @@
-"""What a GGUF file says of itself: metadata and where its tensors lie. No tensor is read.
+"""The header of a GGUF file: metadata and the places of its tensors, which are not read.
 
-The format is that of ggml's docs/gguf.md, versions 2 and 3. Files come from anywhere: every
-length is compared with what is left of the file before anything is made of it.
+The format is that of ggml's docs/gguf.md, versions 2 and 3. Files are untrusted: every length is
+compared with the rest of the file before anything is allocated.
 """
 
 import mmap
@@ -30,12 +30,12 @@ _SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=
 
 @dataclass(frozen=True)
 class TensorPlace:
-    """Where a tensor lies.
+    """The place of a tensor.
 
     Attributes:
         kind: ggml's number of its type.
         shape: in torch's order, rows first.
-        start: in bytes from the beginning of the file.
+        start: its offset in the file, in bytes.
     """
 
     kind: int
@@ -48,7 +48,8 @@ class Header:
     """A GGUF file.
 
     Attributes:
-        path: of the file; metadata: numbers, truth values, strings and lists of them.
+        path: of the file.
+        metadata: numbers, booleans, strings and lists of them, by name.
         tensors: by name.
         data: all bytes of the file.
     """
@@ -62,18 +63,15 @@ class Header:
         """Returns a metadata value of one of the types `kinds`.
 
         Raises:
-            UserError: it is missing, where `default` is None, or of another type.
+            UserError: it is missing and `default` is None, or it has another type.
         """
         value = self.metadata.get(name, default)
         if value is None:
             raise UserError(f"{self.path} has no metadata {name!r}, which a model needs.")
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in _all(kinds)):
-            raise UserError(f"{self.path} has {name} = {_short(value)}, of another type.")
+        known = kinds if isinstance(kinds, tuple) else (kinds,)
+        if not isinstance(value, known) or (isinstance(value, bool) and bool not in known):
+            raise UserError(f"{self.path} has {name} = {_short(value)}, which has the wrong type.")
         return value
-
-
-def _all(kinds: type | tuple[type, ...]) -> tuple[type, ...]:
-    return kinds if isinstance(kinds, tuple) else (kinds,)
 
 
 def _short(value: Any) -> str:
@@ -82,7 +80,7 @@ def _short(value: Any) -> str:
 
 
 def is_gguf(path: Any) -> bool:
-    """Whether an existing file begins as GGUF files do, or is named as they are."""
+    """Whether an existing file begins or is named like a GGUF file."""
     path = files.as_path(path)
     if path.name.endswith(SUFFIX):
         return True
@@ -91,10 +89,10 @@ def is_gguf(path: Any) -> bool:
 
 
 def read_header(path: Any) -> Header:
-    """Returns what the GGUF file at `path` says of itself; a local file is mapped, not read.
+    """Returns the header of the GGUF file at `path`; a local file is mapped, not read.
 
     Raises:
-        UserError: no such file, another format or version, a damaged or truncated file.
+        UserError: no such file, another format or version, or a damaged or truncated file.
     """
     path = files.as_path(path)
     try:
@@ -103,10 +101,10 @@ def read_header(path: Any) -> Header:
         status = os.stat(path)
         return _read_local(str(path), status.st_mtime_ns, status.st_size)
     except OSError as error:
-        raise UserError(f"No GGUF file to read at {path}: {error.strerror or error}.") from error
+        raise UserError(f"cannot read the GGUF file {path}: {error.strerror or error}.") from error
 
 
-# One file is asked for its sizes, its vocabulary and its tensors in turn.
+# Sizes, vocabulary and tensors of one file are read in turn.
 @lru_cache(maxsize=2)
 def _read_local(path: str, changed: int, size: int) -> Header:
     with open(path, "rb") as file:
@@ -116,14 +114,14 @@ def _read_local(path: str, changed: int, size: int) -> Header:
 
 def _parse(path: str, data: Any) -> Header:
     if data[:4] != MAGIC:
-        raise UserError(f"{path} is no GGUF file: it does not begin with 'GGUF'.")
+        raise UserError(f"{path} is not a GGUF file: it does not begin with 'GGUF'.")
     reader = _Reader(data)
     try:
         version = reader.number("I")
         if version not in _VERSIONS:
             raise UserError(
-                f"{path} is GGUF of version {version}, or of the other byte order; versions 2 and "
-                "3 in little-endian order are read."
+                f"{path} is GGUF version {version} or big-endian; needed: version 2 or 3, "
+                "little-endian."
             )
         num_tensors, num_values = reader.count(24), reader.count(13)
         metadata = {}
@@ -138,12 +136,12 @@ def _parse(path: str, data: Any) -> Header:
             raise ValueError(f"general.alignment = {_short(alignment)}")
     except (ValueError, struct.error) as error:
         raise UserError(
-            f"{path} is no complete GGUF file ({error}); copy or download it again."
+            f"{path} is not a complete GGUF file ({error}); copy or download it again."
         ) from error
     begin = -(-reader.position // alignment) * alignment
     tensors = {n: TensorPlace(kind, shape, begin + start) for n, kind, shape, start in places}
     if len(tensors) < len(places):
-        raise UserError(f"{path} is no complete GGUF file (a tensor twice); copy it again.")
+        raise UserError(f"{path} is damaged: it names a tensor twice; copy it again.")
     return Header(path, metadata, tensors, data)
 
 
@@ -156,7 +154,7 @@ def _tensor(reader: "_Reader") -> tuple[str, int, tuple[int, ...], int]:
 
 
 class _Reader:
-    """Takes one value after the other from the bytes of a file; ValueError where they end."""
+    """Reads values in sequence from the bytes of a file; raises ValueError at their end."""
 
     def __init__(self, data: Any) -> None:
         self._data, self._size = data, len(data)
@@ -169,10 +167,10 @@ class _Reader:
         return value
 
     def count(self, least_bytes: int) -> int:
-        """Returns a number of items that take at least so many bytes each."""
+        """Returns a number of items that take at least `least_bytes` each."""
         count = self.number("Q")
         if count * least_bytes > self._size - self.position:
-            raise ValueError(f"{count:,} items announced, more than the file can hold")
+            raise ValueError(f"{count:,} items, more than the file can hold")
         return count
 
     def string(self) -> str:

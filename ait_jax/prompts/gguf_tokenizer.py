@@ -1,7 +1,7 @@
-"""The byte-level BPE tokenizer that a GGUF file holds, as `tokenizers` reads it.
+"""A GGUF file's byte-level BPE tokenizer, as `tokenizers` reads it.
 
-How text is split before merging is told in GGUF by a name only (tokenizer.ggml.pre); what the
-names mean is in llama.cpp's src/llama-vocab.cpp, which splits as the models were trained.
+GGUF only names how text is split before merging (tokenizer.ggml.pre); llama.cpp's
+src/llama-vocab.cpp defines the names, as the models were trained.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from ait_jax.errors import UserError, nearest
 from ait_jax.prompts.gguf_header import Header
 
 _BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
-# GPT-2's own expression is built into `tokenizers`.
+# GPT-2's expression is built into `tokenizers`.
 _GPT2 = {**_BYTES, "use_regex": True}
 _DIGITS = {"type": "Digits", "individual_digits": True}
 
@@ -22,7 +22,7 @@ def _split(expression: str) -> dict[str, Any]:
 
 
 def _words(digits: str) -> str:
-    """The expression of tiktoken's newer vocabularies, with so many digits together."""
+    """Returns the expression of tiktoken's newer vocabularies; `digits` repeats a digit."""
     return (
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
         + digits
@@ -38,9 +38,9 @@ _SPLITS = {
     "qwen2": [_split(_words("")), {**_BYTES, "use_regex": False}],
 }
 _SPLITS |= {"default": _SPLITS["gpt-2"], "llama3": _SPLITS["llama-bpe"]}
-# Their vocabularies hold whole words that no sequence of merges makes.
+# Their vocabularies have whole words that merges do not reach.
 _WHOLE_WORDS = ("llama-bpe", "llama3")
-# Text stands before and after tokens of these types as it is: user-defined ones.
+# ggml's type of user-defined tokens, which are text.
 _USER_DEFINED = 4
 
 
@@ -52,28 +52,28 @@ def tokenizer_of(header: Header, special: Mapping[str, int]) -> dict[str, Any]:
         special: ids of its special tokens, which text never becomes.
 
     Raises:
-        UserError: a vocabulary of another kind, or a damaged one.
+        UserError: the vocabulary is of another kind, or damaged.
     """
     kind = header.value("tokenizer.ggml.model", str)
     if kind != "gpt2":
         what = "SentencePiece" if kind == "llama" else f"{kind!r}"
         raise UserError(
-            f"{header.path} has a vocabulary of the kind {what} (tokenizer.ggml.model = {kind!r}); "
-            "of GGUF files byte-level BPE ('gpt2') is read. Set VOCABULARY_PATH to the folder of "
+            f"{header.path} has a {what} vocabulary (tokenizer.ggml.model = {kind!r}), but only "
+            "byte-level BPE ('gpt2') is read from GGUF files. Set VOCABULARY_PATH to the folder of "
             "the same model's tokenizer.json."
         )
     split = header.value("tokenizer.ggml.pre", str, "default")
     if split not in _SPLITS:
         raise UserError(
-            f"{header.path} splits text as {split!r} (tokenizer.ggml.pre); known are "
-            f"{', '.join(_SPLITS)}.{nearest(split, _SPLITS)} Set VOCABULARY_PATH to the folder of "
-            "the same model's tokenizer.json."
+            f"{header.path} splits text as {split!r} (tokenizer.ggml.pre), which is unknown; known "
+            f"are {', '.join(_SPLITS)}.{nearest(split, _SPLITS)} Set VOCABULARY_PATH to the folder "
+            "of the same model's tokenizer.json."
         )
     tokens = header.value("tokenizer.ggml.tokens", list)
     merges = [_pair(header, merge) for merge in header.value("tokenizer.ggml.merges", list)]
     vocabulary = {token: i for i, token in enumerate(tokens)}
     if len(vocabulary) < len(tokens):
-        raise UserError(f"{header.path} has {len(tokens) - len(vocabulary)} tokens twice.")
+        raise UserError(f"{header.path} is damaged: {len(tokens) - len(vocabulary)} tokens repeat.")
     kinds = header.metadata.get("tokenizer.ggml.token_type", [])
     plain = {tokens[i]: i for i, kind in enumerate(kinds[: len(tokens)]) if kind == _USER_DEFINED}
     added = [_added(text, i, True) for text, i in special.items()]
@@ -105,7 +105,9 @@ def tokenizer_of(header: Header, special: Mapping[str, int]) -> dict[str, Any]:
 def _pair(header: Header, merge: Any) -> list[str]:
     parts = merge.split(" ") if isinstance(merge, str) else []
     if len(parts) != 2 or not all(parts):
-        raise UserError(f"{header.path} is damaged: {str(merge)[:80]!r} merges no two tokens.")
+        raise UserError(
+            f"{header.path} is damaged: {str(merge)[:80]!r} is not a merge of two tokens."
+        )
     return parts
 
 
@@ -115,7 +117,7 @@ def _added(text: str, number: int, special: bool) -> dict[str, Any]:
 
 
 def _begin_of_text(header: Header, special: Mapping[str, int], split: str) -> dict[str, Any]:
-    """Returns the part that puts a model's first token before a text, where it wants one."""
+    """Returns the part that puts the model's first token, if it wants one, before a text."""
     text = {"Sequence": {"id": "A", "type_id": 0}}
     single, known = [text], {}
     number = header.metadata.get("tokenizer.ggml.bos_token_id")

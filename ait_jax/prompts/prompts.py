@@ -1,7 +1,7 @@
 """Prompts: an instruction and an instance's input -> the text the model reads.
 
-Two encodings, character for character, because published checkpoints and numbers depend on
-them: Tk-Instruct's (`ni_collator.py` of Tk-Instruct and of Active-IT) and Alpaca's.
+The two encodings, Tk-Instruct's (`ni_collator.py` of Tk-Instruct and of Active-IT) and Alpaca's,
+are exact to the character, because published checkpoints and numbers depend on them.
 """
 
 import string
@@ -21,11 +21,11 @@ class Prompt:
       text: what the model reads.
       positive_examples: how many positive examples it shows.
       negative_examples: how many negative examples it shows.
-      tokens: `count_tokens(text)`. After a cut it may be max_source_length + 1: the cut
-        keeps max_source_length pieces and counting adds the end of sequence. Whoever
-        makes token arrays cuts at max_source_length, as the authors' tokenizer call does.
+      tokens: `count_tokens(text)`. After a cut it may be max_source_length + 1: the cut keeps
+        max_source_length pieces, and counting adds the end of sequence. Token arrays are cut at
+        max_source_length, as by the authors' tokenizer call.
       tokens_cut: tokens of the whole text beyond max_source_length, lost from its end.
-      examples_left_out: examples that were asked for and at hand but did not fit.
+      examples_left_out: available examples that were asked for but did not fit.
     """
 
     text: str
@@ -37,7 +37,7 @@ class Prompt:
 
 
 class Encoding(Protocol):
-    """What makes prompts; frozen dataclasses, so that equal ones can be told.
+    """What makes prompts; encodings are frozen dataclasses, so that they can be compared.
 
     Attributes:
       max_source_length: tokens of a prompt, end of sequence included.
@@ -47,13 +47,13 @@ class Encoding(Protocol):
 
     @property
     def shows_examples(self) -> bool:
-        """Whether prompts show a task's examples; where not, perturbing these changes nothing."""
+        """Whether prompts show a task's examples; if not, perturbing these changes nothing."""
         ...
 
     def encode(
         self,
         instruction: Instruction,
-        input: str,
+        instance_input: str,
         count_tokens: Callable[[str], int],
         truncate: Callable[[str, int], str],
         task_name: str = "",
@@ -62,7 +62,7 @@ class Encoding(Protocol):
 
         Args:
           instruction: definition and examples, perturbed or not.
-          input: the instance's input, any string.
+          instance_input: any string.
           count_tokens: tokens of a text, end of sequence included (`Vocabulary.count_tokens`).
           truncate: (text, n) -> the text of its first n tokens (decode of encode, cut at n).
           task_name: for encodings that show it.
@@ -79,8 +79,8 @@ class TkInstructEncoding:
       num_negative_examples: likewise, after the positive ones.
       add_task_name: begin with the task's name.
       add_task_definition: begin with the definition.
-      add_explanation: show the examples' explanations. As in the reference, one that is
-        empty still gets its line.
+      add_explanation: show the examples' explanations; as in the reference, an empty one still gets
+        its line.
       max_source_length: tokens, end of sequence included.
     """
 
@@ -101,12 +101,13 @@ class TkInstructEncoding:
 
     @property
     def shows_examples(self) -> bool:
+        """See `Encoding`."""
         return self.num_positive_examples + self.num_negative_examples > 0
 
     def encode(
         self,
         instruction: Instruction,
-        input: str,
+        instance_input: str,
         count_tokens: Callable[[str], int],
         truncate: Callable[[str, int], str],
         task_name: str = "",
@@ -114,14 +115,15 @@ class TkInstructEncoding:
         """Makes the prompt for one input.
 
         An example is shown only if the text so far, with it and the input, is within
-        max_source_length; after the first that is not, no more of its kind are tried. The
-        reference tests a text that differs slightly from the final one (no task name,
-        examples joined by spaces); so does this. Each test counts one candidate text in full:
-        sums of counts of the parts would be cheaper but equal only for some vocabularies.
-        Arguments: see `Encoding.encode`; the name is used if `add_task_name`.
+        max_source_length; after the first that is not, no more of its kind are tried. Like the
+        reference, this tests a text that differs slightly from the final one (no task name,
+        examples joined by spaces). Each test counts one candidate text in full: sums of the parts'
+        counts would be cheaper, but equal only for some vocabularies. Arguments: see
+        `Encoding.encode`; the name is used if `add_task_name`.
         """
         task_input = (
-            _ended(f"Now complete the following example -\nInput: {input.strip()}") + "\nOutput: "
+            _ended(f"Now complete the following example -\nInput: {instance_input.strip()}")
+            + "\nOutput: "
         )
         definition = ""
         if self.add_task_definition:
@@ -175,12 +177,12 @@ class TkInstructEncoding:
 class AlpacaEncoding:
     """Alpaca's template (stanford_alpaca `train.py`), with and without an input; no examples.
 
-    An input of white space alone is none. The text is used as it is, not stripped. What is
-    too long loses its end, as in Alpaca.
+    An input of only white space counts as none. The text is not stripped. What is too long loses
+    its end, as in Alpaca.
 
     Attributes:
-      max_source_length: tokens, end of sequence included; Alpaca's 512 were for prompt and
-        answer together.
+      max_source_length: tokens, end of sequence included; Alpaca's 512 were for prompt and answer
+        together.
     """
 
     max_source_length: int = 512
@@ -190,19 +192,22 @@ class AlpacaEncoding:
 
     @property
     def shows_examples(self) -> bool:
+        """See `Encoding`."""
         return False
 
     def encode(
         self,
         instruction: Instruction,
-        input: str,
+        instance_input: str,
         count_tokens: Callable[[str], int],
         truncate: Callable[[str, int], str],
         task_name: str = "",
     ) -> Prompt:
         """See `Encoding.encode`; the template has no place for the task's name."""
-        if input.strip():
-            text = _ALPACA_WITH_INPUT.format(instruction=instruction.definition, input=input)
+        if instance_input.strip():
+            text = _ALPACA_WITH_INPUT.format(
+                instruction=instruction.definition, input=instance_input
+            )
         else:
             text = _ALPACA_WITHOUT_INPUT.format(instruction=instruction.definition)
         return _cut(
@@ -253,9 +258,9 @@ def _check_whole_number(owner: object, name: str, least: int) -> None:
 
 
 def _ended(text: str) -> str:
-    """Adds a full stop unless `text`, never empty, ends with ASCII punctuation.
+    """Adds a period unless `text`, never empty, ends with ASCII punctuation.
 
-    After an empty field the last character is the space before it, so that a full stop
-    follows there too, as in the reference.
+    After an empty field the last character is the space before it, so that a period follows there
+    too, as in the reference.
     """
     return text if text[-1] in string.punctuation else text + "."

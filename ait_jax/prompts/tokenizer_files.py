@@ -1,7 +1,7 @@
-"""Tokenizers as files of decoder-only models have them: a folder with tokenizer.json, or GGUF.
+"""Tokenizer files of decoder-only models: a folder with tokenizer.json, or GGUF.
 
-Either comes back as the JSON that the `tokenizers` library reads, with what the files say of
-special tokens and of the order of ids. Nothing in them is run: a chat template is only kept.
+Both become the JSON that the `tokenizers` library reads, with the special tokens and the order of
+ids. Nothing in the files is run; a chat template is only kept.
 """
 
 import json
@@ -15,26 +15,27 @@ from ait_jax.prompts import gguf_header
 from ait_jax.prompts.gguf_tokenizer import tokenizer_of
 from ait_jax.prompts.token_order import TokenOrder, order_of
 from ait_jax.runtime import files
+from ait_jax.runtime.buckets import is_local
 
 TOKENIZER = "tokenizer.json"
 SETTINGS = "tokenizer_config.json"
 CHAT_TEMPLATE = "chat_template.jinja"
 _GENERATION = ("generation_config.json", "config.json")
-# What else belongs to a tokenizer, copied with it.
+# Files that belong to a tokenizer and are copied with it.
 EXTRA_FILES = ("special_tokens_map.json", CHAT_TEMPLATE)
 _ROLES = ("bos", "eos", "pad", "unk")
-# The largest tokenizer.json known (of 256,000 tokens) has 35 MB.
+# The largest known tokenizer.json (of 256,000 tokens) has 35 MB.
 _MAX_BYTES = 500 * 10**6
 
 
 @dataclass(frozen=True)
 class SpecialTokens:
-    """What a model's files say of its special tokens.
+    """A model's special tokens.
 
     Attributes:
         ids: {text: id} of all, in the model's own order.
-        roles: {"bos", "eos", "pad" or "unk": text}, of those that files name.
-        chat_template: Jinja source, "" where there is none.
+        roles: {"bos", "eos", "pad" or "unk": text}, as far as the files name them.
+        chat_template: Jinja source, "" if there is none.
         order: of the model's ids.
     """
 
@@ -60,7 +61,7 @@ class TokenizerFiles:
 
 
 def is_place(path: Any) -> bool:
-    """Whether `path` is what `read` takes: tokenizer.json, a folder with one, or GGUF."""
+    """Whether `read` takes `path`: tokenizer.json, a folder with one, or GGUF."""
     path = files.as_path(path)
     if path.is_dir():
         return (path / TOKENIZER).is_file()
@@ -71,7 +72,7 @@ def read(path: Any) -> TokenizerFiles:
     """Returns the tokenizer of a folder, a tokenizer.json (with what lies beside it) or GGUF.
 
     Raises:
-        UserError: nothing there, damaged files, a kind of vocabulary that is not read.
+        UserError: missing or damaged files, or an unsupported kind of vocabulary.
     """
     path = files.as_path(path)
     if not path.is_dir() and path.name != TOKENIZER:
@@ -86,7 +87,7 @@ def read(path: Any) -> TokenizerFiles:
 def special_tokens(path: Any) -> SpecialTokens:
     """Returns the special tokens of a Hugging Face folder or GGUF file; errors as of `read`.
 
-    Weights need their order even where their vocabulary is of a kind that is not read here.
+    Weights need their order even if their vocabulary is of an unsupported kind.
     """
     path = files.as_path(path)
     if path.is_dir():
@@ -101,7 +102,7 @@ def read_json(path: Any) -> dict[str, Any]:
     """Returns a file's JSON object.
 
     Raises:
-        UserError: no such file, not JSON or truncated, or none of an object.
+        UserError: the file is missing, too large, or not a JSON object.
     """
     path = files.as_path(path)
     try:
@@ -114,15 +115,15 @@ def read_json(path: Any) -> dict[str, Any]:
             f"No {path.name} in {path.parent}; copy it there from where the model came from."
         ) from error
     except (ValueError, RecursionError, OSError) as error:
-        raise UserError(f"{path} is no JSON or a truncated one; copy it again.") from error
+        raise UserError(f"{path} is not JSON, or truncated; copy it again.") from error
     if not isinstance(value, dict):
-        raise UserError(f"{path} holds no JSON object; copy it again.")
+        raise UserError(f"{path} is not a JSON object; copy it again.")
     return value
 
 
 def _read_folder(folder: Any) -> tuple[SpecialTokens, str]:
     stamp = ()
-    if isinstance(folder, type(files.as_path("."))):
+    if is_local(folder):
         names = (TOKENIZER, SETTINGS, *EXTRA_FILES, *_GENERATION)
         stamp = tuple(_stamp(folder / name) for name in names)
     return _read_folder_once(folder, stamp)
@@ -132,9 +133,9 @@ def _stamp(path: Any) -> tuple[int, int]:
     return (path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else (0, 0)
 
 
-# Asked by the vocabulary and by the weights.
+# The vocabulary and the weights both read it.
 @lru_cache(maxsize=2)
-def _read_folder_once(folder: Any, stamp: tuple) -> tuple[SpecialTokens, str]:
+def _read_folder_once(folder: Any, stamp: tuple[tuple[int, int], ...]) -> tuple[SpecialTokens, str]:
     del stamp
     tokenizer = read_json(folder / TOKENIZER)
     settings = read_json(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
@@ -156,7 +157,7 @@ def _read_folder_once(folder: Any, stamp: tuple) -> tuple[SpecialTokens, str]:
     template = settings.get("chat_template")
     if (folder / CHAT_TEMPLATE).is_file():
         template = (folder / CHAT_TEMPLATE).read_text(encoding="utf-8", errors="replace")
-    # Of several by name, transformers takes the one named "default".
+    # Of several templates, transformers takes the one named "default".
     if isinstance(template, list):
         entries = [e for e in template if isinstance(e, dict) and e.get("name") == "default"]
         template = entries[0].get("template") if entries else ""
@@ -171,7 +172,7 @@ def _special_ids(path: Any, tokenizer: Mapping[str, Any]) -> dict[str, int]:
             str(entry["content"]): int(entry["id"]) for entry in entries or () if entry["special"]
         }
     except (TypeError, KeyError, ValueError) as error:
-        raise UserError(f"{path} is damaged: its added_tokens are no tokens.") from error
+        raise UserError(f"{path} is damaged: its added_tokens are not tokens.") from error
 
 
 def _special(
@@ -204,8 +205,8 @@ def _special_of_gguf(header: gguf_header.Header) -> SpecialTokens:
         for role, name in _GGUF_ROLES.items()
     }
     if not all(isinstance(token, str) for token in tokens) or not isinstance(kinds, list):
-        raise UserError(f"{header.path} is damaged: its tokenizer.ggml.tokens are no texts.")
-    # Without types, the tokens that have a role are all that is known to be special.
+        raise UserError(f"{header.path} is damaged: its tokenizer.ggml.tokens are not texts.")
+    # Without types, only the tokens with a role are known to be special.
     special = {i for i, kind in enumerate(kinds) if kind in (_UNKNOWN, _CONTROL)}
     special |= set() if kinds else {i for i in named.values() if isinstance(i, int)}
     ids = {tokens[i]: i for i in sorted(special) if 0 <= i < len(tokens)}
@@ -224,7 +225,7 @@ def _special_of_gguf(header: gguf_header.Header) -> SpecialTokens:
 def write(folder: Any, tokenizer: TokenizerFiles) -> None:
     """Writes a tokenizer's files into an existing folder, as transformers reads them.
 
-    Those of a Hugging Face folder are copied byte for byte.
+    Files of a Hugging Face folder are copied byte for byte.
     """
     source = files.as_path(tokenizer.source)
     if source.is_dir():
@@ -235,10 +236,8 @@ def write(folder: Any, tokenizer: TokenizerFiles) -> None:
     files.write_text(folder / TOKENIZER, tokenizer.tokenizer)
     special = tokenizer.special
     by_id = {number: text for text, number in special.ids.items()}
-    roles = special.roles | {
-        "pad": by_id[special.order.pad_id],
-        "eos": by_id[special.order.eos_id],
-    }
+    pad, eos = by_id[special.order.pad_id], by_id[special.order.eos_id]
+    roles = {**special.roles, "pad": pad, "eos": eos}
     settings = {
         "clean_up_tokenization_spaces": False,
         "tokenizer_class": "PreTrainedTokenizerFast",

@@ -1,5 +1,6 @@
 """Vocabularies of decoder-only models through the `tokenizers` library, with T5's special ids."""
 
+import itertools
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
@@ -8,41 +9,39 @@ from ait_jax.errors import UserError
 from ait_jax.prompts import tokenizer_files
 from ait_jax.prompts.chat_format import Around, ChatFormat
 from ait_jax.prompts.tokenizer_files import TokenizerFiles
-from ait_jax.prompts.vocabulary import EOS_ID, PAD_ID, Vocabulary, padded_rows
+from ait_jax.prompts.vocabulary import EOS_ID, PAD_ID, Vocabulary
 from ait_jax.runtime import files
 
-# Texts that vocabularies without a token for every byte cannot spell.
+# Texts that only vocabularies with a token for every byte can spell.
 _PROBES = ("\x00\x7f\t\r\n ", "\N{GRINNING FACE}\u6771\u0645\u200b\ufb01\U000e0041")
 
 
-class TokenizersVocabulary:
-    """A tokenizer.json or GGUF vocabulary under the interface of `vocabulary.Vocabulary`.
+class TokenizersVocabulary(Vocabulary):
+    """A tokenizer.json or GGUF vocabulary, without sentinels.
 
-    Ids are the model's own but for two: 0 pads and 1 ends a sequence, as everywhere here, and
-    the ids that had these places are where the model's own were (`token_order`). Text is text:
-    the strings of special tokens in it are spelled out, never taken for the tokens.
+    Ids are the model's own but for two: 0 pads and 1 ends a sequence, as everywhere here, and the
+    ids in these places swap with the model's own (`token_order`). Text is text: strings of special
+    tokens in it are spelled out, never taken for the tokens.
 
-    A prompt stands alone, after the model's first token where it has one; or, with `chat`, as
-    the user's turn of a conversation whose answer is opened. It does not end in end-of-sequence,
-    for the answer follows.
+    A prompt stands alone, after the model's first token if it has one; or, with `chat`, it is the
+    user's turn of a conversation whose answer is opened. It does not end in end-of-sequence,
+    because the answer follows.
 
     Args:
       path: a folder with tokenizer.json, the file itself, or a GGUF file.
       chat: the form of conversations (`chat_format`); None for plain text.
 
     Raises:
-      UserError: no such file, a damaged one, a kind of vocabulary that is not read, one that
-        lacks the tokens of `chat`; the package `tokenizers` is missing.
+      UserError: no such file, a damaged one, an unsupported kind of vocabulary, one that lacks the
+        tokens of `chat`; or the package `tokenizers` is missing.
     """
 
-    extra_ids = 0
-
     def __init__(self, path: str, chat: ChatFormat | None = None) -> None:
-        self.path = str(path)
+        super().__init__(path, extra_ids=0)
         self.chat = chat
 
     @property
-    def identity(self) -> tuple:
+    def identity(self) -> tuple[Any, ...]:
         """Equal for equal vocabularies."""
         return (self.path, self.chat)
 
@@ -79,14 +78,15 @@ class TokenizersVocabulary:
         size = tokenizer.get_vocab_size()
         for text, number in special.ids.items():
             if tokenizer.token_to_id(text) != number or number >= size:
-                raise UserError(f"{self._files.source} is damaged: {text!r} is not its {number}.")
+                raise UserError(f"{self._files.source} is damaged: {text!r} is not token {number}.")
         for text in (*special.ids, *_PROBES):
-            # The check of the whole: a text that spells a token is not that token.
+            # A text that spells a token must not become that token.
             found = known.intersection(tokenizer.encode(text, add_special_tokens=False).ids)
             if found:
                 raise UserError(
-                    f"{self._files.source} makes the special token {min(found)} of the text "
-                    f"{text!r}; prompts of tasks could forge the ends of turns with it."
+                    f"{self._files.source} reads the text {text!r} as the special token "
+                    f"{min(found)}, so prompts of tasks could forge the ends of turns; use another "
+                    "tokenizer of the model."
                 )
 
     @cached_property
@@ -94,58 +94,53 @@ class TokenizersVocabulary:
         if self.chat is not None:
             special = self._files.special
             here = special.order.from_own(special.ids.values())
-            return self.chat.around(dict(zip(special.ids, here)), self.encode)
+            return self.chat.around(dict(zip(special.ids, here, strict=True)), self.encode)
         first = self._tokenizer.encode("", add_special_tokens=True).ids
         ids = self._files.special.order.from_own(first)
         return Around(before=tuple(token for token in ids if token != EOS_ID))
 
     @property
     def special_tokens(self) -> tokenizer_files.SpecialTokens:
-        """What the files say of special tokens, ids in the model's own order."""
+        """The special tokens, with ids in the model's own order."""
         return self._files.special
 
     @property
     def vocab_size(self) -> int:
-        """Tokens, special ones included."""
+        """Number of tokens, special ones included."""
         return self._tokenizer.get_vocab_size()
 
-    @property
-    def padded_size(self) -> int:
-        """Rows of a token table that divides among devices: a multiple of 128."""
-        return padded_rows(self.vocab_size)
-
-    def sentinel(self, index: int) -> int:
-        raise UserError(
-            f"No sentinel {index}: {self.path} is a decoder-only model's vocabulary, which has "
-            "none; masking words needs T5's."
-        )
-
     def encode(self, text: str) -> list[int]:
-        """Returns the token ids of `text`: nothing before it, nothing after it."""
+        """Returns the token ids of `text` alone."""
         ids = self._tokenizer.encode(text, add_special_tokens=False).ids
         return self._files.special.order.from_own(ids)
 
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """Returns the tokens of ids as the tokenizer writes them, for display."""
+        own = self._files.special.order.to_own(ids)
+        return [self._tokenizer.id_to_token(token) for token in own]
+
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
+        """Returns `encode` of every text."""
         encoded = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
         return [self._files.special.order.from_own(one.ids) for one in encoded]
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Returns the ids of `text` as a prompt has it; see `finish_source`."""
+        """Returns the ids of `text` within a prompt; see `finish_source`."""
         around = self._around
         return self.encode(around.lead + (text.strip() if around.strip else text))
 
     @property
     def source_overhead(self) -> int:
-        """How many ids `finish_source` adds."""
+        """Number of ids that `finish_source` adds."""
         return len(self._around.before) + len(self._around.after)
 
     @cached_property
     def shortest_source(self) -> int:
-        """The least `max_length` that leaves a prompt one token of its own."""
+        """The smallest `max_length` that leaves a prompt one token of its own."""
         return self.source_overhead + len(self.encode(self._around.lead)) + 1
 
     def finish_source(self, ids: Sequence[int], max_length: int) -> list[int]:
-        """Returns what the model reads: `encode_prompt`'s ids with what stands around them.
+        """Returns what the model reads: `encode_prompt`'s ids and what surrounds them.
 
         What does not fit into `max_length` is cut from the end of the prompt, never from what
         follows it.
@@ -157,41 +152,28 @@ class TokenizersVocabulary:
         room = max_length - self.source_overhead
         if room < self.shortest_source - self.source_overhead:
             raise UserError(
-                f"max_source_length = {max_length} leaves no room for a prompt; with what stands "
-                f"around it, one takes {self.shortest_source} tokens at the least."
+                f"max_source_length = {max_length} leaves no room for a prompt, which takes at "
+                f"least {self.shortest_source} tokens with what surrounds it."
             )
-        # Something must be read before an answer: an empty text is an ended one.
+        # A model must read something before it answers.
         return [*around.before, *ids[:room], *around.after] or [EOS_ID]
 
-    def count_tokens(self, text: str) -> int:
-        """Returns the number of tokens of a prompt, all that stands around it included."""
-        return len(self.encode_prompt(text)) + self.source_overhead
-
     def truncate(self, text: str, num_tokens: int) -> str:
-        """Returns the part of `text` of which a prompt of `num_tokens` tokens is made."""
+        """Returns the part of `text` that fits into a prompt of `num_tokens` tokens."""
         lead = self._around.lead
         ids = self.encode_prompt(text)[: max(0, num_tokens - self.source_overhead)]
         kept = self._text(ids)
         if not (lead + text).startswith(kept):
-            # Cut between the bytes of a character.
+            # It was cut between the bytes of a character.
             kept = kept.rstrip("\N{REPLACEMENT CHARACTER}")
         return kept.removeprefix(lead) if len(kept) > len(lead) else ""
-
-    def encode_source(self, text: str, max_length: int) -> list[int]:
-        """Returns a prompt as at most `max_length` ids; see `finish_source`."""
-        return self.finish_source(self.encode_prompt(text), max_length)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text before the first end-of-sequence.
 
-        Special tokens, padding among them, and ids beyond the vocabulary are dropped.
+        Special tokens, padding included, and ids beyond the vocabulary are dropped.
         """
-        kept = []
-        for token in ids:
-            if token == EOS_ID:
-                break
-            kept.append(int(token))
-        return self._text(kept)
+        return self._text([int(t) for t in itertools.takewhile(lambda t: t != EOS_ID, ids)])
 
     def _text(self, ids: Sequence[int]) -> str:
         size = self.vocab_size
@@ -200,7 +182,7 @@ class TokenizersVocabulary:
         return self._tokenizer.decode(kept, skip_special_tokens=True)
 
 
-def vocabulary_at(path: str) -> Vocabulary | TokenizersVocabulary:
-    """Returns the vocabulary of a file or folder: a SentencePiece model where it is no other."""
+def vocabulary_at(path: str) -> Vocabulary:
+    """Returns the vocabulary of a file or folder, a SentencePiece model unless it is another."""
     is_place = files.as_path(path).exists() and tokenizer_files.is_place(path)
     return TokenizersVocabulary(path) if is_place else Vocabulary(path)

@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from typing import Any
 
 from ait_jax.errors import UserError
 from ait_jax.runtime import files
@@ -11,20 +12,20 @@ PAD_ID = 0
 EOS_ID = 1
 UNK_ID = 2
 EXTRA_IDS = 100  # T5's sentinels
-_ROWS_MULTIPLE = 128  # so that token tables divide among devices
+_ROWS_MULTIPLE = 128  # so that token tables can be divided among devices
 _WORD_START = "\N{LOWER ONE EIGHTH BLOCK}"
 
 
 def padded_rows(vocab_size: int) -> int:
-    """Returns how many rows T5X gives the token table of a vocabulary: a multiple of 128."""
+    """Returns how many rows T5X gives a vocabulary's token table: a multiple of 128."""
     return -(-vocab_size // _ROWS_MULTIPLE) * _ROWS_MULTIPLE
 
 
 def _user_defined_piece(piece: str) -> bytes:
-    """Returns one entry of a SentencePiece model file, as Protocol Buffers write it.
+    """Returns one entry of a SentencePiece model file, in Protocol Buffers' format.
 
-    Appended to a model file it becomes its last piece: field 1 of ModelProto, with the
-    piece (field 1), score 0 (field 2, float) and type USER_DEFINED (field 3, 4).
+    Appended to a model file it becomes the last piece: field 1 of ModelProto, with the piece
+    (field 1), score 0 (field 2, float) and type USER_DEFINED (field 3, 4).
     """
     text = piece.encode()
     entry = bytes([0x0A, len(text)]) + text + b"\x15" + struct.pack("<f", 0.0) + b"\x18\x04"
@@ -34,16 +35,16 @@ def _user_defined_piece(piece: str) -> bytes:
 class Vocabulary:
     """A SentencePiece model followed by `extra_ids` sentinel tokens.
 
-    Token ids equal those of `seqio.SentencePieceVocabulary(path, extra_ids)`: 0 pads,
-    1 ends a sequence, 2 is unknown, and `<extra_id_0>` is the last id. As there,
-    `<extra_id_k>` in a text becomes that id where a word may start.
+    Token ids equal those of `seqio.SentencePieceVocabulary(path, extra_ids)`: 0 pads, 1 ends a
+    sequence, 2 is unknown, and `<extra_id_0>` is the last id. As there, `<extra_id_k>` in a text
+    becomes that id where a word may start.
 
     Args:
       path: a SentencePiece model file.
       extra_ids: how many sentinels follow the pieces (T5 has 100).
 
     Raises:
-      UserError: no such file, or it is no SentencePiece model with T5's special ids.
+      UserError: no such file, or it is not a SentencePiece model with T5's special ids.
     """
 
     def __init__(self, path: str, extra_ids: int = EXTRA_IDS) -> None:
@@ -51,12 +52,12 @@ class Vocabulary:
         self.extra_ids = extra_ids
 
     @property
-    def identity(self) -> tuple:
+    def identity(self) -> tuple[Any, ...]:
         """Equal for equal vocabularies."""
         return (self.path, self.extra_ids)
 
     @cached_property
-    def _processor(self):
+    def _processor(self) -> Any:
         from sentencepiece import SentencePieceProcessor
 
         try:
@@ -70,7 +71,7 @@ class Vocabulary:
             for index in reversed(range(self.extra_ids))
         )
         try:
-            # Read alone first: sentinels after a cut file would hide that it is cut.
+            # Read alone first: appended sentinels would hide that the file is truncated.
             SentencePieceProcessor(model_proto=model)
             processor = SentencePieceProcessor(model_proto=model + b"".join(sentinels))
         except RuntimeError as error:
@@ -87,53 +88,54 @@ class Vocabulary:
 
     @property
     def vocab_size(self) -> int:
-        """Pieces and sentinels together."""
+        """Number of tokens, special ones included."""
         return self._processor.get_piece_size()
 
     @property
     def padded_size(self) -> int:
-        """Rows of the token table that T5X makes for it: a multiple of 128."""
+        """Rows of the token table, as in T5X: a multiple of 128."""
         return padded_rows(self.vocab_size)
 
     def sentinel(self, index: int) -> int:
         """Returns the id of `<extra_id_{index}>`."""
         if not 0 <= index < self.extra_ids:
-            raise UserError(f"No sentinel {index}: the vocabulary has {self.extra_ids} extra ids.")
+            raise UserError(f"No sentinel {index}: {self.path} has {self.extra_ids} extra ids.")
         return self.vocab_size - 1 - index
 
     def encode(self, text: str) -> list[int]:
-        """Returns the token ids of `text`, without an end-of-sequence token."""
+        """Returns the token ids of `text` alone, without an end-of-sequence token."""
         return self._processor.encode(text)
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
-        """Returns the pieces of token ids, for people to read: "\u2581" begins a word."""
+        """Returns the pieces of token ids, for display: "\u2581" begins a word."""
         return [self._processor.id_to_piece(int(token)) for token in ids]
 
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
+        """Returns `encode` of every text."""
         return self._processor.encode(list(texts))
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Returns the ids of `text` as a prompt has it; see `finish_source`."""
+        """Returns the ids of `text` within a prompt; see `finish_source`."""
         return self.encode(text)
 
     @property
     def source_overhead(self) -> int:
-        """How many ids `finish_source` adds."""
+        """Number of ids that `finish_source` adds."""
         return 1
 
     def finish_source(self, ids: Sequence[int], max_length: int) -> list[int]:
-        """Returns what the model reads: `encode_prompt`'s ids cut, and end-of-sequence."""
+        """Returns what the model reads: `encode_prompt`'s ids, truncated, and end-of-sequence."""
         return [*ids[: max_length - 1], EOS_ID]
 
     def count_tokens(self, text: str) -> int:
-        """Returns the number of tokens of `text`, end-of-sequence included."""
-        return len(self.encode(text)) + 1
+        """Returns the number of tokens of a prompt, all that `finish_source` adds included."""
+        return len(self.encode_prompt(text)) + self.source_overhead
 
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text before the first end-of-sequence.
 
-        Padding and sentinels are dropped, and so are ids beyond the vocabulary, which a
-        model with a padded token table may produce.
+        Padding, sentinels and ids beyond the vocabulary, which a model with a padded token table
+        may produce, are dropped.
         """
         num_pieces = self.vocab_size - self.extra_ids
         kept = []
@@ -149,5 +151,5 @@ class Vocabulary:
         return self._processor.decode(self.encode(text)[:num_tokens])
 
     def encode_source(self, text: str, max_length: int) -> list[int]:
-        """Returns `text` as at most `max_length` ids, the last of them end-of-sequence."""
-        return self.finish_source(self.encode(text), max_length)
+        """Returns a prompt as at most `max_length` ids; see `finish_source`."""
+        return self.finish_source(self.encode_prompt(text), max_length)

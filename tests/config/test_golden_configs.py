@@ -224,7 +224,7 @@ def test_the_feedback_stage_fits_an_experiment_and_both_trainers(monkeypatch):
     with pytest.raises(UserError, match="NUM_SAMPLES.* = 1 must be at least 2"):
         configuration.build(experiment.Experiment)
     parse("experiments/mini.gin", "trainers/feedback.gin", bindings=(*few, "REWARD = 'rouge'"))
-    with pytest.raises(UserError, match="REWARD.* = 'rouge' is none of"):
+    with pytest.raises(UserError, match="REWARD.* = 'rouge' must be one of"):
         configuration.build(experiment.Experiment)
 
 

@@ -47,7 +47,7 @@ def test_refused():
         order(eos_id=None)
     with pytest.raises(UserError, match="might occur in text"):
         order(eos_id=5)
-    with pytest.raises(UserError, match="no token that could pad"):
+    with pytest.raises(UserError, match="has no padding token"):
         order({"</s>": 2})
     with pytest.raises(UserError, match="must differ"):
         TokenOrder(2, 2)
