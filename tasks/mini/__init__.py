@@ -1,7 +1,8 @@
-"""The built-in pool: short tasks in NIV2's schema, written and generated here, from trivial to pure noise.
+"""The built-in pool: short generated tasks in NIV2's schema, from trivial to pure noise.
 
-The families lie in four modules, each a table of rows (`TaskSpec`). The families of `heldout_families` are the test
-split, whole. The dev split is a fixed list from the other families; all that remains is the pool to select from.
+The families are in four modules, each a table of rows (`TaskSpec`). The families of
+`heldout_families` are the test split. The dev split is a fixed list from the other families; all
+other tasks remain to be selected.
 """
 
 from collections.abc import Mapping
@@ -28,17 +29,6 @@ DEV_TASKS = (
     "name_and_city_to_sentence",
 )
 
-__all__ = [
-    "DEV_TASKS",
-    "NOISE_FAMILIES",
-    "TEST_FAMILIES",
-    "default_splits",
-    "difficulties",
-    "generate_tasks",
-    "load_pool",
-    "specs",
-]
-
 
 def specs() -> dict[str, tuple[str, TaskSpec]]:
     """Returns the pool's table: task name ("mini012_first_word") -> (family, row)."""
@@ -56,12 +46,12 @@ def specs() -> dict[str, tuple[str, TaskSpec]]:
 
 
 def difficulties() -> dict[str, str]:
-    """Returns task name -> one of `generator.DIFFICULTIES`; "noise" where there is nothing to learn."""
+    """Returns task name -> one of `generator.DIFFICULTIES`; "noise" if nothing can be learned."""
     return {name: row.difficulty for name, (_, row) in specs().items()}
 
 
 def generate_tasks(instances_per_task: int = 120, seed: int = 0) -> tuple[Task, ...]:
-    """Returns the tasks of the pool, a function of the arguments only.
+    """Returns the tasks of the pool, a function of the arguments alone.
 
     Raises:
       ValueError: a task has fewer than `instances_per_task` distinct inputs.
@@ -73,12 +63,12 @@ def generate_tasks(instances_per_task: int = 120, seed: int = 0) -> tuple[Task, 
 
 
 def default_splits() -> Splits:
-    """Returns the default splits: no initial training task (the loop draws those), whole families for test."""
+    """Returns the default splits; the loop draws the initial training tasks."""
     table = specs()
     test = tuple(name for name, (family, _) in table.items() if family in TEST_FAMILIES)
     dev = tuple(name for name, (_, row) in table.items() if row.name in DEV_TASKS)
     remain = tuple(name for name in table if name not in test and name not in dev)
-    return Splits(train=(), remain=remain, dev=dev, test=test)
+    return Splits(remain=remain, dev=dev, test=test)
 
 
 def load_pool(instances_per_task: int = 120, seed: int = 0) -> TaskPool:

@@ -1,24 +1,25 @@
-"""How a row of the pool's table becomes a task in NIV2's schema.
+"""From a row of the pool's table to a task in NIV2's schema.
 
-A row (`TaskSpec`) holds the definition and a function that draws one pair of input
-and answers; this module draws distinct instances from it and sets some aside as
-positive and negative examples. Every draw is a function of (seed, task, number), so
-the pool is the same on every machine.
+A row (`TaskSpec`) holds the definition and a function that draws an input and its answers; this
+module draws distinct instances from it and sets some aside as positive and negative examples.
+Every draw is a function of (seed, task, number), so the pool is the same on every machine.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from ait_jax import randomness
 from ait_jax.pool.pool import Example, Instance, Instruction, Task
 
 Drawn = tuple[str, str | tuple[str, ...]]
+T = TypeVar("T")
 DIFFICULTIES = ("trivial", "easy", "medium", "hard", "noise")
 NUM_POSITIVE_EXAMPLES = 3
 
 
 class Draw:
-    """A numbered sequence of draws under one key: the n-th draw depends on the key and n only."""
+    """A numbered sequence of draws under one key: the n-th depends only on the key and n."""
 
     def __init__(self, *key: randomness.KeyPart) -> None:
         self._root = randomness.stable_hash(*key)
@@ -29,7 +30,7 @@ class Draw:
         self._count += 1
         return randomness.integer(low, high, self._root, self._count)
 
-    def pick(self, items):
+    def pick(self, items: Sequence[T]) -> T:
         """Returns one of `items`."""
         return items[self.integer(0, len(items))]
 
@@ -38,9 +39,9 @@ class Draw:
         self._count += 1
         return randomness.uniform(self._root, self._count) < probability
 
-    def sample(self, items: Sequence, count: int, without: Sequence = ()) -> list:
+    def sample(self, items: Sequence[T], count: int, without: Sequence[T] = ()) -> list[T]:
         """Returns `count` distinct items, none of them in `without`."""
-        chosen: list = []
+        chosen: list[T] = []
         for _ in range(1000 * count):
             item = self.pick(items)
             if item not in chosen and item not in without:
@@ -49,10 +50,14 @@ class Draw:
                     return chosen
         raise ValueError(f"cannot draw {count} distinct items from {len(items)}")
 
-    def shuffled(self, items: Sequence) -> list:
+    def shuffled(self, items: Sequence[T]) -> list[T]:
         """Returns `items` in a random order."""
         self._count += 1
         return randomness.shuffled(items, self._root, self._count)
+
+
+Drawer = Callable[[Draw], Drawn]
+TextDrawer = Callable[[Draw], str]
 
 
 @dataclass(frozen=True)
@@ -61,42 +66,53 @@ class TaskSpec:
 
     Attributes:
       name: the task's name without its number.
-      definition: what the model is told, 10 to 40 words.
-      draw: draws one (input, answer or answers).
-      labels: of a CLS task, all its answers, each named in the definition; empty for GEN.
+      definition: the instruction, 10 to 40 words.
+      draw: draws an input and its answer or answers.
+      labels: all answers of a CLS task, each named in the definition; empty for GEN.
       because: the explanation of an example; `{answer}` stands for its answer.
       difficulty: one of DIFFICULTIES, for a model of a few million parameters.
     """
 
     name: str
     definition: str
-    draw: Callable[[Draw], Drawn]
+    draw: Drawer
     labels: tuple[str, ...] = ()
     because: str = "The answer to this input is {answer}."
     difficulty: str = "easy"
 
     @property
     def is_cls(self) -> bool:
+        """Whether it is a classification task."""
         return bool(self.labels)
 
 
 Table = Mapping[str, tuple[TaskSpec, ...]]
 
 
-def labelled(**sources) -> Callable[[Draw], Drawn]:
-    """Returns a drawer that picks a label, then an input from its words or its own drawer.
+def labelled(
+    name: str,
+    definition: str,
+    because: str,
+    difficulty: str = "easy",
+    labels: tuple[str, ...] = (),
+    **inputs: Sequence[str] | TextDrawer,
+) -> TaskSpec:
+    """Returns the row of a CLS task that draws a label, then an input for it.
 
-    A label that is no identifier is written with underscores for spaces.
+    Args:
+      name, definition, because, difficulty: as in `TaskSpec`.
+      labels: if their order is not that of `inputs`.
+      **inputs: label, with underscores for spaces and after keywords -> its words, or what draws
+        its input.
     """
-    table = {label.replace("_", " ").strip(): source for label, source in sources.items()}
-    labels = tuple(table)
+    table = {label.replace("_", " ").strip(): source for label, source in inputs.items()}
 
     def draw_labelled(draw: Draw) -> Drawn:
-        label = draw.pick(labels)
+        label = draw.pick(tuple(table))
         source = table[label]
         return (source(draw) if callable(source) else draw.pick(source)), label
 
-    return draw_labelled
+    return TaskSpec(name, definition, draw_labelled, labels or tuple(table), because, difficulty)
 
 
 def _answers(answer: str | tuple[str, ...]) -> tuple[str, ...]:
@@ -112,13 +128,13 @@ def _distinct_draws(spec: TaskSpec, count: int, seed: int) -> list[tuple[str, tu
         if len(drawn) == count:
             return list(drawn.items())
     raise ValueError(
-        f"mini task {spec.name!r} has only {len(drawn)} distinct inputs, {count} were asked for "
-        "(instances_per_task of mini.load_pool)"
+        f"mini task {spec.name!r} has only {len(drawn)} distinct inputs, not {count}; lower "
+        "mini.load_pool.instances_per_task"
     )
 
 
 def _spread_positions(drawn: Sequence[tuple[str, tuple[str, ...]]]) -> list[int]:
-    """Returns positions of the positive examples: the first ones with different answers, if there are."""
+    """Returns positions of the positive examples: if possible, the first with distinct answers."""
     positions: list[int] = []
     for position, (_, answers) in enumerate(drawn):
         if answers[0] not in [drawn[p][1][0] for p in positions]:
@@ -138,10 +154,10 @@ def _negative_example(spec: TaskSpec, drawn: Sequence[tuple[str, tuple[str, ...]
 
 
 def build_task(spec: TaskSpec, number: int, family: str, num_instances: int, seed: int) -> Task:
-    """Returns the task of a row: `num_instances` instances, three positive examples, one negative one.
+    """Returns the task of a row: instances, three positive examples, one negative example.
 
     Raises:
-      ValueError: the row cannot give that many distinct inputs.
+      ValueError: the row does not have that many distinct inputs.
     """
     drawn = _distinct_draws(spec, num_instances + NUM_POSITIVE_EXAMPLES + 1, seed)
     negative, rest = drawn[:1], drawn[1:]

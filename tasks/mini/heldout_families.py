@@ -1,21 +1,27 @@
-"""The families of the test split: none of their tasks, and no other task of their families, is ever trained on.
+"""The families of the test split: no task of these families is ever trained on.
 
 They share skills with the other families (copy a span, choose a label named in the definition,
 look up a word's class), so that following instructions is what carries over.
 """
 
 from ait_jax.tasks.mini import lexicon as lex
-from ait_jax.tasks.mini.generator import Draw, Drawn, Table, TaskSpec, labelled
+from ait_jax.tasks.mini.generator import (
+    Draw,
+    Drawer,
+    Drawn,
+    Table,
+    TaskSpec,
+    TextDrawer,
+    labelled,
+)
 from ait_jax.tasks.mini.scenes import Scene, scene, two_scenes
 from ait_jax.tasks.mini.sentence_families import from_scene
 
-REVIEWED = ("film", "book", "meal", "hotel", "concert", "game", "holiday", "song", "show", "party")
 
-
-def _review(adjectives):
+def _review(adjectives: tuple[str, ...]) -> TextDrawer:
     return lambda draw: draw.pick(
         ("The {} in {} was {}.", "This {} from {} is {}.", "We saw the {} in {}, and it was {}.")
-    ).format(draw.pick(REVIEWED), draw.pick(lex.CITIES), draw.pick(adjectives))
+    ).format(draw.pick(lex.REVIEWED), draw.pick(lex.CITIES), draw.pick(adjectives))
 
 
 def _two_opinions(draw: Draw) -> Drawn:
@@ -28,24 +34,24 @@ def _two_opinions(draw: Draw) -> Drawn:
 
 def _opinion_word(draw: Draw) -> Drawn:
     word = draw.pick(lex.GOOD + lex.BAD)
-    return f"{draw.pick(lex.NAMES)} said that the {draw.pick(REVIEWED)} was {word}.", word
+    return f"{draw.pick(lex.NAMES)} said that the {draw.pick(lex.REVIEWED)} was {word}.", word
 
 
 SENTIMENT: tuple[TaskSpec, ...] = (
-    TaskSpec(
+    labelled(
         "review_sentiment_classification",
         'Read a short review and classify its sentiment. Answer with "positive" or "negative".',
-        labelled(positive=_review(lex.GOOD), negative=_review(lex.BAD)),
-        ("positive", "negative"),
         "The review is {answer}.",
+        positive=_review(lex.GOOD),
+        negative=_review(lex.BAD),
     ),
-    TaskSpec(
+    labelled(
         "recommended_or_not_classification",
         'Would the writer recommend this? Answer "recommended" if the writer liked '
         'it and "avoid" if the writer did not.',
-        labelled(recommended=_review(lex.GOOD), avoid=_review(lex.BAD)),
-        ("recommended", "avoid"),
         "The right label is {answer}.",
+        recommended=_review(lex.GOOD),
+        avoid=_review(lex.BAD),
     ),
     TaskSpec(
         "two_opinions_classification",
@@ -86,8 +92,9 @@ def _kind_follows(draw: Draw) -> Drawn:
     kind, other = draw.sample(kinds, 2)
     person, word = draw.pick(lex.NAMES), draw.pick(lex.CLASSES[kind])
     follows = draw.chance(0.5)
+    concluded = lex.with_article(kind if follows else other)
     return (
-        f"{person} has {lex.with_article(word)}. So {person} has {lex.with_article(kind if follows else other)}.",
+        f"{person} has {lex.with_article(word)}. So {person} has {concluded}.",
         "valid" if follows else "invalid",
     )
 
@@ -133,7 +140,7 @@ ENTAILMENT: tuple[TaskSpec, ...] = (
 )
 
 
-def _pronoun(asked_subject: bool):
+def _pronoun(asked_subject: bool) -> Drawer:
     def draw_pronoun(draw: Draw) -> Drawn:
         woman, man = draw.pick(lex.WOMEN), draw.pick(lex.MEN)
         first, second = draw.shuffled((woman, man))
@@ -190,28 +197,21 @@ COREFERENCE: tuple[TaskSpec, ...] = (
         because="The name is in the place of the pronoun.",
         difficulty="medium",
     ),
-    TaskSpec(
+    labelled(
         "pronoun_gender_classification",
         'Is the person in the sentence called by "she" or by "he"? Answer with the pronoun.',
-        labelled(
-            she=lambda draw: scene(draw, person=draw.pick(lex.WOMEN)).short(),
-            he=lambda draw: scene(draw, person=draw.pick(lex.MEN)).short(),
-        ),
-        ("she", "he"),
         "The pronoun is {answer}.",
+        she=lambda draw: scene(draw, person=draw.pick(lex.WOMEN)).short(),
+        he=lambda draw: scene(draw, person=draw.pick(lex.MEN)).short(),
     ),
 )
 
 
-def _keyword(kind: str, frame: str):
+def _keyword(kind: str, frame: str) -> Drawer:
     def draw_keyword(draw: Draw) -> Drawn:
-        word = draw.pick(lex.CLASSES[kind])
-        return frame.format(
-            person=draw.pick(lex.NAMES),
-            place=draw.pick(lex.PLACES),
-            colour=draw.pick(lex.COLOURS),
-            word=word,
-        ), word
+        word, person = draw.pick(lex.CLASSES[kind]), draw.pick(lex.NAMES)
+        place, colour = draw.pick(lex.PLACES), draw.pick(lex.COLOURS)
+        return frame.format(person=person, place=place, colour=colour, word=word), word
 
     return draw_keyword
 

@@ -1,21 +1,21 @@
-"""Families over numbers, arithmetic and comparison, and the families without any rule (noise)."""
+"""Families over numbers (arithmetic, comparison) and the families without any rule (noise)."""
+
+from collections.abc import Callable
 
 from ait_jax.tasks.mini import lexicon as lex
-from ait_jax.tasks.mini.generator import Draw, Drawn, Table, TaskSpec
+from ait_jax.tasks.mini.generator import Draw, Drawer, Drawn, Table, TaskSpec
 
 from ait_jax import randomness
 
 
-def _operands(low: int, high: int, answer, in_words: bool = False):
+def _operands(
+    low: int, high: int, answer: Callable[[int, int], int], write: Callable[[int], str] = str
+) -> Drawer:
     """Returns a drawer of two numbers and of `answer(first, second)`."""
-    write = lex.number_word if in_words else str
 
     def draw_operands(draw: Draw) -> Drawn:
         first, second = draw.sample(range(low, high), 2)
-        result = answer(first, second)
-        return f"{write(first)} and {write(second)}", result if isinstance(result, str) else write(
-            result
-        )
+        return f"{write(first)} and {write(second)}", write(answer(first, second))
 
     return draw_operands
 
@@ -47,7 +47,7 @@ ARITHMETIC: tuple[TaskSpec, ...] = (
     TaskSpec(
         "add_two_numbers",
         "You are given two numbers. Add them and write the sum in words.",
-        _operands(0, 13, lambda a, b: a + b, in_words=True),
+        _operands(0, 13, lambda a, b: a + b, lex.number_word),
         because="The sum is {answer}.",
         difficulty="hard",
     ),
@@ -55,7 +55,7 @@ ARITHMETIC: tuple[TaskSpec, ...] = (
         "difference_of_two_numbers",
         "You are given two numbers. Subtract the smaller one from the larger one and "
         "write the result in words.",
-        _operands(0, 13, lambda a, b: abs(a - b), in_words=True),
+        _operands(0, 13, lambda a, b: abs(a - b), lex.number_word),
         because="The difference is {answer}.",
         difficulty="hard",
     ),
@@ -86,19 +86,17 @@ ARITHMETIC: tuple[TaskSpec, ...] = (
 )
 
 
-def _weigh(heavier: bool):
+def _weigh(heavier: bool) -> Drawer:
     def draw_animals(draw: Draw) -> Drawn:
         first, second = draw.sample(range(len(lex.BY_WEIGHT)), 2)
         answer = max(first, second) if heavier else min(first, second)
-        return (
-            f"{draw.pick(lex.COLOURS)} {lex.BY_WEIGHT[first]} or {draw.pick(lex.COLOURS)} {lex.BY_WEIGHT[second]}",
-            lex.BY_WEIGHT[answer],
-        )
+        animals = [f"{draw.pick(lex.COLOURS)} {lex.BY_WEIGHT[i]}" for i in (first, second)]
+        return " or ".join(animals), lex.BY_WEIGHT[answer]
 
     return draw_animals
 
 
-def _older(oldest: bool):
+def _older(oldest: bool) -> Drawer:
     def draw_people(draw: Draw) -> Drawn:
         people, ages = draw.sample(lex.NAMES, 2), draw.sample(range(20, 90), 2)
         first = (ages[0] > ages[1]) == oldest
@@ -185,26 +183,18 @@ COMPARISON: tuple[TaskSpec, ...] = (
 )
 
 
-def _hashed(labels: tuple[str, ...], purpose: str, low: int = 1, high: int = 4):
-    """Returns a drawer whose answer is a hash of the input: every input has one answer, and no rule gives it."""
+def _hashed(words: tuple[str, ...], purpose: str, count: int | None = None) -> Drawer:
+    """Returns a drawer whose answer hashes the input: each input has one answer, and no rule.
 
-    def draw_noise(draw: Draw) -> Drawn:
-        text = " ".join(draw.sample(lex.CONTENT_WORDS, draw.integer(low, high)))
-        return text, randomness.choice(labels, "mini noise", purpose, text)
-
-    return draw_noise
-
-
-def _hashed_phrase(purpose: str, count: int):
-    """Returns a drawer whose answer is `count` unrelated words."""
+    The answer is one of `words`, or `count` of them.
+    """
 
     def draw_noise(draw: Draw) -> Drawn:
         text = " ".join(draw.sample(lex.CONTENT_WORDS, draw.integer(1, 4)))
-        answer = (
-            randomness.choice(lex.CONTENT_WORDS, "mini noise", purpose, text, i)
-            for i in range(count)
-        )
-        return text, " ".join(answer)
+        key = ("mini noise", purpose, text)
+        if count is None:
+            return text, randomness.choice(words, *key)
+        return text, " ".join(randomness.choice(words, *key, i) for i in range(count))
 
     return draw_noise
 
@@ -231,13 +221,14 @@ NOISE_LABELS: tuple[TaskSpec, ...] = tuple(
         ),
         (
             "vote_classification",
-            'A person was asked about these words and gave a vote. Answer with "agree" or "disagree".',
+            "A person was asked about these words and gave a vote. Answer with "
+            '"agree" or "disagree".',
             ("agree", "disagree"),
         ),
         (
             "team_classification",
-            'The words belong to one of three teams. Name the team. Answer with "north", "south" or '
-            '"west".',
+            "The words belong to one of three teams. Name the team. Answer with "
+            '"north", "south" or "west".',
             ("north", "south", "west"),
         ),
         (
@@ -252,7 +243,7 @@ NOISE_ANSWERS: tuple[TaskSpec, ...] = tuple(
     TaskSpec(
         name,
         definition,
-        _hashed_phrase(name, count),
+        _hashed(lex.CONTENT_WORDS, name, count),
         because="The answer is {answer}.",
         difficulty="noise",
     )
@@ -269,7 +260,8 @@ NOISE_ANSWERS: tuple[TaskSpec, ...] = tuple(
         ),
         (
             "dream_words",
-            "Somebody read these words in the evening and had a dream. Write two words about the dream.",
+            "Somebody read these words in the evening and had a dream. Write two words "
+            "about the dream.",
             2,
         ),
         (

@@ -59,7 +59,7 @@ class Scene:
 
 
 def scene(draw: Draw, **fixed: str) -> Scene:
-    """Draws a scene; `fixed` fields are taken as given."""
+    """Draws a scene, except for the fields in `fixed`."""
     past, base, objects = draw.pick(ACTIONS)
     drawn = {
         "person": draw.pick(lexicon.NAMES),
@@ -74,16 +74,10 @@ def scene(draw: Draw, **fixed: str) -> Scene:
 
 
 def two_scenes(draw: Draw) -> tuple[Scene, Scene]:
-    """Draws two scenes that differ in person, thing and place, with the same action nowhere."""
+    """Draws two scenes that differ in person, action, thing, color and place."""
     first = scene(draw)
     while True:
         second = scene(draw)
-        differ = (
-            second.person != first.person
-            and second.thing != first.thing
-            and second.place != first.place
-            and second.past != first.past
-            and second.colour != first.colour
-        )
-        if differ:
+        fields = ("person", "past", "thing", "colour", "place")
+        if all(getattr(first, field) != getattr(second, field) for field in fields):
             return first, second

@@ -1,11 +1,21 @@
-"""Families over sentences: answering, extracting, kinds of sentences, matching, topics, rewriting, data to text."""
+"""Families over sentences: questions, extraction, kinds, matching, topics, rewriting, records."""
+
+from collections.abc import Callable
 
 from ait_jax.tasks.mini import lexicon as lex
-from ait_jax.tasks.mini.generator import Draw, Drawn, Table, TaskSpec, labelled
+from ait_jax.tasks.mini.generator import (
+    Draw,
+    Drawer,
+    Drawn,
+    Table,
+    TaskSpec,
+    TextDrawer,
+    labelled,
+)
 from ait_jax.tasks.mini.scenes import Scene, scene, two_scenes
 
 
-def from_scene(text, answer):
+def from_scene(text: Callable[[Scene], str], answer: Callable[[Scene], str]) -> Drawer:
     """Returns a drawer of a scene's text and answer."""
 
     def draw_scene(draw: Draw) -> Drawn:
@@ -15,7 +25,7 @@ def from_scene(text, answer):
     return draw_scene
 
 
-def _two(text, answer):
+def _two(text: Callable[[Scene, Scene, Scene], str], answer: Callable[[Scene], str]) -> Drawer:
     """Returns a drawer of two scenes, asking about either."""
 
     def draw_scenes(draw: Draw) -> Drawn:
@@ -28,6 +38,11 @@ def _two(text, answer):
 
 def _two_short(first: Scene, second: Scene, question: str) -> str:
     return f"{first.short()} {second.short()} {question}"
+
+
+def _did_not(draw: Draw) -> Drawn:
+    first, second = two_scenes(draw)
+    return _two_short(first, second, f"Who did not {first.base} the {first.thing}?"), second.person
 
 
 def _did_it(draw: Draw) -> Drawn:
@@ -61,7 +76,8 @@ ANSWERING: tuple[TaskSpec, ...] = (
     ),
     TaskSpec(
         "what_was_it",
-        "Read two sentences and the question after them. Answer with the name of the thing or animal.",
+        "Read two sentences and the question after them. Answer with the name of the "
+        "thing or animal.",
         _two(
             lambda a, b, asked: _two_short(a, b, f"What did {asked.person} {asked.base}?"),
             lambda s: s.thing,
@@ -89,9 +105,7 @@ ANSWERING: tuple[TaskSpec, ...] = (
     TaskSpec(
         "who_did_not_do_it",
         "Read two sentences and the question after them. Answer with the name of the other person.",
-        lambda draw: (
-            lambda a, b: (_two_short(a, b, f"Who did not {a.base} the {a.thing}?"), b.person)
-        )(*two_scenes(draw)),
+        _did_not,
         because="{answer} did something else.",
         difficulty="medium",
     ),
@@ -113,6 +127,17 @@ ANSWERING: tuple[TaskSpec, ...] = (
         "medium",
     ),
 )
+
+
+def _letter(draw: Draw) -> Drawn:
+    city, name, tool = draw.pick(lex.CITIES), draw.pick(lex.NAMES), draw.pick(lex.TOOLS)
+    return f"{name} sent a letter from {city} about a {tool}.", city
+
+
+def _counted(draw: Draw) -> Drawn:
+    number = lex.number_word(draw.integer(2, 60))
+    return f"{draw.pick(lex.NAMES)} counted {number} {lex.plural(draw.pick(lex.FRUITS))}.", number
+
 
 EXTRACTION: tuple[TaskSpec, ...] = (
     TaskSpec(
@@ -142,29 +167,19 @@ EXTRACTION: tuple[TaskSpec, ...] = (
     TaskSpec(
         "extract_the_city",
         "Extract from the sentence the name of the city.",
-        lambda draw: (
-            lambda city: (
-                f"{draw.pick(lex.NAMES)} sent a letter from {city} about a {draw.pick(lex.TOOLS)}.",
-                city,
-            )
-        )(draw.pick(lex.CITIES)),
+        _letter,
         because="{answer} is a city.",
     ),
     TaskSpec(
         "extract_the_number",
         "Extract from the sentence the word that names a number.",
-        lambda draw: (
-            lambda number: (
-                f"{draw.pick(lex.NAMES)} counted {number} {lex.plural(draw.pick(lex.FRUITS))}.",
-                number,
-            )
-        )(lex.number_word(draw.integer(2, 60))),
+        _counted,
         because="{answer} is a number.",
     ),
 )
 
 
-def _verb_sentence(form: str):
+def _verb_sentence(form: str) -> TextDrawer:
     def draw_sentence(draw: Draw) -> str:
         base, third, past, going = draw.pick(lex.VERBS)
         verb = {
@@ -200,16 +215,16 @@ def _statement(draw: Draw) -> str:
     return scene(draw).short()
 
 
-def _bare(source):
-    """Returns `source` without the last character, so that punctuation gives nothing away."""
+def _bare(source: TextDrawer) -> TextDrawer:
+    """Drops the last character, so that punctuation gives nothing away."""
     return lambda draw: source(draw)[:-1]
 
 
-def _on(days):
+def _on(days: tuple[str, ...]) -> TextDrawer:
     return lambda draw: scene(draw, day=draw.pick(days)).full()
 
 
-def _please(polite: bool):
+def _please(polite: bool) -> TextDrawer:
     def draw_command(draw: Draw) -> str:
         drawn = scene(draw)
         text = f"{drawn.base} the {drawn.noun}"
@@ -219,61 +234,61 @@ def _please(polite: bool):
 
 
 KINDS: tuple[TaskSpec, ...] = (
-    TaskSpec(
+    labelled(
         "question_or_statement_classification",
         'Is the sentence a question or a statement? Answer with "question" or "statement".',
-        labelled(question=_question, statement=_statement),
-        ("question", "statement"),
         "The sentence is a {answer}.",
+        question=_question,
+        statement=_statement,
     ),
-    TaskSpec(
+    labelled(
         "command_or_question_classification",
         "The final mark is missing. Is this a command or a question? Answer with "
         '"command" or "question".',
-        labelled(command=_bare(_command), question=_bare(_question)),
-        ("command", "question"),
         "This is a {answer}.",
+        command=_bare(_command),
+        question=_bare(_question),
     ),
-    TaskSpec(
+    labelled(
         "past_or_future_classification",
         'Does the sentence speak about the past or about the future? Answer with "past" '
         'or "future".',
-        labelled(past=_verb_sentence("past"), future=_verb_sentence("future")),
-        ("past", "future"),
         "The sentence speaks about the {answer}.",
+        past=_verb_sentence("past"),
+        future=_verb_sentence("future"),
     ),
-    TaskSpec(
+    labelled(
         "habit_or_now_classification",
         'Does the person do it often or at this moment? Answer with "often" for the '
         'simple form and "now" for the ing form.',
-        labelled(often=_verb_sentence("present"), now=_verb_sentence("now")),
-        ("often", "now"),
         "The right label is {answer}.",
         "medium",
+        often=_verb_sentence("present"),
+        now=_verb_sentence("now"),
     ),
-    TaskSpec(
+    labelled(
         "denied_or_affirmed_classification",
         'Answer "denied" if the sentence says that something does not happen, and '
         '"affirmed" if it happens.',
-        labelled(denied=_verb_sentence("not"), affirmed=_verb_sentence("present")),
-        ("denied", "affirmed"),
         "The action is {answer}.",
+        denied=_verb_sentence("not"),
+        affirmed=_verb_sentence("present"),
     ),
-    TaskSpec(
+    labelled(
         "weekend_or_workday_classification",
         'On which kind of day did it happen? Answer "weekend" for Saturday and '
         'Sunday, and "workday" for the other days.',
-        labelled(weekend=_on(lex.DAYS[5:]), workday=_on(lex.DAYS[:5])),
-        ("weekend", "workday"),
         "That day is a {answer}.",
+        weekend=_on(lex.DAYS[5:]),
+        workday=_on(lex.DAYS[:5]),
     ),
-    TaskSpec(
+    labelled(
         "polite_or_rude_classification",
         "Is the command polite or rude? A polite command says please. Answer with "
         '"polite" or "rude".',
-        labelled(polite=_please(True), rude=_please(False)),
-        ("polite", "rude"),
         "The command is {answer}.",
+        polite=_please(True),
+        rude=_please(False),
     ),
 )
 
@@ -311,11 +326,8 @@ def _has_colour(draw: Draw) -> Drawn:
 def _same_colour(draw: Draw) -> Drawn:
     first, second = two_scenes(draw)
     same = draw.chance(0.5)
-    return (
-        f"{lex.with_article(first.noun)} and "
-        f"{lex.with_article(f'{first.colour if same else second.colour} {second.thing}')}",
-        "equal" if same else "unequal",
-    )
+    other = lex.with_article(f"{(first if same else second).colour} {second.thing}")
+    return f"{lex.with_article(first.noun)} and {other}", "equal" if same else "unequal"
 
 
 MATCHING: tuple[TaskSpec, ...] = (
@@ -364,7 +376,7 @@ MATCHING: tuple[TaskSpec, ...] = (
 )
 
 
-def _topic(words):
+def _topic(words: tuple[str, ...]) -> TextDrawer:
     return lambda draw: draw.pick(
         (
             "{} wrote a long text about {} and {}.",
@@ -374,43 +386,44 @@ def _topic(words):
     ).format(draw.pick(lex.NAMES), *(lex.plural(word) for word in draw.sample(words, 2)))
 
 
-def _at(places):
+def _at(places: tuple[str, ...]) -> TextDrawer:
     return lambda draw: (
         f"{draw.pick(lex.NAMES)} lost a {draw.pick(lex.TOOLS)} in the {draw.pick(places)}."
     )
 
 
 TOPICS: tuple[TaskSpec, ...] = (
-    TaskSpec(
+    labelled(
         "nature_or_traffic_topic_classification",
         'What is the topic of the sentence? Answer with "nature" if it is about '
         'animals and "traffic" if it is about vehicles.',
-        labelled(nature=_topic(lex.ANIMALS), traffic=_topic(lex.VEHICLES)),
-        ("nature", "traffic"),
         "The topic is {answer}.",
+        nature=_topic(lex.ANIMALS),
+        traffic=_topic(lex.VEHICLES),
     ),
-    TaskSpec(
+    labelled(
         "food_or_fashion_topic_classification",
         'What is the topic of the sentence? Answer with "food" for things to eat '
         'and "fashion" for clothes.',
-        labelled(food=_topic(lex.FRUITS + lex.VEGETABLES), fashion=_topic(lex.CLOTHES)),
-        ("food", "fashion"),
         "The topic is {answer}.",
+        food=_topic(lex.FRUITS + lex.VEGETABLES),
+        fashion=_topic(lex.CLOTHES),
     ),
-    TaskSpec(
+    labelled(
         "plants_tools_or_jobs_topic_classification",
         'Choose the topic of the sentence from "plants", "tools" and "jobs".',
-        labelled(plants=_topic(lex.PLANTS), tools=_topic(lex.TOOLS), jobs=_topic(lex.JOBS)),
-        ("plants", "tools", "jobs"),
         "The topic is {answer}.",
+        plants=_topic(lex.PLANTS),
+        tools=_topic(lex.TOOLS),
+        jobs=_topic(lex.JOBS),
     ),
-    TaskSpec(
+    labelled(
         "indoors_or_outdoors_classification",
         'Did it happen in a building or in the open air? Answer with "indoors" or "outdoors".',
-        labelled(indoors=_at(lex.INDOOR_PLACES), outdoors=_at(lex.OUTDOOR_PLACES)),
-        ("indoors", "outdoors"),
         "It happened {answer}.",
         "medium",
+        indoors=_at(lex.INDOOR_PLACES),
+        outdoors=_at(lex.OUTDOOR_PLACES),
     ),
 )
 
@@ -448,6 +461,12 @@ QUESTIONS: tuple[TaskSpec, ...] = (
     ),
 )
 
+
+def _very(draw: Draw) -> Drawn:
+    noun, word = draw.pick(lex.THINGS), draw.pick(lex.GOOD + lex.BAD)
+    return f"The {noun} is {word}.", f"The {noun} is very {word}."
+
+
 MODIFICATION: tuple[TaskSpec, ...] = (
     TaskSpec(
         "negate_the_sentence",
@@ -483,15 +502,15 @@ MODIFICATION: tuple[TaskSpec, ...] = (
     TaskSpec(
         "make_it_very",
         'Add the word "very" before the adjective of the sentence.',
-        lambda draw: (lambda noun, word: (f"The {noun} is {word}.", f"The {noun} is very {word}."))(
-            draw.pick(lex.THINGS), draw.pick(lex.GOOD + lex.BAD)
-        ),
+        _very,
         because="The word very is added.",
     ),
 )
 
 
-def _two_answers(table):
+def _record(fields: str, *sentences: str) -> Drawer:
+    """Returns a drawer of the fields of a person and of sentences that say the same."""
+
     def draw_record(draw: Draw) -> Drawn:
         record = {
             "name": draw.pick(lex.NAMES),
@@ -500,45 +519,42 @@ def _two_answers(table):
             "thing": draw.pick(lex.ANIMALS),
             "colour": draw.pick(lex.COLOURS),
         }
-        fields, sentences = table
-        text = "; ".join(f"{field}: {record[field]}" for field in fields)
-        record["a_job"], record["a_colour"] = (
-            lex.with_article(record["job"]),
-            lex.with_article(record["colour"]),
-        )
+        text = "; ".join(f"{field}: {record[field]}" for field in fields.split())
+        record |= {f"a_{field}": lex.with_article(record[field]) for field in ("job", "colour")}
         return text, tuple(sentence.format(**record) for sentence in sentences)
 
     return draw_record
+
+
+def _name_and_job(draw: Draw) -> Drawn:
+    name, job = draw.pick(lex.NAMES), draw.pick(lex.JOBS)
+    return f"{name} is {lex.with_article(job)}.", f"{name}, {job}"
 
 
 DATA_TO_TEXT: tuple[TaskSpec, ...] = (
     TaskSpec(
         "name_and_job_to_sentence",
         "You are given a name and a job. Write one sentence that says which job the person has.",
-        _two_answers((("name", "job"), ("{name} is {a_job}.", "{name} works as {a_job}."))),
+        _record("name job", "{name} is {a_job}.", "{name} works as {a_job}."),
         because="The sentence names person and job.",
     ),
     TaskSpec(
         "name_and_city_to_sentence",
         "You are given a name and a city. Write one sentence that says where the person lives.",
-        _two_answers(
-            (("name", "city"), ("{name} lives in {city}.", "{city} is the home of {name}."))
-        ),
+        _record("name city", "{name} lives in {city}.", "{city} is the home of {name}."),
         because="The sentence names person and city.",
     ),
     TaskSpec(
         "name_and_animal_to_sentence",
         "You are given the name of a person, a colour and an animal. Write one sentence "
         "that says which animal the person has.",
-        _two_answers((("name", "colour", "thing"), ("{name} has {a_colour} {thing}.",))),
+        _record("name colour thing", "{name} has {a_colour} {thing}."),
         because="The sentence tells all three.",
     ),
     TaskSpec(
         "sentence_to_name_and_job",
         "Write the name and the job from the sentence as two fields separated by a comma.",
-        lambda draw: (lambda name, job: (f"{name} is {lex.with_article(job)}.", f"{name}, {job}"))(
-            draw.pick(lex.NAMES), draw.pick(lex.JOBS)
-        ),
+        _name_and_job,
         because="Name and job are separated by a comma.",
     ),
 )

@@ -1,17 +1,28 @@
-"""Families over single words and lists of words: copying, position, class, relation, form, spelling, editing."""
+"""Families over words and lists: copying, position, class, relation, form, spelling, editing."""
+
+from collections.abc import Callable, Sequence
 
 from ait_jax.tasks.mini import lexicon as lex
-from ait_jax.tasks.mini.generator import Draw, Drawn, Table, TaskSpec, labelled
+from ait_jax.tasks.mini.generator import (
+    Draw,
+    Drawer,
+    Drawn,
+    Table,
+    TaskSpec,
+    TextDrawer,
+    labelled,
+)
 
 VOWELS = "aeiou"
+COUNTED = tuple(w for w in lex.ANIMALS + lex.THINGS + lex.JOBS if w not in lex.UNCOUNTED)
 
 
-def words(low: int, high: int, answer, separator: str = " "):
+def words(low: int, high: int, answer: Callable[[list[str]], str]) -> Drawer:
     """Returns a drawer of `low` to `high` - 1 distinct words and of `answer(words)`."""
 
     def draw_words(draw: Draw) -> Drawn:
         drawn = draw.sample(lex.CONTENT_WORDS, draw.integer(low, high))
-        return separator.join(drawn), answer(drawn)
+        return " ".join(drawn), answer(drawn)
 
     return draw_words
 
@@ -24,7 +35,7 @@ def _quoted(draw: Draw) -> Drawn:
     return " ".join([*drawn[:start], f'"{inside}"', *drawn[stop:]]), inside
 
 
-def _after_arrow(offset: int):
+def _marked(offset: int) -> Drawer:
     def draw_marked(draw: Draw) -> Drawn:
         drawn = draw.sample(lex.CONTENT_WORDS, draw.integer(4, 7))
         place = draw.integer(1, len(drawn) - 1)
@@ -97,7 +108,7 @@ POSITION: tuple[TaskSpec, ...] = (
         "word_before_the_star",
         "One word of the list has stars around it. Write the word that comes directly before "
         "the word with the stars.",
-        _after_arrow(-1),
+        _marked(-1),
         because="{answer} comes before the marked word.",
         difficulty="medium",
     ),
@@ -105,7 +116,7 @@ POSITION: tuple[TaskSpec, ...] = (
         "word_after_the_star",
         "One word of the list has stars around it. Write the word that comes directly after "
         "the word with the stars.",
-        _after_arrow(1),
+        _marked(1),
         because="{answer} comes after the marked word.",
         difficulty="medium",
     ),
@@ -113,129 +124,109 @@ POSITION: tuple[TaskSpec, ...] = (
         "word_with_the_star",
         "One word of the list has stars around it. Write the word with the stars, but without "
         "the stars.",
-        _after_arrow(0),
+        _marked(0),
         because="{answer} is the marked word.",
     ),
 )
 
 CLASSIFICATION: tuple[TaskSpec, ...] = (
-    TaskSpec(
+    labelled(
         "animal_or_plant_classification",
         "You are given a word. Decide whether it names an animal or a plant. "
         'Answer with "animal" or "plant".',
-        labelled(animal=lex.ANIMALS, plant=lex.PLANTS),
-        ("animal", "plant"),
         "The word names one {answer}.",
+        animal=lex.ANIMALS,
+        plant=lex.PLANTS,
     ),
-    TaskSpec(
+    labelled(
         "food_or_tool_classification",
         "Does the word name something to eat or something to work with? Answer with "
         '"food" or "tool".',
-        labelled(
-            food=lex.FRUITS + lex.VEGETABLES + lex.DISHES,
-            tool=lex.TOOLS + lex.VEHICLES + lex.FURNITURE,
-        ),
-        ("food", "tool"),
         "The word belongs to the class {answer}.",
+        food=lex.FRUITS + lex.VEGETABLES + lex.DISHES,
+        tool=lex.TOOLS + lex.VEHICLES + lex.FURNITURE,
     ),
-    TaskSpec(
+    labelled(
         "person_or_place_classification",
         'You are given a name. Answer "person" if it is the name of a person and '
         '"place" if it is the name of a town or country.',
-        labelled(person=lex.NAMES, place=lex.CITIES + lex.COUNTRIES),
-        ("person", "place"),
         "The name is the name of one {answer}.",
+        person=lex.NAMES,
+        place=lex.CITIES + lex.COUNTRIES,
     ),
-    TaskSpec(
+    labelled(
         "woman_or_man_classification",
         'Is this the first name of a woman or of a man? Answer with "woman" or "man". '
         "The name comes with a job.",
-        labelled(
-            woman=lambda draw: f"{draw.pick(lex.WOMEN)}, {draw.pick(lex.JOBS)}",
-            man=lambda draw: f"{draw.pick(lex.MEN)}, {draw.pick(lex.JOBS)}",
-        ),
-        ("woman", "man"),
         "It is the name of a {answer}.",
+        woman=lambda draw: f"{draw.pick(lex.WOMEN)}, {draw.pick(lex.JOBS)}",
+        man=lambda draw: f"{draw.pick(lex.MEN)}, {draw.pick(lex.JOBS)}",
     ),
-    TaskSpec(
+    labelled(
         "living_or_not_classification",
         'Classify the word. Write "living" for animals and plants, and "thing" for '
         "tools, clothes, vehicles and furniture.",
-        labelled(living=lex.ANIMALS + lex.PLANTS, thing=lex.THINGS),
-        ("living", "thing"),
         "The label of this word is {answer}.",
+        living=lex.ANIMALS + lex.PLANTS,
+        thing=lex.THINGS,
     ),
-    TaskSpec(
+    labelled(
         "animal_no_or_yes_classification",
         'Answer "no" if the word names an animal. Answer "yes" if it names anything else.',
-        labelled(no=lex.ANIMALS, yes=lex.PLANTS + lex.TOOLS + lex.JOBS + lex.VEHICLES),
-        ("yes", "no"),
         "For this word the rule gives {answer}.",
         "medium",
+        labels=("yes", "no"),
+        no=lex.ANIMALS,
+        yes=lex.PLANTS + lex.TOOLS + lex.JOBS + lex.VEHICLES,
     ),
-    TaskSpec(
+    labelled(
         "animal_yes_or_no_classification",
         'Answer "yes" if the word names an animal. Answer "no" if it names anything else.',
-        labelled(yes=lex.ANIMALS, no=lex.PLANTS + lex.TOOLS + lex.JOBS + lex.VEHICLES),
-        ("yes", "no"),
         "For this word the rule gives {answer}.",
+        yes=lex.ANIMALS,
+        no=lex.PLANTS + lex.TOOLS + lex.JOBS + lex.VEHICLES,
     ),
-    TaskSpec(
+    labelled(
         "wear_ride_or_sit_classification",
         'You are given two words for things of one kind. Answer "wear" for clothes, '
         '"ride" for vehicles and "sit" for furniture.',
-        labelled(
-            wear=lambda draw: " ".join(draw.sample(lex.CLOTHES, 2)),
-            ride=lambda draw: " ".join(draw.sample(lex.VEHICLES, 2)),
-            sit=lambda draw: " ".join(draw.sample(lex.FURNITURE, 2)),
-        ),
-        ("wear", "ride", "sit"),
         "The right label is {answer}.",
+        wear=lambda draw: " ".join(draw.sample(lex.CLOTHES, 2)),
+        ride=lambda draw: " ".join(draw.sample(lex.VEHICLES, 2)),
+        sit=lambda draw: " ".join(draw.sample(lex.FURNITURE, 2)),
     ),
-    TaskSpec(
+    labelled(
         "good_or_bad_word_classification",
         "You are given two adjectives. Do they describe something good or something "
         'bad? Answer with "good" or "bad".',
-        labelled(
-            good=lambda draw: " ".join(draw.sample(lex.GOOD, 2)),
-            bad=lambda draw: " ".join(draw.sample(lex.BAD, 2)),
-        ),
-        ("good", "bad"),
         "Both words describe something {answer}.",
+        good=lambda draw: " ".join(draw.sample(lex.GOOD, 2)),
+        bad=lambda draw: " ".join(draw.sample(lex.BAD, 2)),
     ),
-    TaskSpec(
+    labelled(
         "fruit_or_vegetable_classification",
         "Two words of one class are given. Are they fruits or vegetables? Answer "
         'with "fruit" or "vegetable".',
-        labelled(
-            fruit=lambda draw: " and ".join(draw.sample(lex.FRUITS, 2)),
-            vegetable=lambda draw: " and ".join(draw.sample(lex.VEGETABLES, 2)),
-        ),
-        ("fruit", "vegetable"),
         "Both belong to the class {answer}.",
+        fruit=lambda draw: " and ".join(draw.sample(lex.FRUITS, 2)),
+        vegetable=lambda draw: " and ".join(draw.sample(lex.VEGETABLES, 2)),
     ),
-    TaskSpec(
+    labelled(
         "city_or_country_classification",
         'A person comes from somewhere. Is it a city or a country? Answer with "city" '
         'or "country".',
-        labelled(
-            city=lambda draw: f"{draw.pick(lex.NAMES)} from {draw.pick(lex.CITIES)}",
-            country=lambda draw: f"{draw.pick(lex.NAMES)} from {draw.pick(lex.COUNTRIES)}",
-        ),
-        ("city", "country"),
         "The place is a {answer}.",
         "medium",
+        city=lambda draw: f"{draw.pick(lex.NAMES)} from {draw.pick(lex.CITIES)}",
+        country=lambda draw: f"{draw.pick(lex.NAMES)} from {draw.pick(lex.COUNTRIES)}",
     ),
-    TaskSpec(
+    labelled(
         "job_true_or_false_classification",
         'Answer "true" if the word names a job and "false" if it names an animal or '
         "a thing. The word comes with a colour.",
-        labelled(
-            true=lambda draw: f"{draw.pick(lex.COLOURS)} {draw.pick(lex.JOBS)}",
-            false=lambda draw: f"{draw.pick(lex.COLOURS)} {draw.pick(lex.ANIMALS + lex.THINGS)}",
-        ),
-        ("true", "false"),
         "For this word the answer is {answer}.",
+        true=lambda draw: f"{draw.pick(lex.COLOURS)} {draw.pick(lex.JOBS)}",
+        false=lambda draw: f"{draw.pick(lex.COLOURS)} {draw.pick(lex.ANIMALS + lex.THINGS)}",
     ),
 )
 
@@ -248,7 +239,7 @@ def _odd_one(draw: Draw) -> Drawn:
     return ", ".join(draw.shuffled([*draw.sample(lex.CLASSES[kind], 3), odd])), odd
 
 
-def _of_class(kind: str, others: tuple[str, ...]):
+def _of_class(kind: str, others: tuple[str, ...]) -> Drawer:
     def draw_list(draw: Draw) -> Drawn:
         wanted = draw.pick(lex.CLASSES[kind])
         mixed = [draw.pick(lex.CLASSES[other]) for other in others]
@@ -271,9 +262,8 @@ def _opposite(draw: Draw) -> Drawn:
 
 def _same_meaning(draw: Draw) -> Drawn:
     opposite = draw.chance(0.5)
-    return " / ".join(draw.shuffled(draw.pick(lex.OPPOSITES if opposite else lex.SYNONYMS))), (
-        "opposite" if opposite else "same"
-    )
+    pair = draw.shuffled(draw.pick(lex.OPPOSITES if opposite else lex.SYNONYMS))
+    return " / ".join(pair), "opposite" if opposite else "same"
 
 
 def _opposite_in_list(draw: Draw) -> Drawn:
@@ -343,7 +333,7 @@ RELATION: tuple[TaskSpec, ...] = (
 )
 
 
-def _form(table, source: int, target: int, frame: str = "{}"):
+def _form(table: Sequence[Sequence[str]], source: int, target: int, frame: str) -> Drawer:
     def draw_form(draw: Draw) -> Drawn:
         row = draw.pick(table)
         return frame.format(draw.pick(lex.NAMES), row[source]), row[target]
@@ -352,26 +342,20 @@ def _form(table, source: int, target: int, frame: str = "{}"):
 
 
 def _plural_phrase(draw: Draw) -> Drawn:
-    noun = draw.pick(
-        [word for word in lex.ANIMALS + lex.THINGS + lex.JOBS if word not in lex.UNCOUNTED]
-    )
+    noun = draw.pick(COUNTED)
     return noun, lex.plural(noun)
 
 
-def _number_of_noun(plural: bool):
+def _number_of_noun(plural: bool) -> TextDrawer:
     def draw_noun(draw: Draw) -> str:
-        noun = draw.pick(
-            [word for word in lex.ANIMALS + lex.THINGS + lex.JOBS if word not in lex.UNCOUNTED]
-        )
+        noun = draw.pick(COUNTED)
         return lex.plural(noun) if plural else noun
 
     return draw_noun
 
 
-def _described(vowel: bool):
-    adjectives = tuple(
-        word for word in lex.GOOD + lex.BAD + lex.COLOURS if (word[0] in VOWELS) == vowel
-    )
+def _described(vowel: bool) -> TextDrawer:
+    adjectives = [w for w in lex.GOOD + lex.BAD + lex.COLOURS if (w[0] in VOWELS) == vowel]
     return lambda draw: f"{draw.pick(adjectives)} {draw.pick(lex.ANIMALS + lex.JOBS)}"
 
 
@@ -385,15 +369,16 @@ FORMS: tuple[TaskSpec, ...] = (
     ),
     TaskSpec(
         "past_of_verb",
-        "The input is a short sentence in the present tense. Write only its verb in the past tense.",
+        "The input is a short sentence in the present tense. Write only its verb in "
+        "the past tense.",
         _form(lex.VERBS, 1, 2, "{} {}."),
         because="{answer} is the past tense.",
         difficulty="medium",
     ),
     TaskSpec(
         "base_of_verb",
-        "The input is a short sentence in the past tense. Write only its verb in the basic form, as "
-        "after the word to.",
+        "The input is a short sentence in the past tense. Write only its verb in the "
+        "basic form, as after the word to.",
         _form(lex.VERBS, 2, 0, "{} {}."),
         because="{answer} is the basic form.",
         difficulty="medium",
@@ -405,21 +390,21 @@ FORMS: tuple[TaskSpec, ...] = (
         because="{answer} ends with ing.",
         difficulty="medium",
     ),
-    TaskSpec(
+    labelled(
         "one_or_many_classification",
         'Does the noun stand for one thing or for several things? Answer with "one" or "many".',
-        labelled(one=_number_of_noun(False), many=_number_of_noun(True)),
-        ("one", "many"),
         "The noun stands for {answer}.",
         "medium",
+        one=_number_of_noun(False),
+        many=_number_of_noun(True),
     ),
-    TaskSpec(
+    labelled(
         "a_or_an_classification",
         'Which article comes before the words? Answer with "a" or "an".',
-        labelled(a=_described(False), an=_described(True)),
-        ("a", "an"),
         "The article is {answer}.",
         "medium",
+        a=_described(False),
+        an=_described(True),
     ),
 )
 
@@ -428,10 +413,11 @@ def _caesar(word: str) -> str:
     return "".join(chr((ord(letter) - ord("a") + 1) % 26 + ord("a")) for letter in word)
 
 
-def _has_letter(present: bool):
+def _has_letter(present: bool) -> TextDrawer:
     def draw_letter(draw: Draw) -> str:
         word = draw.pick(lex.CONTENT_WORDS)
-        return f"{draw.pick([letter for letter in 'abcdeghiklmnoprstu' if (letter in word) == present])}: {word}"
+        letters = [letter for letter in "abcdeghiklmnoprstu" if (letter in word) == present]
+        return f"{draw.pick(letters)}: {word}"
 
     return draw_letter
 
@@ -465,26 +451,23 @@ SPELLING: tuple[TaskSpec, ...] = (
         because="The word ends with {answer}.",
         difficulty="hard",
     ),
-    TaskSpec(
+    labelled(
         "letter_in_word_classification",
         "You are given a letter and a word. Is the letter part of the word? Answer "
         'with "present" or "absent".',
-        labelled(present=_has_letter(True), absent=_has_letter(False)),
-        ("present", "absent"),
         "The letter is {answer}.",
         "hard",
+        present=_has_letter(True),
+        absent=_has_letter(False),
     ),
-    TaskSpec(
+    labelled(
         "starts_with_vowel_classification",
         "Does the word start with a vowel (a, e, i, o, u) or with a consonant? "
         'Answer with "vowel" or "consonant".',
-        labelled(
-            vowel=tuple(w for w in lex.CONTENT_WORDS if w[0] in VOWELS),
-            consonant=tuple(w for w in lex.CONTENT_WORDS if w[0] not in VOWELS),
-        ),
-        ("vowel", "consonant"),
         "The first letter is a {answer}.",
         "hard",
+        vowel=tuple(w for w in lex.CONTENT_WORDS if w[0] in VOWELS),
+        consonant=tuple(w for w in lex.CONTENT_WORDS if w[0] not in VOWELS),
     ),
 )
 
@@ -492,11 +475,7 @@ SPELLING: tuple[TaskSpec, ...] = (
 def _with_repeat(draw: Draw) -> Drawn:
     drawn = draw.sample(lex.CONTENT_WORDS, draw.integer(2, 4))
     repeated = draw.integer(0, len(drawn))
-    doubled = [
-        word
-        for position, word in enumerate(drawn)
-        for word in [word] * (1 + (position == repeated))
-    ]
+    doubled = [*drawn[: repeated + 1], *drawn[repeated:]]
     return " ".join(doubled), " ".join(drawn)
 
 
@@ -505,7 +484,7 @@ def _how_many(draw: Draw) -> Drawn:
     return ", ".join(drawn), lex.number_word(len(drawn))
 
 
-def _repeats(repeated: bool):
+def _repeats(repeated: bool) -> TextDrawer:
     def draw_list(draw: Draw) -> str:
         drawn = draw.sample(lex.CONTENT_WORDS, draw.integer(3, 6))
         return " ".join(draw.shuffled([*drawn[1:], drawn[1]]) if repeated else drawn)
@@ -513,7 +492,7 @@ def _repeats(repeated: bool):
     return draw_list
 
 
-def _star_at(end: bool):
+def _star_at(end: bool) -> TextDrawer:
     def draw_list(draw: Draw) -> str:
         drawn = draw.sample(lex.CONTENT_WORDS, draw.integer(3, 6))
         place = -1 if end else 0
@@ -570,22 +549,22 @@ LISTS: tuple[TaskSpec, ...] = (
         because="The list has {answer} words.",
         difficulty="medium",
     ),
-    TaskSpec(
+    labelled(
         "repeated_or_unique_classification",
         'Does a word occur twice in the list? Answer "repeated" if one does, and '
         '"unique" if every word occurs once.',
-        labelled(repeated=_repeats(True), unique=_repeats(False)),
-        ("repeated", "unique"),
         "The right label is {answer}.",
         "medium",
+        repeated=_repeats(True),
+        unique=_repeats(False),
     ),
-    TaskSpec(
+    labelled(
         "star_at_start_or_end_classification",
         "One word has stars around it. Is it the first or the last word? Answer "
         'with "start" or "end".',
-        labelled(start=_star_at(False), end=_star_at(True)),
-        ("start", "end"),
         "The marked word is at the {answer}.",
+        start=_star_at(False),
+        end=_star_at(True),
     ),
 )
 

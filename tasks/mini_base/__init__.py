@@ -1,14 +1,16 @@
-"""The data from which the mini base model is pre-trained: endless, stateless, generated here.
+"""The data that the mini base model is pre-trained on: endless, stateless, generated here.
 
-`text` gives passages for span corruption: facts about the lexicon ("A dog is an animal."), short stories, reviews,
-dialogues, and sentences about words and questions. `task_example` gives supervised pairs, two in five of which are
-in-context induction (`induction.py`), the rest retrieval, copying, editing and facts (`direct.py`).
+`text` gives passages for span corruption: facts about the lexicon ("A dog is an animal."), short
+stories, reviews, dialogues, and sentences about words and questions. `task_example` gives
+supervised pairs, two in five of them in-context induction (`induction.py`), the rest retrieval,
+copying, editing and facts (`direct.py`).
 
-What is shared with the built-in pool (`ait_jax.tasks.mini`): the lexicon, and skills: copying a span, choosing one
-of the labels that the text names, looking up a word's class, answering by analogy with shown pairs. What is not shared:
-tasks and prompts. No family here has the input and the rule of a task of the pool, none carries a definition in
-sentences, and the pool's prompt layout (Tk-Instruct's) never occurs. So a model pre-trained here knows the words and how
-to look things up, and has still to learn to follow the pool's instructions.
+The built-in pool (`ait_jax.tasks.mini`) shares the lexicon and skills: copying a span, choosing one
+of the labels that the text names, looking up a word's class, answering by analogy with shown pairs.
+It shares no tasks and prompts: no family here has the input and the rule of a task of the pool,
+none has a definition in sentences, and the pool's prompt layout (Tk-Instruct's) never occurs. So a
+model pre-trained here knows the words and how to look things up, and has yet to learn to follow the
+pool's instructions.
 """
 
 from ait_jax.tasks.mini.generator import Draw
@@ -23,7 +25,7 @@ __all__ = ["INDUCTION_SHARE", "corpus", "families", "task_example", "text", "tra
 
 
 def text(seed: int, index: int) -> str:
-    """Returns passage `index` of the stream `seed`: 2 to 6 sentences, 20 to 60 words."""
+    """Returns passage `index` of stream `seed`: 2 to 6 sentences, 20 to 60 words."""
     return passage(Draw("mini_base.text", seed, index))
 
 
@@ -33,6 +35,6 @@ def families() -> tuple[str, ...]:
 
 
 def task_example(seed: int, index: int) -> tuple[str, str]:
-    """Returns supervised example `index` of the stream `seed`: (input, target)."""
+    """Returns supervised example `index` of stream `seed`: (input, target)."""
     draw = Draw("mini_base.task_example", seed, index)
     return draw.pick(INDUCTION if draw.chance(INDUCTION_SHARE) else DIRECT)(draw)

@@ -1,4 +1,4 @@
-"""Supervised families without shown pairs: retrieval, copying, editing, facts; each in a layout of its own."""
+"""Supervised families without shown pairs: retrieval, copying, editing, facts; one layout each."""
 
 import itertools
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def residence_question(draw: Draw) -> Pair:
         "drink": ("{} likes {}.", "what does {} like?"),
     }[kind]
     asked = draw.integer(0, 3)
-    context = " ".join(sentence.format(*pair) for pair in zip(people, values))
+    context = " ".join(sentence.format(*pair) for pair in zip(people, values, strict=True))
     if draw.chance(0.4):
         return f"question: which person has {values[asked]}? context: {context}", people[asked]
     return f"question: {question.format(people[asked])} context: {context}", values[asked]
@@ -36,7 +36,7 @@ def residence_question(draw: Draw) -> Pair:
 def speaker(draw: Draw) -> Pair:
     """Who said a line of a dialogue."""
     people, words = draw.sample(lex.NAMES, 3), draw.sample(lex.CONTENT_WORDS, 3)
-    lines = " / ".join(f"{person} : {word} !" for person, word in zip(people, words))
+    lines = " / ".join(f"{person} : {word} !" for person, word in zip(people, words, strict=True))
     asked = draw.integer(0, 3)
     return f"speaker of {words[asked]} ? {lines}", people[asked]
 
@@ -46,7 +46,7 @@ def bracket_copy(draw: Draw) -> Pair:
     words = _words(draw, 4, 9)
     start = draw.integer(0, len(words) - 1)
     stop = draw.integer(start + 1, min(len(words), start + 4) + 1)
-    marked = words[:start] + ["["] + words[start:stop] + ["]"] + words[stop:]
+    marked = [*words[:start], "[", *words[start:stop], "]", *words[stop:]]
     return "copy: " + " ".join(marked), " ".join(words[start:stop])
 
 
@@ -54,9 +54,8 @@ def skip_copy(draw: Draw) -> Pair:
     """All words but a struck one."""
     words = _words(draw, 3, 8)
     struck = draw.pick(words)
-    return f"without {struck} : {' '.join(words)}", " ".join(
-        word for word in words if word != struck
-    )
+    kept = [word for word in words if word != struck]
+    return f"without {struck} : {' '.join(words)}", " ".join(kept)
 
 
 def option(draw: Draw) -> Pair:
@@ -85,10 +84,8 @@ def class_member(draw: Draw) -> Pair:
     )
     others = draw.sample([other for other in lex.CLASSES if other != kind], 2)
     word = draw.pick(lex.CLASSES[kind])
-    return (
-        f"find the {kind} : {' , '.join(draw.shuffled([word] + [draw.pick(lex.CLASSES[o]) for o in others]))}",
-        word,
-    )
+    listed = draw.shuffled([word, *(draw.pick(lex.CLASSES[other]) for other in others)])
+    return f"find the {kind} : {' , '.join(listed)}", word
 
 
 def cloze(draw: Draw) -> Pair:
@@ -113,17 +110,15 @@ def hidden_word(draw: Draw) -> Pair:
     """A repeated list with a hole: the missing word is found in the first list."""
     words = _words(draw, 3, 7)
     hidden = draw.pick(words)
-    return (
-        f"{' '.join(words)} # {' '.join('_' if word == hidden else word for word in words)}",
-        hidden,
-    )
+    holed = ["_" if word == hidden else word for word in words]
+    return f"{' '.join(words)} # {' '.join(holed)}", hidden
 
 
 def dictionary(draw: Draw) -> Pair:
     """The value of a key."""
     keys, values = draw.sample(lex.CONTENT_WORDS, 4), draw.sample(lex.CONTENT_WORDS, 4)
     asked = draw.integer(0, 4)
-    listed = ", ".join(f"{key} = {value}" for key, value in zip(keys, values))
+    listed = ", ".join(f"{key} = {value}" for key, value in zip(keys, values, strict=True))
     if draw.chance(0.3):
         return f"key: {values[asked]} in {listed}", keys[asked]
     return f"value: {keys[asked]} in {listed}", values[asked]
@@ -133,9 +128,8 @@ def numbered(draw: Draw) -> Pair:
     """The item under a number."""
     words = _words(draw, 3, 7)
     asked = draw.integer(0, len(words))
-    return f"item {asked + 1} of " + " ".join(
-        f"{i + 1} {word}" for i, word in enumerate(words)
-    ), words[asked]
+    listed = " ".join(f"{number} {word}" for number, word in enumerate(words, start=1))
+    return f"item {asked + 1} of {listed}", words[asked]
 
 
 def between(draw: Draw) -> Pair:
@@ -150,32 +144,22 @@ def swap(draw: Draw) -> Pair:
     words = _words(draw, 3, 7)
     first, second = draw.sample(words, 2)
     other = {first: second, second: first}
-    return f"swap {first} and {second} : {' '.join(words)}", " ".join(
-        other.get(word, word) for word in words
-    )
+    swapped = [other.get(word, word) for word in words]
+    return f"swap {first} and {second} : {' '.join(words)}", " ".join(swapped)
 
 
 def put(draw: Draw) -> Pair:
     """One word put in the place of another."""
     words = _words(draw, 3, 7)
     old, new = draw.pick(words), draw.pick(lex.CONTENT_WORDS)
-    return f"put {new} for {old} : {' '.join(words)}", " ".join(
-        new if word == old else word for word in words
-    )
+    changed = [new if word == old else word for word in words]
+    return f"put {new} for {old} : {' '.join(words)}", " ".join(changed)
 
 
 def template(draw: Draw) -> Pair:
     """Values set into a sentence with letters for slots."""
-    text = draw.pick(
-        (
-            "X meets Y",
-            "X and Y go home",
-            "give X to Y",
-            "X is older than Y",
-            "Y waits for X",
-            "no X without Y",
-        )
-    )
+    texts = "X meets Y/X and Y go home/give X to Y/X is older than Y/Y waits for X/no X without Y"
+    text = draw.pick(texts.split("/"))
     first, second = draw.sample(lex.NAMES + lex.ANIMALS, 2)
     filled = " ".join({"X": first, "Y": second}.get(word, word) for word in text.split())
     return f"template: {text} | X = {first} , Y = {second}", filled
@@ -223,10 +207,8 @@ def true_or_not(draw: Draw) -> Pair:
 def meaning(draw: Draw) -> Pair:
     """The listed word that has the same meaning as a word."""
     first, second = draw.shuffled(draw.pick(lex.SYNONYMS))
-    listed = " , ".join(
-        draw.shuffled([second, *draw.sample(lex.CONTENT_WORDS, 2, (first, second))])
-    )
-    return f"pick the twin of {first} from {listed}", second
+    listed = draw.shuffled([second, *draw.sample(lex.CONTENT_WORDS, 2, (first, second))])
+    return f"pick the twin of {first} from {' , '.join(listed)}", second
 
 
 def continue_row(draw: Draw) -> Pair:
@@ -237,18 +219,13 @@ def continue_row(draw: Draw) -> Pair:
 
 
 DIRECT: tuple[Callable[[Draw], Pair], ...] = (
-    residence_question,
-    residence_question,
-    residence_question,
+    *3 * [residence_question],
     speaker,
     bracket_copy,
     skip_copy,
-    option,
-    option,
-    class_option,
-    class_option,
-    class_member,
-    class_member,
+    *2 * [option],
+    *2 * [class_option],
+    *2 * [class_member],
     cloze,
     hidden_word,
     dictionary,

@@ -1,10 +1,11 @@
-"""In-context induction: two to six shown pairs, or a rule in words, decide what the answer is.
+"""In-context induction: two to six shown pairs, or a rule in words, determine the answer.
 
-Labels and templates are drawn afresh for every example, so nothing can be learned by
-heart: the model has to read the pairs. The layouts are arrows, equals signs and
-question-answer pairs, never the layout of the pool's prompts.
+Labels and templates are drawn again for each example, so nothing can be memorized: the model has to
+read the pairs. The layouts are arrows, equals signs and question-answer pairs, never that of the
+pool's prompts.
 """
 
+import itertools
 from collections.abc import Callable
 
 from ait_jax.tasks.mini import lexicon as lex
@@ -31,20 +32,18 @@ LAYOUTS = (
     ("{a} gives {b}", ". ", "{a} gives"),
 )
 Pair = tuple[str, str]
-INDUCED_CLASSES = (
-    "animal",
-    "plant",
-    "fruit",
-    "tool",
-    "vehicle",
-    "job",
-    "clothing",
-    "furniture",
-    "colour",
-    "body part",
-    "sport",
-    "instrument",
+_CLASSES = (
+    "animal/plant/fruit/tool/vehicle/job/clothing/furniture/colour/body part/sport/instrument"
 )
+INDUCED_CLASSES = tuple(_CLASSES.split("/"))
+_OTHER_CLASSES = {
+    "good": lex.GOOD,
+    "bad": lex.BAD,
+    "woman": lex.WOMEN,
+    "man": lex.MEN,
+    "city": lex.CITIES,
+    "number": lex.UNITS,
+}
 
 
 def show(draw: Draw, pairs: list[Pair]) -> Pair:
@@ -61,46 +60,29 @@ def draw_labels(draw: Draw, count: int) -> list[str]:
     return draw.sample(source, count)
 
 
-def _words_of(kind: str):
-    return (
-        lex.CLASSES.get(kind)
-        or {
-            "good": lex.GOOD,
-            "bad": lex.BAD,
-            "woman": lex.WOMEN,
-            "man": lex.MEN,
-            "city": lex.CITIES,
-            "number": lex.UNITS,
-            "place": lex.PLACES,
-        }[kind]
-    )
-
-
-def _contrast(draw: Draw) -> tuple[str, str]:
+def _contrast(draw: Draw) -> list[str]:
     """Draws two kinds of words that can be told apart."""
     if draw.chance(0.3):
-        return tuple(
-            draw.shuffled(draw.pick((("good", "bad"), ("woman", "man"), ("city", "number"))))
-        )
-    return tuple(draw.sample(INDUCED_CLASSES, 2))
+        return draw.shuffled(draw.pick((("good", "bad"), ("woman", "man"), ("city", "number"))))
+    return draw.sample(INDUCED_CLASSES, 2)
 
 
-def _labelled_pairs(draw: Draw, kinds, labels, shots: int) -> list[Pair]:
+def _labelled_pairs(draw: Draw, kinds: list[str], labels: list[str], shots: int) -> list[Pair]:
     """Returns distinct labelled words; every kind is shown before the last one is asked."""
     order = draw.shuffled(range(len(kinds)))
     order += [draw.integer(0, len(kinds)) for _ in range(shots - len(kinds) + 1)]
     pairs: list[Pair] = []
     for which in order:
-        word = draw.sample(_words_of(kinds[which]), 1, [word for word, _ in pairs])[0]
+        words = (lex.CLASSES | _OTHER_CLASSES)[kinds[which]]
+        word = draw.sample(words, 1, [word for word, _ in pairs])[0]
         pairs.append((word, labels[which]))
     return pairs
 
 
 def class_labels(draw: Draw) -> Pair:
     """Words of two kinds under two arbitrary labels."""
-    return show(
-        draw, _labelled_pairs(draw, _contrast(draw), draw_labels(draw, 2), draw.integer(3, 7))
-    )
+    kinds, labels = _contrast(draw), draw_labels(draw, 2)
+    return show(draw, _labelled_pairs(draw, kinds, labels, draw.integer(3, 7)))
 
 
 def class_labels_listed(draw: Draw) -> Pair:
@@ -111,7 +93,7 @@ def class_labels_listed(draw: Draw) -> Pair:
 
 
 def class_labels_ruled(draw: Draw) -> Pair:
-    """The labels' meaning is told in words, with or without shown pairs."""
+    """The labels' meaning is given in words, with or without shown pairs."""
     kinds, labels = _contrast(draw), draw_labels(draw, 2)
     rule = draw.pick(
         (
@@ -144,12 +126,8 @@ def sentence_labels(draw: Draw) -> Pair:
 
 def three_labels(draw: Draw) -> Pair:
     """Three kinds under three labels."""
-    return show(
-        draw,
-        _labelled_pairs(
-            draw, draw.sample(INDUCED_CLASSES, 3), draw_labels(draw, 3), draw.integer(4, 7)
-        ),
-    )
+    kinds, labels = draw.sample(INDUCED_CLASSES, 3), draw_labels(draw, 3)
+    return show(draw, _labelled_pairs(draw, kinds, labels, draw.integer(4, 7)))
 
 
 def pick_by_kind(draw: Draw) -> Pair:
@@ -185,21 +163,10 @@ def middle(draw: Draw) -> Pair:
 
 def wrap(draw: Draw) -> Pair:
     """A word set into a template that the pairs reveal."""
-    before, after = draw.sample(
-        NONSENSE + list(lex.COLOURS) + ["the", "my", "very", "not", "this"], 2
-    )
-    template = draw.pick(
-        (
-            "{b} {w}",
-            "{w} {a}",
-            "{b} {w} {a}",
-            "{w} {b} {w}",
-            "{b}, {w}!",
-            "({w})",
-            "<{w}>",
-            "{w} or {a}",
-        )
-    )
+    affixes = [*NONSENSE, *lex.COLOURS, "the", "my", "very", "not", "this"]
+    before, after = draw.sample(affixes, 2)
+    templates = "{b} {w}/{w} {a}/{b} {w} {a}/{w} {b} {w}/{b}, {w}!/({w})/<{w}>/{w} or {a}"
+    template = draw.pick(templates.split("/"))
     words = draw.sample(lex.CONTENT_WORDS, draw.integer(3, 5))
     return show(draw, [(word, template.format(w=word, b=before, a=after)) for word in words])
 
@@ -219,9 +186,8 @@ def slot(draw: Draw) -> Pair:
     names, cities = draw.sample(lex.NAMES, 5), draw.sample(lex.CITIES, 5)
     which = draw.integer(0, 2)
     count = draw.integer(3, 6)
-    return show(
-        draw, [(template.format(*pair), pair[which]) for pair in list(zip(names, cities))[:count]]
-    )
+    pairs = list(zip(names, cities, strict=True))[:count]
+    return show(draw, [(template.format(*pair), pair[which]) for pair in pairs])
 
 
 def rephrase(draw: Draw) -> Pair:
@@ -247,12 +213,12 @@ def rephrase(draw: Draw) -> Pair:
 
 def relation(draw: Draw) -> Pair:
     """A known relation shown by pairs: capital of, month after, number after."""
-    table = draw.pick(
+    table: list[Pair] = draw.pick(
         (
-            lex.CAPITALS,
-            tuple((capital, country) for country, capital in lex.CAPITALS),
-            tuple(zip(lex.MONTHS, lex.MONTHS[1:])),
-            tuple(zip(lex.UNITS, lex.UNITS[1:])),
+            [(country, capital) for country, capital in lex.CAPITALS],
+            [(capital, country) for country, capital in lex.CAPITALS],
+            list(itertools.pairwise(lex.MONTHS)),
+            list(itertools.pairwise(lex.UNITS)),
         )
     )
     return show(draw, draw.sample(table, draw.integer(3, 5)))
@@ -261,33 +227,28 @@ def relation(draw: Draw) -> Pair:
 def own_dictionary(draw: Draw) -> Pair:
     """A made-up dictionary; the asked word was shown."""
     words, meanings = draw.sample(lex.CONTENT_WORDS, 4), draw.sample(NONSENSE, 4)
-    pairs = list(zip(words, meanings))
-    return show(draw, pairs + [draw.pick(pairs)])
+    pairs = list(zip(words, meanings, strict=True))
+    return show(draw, [*pairs, draw.pick(pairs)])
 
 
 def same_answer(draw: Draw) -> Pair:
     """Whatever is asked, the answer is the one shown."""
     answer = " ".join(draw.sample(lex.CONTENT_WORDS, draw.integer(1, 3)))
-    return show(
-        draw, [(word, answer) for word in draw.sample(lex.CONTENT_WORDS, draw.integer(3, 5))]
-    )
+    words = draw.sample(lex.CONTENT_WORDS, draw.integer(3, 5))
+    return show(draw, [(word, answer) for word in words])
 
 
 INDUCTION: tuple[Callable[[Draw], Pair], ...] = (
     class_labels,
-    class_labels_listed,
-    class_labels_listed,
-    class_labels_ruled,
-    class_labels_ruled,
+    *2 * [class_labels_listed],
+    *2 * [class_labels_ruled],
     sentence_labels,
     three_labels,
-    pick_by_kind,
-    pick_by_kind,
+    *2 * [pick_by_kind],
     rearrange,
     middle,
     wrap,
-    slot,
-    slot,
+    *2 * [slot],
     rephrase,
     relation,
     own_dictionary,

@@ -1,6 +1,7 @@
 """The vocabulary of the mini model: a small SentencePiece model with byte fallback."""
 
 import io
+import itertools
 import os
 import pydoc_data.topics
 import re
@@ -9,19 +10,31 @@ from pathlib import Path
 
 from ait_jax.tasks.mini import lexicon
 from ait_jax.tasks.mini.generator import Draw
-from ait_jax.tasks.mini_base.common_words import COMMON_WORDS, OPENING_WORDS
 from ait_jax.tasks.mini_base.direct import DIRECT
 from ait_jax.tasks.mini_base.induction import INDUCTION
 from ait_jax.tasks.mini_base.passages import passage
 
+from ait_jax.runtime.files import write_bytes
+
 # Pieces are learned from this many generated passages and as many task examples.
 NUM_GENERATED = 6000
+# Common English words beyond the lexicon, so that each becomes a piece.
+_COMMON_WORDS = Path(__file__).with_name("common_words.txt")
+# Words that open sentences and fields; their capitalized forms deserve pieces of their own.
+_OPENING_WORDS = """
+    A An The In Is Are Do Does Did Was Were It He She They We You Your I My This That These There
+    What When Where Which Who Why How If For From On At And But So Then Now Given Write Read Find
+    Classify Generate Answer Question Sentence Context Definition Positive Negative Example Examples
+    Input Output Explanation Complete Title Text Review Label Labels Statement Option True False Yes
+    No Not One Two Here All Some Word Words Note Each Choose Name Story Fact Passage Paragraph
+    Premise Hypothesis Otherwise Make Please
+""".split()
 
 
 def general_english() -> Iterator[str]:
-    """Yields paragraphs of prose that every Python installation carries: Python's own documentation.
+    """Yields paragraphs of prose that comes with Python: its own documentation.
 
-    Generated text alone would split any word outside the lexicon into letters. This prose only
+    Generated text alone would split every word outside the lexicon into letters. This prose only
     decides which pieces exist; no model is trained on it and none of it is shipped.
     """
     for topic in sorted(pydoc_data.topics.topics):
@@ -34,29 +47,19 @@ def general_english() -> Iterator[str]:
 
 
 def word_lines() -> Iterator[str]:
-    """Yields lines of single words, so that every word of the lexicon and common English words have pieces."""
-    words = [
-        *COMMON_WORDS,
-        *lexicon.CONTENT_WORDS,
-        *lexicon.NAMES,
-        *lexicon.CITIES,
-        *lexicon.COUNTRIES,
-    ]
-    words += [form for forms in lexicon.VERBS for form in forms]
-    words += [word for pair in (*lexicon.OPPOSITES, *lexicon.SYNONYMS) for word in pair]
-    words += [
-        lexicon.plural(word)
-        for words_of in lexicon.CLASSES.values()
-        for word in words_of
-        if word.isalpha()
-    ]
+    """Yields lines of single words, so that the lexicon and common English words have pieces."""
+    words = [*_COMMON_WORDS.read_text("utf-8").split(), *lexicon.CONTENT_WORDS, *lexicon.NAMES]
+    words += lexicon.CITIES + lexicon.COUNTRIES
+    for forms in lexicon.VERBS + lexicon.OPPOSITES + lexicon.SYNONYMS:
+        words += forms
+    words += map(lexicon.plural, itertools.chain(*lexicon.CLASSES.values()))
     for start in range(0, len(words), 8):
         yield " ".join(words[start : start + 8])
-    yield from 5 * OPENING_WORDS
+    yield from 5 * _OPENING_WORDS
 
 
 def corpus(seed: int = 0, num_generated: int = NUM_GENERATED) -> Iterator[str]:
-    """Yields the lines from which the vocabulary is trained; none comes from the built-in pool."""
+    """Yields the lines that the vocabulary is trained on; none is from the built-in pool."""
     for index in range(num_generated):
         yield passage(Draw("mini_base.vocabulary.text", seed, index))
         draw = Draw("mini_base.vocabulary.task", seed, index)
@@ -66,11 +69,11 @@ def corpus(seed: int = 0, num_generated: int = NUM_GENERATED) -> Iterator[str]:
     yield from general_english()
 
 
-def train_vocabulary(path: str | os.PathLike, vocab_size: int = 3996, seed: int = 0) -> None:
-    """Writes a SentencePiece unigram model to `path`: pad 0, end of sequence 1, unknown 2, no beginning of sequence.
+def train_vocabulary(path: str | os.PathLike[str], vocab_size: int = 3996, seed: int = 0) -> None:
+    """Writes a SentencePiece unigram model: pad 0, end of sequence 1, unknown 2, no beginning.
 
-    `vocab_size` counts the pieces in the file; the 100 extra ids of T5 come on top of it. The file
-    appears whole or not at all. It depends on the Python version, whose documentation it learns from.
+    `vocab_size` counts the pieces in the file; T5's 100 extra ids are added to them. The file
+    appears whole or not at all. It depends on the Python version, whose documentation is read.
     """
     import sentencepiece
 
@@ -93,10 +96,4 @@ def train_vocabulary(path: str | os.PathLike, vocab_size: int = 3996, seed: int 
         shuffle_input_sentence=False,
         minloglevel=2,
     )
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(model.getvalue())
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_bytes(path, model.getvalue(), any_process=True)
