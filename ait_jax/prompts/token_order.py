@@ -35,8 +35,8 @@ class TokenOrder:
     def __post_init__(self) -> None:
         if self.pad_id == self.eos_id or min(self.pad_id, self.eos_id) < 0:
             raise UserError(
-                "A model's padding and end-of-sequence tokens must be two ids of its vocabulary, "
-                f"not {self.pad_id} and {self.eos_id}."
+                "A model's padding and end-of-sequence tokens must be two different ids of its "
+                f"vocabulary, not {self.pad_id} and {self.eos_id}."
             )
 
     @cached_property

@@ -49,5 +49,5 @@ def test_refused():
         order(eos_id=5)
     with pytest.raises(UserError, match="has no padding token"):
         order({"</s>": 2})
-    with pytest.raises(UserError, match="must differ"):
+    with pytest.raises(UserError, match="must be two different ids"):
         TokenOrder(2, 2)

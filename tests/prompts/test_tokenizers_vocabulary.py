@@ -184,9 +184,9 @@ def test_damaged_files_are_refused(tmp_path):
     for content, problem in (
         (whole[: len(whole) // 2], "truncated"),
         ("[1]", "not a JSON object"),
-        ("[" * 100_000, "no JSON or a truncated"),
+        ("[" * 100_000, "not JSON, or truncated"),
         (json.dumps({**json.loads(whole), "model": {"type": "Other"}}), "tokenizers cannot read"),
-        (json.dumps({**json.loads(whole), "added_tokens": [{"content": "x"}]}), "are no tokens"),
+        (json.dumps({**json.loads(whole), "added_tokens": [{"content": "x"}]}), "are not tokens"),
         (json.dumps({**json.loads(whole), "added_tokens": moved}), "damaged|cannot read"),
     ):
         (tmp_path / "tokenizer.json").write_text(content)
