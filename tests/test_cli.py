@@ -34,10 +34,8 @@ def run(capsys, *arguments: str) -> tuple[int, str, str]:
 def experiments(monkeypatch, tmp_path, clean_gin):
     """Replaces the work of `run`, `score` and `pretrain`; gives what they were called with."""
     called = []
-    monkeypatch.setattr(scoring, "run", lambda made, config: called.append((made, config)))
-    monkeypatch.setattr(
-        active, "run", lambda experiment, config: called.append((experiment, config))
-    )
+    for module in (scoring, active):
+        monkeypatch.setattr(module, "run", lambda made, config, **_: called.append((made, config)))
     monkeypatch.setattr(pretraining.Pretraining, "run", lambda self: called.append((self, "")))
     monkeypatch.setattr(
         subcommand, "start_jax", lambda **_: None
@@ -219,7 +217,7 @@ def test_debug_adds_the_traceback(capsys, experiments):
 
 
 def test_interruption(capsys, experiments, monkeypatch):
-    def interrupt(experiment, config):
+    def interrupt(experiment, config, page):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(active, "run", interrupt)
@@ -319,7 +317,7 @@ def test_plan_gets_its_flags(capsys, experiments, monkeypatch):
     "flag, message",
     [
         ("--topology=v5:4x4", "'v5' must be one of v4, v5e, v5p, v6e"),
-        ("--stages=decoding", "--stages has 'decoding'"),
+        ("--stages=decoding", "--stages=decoding must be"),
         ("--gin.ROUNDZ=3", "Did you mean 'ROUNDS'"),
     ],
 )

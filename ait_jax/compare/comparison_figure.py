@@ -137,27 +137,26 @@ def _label_ends(
 
 def spread(values: Sequence[float], least: float) -> list[float]:
     """Returns `values`, moved apart as little as puts `least` between neighbors."""
+
+    def middle(group: list[int]) -> float:
+        return sum(values[i] for i in group) / len(group)
+
+    def reach(*neighbors: list[int]) -> float:
+        return least * sum(map(len, neighbors)) / 2
+
     order = sorted(range(len(values)), key=lambda i: values[i])
     # Groups that touch become one.
     groups: list[list[int]] = []
     for i in order:
         groups.append([i])
-        while len(groups) > 1 and _touch(groups[-2], groups[-1], values, least):
+        while len(groups) > 1 and middle(groups[-1]) - middle(groups[-2]) < reach(*groups[-2:]):
             last = groups.pop()
             groups[-1] += last
     places = [0.0] * len(values)
     for group in groups:
-        middle = sum(values[i] for i in group) / len(group)
         for rank, i in enumerate(group):
-            places[i] = middle + (rank - (len(group) - 1) / 2) * least
+            places[i] = middle(group) + (rank - (len(group) - 1) / 2) * least
     return places
-
-
-def _touch(
-    first: Sequence[int], second: Sequence[int], values: Sequence[float], least: float
-) -> bool:
-    middles = [sum(values[i] for i in group) / len(group) for group in (first, second)]
-    return middles[1] - middles[0] < least * (len(first) + len(second)) / 2
 
 
 def _draw_differences(axes: Any, result: Mapping[str, Any]) -> None:

@@ -16,7 +16,6 @@ from ait_jax.report.settings import Settings, of_parts
 from ait_jax.report.task_details import Details, OtherPrompts, details
 from ait_jax.rounds import record
 from ait_jax.rounds.generations import known_changes
-from ait_jax.rounds.parts import ModelParts
 from ait_jax.rounds.record import CONTINUAL, SCORE, Record, read_json, round_name
 from ait_jax.runtime import buckets, files
 
@@ -26,9 +25,9 @@ DETAIL_MEGABYTES = 12.0
 FINISHED = "finished"
 
 
-def make_page(model_dir: Any, experiment: ModelParts, pool: TaskPool) -> None:
-    """Writes the report of a run at work; `rounds.run.MakePage`."""
-    make(model_dir, of_parts(experiment, pool))
+def make_page(model_dir: Any, parts: Any, pool: TaskPool) -> None:
+    """Writes the report of a run in progress, from its `parts.ModelParts`: a `run.MakePage`."""
+    make(model_dir, of_parts(parts, pool))
 
 
 def make(

@@ -4,7 +4,7 @@ import itertools
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, TextIO
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -20,7 +20,7 @@ _BYTES = 1_000_000
 _ASCII = str.maketrans("━─▁▂▃▄▅▆▇█…", "#-_.-=+*%#~", "")
 
 
-def drawn(lines: Sequence[Text], columns: int, stream: TextIO) -> list[tuple[str, int]]:
+def drawn(lines: Sequence[Text], columns: int, stream: Any) -> list[tuple[str, int]]:
     """Returns lines as the stream's terminal wants them, in its colors, with their widths."""
     console = Console(file=stream, width=columns, highlight=False, markup=False, emoji=False)
     unicode = (getattr(stream, "encoding", None) or "utf-8").lower().startswith("utf")

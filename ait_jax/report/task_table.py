@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import Any
 
 from ait_jax.errors import UserError, nearest
 from ait_jax.report.pool_view import Found, PoolView
@@ -126,7 +126,7 @@ def _value(view: PoolView, name: str, column: str) -> Any:
     }[column]()
 
 
-def write_csv(table: Sequence[dict[str, Any]], names: Sequence[str], stream: TextIO) -> None:
+def write_csv(table: Sequence[dict[str, Any]], names: Sequence[str], stream: Any) -> None:
     """Writes the rows as CSV; escapes text that could control a terminal."""
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(names)
@@ -135,7 +135,7 @@ def write_csv(table: Sequence[dict[str, Any]], names: Sequence[str], stream: Tex
         writer.writerow([visible(cell) if isinstance(cell, str) else cell for cell in cells])
 
 
-def write_json(table: Sequence[dict[str, Any]], stream: TextIO) -> None:
+def write_json(table: Sequence[dict[str, Any]], stream: Any) -> None:
     """Writes the rows as a JSON list, in ASCII, so that nothing in it controls a terminal."""
     clean = [
         {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}

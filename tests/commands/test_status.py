@@ -29,11 +29,17 @@ def run_dir(tmp_path):
     """A run of two rounds whose second one trains; nobody holds its lock."""
     directory = RunDirectory(tmp_path / "runs" / "mini")
     with directory.lock():
-        config = "# Macros:\nROUNDS = 2\nSTRATEGY = @selection.Random()\nexperiment.Experiment.rounds = %ROUNDS\n"
+        config = (
+            "# Macros:\nROUNDS = 2\nSTRATEGY = @selection.Random()\n"
+            "experiment.Experiment.rounds = %ROUNDS\n"
+        )
         directory.open(config, {"name": "mini", "fingerprint": "x"}, 0)
-        for name, result in (("base/evaluate", EVALUATED), ("round_000/train", {"tasks": 16}),
-                             ("round_000/evaluate", EVALUATED | {"test": EVALUATED["test"] | {"rougeL": 9.25}})):  # fmt: skip
-            directory.stage(name, lambda: result)
+        for name, result in {
+            "base/evaluate": EVALUATED,
+            "round_000/train": {"tasks": 16},
+            "round_000/evaluate": {**EVALUATED, "test": EVALUATED["test"] | {"rougeL": 9.25}},
+        }.items():
+            directory.stage(name, lambda result=result: result)
             directory.add_timing(name, 10.0)
     say(directory.path)
     return directory.path
@@ -58,9 +64,21 @@ def test_a_running_run(run_dir, capsys):
         code, out, _ = status(capsys, run_dir)
         as_json = json.loads(status(capsys, run_dir, "--json")[1])
     assert code == 0
-    for text in ("run on the pool 'mini', Random, seed 0", "running on", "process 7", "round_001 (2 of 2)  train",
-                 "3/8", "1 min 01 s left", "loss 1.5000 █▁", "1,234 tokens/s", "MFU 25.0%",
-                 "next: round_001/evaluate", "9.25", "gain", "run: about 1 min 11 s left"):  # fmt: skip
+    for text in (
+        "run on the pool 'mini', Random, seed 0",
+        "running on",
+        "process 7",
+        "round_001 (2 of 2)  train",
+        "3/8",
+        "1 min 01 s left",
+        "loss 1.5000 █▁",
+        "1,234 tokens/s",
+        "MFU 25.0%",
+        "next: round_001/evaluate",
+        "9.25",
+        "gain",
+        "run: about 1 min 11 s left",
+    ):
         assert text in out, (text, out)
     assert (as_json["state"], as_json["losses"], as_json["seconds_left"]) == (
         "running",
@@ -81,9 +99,7 @@ def test_scores_without_a_strategy_name_none(tmp_path, capsys):
 
 def test_ends_are_told_apart(run_dir, capsys):
     code, out, _ = status(capsys, run_dir)
-    assert (
-        code == 3 and "killed" in out and "3 of 5 stages done; stopped in round_001/train" in out
-    )
+    assert code == 3 and "killed" in out and "3 of 5 stages done; stopped in round_001/train" in out
     assert "next: round_001/train (the same command continues)" in out
     say(run_dir, state="failed", problem="UserError: \x1b[2Jdisk full", stage="round_001/train")
     code, out, _ = status(capsys, run_dir)
@@ -103,7 +119,7 @@ def test_ends_are_told_apart(run_dir, capsys):
 
 
 def test_looking_does_not_disturb_the_lock(run_dir):
-    held = open(run_dir / ".lock")
+    held = open(run_dir / ".lock")  # noqa: SIM115 - a timer closes it
     fcntl.flock(held, fcntl.LOCK_SH)  # what a look does, for an instant
     import threading
 
@@ -140,8 +156,11 @@ def test_folders_that_are_no_run(run_dir, capsys):
     assert code == 3 and out.startswith(
         "mini  killed, round_001/train, 3/5 stages, test ROUGE-L 9.25"
     )
-    for given, text in ((runs / "mnii", f"Did you mean '{run_dir}'?"), (run_dir / "round_000", "it lies in one"),
-                        (runs / ".." / "nothing", "does not exist")):  # fmt: skip
+    for given, text in {
+        runs / "mnii": f"Did you mean '{run_dir}'?",
+        run_dir / "round_000": "it lies in one",
+        runs / ".." / "nothing": "does not exist",
+    }.items():
         if given.name == "round_000":
             given.mkdir(exist_ok=True)
         code, out, err = status(capsys, given)

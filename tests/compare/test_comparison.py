@@ -1,4 +1,4 @@
-"""comparison.py and `ait-jax compare`: what gin says, which runs that makes, and what is refused."""
+"""comparison.py and `ait-jax compare`: what gin says, the runs that makes, what is refused."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""From finished runs to numbers, words and a picture; the runs are made up, the figures worked by hand."""
+"""From made-up finished runs to numbers, words and a picture; numbers worked by hand."""
 
 import csv
 import json
@@ -76,8 +76,9 @@ def test_text_and_verdict(result):
     text = comparison_text.render(result)
     (line,) = comparison_text.verdict(result)
     assert line == (
-        "uncertain cannot be told from random at 16 tasks: +3.00 [-3.57, +9.57] test ROUGE-L over 3 "
-        "seeds, within noise, as for the whole curve, CLS and GEN; to see such a difference takes about "
+        "uncertain cannot be told from random at 16 tasks: +3.00 [-3.57, +9.57] test ROUGE-L over "
+        "3 seeds, within noise, as for the whole curve, CLS and GEN; to see such a difference takes "
+        "about "
         "9 seeds"
     )
     assert (
@@ -219,7 +220,8 @@ def test_finished_runs_say_what_cannot_be_compared(tmp_path):
     (_, second), remarks = finished_runs.grouped([first, other])
     assert second.strategy == "random [scorer.Scorer.num_instances = 9]"
     assert remarks == [
-        f"{second.strategy} differs in more than its strategy: scorer.Scorer.num_instances: was not set, now 9"
+        f"{second.strategy} differs in more than its strategy: scorer.Scorer.num_instances: was "
+        "not set, now 9"
     ]
     for damaged in ("{}", '{"schema_version": 1'):
         (tmp_path / "f" / "run.json").write_text(damaged)

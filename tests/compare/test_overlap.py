@@ -24,7 +24,9 @@ def test_by_hand():
 
 def test_expected_is_what_random_draws_share():
     rng = np.random.default_rng(0)
-    first, second = np.arange(30), np.arange(10, 50)
+    first, second = (
+        np.array([f"task{i}" for i in numbers]) for numbers in (range(30), range(10, 50))
+    )
     common = [
         len(
             np.intersect1d(
@@ -33,7 +35,7 @@ def test_expected_is_what_random_draws_share():
         )
         for _ in range(4000)
     ]
-    expected = overlap.overlap(draw(range(12), first), draw(range(10, 18), second)).expected_common
+    expected = overlap.overlap(draw(first[:12], first), draw(second[:8], second)).expected_common
     assert np.mean(common) == pytest.approx(expected, abs=4 * np.std(common) / 4000**0.5)
 
 

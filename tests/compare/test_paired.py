@@ -20,7 +20,7 @@ def test_the_interval_is_scipys_paired_t_test():
 
 
 def test_three_seeds_by_hand():
-    """Differences 1, 2, 6: mean 3, squares 4 + 1 + 9 = 14, variance 7; t with 2 degrees has a closed form."""
+    """Differences 1, 2, 6: mean 3, variance (4 + 1 + 9) / 2; t with 2 degrees has a closed form."""
     found = paired.summarize([1.0, 2.0, 6.0])
     t = 0.95 / math.sqrt(2 * 0.975 * 0.025)  # 4.303 of tables
     half = t * math.sqrt(7 / 3)

@@ -121,11 +121,21 @@ def test_processors_are_divided():
 
 def test_a_child_ends_with_its_parent_and_keeps_to_its_processors():
     cpu = min(os.sched_getaffinity(0))
+    code = (
+        "import os, runpy, sys, time\n"
+        "from ait_jax import cli\n"
+        "def main(arguments):\n"
+        "    print(arguments, sorted(os.sched_getaffinity(0)), flush=True)\n"
+        "    time.sleep(60)\n"
+        "cli.main = main\n"
+        "sys.argv[0] = 'child'\n"
+        "runpy.run_module('ait_jax.child', run_name='__main__')\n"
+    )
     program = (
         "import os, subprocess, sys\n"
-        "code = 'import os; from ait_jax import cli; cli.main = lambda a: print(a, sorted(os.sched_getaffinity(0)), flush=True) or __import__(\"time\").sleep(60)\\n'"
-        '\'import runpy, sys; sys.argv[0] = "child"; runpy.run_module("ait_jax.child", run_name="__main__")\'\n'
-        f"child = subprocess.Popen([sys.executable, '-c', code, str(os.getpid()), '{cpu}', 'run'], stdout=subprocess.PIPE, text=True)\n"
+        f"code, cpu = {code!r}, '{cpu}'\n"
+        "command = [sys.executable, '-c', code, str(os.getpid()), cpu, 'run']\n"
+        "child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)\n"
         "print(child.pid, child.stdout.readline(), flush=True)\n"
         "os._exit(9)\n"
     )

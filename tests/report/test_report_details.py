@@ -1,4 +1,4 @@
-"""A task's details: the forms that were scored, the likelihoods under each, what every word does."""
+"""A task's details: the scored forms, the likelihoods under each, what every word does."""
 
 import dataclasses
 

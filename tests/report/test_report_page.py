@@ -45,8 +45,8 @@ def hostile(payload, details):
         owner[key] = f"{owner[key]}{attack}"
     payload["summary"]["notes"] = [attack]
     payload["task_categories"] = [f"{name}{attack}" for name in payload["task_categories"]]
-    for round in payload["rounds"]:
-        round["measures"] = {attack: value for value in round["measures"].values()}
+    for scored in payload["rounds"]:
+        scored["measures"] = {attack: list(scored["measures"].values())[-1]}
     for evaluation in payload["evaluations"]:
         categories = evaluation["test"]["categories"]
         evaluation["test"]["categories"] = {f"{k}{attack}": v for k, v in categories.items()}
@@ -408,7 +408,8 @@ def test_hostile_texts_run_nothing_and_are_shown_as_text(browser, report, tmp_pa
     assert any("<script>" in tick for tick in ticks)
     assert tab.evaluate("document.querySelectorAll('svg a, img, iframe, main script').length") == 0
     assert tab.evaluate(
-        "[...document.querySelectorAll('a[href]')].every(a => a.getAttribute('href').startsWith('#'))"
+        "[...document.querySelectorAll('a[href]')]"
+        ".every(a => a.getAttribute('href').startsWith('#'))"
     )
     assert tab.evaluate("window.hit") is None
     with tab.expect_download() as download:

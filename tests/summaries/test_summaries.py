@@ -19,7 +19,10 @@ from ait_jax.rounds.run_summaries import hyperparameters, samples, stage_scalars
 from ait_jax.summaries import Summaries, TensorBoard, WeightsAndBiases, weights_and_biases
 from ait_jax.summaries.tensorboard import markdown_code, markdown_table
 
-HOSTILE = "a | b\n<script>alert(1)</script> **bold** [x](javascript:1) `code` # <img src=x onerror=1> \x00_"
+HOSTILE = (
+    "a | b\n<script>alert(1)</script> **bold** [x](javascript:1) `code` # <img src=x onerror=1> "
+    "\x00_"
+)
 STAGES = ("base/evaluate", "round_000/evaluate", "round_000/select")
 
 
@@ -27,7 +30,7 @@ def tell(summaries, stages, until=None):
     """Tells stages; dies in the middle of `until`."""
     for number, stage in enumerate(stages):
 
-        def write(open):
+        def write(open, number=number, stage=stage):
             open("rounds").scalar("tasks/train", 10.0 * number, number)
             if stage == until:
                 raise KeyboardInterrupt
@@ -220,7 +223,8 @@ def test_a_run_goes_on_with_other_summaries(tmp_path):
     directory.open(config, {"name": "x"}, 0)
     directory.stage("round_000/splits", dict)
     other = (
-        "SEED = 0\nSUMMARIES = (@a.B(), @c.D())\nSUMMARIES/summaries.WeightsAndBiases.mode = 'offline'\n"
+        "SEED = 0\nSUMMARIES = (@a.B(), @c.D())\n"
+        "SUMMARIES/summaries.WeightsAndBiases.mode = 'offline'\n"
         "WANDB_PROJECT = 'p'\nsummaries.WeightsAndBiases.project = 'p'\n"
     )
     assert RunDirectory(tmp_path).open(other, {"name": "x"}, 0)
@@ -230,7 +234,10 @@ def test_a_run_goes_on_with_other_summaries(tmp_path):
 
 
 def test_what_tells_a_run_from_others():
-    config = "MODEL_DIR = 'a'\nSEED = 3\nRATE = 5e-05\nGROW = True\nSTRATEGY = @selection.Random()\nNONE = None\n"
+    config = (
+        "MODEL_DIR = 'a'\nSEED = 3\nRATE = 5e-05\nGROW = True\n"
+        "STRATEGY = @selection.Random()\nNONE = None\n"
+    )
     assert hyperparameters(config + "a.B.c = 1\n") == {
         "SEED": 3,
         "RATE": 5e-05,
