@@ -33,7 +33,7 @@ def predict(asker: Asker, tasks: Sequence[str], *, max_instances: int) -> list[P
     ]
     tokens = [vocabulary.encode_source(text, encoding.max_source_length) for text in prompts]
     answers = [
-        vocabulary.decode(ids).strip() for ids in asker.engine.generate(asker.params, tokens)
+        vocabulary.decode(ids).strip() for ids in asker.engine.decode(asker.params, tokens).tokens
     ]
     own = list(zip(answers, prompts, strict=True))
     answered = _of_all(partitioner, own, len(everything))

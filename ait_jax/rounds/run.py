@@ -21,9 +21,9 @@ from ait_jax.runtime import distributed, files, reporter
 from ait_jax.runtime.hardware import devices_held
 from ait_jax.runtime.partitioning import model_info
 from ait_jax.runtime.watching import watch
-from ait_jax.scorer import gathering
-from ait_jax.scorer.counts import PromptCounts
+from ait_jax.scorer import processes
 from ait_jax.scorer.engine import Engine
+from ait_jax.scorer.work import PromptCounts
 from ait_jax.summaries import Board
 from ait_jax.trainer.interface import Trained
 from ait_jax.trainer.metrics import TrainingWork
@@ -238,7 +238,7 @@ def stage(run: Run, name: str, work: Callable[[], Done]) -> dict[str, Any]:
 
 def _record_time(run: Run, name: str, seconds: float, done: Done) -> None:
     """Adds a line to timings.jsonl and says it; a training's evaluations are told apart."""
-    asked = gathering.total(run.engine.work, run.experiment.partitioner)
+    asked = processes.total(run.engine.work, run.experiment.partitioner)
     figures = asked.summary() | done.counts.summary()
     line = asked.describe() + (f", asked for {done.counts.describe()}" if done.counts.asked else "")
     if done.training is not None:

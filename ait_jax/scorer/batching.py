@@ -22,7 +22,7 @@ def padded_length(length: int, lengths: Sequence[int]) -> int:
     """Returns the smallest of the ascending `lengths` that holds `length`.
 
     Raises:
-      ValueError: none does; callers truncate to the last one before.
+      ValueError: none does; callers first truncate to the last one.
     """
     for candidate in lengths:
         if length <= candidate:
@@ -55,26 +55,26 @@ class LengthBuckets:
             lengths = tuple(getattr(self, name))
             if not lengths or list(lengths) != sorted(set(lengths)) or lengths[0] < 1:
                 raise UserError(
-                    f"batching.LengthBuckets.{name} = {lengths} must be ascending positive lengths."
+                    f"batching.LengthBuckets.{name} = {lengths}: give ascending positive lengths."
                 )
 
     @property
     def max_source_length(self) -> int:
+        """The longest prompt, in tokens."""
         return self.inputs[-1]
 
     @property
     def max_target_length(self) -> int:
+        """The longest answer, in tokens."""
         return self.targets[-1]
 
     def collate(
-        self,
-        examples: Sequence[tuple[Tokens, Tokens]],
-        longest: tuple[int, int] | None = None,
+        self, examples: Sequence[tuple[Tokens, Tokens]], longest: tuple[int, int] | None = None
     ) -> dict[str, np.ndarray]:
         """Pads (inputs, targets) pairs to the smallest pair of buckets that holds them all.
 
         Args:
-          longest: the longest input and target of a batch of which `examples` are a part.
+          longest: the longest input and target of the batch that `examples` are a part of.
         """
         inputs = [tokens for tokens, _ in examples]
         targets = [tokens for _, tokens in examples]
@@ -89,9 +89,9 @@ def finer_lengths(lengths: Sequence[int], growth: float, multiple_of: int = 8) -
     """Returns ascending lengths up to `lengths[-1]`, each at most `growth` times the one before.
 
     Args:
-      lengths: ascending; all but the last give way.
+      lengths: ascending; only the last is kept.
       growth: above 1; rows of evenly spread lengths then have (growth - 1) / 2 of padding.
-      multiple_of: all but the last are multiples of it.
+      multiple_of: divides every length but the last.
     """
     finer = [multiple_of]
     while finer[-1] < lengths[-1]:
@@ -115,9 +115,9 @@ def batches_by_length(
 
     From the longest to the shortest, so that a batch holds rows of neighbouring lengths. Rows
     left over by one target length are joined by rows with shorter targets and no longer inputs;
-    a batch that still is not full repeats its first row, so that no made-up row delays decoding.
-    Where few rows of spread lengths would make much padding, a batch is half or a quarter as
-    large. So nearly every batch of a shape runs the same executable.
+    a batch that is still not full repeats its first row, so that no made-up row delays decoding.
+    Where a few rows of spread lengths would need much padding, a batch is half or a quarter as
+    large. So nearly every batch of a shape runs the same program.
 
     Args:
       shapes: the padded shape of every row: (input length,) or (input, target length).
@@ -176,3 +176,40 @@ def _take(rows: deque[tuple[int, int]], count: int, length: int) -> list[int]:
         rows.popleft()
     rows.rotate(first)
     return [row for _, row in taken]
+
+
+class PaddedRows:
+    """Rows of tokens, one text to a row, as batches of an engine.
+
+    Args:
+      shapes: of every row, the length that each column is padded to.
+      columns: for example prompts and targets.
+      tokens_per_batch: budget of padded tokens of the first column.
+    """
+
+    def __init__(
+        self,
+        shapes: Sequence[tuple[int, ...]],
+        columns: Sequence[Sequence[Tokens]],
+        tokens_per_batch: int,
+    ) -> None:
+        self.shapes, self.columns, self.tokens_per_batch = shapes, columns, tokens_per_batch
+
+    def batches(
+        self, shapes: Sequence[tuple[int, ...]], processes: int, multiple_of: int
+    ) -> Iterator[tuple[tuple[int, ...], list[int]]]:
+        """Yields (shape, places in `shapes`) of batches; each process has an equal part of them."""
+        return batches_by_length(shapes, self.tokens_per_batch // processes, multiple_of)
+
+    def arrays(self, shape: tuple[int, ...], rows: Sequence[int | None]) -> list[np.ndarray]:
+        """Returns a padded array for every column; None is a row of padding."""
+        return [
+            pad_rows([() if row is None else column[row] for row in rows], length)
+            # An embedding's shape has a length for the target that it lacks.
+            for column, length in zip(self.columns, shape, strict=False)
+        ]
+
+    def padded_tokens(self, arrays: Sequence[np.ndarray], rows: Sequence[int | None]) -> int:
+        """Returns how many places of a batch hold a prompt's token or none."""
+        del rows
+        return arrays[0].size

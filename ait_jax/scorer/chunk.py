@@ -1,20 +1,19 @@
 """A chunk: tasks that are scored and saved together, each distinct prompt held once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ait_jax.pool.pool import Instance
-from ait_jax.scorer import likelihoods
 from ait_jax.scorer.asker import Answered, Asker
-from ait_jax.scorer.counts import PromptCounts
 from ait_jax.scorer.prompts_of_task import PromptPlan, TaskPrompts
+from ait_jax.scorer.work import PromptCounts
 
 
 class Place(NamedTuple):
-    """One scored instance."""
+    """A scored instance and its task's name."""
 
     task: str
     instance: Instance
@@ -27,7 +26,7 @@ class Chunk:
     Attributes:
       places: the scored instances, task after task.
       prompts: int32[places, prompts], the numbers j, 0 for the original instruction.
-      inputs: distinct prompts, token ids that end in end-of-sequence.
+      inputs: the distinct prompts, token ids that end in end-of-sequence.
       original: int32[places], the original prompt's index in `inputs`.
       rows: int32[places, prompts], indices in `inputs`.
       tokens_cut: int32[places, prompts], tokens lost to the maximum source length.
@@ -44,10 +43,7 @@ class Chunk:
 def split(
     tasks: Sequence[str], num_prompts: Callable[[str], int], prompts_per_chunk: int
 ) -> list[list[str]]:
-    """Returns runs of tasks, each the shortest with at least `prompts_per_chunk` prompts.
-
-    The last run takes what is left.
-    """
+    """Returns runs of tasks, each but the last the shortest with `prompts_per_chunk` prompts."""
     chunks: list[list[str]] = []
     room = 0
     for name in tasks:
@@ -65,18 +61,16 @@ def prepare(tasks: Sequence[str], prompts: PromptPlan, task_prompts: TaskPrompts
     index_of: dict[tuple[int, ...], int] = {}
     originals, numbers, rows, cuts = [], [], [], []
     for name in tasks:
-        # The original prompt is always wanted: it is decoded, and others may equal it.
-        for instance, original, wanted, built in task_prompts.build(name, prompts):
+        # The original prompt is always needed: it is decoded, and others may equal it.
+        for instance, original, of_instance, built in task_prompts.build(name, prompts):
             places.append(Place(name, instance))
             originals.append(index_of.setdefault(original.tokens, len(index_of)))
-            numbers.append(wanted)
+            numbers.append(of_instance)
             rows.append([index_of.setdefault(p.tokens, len(index_of)) for p in built])
             cuts.append([p.tokens_cut for p in built])
     shape = (len(places), len(numbers[0]) if numbers else 0)
-    numbers, rows, cuts = (
-        np.array(column, np.int32).reshape(shape) for column in (numbers, rows, cuts)
-    )
-    return Chunk(places, numbers, list(index_of), np.array(originals, np.int32), rows, cuts)
+    wanted, at, cut = (np.array(x, np.int32).reshape(shape) for x in (numbers, rows, cuts))
+    return Chunk(places, wanted, list(index_of), np.array(originals, np.int32), at, cut)
 
 
 def log_likelihoods(
@@ -85,7 +79,7 @@ def log_likelihoods(
     """Teacher-forces every place's answer under its prompts, each distinct pair once.
 
     Returns:
-      float32[places, prompts], and what of it the device did not have to score.
+      float32[places, prompts], and how many of them the device did not have to score.
     """
     index_of: dict[tuple[int, ...], int] = {}
     target_of_place = np.array(
@@ -102,7 +96,7 @@ def log_likelihoods(
     at = np.searchsorted(pairs, originals[is_asked])
     values[at] = answered.log_likelihoods[is_asked]
     unknown = np.flatnonzero(np.isnan(values))
-    # Also with nothing to ask: other processes may have some, and all run the same batches.
+    # Called even with nothing to ask: other processes may have some, and all run the same batches.
     values[unknown] = asker.engine.log_likelihoods(
         asker.params,
         [chunk.inputs[pair // len(targets)] for pair in pairs[unknown]],
@@ -121,18 +115,17 @@ def columns(chunk: Chunk, answered: Answered, values: np.ndarray) -> dict[str, A
     """Returns the columns of likelihoods.parquet, one row per (instance, prompt)."""
     num_prompts = chunk.prompts.shape[1]
 
-    def repeated(of_place: Sequence[Any]) -> list[Any]:
+    def repeated(of_place: Iterable[Any]) -> list[Any]:
         return [value for value in of_place for _ in range(num_prompts)]
 
     lengths = np.array([len(tokens) for tokens in chunk.inputs], np.int32)
-    found = {
-        "task": repeated([place.task for place in chunk.places]),
-        "instance_id": repeated([place.instance.id for place in chunk.places]),
+    return {
+        "task": repeated(place.task for place in chunk.places),
+        "instance_id": repeated(place.instance.id for place in chunk.places),
         "prompt": chunk.prompts.ravel(),
         "answer": repeated(answered.texts),
-        "num_answer_tokens": repeated([len(target) for target in answered.targets]),
+        "num_answer_tokens": repeated(map(len, answered.targets)),
         "num_prompt_tokens": lengths[chunk.rows].ravel(),
         "num_tokens_cut": chunk.tokens_cut.ravel(),
         "log_likelihood": values.ravel(),
     }
-    return {name: found[name] for name in likelihoods.COLUMNS}

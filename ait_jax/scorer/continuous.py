@@ -17,31 +17,38 @@ from ait_jax.models.parameters import abstract_params, num_params
 from ait_jax.prompts.vocabulary import EOS_ID
 from ait_jax.runtime.hardware import options_of_large_products
 from ait_jax.runtime.partitioning import Partitioner
-from ait_jax.scorer import memory_maps, packing
 from ait_jax.scorer.batching import LengthBuckets, Tokens, finer_lengths, pad_rows, padded_length
+from ait_jax.scorer.program_cache import maps_are_scarce
 from ait_jax.scorer.shared_prefixes import SharedPrefix
-from ait_jax.scorer.slot_pools import Budget, SlotPool, SlotShape, pooled
+from ait_jax.scorer.slot_pools import ROWS, Budget, SlotPool, SlotShape, packed, pooled
 
 # Rows of a slot. A slot waits for its slowest row, so a prefix of more rows is run more often.
 MOST_MEMBERS = 16
 _MEMBERS = (1, 2, 3, 4, 6, 8, 10, 12, 16)
-# On a CPU slots may take at least so many bytes: reading the weights anew for a few rows is what
-# a small model's steps spend their time on.
+# On a CPU slots may take at least this many bytes: a small model's steps spend most of their time
+# on reading the weights, for however few rows.
 _LEAST_ON_CPU = 2**30
-# Slots may be so many times too long; prefixes and prompts are run with less padding.
+# By how much slots may be too long; prefixes and prompts are run with less padding.
 _SLOT_GROWTH, _PREFILL_GROWTH = 1.5, 1.25
 
 
-class Answer(NamedTuple):
-    """The answer to one prompt: its tokens, end-of-sequence included.
+class DecodedRow(NamedTuple):
+    """The greedy answer to one prompt.
 
-    `log_likelihood` is the mean over them with end-of-sequence in place of the last.
+    Attributes:
+      row: the prompt's place among the prompts.
+      tokens: of the answer; the last is end-of-sequence if the answer is finished.
+      log_likelihood: mean over the tokens, with end-of-sequence in place of the last.
     """
 
     row: int
     tokens: list[int]
     log_likelihood: float
-    finished: bool
+
+    @property
+    def finished(self) -> bool:
+        """Whether the answer came to its end before the longest answer's."""
+        return self.tokens[-1:] == [EOS_ID]
 
 
 class ContinuousDecoder:
@@ -61,11 +68,13 @@ class ContinuousDecoder:
         self, model: Model, partitioner: Partitioner, buckets: LengthBuckets, tokens_per_batch: int
     ) -> None:
         self.model, self.partitioner = model, partitioner
-        config = model.config
+        config: Any = model.config  # of a decoder-only model
         values_per_token = 2 * config.num_layers * config.num_kv_heads * config.head_dim
         weights = num_params(abstract_params(model)[0]) / values_per_token
         length, at_a_time = buckets.max_target_length, partitioner.data_size
-        self._apart = partitioner.platform == "cpu"  # stacked caches would be copied every step
+        self._apart = (
+            partitioner.platform == "cpu"
+        )  # stacked keys and values would be copied every step
         if self._apart:
             bytes_per_token = values_per_token * jnp.dtype(config.dtype).itemsize
             tokens_per_batch = max(tokens_per_batch, _LEAST_ON_CPU // bytes_per_token)
@@ -83,16 +92,16 @@ class ContinuousDecoder:
         self._empty = jax.jit(slots.empty, static_argnums=(0, 2, 3, 4))
         self._fill = jax.jit(partial(slots.fill, apart=apart), donate_argnums=0)
         self._run = jax.jit(partial(slots.run, model, eos_id=EOS_ID, apart=apart), donate_argnums=1)
-        # Once for many runs: taken apart in each of them, all parameters would be copied there.
+        # Once for many runs: taken apart in each of them, all parameters would be copied each time.
         self._for_steps = jax.jit(partial(match_layout, scan_layers=not apart))
 
     def answers(
         self, params: Any, prompts: Sequence[Tokens], groups: Sequence[SharedPrefix]
-    ) -> Iterator[Answer]:
-        """Yields the answers in the order in which they finish.
+    ) -> Iterator[DecodedRow]:
+        """Yields the answers as they finish.
 
         Args:
-          groups: of at most `MOST_MEMBERS` of the prompts.
+          groups: of at most `MOST_MEMBERS` prompts each.
         """
         pools = self._pools(prompts, groups)
         if not pools:
@@ -104,9 +113,10 @@ class ContinuousDecoder:
 
     def _pools(self, prompts: Sequence[Tokens], groups: Sequence[SharedPrefix]) -> list[SlotPool]:
         shapes, fitting = [], []
-        for length, members in groups:
-            if len(members) == 1:  # all of it but the token that the answer follows
-                length = len(prompts[members[0]]) - 1
+        for shared, members in groups:
+            # One alone is a prefix, all but the token that the answer follows.
+            alone = len(members) == 1
+            length = len(prompts[members[0]]) - 1 if alone else shared
             own = max(len(prompts[member]) for member in members) - length
             shapes.append(
                 SlotShape(
@@ -120,11 +130,12 @@ class ContinuousDecoder:
 
     def _pool(
         self, params: Any, step_params: Any, prompts: Sequence[Tokens], pool: SlotPool
-    ) -> Iterator[Answer]:
+    ) -> Iterator[DecodedRow]:
         """Yields the answers to a pool's groups."""
-        if memory_maps.scarce():
-            for programs in (self._prefill, self._empty, self._fill, self._run):
-                programs.clear_cache()
+        if maps_are_scarce():
+            jitted: tuple[Any, ...] = (self._prefill, self._empty, self._fill, self._run)
+            for function in jitted:
+                function.clear_cache()
             gc.collect()
         members, at_a_time = pool.shape.members, self._budget.multiple_of
         num_slots, length = self._budget.slots(pool), self._budget.answer
@@ -136,9 +147,9 @@ class ContinuousDecoder:
             while waiting and len(free) >= at_a_time:
                 places, free = free[:at_a_time], free[at_a_time:]
                 groups = [waiting.popleft() for _ in range(min(at_a_time, len(waiting)))]
-                at_work |= dict(zip(places, groups))
+                at_work |= zip(places, groups, strict=False)  # places may stay empty
                 state = self._filled(params, state, prompts, groups, places, pool.shape)
-            # Nothing waits: to the end of all.
+            # With nothing waiting, run until all have ended.
             wanted = at_a_time if waiting else num_slots
             state = self._run(step_params, state, jnp.int32(wanted))
             rows = jax.tree.map(np.asarray, state.rows)
@@ -146,7 +157,7 @@ class ContinuousDecoder:
                 of_slot = slice(slot * members, (slot + 1) * members)
                 if rows.done_B[of_slot].all():
                     del at_work[slot]
-                    yield from _answers(group, jax.tree.map(lambda x: x[of_slot], rows))
+                    yield from _answers(group, slots.Rows(*(x[of_slot] for x in rows)))
 
     def _filled(
         self,
@@ -164,23 +175,31 @@ class ContinuousDecoder:
             prefixes[place] = prompts[rows[0]][:length]
             own[place] = [prompts[row][length:] for row in rows]
         length = min(shape.prefix, padded_length(max(map(len, prefixes)), self._prefill_lengths))
-        packed = _packed(own, shape.members, self._prefill_lengths)
         whole = [tokens for rows in own for tokens in [*rows, *[()] * (shape.members - len(rows))]]
-        arrays = [pad_rows(prefixes, length), *packed, pad_rows(whole, shape.own)]
-        self.padded_tokens += arrays[0].size + packed.tokens_RxQ.size
-        prefix_tokens, *packed, whole = self.partitioner.shard_batch(arrays)
+        arrays = [
+            pad_rows(prefixes, length),
+            *_packed(own, shape.members, self._prefill_lengths),
+            pad_rows(whole, shape.own),
+        ]
+        self.padded_tokens += arrays[0].size + arrays[1].size
+        prefix_tokens, *behind, whole = self.partitioner.shard_batch(arrays)
         made = self._prefill(
-            params, prefix_tokens, slots.Packed(*packed), lengths=(shape.prefix, shape.own)
+            params, prefix_tokens, slots.Packed(*behind), lengths=(shape.prefix, shape.own)
         )
         return self._fill(state, *made, whole, np.array(places, np.int32))
 
 
-def _packed(own: Sequence[Sequence[Tokens]], members: int, widths: tuple[int, ...]) -> slots.Packed:
-    """Puts what stands behind each prefix side by side, as many packed rows for every one."""
+def _packed(
+    own: Sequence[Sequence[Tokens]], members: int, widths: tuple[int, ...]
+) -> tuple[np.ndarray, ...]:
+    """Returns the arrays of `slots.Packed`: what stands behind each prefix, side by side in rows.
+
+    Every prefix has the same number of packed rows.
+    """
     lengths = [tuple(map(len, texts)) for texts in own]
-    width = max(packing.packed(of_one, widths).width for of_one in lengths if of_one)
-    packings = [packing.packed(of_one, (width,)).rows if of_one else () for of_one in lengths]
-    num_rows = padded_length(max(map(len, packings)), packing.ROWS)
+    width = max(packed(of_one, widths).width for of_one in lengths if of_one)
+    packings = [packed(of_one, (width,)).rows if of_one else () for of_one in lengths]
+    num_rows = padded_length(max(map(len, packings)), ROWS)
     tokens, texts = np.zeros((2, len(own), num_rows, width), np.int32)
     begins, counts = np.zeros((2, len(own), members), np.int32)
     for place, rows in enumerate(packings):
@@ -192,12 +211,11 @@ def _packed(own: Sequence[Sequence[Tokens]], members: int, widths: tuple[int, ..
                 texts[place, row, at : at + length] = number
                 begins[place, text], counts[place, text] = row * width + at, length
                 at += length
-    return slots.Packed(tokens.reshape(-1, width), texts.reshape(-1, width), begins, counts)
+    return tokens.reshape(-1, width), texts.reshape(-1, width), begins, counts
 
 
-def _answers(group: SharedPrefix, rows: slots.Rows) -> Iterator[Answer]:
-    for member, tokens, count, total in zip(
-        group.members, rows.tokens_BxT.tolist(), rows.count_B.tolist(), rows.ended_sum_B.tolist()
-    ):
-        tokens = tokens[:count]
-        yield Answer(member, tokens, total / count, tokens[-1] == EOS_ID)
+def _answers(group: SharedPrefix, rows: slots.Rows) -> Iterator[DecodedRow]:
+    """Yields the answers of a group's members; a slot may have more rows than those."""
+    of_rows = (rows.tokens_BxT.tolist(), rows.count_B.tolist(), rows.ended_sum_B.tolist())
+    for member, tokens, count, total in zip(group.members, *of_rows, strict=False):
+        yield DecodedRow(member, tokens[:count], total / count)

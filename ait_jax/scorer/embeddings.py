@@ -1,7 +1,6 @@
-"""Texts to vectors, for replay: the T5 encoder at work by default, or a model made for it.
+"""Texts to vectors, for replay: with the T5 encoder being trained, or a model made for it.
 
-An embedder is any object with `embed(texts, encoder) -> float32 [texts, size]`; gin's name for it
-is EMBEDDER.
+An embedder (EMBEDDER in gin files) is any object with `Embedder`'s method.
 """
 
 from collections.abc import Sequence
@@ -34,56 +33,49 @@ class TextEncoder:
     vocabulary: Vocabulary
 
     def embed(self, texts: Sequence[str], max_length: int | None = None) -> np.ndarray:
-        """Returns the mean of the last layer over a text's tokens, float32 [texts, emb_dim].
+        """Returns the mean of the last layer over each text's tokens, float32 [texts, emb_dim].
 
-        Every process embeds its own share and all get all of them.
+        Every process embeds its share of the texts and gets all vectors.
 
         Args:
-          max_length: of a text in tokens; what is longer is cut. None: as long as prompts may be.
+          max_length: in tokens, longer texts are cut; None is the longest prompt.
         """
-        engine = self.engine
-        longest = min(
-            max_length or engine.buckets.max_source_length, engine.buckets.max_source_length
-        )
-        own = engine.partitioner.own(list(texts))
-        tokens = [self.vocabulary.encode_source(text, longest) for text in own]
+        engine, partitioner = self.engine, self.engine.partitioner
+        longest = engine.buckets.max_source_length
+        longest = min(max_length or longest, longest)
+        tokens = [self.vocabulary.encode_source(text, longest) for text in partitioner.own(texts)]
         size = engine.model.config.emb_dim
-        embedded = (
-            engine.embed(self.params, tokens) if tokens or _several() else np.zeros((0, size))
-        )
-        gathered = engine.partitioner.first_of_groups(
-            distributed.all_gather(np.asarray(embedded, np.float32).tobytes())
-        )
         merged = np.zeros((len(texts), size), np.float32)
+        if not len(texts):
+            return merged
+        # Called even without texts: other processes may have some, and all run the same batches.
+        own = engine.embed(self.params, tokens).tobytes()
+        gathered = partitioner.first_of_groups(distributed.all_gather(own))
         for group, data in enumerate(gathered):
             merged[group :: len(gathered)] = np.frombuffer(data, np.float32).reshape(-1, size)
         return merged
-
-
-def _several() -> bool:
-    """Whether a process without texts must take part in the others' batches."""
-    return distributed.process_count() > 1
 
 
 class Embedder(Protocol):
     """Texts -> vectors whose cosines say how alike the texts are."""
 
     def embed(self, texts: Sequence[str], encoder: TextEncoder) -> np.ndarray:
-        """Returns float32 [texts, size]; the same texts give the same vectors in every process."""
+        """Returns float32 [texts, size], the same in every process."""
         ...
 
 
 @dataclass(frozen=True)
 class T5Encoder:
-    """The encoder of the model as it is trained so far, mean over tokens.
+    """The encoder of the model as trained so far, mean over tokens.
 
     Args:
-      max_length: of a text in tokens; None: as long as prompts may be (MAX_SOURCE_LENGTH).
+      max_length: of a text in tokens; None is MAX_SOURCE_LENGTH.
     """
 
     max_length: int | None = None
 
     def embed(self, texts: Sequence[str], encoder: TextEncoder) -> np.ndarray:
+        """Returns float32 [texts, emb_dim]."""
         return encoder.embed(texts, self.max_length)
 
 
@@ -91,9 +83,9 @@ class T5Encoder:
 class HuggingFaceEncoder:
     """A sentence encoder in a Hugging Face folder (config.json, model.safetensors, tokenizer).
 
-    Mean over the tokens of the last layer, as all-MiniLM-L6-v2, all-roberta-large-v1 and their
-    like pool. Nothing is downloaded, no code of the folder is run. Every process embeds everything, on its
-    host, with PyTorch.
+    Mean over the tokens of the last layer, as all-MiniLM-L6-v2, all-roberta-large-v1 and similar
+    models pool. Nothing is downloaded, and no code in the folder is run. Every process embeds all
+    texts on its host, with PyTorch.
 
     Args:
       path: the folder.
@@ -113,15 +105,15 @@ class HuggingFaceEncoder:
         folder = Path(self.path).expanduser()
         if not (folder / "config.json").is_file():
             raise UserError(
-                f"HuggingFaceEncoder.path = {str(self.path)!r} has no config.json; give the folder of "
-                "a sentence encoder with model.safetensors and tokenizer.json."
+                f"HuggingFaceEncoder.path = {str(self.path)!r} has no config.json; give the folder "
+                "of a sentence encoder with model.safetensors and tokenizer.json."
             )
         try:
             from transformers import AutoModel, AutoTokenizer
         except ImportError as error:
             raise UserError(
-                "HuggingFaceEncoder needs PyTorch and transformers: pip install torch transformers; or "
-                "set EMBEDDER = @embeddings.T5Encoder()."
+                "HuggingFaceEncoder needs PyTorch and transformers: pip install torch transformers, "
+                "or set EMBEDDER = @embeddings.T5Encoder()."
             ) from error
         try:
             tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
@@ -133,6 +125,7 @@ class HuggingFaceEncoder:
         return tokenizer, model.eval()
 
     def embed(self, texts: Sequence[str], encoder: TextEncoder | None = None) -> np.ndarray:
+        """Returns float32 [texts, size]; the model being trained takes no part."""
         tokenizer, model = self._loaded
         import torch
 
@@ -162,10 +155,11 @@ def embed_instructions(
 def embed_data(
     tasks: Sequence[Task], embedder: Embedder, encoder: TextEncoder, max_instances: int
 ) -> np.ndarray:
-    """Returns the mean embedding of the first instances' inputs of every task, float32 [tasks, size].
+    """Returns the mean embedding of every task's first inputs, float32 [tasks, size].
 
     Args:
-      max_instances: of a task; at least 1. Every task has an instance.
+      tasks: each with at least one instance.
+      max_instances: of a task, at least 1.
     """
     inputs = [[i.input.strip() for i in task.instances[:max_instances]] for task in tasks]
     vectors = embedder.embed([text for texts in inputs for text in texts], encoder)

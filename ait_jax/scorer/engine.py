@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ait_jax.models.checkpoints.layouts import match_layout
-from ait_jax.models.decoding import greedy_decode
+from ait_jax.models.decoding import Decoded, greedy_decode
 from ait_jax.models.group_windows import BLOCK, Groups
 from ait_jax.models.interface import Model, runs_prefixes
 from ait_jax.models.likelihood import (
@@ -24,24 +24,26 @@ from ait_jax.prompts.vocabulary import EOS_ID
 from ait_jax.runtime import reporter
 from ait_jax.runtime.hardware import options_of_large_products, target_platform
 from ait_jax.runtime.partitioning import Partitioner, feed
-from ait_jax.scorer.batching import LengthBuckets, Tokens, finer_lengths, padded_length
-from ait_jax.scorer.continuous import MOST_MEMBERS, Answer, ContinuousDecoder
-from ait_jax.scorer.executables import Executables
-from ait_jax.scorer.feeding import fetch, slots_of_all_processes
+from ait_jax.scorer.batching import (
+    LengthBuckets,
+    PaddedRows,
+    Tokens,
+    finer_lengths,
+    padded_length,
+)
+from ait_jax.scorer.continuous import MOST_MEMBERS, ContinuousDecoder, DecodedRow
 from ait_jax.scorer.group_rows import GroupRows
-from ait_jax.scorer.padded_rows import PaddedRows
+from ait_jax.scorer.processes import fetch, slots_of_all_processes
+from ait_jax.scorer.program_cache import ProgramCache
 from ait_jax.scorer.shared_prefixes import SharedPrefix, grouped
 from ait_jax.scorer.work import Work
 
 # Batches given to the device before the first of them is fetched: enough that it never waits
 # for the host, few enough that their temporary buffers fit.
 _IN_FLIGHT = 3
-
 # In the place of a target length: no target.
 _ENCODE_ONLY = 0
-
-# A step of decoding reads all weights for one token a row, so its batches are this many times
-# as large.
+# A step of decoding reads all weights for one token of each row, so its batches are larger by this.
 DECODING_BATCH = 2
 
 
@@ -50,10 +52,10 @@ class Answers(NamedTuple):
 
     Attributes:
       tokens: for every prompt the answer's ids, end-of-sequence left out.
-      log_likelihoods: float32 [prompts], mean over the answer's tokens and end-of-sequence, which
-        stands in place of the last token where the longest answer came without: the answer as it
-        would be scored.
-      finished: bool [prompts], False where that is so.
+      log_likelihoods: float32 [prompts], mean over the answer's tokens and end-of-sequence. An
+        answer that reached the longest length without it has it in place of its last token, as
+        it would be scored.
+      finished: bool [prompts], False for those.
     """
 
     tokens: list[list[int]]
@@ -62,7 +64,7 @@ class Answers(NamedTuple):
 
 
 class Engine:
-    """Runs a model over many prompts; `place`d parameters are given at every call.
+    """Runs a model over many prompts; every call is given parameters from `place`.
 
     Args:
       model: any form of it; the engine uses its own (`ModelConfig.for_scoring`).
@@ -70,8 +72,8 @@ class Engine:
         lie closer together.
       tokens_per_batch: budget of padded input tokens of one batch of teacher forcing, targets
         included where prefixes are shared; decoding takes twice as many.
-      length_growth: every padded prompt length is at most so many times the one before.
-      share_prefixes: run what several prompts begin with once, where the model can.
+      length_growth: every padded prompt length is at most this many times the one before.
+      share_prefixes: run what several prompts begin with once, if the model can.
     """
 
     def __init__(
@@ -92,7 +94,7 @@ class Engine:
         self.tokens_per_batch = tokens_per_batch
         self.shares_prefixes = share_prefixes and runs_prefixes(self.model)
         self.work = Work()
-        self._executables = Executables(self.compile)
+        self._programs = ProgramCache(self.compile)
         if self.shares_prefixes:
             budget = DECODING_BATCH * tokens_per_batch
             self._decoder = ContinuousDecoder(self.model, partitioner, buckets, budget)
@@ -109,7 +111,7 @@ class Engine:
         shapes, axes = abstract_params(self.model)
         shardings = self.partitioner.param_shardings(shapes, axes)
 
-        def placed(path, shape, sharding):
+        def placed(path: Any, shape: Any, sharding: Any) -> jax.ShapeDtypeStruct:
             small = path[-1].key in ("scale", "rel_embedding", "bias")
             dtype = shape.dtype if small or on_cpu else self.model.config.dtype
             return jax.ShapeDtypeStruct(shape.shape, dtype, sharding=sharding)
@@ -120,16 +122,12 @@ class Engine:
         """Puts parameters, from the host or a mesh, on the engine's mesh in the engine's form."""
         wanted = self.placed_params
 
-        def convert(params):
+        def convert(params: Any) -> Any:
             params = match_layout(params, self.model.config.scan_layers)
             return jax.tree.map(lambda leaf, to: leaf.astype(to.dtype), params, wanted)
 
         shardings = jax.tree.map(lambda leaf: leaf.sharding, wanted)
         return jax.jit(convert, out_shardings=shardings)(params)
-
-    def generate(self, params: Any, prompts: Sequence[Tokens]) -> list[list[int]]:
-        """Returns the greedy answers' ids alone; see `decode`."""
-        return self.decode(params, prompts).tokens
 
     def decode(self, params: Any, prompts: Sequence[Tokens]) -> Answers:
         """Decodes greedily.
@@ -139,32 +137,30 @@ class Engine:
           prompts: token ids, each ending in end-of-sequence, at most `max_source_length`; of
             this process.
         """
-        answers: list[Any] = [None] * len(prompts)
+        # One process alone knows which slots are free.
+        in_slots = self.shares_prefixes and jax.process_count() == 1
+        decoded = (self._decode_in_slots if in_slots else self._decode_in_batches)(params, prompts)
+        answers: list[list[int]] = [[] for _ in prompts]
         log_likelihoods = np.zeros(len(prompts), np.float32)
         finished = np.zeros(len(prompts), bool)
-        if self.shares_prefixes and jax.process_count() == 1:
-            for answer in self._decode_in_slots(params, prompts):
-                answers[answer.row] = answer.tokens[: len(answer.tokens) - answer.finished]
-                log_likelihoods[answer.row] = answer.log_likelihood
-                finished[answer.row] = answer.finished
-            self._count(prompts, [[*answer, EOS_ID] for answer in answers])
-            return Answers(answers, log_likelihoods, finished)
-        shapes = [(padded_length(len(p), self.input_lengths),) for p in prompts]
-        job = PaddedRows(shapes, (prompts,), DECODING_BATCH * self.tokens_per_batch)
-        for rows, slots, decoded in self._run("answers", params, job):
-            log_likelihoods[rows] = decoded.ended_log_likelihood[slots]
-            finished[rows] = decoded.finished[slots]
-            tokens, lengths = decoded.tokens[slots].tolist(), decoded.lengths[slots].tolist()
-            for row, ids, length in zip(rows, tokens, lengths):
-                answers[row] = ids[: length - (ids[length - 1] == EOS_ID)]
+        for answer in decoded:
+            finished[answer.row] = answer.finished
+            log_likelihoods[answer.row] = answer.log_likelihood
+            answers[answer.row] = answer.tokens[:-1] if answer.finished else answer.tokens
         self._count(prompts, [[*answer, EOS_ID] for answer in answers])
         return Answers(answers, log_likelihoods, finished)
 
-    def _decode_in_slots(self, params: Any, prompts: Sequence[Tokens]) -> Iterator[Answer]:
-        """Yields the answers, prefixes run once, as they finish.
+    def _decode_in_batches(self, params: Any, prompts: Sequence[Tokens]) -> Iterator[DecodedRow]:
+        shapes = [(padded_length(len(p), self.input_lengths),) for p in prompts]
+        job = PaddedRows(shapes, (prompts,), DECODING_BATCH * self.tokens_per_batch)
+        for rows, slots, decoded in self._run("answers", params, job):
+            tokens, lengths = decoded.tokens[slots].tolist(), decoded.lengths[slots].tolist()
+            values = decoded.ended_log_likelihood[slots].tolist()
+            for row, ids, length, value in zip(rows, tokens, lengths, values, strict=True):
+                yield DecodedRow(row, ids[:length], value)
 
-        One process alone knows which slots are free.
-        """
+    def _decode_in_slots(self, params: Any, prompts: Sequence[Tokens]) -> Iterator[DecodedRow]:
+        """Yields the answers as they finish, with shared prefixes run once."""
         start = time.perf_counter()
         groups = grouped(prompts, most_members=MOST_MEMBERS)
         self._decoder.padded_tokens = 0
@@ -200,7 +196,7 @@ class Engine:
                     padded_length(len(prompt), self.input_lengths),
                     padded_length(len(target), self.target_lengths),
                 )
-                for prompt, target in zip(prompts, targets)
+                for prompt, target in zip(prompts, targets, strict=True)
             ]
             job = PaddedRows(shapes, (prompts, targets), self.tokens_per_batch)
             for rows, slots, values in self._run("likelihoods", params, job):
@@ -211,14 +207,14 @@ class Engine:
     def _in_groups(
         self, params: Any, prompts: Sequence[Tokens], targets: Sequence[Tokens]
     ) -> Iterator[tuple[int, float]]:
-        """Yields (row, mean log-likelihood), what prompts share run once."""
+        """Yields (row, mean log-likelihood), with what prompts share run once."""
         longest = self.buckets.max_source_length + self.buckets.max_target_length
         at_a_time = self.partitioner.data_size
         most = max(longest, self.tokens_per_batch // at_a_time)
         at_a_time //= self.partitioner.row_groups[1]
         job = GroupRows(grouped(prompts), prompts, targets, most, at_a_time)
         for rows, slots, values in self._run("likelihoods", params, job):
-            for row, slot in zip(rows, slots):
+            for row, slot in zip(rows, slots, strict=True):
                 yield from job.means(row, values[slot])
         self._count_shared([group for row in job.rows for group in row])
 
@@ -246,7 +242,7 @@ class Engine:
     def _run(
         self, what: str, params: Any, job: PaddedRows | GroupRows
     ) -> Iterator[tuple[list[int], list[int], Any]]:
-        """Yields as `_batches`, and tells a live view how far it is."""
+        """Yields as `_batches` does, and shows how far it is."""
         done = 0
         with reporter.activity(what, len(job.shapes)) as show:
             for batch in self._batches(params, job):
@@ -255,9 +251,7 @@ class Engine:
                 yield batch
 
     def _batches(
-        self,
-        params: Any,
-        job: PaddedRows | GroupRows,
+        self, params: Any, job: PaddedRows | GroupRows
     ) -> Iterator[tuple[list[int], list[int], Any]]:
         """Yields (rows, their places in the batch, host arrays) of every batch."""
         start = time.perf_counter()
@@ -265,41 +259,35 @@ class Engine:
         slots = slots_of_all_processes(job.shapes)
         shapes = [shape for shape, _ in slots]
         batches = list(job.batches(shapes, groups, self.partitioner.data_size // groups))
-        compiled = self._executables.in_order(
-            (len(places) * groups, *shape) for shape, places in batches
-        )
+        program_of = self._programs.in_order((len(b) * groups, *shape) for shape, b in batches)
         pending: deque[tuple[list[int], list[int], Any]] = deque()
         for shape, places in batches:
             rows = [slots[place][1] for place in places]
             arrays = job.arrays(shape, rows)
             waited = time.perf_counter()
-            executable = compiled[len(places) * groups, *shape]
+            program = program_of((len(places) * groups, *shape))
             compile_wait = time.perf_counter() - waited
             self.work.device_busy(compile_wait)
-            output = executable(params, *(feed(x, self.partitioner.batch_sharding) for x in arrays))
+            output = program(params, *(feed(x, self.partitioner.batch_sharding) for x in arrays))
             jax.tree.map(lambda array: array.copy_to_host_async(), output)
             self.work.padded_tokens += job.padded_tokens(arrays, rows)
             real = [(row, slot) for slot, row in enumerate(rows) if row is not None]
             pending.append(([row for row, _ in real], [slot for _, slot in real], output))
             if len(pending) == _batches_in_flight():
-                yield self._fetched(pending)
+                yield _fetched(*pending.popleft())
         while pending:
-            yield self._fetched(pending)
+            yield _fetched(*pending.popleft())
         self.work.device_idle()
         self.work.seconds += time.perf_counter() - start
-
-    def _fetched(self, pending: deque) -> tuple[list[int], list[int], Any]:
-        rows, slots, output = pending.popleft()
-        return rows, slots, jax.tree.map(fetch, output)
 
     def compile(self, shape: tuple[int, ...]) -> jax.stages.Compiled:
         """Compiles decoding for (rows, input length), scoring for (rows, input, target length).
 
-        A target length of 0 is the embedding of a text. Scoring groups that share prefixes is
+        A target length of 0 stands for embedding texts. Scoring of groups that share prefixes is
         (rows, *a shape of `GroupRows`).
         """
         rows, *lengths = shape
-        function = self._decode if len(lengths) == 1 else self._score
+        function: Callable[..., Any] = self._decode if len(lengths) == 1 else self._score
         sizes = [(rows, length) for length in lengths]
         if lengths[1:] == [_ENCODE_ONLY]:
             function, sizes = self._embed, sizes[:1]
@@ -310,15 +298,16 @@ class Engine:
             sizes += [(rows, length // BLOCK, 3), (rows, num_targets), (rows, num_targets)]
         sharding = self.partitioner.batch_sharding
         arrays = [jax.ShapeDtypeStruct(size, jnp.int32, sharding=sharding) for size in sizes]
-        options = {}
+        options: dict[str, str | bool] = {}
         if function != self._decode:
-            options = options_of_large_products(self.partitioner.platform, self.model.config.dtype)
+            dtype = self.model.config.dtype
+            options.update(options_of_large_products(self.partitioner.platform, dtype))
         with self.partitioner.activate():
             jitted = jax.jit(function, out_shardings=sharding)
             lowered = jitted.lower(self.placed_params, *arrays)
             return lowered.compile(compiler_options=options)
 
-    def _decode(self, params, prompts_BxL):
+    def _decode(self, params: Any, prompts_BxL: jax.Array) -> Decoded:
         return greedy_decode(
             self.model,
             params,
@@ -328,7 +317,7 @@ class Engine:
             unroll_layers=target_platform() == "cpu",
         )
 
-    def _score(self, params, prompts_BxL, targets_BxT):
+    def _score(self, params: Any, prompts_BxL: jax.Array, targets_BxT: jax.Array) -> jax.Array:
         hidden_BxTxE = self.model.apply(
             {"params": params},
             prompts_BxL,
@@ -340,12 +329,10 @@ class Engine:
         output = output_layer(self.model.config, params)
         return fused_mean_log_likelihood(hidden_BxTxE, output, targets_BxT)
 
-    def _score_groups(
-        self, longest_window, params, tokens_BxN, positions_BxN, groups_BxN, texts_BxN,
-        begins_BxCx3, places_BxT, targets_BxT,
-    ):  # fmt: skip
-        """Returns the targets' token log-likelihoods (B, T); arrays of `GroupRows.arrays`."""
-        groups = Groups(positions_BxN, groups_BxN, texts_BxN, begins_BxCx3)
+    def _score_groups(self, longest_window: int, params: Any, *arrays: jax.Array) -> jax.Array:
+        """Returns the targets' token log-likelihoods (B, T); arrays as of `GroupRows.arrays`."""
+        tokens_BxN, *of_groups, places_BxT, targets_BxT = arrays
+        groups = Groups(*of_groups)
         hidden_BxNxE = self.model.apply(
             {"params": params}, tokens_BxN, groups, longest_window, method="extend_within"
         )
@@ -353,7 +340,7 @@ class Engine:
         output = output_layer(self.model.config, params)
         return fused_token_log_likelihoods(hidden_BxTxE, output, targets_BxT)
 
-    def _embed(self, params, texts_BxL):
+    def _embed(self, params: Any, texts_BxL: jax.Array) -> jax.Array:
         hidden_BxLxE = self.model.apply(
             {"params": params}, texts_BxL, enable_dropout=False, method="represent"
         )
@@ -366,19 +353,23 @@ class Engine:
         self.work.tokens += sum(map(len, prompts))
         self.work.flops += sum(
             self.model.config.flops_per_example(len(prompt), len(target))
-            for prompt, target in zip(prompts, targets)
+            for prompt, target in zip(prompts, targets, strict=True)
         )
 
     def _count_shared(self, groups: Sequence[SharedPrefix]) -> None:
-        """Takes back what `_count` counts of prefixes that were not run again."""
+        """Subtracts what `_count` counted of prefixes that were not run again."""
         for length, members in groups:
             again = len(members) - 1
             self.work.shared_tokens += again * length
             self.work.flops -= again * self.model.config.reading_flops(length)
 
 
+def _fetched(rows: list[int], slots: list[int], output: Any) -> tuple[list[int], list[int], Any]:
+    return rows, slots, jax.tree.map(fetch, output)
+
+
 def _batches_in_flight() -> int:
-    # CPU devices run programs in any order: one process would wait for another that is at work
+    # CPU devices run programs in any order: one process would wait for another that is already
     # on the next batch.
     alone = jax.process_count() == 1 or jax.default_backend() != "cpu"
     return _IN_FLIGHT if alone else 1

@@ -1,9 +1,10 @@
 """Groups of prompts with a shared prefix as long rows: the prefix once, then what follows it.
 
 Groups stand one after the other in a row until it is full; one that does not fit into the rest is
-taken apart, its prefix run again. So hardly anything is padded, and nearly all rows have one length.
-What a token sees is data (`models.group_windows`); of a row's shape there is only how many keys its
-longest window has and how many tokens are asked for, both in few steps: few programs serve all.
+split, and its prefix is run again. So hardly anything is padded, and nearly all rows have one
+length. What a token sees is data (`models.group_windows`). Besides its length, a row's shape has
+only the keys of its longest window and the number of targets, both in a few steps, so that a few
+programs serve all rows.
 
 Shapes: B rows of a batch, N tokens of a row, C blocks of them, T targets of a row.
 """
@@ -17,14 +18,14 @@ from ait_jax.models.group_windows import BLOCK
 from ait_jax.scorer.batching import Tokens, finer_lengths, padded_length
 from ait_jax.scorer.shared_prefixes import SharedPrefix
 
-# Rows that are not full are as many parts of that long.
+# A row that is not full has a multiple of this fraction of the full length.
 _PARTS = 8
-# Groups that are looked at for one that fits into the rest of a row. The further away, the less
-# alike are their windows, and where attention is not in steps all blocks pay for the longest.
+# How many groups are considered for the rest of a row. The further away, the less alike are their
+# windows, and where attention is not in steps all blocks pay for the longest.
 _LOOK_AHEAD = 32
-# Steps of a row's longest window, and shares of a row's tokens that may be targets.
-# Over the prompts of 180 NIV2 tasks in chunks of 17 (n = k = 10, lengths of answers drawn from 1 to
-# 128, rows of 4,096) that makes 25 programs for 740 rows, whose longest windows have 772 keys on average
+# Steps of a row's longest window, and shares of a row's tokens that may be targets. Over the
+# prompts of 180 NIV2 tasks in chunks of 17 (n = k = 10, lengths of answers drawn from 1 to 128,
+# rows of 4,096) that makes 25 programs for 740 rows, whose longest windows have 772 keys on average
 # (38 and 713 with steps of 1.25), and 4% more tokens than are real.
 _GROWTH = 1.5
 _TARGET_SHARES = (1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1)
@@ -34,10 +35,10 @@ class GroupRows:
     """Prompts and targets of groups in rows, and the rows' shapes (N, longest window, T).
 
     Args:
-      groups: the members are places in prompts and targets.
+      groups: their members are places in prompts and targets.
       prompts, targets: token ids.
       most: tokens of a row, at least the longest prompt and target together.
-      at_a_time: rows of a batch; where there is less to do than they hold, they are shorter.
+      at_a_time: rows of a batch; they are shorter where there are too few tokens to fill them.
 
     Attributes:
       rows: the groups of each row; a group may be in several, with other members in each.
@@ -65,30 +66,31 @@ class GroupRows:
     # --- groups to rows ---
 
     def _own_length(self, group: SharedPrefix, member: int) -> int:
-        """Returns a text's tokens behind its prefix; a target's last one is never read."""
+        """Returns the number of a text's tokens after its prefix; a target's last is never read."""
         return len(self.prompts[member]) - group.length + len(self.targets[member]) - 1
 
     def _longest(self, group: SharedPrefix) -> int:
         return max(self._own_length(group, member) for member in group.members)
 
     def _window(self, group: SharedPrefix) -> int:
-        """Returns the keys that any block of a group needs."""
+        """Returns how many keys a block of the group may need."""
         return group.length + self._longest(group) + BLOCK - 1
 
     def _size(self, group: SharedPrefix) -> int:
         return group.length + sum(self._own_length(group, member) for member in group.members)
 
     def _filled(self, groups: Sequence[SharedPrefix], length: int) -> list[list[SharedPrefix]]:
-        """Returns the groups of every row of a length, groups with long windows first."""
+        """Fills rows of a length with groups, those with long windows first."""
 
-        def order(group: SharedPrefix) -> tuple:
+        def order(group: SharedPrefix) -> tuple[int, tuple[int, ...]]:
             window = padded_length(min(self._window(group), length), self._windows)
             return -window, group.members
 
         waiting = sorted(groups, key=order)
-        rows = []
+        rows: list[list[SharedPrefix]] = []
         while waiting:
-            row, room, place = [], length, 0
+            row: list[SharedPrefix] = []
+            room, place = length, 0
             while place < min(len(waiting), _LOOK_AHEAD):
                 if (size := self._size(waiting[place])) <= room:
                     row.append(waiting.pop(place))
@@ -97,7 +99,7 @@ class GroupRows:
                     place += 1
             splits = [self._split(group, room) for group in waiting[:_LOOK_AHEAD]]
             if splits:
-                # What stays empty, and the prefix that is run again.
+                # The room that stays empty, and the prefix that is run again.
                 wasted = [room - self._size(part) + part.length for part, _ in splits]
                 best = int(np.argmin(wasted))
                 if splits[best][0].members:
@@ -107,7 +109,7 @@ class GroupRows:
         return rows
 
     def _split(self, group: SharedPrefix, room: int) -> tuple[SharedPrefix, SharedPrefix]:
-        """Returns the group with as many of its members as fit, and with the others."""
+        """Returns the group with as many of its members as fit, and the group of the others."""
         room -= group.length
         fitting, rest = [], []
         for member in group.members:
@@ -130,8 +132,8 @@ class GroupRows:
     ) -> Iterator[tuple[tuple[int, ...], list[int]]]:
         """Yields (shape, places in `shapes`) of batches, a row for every device of a process.
 
-        A batch has the longest window and the most targets of its rows; what they do not fill
-        repeats its first one.
+        A batch has the longest window and the most targets of its rows; one with too few rows
+        repeats the first.
         """
         del processes
         order = sorted(range(len(shapes)), key=lambda place: (shapes[place], -place), reverse=True)
@@ -139,15 +141,16 @@ class GroupRows:
             length = shapes[order[0]][0]
             batch = [place for place in order[:multiple_of] if shapes[place][0] == length]
             order = order[len(batch) :]
-            shape = tuple(map(max, zip(*(shapes[place] for place in batch))))
+            shape = tuple(map(max, *(shapes[place] for place in batch), shapes[batch[0]]))
             yield shape, batch + batch[:1] * (multiple_of - len(batch))
 
     def arrays(self, shape: tuple[int, ...], rows: Sequence[int | None]) -> list[np.ndarray]:
         """Returns the batch of `rows`; None is a row of padding.
 
         Returns:
-          int32 arrays: tokens, positions, groups and texts [B, N] and begins [B, C, 3] of
-          `group_windows.Groups`; where the tokens stand that targets follow, and the targets [B, T].
+          int32 arrays: tokens, then positions, groups and texts [B, N] and begins [B, C, 3] of
+          `group_windows.Groups`; the places of the tokens before the targets, and the targets,
+          [B, T].
         """
         length, _, num_targets = shape
         of_tokens = np.zeros((4, len(rows), length), np.int32)
@@ -178,17 +181,16 @@ class GroupRows:
             positions[prefix], groups[prefix] = range(length), number
             begins[prefix] = begin, begin + length, begin
             at += length
-            for text, member in enumerate(members, text + 1):
+            for member in members:
+                text += 1  # numbers go on from group to group
                 prompt, target = self.prompts[member], self.targets[member]
                 own = [*prompt[length:], *target[:-1]]
                 of_text = slice(at, at + len(own))
                 tokens[of_text], positions[of_text] = own, range(length, length + len(own))
                 groups[of_text], texts[of_text] = number, text
                 begins[of_text] = begin, begin + length, at
-                last, of_target = (
-                    at + len(prompt) - length - 1,
-                    slice(at_target, at_target + len(target)),
-                )
+                last = at + len(prompt) - length - 1
+                of_target = slice(at_target, at_target + len(target))
                 places[of_target], targets[of_target] = range(last, last + len(target)), target
                 at, at_target = of_text.stop, of_target.stop
         of_blocks[:] = begins[::BLOCK]
@@ -203,6 +205,7 @@ class GroupRows:
                 at = end
 
     def padded_tokens(self, arrays: Sequence[np.ndarray], rows: Sequence[int | None]) -> int:
-        """Returns how many places of a batch hold a prompt's token or none."""
-        members = [m for row in set(rows) - {None} for g in self.rows[row] for m in g.members]
+        """Returns how many places of a batch hold a prompt's token or nothing."""
+        real = {row for row in rows if row is not None}
+        members = [m for row in real for g in self.rows[row] for m in g.members]
         return arrays[0].size - sum(len(self.targets[member]) - 1 for member in members)

@@ -9,7 +9,8 @@ import numpy as np
 
 from ait_jax.errors import UserError
 from ait_jax.runtime import files
-from ait_jax.selection.uncertainty import LikelihoodTable, TaskScores
+from ait_jax.selection.likelihood_table import Encoded, LikelihoodTable
+from ait_jax.selection.uncertainty import TaskScores
 
 # One row per (instance, prompt); prompt 0 is the original instruction.
 COLUMNS = (
@@ -25,7 +26,7 @@ COLUMNS = (
 _TEXT_COLUMNS = ("task", "instance_id", "answer")
 
 
-def schema():
+def schema() -> Any:
     """Returns the table's Arrow schema: text, int32, and float32 log-likelihoods."""
     import pyarrow as pa
 
@@ -41,10 +42,10 @@ def write_rows(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
 
 
 def read_rows(path: Path, task: str | None = None) -> dict[str, list[Any]]:
-    """Returns the columns of a table; UserError if it is truncated or of another layout.
+    """Returns the columns of a table, of one task's rows if `task` is given.
 
-    Args:
-      task: whose rows; None is all.
+    Raises:
+      UserError: the file is truncated or has another layout.
     """
     options = {} if task is None else {"filters": [("task", "==", task)]}
     table = _read(path, COLUMNS, **options)
@@ -52,10 +53,10 @@ def read_rows(path: Path, task: str | None = None) -> dict[str, list[Any]]:
 
 
 def has_rows(path: Path, planned: Mapping[str, Sequence[int]]) -> bool:
-    """Says whether a table holds what a chunk should.
+    """Says whether a table has the rows of a chunk.
 
     Args:
-      planned: the prompts of every task's rows, tasks in the order of the rows.
+      planned: the prompt numbers of every task's rows, tasks in the order of the rows.
 
     Raises:
       UserError: as `read_rows`.
@@ -71,11 +72,12 @@ def read_answers(path: Path) -> dict[tuple[str, str], tuple[str, float]]:
     names = ("task", "instance_id", "answer", "log_likelihood")
     table = _read(path, (*names, "prompt"), filters=[("prompt", "==", 0)])
     tasks, instances, answers, values = (table[name].to_pylist() for name in names)
-    return dict(zip(zip(tasks, instances), zip(answers, values)))
+    places = zip(tasks, instances, strict=True)
+    return dict(zip(places, zip(answers, values, strict=True), strict=True))
 
 
 def count_cut(path: Path) -> tuple[int, int]:
-    """Returns how many prompts a table has, and how many lost tokens at their end."""
+    """Returns how many prompts a table has, and how many of them were cut."""
     cut = _read(path, ["num_tokens_cut"])["num_tokens_cut"].to_numpy()
     return len(cut), int(np.count_nonzero(cut))
 
@@ -101,27 +103,24 @@ def _row_groups(path: Path) -> Iterator[Any]:
 
 
 def read_likelihoods(path: Path) -> LikelihoodTable:
-    """Returns what `uncertainty.task_scores` takes."""
+    """Returns the table that `uncertainty.task_scores` takes."""
     names = ("task", "instance_id", "prompt", "log_likelihood")
     table = _read(path, names, read_dictionary=["task", "instance_id"]).unify_dictionaries()
-    task, instance = (_codes(table[name]) for name in ("task", "instance_id"))
-    prompt, value = (table[name].to_numpy() for name in ("prompt", "log_likelihood"))
-    return LikelihoodTable.from_codes(*task, *instance, prompt, value, source=str(path))
-
-
-def _codes(column: Any) -> tuple[np.ndarray, list[str]]:
-    """Returns a dictionary-encoded column as (indices, names)."""
-    array = column.combine_chunks()
-    return array.indices.to_numpy(), array.dictionary.to_pylist()
+    texts = [table[name].combine_chunks() for name in names[:2]]
+    task, instance = (Encoded(t.indices.to_numpy(), t.dictionary.to_pylist()) for t in texts)
+    prompt, value = (table[name].to_numpy() for name in names[2:])
+    return LikelihoodTable.from_columns(task, instance, prompt, value, file=str(path))
 
 
 def write_task_scores(path: Path, scores: TaskScores) -> None:
+    """Writes task_scores.parquet, one row per task."""
     import pyarrow as pa
 
     _write(path, pa.table(scores.columns()))
 
 
 def read_task_scores(path: Path) -> TaskScores:
+    """Reads task_scores.parquet; UserError if it is damaged or lacks a column."""
     return TaskScores.from_columns(_read(path).to_pydict())
 
 
@@ -132,8 +131,8 @@ def _write(path: Path, table: Any) -> None:
         pq.write_table(table, temporary)
 
 
-def _read(path: Path, columns: Sequence[str] | None = None, **options: Any):
-    """Returns a table, with just `columns` where they are given; UserError if it lacks one."""
+def _read(path: Path, columns: Sequence[str] | None = None, **options: Any) -> Any:
+    """Returns a table, with only `columns` if they are given; UserError if it lacks one."""
     import pyarrow.parquet as pq
 
     with errors_of(path), files.local_copy(path) as local:

@@ -14,7 +14,7 @@ from ait_jax.prompts.prompts import Encoding
 from ait_jax.prompts.vocabulary import Vocabulary
 from ait_jax.randomness import Key
 
-# Ids of a task's scored instances -> int[instances, prompts per instance], the prompts j of each.
+# Ids of a task's scored instances -> int[instances, prompts each], the numbers j of the prompts.
 PromptPlan = Callable[[Sequence[str]], np.ndarray]
 
 
@@ -40,7 +40,7 @@ def scoring_instances(task: Task, num_instances: int, key: Key) -> list[Instance
 
 
 class TaskPrompts:
-    """Builds the prompts of tasks, one task at a time. Safe to use in another thread.
+    """Builds the prompts of tasks, one task at a time. Safe to use in one other thread.
 
     Args:
       perturbation: how an instruction is perturbed (`perturb.Perturbation`).
@@ -60,7 +60,7 @@ class TaskPrompts:
         self.pool, self.vocabulary, self.encoding = pool, vocabulary, encoding
         self.perturbation, self.num_instances = perturbation, num_instances
         self.key = key
-        # The encoding counts the tokens of the text it ends up with: once more would be waste.
+        # The encoding already counts the tokens of the text that it returns.
         self._tokens = lru_cache(maxsize=8)(vocabulary.encode_prompt)
 
     def count_instances(self, name: str) -> int:
@@ -82,11 +82,7 @@ class TaskPrompts:
     def build(
         self, name: str, plan: PromptPlan
     ) -> Iterator[tuple[Instance, TokenizedPrompt, list[int], list[TokenizedPrompt]]]:
-        """Yields every scored instance of a task, its original prompt, and the planned ones.
-
-        Yields:
-          (instance, prompt 0, the numbers j that the plan gives the instance, their prompts).
-        """
+        """Yields (instance, prompt 0, planned numbers j, their prompts) of a task's instances."""
         task = self.pool[name]
         instances = self.instances(name)
         used = [instance.id for instance in instances]
@@ -96,7 +92,7 @@ class TaskPrompts:
             j: perturbed_instruction(task, self.perturbation, j, **draw)
             for j in sorted({0}.union(*numbers))
         }
-        for instance, wanted in zip(instances, numbers):
+        for instance, wanted in zip(instances, numbers, strict=True):
             # A perturbation may change nothing: equal instructions are encoded once.
             distinct = dict.fromkeys(instructions[j] for j in (0, *wanted))
             prompt_of = {i: self._prompt(i, instance, name) for i in distinct}

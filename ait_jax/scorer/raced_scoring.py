@@ -1,14 +1,13 @@
 """Scoring as a race (`racing`): in waves, each a table of its own, until every place is certain.
 
-Wave w is `likelihoods.waves/wave_00w.parquet` until all are joined. What they say decides the
-next wave and nothing else does, so that an interrupted race continues where it was.
+Wave w is `likelihoods.waves/wave_00w.parquet` until all are joined. The tables alone decide the
+next wave, so an interrupted race continues where it was.
 """
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,10 +15,10 @@ from ait_jax.errors import UserError
 from ait_jax.runtime import distributed, files, reporter
 from ait_jax.scorer import likelihoods
 from ait_jax.scorer.asker import Asker
-from ait_jax.scorer.counts import PromptCounts
 from ait_jax.scorer.prompts_of_task import PromptPlan
-from ait_jax.scorer.racing import Race, Raced, Wave
+from ait_jax.scorer.racing import Race, Raced, Wave, check_strategy
 from ait_jax.scorer.scorer import Scorer
+from ait_jax.scorer.work import PromptCounts
 from ait_jax.selection.selection import Strategy
 
 RACE_FILE = "race.json"
@@ -62,7 +61,7 @@ def score(
         _fill(cells, table, wave.num_perturbations)
         race.record(cells)
         reporter.say(race.report().describe())
-    # Others may still read the last wave's table, which the writer now takes away.
+    # Others may still be reading the last wave's table, which the writer is about to remove.
     distributed.barrier(f"{path}: waves read")
     if distributed.is_writer():
         summary = {"report": dataclasses.asdict(race.report()), "verdicts": race.verdicts}
@@ -74,53 +73,46 @@ def score(
 
 
 def ranking(strategy: Strategy, path: Path) -> Raced:
-    """Returns the strategy that selects what the race beside `path` decided.
+    """Returns the strategy that selects as the race recorded beside `path` decided.
 
     Raises:
       UserError: race.json is missing or damaged.
     """
     record = path.with_name(RACE_FILE)
     try:
-        return Raced(strategy, json.loads(files.read_text(record))["verdicts"])
+        return Raced(check_strategy(strategy), json.loads(files.read_text(record))["verdicts"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{record} cannot be read ({error}), and without it a raced selection is not known; "
-            "give another MODEL_DIR to score again."
+            f"{record} cannot be read ({error}), and it holds the selection of a race; give "
+            "another MODEL_DIR to score again."
         ) from error
 
 
 def _plan(wave: Wave, with_original: bool) -> PromptPlan:
-    """Returns the wave's prompts of a task whose instances come in any order.
+    """Returns the wave's prompts for a task with instances in any order.
 
     The race knows instances by their place among the sorted ids, as `LikelihoodTable` does.
     """
 
     def plan(instance_ids: Sequence[str]) -> np.ndarray:
-        prompts = np.empty((len(instance_ids), len(wave.steps)), np.int64)
-        prompts[_id_order(instance_ids)] = wave.prompts(len(instance_ids))
-        first = np.zeros((len(instance_ids), int(with_original)), np.int64)
-        return np.concatenate([first, prompts], axis=1)
+        n = len(instance_ids)
+        prompts = np.empty((n, len(wave.steps)), np.int64)
+        prompts[sorted(range(n), key=instance_ids.__getitem__)] = wave.prompts(n)
+        return np.concatenate([np.zeros((n, int(with_original)), np.int64), prompts], axis=1)
 
     return plan
 
 
-def _id_order(instance_ids: Sequence[str]) -> list[int]:
-    return sorted(range(len(instance_ids)), key=instance_ids.__getitem__)
-
-
 def _fill(cells: dict[str, np.ndarray], table: Path, num_perturbations: int) -> None:
     """Writes a table's log-likelihoods into float64[n, k + 1] of every task, NaN elsewhere."""
-    for name, rows in _rows_by_task(likelihoods.read_rows(table)).items():
+    columns = likelihoods.read_rows(table)
+    names = ("task", "instance_id", "prompt", "log_likelihood")
+    rows_of: dict[str, list[tuple[str, int, float]]] = {}
+    for task, *row in zip(*(columns[name] for name in names), strict=True):
+        rows_of.setdefault(task, []).append(tuple(row))
+    for task, rows in rows_of.items():
         ids = sorted({instance for instance, _, _ in rows})
         row_of = {instance: row for row, instance in enumerate(ids)}
-        matrix = cells.setdefault(name, np.full((len(ids), num_perturbations + 1), np.nan))
+        matrix = cells.setdefault(task, np.full((len(ids), num_perturbations + 1), np.nan))
         for instance, prompt, value in rows:
             matrix[row_of[instance], prompt] = value
-
-
-def _rows_by_task(columns: Mapping[str, Sequence[Any]]) -> dict[str, list[tuple[str, int, float]]]:
-    by_task: dict[str, list[tuple[str, int, float]]] = {}
-    names = ("task", "instance_id", "prompt", "log_likelihood")
-    for name, *row in zip(*(columns[column] for column in names)):
-        by_task.setdefault(name, []).append(tuple(row))
-    return by_task

@@ -1,9 +1,9 @@
 """Racing: fewer perturbed prompts, and with high probability the same selection.
 
-Scoring computes n instances x k perturbed prompts of every task, although most tasks are
-clearly in or clearly out of the selection after a few. A race computes the prompts in waves
-and stops with a task once its place is certain; tasks near the threshold are computed in
-full. How sure a place is, `ait_jax.scorer.partial_scores` tells from the passes so far.
+Scoring computes n instances x k perturbed prompts of every task, although after a few most
+tasks are clearly in or out of the selection. A race computes the prompts in waves and stops
+with a task once its place is certain; tasks near the threshold are computed in full.
+`partial_scores` tells from the passes so far how sure a place is.
 """
 
 import itertools
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from jaxtyping import Int
 
 from ait_jax.errors import UserError
 from ait_jax.pool.cls_gen import Group
@@ -23,7 +24,7 @@ IN, UNDECIDED, OUT = "in", "undecided", "out"
 # A variance needs two steps.
 MIN_STEPS = 2
 # Scores at which the better tasks are counted, relative to the threshold, as logarithms:
-# within a factor of 3.3 and 2% apart. What lies beyond or between is taken for the worse.
+# within a factor of 3.3 and 2% apart. A score beyond or between counts as the worse neighbor.
 GRID = np.linspace(-1.2, 1.2, 129)
 
 
@@ -35,19 +36,19 @@ class Racing:
       waves: cumulative steps after which tasks are judged, ascending, at least 2; a step is
         one perturbed prompt per instance. Those not below k are dropped: the last wave
         always completes k.
-      error: in (0, 1), at least the expected number of tasks that are decided wrongly. The
-        selection never differs from the full computation's in more tasks than that, so
-        `error` is also at least the probability that it differs at all. Every wave may
+      error: in (0, 1), an upper bound of the expected number of wrongly decided tasks. The
+        selection never differs from the full computation's in more tasks than are wrongly
+        decided, so `error` also bounds the probability that it differs at all. Every wave may
         spend an equal share, on the tasks that cost least. This is a sum of predicted
         chances rather than simultaneous intervals for all tasks and waves: sure tasks cost
         next to nothing, and what they leave pays for those near the threshold. It is as good
-        as the predictions; a bound that assumes nothing would compute everything.
+        as the predictions; a bound without assumptions would compute everything.
 
     Raises:
       UserError: one of them is impossible.
     """
 
-    waves: Sequence[int] = (2, 3, 4, 6, 8)
+    waves: Sequence[int | float] = (2, 3, 4, 6, 8)
     error: float = 0.05
 
     def __post_init__(self) -> None:
@@ -60,8 +61,8 @@ class Racing:
             )
         if not 0 < self.error < 1:
             raise UserError(
-                f"racing.Racing.error = {self.error} must be a probability between 0 and 1, "
-                "both excluded, as in 0.05."
+                f"racing.Racing.error = {self.error}: give a probability above 0 and below 1, "
+                "as in 0.05."
             )
 
 
@@ -70,7 +71,7 @@ class Wave:
     """What to compute next.
 
     Attributes:
-      tasks: those undecided, in the order in which the race was given them.
+      tasks: those undecided, in the order that the race was given.
       steps: a range of 0..k-1, the same for all of them.
       num_perturbations: k.
     """
@@ -79,8 +80,8 @@ class Wave:
     steps: range
     num_perturbations: int
 
-    def prompts(self, num_instances: int) -> np.ndarray:
-        """Returns int[n, steps]: for each instance of a task the numbers j of its prompts."""
+    def prompts(self, num_instances: int) -> Int[np.ndarray, "n steps"]:
+        """Returns the numbers j of the prompts of each instance of a task."""
         return prompt_order(num_instances, self.num_perturbations)[:, list(self.steps)]
 
 
@@ -114,7 +115,7 @@ class RaceReport:
 
     @property
     def saved(self) -> float:
-        """Share of the full computation's passes that was not needed."""
+        """The share of the full computation's passes that were not needed."""
         return 1 - self.passes / self.full_passes if self.full_passes else 0.0
 
     def describe(self) -> str:
@@ -136,9 +137,9 @@ class RaceReport:
 class Raced(Strategy):
     """Ranks as `strategy` does, but no task before one that a race preferred.
 
-    The score of a task that was stopped early is a mean over fewer prompts and may, near the
-    threshold, contradict its verdict. There is no margin; `RaceReport.error_bound` says how
-    sure the selection is.
+    The score of a task that was stopped early is a mean over fewer prompts; near the threshold
+    it may contradict the verdict. There is no margin: `RaceReport.error_bound` says how sure
+    the selection is.
     """
 
     needs_scores: ClassVar[bool] = True
@@ -147,9 +148,11 @@ class Raced(Strategy):
 
     @property
     def name(self) -> str:
+        """That of the raced strategy."""
         return self.strategy.name
 
     def rank(self, scores: TaskScores, context: SelectionContext) -> list[str]:
+        """Returns every name of `scores.tasks` once: those in, undecided, out."""
         places = {IN: 0, UNDECIDED: 1, OUT: 2}
         ranked = self.strategy.rank(scores, context)
         return sorted(ranked, key=lambda task: places[self.verdicts[task]])
@@ -159,14 +162,12 @@ class Race:
     """One race over the remaining tasks.
 
         race = Race(Racing(), strategy, quotas.groups(tasks, is_cls), num_perturbations=10)
-        race.replay(matrices)  # what an interrupted run has left
         while wave := race.next_wave():
             ...  # for wave.tasks, compute wave.prompts(n) into the matrices
             race.record(matrices)
         selection.select(race.ranking(), context)
 
-    The verdicts are a function of the recorded numbers and of nothing else: neither of
-    interruptions nor of the order of tasks.
+    The verdicts depend on the recorded numbers alone, not on interruptions or the order of tasks.
 
     Args:
       settings: waves and error.
@@ -176,7 +177,7 @@ class Race:
 
     Raises:
       UserError: the strategy ranks by something else.
-      ValueError: a task is in two groups, or a quota is no number of tasks of its group.
+      ValueError: a task is in two groups, or a group is smaller than its quota.
     """
 
     def __init__(
@@ -186,9 +187,8 @@ class Race:
         groups: Sequence[Group],
         num_perturbations: int,
     ) -> None:
-        check_strategy(strategy)
-        self.settings, self.strategy = settings, strategy
-        # Sorted, for sums to be the same to the last bit whatever the order of the tasks.
+        self.settings, self.strategy = settings, check_strategy(strategy)
+        # Sorted, so that sums are the same to the last bit whatever the order of the tasks.
         self.groups = {group.name: sorted(group.tasks) for group in groups}
         self.quotas = {group.name: group.quota for group in groups}
         self.num_perturbations = num_perturbations
@@ -207,7 +207,7 @@ class Race:
 
     @property
     def verdicts(self) -> dict[str, str]:
-        """Returns "in", "undecided" or "out" for every task."""
+        """Task -> "in", "undecided" or "out"."""
         return dict(self._verdicts)
 
     def ranking(self) -> Raced:
@@ -232,24 +232,14 @@ class Race:
         start = self._ends[len(self._waves) - 1] if self._waves else 0
         return Wave(tasks, range(start, self._ends[len(self._waves)]), self.num_perturbations)
 
-    def replay(self, log_likelihoods: Mapping[str, np.ndarray]) -> None:
-        """Records the waves that are there completely; arguments as for `record`."""
-        while wave := self.next_wave():
-            if not all(
-                task in log_likelihoods and np.isfinite(self._read(task, log_likelihoods)).all()
-                for task in wave.tasks
-            ):
-                return
-            self.record(log_likelihoods)
-
     def record(self, log_likelihoods: Mapping[str, np.ndarray]) -> None:
         """Takes the numbers that `next_wave` asked for, and judges.
 
         Args:
-          log_likelihoods: for every task of the wave float[n, k + 1], the mean token
-            log-likelihoods in nats; row i the instance that row i of `Wave.prompts` means,
-            column j the prompt j. Other tasks and the cells of later steps are not looked
-            at and may be missing or NaN: full tables and partial ones give the same.
+          log_likelihoods: for every task of the wave float[n, k + 1], mean token
+            log-likelihoods in nats: row i is the instance of row i of `Wave.prompts`, column
+            j the prompt j. Other tasks and the cells of later steps are ignored and may be
+            missing or NaN: full tables and partial ones give the same verdicts.
 
         Raises:
           ValueError: the race is over, or a task or a cell is missing.
@@ -285,7 +275,7 @@ class Race:
         return np.abs(probability[:, :1] - np.take_along_axis(probability, prompts, axis=1))
 
     def _judge(self) -> None:
-        """Decides the surest tasks, as many as the waves' shares of the error pay for so far."""
+        """Decides the surest tasks, as many as the waves' shares of the error so far allow."""
         names = sorted(self._cells)
         row_of = {name: row for row, name in enumerate(names)}
         predicted = predict(
@@ -299,7 +289,8 @@ class Race:
             if all(self._verdicts[task] != UNDECIDED for task in tasks):
                 continue
             rows = predicted.rows([row_of[task] for task in tasks])
-            for task, chances in zip(tasks, self._wrong_chances(rows, self.quotas[group])):
+            wrong = self._wrong_chances(rows, self.quotas[group])
+            for task, chances in zip(tasks, wrong, strict=True):
                 if self._verdicts[task] == UNDECIDED and self._is_judgeable(task):
                     verdict = (IN, OUT)[chances.argmin()]
                     candidates.append((float(chances.min()), task, group, verdict))
@@ -317,12 +308,12 @@ class Race:
     def _is_judgeable(self, task: str) -> bool:
         """Whether every perturbation was tried on some instance.
 
-        One that was not may be the one that changes every answer, and nothing predicts it.
+        An untried one may change every answer, and nothing predicts that.
         """
         return self._cells[task].size >= self.num_perturbations
 
     def _wrong_chances(self, predicted: PredictedScores, quota: int) -> np.ndarray:
-        """Returns float64[tasks, 2], the chances that "in" and that "out" are wrong."""
+        """Returns float64[tasks, 2], the chances that "in" and "out" are wrong."""
         sign = 1 if self.strategy.direction == "high" else -1
         ordered = np.sort(sign * predicted.log_mean)[::-1]
         grid = GRID + (ordered[quota - 1] + ordered[quota]) / 2
@@ -340,10 +331,10 @@ class Race:
         }
 
     def _fill_groups(self) -> None:
-        """Decides the rest of groups of which one side is full.
+        """Decides the rest of a group once one side of it is full.
 
         This adds no error: with `a` tasks wrongly in and `b` wrongly out the selection differs
-        in max(a, b) tasks, whether the rest is ranked exactly or, one side being full, is not.
+        in max(a, b) tasks, whether the rest is ranked exactly or not at all.
         """
         for group, tasks in self.groups.items():
             vacancies = self._vacancies(group)
@@ -353,7 +344,7 @@ class Race:
                     self._verdicts |= dict.fromkeys(open_tasks, rest)
 
     def _rank_complete(self, log_likelihoods: Mapping[str, np.ndarray]) -> None:
-        """Decides the tasks that are computed in full, by rank as `selection.select` would."""
+        """Decides the fully computed tasks by rank, as `selection.select` would."""
         sign = -1 if self.strategy.direction == "high" else 1
         for group, tasks in self.groups.items():
             open_tasks = [task for task in tasks if self._verdicts[task] == UNDECIDED]
@@ -365,20 +356,20 @@ class Race:
             self._verdicts |= dict.fromkeys(open_tasks[places:], OUT)
 
 
-def check_strategy(strategy: Strategy | None) -> None:
-    """Refuses what cannot be raced: a race decides by prompt uncertainty, and nothing else.
+def check_strategy(strategy: Strategy | None) -> PromptUncertainty:
+    """Returns the strategy if it can be raced: if it ranks by prompt uncertainty alone.
 
     Raises:
       UserError: no strategy, or one that ranks by something else.
     """
     if strategy is None:
         raise UserError(
-            "RACING = True needs a STRATEGY that says which places are raced for: add "
+            "RACING = True needs a STRATEGY to decide what the race is for: add "
             "--gin_file=strategies/prompt_uncertainty.gin, or set RACING = False."
         )
-    measure = getattr(strategy, "measure", None)
-    if not isinstance(strategy, PromptUncertainty) or measure != "prompt_uncertainty":
+    if not isinstance(strategy, PromptUncertainty) or strategy.measure != "prompt_uncertainty":
         raise UserError(
             f"STRATEGY {strategy.name!r} cannot be raced: a race decides by prompt uncertainty "
             "alone. Set RACING = False, or choose strategies/prompt_uncertainty.gin."
         )
+    return strategy

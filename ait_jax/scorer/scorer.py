@@ -5,23 +5,29 @@ greedily under the original instruction, then teacher-forced under it (j = 0) an
 the k perturbed instructions (j = 1..k).
 """
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ait_jax.errors import UserError
-from ait_jax.prompts.perturb import WordDrop
+from ait_jax.prompts.perturb import Perturbation, WordDrop
 from ait_jax.randomness import Key
 from ait_jax.runtime import distributed, files, preemption, reporter
-from ait_jax.scorer import background, chunk, gathering, likelihoods
+from ait_jax.scorer import chunk, likelihoods, processes
 from ait_jax.scorer.asker import Answered, Asker, EarlierAnswers, decode, gold
 from ait_jax.scorer.chunk import Chunk
-from ait_jax.scorer.counts import PromptCounts
 from ait_jax.scorer.prompts_of_task import PromptPlan, TaskPrompts, same_prompts
+from ait_jax.scorer.work import PromptCounts
 
 ANSWERS = ("predictions", "gold")
+_WORD_DROP = WordDrop()
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 @dataclass(frozen=True)
@@ -35,10 +41,10 @@ class Scorer:
       answers: 'predictions' scores the model's own greedy answers (the paper), 'gold' the
         first reference output (the authors' HL variant).
       prompts_per_chunk: tasks are scored and saved together until they have this many prompts;
-        a killed run repeats the chunk at work and the one being saved, at most.
+        a killed run repeats at most the chunk at work and the one being saved.
     """
 
-    perturbation: Any = WordDrop()
+    perturbation: Perturbation = _WORD_DROP
     num_perturbations: int = 10
     num_instances: int = 10
     answers: str = "predictions"
@@ -47,9 +53,9 @@ class Scorer:
     def __post_init__(self) -> None:
         for name in ("num_perturbations", "num_instances", "prompts_per_chunk"):
             if getattr(self, name) < 1:
-                raise UserError(f"scorer.Scorer.{name} = {getattr(self, name)} must be at least 1.")
+                raise UserError(f"scorer.Scorer.{name} = {getattr(self, name)}: give at least 1.")
         if self.answers not in ANSWERS:
-            raise UserError(f"scorer.Scorer.answers = {self.answers!r} is none of {ANSWERS}.")
+            raise UserError(f"scorer.Scorer.answers = {self.answers!r}: give one of {ANSWERS}.")
 
     def score(
         self,
@@ -66,10 +72,9 @@ class Scorer:
         Of several processes each tokenizes and feeds its part of every chunk's tasks, and the
         first one writes; all call this with the same arguments.
 
-        All prompts at once, or in parts: with a plan of some prompts, 0 among them, into one
-        table, then with a plan of others for some of its tasks into another, with
-        `answers_from` the first. Together they hold what one table would, up to the rounding
-        of another batch.
+        Prompts may be scored in parts: first a plan with prompt 0 into one table, then a plan of
+        others for some of its tasks into another, with `answers_from` the first. Together they
+        hold what one table would, up to the rounding of other batches.
 
         Args:
           tasks: names in the asker's pool, in the order of the rows; one without instances has
@@ -80,7 +85,7 @@ class Scorer:
           answers_from: a table with the rows of prompt 0; needed where `prompts` lacks it.
 
         Returns:
-          What was asked in this call; `engine.work` has what the device ran for it.
+          What was asked in this call; `engine.work` says what the device ran for it.
 
         Raises:
           UserError: a file cannot be read or written.
@@ -102,16 +107,12 @@ class Scorer:
         )
         folder = path.with_suffix(".chunks")
         parts = [folder / f"chunk_{index:05d}.parquet" for index in range(len(chunks))]
-        missing = distributed.broadcast(
-            str(path),
-            [
-                index
-                for index, names in enumerate(chunks)
-                if not _is_whole(parts[index], names, prompts, task_prompts)
-            ],
-        )
+        whole = [
+            _is_whole(*item, prompts, task_prompts) for item in zip(parts, chunks, strict=True)
+        ]
+        whole = distributed.broadcast(str(path), whole)
         counts = _score_chunks(
-            [(parts[index], chunks[index]) for index in missing],
+            [(parts[i], chunks[i]) for i in range(len(parts)) if not whole[i]],
             partial(chunk.prepare, prompts=prompts, task_prompts=task_prompts),
             self._answerer(asker, answers_from),
             asker,
@@ -124,7 +125,7 @@ class Scorer:
         return counts
 
     def _answerer(self, asker: Asker, answers_from: Path | None) -> Callable[[Chunk], Answered]:
-        """Returns what gives a chunk its answers."""
+        """Returns the function that answers a chunk's prompts."""
         if answers_from is not None:
             earlier = EarlierAnswers(answers_from)
             return lambda ready: earlier.of(asker, ready.places)
@@ -147,17 +148,17 @@ def _score_chunks(
     if done:
         reporter.say(f"{done}/{num_tasks} tasks were scored before")
     with (
-        background.ahead(prepare, [partitioner.own(names) for _, names in missing]) as prepared,
-        background.behind() as later,
+        ahead(prepare, [partitioner.own(names) for _, names in missing]) as prepared,
+        behind() as later,
         reporter.activity("scoring", num_tasks, done) as show,
     ):
-        for (part, names), ready in zip(missing, prepared):
+        for (part, names), ready in zip(missing, prepared, strict=True):
             answered = answer(ready)
             values, counted = chunk.log_likelihoods(asker, ready, answered)
-            columns = gathering.gathered(chunk.columns(ready, answered, values), names, partitioner)
+            columns = processes.gathered(chunk.columns(ready, answered, values), names, partitioner)
             if distributed.is_writer():
                 later(likelihoods.write_rows, part, columns)
-            counts += gathering.total(counted, partitioner)
+            counts += processes.total(counted, partitioner)
             done += len(names)
             show(done)
             reporter.say(f"scored {done}/{num_tasks} tasks, {counts.describe()}")
@@ -171,7 +172,7 @@ def _is_whole(
     prompts: PromptPlan,
     task_prompts: TaskPrompts,
 ) -> bool:
-    """Says whether an earlier run left this chunk readable and for the same rows."""
+    """Says whether an earlier run left this chunk readable and with the same rows."""
     if not part.exists():
         return False
     planned = {name: task_prompts.planned(name, prompts).ravel().tolist() for name in names}
@@ -180,3 +181,48 @@ def _is_whole(
     except UserError as error:
         reporter.say(f"{error} Scoring it again.")
         return False
+
+
+@contextmanager
+def ahead(function: Callable[[A], B], items: Iterable[A], depth: int = 2) -> Iterator[Iterator[B]]:
+    """Yields an iterator over `function(item)`, computed in a thread up to `depth` items ahead.
+
+    An exception of `function` is raised in place of its result. When the block is left early,
+    calls that have not begun are dropped.
+    """
+    waiting: deque[Future[B]] = deque()
+
+    def results() -> Iterator[B]:
+        for item in items:
+            waiting.append(executor.submit(function, item))
+            if len(waiting) > depth:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+    with ThreadPoolExecutor(1, "ahead") as executor:
+        try:
+            yield results()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+@contextmanager
+def behind() -> Iterator[Callable[..., None]]:
+    """Yields `later(function, *arguments)`, which makes calls in a thread, one at a time.
+
+    It waits for the call before, and the block waits for the last one. An exception is raised by
+    the next call or at the end of the block.
+    """
+    running: list[Future[Any]] = []
+
+    def later(function: Callable[..., Any], *arguments: Any) -> None:
+        if running:
+            running.pop().result()
+        running.append(executor.submit(function, *arguments))
+
+    with ThreadPoolExecutor(1, "behind") as executor:
+        yield later
+        if running:
+            running.pop().result()

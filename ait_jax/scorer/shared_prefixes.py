@@ -1,7 +1,7 @@
 """Prompts that begin alike: a decoder-only model runs what they share once.
 
-An instruction stands in front of a task's n instances, so their prompts share it token for token;
-where a word and the next fall into one token is of no concern, since tokens are compared.
+A task's n instances follow the same instruction, so their prompts share it. Tokens are compared,
+not text: a token that spans the end of the instruction does no harm.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from ait_jax.scorer.batching import Tokens
 
 # Fewer shared tokens are not worth another shape of program.
 SHORTEST = 16
-# Rows of one prefix that are run together; a prefix of more rows is run so much more often.
+# At most this many rows share one run of a prefix; one with more rows is run again for them.
 MOST_MEMBERS = 64
 
 
@@ -21,7 +21,7 @@ class SharedPrefix(NamedTuple):
     """Prompts that are run together.
 
     Attributes:
-      length: leading tokens that all of them share, fewer than any of them has; 0 of one alone.
+      length: leading tokens that all of them share, fewer than any of them has; 0 for one alone.
       members: their places in the list of prompts.
     """
 
@@ -34,12 +34,12 @@ def grouped(
 ) -> list[SharedPrefix]:
     """Puts prompts into the groups that save most tokens, (members - 1) * length each.
 
-    Prompts with a prefix in common lie side by side when sorted, so groups are runs of the
-    sorted prompts, and the best runs of the first prompts follow from those of fewer.
+    Sorted prompts that share a prefix are neighbors, so groups are runs of the sorted prompts, and
+    the best runs of the first i prompts follow from those of fewer.
 
     Args:
-      prompts: none of them empty; equal ones share all but their last token, which is what a
-        target follows.
+      prompts: none of them empty; equal ones share all but their last token, which comes before
+        the target.
       shortest: of a group's shared prefix.
       most_members: of a group.
     """
@@ -58,7 +58,7 @@ def grouped(
 def _best_runs(
     rows: Sequence[tuple[int, ...]], shortest: int, most_members: int
 ) -> list[tuple[int, int]]:
-    """Returns for every end where its last run begins and the tokens which that run shares."""
+    """Returns (where the last run begins, the tokens it shares) for every end."""
     saved = np.zeros(len(rows) + 1, np.int64)  # by the best runs of the rows before
     shared = np.zeros(len(rows), np.int64)  # by the rows from here to the end
     begins = [(0, 0)]
@@ -78,7 +78,7 @@ def _best_runs(
 
 
 def _common(first: tuple[int, ...], second: tuple[int, ...]) -> int:
-    """Returns how many leading tokens two prompts share, at least one of each left out."""
+    """Returns how many leading tokens two prompts share, the last of either left out."""
     limit = min(len(first), len(second)) - 1
     if first[:limit] == second[:limit]:
         return limit

@@ -1,15 +1,24 @@
-"""Which groups of prompts are decoded together: pools of slots of one shape.
+"""Which groups of prompts are decoded together, and how their prompts are packed into rows.
 
-A step of decoding reads all weights and all slots' keys and values. Few groups in many pools read
-the weights over and over; groups of unlike sizes in one pool read places that hold nothing. What is
-counted here are those readings, with a token's keys and values as the unit.
+Groups go into pools of slots of one shape. A step of decoding reads all weights and all slots'
+keys and values. Few groups in many pools read the weights over and over; groups of unlike sizes in
+one pool read empty places. The costs here are those reads, in units of one token's keys and values.
+
+Texts of unlike lengths are packed side by side in rows of one length, so that little is padding.
 """
 
 import itertools
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
+from ait_jax.scorer.batching import padded_length
 from ait_jax.scorer.shared_prefixes import SharedPrefix
+
+# In a row of this many tokens, attention costs as much as all products with weights.
+_ATTENTION_AS_DEAR = 2048
+# The possible numbers of packed rows.
+ROWS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 48, 64)
 
 
 class SlotShape(NamedTuple):
@@ -20,22 +29,24 @@ class SlotShape(NamedTuple):
     own: int
 
     def tokens(self, answer: int) -> int:
-        """Returns the places of a slot for answers of so many tokens."""
+        """Returns the places of a slot, with answers of `answer` tokens."""
         return self.prefix + self.members * (self.own + answer)
 
 
 class SlotPool(NamedTuple):
+    """Groups that are decoded together, in slots of one shape."""
+
     shape: SlotShape
     groups: tuple[SharedPrefix, ...]
 
 
 class Budget(NamedTuple):
-    """What slots have to fit into.
+    """What the slots of a pool have to fit into.
 
     Attributes:
-      tokens: of all slots of a pool.
+      tokens: of all slots together.
       answer: the longest answer's tokens.
-      multiple_of: slots come in so many at a time.
+      multiple_of: the number of slots is a multiple of it.
       weights: what reading the weights costs, in tokens.
     """
 
@@ -51,7 +62,7 @@ class Budget(NamedTuple):
         return at_a_time * min(most, -(-len(pool.groups) // at_a_time))
 
     def cost(self, pool: SlotPool) -> float:
-        """Returns what is read for all of a pool's groups, for every token of an answer."""
+        """Returns what all of a pool's groups read for every token of an answer."""
         slots = self.slots(pool)
         step = self.weights + slots * pool.shape.tokens(self.answer)
         return step * max(1.0, len(pool.groups) / slots)
@@ -60,10 +71,10 @@ class Budget(NamedTuple):
 def pooled(
     shapes: Sequence[SlotShape], groups: Sequence[SharedPrefix], budget: Budget
 ) -> list[SlotPool]:
-    """Puts groups into pools; two pools are one where that is cheaper, the most saving first.
+    """Puts groups into pools, and joins two pools where that is cheaper, most savings first.
 
     Args:
-      shapes: that the groups fit into.
+      shapes: what each group fits into.
 
     Returns:
       Pools, the largest shapes first.
@@ -87,3 +98,48 @@ def pooled(
 def _joined(first: SlotPool, second: SlotPool) -> SlotPool:
     shape = SlotShape(*map(max, first.shape, second.shape))
     return SlotPool(shape, first.groups + second.groups)
+
+
+class Packing(NamedTuple):
+    """Texts in rows.
+
+    Attributes:
+      width: tokens of a row.
+      rows: the texts of each row, by their numbers.
+    """
+
+    width: int
+    rows: tuple[tuple[int, ...], ...]
+
+
+@lru_cache(maxsize=1024)
+def packed(lengths: tuple[int, ...], widths: tuple[int, ...]) -> Packing:
+    """Returns the cheapest packing, of first fit decreasing at every width.
+
+    Args:
+      lengths: of the texts, none above the last of the ascending `widths`.
+    """
+    order = sorted(range(len(lengths)), key=lambda text: -lengths[text])
+    candidates: list[tuple[float, Packing]] = []
+    for width in widths:
+        if width < lengths[order[0]]:
+            continue
+        rows = _first_fit(lengths, order, width)
+        cost = padded_length(len(rows), ROWS) * width * (1 + width / _ATTENTION_AS_DEAR)
+        candidates.append((cost, Packing(width, tuple(map(tuple, rows)))))
+        if len(rows) == 1:
+            break
+    return min(candidates, key=lambda candidate: candidate[0])[1]
+
+
+def _first_fit(lengths: Sequence[int], order: Sequence[int], width: int) -> list[list[int]]:
+    rows: list[list[int]] = []
+    room: list[int] = []
+    for text in order:
+        row = next((i for i, free in enumerate(room) if free >= lengths[text]), len(rows))
+        if row == len(rows):
+            rows.append([])
+            room.append(width)
+        rows[row].append(text)
+        room[row] -= lengths[text]
+    return rows

@@ -1,4 +1,4 @@
-"""What an engine has done, in figures: throughput, padding, waiting."""
+"""Scoring in figures: what was asked, and what the engine did for it."""
 
 import time
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class Work:
       padded_tokens: prompt tokens that the device saw.
       flops: model FLOPs of the real tokens that were run (decoding counts the answer's tokens).
       seconds: from the first dispatch of a call to its last result on the host, summed.
-      compile_wait: seconds of these in which a batch waited for its executable.
+      compile_wait: seconds of these in which a batch waited for its program.
       host_wait: seconds between two calls, or inside one, in which the device had nothing to
         do because the host was not ready; without `compile_wait`.
     """
@@ -33,6 +33,7 @@ class Work:
     _idle_since: float | None = None
 
     def clear(self) -> None:
+        """Sets everything back to zero."""
         self.__init__()
 
     def device_idle(self) -> None:
@@ -40,7 +41,7 @@ class Work:
         self._idle_since = time.perf_counter()
 
     def device_busy(self, compile_wait: float = 0.0) -> None:
-        """Says that the device is given work, after waiting so long for its executable."""
+        """Says that the device is given work, after `compile_wait` seconds for its program."""
         self.compile_wait += compile_wait
         if self._idle_since is not None:
             self.host_wait += max(0.0, time.perf_counter() - self._idle_since - compile_wait)
@@ -63,9 +64,9 @@ class Work:
         }
 
     def speed(self) -> dict[str, float]:
-        """Returns what a live view shows, from another thread, too.
+        """Returns what a live view shows; safe to call from another thread.
 
-        MFU only once the peak is known: measuring it just now would disturb.
+        MFU only once the peak is known: measuring it now would disturb.
         """
         if not self.tokens or not self.seconds:
             return {}
@@ -85,4 +86,44 @@ class Work:
         return (
             f", {figures['prompts']:,} prompts at {figures['tokens_per_second']:,.0f} tokens/s, "
             f"{fewer}padding {figures['padding_fraction']:.1%}, MFU {figures['mfu']:.1%}"
+        )
+
+
+@dataclass
+class PromptCounts:
+    """How many prompts this process scored, and how many of them the device did not see.
+
+    What an earlier process left is not counted.
+
+    Attributes:
+      asked: rows of the table: (instance, prompt) pairs.
+      from_decode: rows of original prompts whose value decoding had already summed.
+      identical: rows that are copies of another with the same prompt and answer.
+    """
+
+    asked: int = 0
+    from_decode: int = 0
+    identical: int = 0
+
+    def __iadd__(self, other: "PromptCounts") -> "PromptCounts":
+        self.asked += other.asked
+        self.from_decode += other.from_decode
+        self.identical += other.identical
+        return self
+
+    def summary(self) -> dict[str, int]:
+        """Returns {} or the figures of timings.jsonl."""
+        if not self.asked:
+            return {}
+        return {
+            "prompts_asked": self.asked,
+            "prompts_from_decode": self.from_decode,
+            "prompts_identical": self.identical,
+        }
+
+    def describe(self) -> str:
+        """Returns the same as text for the terminal."""
+        return (
+            f"{self.asked:,} prompts ({self.from_decode:,} taken from the decode, "
+            f"{self.identical:,} identical)"
         )

@@ -8,9 +8,9 @@ name its class in a gin file (`STRATEGY = @my_strategies.LowStd()`):
         def preference(self, scores, context):
             return -scores.std
 
-The rule for ties: tasks with equal preference are ordered by name, ascending, on every
-machine. (The authors' code leaves them in the order of the prediction file, reversed for
-"High" and unreversed for perplexity, so their ties depend on how the file was written.)
+Tasks with equal preference are ordered by name, ascending, on every machine. (The authors'
+code leaves them in the order of the prediction file, reversed for "High" and unreversed for
+perplexity, so their ties depend on how the file was written.)
 """
 
 import itertools
@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 import numpy as np
+from jaxtyping import Float
 
 from ait_jax import randomness
 from ait_jax.errors import UserError, nearest
@@ -28,8 +29,8 @@ from ait_jax.pool.pool import TaskPool
 from ait_jax.randomness import Key
 from ait_jax.selection.uncertainty import TaskScores
 
-# Scores agree to this across meshes and process counts (float32 reductions in another
-# order), so a selection that hangs on less may differ there.
+# Across meshes and process counts scores agree to this (float32 reductions in another order),
+# so a selection that hangs on less may differ there.
 SCORE_TOLERANCE = 1e-5
 
 
@@ -40,7 +41,7 @@ class SelectionContext:
     Args:
       scores: of the remaining tasks; `TaskScores.unscored(names)` does for a strategy whose
         `needs_scores` is False.
-      pool: that the tasks are in: their categories, CLS or GEN.
+      pool: has the tasks' categories, and whether they are CLS or GEN.
       quotas: how many tasks to select.
       key: of every random draw.
     """
@@ -56,28 +57,31 @@ class Strategy:
     """Orders tasks from most to least wanted. Subclasses override `preference` or `rank`.
 
     Attributes:
-      needs_scores: False if names are enough, so that the loop may skip scoring.
+      needs_scores: False if names are enough, so that scoring can be skipped.
     """
 
     needs_scores: ClassVar[bool] = True
 
     @property
     def name(self) -> str:
-        """The class name in snake_case: labels reports and keys random draws."""
+        """The class name in snake_case, which labels reports and keys random draws."""
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
 
-    def preference(self, scores: TaskScores, context: SelectionContext) -> np.ndarray | None:
-        """Returns float64[tasks], higher is more wanted; None if `rank` says it all."""
+    def preference(
+        self, scores: TaskScores, context: SelectionContext
+    ) -> Float[np.ndarray, " tasks"] | None:
+        """Returns a number for each task, higher is more wanted; None leaves it to `rank`."""
         return None
 
     def rank(self, scores: TaskScores, context: SelectionContext) -> list[str]:
         """Returns every name of `scores.tasks` once, most wanted first."""
         preference = self.preference(scores, context)
         if preference is None:
-            raise NotImplementedError(f"{type(self).__name__} has no preference() and no rank()")
+            raise NotImplementedError(f"{type(self).__name__} needs a preference() or a rank()")
         if len(preference) != len(scores):
             raise ValueError(
-                f"{type(self).__name__}.preference() gave {len(preference)} values for {len(scores)}"
+                f"{type(self).__name__}.preference() returned {len(preference)} values for "
+                f"{len(scores)} tasks"
             )
         _refuse_non_finite(self, preference, scores)
         order = sorted(range(len(scores)), key=lambda i: (-preference[i], scores.tasks[i]))
@@ -97,9 +101,13 @@ class PromptUncertainty(Strategy):
 
     @property
     def name(self) -> str:
+        """Direction and measure."""
         return f"{self.direction}_{self.measure}"
 
-    def preference(self, scores: TaskScores, context: SelectionContext) -> np.ndarray:
+    def preference(
+        self, scores: TaskScores, context: SelectionContext
+    ) -> Float[np.ndarray, " tasks"]:
+        """Returns the measure, or its negative."""
         values = getattr(scores, self.measure)
         return values if self.direction == "high" else -values
 
@@ -115,9 +123,13 @@ class Perplexity(Strategy):
 
     @property
     def name(self) -> str:
+        """Direction and measure."""
         return f"{self.direction}_perplexity"
 
-    def preference(self, scores: TaskScores, context: SelectionContext) -> np.ndarray:
+    def preference(
+        self, scores: TaskScores, context: SelectionContext
+    ) -> Float[np.ndarray, " tasks"]:
+        """Returns the perplexity, or its negative."""
         return scores.perplexity if self.direction == "high" else -scores.perplexity
 
 
@@ -137,11 +149,12 @@ class LowPerplexity(Perplexity):
 
 @dataclass(frozen=True)
 class Random(Strategy):
-    """Uniformly random tasks. A task's draw depends on seed, round and its own name only."""
+    """Uniformly random tasks. A task's draw depends on the seed, the round and its name only."""
 
     needs_scores: ClassVar[bool] = False
 
     def rank(self, scores: TaskScores, context: SelectionContext) -> list[str]:
+        """Returns the tasks in random order."""
         return _random_order(scores.tasks, self.name, context)
 
 
@@ -150,13 +163,14 @@ class RandomCategory(Strategy):
     """Random tasks, balanced over categories.
 
     Categories are put in random order and dealt from in turn, one random task each; one that
-    runs out is passed over. Of m tasks out of C large categories each so gives m // C or one
-    more. With a CLS/GEN ratio each group is dealt by itself.
+    runs out is skipped. So of m tasks from C large categories each gives m // C or one more.
+    With a CLS/GEN ratio each group is dealt separately.
     """
 
     needs_scores: ClassVar[bool] = False
 
     def rank(self, scores: TaskScores, context: SelectionContext) -> list[str]:
+        """Returns the tasks as they are dealt."""
         by_category: dict[str, list[str]] = {}
         for task in _random_order(scores.tasks, self.name, context):
             by_category.setdefault(context.pool[task].category, []).append(task)
@@ -183,13 +197,16 @@ class RankMixture(Strategy):
                 f"{owner}.measures has {len(self.measures)} entries and {owner}.directions "
                 f"{len(self.directions)}; give each measure one direction."
             )
-        for measure, direction in zip(self.measures, self.directions):
+        for measure, direction in zip(self.measures, self.directions, strict=True):
             _check_option(owner, "measures", measure, _measures())
             _check_option(owner, "directions", direction, ("high", "low"))
 
-    def preference(self, scores: TaskScores, context: SelectionContext) -> np.ndarray:
+    def preference(
+        self, scores: TaskScores, context: SelectionContext
+    ) -> Float[np.ndarray, " tasks"]:
+        """Returns the negative sum of ranks."""
         total = np.zeros(len(scores))
-        for measure, direction in zip(self.measures, self.directions):
+        for measure, direction in zip(self.measures, self.directions, strict=True):
             values = getattr(scores, measure)
             _refuse_non_finite(self, values, scores)
             total += mean_ranks(values if direction == "low" else -values)
@@ -216,6 +233,7 @@ class Ambiguous(PromptUncertainty):
 
     @property
     def name(self) -> str:
+        """Always "ambiguous"."""
         return "ambiguous"
 
 
@@ -234,7 +252,7 @@ STRATEGIES = {
 
 
 def strategy(name: str) -> Strategy:
-    """Returns the shipped strategy of that name; UserError with the nearest one otherwise."""
+    """Returns the shipped strategy of that name; UserError with the nearest name otherwise."""
     if name not in STRATEGIES:
         raise UserError(
             f"There is no strategy {name!r}.{nearest(name, STRATEGIES)} "
@@ -249,7 +267,7 @@ class Selection:
 
     Attributes:
       tasks: names, in order; with a ratio the CLS tasks come first, as in the authors' files.
-      num_cls, num_gen: how many of either are among them.
+      num_cls, num_gen: how many of them are CLS and GEN.
       margins: per ranked group ("all", or "cls" and "gen") the preference of the last
         selected task minus that of the first one left out, at least 0; None where nothing was
         selected or left out or the strategy has no preference (random).
@@ -261,9 +279,8 @@ class Selection:
     margins: Mapping[str, float | None] = field(default_factory=dict)
 
     def close_calls(self, tolerance: float = SCORE_TOLERANCE) -> dict[str, float]:
-        """Returns the margins below `tolerance`: there another machine may choose otherwise."""
-        known = {group: margin for group, margin in self.margins.items() if margin is not None}
-        return {group: margin for group, margin in known.items() if margin < tolerance}
+        """Returns the margins below `tolerance`: another machine may choose otherwise there."""
+        return {g: m for g, m in self.margins.items() if m is not None and m < tolerance}
 
 
 def select(strategy: Strategy, context: SelectionContext) -> Selection:
@@ -289,8 +306,8 @@ def select(strategy: Strategy, context: SelectionContext) -> Selection:
     return Selection(tuple(chosen), num_cls, len(chosen) - num_cls, margins)
 
 
-def mean_ranks(values: np.ndarray) -> np.ndarray:
-    """Returns ranks from 0, lowest value first, equal values sharing their mean: float64[n]."""
+def mean_ranks(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """Returns ranks from 0, lowest value first; equal values share their mean rank."""
     ordered = np.sort(values)
     below = np.searchsorted(ordered, values, side="left")
     not_above = np.searchsorted(ordered, values, side="right")
@@ -306,27 +323,27 @@ def _rank_group(
     ranked = list(strategy.rank(scores, context))
     if sorted(ranked) != sorted(scores.tasks):
         raise UserError(
-            f"{type(strategy).__name__}.rank() gave {len(ranked)} names for {len(scores)} tasks "
-            "and they are not the same: it must return every name of scores.tasks exactly once."
+            f"{type(strategy).__name__}.rank() returned {len(ranked)} names for {len(scores)} "
+            "tasks, and not the same ones: return every name of scores.tasks exactly once."
         )
     preference = strategy.preference(scores, context)
     if preference is None or not 0 < quota < len(ranked):
         return ranked, None
-    value_of = dict(zip(scores.tasks, preference))
+    value_of = dict(zip(scores.tasks, preference, strict=True))
     return ranked, float(value_of[ranked[quota - 1]] - value_of[ranked[quota]])
 
 
 def _check_request(quotas: Quotas, num_remaining: int) -> None:
     num_tasks, cls_ratio = quotas.num_tasks, quotas.cls_ratio
     if num_tasks < 1:
-        raise UserError(f"TASKS_PER_ROUND is {num_tasks}; it must be at least 1.")
+        raise UserError(f"TASKS_PER_ROUND is {num_tasks}; set it to at least 1.")
     if num_tasks > num_remaining:
         raise UserError(
             f"TASKS_PER_ROUND asks for {num_tasks} tasks but {num_remaining} remain in the pool; "
             "set TASKS_PER_ROUND or ROUNDS lower, or use a larger pool."
         )
     if cls_ratio is not None and not 0 <= cls_ratio <= 1:
-        raise UserError(f"CLS_RATIO is {cls_ratio}; it must be None or a share in [0, 1].")
+        raise UserError(f"CLS_RATIO is {cls_ratio}; set a share in [0, 1], or None.")
 
 
 def _refuse_non_finite(strategy: Strategy, values: np.ndarray, scores: TaskScores) -> None:
@@ -336,7 +353,7 @@ def _refuse_non_finite(strategy: Strategy, values: np.ndarray, scores: TaskScore
     names = ", ".join(scores.tasks[i] for i in wrong[:5]) + (", ..." if len(wrong) > 5 else "")
     hint = "Score the round again, in float32 if it was bfloat16."
     if (scores.num_prompts[wrong] == 1).all():
-        hint = "No perturbed prompt was scored: set NUM_PERTURBATIONS to at least 1."
+        hint = "No perturbed prompts were scored: set NUM_PERTURBATIONS to at least 1."
     elif (scores.num_prompts[wrong] == 0).all():
         hint = "These tasks were not scored, and this strategy needs scores."
     raise UserError(
@@ -358,5 +375,5 @@ def _check_option(owner: str, option: str, given: Any, allowed: Sequence[str]) -
     if given not in allowed:
         raise UserError(
             f"{owner}.{option} is {given!r}.{nearest(str(given), allowed)} "
-            f"It must be one of {', '.join(allowed)}."
+            f"Give one of {', '.join(allowed)}."
         )

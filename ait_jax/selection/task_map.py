@@ -1,8 +1,8 @@
 """The task map: which remaining tasks are ambiguous, easy or difficult for the model.
 
 x is prompt uncertainty, y prediction probability (arXiv 2311.00288, section 5). The
-authors use no thresholds: a category is the chunk of tasks that a strategy would select
-(`selection.Ambiguous`, `Easy`, `Difficult`), and the rest is neither.
+authors use no thresholds: a category is the set of tasks that a strategy would select
+(`selection.Ambiguous`, `Easy`, `Difficult`); all others are "other".
 """
 
 from collections.abc import Mapping
@@ -23,9 +23,9 @@ _STRATEGIES = {
 def classify(context: SelectionContext) -> dict[str, str]:
     """Returns {task: "ambiguous" | "easy" | "difficult" | "other"}, tasks as in `context.scores`.
 
-    Each category is the chunk of tasks that its strategy selects in this context. In a small
-    pool chunks would meet, so a chunk is at most a third of the tasks, and a task in several is
-    ambiguous before all, else easy or difficult, whichever ranks it better (easy if equal).
+    Each category is what its strategy selects in this context. In a small pool categories would
+    overlap, so each is at most a third of the tasks, and a task in several is ambiguous first,
+    then easy or difficult, whichever ranks it better (easy if equal).
 
     Raises:
       UserError: as `selection.select`.
@@ -46,7 +46,7 @@ def classify(context: SelectionContext) -> dict[str, str]:
 
 
 def ranked(context: SelectionContext, categories: Mapping[str, str]) -> dict[str, list[str]]:
-    """Returns the tasks of "ambiguous", "easy" and "difficult", the most telling ones first.
+    """Returns the "ambiguous", "easy" and "difficult" tasks, the most telling first.
 
     Args:
       categories: as from `classify`.

@@ -9,23 +9,30 @@ defines
     prompt uncertainty      = mean over i and j >= 1 of |p_i0 - p_ij|
     prediction probability  = mean over i of p_i0
 
-Nothing here knows where y_i came from: with the model's own greedy answers these are
+It does not matter here where y_i came from: with the model's own greedy answers these are
 the paper's measures, with reference outputs the authors' gold-label ("HL") variant.
 Everything is float64 NumPy, whatever the precision of the table.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from ait_jax.errors import UserError
 from ait_jax.selection.likelihood_table import LikelihoodTable
 
+# Every measure takes mean token log-likelihoods in nats, of one task or of a stack of tasks, each
+# with n instances and k + 1 prompts, and returns a float64 for each task.
+LogLikelihoods = Float[np.ndarray, "*stack n prompts"]
+Measure = Float[np.ndarray | np.float64, "*stack"]
+
 
 @dataclass(frozen=True)
 class TaskScores:
-    """One row per task: what `task_scores.parquet` holds. Float columns are float64.
+    """One row per task, as in `task_scores.parquet`. Floats are float64.
 
     Attributes:
       tasks: names.
@@ -35,31 +42,31 @@ class TaskScores:
       perplexity: mean over instances of exp(-log_likelihood_i0), at least 1.
       signed_mean: mean (p_i0 - p_ij): positive where the original prompt is the better one.
       std: mean over instances of the population standard deviation of p_ij over j >= 1.
-      num_instances: n, integers.
-      num_prompts: k + 1, integers; the original prompt counts.
+      num_instances: n.
+      num_prompts: k + 1; the original prompt counts.
     """
 
     tasks: tuple[str, ...]
-    prompt_uncertainty: np.ndarray
-    prompt_uncertainty_error: np.ndarray
-    prediction_probability: np.ndarray
-    perplexity: np.ndarray
-    signed_mean: np.ndarray
-    std: np.ndarray
-    num_instances: np.ndarray
-    num_prompts: np.ndarray
+    prompt_uncertainty: Float[np.ndarray, " tasks"]
+    prompt_uncertainty_error: Float[np.ndarray, " tasks"]
+    prediction_probability: Float[np.ndarray, " tasks"]
+    perplexity: Float[np.ndarray, " tasks"]
+    signed_mean: Float[np.ndarray, " tasks"]
+    std: Float[np.ndarray, " tasks"]
+    num_instances: Int[np.ndarray, " tasks"]
+    num_prompts: Int[np.ndarray, " tasks"]
 
     @classmethod
     def unscored(cls, tasks: Iterable[str]) -> "TaskScores":
-        """Returns names without scores (NaN), for strategies that need none."""
+        """Returns names with NaN for scores, for strategies that need none."""
         names = tuple(tasks)
         nan = np.full(len(names), np.nan)
         zero = np.zeros(len(names), np.int64)
         return cls(names, nan, nan, nan, nan, nan, nan, zero, zero)
 
     @classmethod
-    def from_columns(cls, columns: Mapping[str, Sequence]) -> "TaskScores":
-        """Inverse of `columns`; UserError names a column that is missing."""
+    def from_columns(cls, columns: Mapping[str, Sequence[Any]]) -> "TaskScores":
+        """Inverse of `columns`; UserError names missing columns."""
         missing = [name for name in cls.column_names() if name not in columns]
         if missing:
             raise UserError(
@@ -74,10 +81,11 @@ class TaskScores:
 
     @classmethod
     def column_names(cls) -> tuple[str, ...]:
+        """Returns the columns' names in file order, `task` first."""
         return ("task", *(field.name for field in fields(cls) if field.name != "tasks"))
 
-    def columns(self) -> dict[str, list | np.ndarray]:
-        """Returns the columns in file order, `task` first."""
+    def columns(self) -> dict[str, list[str] | np.ndarray]:
+        """Returns the columns in file order."""
         arrays = {name: getattr(self, name) for name in self.column_names()[1:]}
         return {"task": list(self.tasks), **arrays}
 
@@ -93,32 +101,20 @@ class TaskScores:
         return len(self.tasks)
 
 
-def _differences(log_likelihood: np.ndarray) -> np.ndarray:
-    """Returns p_i0 - p_ij for j >= 1: float64[..., n, k] from float[..., n, k + 1]."""
+def _differences(log_likelihood: LogLikelihoods) -> Float[np.ndarray, "*stack n k"]:
+    """Returns p_i0 - p_ij for j >= 1."""
     probability = np.exp(np.asarray(log_likelihood, np.float64))
     return probability[..., :1] - probability[..., 1:]
 
 
-def _mean(values: np.ndarray) -> np.ndarray:
-    """Returns the mean over instances and prompts: float64[...] from float64[..., n, k]."""
+def _mean(values: Float[np.ndarray, "*stack n k"]) -> Measure:
+    """Returns the mean over instances and prompts."""
     *tasks, n, k = values.shape
-    # One axis to sum over: a task's sum has the same rounding alone and in a stack.
+    # Summed over one axis: a task's sum has the same rounding alone and in a stack.
     return values.reshape(*tasks, n * k).mean(axis=-1) if k else np.full(tasks, np.nan)
 
 
-# Every measure takes mean token log-likelihoods in nats, float[..., n, k + 1]: of one task, or
-# of a stack of tasks, each with n instances and k perturbed prompts. It returns float64[...].
-
-
-def instance_prompt_uncertainty(log_likelihood: np.ndarray) -> np.ndarray:
-    """Returns mean over j >= 1 of |p_i0 - p_ij|: float64[..., n], NaN if k is 0."""
-    differences = np.abs(_differences(log_likelihood))
-    if not differences.shape[-1]:
-        return np.full(differences.shape[:-1], np.nan)
-    return differences.mean(axis=-1)
-
-
-def prompt_uncertainty(log_likelihood: np.ndarray) -> np.ndarray:
+def prompt_uncertainty(log_likelihood: LogLikelihoods) -> Measure:
     """Returns the paper's measure, mean |p_i0 - p_ij| over i and j >= 1 (NaN if k is 0).
 
     Source: paper section 3; `get_task_PI_StdOrMean_OriginalDef` with Mean-abs-bald.
@@ -126,24 +122,24 @@ def prompt_uncertainty(log_likelihood: np.ndarray) -> np.ndarray:
     return _mean(np.abs(_differences(log_likelihood)))
 
 
-def prompt_uncertainty_error(log_likelihood: np.ndarray) -> np.ndarray:
-    """Returns the standard error of `prompt_uncertainty` over instances (NaN if n is 1)."""
-    by_instance = instance_prompt_uncertainty(log_likelihood)
-    n = by_instance.shape[-1]
-    if n < 2:
-        return np.full(by_instance.shape[:-1], np.nan)
-    return by_instance.std(axis=-1, ddof=1) / np.sqrt(n)
+def prompt_uncertainty_error(log_likelihood: LogLikelihoods) -> Measure:
+    """Returns the standard error of `prompt_uncertainty` over instances (NaN if n is 1 or k 0)."""
+    differences = np.abs(_differences(log_likelihood))
+    *tasks, n, k = differences.shape
+    if n < 2 or not k:
+        return np.full(tasks, np.nan)
+    return differences.mean(axis=-1).std(axis=-1, ddof=1) / np.sqrt(n)
 
 
-def signed_mean(log_likelihood: np.ndarray) -> np.ndarray:
+def signed_mean(log_likelihood: LogLikelihoods) -> Measure:
     """Returns mean (p_i0 - p_ij) over i and j >= 1: how much the original prompt helps."""
     return _mean(_differences(log_likelihood))
 
 
-def std(log_likelihood: np.ndarray) -> np.ndarray:
+def std(log_likelihood: LogLikelihoods) -> Measure:
     """Returns the mean over i of the population standard deviation of p_ij over j >= 1.
 
-    The authors' "Std" variant without "bald": only perturbed prompts take part.
+    The authors' "Std" variant without "bald": only perturbed prompts count.
     """
     perturbed = np.exp(np.asarray(log_likelihood, np.float64)[..., 1:])
     if not perturbed.shape[-1]:
@@ -151,12 +147,12 @@ def std(log_likelihood: np.ndarray) -> np.ndarray:
     return _mean(perturbed.std(axis=-1, keepdims=True))
 
 
-def prediction_probability(log_likelihood: np.ndarray) -> np.ndarray:
+def prediction_probability(log_likelihood: LogLikelihoods) -> Measure:
     """Returns mean p_i0: the model's confidence in its answers (the task map's y axis)."""
     return _mean(np.exp(np.asarray(log_likelihood, np.float64)[..., :1]))
 
 
-def perplexity(log_likelihood: np.ndarray) -> np.ndarray:
+def perplexity(log_likelihood: LogLikelihoods) -> Measure:
     """Returns mean over i of exp(-log_likelihood_i0), the authors' perplexity baseline."""
     return _mean(np.exp(-np.asarray(log_likelihood, np.float64)[..., :1]))
 
@@ -175,7 +171,7 @@ def task_scores(table: LikelihoodTable) -> TaskScores:
     """Returns every measure for every task of the table, tasks ascending by name."""
     shapes = np.array([matrix.shape for matrix in table.log_likelihoods], np.int64).reshape(-1, 2)
     columns = {name: np.empty(len(table.tasks)) for name in MEASURES}
-    # Tasks of equal n and k are measured at once.
+    # Tasks of equal n and k are measured together.
     for shape in np.unique(shapes, axis=0):
         rows = np.flatnonzero((shapes == shape).all(axis=1))
         stack = np.stack([table.log_likelihoods[row] for row in rows])

@@ -123,7 +123,7 @@ def measure_ours(options: argparse.Namespace, dtype: str) -> dict[str, Any]:
         result = stopwatch.read()
         print(f"ait-jax, {dtype}: {result['seconds']:.1f} s{engine.work.describe()}", flush=True)
     asked = np.unique(ready.original)
-    decoded = engine.generate(params, [ready.inputs[i] for i in asked])
+    decoded = engine.decode(params, [ready.inputs[i] for i in asked]).tokens
     return {
         **result,
         "decode_seconds": decode_seconds,

@@ -1,11 +1,11 @@
-"""background.py: how far ahead, in which order, and what becomes of errors."""
+"""The threads of scorer.py: how far ahead, in which order, and what becomes of errors."""
 
 import threading
 import time
 
 import pytest
 
-from ait_jax.scorer import background
+from ait_jax.scorer.scorer import ahead, behind
 
 
 def test_results_come_in_order_and_at_most_two_ahead():
@@ -15,7 +15,7 @@ def test_results_come_in_order_and_at_most_two_ahead():
         begun.append(item)
         return item * item
 
-    with background.ahead(work, range(6)) as results:
+    with ahead(work, range(6)) as results:
         for place, result in enumerate(results):
             assert result == place**2
             time.sleep(0.02)
@@ -30,7 +30,7 @@ def test_the_next_result_is_made_during_the_work_on_this_one():
             made.set()
         return item
 
-    with background.ahead(work, range(3)) as results:
+    with ahead(work, range(3)) as results:
         next(results)
         assert made.wait(timeout=5)
 
@@ -41,7 +41,7 @@ def test_an_error_comes_where_its_result_would_have():
             raise ZeroDivisionError("as it is")
         return item
 
-    with background.ahead(work, range(4)) as results:
+    with ahead(work, range(4)) as results:
         assert next(results) == 0
         with pytest.raises(ZeroDivisionError, match="as it is"):
             next(results)
@@ -49,7 +49,7 @@ def test_an_error_comes_where_its_result_would_have():
 
 def test_leaving_early_drops_what_has_not_begun():
     begun = []
-    with pytest.raises(KeyboardInterrupt), background.ahead(begun.append, range(9)) as results:
+    with pytest.raises(KeyboardInterrupt), ahead(begun.append, range(9)) as results:
         next(results)
         raise KeyboardInterrupt
     assert len(begun) <= 3
@@ -58,7 +58,7 @@ def test_leaving_early_drops_what_has_not_begun():
 
 def test_calls_behind_are_made_one_at_a_time_and_all():
     made = []
-    with background.behind() as later:
+    with behind() as later:
         for item in range(5):
             later(made.append, item)
     assert made == [0, 1, 2, 3, 4]
@@ -68,9 +68,9 @@ def test_an_error_behind_is_raised_by_the_next_call_or_at_the_end():
     def fail():
         raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"), background.behind() as later:
+    with pytest.raises(OSError, match="disk full"), behind() as later:
         later(fail)
-    with pytest.raises(OSError, match="disk full"), background.behind() as later:
+    with pytest.raises(OSError, match="disk full"), behind() as later:
         later(fail)
         later(print)
         raise AssertionError("not reached")

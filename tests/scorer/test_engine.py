@@ -11,6 +11,7 @@ from ait_jax.models.likelihood import shift_right
 from ait_jax.models.parameters import init_params
 from ait_jax.models.t5 import T5Config, Transformer
 from ait_jax.runtime.partitioning import Partitioner
+from ait_jax.scorer import program_cache
 from ait_jax.scorer.batching import LengthBuckets, pad_rows
 from ait_jax.scorer.engine import Engine
 
@@ -102,7 +103,7 @@ def test_log_likelihoods_are_those_of_single_rows(model, params, prompts, num_pa
 
 def test_answers_are_the_argmax_at_every_step(model, params, prompts):
     engine = Engine(model, Partitioner(), BUCKETS, tokens_per_batch=64)
-    answers = engine.generate(engine.place(params), prompts)
+    answers = engine.decode(engine.place(params), prompts).tokens
     logits, _ = logits_of(model, params, prompts, [[*answer, 1] for answer in answers])
     for row, answer in zip(logits, answers, strict=True):
         assert len(answer) <= BUCKETS.max_target_length and 1 not in answer
@@ -113,7 +114,7 @@ def test_answers_are_the_argmax_at_every_step(model, params, prompts):
 
 def test_work_counts_real_and_padded_tokens(model, params, prompts):
     engine = Engine(model, Partitioner(), BUCKETS, tokens_per_batch=64)
-    engine.generate(engine.place(params), prompts)
+    engine.decode(engine.place(params), prompts)
     summary = engine.work.summary()
     assert summary["prompts"] == len(prompts)
     assert summary["tokens"] == sum(map(len, prompts))
@@ -198,6 +199,6 @@ def test_an_interrupted_call_leaves_no_compilations_behind(wide):
     model, _params, _prompts, _ = wide
     engine = Engine(model, Partitioner(), LengthBuckets((64,), (16,)), 64)
     shapes = [(8, length) for length in engine.input_lengths]
-    compiled = engine._executables.in_order(shapes)
-    compiled[shapes[0]]
-    assert len(engine._executables._futures) == 1 + engine._executables.ahead < len(shapes)
+    program_of = engine._programs.in_order(shapes)
+    program_of(shapes[0])
+    assert len(engine._programs._futures) == 1 + program_cache._AHEAD < len(shapes)

@@ -3,9 +3,11 @@
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+from selecting import table_of
 from shared_data import SUPPORT
 
 from ait_jax.errors import UserError
@@ -71,15 +73,14 @@ def test_scores_do_not_depend_on_parts_or_the_order_of_rows(parts, tmp_path):
         for name in ("plain", "backwards", "shuffled")
     ]
     names = ("task", "instance_id", "prompt", "log_likelihood")
-    tables.append(uncertainty.LikelihoodTable.from_columns(*(table[name] for name in names)))
+    tables.append(table_of(zip(*(table[name] for name in names), strict=True)))
     for other in tables:
         assert other.tasks == tables[0].tasks == tuple(f"task{t:05d}" for t in range(7))
         assert other.instance_ids == tables[0].instance_ids
-        for name in other.tasks:
-            assert other.matrix(name).tobytes() == tables[0].matrix(name).tobytes()
+        for one, same in zip(other.log_likelihoods, tables[0].log_likelihoods, strict=True):
+            assert one.tobytes() == same.tobytes()
     expected = np.reshape(table["log_likelihood"], (7, 2, 4))
-    for t, name in enumerate(tables[0].tasks):
-        np.testing.assert_array_equal(tables[0].matrix(name), expected[t])
+    np.testing.assert_array_equal(tables[0].log_likelihoods, expected)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +160,7 @@ def test_a_stack_of_tasks_is_measured_as_each_alone(tmp_path):
         for i in range(n)
         for j in range(prompts)
     ]
-    table = uncertainty.LikelihoodTable.from_columns(*zip(*rows, strict=True))
+    table = table_of(rows)
     scores = task_scores(table)
     assert scores.num_instances.tolist() == [n for n, _ in shapes]
     assert scores.num_prompts.tolist() == [prompts for _, prompts in shapes]
@@ -185,7 +186,7 @@ def test_concatenation_holds_one_part_at_a_time(tmp_path):
     program = f"""
 import sys
 from pathlib import Path
-sys.path.insert(0, {str(SUPPORT)!r})
+sys.path[:0] = [{str(SUPPORT)!r}, {str(Path(__file__).parent)!r}]
 import pyarrow as pa
 from ait_jax.scorer import likelihoods
 from test_likelihoods import columns

@@ -269,8 +269,11 @@ def test_prompts_scored_in_parts_are_those_scored_at_once(trained, tmp_path):
     parts = [tmp_path / f"{name}.parquet" for name in ("first", 0, 1)]
     likelihoods.concatenate(parts, tmp_path / "all.parquet")
     table = likelihoods.read_likelihoods(tmp_path / "all.parquet")
-    assert {table.matrix(name).shape for name in tasks[1:3]} == {(2, 5)}
-    assert {table.matrix(name).shape for name in (tasks[0], tasks[3])} == {(2, 2)}
+    shape_of = {
+        name: matrix.shape for name, matrix in zip(table.tasks, table.log_likelihoods, strict=True)
+    }
+    assert {shape_of[name] for name in tasks[1:3]} == {(2, 5)}
+    assert {shape_of[name] for name in (tasks[0], tasks[3])} == {(2, 2)}
 
 
 def test_a_later_part_equal_to_the_original_prompt_has_its_value(trained, tmp_path):

@@ -1,9 +1,11 @@
 """Groups of prompts in pools of slots: what is joined, and what that costs."""
 
+import itertools
+
 import pytest
 
 from ait_jax.scorer.shared_prefixes import SharedPrefix
-from ait_jax.scorer.slot_pools import Budget, SlotPool, SlotShape, pooled
+from ait_jax.scorer.slot_pools import Budget, SlotPool, SlotShape, packed, pooled
 
 SMALL, LARGE = SlotShape(64, 4, 32), SlotShape(512, 4, 32)
 
@@ -55,3 +57,11 @@ def test_slots_fit_the_budget_and_the_mesh(number, multiple_of, slots):
 
 def test_nothing_to_do_is_no_pool():
     assert pooled([], [], Budget(100, 8, 1, 1.0)) == []
+
+
+def test_packing_loses_no_text_and_leaves_little_empty():
+    lengths = (200, 180, 90, 60, 40, 30, 20, 20, 10, 5)
+    width, rows = packed(lengths, (64, 128, 256, 512, 1024))
+    assert sorted(itertools.chain(*rows)) == list(range(len(lengths)))
+    assert all(sum(lengths[text] for text in row) <= width for row in rows)
+    assert width * len(rows) < 1.25 * sum(lengths)

@@ -194,7 +194,7 @@ class Forgetful(selection.Strategy):
 
 
 def test_a_ranking_that_loses_tasks_is_refused():
-    with pytest.raises(UserError, match=r"Forgetful.rank\(\) gave 2 names for 3 tasks"):
+    with pytest.raises(UserError, match=r"Forgetful.rank\(\) returned 2 names for 3 tasks"):
         choose(Forgetful(), make_scores("abc", [0, 0, 0]), 1)
 
 
@@ -204,7 +204,7 @@ def test_more_tasks_than_remain_are_refused():
     with pytest.raises(UserError, match="TASKS_PER_ROUND is 0"):
         choose(PU, make_scores("abc", [1, 2, 3]), 0)
     with pytest.raises(UserError, match="CLS_RATIO is 24"):
-        choose(PU, make_scores("abc", [1, 2, 3]), 1, 24)
+        choose(PU, make_scores("abc", [1, 2, 3]), 1, 24.0)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -4,10 +4,11 @@ import math
 
 import numpy as np
 import pytest
+from selecting import table_of
 
 from ait_jax.errors import UserError
 from ait_jax.selection import uncertainty
-from ait_jax.selection.uncertainty import LikelihoodTable, TaskScores, task_scores
+from ait_jax.selection.uncertainty import TaskScores, task_scores
 
 
 def long_table(matrices: dict[str, np.ndarray]) -> list[tuple[str, str, int, float]]:
@@ -17,10 +18,6 @@ def long_table(matrices: dict[str, np.ndarray]) -> list[tuple[str, str, int, flo
         for i, row in enumerate(matrix)
         for j, value in enumerate(row)
     ]
-
-
-def table_of(rows) -> LikelihoodTable:
-    return LikelihoodTable.from_columns(*zip(*rows, strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +76,6 @@ def test_a_case_worked_by_hand():
     assert uncertainty.prediction_probability(matrix) == pytest.approx(0.6)
     assert uncertainty.perplexity(matrix) == pytest.approx((1.25 + 2.5) / 2)
     assert uncertainty.std(matrix) == pytest.approx((0.2 + 0.1) / 2)
-    assert uncertainty.instance_prompt_uncertainty(matrix) == pytest.approx([0.2, 0.1])
     assert uncertainty.prompt_uncertainty_error(matrix) == pytest.approx(0.05)
 
 
@@ -123,16 +119,10 @@ def test_double_rows_are_refused(matrices):
         table_of([*rows, rows[0]])
 
 
-def test_columns_of_different_length_are_refused():
-    with pytest.raises(UserError, match="task 2, instance_id 1"):
-        LikelihoodTable.from_columns(["a", "a"], ["1"], [0], [-1.0])
-
-
-def test_matrix_by_name(matrices):
+def test_the_matrices_of_a_table(matrices):
     table = table_of(long_table(matrices))
-    np.testing.assert_array_equal(table.matrix("c"), matrices["c"].astype(np.float64))
-    with pytest.raises(KeyError):
-        table.matrix("no such task")
+    assert table.tasks == ("a", "b", "c")
+    np.testing.assert_array_equal(table.log_likelihoods[2], matrices["c"].astype(np.float64))
 
 
 def test_columns_round_trip_and_subset(matrices):
@@ -158,5 +148,5 @@ def test_unscored_has_names_only():
 
 
 def test_an_empty_table_has_no_scores():
-    scores = task_scores(LikelihoodTable.from_columns([], [], [], []))
+    scores = task_scores(table_of([]))
     assert len(scores) == 0 and scores.num_prompts.shape == (0,)

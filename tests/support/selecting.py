@@ -6,7 +6,21 @@ import numpy as np
 
 from ait_jax.pool import Instruction, Task, TaskPool
 from ait_jax.selection import Key, Quotas, SelectionContext, TaskScores
-from ait_jax.selection.uncertainty import LikelihoodTable, task_scores
+from ait_jax.selection.likelihood_table import Encoded, LikelihoodTable
+from ait_jax.selection.uncertainty import task_scores
+
+
+def table_of(rows: Iterable[tuple[str, str, int, float]]) -> LikelihoodTable:
+    """Returns the table of (task, instance id, prompt, log-likelihood) rows."""
+    task, instance, prompt, value = list(zip(*rows, strict=True)) or [()] * 4
+
+    def encoded(texts: tuple[str, ...]) -> Encoded:
+        code_of = {text: code for code, text in enumerate(dict.fromkeys(texts))}
+        return Encoded(np.array([code_of[text] for text in texts], np.int64), list(code_of))
+
+    return LikelihoodTable.from_columns(
+        encoded(task), encoded(instance), np.array(prompt, np.int64), np.array(value, np.float64)
+    )
 
 
 def pool_of(
@@ -38,7 +52,7 @@ def scores_at(points: dict[str, tuple[float, float]]) -> TaskScores:
     for name, (uncertainty, probability) in points.items():
         for j, p in enumerate((probability, probability - uncertainty)):
             rows.append((name, "0", j, np.log(p)))
-    return task_scores(LikelihoodTable.from_columns(*zip(*rows, strict=True)))
+    return task_scores(table_of(rows))
 
 
 def random_scores(n: int) -> TaskScores:

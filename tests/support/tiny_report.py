@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from selecting import table_of
 
 from ait_jax.pool.pool import Example, Instance, Instruction, Splits, Task, TaskPool
 from ait_jax.pool.splits import write_splits
@@ -21,7 +22,7 @@ from ait_jax.runtime import files
 from ait_jax.scorer import likelihoods
 from ait_jax.scorer.prompts_of_task import scoring_instances
 from ait_jax.selection import Key, Quotas, SelectionContext, task_map
-from ait_jax.selection.uncertainty import LikelihoodTable, task_scores
+from ait_jax.selection.uncertainty import task_scores
 
 SEED = 5
 TIMING = {
@@ -159,11 +160,8 @@ def score(
                 for column, cell in zip(likelihoods.COLUMNS, row, strict=True):
                     rows[column].append(cell)
     _write_in_chunks(folder / "likelihoods.parquet", rows)
-    scores = task_scores(
-        LikelihoodTable.from_columns(
-            *(rows[c] for c in ("task", "instance_id", "prompt", "log_likelihood"))
-        )
-    )
+    names = ("task", "instance_id", "prompt", "log_likelihood")
+    scores = task_scores(table_of(zip(*(rows[name] for name in names), strict=True)))
     likelihoods.write_task_scores(folder / "task_scores.parquet", scores)
     context = SelectionContext(scores, settings.pool, Quotas(size), Key(SEED, round))
     for region, names in task_map.ranked(context, task_map.classify(context)).items():
