@@ -119,8 +119,14 @@ def test_a_task_is_shown_as_scoring_asks_it(mini, capsys):
 
 def test_words_that_a_perturbation_drops_are_marked():
     parts = prompt_view.compared("Say the word\nonce, please.", "Say word <extra_id_0> please.")
-    assert parts == [("same", "Say"), ("dropped", " the"), ("same", " word"), ("dropped", "\nonce,"),
-                     ("added", " <extra_id_0>"), ("same", " please.")]  # fmt: skip
+    assert parts == [
+        ("same", "Say"),
+        ("dropped", " the"),
+        ("same", " word"),
+        ("dropped", "\nonce,"),
+        ("added", " <extra_id_0>"),
+        ("same", " please."),
+    ]
 
 
 def evil_pool(max_source_length=160, **changes) -> PoolView:

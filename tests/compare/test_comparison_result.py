@@ -77,8 +77,8 @@ def test_text_and_verdict(result):
     (line,) = comparison_text.verdict(result)
     assert line == (
         "uncertain cannot be told from random at 16 tasks: +3.00 [-3.57, +9.57] test ROUGE-L over "
-        "3 seeds, within noise, as for the whole curve, CLS and GEN; to see such a difference takes "
-        "about "
+        "3 seeds, within noise, as for the whole curve, CLS and GEN; to see such a difference "
+        "takes about "
         "9 seeds"
     )
     assert (
