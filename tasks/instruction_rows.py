@@ -254,16 +254,10 @@ def _text(value: Mapping[str, Any], key: str) -> str:
     if text is None:
         return ""
     if not isinstance(text, str):
-        raise _Bad("fields of a wrong type", f"{key!r} is {_kind(text)}, not a text")
+        raise _Bad("fields of a wrong type", f"{key!r} is {_kind(text)}, not a string")
     return without_lone_surrogates(text)
 
 
 def _kind(value: Any) -> str:
-    names = {
-        dict: "an object",
-        list: "a list",
-        str: "a text",
-        bool: "a boolean",
-        type(None): "null",
-    }
-    return names.get(type(value), "a number")
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean"}
+    return "null" if value is None else names.get(type(value), "a number")

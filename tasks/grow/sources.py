@@ -16,6 +16,7 @@ from ait_jax.tasks.grow.dataset import Dataset, Tally, fields_from_rows
 from ait_jax.tasks.grow.proposal import Proposal, proposal_from_json
 
 from ait_jax.errors import UserError
+from ait_jax.runtime.files import read_given_json
 
 _LINES, _RELEASED = "metadata lines", "released instructions"
 _MAX_ROWS = 100
@@ -197,18 +198,7 @@ def read_instructions(path: Any, tally: Tally) -> list[Proposal]:
       UserError: the file cannot be read or is not a JSON list (with line and column).
     """
     path = Path(path).expanduser()
-    with _open(path) as file:
-        data = file.read()
-    try:
-        entries = json.loads(data.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}, line {line}: not UTF-8 text; save the file as UTF-8.") from error
-    except json.JSONDecodeError as error:
-        at = f"line {error.lineno}, column {error.colno}"
-        raise UserError(f"{path}, {at}: malformed JSON: {error.msg}.") from error
-    except RecursionError as error:
-        raise UserError(f"{path}: JSON nested too deeply for a list of instructions.") from error
+    entries = read_given_json(path, "the instructions")
     if not isinstance(entries, list):
         raise UserError(f"{path}: needs a JSON list of instructions.")
     proposals = []

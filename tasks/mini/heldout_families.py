@@ -5,15 +5,7 @@ look up a word's class), so that following instructions is what carries over.
 """
 
 from ait_jax.tasks.mini import lexicon as lex
-from ait_jax.tasks.mini.generator import (
-    Draw,
-    Drawer,
-    Drawn,
-    Table,
-    TaskSpec,
-    TextDrawer,
-    labelled,
-)
+from ait_jax.tasks.mini.generator import Draw, Drawer, Drawn, Table, TaskSpec, TextDrawer, labelled
 from ait_jax.tasks.mini.scenes import Scene, scene, two_scenes
 from ait_jax.tasks.mini.sentence_families import from_scene
 

@@ -86,12 +86,11 @@ ARITHMETIC: tuple[TaskSpec, ...] = (
 )
 
 
-def _weigh(heavier: bool) -> Drawer:
+def _weigh(answer: Callable[[int, int], int]) -> Drawer:
     def draw_animals(draw: Draw) -> Drawn:
         first, second = draw.sample(range(len(lex.BY_WEIGHT)), 2)
-        answer = max(first, second) if heavier else min(first, second)
         animals = [f"{draw.pick(lex.COLOURS)} {lex.BY_WEIGHT[i]}" for i in (first, second)]
-        return " or ".join(animals), lex.BY_WEIGHT[answer]
+        return " or ".join(animals), lex.BY_WEIGHT[answer(first, second)]
 
     return draw_animals
 
@@ -118,49 +117,36 @@ def _longer(draw: Draw) -> Drawn:
 
 
 COMPARISON: tuple[TaskSpec, ...] = (
-    TaskSpec(
-        "larger_number",
-        "You are given two numbers. Write the larger one.",
-        _operands(0, 100, max),
-        because="{answer} is the larger number.",
-        difficulty="medium",
+    *(
+        TaskSpec(
+            f"{which}_number",
+            f"You are given two numbers. Write the {which} one.",
+            _operands(0, 100, answer),
+            because=f"{{answer}} is the {which} number.",
+            difficulty="medium",
+        )
+        for which, answer in (("larger", max), ("smaller", min))
     ),
-    TaskSpec(
-        "smaller_number",
-        "You are given two numbers. Write the smaller one.",
-        _operands(0, 100, min),
-        because="{answer} is the smaller number.",
-        difficulty="medium",
+    *(
+        TaskSpec(
+            f"{which}_animal",
+            f"You are given two animals with their colours. Write the animal that is {which}, "
+            "without its colour.",
+            _weigh(answer),
+            because=f"{{answer}} is the {which} animal.",
+            difficulty="medium",
+        )
+        for which, answer in (("heavier", max), ("lighter", min))
     ),
-    TaskSpec(
-        "heavier_animal",
-        "You are given two animals with their colours. Write the animal that is heavier, without "
-        "its colour.",
-        _weigh(True),
-        because="{answer} is the heavier animal.",
-        difficulty="medium",
-    ),
-    TaskSpec(
-        "lighter_animal",
-        "You are given two animals with their colours. Write the animal that is lighter, without "
-        "its colour.",
-        _weigh(False),
-        because="{answer} is the lighter animal.",
-        difficulty="medium",
-    ),
-    TaskSpec(
-        "older_person",
-        "Read how old two people are. Write the name of the older one.",
-        _older(True),
-        because="{answer} is older.",
-        difficulty="medium",
-    ),
-    TaskSpec(
-        "younger_person",
-        "Read how old two people are. Write the name of the younger one.",
-        _older(False),
-        because="{answer} is younger.",
-        difficulty="medium",
+    *(
+        TaskSpec(
+            f"{which}_person",
+            f"Read how old two people are. Write the name of the {which} one.",
+            _older(which == "older"),
+            because=f"{{answer}} is {which}.",
+            difficulty="medium",
+        )
+        for which in ("older", "younger")
     ),
     TaskSpec(
         "rising_or_falling_classification",

@@ -1,17 +1,10 @@
 """Families over sentences: questions, extraction, kinds, matching, topics, rewriting, records."""
 
+import operator
 from collections.abc import Callable
 
 from ait_jax.tasks.mini import lexicon as lex
-from ait_jax.tasks.mini.generator import (
-    Draw,
-    Drawer,
-    Drawn,
-    Table,
-    TaskSpec,
-    TextDrawer,
-    labelled,
-)
+from ait_jax.tasks.mini.generator import Draw, Drawer, Drawn, Table, TaskSpec, TextDrawer, labelled
 from ait_jax.tasks.mini.scenes import Scene, scene, two_scenes
 
 
@@ -140,29 +133,25 @@ def _counted(draw: Draw) -> Drawn:
 
 
 EXTRACTION: tuple[TaskSpec, ...] = (
-    TaskSpec(
-        "extract_the_colour",
-        "Extract from the sentence the word that names a colour.",
-        from_scene(Scene.coloured, lambda s: s.colour),
-        because="{answer} is a colour.",
-    ),
-    TaskSpec(
-        "extract_the_person",
-        "Extract from the sentence the name of the person.",
-        from_scene(Scene.full, lambda s: s.person),
-        because="{answer} is a person.",
-    ),
-    TaskSpec(
-        "extract_the_day",
-        "Extract from the sentence the name of the day.",
-        from_scene(Scene.full, lambda s: s.day),
-        because="{answer} is a day.",
-    ),
-    TaskSpec(
-        "extract_the_verb",
-        "Extract from the sentence the verb, which says what the person did.",
-        from_scene(Scene.coloured, lambda s: s.past),
-        because="{answer} is the verb.",
+    *(
+        TaskSpec(
+            f"extract_the_{name}",
+            f"Extract from the sentence {what}.",
+            from_scene(text, operator.attrgetter(field)),
+            because=f"{{answer}} is {one}.",
+        )
+        for name, field, text, what, one in (
+            ("colour", "colour", Scene.coloured, "the word that names a colour", "a colour"),
+            ("person", "person", Scene.full, "the name of the person", "a person"),
+            ("day", "day", Scene.full, "the name of the day", "a day"),
+            (
+                "verb",
+                "past",
+                Scene.coloured,
+                "the verb, which says what the person did",
+                "the verb",
+            ),
+        )
     ),
     TaskSpec(
         "extract_the_city",

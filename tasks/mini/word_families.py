@@ -1,17 +1,10 @@
 """Families over words and lists: copying, position, class, relation, form, spelling, editing."""
 
+import operator
 from collections.abc import Callable, Sequence
 
 from ait_jax.tasks.mini import lexicon as lex
-from ait_jax.tasks.mini.generator import (
-    Draw,
-    Drawer,
-    Drawn,
-    Table,
-    TaskSpec,
-    TextDrawer,
-    labelled,
-)
+from ait_jax.tasks.mini.generator import Draw, Drawer, Drawn, Table, TaskSpec, TextDrawer, labelled
 
 VOWELS = "aeiou"
 COUNTED = tuple(w for w in lex.ANIMALS + lex.THINGS + lex.JOBS if w not in lex.UNCOUNTED)
@@ -86,39 +79,25 @@ COPYING: tuple[TaskSpec, ...] = (
 )
 
 POSITION: tuple[TaskSpec, ...] = (
-    TaskSpec(
-        "first_word",
-        "You are given a list of words. Write the first word of the list.",
-        words(3, 7, lambda drawn: drawn[0]),
-        because="{answer} is the first word.",
+    *(
+        TaskSpec(
+            f"{which}_word",
+            f"You are given a list of words. Write the {which} word of the list.",
+            words(3, 7, operator.itemgetter(place)),
+            because=f"{{answer}} is the {which} word.",
+        )
+        for which, place in (("first", 0), ("last", -1), ("second", 1))
     ),
-    TaskSpec(
-        "last_word",
-        "You are given a list of words. Write the last word of the list.",
-        words(3, 7, lambda drawn: drawn[-1]),
-        because="{answer} is the last word.",
-    ),
-    TaskSpec(
-        "second_word",
-        "You are given a list of words. Write the second word of the list.",
-        words(3, 7, lambda drawn: drawn[1]),
-        because="{answer} is the second word.",
-    ),
-    TaskSpec(
-        "word_before_the_star",
-        "One word of the list has stars around it. Write the word that comes directly before "
-        "the word with the stars.",
-        _marked(-1),
-        because="{answer} comes before the marked word.",
-        difficulty="medium",
-    ),
-    TaskSpec(
-        "word_after_the_star",
-        "One word of the list has stars around it. Write the word that comes directly after "
-        "the word with the stars.",
-        _marked(1),
-        because="{answer} comes after the marked word.",
-        difficulty="medium",
+    *(
+        TaskSpec(
+            f"word_{side}_the_star",
+            "One word of the list has stars around it. Write the word that comes directly "
+            f"{side} the word with the stars.",
+            _marked(offset),
+            because=f"{{answer}} comes {side} the marked word.",
+            difficulty="medium",
+        )
+        for side, offset in (("before", -1), ("after", 1))
     ),
     TaskSpec(
         "word_with_the_star",
@@ -346,14 +325,6 @@ def _plural_phrase(draw: Draw) -> Drawn:
     return noun, lex.plural(noun)
 
 
-def _number_of_noun(plural: bool) -> TextDrawer:
-    def draw_noun(draw: Draw) -> str:
-        noun = draw.pick(COUNTED)
-        return lex.plural(noun) if plural else noun
-
-    return draw_noun
-
-
 def _described(vowel: bool) -> TextDrawer:
     adjectives = [w for w in lex.GOOD + lex.BAD + lex.COLOURS if (w[0] in VOWELS) == vowel]
     return lambda draw: f"{draw.pick(adjectives)} {draw.pick(lex.ANIMALS + lex.JOBS)}"
@@ -395,8 +366,8 @@ FORMS: tuple[TaskSpec, ...] = (
         'Does the noun stand for one thing or for several things? Answer with "one" or "many".',
         "The noun stands for {answer}.",
         "medium",
-        one=_number_of_noun(False),
-        many=_number_of_noun(True),
+        one=COUNTED,
+        many=lambda draw: lex.plural(draw.pick(COUNTED)),
     ),
     labelled(
         "a_or_an_classification",
@@ -510,17 +481,17 @@ LISTS: tuple[TaskSpec, ...] = (
         because="The order is reversed.",
         difficulty="medium",
     ),
-    TaskSpec(
-        "remove_the_first_word",
-        "You are given a list of words. Remove the first word and write all the others.",
-        words(3, 6, lambda drawn: " ".join(drawn[1:])),
-        because="The first word is removed.",
-    ),
-    TaskSpec(
-        "remove_the_last_word",
-        "You are given a list of words. Remove the last word and write all the others.",
-        words(3, 6, lambda drawn: " ".join(drawn[:-1])),
-        because="The last word is removed.",
+    *(
+        TaskSpec(
+            f"remove_the_{which}_word",
+            f"You are given a list of words. Remove the {which} word and write all the others.",
+            words(3, 6, answer),
+            because=f"The {which} word is removed.",
+        )
+        for which, answer in (
+            ("first", lambda drawn: " ".join(drawn[1:])),
+            ("last", lambda drawn: " ".join(drawn[:-1])),
+        )
     ),
     TaskSpec(
         "remove_the_repeated_word",

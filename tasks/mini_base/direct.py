@@ -16,16 +16,15 @@ def _words(draw: Draw, low: int, high: int) -> list[str]:
 def residence_question(draw: Draw) -> Pair:
     """Who lives where, has which job or age: one fact of one of three people."""
     people = draw.sample(lex.NAMES, 3)
-    kind = draw.pick(("city", "job", "age", "drink"))
-    values = draw.sample(
-        {"city": lex.CITIES, "job": lex.JOBS, "age": lex.UNITS[2:], "drink": lex.DRINKS}[kind], 3
+    choices, sentence, question = draw.pick(
+        (
+            (lex.CITIES, "{} lives in {}.", "where does {} live?"),
+            (lex.JOBS, "{} works as {}.", "what is the job of {}?"),
+            (lex.UNITS[2:], "{} is {} years old.", "how old is {}?"),
+            (lex.DRINKS, "{} likes {}.", "what does {} like?"),
+        )
     )
-    sentence, question = {
-        "city": ("{} lives in {}.", "where does {} live?"),
-        "job": ("{} works as {}.", "what is the job of {}?"),
-        "age": ("{} is {} years old.", "how old is {}?"),
-        "drink": ("{} likes {}.", "what does {} like?"),
-    }[kind]
+    values = draw.sample(choices, 3)
     asked = draw.integer(0, 3)
     context = " ".join(sentence.format(*pair) for pair in zip(people, values, strict=True))
     if draw.chance(0.4):

@@ -231,9 +231,7 @@ def test_golden_content(pool):
 
 def test_more_instances_than_there_are_inputs():
     spec = TaskSpec("two_inputs", "x", lambda draw: (draw.pick(("a", "b")), "c"))
-    with pytest.raises(
-        ValueError, match="'two_inputs' has only 2 distinct inputs, not 14"
-    ):
+    with pytest.raises(ValueError, match="'two_inputs' has only 2 distinct inputs, not 14"):
         build_task(spec, 1, "Family", 10, 0)
 
 

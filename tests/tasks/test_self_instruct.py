@@ -179,10 +179,10 @@ def test_bad_rows_are_counted_by_reason_and_the_first_is_named(tmp_path):
         ({"instruction": "x", "input": ["y"], "output": "z"}, "'input' is a list"),
         ({"instruction": "x", "output": ["a", None, {}]}, "'output' is an object"),
         ({"instruction": "x", "instances": {"input": "y"}}, "'instances' is an object"),
-        ({"instruction": "x", "instances": ["y"]}, "an instance is a text"),
+        ({"instruction": "x", "instances": ["y"]}, "an instance is a string"),
         (
             {"instruction": "x", "output": "y", "is_classification": "yes"},
-            "'is_classification' is a text",
+            "'is_classification' is a string",
         ),
         ({"instruction": "x", "output": "y", "id": {}}, "'id' is an object"),
     ],
