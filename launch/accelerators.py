@@ -51,23 +51,16 @@ _V5P_CUBES = (
     *("4x4x12", "4x8x8", "4x4x20", "4x8x12", "4x4x28", "8x8x8", "4x12x12", "8x8x12", "8x8x16"),
     *(*_LARGE_CUBES, "16x16x24"),
 )
-GENERATIONS = {
-    "v4": Generation(
-        "v4", 2, (4,), (*_CUBES, "8x16x16"), "tpu-ubuntu2204-base",
-        "tpu-v4-podslice", "ct4p-hightpu-{}t",
-    ),
-    "v5litepod": Generation(
-        "v5litepod", 1, (1, 4, 8), _PLANES, "v2-alpha-tpuv5-lite",
-        "tpu-v5-lite-podslice", "ct5lp-hightpu-{}t", flex_start=True,
-    ),
-    "v5p": Generation(
-        "v5p", 2, (4,), _V5P_CUBES, "v2-alpha-tpuv5", "tpu-v5p-slice", "ct5p-hightpu-{}t",
-    ),
-    "v6e": Generation(
-        "v6e", 1, (1, 4, 8), _PLANES, "v2-alpha-tpuv6e",
-        "tpu-v6e-slice", "ct6e-standard-{}t", flex_start=True,
-    ),
-}  # fmt: skip
+_GENERATIONS = (
+    Generation("v4", 2, (4,), (*_CUBES, "8x16x16"), "tpu-ubuntu2204-base",
+               "tpu-v4-podslice", "ct4p-hightpu-{}t"),
+    Generation("v5litepod", 1, (1, 4, 8), _PLANES, "v2-alpha-tpuv5-lite",
+               "tpu-v5-lite-podslice", "ct5lp-hightpu-{}t", flex_start=True),
+    Generation("v5p", 2, (4,), _V5P_CUBES, "v2-alpha-tpuv5", "tpu-v5p-slice", "ct5p-hightpu-{}t"),
+    Generation("v6e", 1, (1, 4, 8), _PLANES, "v2-alpha-tpuv6e",
+               "tpu-v6e-slice", "ct6e-standard-{}t", flex_start=True),
+)  # fmt: skip
+GENERATIONS = {generation.name: generation for generation in _GENERATIONS}
 ALIASES = {"v5e": "v5litepod", "v5lite": "v5litepod"}
 
 

@@ -107,19 +107,20 @@ def show(arguments: Sequence[str]) -> str:
     return shlex.join(arguments)
 
 
-def _place(spec: LaunchSpec) -> tuple[str, str]:
-    return f"--zone={spec.zone}", f"--project={spec.project}"
+def _tpus(spec: LaunchSpec, *command: str) -> list[str]:
+    place = f"--zone={spec.zone}", f"--project={spec.project}"
+    return ["gcloud", "compute", "tpus", *command, *place]
 
 
 def create(spec: LaunchSpec, startup_script: str) -> list[str]:
     """Returns the call that requests the TPU; `startup_script` is a local file."""
-    alpha = spec.tier == "flex_start" or bool(spec.reservation)
     arguments = [
-        "gcloud", *(["alpha"] if alpha else []), "compute", "tpus", "queued-resources", "create",
-        spec.name, f"--node-id={spec.name}", *_place(spec),
+        *_tpus(spec, "queued-resources", "create", spec.name, f"--node-id={spec.name}"),
         f"--accelerator-type={spec.accelerator.name}",
         f"--runtime-version={spec.runtime_version}",
-    ]  # fmt: skip
+    ]
+    if spec.tier == "flex_start" or spec.reservation:
+        arguments.insert(1, "alpha")
     arguments += {
         "spot": ["--spot"],
         "on_demand": [],
@@ -144,14 +145,12 @@ def create(spec: LaunchSpec, startup_script: str) -> list[str]:
 
 def describe(spec: LaunchSpec) -> list[str]:
     """Returns the call that shows the queued resource, as JSON."""
-    command = ["gcloud", "compute", "tpus", "queued-resources", "describe", spec.name]
-    return [*command, *_place(spec), "--format=json"]
+    return [*_tpus(spec, "queued-resources", "describe", spec.name), "--format=json"]
 
 
 def describe_node(spec: LaunchSpec) -> list[str]:
     """Returns the call that shows the TPU VM, as JSON."""
-    command = ["gcloud", "compute", "tpus", "tpu-vm", "describe", spec.node]
-    return [*command, *_place(spec), "--format=json"]
+    return [*_tpus(spec, "tpu-vm", "describe", spec.node), "--format=json"]
 
 
 def delete(spec: LaunchSpec, wait: bool = True) -> list[str]:
@@ -159,8 +158,8 @@ def delete(spec: LaunchSpec, wait: bool = True) -> list[str]:
 
     --force deletes the TPU VM too; suspended and failed requests need it.
     """
-    command = ["gcloud", "compute", "tpus", "queued-resources", "delete", spec.name]
-    return [*command, *_place(spec), "--force", "--quiet", *([] if wait else ["--async"])]
+    command = [*_tpus(spec, "queued-resources", "delete", spec.name), "--force", "--quiet"]
+    return command if wait else [*command, "--async"]
 
 
 def deliver(spec: LaunchSpec, script_url: str) -> list[str]:
@@ -174,8 +173,7 @@ def deliver(spec: LaunchSpec, script_url: str) -> list[str]:
 
 def ssh(spec: LaunchSpec, worker: int | str, line: str) -> list[str]:
     """Returns the call that has the shell of one host, or of all, run `line`."""
-    command = ["gcloud", "compute", "tpus", "tpu-vm", "ssh", spec.node, *_place(spec)]
-    return [*command, f"--worker={worker}", f"--command={line}"]
+    return [*_tpus(spec, "tpu-vm", "ssh", spec.node), f"--worker={worker}", f"--command={line}"]
 
 
 def copy(source: str, url: str) -> list[str]:

@@ -64,12 +64,12 @@ class Status:
     """The last status of one host; see `worker.Worker.status`."""
 
     host: int
-    hostname: str
     state: str
-    message: str
-    attempt: int
-    time: float
-    fingerprint: str
+    hostname: str = ""
+    message: str = ""
+    attempt: int = 0
+    time: float = 0.0
+    fingerprint: str = ""
 
 
 def parse(text: str) -> list[Status]:
@@ -78,15 +78,8 @@ def parse(text: str) -> list[Status]:
     for line in text.splitlines():
         try:
             value = json.loads(line)
-            status = Status(
-                int(value["host"]),
-                str(value.get("hostname", "")),
-                str(value["state"]),
-                str(value.get("message", "")),
-                int(value.get("attempt", 0)),
-                float(value.get("time", 0.0)),
-                str(value.get("fingerprint", "")),
-            )
+            kinds = Status.__annotations__
+            status = Status(**{name: kinds[name](value[name]) for name in kinds if name in value})
         except (ValueError, KeyError, TypeError):
             continue
         found[status.host] = status

@@ -59,6 +59,7 @@ class Launch:
 
     def __init__(self, spec: LaunchSpec, source: Source, poll_s: float = 30.0) -> None:
         self.spec, self.source, self.poll_s = spec, source, poll_s
+        self.script = Path(source.archive).with_name("startup.sh")
         self.began = time.monotonic()
         self.failures = self.errors = self.waits = self.absences = 0
         self.delivered = self.uploaded = False
@@ -227,23 +228,18 @@ class Launch:
         self.say(f"sending commit {self.source.commit[:12]} to {folder}/code")
         code = gcloud.copy(self.source.archive, f"{folder}/code/{self.source.stem}.tar.gz")
         self._call(code, f"writing to {self.spec.bucket}")
-        with tempfile.TemporaryDirectory() as temporary:
-            path = Path(temporary, "startup.sh")
-            path.write_text(startup.script(self.spec, self.source))
-            script = gcloud.copy(str(path), f"{folder}/startup.sh")
-            self._call(script, f"writing to {self.spec.bucket}")
+        self.script.write_text(startup.script(self.spec, self.source))
+        script = gcloud.copy(str(self.script), f"{folder}/startup.sh")
+        self._call(script, f"writing to {self.spec.bucket}")
         gcloud.call(gcloud.remove(f"{folder}/status/**"), missing="")
         self.uploaded = True
 
     def _create(self) -> None:
         spec = self.spec
         self.say(f"asking for {spec.accelerator.describe()}, {spec.tier}, in {spec.zone}")
-        with tempfile.TemporaryDirectory() as temporary:
-            path = Path(temporary, "startup.sh")
-            path.write_text(startup.script(spec, self.source))
-            asking = f"asking for {spec.accelerator.name}"
-            # Another process with this command may be faster; its TPU is watched as if made here.
-            self._call(gcloud.create(spec, str(path)), asking, fine="exists")
+        # Another process with this command may be faster; its TPU is watched as if made here.
+        create = gcloud.create(spec, str(self.script))
+        self._call(create, f"asking for {spec.accelerator.name}", fine="exists")
         self.delivered = self.costing = True
         self.created = time.monotonic()
         self.waits, self.heard = 0, None

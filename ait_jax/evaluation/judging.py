@@ -6,7 +6,6 @@ Alpaca, reports #win - #lose of such judging on 252 instructions; paper_facts A3
 """
 
 import hashlib
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +25,6 @@ A, B, TIE = "a", "b", "tie"
 # Outcomes of a pair; the last three mean that it was not judged.
 OUTCOMES = ("win", "tie", "lose")
 UNPARSABLE, FAILED, NOT_ASKED = "unparsable", "failed", "not asked"
-_Z = 1.959963984540054  # 95% of a normal distribution
 
 
 @dataclass(frozen=True)
@@ -116,11 +114,10 @@ def _winner(reply: Reply, first: str, second: str) -> str | None:
 
 def wilson(count: int, total: int) -> tuple[float, float]:
     """Returns the 95% Wilson interval of the share `count` / `total`, total at least 1."""
-    share, z2 = count / total, _Z * _Z
-    middle = (share + z2 / (2 * total)) / (1 + z2 / total)
-    half = _Z / (1 + z2 / total)
-    half *= math.sqrt(share * (1 - share) / total + z2 / (4 * total * total))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    from scipy import stats
+
+    interval = stats.binomtest(count, total).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def bootstrap_difference(wins: int, ties: int, loses: int, seed: int) -> tuple[float, float]:
@@ -139,9 +136,9 @@ def bootstrap_difference(wins: int, ties: int, loses: int, seed: int) -> tuple[f
 
 def sign_test(wins: int, loses: int) -> float:
     """Returns the two-sided p-value of a split at least this uneven if both sides were equal."""
-    total, few = wins + loses, min(wins, loses)
-    tail = sum(math.comb(total, i) for i in range(few + 1))
-    return min(1.0, 2 * tail / 2**total)
+    from scipy import stats
+
+    return float(stats.binomtest(wins, wins + loses).pvalue) if wins + loses else 1.0
 
 
 def summarize(judged: Sequence[Judged], seed: int) -> dict[str, Any]:
@@ -158,6 +155,9 @@ def summarize(judged: Sequence[Judged], seed: int) -> dict[str, Any]:
         if verdict in (A, B)
     ]
     first_chosen = sum(verdict == first for verdict, first in decided)
+    bootstrap = None
+    if total:
+        bootstrap = [round(x, 6) for x in bootstrap_difference(wins, ties, loses, seed)]
 
     def share(count: int) -> dict[str, Any]:
         interval = [round(x, 6) for x in wilson(count, total)] if total else None
@@ -175,9 +175,7 @@ def summarize(judged: Sequence[Judged], seed: int) -> dict[str, Any]:
         "win_minus_lose": {
             "count": wins - loses,
             "share": round((wins - loses) / total, 6) if total else None,
-            "bootstrap_95": [round(x, 6) for x in bootstrap_difference(wins, ties, loses, seed)]
-            if total
-            else None,
+            "bootstrap_95": bootstrap,
             "resamples": RESAMPLES,
             "sign_test_p": round(sign_test(wins, loses), 6),
         },
