@@ -123,23 +123,9 @@ exit "$code"
 
 def worker(spec: LaunchSpec) -> list[str]:
     """Returns the worker's command line in a container."""
-    slice_ = spec.accelerator
-    return [
-        "python",
-        "-m",
-        "ait_jax.launch.worker",
-        f"--run_id={spec.name}",
-        f"--folder={spec.folder}",
-        f"--hosts={slice_.hosts}",
-        f"--chips={slice_.chips}",
-        f"--topology={slice_.topology}",
-        f"--fingerprint={spec.fingerprint()}",
-        f"--max_retries={spec.max_retries}",
-        f"--grace_s={_GKE_GRACE_S - 10}",
-        "--work_dir=/tmp/ait_jax",
-        "--",
-        *spec.command,
-    ]
+    own = [f"--grace_s={_GKE_GRACE_S - 10}", "--work_dir=/tmp/ait_jax"]
+    module = ["python", "-m", "ait_jax.launch.worker"]
+    return [*module, *spec.worker_flags(), *own, "--", *spec.command]
 
 
 def jobset(spec: LaunchSpec, image: str) -> str:

@@ -86,6 +86,20 @@ class LaunchSpec:
         """Whether the TPU is deleted at the end."""
         return not self.keep and not self.use_existing
 
+    def worker_flags(self, commit: str = "") -> list[str]:
+        """Returns the flags of `ait_jax.launch.worker` that are the same on every host."""
+        flags = {
+            "run_id": self.name,
+            "folder": self.folder,
+            "hosts": self.accelerator.hosts,
+            "chips": self.accelerator.chips,
+            "topology": self.accelerator.topology,
+            "commit": commit,
+            "fingerprint": self.fingerprint(),
+            "max_retries": self.max_retries,
+        }
+        return [f"--{name}={value}" for name, value in flags.items() if value != ""]
+
     def fingerprint(self) -> str:
         """Returns a hash of slice and command."""
         return fingerprint([self.accelerator.name, *self.command])

@@ -129,21 +129,6 @@ exec "$run/venv/bin/python" -m ait_jax.launch.worker --host="$host" \\
 """
 
 
-def worker_flags(spec: LaunchSpec, source: Source) -> list[str]:
-    """Returns the worker's flags that are the same on every host."""
-    slice_ = spec.accelerator
-    return [
-        f"--run_id={spec.name}",
-        f"--folder={spec.folder}",
-        f"--hosts={slice_.hosts}",
-        f"--chips={slice_.chips}",
-        f"--topology={slice_.topology}",
-        f"--commit={source.commit}",
-        f"--fingerprint={spec.fingerprint()}",
-        f"--max_retries={spec.max_retries}",
-    ]
-
-
 def script(
     spec: LaunchSpec,
     source: Source,
@@ -154,7 +139,7 @@ def script(
 ) -> str:
     """Returns the start-up script, for bash."""
     run = f"{root}/{spec.name}"
-    flags = worker_flags(spec, source)
+    flags = spec.worker_flags(source.commit)
     when_over = ""
     if spec.deletes:
         when_over = gcloud.show(gcloud.delete(spec, wait=False))

@@ -27,7 +27,6 @@ class Splits:
       remain: tasks that may still be chosen.
       dev: held-out tasks that choose the checkpoint.
       test: held-out tasks that are reported.
-      num_excluded: lines of `excluded_tasks.txt`, for the report only.
 
     Raises:
       UserError: a name appears twice.
@@ -37,7 +36,6 @@ class Splits:
     remain: tuple[str, ...] = ()
     dev: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
-    num_excluded: int = 0
 
     def __post_init__(self) -> None:
         seen: dict[str, str] = {}
@@ -142,8 +140,7 @@ def read_splits(
 ) -> Splits:
     """Reads a folder of split files.
 
-    `train_tasks.txt` and `test_tasks.txt` are required; `remain_tasks.txt`, `dev_tasks.txt` and
-    `excluded_tasks.txt` are not. A task in both the dev and the test file, as all are in the
+    `train_tasks.txt` and `test_tasks.txt` are required, the other two are not. A task in both the dev and the test file, as all are in the
     authors' folders, is a test task if the official test list has it, else a dev task.
 
     Args:
@@ -167,14 +164,7 @@ def read_splits(
         read[split] = _read_lines(path) if required or path.exists() else {}
     _check_disjoint(directory, read)
     dev, test = _separate(directory, tuple(read["dev"]), tuple(read["test"]), official_test)
-    excluded = directory / "excluded_tasks.txt"
-    return Splits(
-        train=tuple(read["train"]),
-        remain=tuple(read["remain"]),
-        dev=dev,
-        test=test,
-        num_excluded=len(_read_lines(excluded)) if excluded.exists() else 0,
-    )
+    return Splits(tuple(read["train"]), tuple(read["remain"]), dev, test)
 
 
 def _check_disjoint(directory: Any, read: Mapping[str, Mapping[str, int]]) -> None:

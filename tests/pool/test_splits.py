@@ -28,7 +28,6 @@ def test_released_splits_are_separated_and_written_back_to_the_byte(tmp_path):
     source = ACTIVE_IT / "TLAL_Exp0_all_10" / "init"
     splits = read_splits(source, official_test=OFFICIAL)
     assert [len(getattr(splits, s)) for s in SPLIT_NAMES] == [68, 620, 68, 119]
-    assert splits.num_excluded == 738
     assert set(splits.test) == set(OFFICIAL.read_text().split())
     # dev comes from the training pool of 756
     pool = set((ACTIVE_IT / "default_dev" / "train_tasks.txt").read_text().split())
@@ -126,9 +125,9 @@ def test_restrict_to_error_names_the_first_missing_the_count_and_the_way_out():
 
 
 def test_restrict_to_drop_counts_and_keeps_order():
-    splits = Splits(("a", "b"), ("d", "c"), ("e",), ("f",), num_excluded=3)
+    splits = Splits(("a", "b"), ("d", "c"), ("e",), ("f",))
     kept, missing = splits.restrict_to({"c": 0, "d": 0, "b": 0}, "drop")
-    assert (kept, missing) == (Splits(("b",), ("d", "c"), num_excluded=3), 3)
+    assert (kept, missing) == (Splits(("b",), ("d", "c")), 3)
     assert splits.restrict_to(splits.names) == (splits, 0)
     with pytest.raises(UserError, match="none of the 2 training tasks"):
         splits.restrict_to(["c"], "drop")
