@@ -109,12 +109,20 @@ def _ticks(largest: float) -> list[float]:
     return ticks
 
 
-def _draw_points(axes, scores: TaskScores, categories, cls, ringed, size: float) -> None:
+def _draw_points(
+    axes: Any,
+    scores: TaskScores,
+    categories: Mapping[str, str],
+    cls: np.ndarray,
+    ringed: np.ndarray,
+    size: float,
+) -> None:
+    """Draws a marker for every task; `cls` and `ringed` are bool[tasks]."""
     x, y = scores.prompt_uncertainty, scores.prediction_probability
     of_category = np.array([categories[task] for task in scores.tasks])
-    # Where many points lie on each other, their darkness tells how many.
+    # The darker a crowd, the more points lie on each other.
     crowd_alpha = float(np.interp(size, [2, 14], [0.4, 0.6]))
-    for category in reversed(CATEGORIES):  # the grey ones below
+    for category in reversed(CATEGORIES):  # the gray ones below
         for marker, group in (("o", cls), ("^", ~cls)):
             rows = (of_category == category) & group
             color, alpha = _MAP_COLORS[category], crowd_alpha if category == OTHER else 0.9
@@ -129,11 +137,13 @@ def _draw_points(axes, scores: TaskScores, categories, cls, ringed, size: float)
     )
 
 
-def _draw_map_legend(axes, categories: Mapping[str, str], cls, num_selected: int) -> None:
-    """Draws one legend to the right of the axes: colours, shapes, rings, with counts."""
+def _draw_map_legend(
+    axes: Any, categories: Mapping[str, str], cls: np.ndarray, num_selected: int
+) -> None:
+    """Draws one legend to the right of the axes: colors, shapes, rings, with counts."""
     from matplotlib.lines import Line2D
 
-    def entry(marker: str, label: str, **look) -> Line2D:
+    def entry(marker: str, label: str, **look: Any) -> Line2D:
         return Line2D([], [], linestyle="", marker=marker, markersize=8, label=label, **look)
 
     counts = {name: sum(c == name for c in categories.values()) for name in CATEGORIES}
@@ -173,9 +183,9 @@ def _tasks_to_label(
 
 
 def _draw_labels(axes: Any, scores: TaskScores, names: Sequence[str]) -> None:
-    """Writes names beside their points; where a name would cover something, a number does.
+    """Writes names beside their points, or numbers where a name would cover something.
 
-    The numbers' names stand in a list under the legend, so no map is too dense to label.
+    A list under the legend says whose the numbers are, so no map is too dense to label.
     """
     row_of = {task: row for row, task in enumerate(scores.tasks)}
     place = _Placement(axes, scores)
@@ -204,7 +214,7 @@ def _draw_labels(axes: Any, scores: TaskScores, names: Sequence[str]) -> None:
 
 
 class _Placement:
-    """Finds room for short texts around points; keeps what is taken, in pixels."""
+    """Finds room for short texts around points, and remembers what is taken, in pixels."""
 
     def __init__(self, axes: Any, scores: TaskScores) -> None:
         self.axes = axes
@@ -224,7 +234,7 @@ class _Placement:
     ) -> tuple | None:
         """Returns (offset in points, font size) of the best free place, or None.
 
-        Near places come first; with `may_cover` the one covering the fewest points wins.
+        Near places come first; with `may_cover`, the one that covers the fewest points wins.
         """
         pixels = figures.DPI / 72
         width, height = self._size(text, font_size)
@@ -353,7 +363,9 @@ def _set_curve_axes(axes: Any, points: Sequence[CurvePoint]) -> None:
     # Two lines a tick: the words would run into each other where there are many.
     word = "" if len(shown) > 8 else "round "
     names = ["base" if point.round is None else f"{word}{point.round}" for point in shown]
-    axes.set_xticklabels([f"{point.num_tasks:,}\n{name}" for point, name in zip(shown, names)])
+    axes.set_xticklabels(
+        [f"{point.num_tasks:,}\n{name}" for point, name in zip(shown, names, strict=True)]
+    )
     axes.set_xlabel("training tasks" if word else "training tasks, and the round below")
     axes.set_ylabel("ROUGE-L")
     axes.margins(x=0.04)

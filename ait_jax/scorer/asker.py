@@ -14,8 +14,8 @@ from ait_jax.errors import UserError
 from ait_jax.pool.pool import Instance, TaskPool
 from ait_jax.prompts.prompts import Encoding
 from ait_jax.prompts.vocabulary import EOS_ID, Vocabulary
-from ait_jax.scorer import likelihoods
 from ait_jax.scorer.engine import Engine
+from ait_jax.scorer.likelihoods import KnownAnswers
 
 
 @dataclass(frozen=True)
@@ -113,27 +113,27 @@ def gold(asker: Asker, instances: Sequence[Instance]) -> Answered:
     return Answered(texts, [asker.target_of(text) for text in texts], unknown, decoded=False)
 
 
-class EarlierAnswers:
-    """Answers of a table that holds the original prompts' rows, by task and instance.
+def earlier(
+    asker: Asker, places: Sequence[tuple[str, Instance]], table: Path, answers: KnownAnswers
+) -> Answered:
+    """Takes the answers of a table that has the original prompts' rows.
 
     Args:
-      path: a likelihoods.parquet with a row of prompt 0 for every instance in question.
+      places: (task name, instance) pairs.
+      table: a likelihoods.parquet, named in errors.
+      answers: what `likelihoods.read_answers` returned for it.
+
+    Raises:
+      UserError: an answer is missing.
     """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._answers = likelihoods.read_answers(path)
-
-    def of(self, asker: Asker, places: Sequence[tuple[str, Instance]]) -> Answered:
-        """Returns the answers of (task name, instance) pairs; UserError if one is missing."""
-        try:
-            found = [self._answers[task, instance.id] for task, instance in places]
-        except KeyError as error:
-            task, instance_id = error.args[0]
-            raise UserError(
-                f"{self.path} has no answer for task {task!r}, instance {instance_id!r}; delete it "
-                "and run the same command to score its tasks again."
-            ) from error
-        texts = [text for text, _ in found]
-        values = np.array([value for _, value in found], np.float32)
-        return Answered(texts, [asker.target_of(text) for text in texts], values, decoded=False)
+    try:
+        found = [answers[task, instance.id] for task, instance in places]
+    except KeyError as error:
+        task, instance_id = error.args[0]
+        raise UserError(
+            f"{table} has no answer for task {task!r}, instance {instance_id!r}; delete it and run "
+            "the same command to score its tasks again."
+        ) from error
+    texts = [text for text, _ in found]
+    values = np.array([value for _, value in found], np.float32)
+    return Answered(texts, [asker.target_of(text) for text in texts], values, decoded=False)

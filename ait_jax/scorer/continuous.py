@@ -37,18 +37,13 @@ class DecodedRow(NamedTuple):
 
     Attributes:
       row: the prompt's place among the prompts.
-      tokens: of the answer; the last is end-of-sequence if the answer is finished.
+      tokens: of the answer, end-of-sequence included if it came.
       log_likelihood: mean over the tokens, with end-of-sequence in place of the last.
     """
 
     row: int
     tokens: list[int]
     log_likelihood: float
-
-    @property
-    def finished(self) -> bool:
-        """Whether the answer came to its end before the longest answer's."""
-        return self.tokens[-1:] == [EOS_ID]
 
 
 class ContinuousDecoder:

@@ -112,8 +112,8 @@ class HuggingFaceEncoder:
             from transformers import AutoModel, AutoTokenizer
         except ImportError as error:
             raise UserError(
-                "HuggingFaceEncoder needs PyTorch and transformers: pip install torch transformers, "
-                "or set EMBEDDER = @embeddings.T5Encoder()."
+                "HuggingFaceEncoder needs PyTorch and transformers: run pip install torch "
+                "transformers, or set EMBEDDER = @embeddings.T5Encoder()."
             ) from error
         try:
             tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)

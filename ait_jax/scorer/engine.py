@@ -55,12 +55,10 @@ class Answers(NamedTuple):
       log_likelihoods: float32 [prompts], mean over the answer's tokens and end-of-sequence. An
         answer that reached the longest length without it has it in place of its last token, as
         it would be scored.
-      finished: bool [prompts], False for those.
     """
 
     tokens: list[list[int]]
     log_likelihoods: np.ndarray
-    finished: np.ndarray
 
 
 class Engine:
@@ -142,13 +140,12 @@ class Engine:
         decoded = (self._decode_in_slots if in_slots else self._decode_in_batches)(params, prompts)
         answers: list[list[int]] = [[] for _ in prompts]
         log_likelihoods = np.zeros(len(prompts), np.float32)
-        finished = np.zeros(len(prompts), bool)
         for answer in decoded:
-            finished[answer.row] = answer.finished
             log_likelihoods[answer.row] = answer.log_likelihood
-            answers[answer.row] = answer.tokens[:-1] if answer.finished else answer.tokens
+            finished = answer.tokens[-1:] == [EOS_ID]
+            answers[answer.row] = answer.tokens[:-1] if finished else answer.tokens
         self._count(prompts, [[*answer, EOS_ID] for answer in answers])
-        return Answers(answers, log_likelihoods, finished)
+        return Answers(answers, log_likelihoods)
 
     def _decode_in_batches(self, params: Any, prompts: Sequence[Tokens]) -> Iterator[DecodedRow]:
         shapes = [(padded_length(len(p), self.input_lengths),) for p in prompts]

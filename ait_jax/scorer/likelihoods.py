@@ -24,6 +24,8 @@ COLUMNS = (
     "log_likelihood",
 )
 _TEXT_COLUMNS = ("task", "instance_id", "answer")
+# (task, instance id) -> (answer, its log-likelihood under the original prompt)
+KnownAnswers = dict[tuple[str, str], tuple[str, float]]
 
 
 def schema() -> Any:
@@ -67,8 +69,8 @@ def has_rows(path: Path, planned: Mapping[str, Sequence[int]]) -> bool:
     return table["task"].to_pylist() == tasks and table["prompt"].to_pylist() == prompts
 
 
-def read_answers(path: Path) -> dict[tuple[str, str], tuple[str, float]]:
-    """Returns {(task, instance id): (answer, its log-likelihood under the original prompt)}."""
+def read_answers(path: Path) -> KnownAnswers:
+    """Returns the answers of a table that has the original prompts' rows."""
     names = ("task", "instance_id", "answer", "log_likelihood")
     table = _read(path, (*names, "prompt"), filters=[("prompt", "==", 0)])
     tasks, instances, answers, values = (table[name].to_pylist() for name in names)

@@ -9,7 +9,6 @@ with a task once its place is certain; tasks near the threshold are computed in 
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Int
@@ -142,7 +141,6 @@ class Raced(Strategy):
     the selection is.
     """
 
-    needs_scores: ClassVar[bool] = True
     strategy: PromptUncertainty
     verdicts: Mapping[str, str]
 
@@ -165,7 +163,7 @@ class Race:
         while wave := race.next_wave():
             ...  # for wave.tasks, compute wave.prompts(n) into the matrices
             race.record(matrices)
-        selection.select(race.ranking(), context)
+        selection.select(Raced(strategy, race.verdicts), context)
 
     The verdicts depend on the recorded numbers alone, not on interruptions or the order of tasks.
 
@@ -209,10 +207,6 @@ class Race:
     def verdicts(self) -> dict[str, str]:
         """Task -> "in", "undecided" or "out"."""
         return dict(self._verdicts)
-
-    def ranking(self) -> Raced:
-        """Returns the strategy that selects the tasks that are in."""
-        return Raced(self.strategy, self.verdicts)
 
     def report(self) -> RaceReport:
         """Returns cost and certainty so far."""

@@ -19,7 +19,7 @@ from ait_jax.prompts.perturb import Perturbation, WordDrop
 from ait_jax.randomness import Key
 from ait_jax.runtime import distributed, files, preemption, reporter
 from ait_jax.scorer import chunk, likelihoods, processes
-from ait_jax.scorer.asker import Answered, Asker, EarlierAnswers, decode, gold
+from ait_jax.scorer.asker import Answered, Asker, decode, earlier, gold
 from ait_jax.scorer.chunk import Chunk
 from ait_jax.scorer.prompts_of_task import PromptPlan, TaskPrompts, same_prompts
 from ait_jax.scorer.work import PromptCounts
@@ -127,8 +127,8 @@ class Scorer:
     def _answerer(self, asker: Asker, answers_from: Path | None) -> Callable[[Chunk], Answered]:
         """Returns the function that answers a chunk's prompts."""
         if answers_from is not None:
-            earlier = EarlierAnswers(answers_from)
-            return lambda ready: earlier.of(asker, ready.places)
+            known = likelihoods.read_answers(answers_from)
+            return lambda ready: earlier(asker, ready.places, answers_from, known)
         if self.answers == "gold":
             return lambda ready: gold(asker, [place.instance for place in ready.places])
         return lambda ready: decode(asker, ready.original, ready.inputs)

@@ -20,14 +20,13 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Float
 
 from ait_jax import randomness
 from ait_jax.errors import UserError, nearest
 from ait_jax.pool.cls_gen import Quotas
 from ait_jax.pool.pool import TaskPool
 from ait_jax.randomness import Key
-from ait_jax.selection.uncertainty import TaskScores
+from ait_jax.selection.uncertainty import PerTask, TaskScores
 
 # Across meshes and process counts scores agree to this (float32 reductions in another order),
 # so a selection that hangs on less may differ there.
@@ -67,9 +66,7 @@ class Strategy:
         """The class name in snake_case, which labels reports and keys random draws."""
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
 
-    def preference(
-        self, scores: TaskScores, context: SelectionContext
-    ) -> Float[np.ndarray, " tasks"] | None:
+    def preference(self, scores: TaskScores, context: SelectionContext) -> PerTask | None:
         """Returns a number for each task, higher is more wanted; None leaves it to `rank`."""
         return None
 
@@ -104,9 +101,7 @@ class PromptUncertainty(Strategy):
         """Direction and measure."""
         return f"{self.direction}_{self.measure}"
 
-    def preference(
-        self, scores: TaskScores, context: SelectionContext
-    ) -> Float[np.ndarray, " tasks"]:
+    def preference(self, scores: TaskScores, context: SelectionContext) -> PerTask:
         """Returns the measure, or its negative."""
         values = getattr(scores, self.measure)
         return values if self.direction == "high" else -values
@@ -126,9 +121,7 @@ class Perplexity(Strategy):
         """Direction and measure."""
         return f"{self.direction}_perplexity"
 
-    def preference(
-        self, scores: TaskScores, context: SelectionContext
-    ) -> Float[np.ndarray, " tasks"]:
+    def preference(self, scores: TaskScores, context: SelectionContext) -> PerTask:
         """Returns the perplexity, or its negative."""
         return scores.perplexity if self.direction == "high" else -scores.perplexity
 
@@ -201,9 +194,7 @@ class RankMixture(Strategy):
             _check_option(owner, "measures", measure, _measures())
             _check_option(owner, "directions", direction, ("high", "low"))
 
-    def preference(
-        self, scores: TaskScores, context: SelectionContext
-    ) -> Float[np.ndarray, " tasks"]:
+    def preference(self, scores: TaskScores, context: SelectionContext) -> PerTask:
         """Returns the negative sum of ranks."""
         total = np.zeros(len(scores))
         for measure, direction in zip(self.measures, self.directions, strict=True):
@@ -306,7 +297,7 @@ def select(strategy: Strategy, context: SelectionContext) -> Selection:
     return Selection(tuple(chosen), num_cls, len(chosen) - num_cls, margins)
 
 
-def mean_ranks(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+def mean_ranks(values: PerTask) -> PerTask:
     """Returns ranks from 0, lowest value first; equal values share their mean rank."""
     ordered = np.sort(values)
     below = np.searchsorted(ordered, values, side="left")

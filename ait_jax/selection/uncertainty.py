@@ -28,6 +28,7 @@ from ait_jax.selection.likelihood_table import LikelihoodTable
 # with n instances and k + 1 prompts, and returns a float64 for each task.
 LogLikelihoods = Float[np.ndarray, "*stack n prompts"]
 Measure = Float[np.ndarray | np.float64, "*stack"]
+PerTask = Float[np.ndarray, " tasks"]
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,12 @@ class TaskScores:
     """
 
     tasks: tuple[str, ...]
-    prompt_uncertainty: Float[np.ndarray, " tasks"]
-    prompt_uncertainty_error: Float[np.ndarray, " tasks"]
-    prediction_probability: Float[np.ndarray, " tasks"]
-    perplexity: Float[np.ndarray, " tasks"]
-    signed_mean: Float[np.ndarray, " tasks"]
-    std: Float[np.ndarray, " tasks"]
+    prompt_uncertainty: PerTask
+    prompt_uncertainty_error: PerTask
+    prediction_probability: PerTask
+    perplexity: PerTask
+    signed_mean: PerTask
+    std: PerTask
     num_instances: Int[np.ndarray, " tasks"]
     num_prompts: Int[np.ndarray, " tasks"]
 

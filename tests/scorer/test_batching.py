@@ -40,7 +40,9 @@ def test_collate_takes_the_smallest_pair_of_buckets():
 @pytest.mark.parametrize("lengths", [(), (8, 4), (4, 4), (0, 4)])
 @pytest.mark.parametrize("side", ["inputs", "targets"])
 def test_wrong_buckets_are_named(side, lengths):
-    with pytest.raises(UserError, match=f"LengthBuckets.{side} = .* give ascending positive lengths"):
+    with pytest.raises(
+        UserError, match=f"LengthBuckets.{side} = .* give ascending positive lengths"
+    ):
         LengthBuckets(**{side: lengths})
 
 

@@ -231,7 +231,9 @@ def test_select_takes_exactly_what_the_race_decided(strategy):
         race.record(tasks)
     assert race.report().saved > 0.4
     assert race.report().passes == sum(m.size - len(m) for m in computed.values())
-    assert set(choose(race.ranking(), scores_of(computed), 10).tasks) == winners(race)
+    assert set(choose(Raced(strategy, race.verdicts), scores_of(computed), 10).tasks) == winners(
+        race
+    )
 
 
 def test_groups_have_their_own_quota_and_share_the_error():

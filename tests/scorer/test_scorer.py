@@ -197,7 +197,6 @@ def test_the_decodes_value_stands_only_for_the_very_same_ids(setting):
     decoded = Answers(
         [word, lost, cut, []],
         np.array([-1, -2, -3, -4], np.float32),
-        np.array([True, True, False, True]),
     )
     engine = SimpleNamespace(
         decode=lambda params, prompts: decoded, buckets=LengthBuckets(targets=(8,))
