@@ -140,8 +140,9 @@ def read_splits(
 ) -> Splits:
     """Reads a folder of split files.
 
-    `train_tasks.txt` and `test_tasks.txt` are required, the other two are not. A task in both the dev and the test file, as all are in the
-    authors' folders, is a test task if the official test list has it, else a dev task.
+    `train_tasks.txt` and `test_tasks.txt` are required, the other two are not. A task in both the
+    dev and the test file, as all are in the authors' folders, is a test task if the official test
+    list has it, else a dev task.
 
     Args:
       directory: the folder, local or an epath.
