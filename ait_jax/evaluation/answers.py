@@ -49,8 +49,8 @@ class Pair:
     references: tuple[str, ...]
 
 
-def question(instruction: str, input_text: str) -> Question:
-    """Returns the Question of two texts from a file."""
+def question(instruction: Any, input_text: Any) -> Question:
+    """Returns the Question of two texts from a file; TypeError if they are not texts."""
     return Question(_text(instruction).strip(), _text(input_text).strip())
 
 

@@ -213,9 +213,9 @@ class AnswerComparison:
       max_tokens: of a verdict.
     """
 
-    paths: tuple[str, str]
-    instructions: str | None = None
-    out: str = "judgement.json"
+    paths: tuple[Any, Any]
+    instructions: Any = None
+    out: Any = "judgement.json"
     intersect: bool = False
     seed: int = 0
     max_tokens: int = 16
@@ -279,13 +279,13 @@ class AnswerComparison:
         return result
 
 
-def _names(paths: Sequence[str]) -> list[str]:
+def _names(paths: Sequence[Any]) -> list[str]:
     """Returns the files' names, or their whole paths if the names are equal."""
     names = [PurePath(path).name for path in paths]
     return names if len(set(names)) == len(names) else [str(path) for path in paths]
 
 
-def _sha256(path: str) -> str:
+def _sha256(path: Any) -> str:
     return hashlib.sha256(files.read_bytes(path)).hexdigest()
 
 

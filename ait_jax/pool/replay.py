@@ -71,7 +71,9 @@ def replay_scores(rule: str, current: np.ndarray, previous: np.ndarray) -> np.nd
     return column_sums if rule == SIMILAR else -column_sums
 
 
-def choose(previous: Sequence[str], scores: Sequence[float], count: int) -> tuple[str, ...]:
+def choose(
+    previous: Sequence[str], scores: Sequence[float] | np.ndarray, count: int
+) -> tuple[str, ...]:
     """Returns the `count` tasks with the highest scores, best first, ties by name."""
     ranked = sorted(zip(previous, scores, strict=True), key=lambda pair: (-pair[1], pair[0]))
     return tuple(name for name, _ in ranked[:count])

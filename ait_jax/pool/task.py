@@ -98,7 +98,7 @@ def read_task(path: Any) -> Task:
     return task_from_json(data, name=path.name.removesuffix(".json"), source=str(path))
 
 
-def task_from_json(data: Mapping[str, Any], name: str, source: str) -> Task:
+def task_from_json(data: Any, name: str, source: str) -> Task:
     """Returns the task of a JSON object in NIV2's schema.
 
     Definition, Positive Examples and Instances are required. There may be fewer than two positive

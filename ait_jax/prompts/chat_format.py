@@ -6,7 +6,7 @@ run. The prompt is all text: whatever looks like a special token in it stays tex
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ait_jax.errors import UserError, nearest
 
@@ -31,6 +31,7 @@ class Around:
     strip: bool = False
 
 
+@runtime_checkable
 class ChatFormat(Protocol):
     """A form of conversations; forms are frozen dataclasses, so that they can be compared."""
 

@@ -7,7 +7,7 @@ explanations of examples, and the instance's input, stay as they are.
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from ait_jax.errors import UserError, nearest
 from ait_jax.pool.task import Example, Instruction, Task
@@ -20,6 +20,7 @@ NUM_PERTURBED_EXAMPLES = 2
 NUM_SENTINELS = 100
 
 
+@runtime_checkable
 class Perturbation(Protocol):
     """What a user's own perturbation must offer: one stateless method.
 

@@ -7,7 +7,7 @@ are exact to the character, because published checkpoints and numbers depend on 
 import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ait_jax.errors import UserError
 from ait_jax.pool.task import Example, Instruction
@@ -36,6 +36,7 @@ class Prompt:
     examples_left_out: int
 
 
+@runtime_checkable
 class Encoding(Protocol):
     """What makes prompts; encodings are frozen dataclasses, so that they can be compared.
 

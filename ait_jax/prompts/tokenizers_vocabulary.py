@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, SupportsInt
 
 from ait_jax.errors import UserError
 from ait_jax.prompts import tokenizer_files
@@ -36,7 +36,7 @@ class TokenizersVocabulary(Vocabulary):
         tokens of `chat`; or the package `tokenizers` is missing.
     """
 
-    def __init__(self, path: str, chat: ChatFormat | None = None) -> None:
+    def __init__(self, path: Any, chat: ChatFormat | None = None) -> None:
         super().__init__(path, extra_ids=0)
         self.chat = chat
 
@@ -114,9 +114,9 @@ class TokenizersVocabulary(Vocabulary):
         ids = self._tokenizer.encode(text, add_special_tokens=False).ids
         return self._files.special.order.from_own(ids)
 
-    def pieces(self, ids: Sequence[int]) -> list[str]:
+    def pieces(self, ids: Iterable[SupportsInt]) -> list[str]:
         """Returns the tokens of ids as the tokenizer writes them, for display."""
-        own = self._files.special.order.to_own(ids)
+        own = self._files.special.order.to_own(map(int, ids))
         return [self._tokenizer.id_to_token(token) for token in own]
 
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
@@ -168,21 +168,21 @@ class TokenizersVocabulary(Vocabulary):
             kept = kept.rstrip("\N{REPLACEMENT CHARACTER}")
         return kept.removeprefix(lead) if len(kept) > len(lead) else ""
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Iterable[SupportsInt]) -> str:
         """Returns the text before the first end-of-sequence.
 
         Special tokens, padding included, and ids beyond the vocabulary are dropped.
         """
-        return self._text([int(t) for t in itertools.takewhile(lambda t: t != EOS_ID, ids)])
+        return self._text(itertools.takewhile(lambda token: token != EOS_ID, map(int, ids)))
 
-    def _text(self, ids: Sequence[int]) -> str:
+    def _text(self, ids: Iterable[int]) -> str:
         size = self.vocab_size
         special = self._files.special
         kept = special.order.to_own(t for t in ids if t != PAD_ID and 0 <= t < size)
         return self._tokenizer.decode(kept, skip_special_tokens=True)
 
 
-def vocabulary_at(path: str) -> Vocabulary:
+def vocabulary_at(path: Any) -> Vocabulary:
     """Returns the vocabulary of a file or folder, a SentencePiece model unless it is another."""
     is_place = files.as_path(path).exists() and tokenizer_files.is_place(path)
     return TokenizersVocabulary(path) if is_place else Vocabulary(path)

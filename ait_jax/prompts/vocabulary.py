@@ -1,9 +1,10 @@
 """SentencePiece vocabularies by T5's rules, without TensorFlow."""
 
+import itertools
 import struct
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, SupportsInt
 
 from ait_jax.errors import UserError
 from ait_jax.runtime import files
@@ -47,7 +48,7 @@ class Vocabulary:
       UserError: no such file, or it is not a SentencePiece model with T5's special ids.
     """
 
-    def __init__(self, path: str, extra_ids: int = EXTRA_IDS) -> None:
+    def __init__(self, path: Any, extra_ids: int = EXTRA_IDS) -> None:
         self.path = str(path)
         self.extra_ids = extra_ids
 
@@ -106,7 +107,7 @@ class Vocabulary:
         """Returns the token ids of `text` alone, without an end-of-sequence token."""
         return self._processor.encode(text)
 
-    def pieces(self, ids: Sequence[int]) -> list[str]:
+    def pieces(self, ids: Iterable[SupportsInt]) -> list[str]:
         """Returns the pieces of token ids, for display: "\u2581" begins a word."""
         return [self._processor.id_to_piece(int(token)) for token in ids]
 
@@ -131,19 +132,15 @@ class Vocabulary:
         """Returns the number of tokens of a prompt, all that `finish_source` adds included."""
         return len(self.encode_prompt(text)) + self.source_overhead
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Iterable[SupportsInt]) -> str:
         """Returns the text before the first end-of-sequence.
 
         Padding, sentinels and ids beyond the vocabulary, which a model with a padded token table
         may produce, are dropped.
         """
         num_pieces = self.vocab_size - self.extra_ids
-        kept = []
-        for token in ids:
-            if token == EOS_ID:
-                break
-            if token != PAD_ID and token < num_pieces:
-                kept.append(int(token))
+        ended = itertools.takewhile(lambda token: token != EOS_ID, map(int, ids))
+        kept = [token for token in ended if token != PAD_ID and token < num_pieces]
         return self._processor.decode(kept)
 
     def truncate(self, text: str, num_tokens: int) -> str:
