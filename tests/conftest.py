@@ -1,5 +1,6 @@
 """What every test needs before JAX and TensorFlow are imported, and fixtures that files share."""
 
+import gc
 import importlib.util
 import os
 import sys
@@ -7,17 +8,25 @@ from pathlib import Path
 
 import pytest
 
-DEVICES_FLAG = "--xla_force_host_platform_device_count"
-
-# CPU, 8 virtual devices for meshes, compiled programs kept from one run to the next.
+# Eight virtual devices for meshes. Compiling is most of what the suite costs, and LLVM's passes are
+# a third of compiling: XLA_FLAGS=--xla_backend_optimization_level=3 runs the suite with them.
+FLAGS = {
+    "--xla_force_host_platform_device_count": 8,
+    "--xla_backend_optimization_level": 0,
+}
+given = os.environ.get("XLA_FLAGS", "")
+added = [f"{name}={value}" for name, value in FLAGS.items() if name not in given]
+os.environ["XLA_FLAGS"] = " ".join([given, *added]).strip()
 os.environ["JAX_PLATFORMS"] = "cpu"
-if DEVICES_FLAG not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DEVICES_FLAG}=8".strip()
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+# Both workers, the processes that tests start and the next run share what is compiled.
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ait_jax" / "xla_tests"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+# Tracing makes many small objects that live on: at Python's thresholds looking through them
+# again and again takes a tenth of the time.
+gc.set_threshold(50_000, 20, 100)
 
 
 @pytest.fixture

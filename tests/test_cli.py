@@ -13,7 +13,8 @@ from ait_jax.tasks import DEFAULT_DATA_DIR, niv2
 
 from ait_jax import __version__, assets, cli
 from ait_jax.commands import subcommand
-from ait_jax.models.checkpoints import orbax_checkpoint, weights
+from ait_jax.models import parameters
+from ait_jax.models.checkpoints import checkpoints, orbax_checkpoint
 from ait_jax.plan import plan
 from ait_jax.rounds import active, pretraining, scoring
 
@@ -175,9 +176,9 @@ def bad_checkpoints(folder):
         (folder / name / "config.json").write_text(json.dumps(config))
     (folder / "pickled" / "pytorch_model.bin").write_bytes(b"")
     (folder / "cut" / "model.safetensors").write_bytes(Path(mini).read_bytes()[:5000])
-    wide = weights.flatten(weights.read_weights(mini))
+    wide = parameters.flatten(checkpoints.read_params(mini))
     wide["token_embedder.embedding"] = np.zeros((4224, 128), np.float32)
-    orbax_checkpoint.write(folder / "wide", weights.unflatten(wide), 3)
+    orbax_checkpoint.write(folder / "wide", parameters.unflatten(wide), 3)
     return {
         "no such file or folder": folder / "nowhere",
         "No checkpoint in": folder / "empty",
@@ -185,7 +186,7 @@ def bad_checkpoints(folder):
         "T5X checkpoint of version 1": folder / "old",
         "describes a 'bert' model; needed: model_type 't5'": folder / "bert",
         "a pickle, which is never opened": folder / "pickled",
-        "no complete safetensors file": folder / "cut",
+        "not a complete safetensors file": folder / "cut",
         "token_embedder.embedding is (4224, 128) there and (4096, 128) here. Likely wrong: "
         "T5Config.vocab_size": folder / "wide",
     }

@@ -66,18 +66,21 @@ def run(options: argparse.Namespace, flags: GinFlags) -> int:
     """Runs the command and returns the exit code."""
     subcommand.start_jax()
     from ait_jax.models.checkpoints import conversion
+    from ait_jax.models.checkpoints.loaded_model import Hints
 
     activations = options.mlp_activations
     conversion.convert(
         options.source,
         options.target,
         options.to,
+        Hints(
+            vocabulary_path=options.vocabulary_path,
+            mlp_activations=activations.split(",") if activations else None,
+            like=options.like,
+        ),
         dtype=options.dtype,
-        vocabulary_path=options.vocabulary_path,
         vocab_size=options.vocab_size,
-        mlp_activations=activations.split(",") if activations else None,
         max_shard_size=options.max_shard_size,
-        like=options.like,
         ask_torch=not options.skip_torch_check,
     )
     return ExitCode.OK

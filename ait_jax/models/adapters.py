@@ -1,10 +1,10 @@
 """Low-rank adapters (LoRA, Hu et al. 2021, arXiv 2106.09685) beside the matrices of any model here.
 
-An adapted `layers.Dense` computes x W + scale (x A) B: W stays as it is, A (in, rank) and B
+An adapted `layers.Dense` computes x W + scale (x A) B: W is frozen, A (in, rank) and B
 (rank, out) learn. The models know nothing of this: `Adapted` adds the branch from outside, to
 layers one by one or scanned, and `merged` gives the parameters W + scale A B of an ordinary model.
 
-Adapters are a tree of the parameters' own form that has {"a", "b"} in the place of {"kernel"}.
+Adapters are a tree of the parameters' own form with {"a", "b"} in place of {"kernel"}.
 """
 
 import fnmatch
@@ -21,10 +21,9 @@ from flax import traverse_util
 
 from ait_jax import randomness
 from ait_jax.errors import UserError, nearest
-from ait_jax.models.interface import Model
+from ait_jax.models.interface import Model, Params
 from ait_jax.models.layers import Dense, matmul
 from ait_jax.models.parameters import abstract_params
-from ait_jax.models.t5 import Params
 
 # The collection of variables that holds adapters beside the parameters (`layer_stack.scanned`).
 COLLECTION = "adapters"
@@ -37,7 +36,7 @@ class Kernel:
 
     Attributes:
         path: of its module in the parameters.
-        shape, axes: sizes and logical axes, of scanned layers with "layers" first.
+        shape, axes: sizes and logical axes; scanned layers have "layers" first.
         dtype: of the multiplication.
     """
 
@@ -82,7 +81,7 @@ def targeted(kernels: Sequence[Kernel], targets: Sequence[str], gin_name: str) -
     if isinstance(targets, str):
         raise UserError(f"{gin_name} = {targets!r} must be a tuple: write ({targets!r},).")
     if not targets:
-        raise UserError(f"{gin_name} = {targets!r} names no kernel to adapt; name one at least.")
+        raise UserError(f"{gin_name} = {targets!r} names no kernel to adapt; name at least one.")
 
     def names(target: str, kernel: Kernel) -> bool:
         return any(fnmatch.fnmatchcase(kernel.name, form) for form in (target, f"*/{target}"))
@@ -92,15 +91,15 @@ def targeted(kernels: Sequence[Kernel], targets: Sequence[str], gin_name: str) -
         if not any(names(target, kernel) for kernel in kernels):
             near = nearest(target, last_parts + [kernel.name for kernel in kernels])
             raise UserError(
-                f"{gin_name} names {target!r}, which no kernel of the model is called.{near} Its "
-                f"kernels: {', '.join(last_parts)}; a part of the path may stand before one, as in "
-                f"{'/'.join(kernels[0].name.split('/')[-2:])!r}, and * for anything."
+                f"{gin_name} names {target!r}, but the model has no such kernel.{near} Its "
+                f"kernels: {', '.join(last_parts)}; part of the path may precede a name, as in "
+                f"{'/'.join(kernels[0].name.split('/')[-2:])!r}, and * matches anything."
             )
     return [kernel for kernel in kernels if any(names(target, kernel) for target in targets)]
 
 
 def abstract_adapters(kernels: Sequence[Kernel], rank: int) -> tuple[Params, Params]:
-    """Returns shapes (float32) and logical axes of adapters; the rank is whole everywhere."""
+    """Returns shapes (float32) and logical axes of adapters; the rank is never sharded."""
     shapes, axes = {}, {}
     for kernel in kernels:
         *layers, inputs, outputs = kernel.shape
@@ -117,7 +116,7 @@ def abstract_adapters(kernels: Sequence[Kernel], rank: int) -> tuple[Params, Par
 def init_adapters(
     kernels: Sequence[Kernel], rank: int, seed: int, shardings: Params | None = None
 ) -> Params:
-    """Draws A from a normal distribution of variance 1 / in; B is 0, so the model is the same.
+    """Draws A from a normal distribution of variance 1 / in; B is 0, so the model is unchanged.
 
     A layer's A depends on the seed, the kernel's name and the layer's number alone: layers scanned
     and one by one begin alike.
@@ -127,7 +126,7 @@ def init_adapters(
         key = jax.random.key(randomness.stable_hash(seed, "adapter", kernel.name) % 2**31)
         inputs = kernel.shape[-2]
 
-        def of_layer(number):
+        def of_layer(number: int | jax.Array) -> jax.Array:
             own = jax.random.fold_in(key, number)
             return jax.random.normal(own, (inputs, rank), jnp.float32) / np.sqrt(inputs)
 
@@ -149,8 +148,8 @@ def init_adapters(
 def frozen_dtypes(model: Model, kernels: Sequence[Kernel]) -> Params:
     """Returns the dtype that every parameter may be kept in while it does not learn.
 
-    Matrices have that of their multiplication, which is what they are cast to in every pass, and a
-    token table that is no output layer too that of activations; the rest stays float32. So the
+    Matrices have the dtype of their multiplication, which they are cast to in every pass; a token
+    table that is not also the output layer has that of activations; the rest stays float32. So the
     model's results do not change by a bit.
 
     Args:
@@ -208,14 +207,13 @@ def _summed(kernel: jax.Array, adapter: Mapping[str, jax.Array], scale: jax.Arra
 
 
 def merged(params: Params, adapters: Params, scale: float) -> Params:
-    """Returns the parameters of the ordinary model that does what the adapted one does.
+    """Returns the parameters of the ordinary model that equals the adapted one.
 
     Args:
-        params: float32, what was adapted; what has no adapter is taken over, not copied.
+        params: float32, what was adapted; what has no adapter is shared, not copied.
     """
-    adapted = {path[:-1] for path in _by_path(adapters)}
     kernels, factors = _by_path(params), _by_path(adapters)
-    for path in adapted:
+    for path in {path[:-1] for path in factors}:
         adapter = {name: factors[*path, name] for name in ("a", "b")}
         kernels[*path, "kernel"] = _summed(kernels[*path, "kernel"], adapter, np.float32(scale))
     return traverse_util.unflatten_dict(kernels)

@@ -1,4 +1,4 @@
-"""Attention over projected heads: the plain form, and forms that cost less and give the same.
+"""Attention over projected heads: the plain form, and cheaper forms with the same result.
 
 T5 does not divide by sqrt(D): its query kernel's initial values do. All softmaxes are in
 float32. `dot_product_attention` is the reference that the others are tested against.
@@ -6,9 +6,13 @@ float32. `dot_product_attention` is the reference that the others are tested aga
 Shape suffixes: B batch, Q query length, K key length, H heads, D head_dim, E emb_dim.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Bool, Float
 
 # What a masked attention logit becomes: finite, so that a row with nothing to
 # attend to (a padding query) gives a uniform distribution instead of NaN.
@@ -21,17 +25,17 @@ _BLOCK_ELEMENTS = 2**20
 
 
 def dot_product_attention(
-    query_BxQxHxD: jax.Array,
-    key_BxKxHxD: jax.Array,
-    value_BxKxHxD: jax.Array,
-    bias_1xHxQxK: jax.Array | None,
-    mask_Bx1xQxK: jax.Array | None,
+    query_BxQxHxD: Float[Array, "B Q H D"],
+    key_BxKxHxD: Float[Array, "B K H D"],
+    value_BxKxHxD: Float[Array, "B K H D"],
+    bias_1xHxQxK: Float[Array, "1 H Q K"] | None,
+    mask_Bx1xQxK: Bool[Array, "#B 1 #Q K"] | None,
     *,
-    dropout_rng: jax.Array | None = None,
+    dropout_rng: Array | None = None,
     dropout_rate: float = 0.0,
     float32_logits: bool = False,
-) -> jax.Array:
-    """Returns the attended values (B, Q, H, D) in the dtype of `value`.
+) -> Float[Array, "B Q H D"]:
+    """Returns the attended values in the dtype of `value`.
 
     The softmax is in float32; `float32_logits` also keeps the products of bfloat16
     queries and keys in float32. Dropout falls on whole key positions (the same for every
@@ -59,12 +63,12 @@ def dot_product_attention(
 
 
 def blocked_attention(
-    query_BxQxHxD: jax.Array,
-    key_BxKxHxD: jax.Array,
-    value_BxKxHxD: jax.Array,
-    bias_1xHxQxK: jax.Array | None,
-    mask_Bx1xQxK: jax.Array | None,
-) -> jax.Array:
+    query_BxQxHxD: Float[Array, "B Q H D"],
+    key_BxKxHxD: Float[Array, "B K H D"],
+    value_BxKxHxD: Float[Array, "B K H D"],
+    bias_1xHxQxK: Float[Array, "1 H Q K"] | None,
+    mask_Bx1xQxK: Bool[Array, "#B 1 #Q K"] | None,
+) -> Float[Array, "B Q H D"]:
     """Returns what `dot_product_attention` does, a few rows at a time.
 
     On a CPU the (B, H, Q, K) logits would be written to memory and read again five times;
@@ -72,7 +76,7 @@ def blocked_attention(
     backend multiplies batched float32 matrices best, so give float32 there.
     """
 
-    def attend(query, key, value, mask):
+    def attend(query: Array, key: Array, value: Array, mask: Array | None) -> Array:
         query, key, value = (jnp.moveaxis(x, 2, 1) for x in (query, key, value))
         logits = jnp.einsum("bhqd,bhkd->bhqk", query, key, preferred_element_type=jnp.float32)
         weights, total = _unnormalized_softmax(_biased_and_masked(logits, bias_1xHxQxK, mask))
@@ -86,18 +90,18 @@ def blocked_attention(
 
     _, query_length, num_heads, _ = query_BxQxHxD.shape
     row_elements = num_heads * query_length * key_BxKxHxD.shape[1]
-    return over_blocks(
+    return _over_blocks(
         attend, row_elements, query_BxQxHxD, key_BxKxHxD, value_BxKxHxD, mask_Bx1xQxK
     )
 
 
 def step_attention(
-    query_Bx1xHxD: jax.Array,
-    key_BxHxDxK: jax.Array,
-    value_BxHxDxK: jax.Array,
-    bias_1xHx1xK: jax.Array | None,
-    mask_Bx1x1xK: jax.Array | None,
-) -> jax.Array:
+    query_Bx1xHxD: Float[Array, "B 1 H D"],
+    key_BxHxDxK: Float[Array, "B H D K"],
+    value_BxHxDxK: Float[Array, "B H D K"],
+    bias_1xHx1xK: Float[Array, "1 H 1 K"] | None,
+    mask_Bx1x1xK: Bool[Array, "#B 1 1 K"] | None,
+) -> Float[Array, "B 1 H D"]:
     """Returns `dot_product_attention` of one query a row, over keys kept with their length last.
 
     A decoding step reads every key and value once, so memory sets its pace: in this layout
@@ -115,15 +119,15 @@ def step_attention(
 
 
 def absorbed_cross_attention(
-    query_BxQxHxD: jax.Array,
-    encoded_BxKxE: jax.Array,
-    key_kernel_ExHxD: jax.Array,
-    value_kernel_ExHxD: jax.Array,
-    mask_Bx1xQxK: jax.Array | None,
+    query_BxQxHxD: Float[Array, "B Q H D"],
+    encoded_BxKxE: Float[Array, "B K E"],
+    key_kernel_ExHxD: Float[Array, "E H D"],
+    value_kernel_ExHxD: Float[Array, "E H D"],
+    mask_Bx1xQxK: Bool[Array, "#B 1 #Q K"] | None,
     *,
     blocked: bool = False,
-) -> jax.Array:
-    """Returns cross-attention without ever projecting the encoder output to keys and values.
+) -> Float[Array, "B Q H D"]:
+    """Returns cross-attention without projecting the encoder output to keys and values.
 
     q (x W_k)^T = (q W_k^T) x^T, and the weighted sum of x W_v is that of x, times W_v: so the
     kernels are applied to Q queries instead of K source positions. For answers of a few tokens
@@ -131,7 +135,7 @@ def absorbed_cross_attention(
     """
     dtype = encoded_BxKxE.dtype
 
-    def attend(query_BxQxHxE, encoded, mask):
+    def attend(query_BxQxHxE: Array, encoded: Array, mask: Array | None) -> Array:
         logits = jnp.einsum(
             "bqhe,bke->bhqk", query_BxQxHxE, encoded, preferred_element_type=jnp.float32
         )
@@ -145,7 +149,7 @@ def absorbed_cross_attention(
     _, query_length, num_heads, _ = query_BxQxHxE.shape
     row_elements = num_heads * query_length * encoded_BxKxE.shape[1]
     if blocked:
-        attended_BxQxHxE = over_blocks(
+        attended_BxQxHxE = _over_blocks(
             attend, row_elements, query_BxQxHxE, encoded_BxKxE, mask_Bx1xQxK
         )
     else:
@@ -166,7 +170,9 @@ def absorbing_is_cheaper(
     return 1.5 * absorbed < projected
 
 
-def _biased_and_masked(logits_BxHxQxK, bias_1xHxQxK, mask_Bx1xQxK):
+def _biased_and_masked(
+    logits_BxHxQxK: Array, bias_1xHxQxK: Array | None, mask_Bx1xQxK: Array | None
+) -> Array:
     if bias_1xHxQxK is not None:
         logits_BxHxQxK = logits_BxHxQxK + bias_1xHxQxK.astype(jnp.float32)
     if mask_Bx1xQxK is not None:
@@ -174,7 +180,7 @@ def _biased_and_masked(logits_BxHxQxK, bias_1xHxQxK, mask_Bx1xQxK):
     return logits_BxHxQxK
 
 
-def _unnormalized_softmax(logits_BxHxQxK):
+def _unnormalized_softmax(logits_BxHxQxK: Array) -> tuple[Array, Array]:
     """Returns exp(logits - largest) and its sums (B, H, Q, 1).
 
     Dividing the attended values instead of the weights saves a pass over (B, H, Q, K).
@@ -183,11 +189,11 @@ def _unnormalized_softmax(logits_BxHxQxK):
     return weights, jnp.sum(weights, axis=-1, keepdims=True)
 
 
-def over_blocks(function, row_elements: int, *arrays):
+def _over_blocks(function: Callable[..., Array], row_elements: int, *arrays: Any) -> Array:
     """Maps `function` over blocks of rows of `arrays` (None stays None), in sequence.
 
-    Rows lie in shards over the mesh's 'data' axis: a block takes as many rows of every shard,
-    so that no row moves.
+    Rows are sharded over the mesh's 'data' axis; a block takes as many of each shard, so that no
+    row moves.
     """
     shards = jax.sharding.get_abstract_mesh().shape.get("data", 1)
     batch = arrays[0].shape[0]
@@ -199,13 +205,10 @@ def over_blocks(function, row_elements: int, *arrays):
     if block == rows:
         return function(*arrays)
 
-    def split(x):
+    def split(x: Array) -> Array:
         x = x.reshape(shards, rows // block, block, *x.shape[1:])
         return jnp.moveaxis(x, 1, 0).reshape(rows // block, shards * block, *x.shape[3:])
 
-    def joined(x):
-        x = x.reshape(rows // block, shards, block, *x.shape[2:])
-        return jnp.moveaxis(x, 0, 1).reshape(batch, *x.shape[3:])
-
-    results = lax.map(lambda block: function(*block), jax.tree.map(split, arrays))
-    return jax.tree.map(joined, results)
+    result = lax.map(lambda block: function(*block), jax.tree.map(split, arrays))
+    result = result.reshape(rows // block, shards, block, *result.shape[2:])
+    return jnp.moveaxis(result, 0, 1).reshape(batch, *result.shape[3:])

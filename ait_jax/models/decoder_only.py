@@ -1,74 +1,99 @@
-"""One layer of a decoder-only model: grouped causal self-attention and a gated feed-forward block.
+"""Grouped causal self-attention of a decoder-only model, and how its texts are put together.
 
 Names as in T5X's decoder-only network (t5x/examples/decoder_only/network.py); what is computed is
 transformers' models/llama/modeling_llama.py.
 
-Shape suffixes as in `grouped_attention`; E emb_dim, T slots of a cache.
+Shape suffixes as in `grouped_attention`; E emb_dim, T slots of a cache or target length.
 """
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
+from jaxtyping import Bool, Float, Int
 
 from ait_jax.models import layers, rotary
-from ait_jax.models.blocks import feature_dropout
 from ait_jax.models.group_windows import Windows, attend_windows
 from ait_jax.models.grouped_attention import KeyValue, Part, attend
+from ait_jax.models.interface import Tokens
+from ait_jax.models.likelihood import PAD_ID
 
-if TYPE_CHECKING:
-    from ait_jax.models.llama import LlamaConfig
+# The keys and values of texts in all layers: {"length": int32 (P,), how many positions are real,
+# the first ones or those in "real": bool (P, L), which may be given too;
+# "layers": KeyValue, stacked} or, unrolled, "layers_0", "layers_1", ... of a KeyValue each.
+KeyValues: TypeAlias = Mapping[str, Any]
 
 
 class GroupedAttention(nn.Module):
     """Self-attention in which several query heads share a key head, with rotary positions.
 
-    With `decode=True` the first call, in which the collection `cache` has no `cached_key` yet, makes
-    `cached_key` (B, K, D, T), `cached_value` (B, K, T, D) of zeros and `cache_index` (int32 scalar)
-    for T positions; every later call takes one position, writes it there and attends to all so far.
+    With `decode=True` the first call, in which the collection `cache` has no `cached_key` yet,
+    makes `cached_key` (B, K, D, T) and `cached_value` (B, K, T, D) of zeros and `cache_index`
+    (int32 scalar) for T positions; every later call takes one position, writes it there and attends
+    to all so far.
+
+    Attributes:
+        dtype: of products; output_dtype: of what lies between them.
+        kernel: one of `attention.KERNELS`.
+        use_bias: of query, key and value; use_output_bias: of what follows them.
     """
 
-    config: "LlamaConfig"
+    num_heads: int
+    num_key_heads: int
+    head_dim: int
+    dtype: Any
+    output_dtype: Any
+    kernel: str
+    use_bias: bool
+    use_output_bias: bool
 
     @nn.compact
-    def __call__(self, x_BxQxE, rotation, past, masks, decode: bool):
-        """Returns (B, Q, E), and the new keys and values as a KeyValue.
+    def __call__(
+        self,
+        x_BxQxE: Float[jax.Array, "B Q E"],
+        rotation: tuple[jax.Array, jax.Array],
+        past: tuple[KeyValue, ...],
+        masks: tuple[Any, ...],
+        decode: bool,
+    ) -> tuple[Float[jax.Array, "B Q E"], KeyValue]:
+        """Returns the projected attended values, and the new keys and values.
 
         Args:
             rotation: cosines and sines of the positions (`rotary.rotation`).
-            past: tuple of KeyValues that come before, rotated already.
-            masks: for each of them, which positions are seen, bool (P, 1, L); and what the new
+            past: what comes before, rotated already.
+            masks: for each of `past`, which positions are seen, bool (P, 1, L); and what the new
                 positions see of each other, bool (1 or B, Q, Q), None for all that came before;
                 or, with no past, what blocks of them see, `Windows`.
         """
-        config = self.config
-        query = self._project("query", x_BxQxE, config.num_heads)
-        query = rotary.rotate(query, *rotation, scale=config.head_dim**-0.5)
-        key = rotary.rotate(self._project("key", x_BxQxE, config.num_kv_heads), *rotation)
-        value = self._project("value", x_BxQxE, config.num_kv_heads)
+        query = self._project("query", x_BxQxE, self.num_heads)
+        query = rotary.rotate(query, *rotation, scale=self.head_dim**-0.5)
+        key = rotary.rotate(self._project("key", x_BxQxE, self.num_key_heads), *rotation)
+        value = self._project("value", x_BxQxE, self.num_key_heads)
         new = KeyValue(jnp.transpose(key, (0, 2, 3, 1)), jnp.transpose(value, (0, 2, 1, 3)))
 
-        blocks_dtype = config.dtype if config.attention_kernel == "blocked" else None
-        if isinstance(masks[-1], Windows):
+        blocks_dtype = self.dtype if self.kernel == "blocked" else None
+        *past_masks, own_mask = masks
+        if isinstance(own_mask, Windows):
             attended_BxQxHxD = attend_windows(
-                query, _for_mesh(new, config), masks[-1], dtype=blocks_dtype
+                query, self._for_mesh(new), own_mask, dtype=blocks_dtype
             )
         else:
-            parts = [*map(Part, past, masks[:-1]), self._own(new, masks[-1], decode)]
+            parts = [*map(Part, past, past_masks), self._own(new, own_mask, decode)]
             attended_BxQxHxD = attend(
                 query,
-                [Part(_for_mesh(part.key_value, config), part.mask) for part in parts],
+                [Part(self._for_mesh(part.key_value), part.mask) for part in parts],
                 blocks_dtype=blocks_dtype,
             )
         out = layers.Dense(
-            config.emb_dim,
+            x_BxQxE.shape[-1],
             ("joined_kv", "embed"),
-            config.dtype,
-            config.activation_dtype,
+            self.dtype,
+            self.output_dtype,
             layers.attention_kernel_init,
-            config.attention_output_bias,
+            self.use_output_bias,
             name="out",
         )(attended_BxQxHxD.reshape(*x_BxQxE.shape[:2], -1))
         return out, new
@@ -79,25 +104,27 @@ class GroupedAttention(nn.Module):
             return self._step(new)
         if decode:
             self._cache_variables(new)
-        return Part(new, _causal(new.key_PxKxDxL.shape[-1]) if mask is None else mask)
+        if mask is None:
+            positions = jnp.arange(new.key_PxKxDxL.shape[-1])
+            mask = (positions[:, None] >= positions)[None]
+        return Part(new, mask)
 
     def _project(self, name: str, x_BxQxE: jax.Array, num_heads: int) -> jax.Array:
-        config = self.config
         joined = layers.Dense(
-            num_heads * config.head_dim,
+            num_heads * self.head_dim,
             ("embed", "joined_kv"),
-            config.dtype,
-            config.activation_dtype,
+            self.dtype,
+            self.output_dtype,
             layers.attention_kernel_init,
-            config.attention_bias,
+            self.use_bias,
             name=name,
         )(x_BxQxE)
-        heads = joined.reshape(*x_BxQxE.shape[:2], num_heads, config.head_dim)
+        heads = joined.reshape(*x_BxQxE.shape[:2], num_heads, self.head_dim)
         # Heads that the mesh does not divide are whole on every device.
         axis = None if num_heads % _model_shards() else "heads"
         return layers.with_sharding_constraint(heads, ("batch", "length", axis, "kv"))
 
-    def _cache_variables(self, new: KeyValue) -> tuple[nn.Variable, ...]:
+    def _cache_variables(self, new: KeyValue) -> tuple[nn.Variable, nn.Variable, nn.Variable]:
         return (
             self.variable("cache", "cached_key", jnp.zeros_like, new.key_PxKxDxL),
             self.variable("cache", "cached_value", jnp.zeros_like, new.value_PxKxLxD),
@@ -112,73 +139,80 @@ class GroupedAttention(nn.Module):
             )
         cached_key, cached_value, cache_index = self._cache_variables(new)
         index = cache_index.value
-        cached_key.value = lax.dynamic_update_slice_in_dim(
-            cached_key.value, new.key_PxKxDxL, index, axis=3
-        )
-        cached_value.value = lax.dynamic_update_slice_in_dim(
-            cached_value.value, new.value_PxKxLxD, index, axis=2
-        )
+        for cached, part, axis in zip((cached_key, cached_value), new, (3, 2), strict=True):
+            cached.value = lax.dynamic_update_slice_in_dim(cached.value, part, index, axis)
         cache_index.value = index + 1
         seen_1x1xT = (jnp.arange(cached_key.value.shape[-1]) <= index)[None, None]
         return Part(KeyValue(cached_key.value, cached_value.value), seen_1x1xT)
 
+    def _for_mesh(self, key_value: KeyValue) -> KeyValue:
+        """Gives every query head a key head of its own where only the former divide the mesh.
 
-def _causal(length: int) -> jax.Array:
-    positions = jnp.arange(length)
-    return (positions[:, None] >= positions)[None]
+        Grouped queries of such a mesh would have to be gathered on every device.
+        """
+        shards = _model_shards()
+        if self.num_key_heads % shards == 0 or self.num_heads % shards:
+            return key_value
+        group = self.num_heads // self.num_key_heads
+        return KeyValue(*(jnp.repeat(x, group, axis=1) for x in key_value))
 
 
 def _model_shards() -> int:
     return jax.sharding.get_abstract_mesh().shape.get("model", 1)
 
 
-def _for_mesh(key_value: KeyValue, config: "LlamaConfig") -> KeyValue:
-    """Gives every query head a key head of its own where only the former divide the mesh.
+# --- keys and values of texts ---
 
-    Grouped queries of such a mesh would have to be gathered on every device.
+
+def of_layer(key_values: KeyValues, index: int) -> KeyValue:
+    """Returns the keys and values of one layer."""
+    if "layers" in key_values:
+        return jax.tree.map(lambda leaf: leaf[index], key_values["layers"])
+    return key_values[f"layers_{index}"]
+
+
+def real_positions(key_values: KeyValues) -> Bool[jax.Array, "P 1 L"]:
+    """Returns which positions of texts are real."""
+    if "real" in key_values:
+        return key_values["real"][:, None]
+    layer_keys = {k: v for k, v in key_values.items() if k != "length"}
+    length = jax.tree.leaves(layer_keys)[0].shape[-1]
+    return (jnp.arange(length) < key_values["length"][:, None])[:, None]
+
+
+def texts_apart(
+    segments_BxQ: Int[jax.Array, "B Q"],
+) -> tuple[Int[jax.Array, "B Q"], Bool[jax.Array, "B Q Q"]]:
+    """Returns the positions inside of texts that stand side by side, and what they see."""
+    places_Q = jnp.arange(segments_BxQ.shape[1])
+    begins_BxQ = segments_BxQ != jnp.pad(segments_BxQ, ((0, 0), (1, 0)))[:, :-1]
+    start_BxQ = lax.cummax(jnp.where(begins_BxQ, places_Q, 0), axis=1)
+    same_BxQxQ = segments_BxQ[:, :, None] == segments_BxQ[:, None]
+    return places_Q - start_BxQ, same_BxQxQ & (places_Q[:, None] >= places_Q)
+
+
+# --- prompts and targets ---
+
+
+def last_places(tokens_BxL: Tokens) -> Int[jax.Array, "B 1"]:
+    """Returns where each row's last token stands; 0 in a row of padding."""
+    lengths_Bx1 = jnp.sum(tokens_BxL != PAD_ID, axis=1, keepdims=True, dtype=jnp.int32)
+    return jnp.maximum(lengths_Bx1 - 1, 0)
+
+
+def joined(prompts_BxL: Tokens, shifted_BxT: Any) -> tuple[jax.Array, jax.Array]:
+    """Puts targets, shifted right by one, behind their prompts.
+
+    The start id falls on the prompt's last token, which stays.
+
+    Returns:
+        Tokens (B, L + T - 1), and where the prompts' last tokens stand (B, 1).
     """
-    shards = _model_shards()
-    if config.num_kv_heads % shards == 0 or config.num_heads % shards:
-        return key_value
-    group = config.num_heads // config.num_kv_heads
-    return KeyValue(*(jnp.repeat(x, group, axis=1) for x in key_value))
-
-
-class DecoderOnlyLayer(nn.Module):
-    """Self-attention and feed-forward block, each with a norm before and a residual around."""
-
-    config: "LlamaConfig"
-
-    @nn.compact
-    def __call__(
-        self,
-        inputs_BxQxE: jax.Array,
-        past: tuple[KeyValue, ...],
-        masks: tuple[jax.Array | None, ...],
-        rotation: tuple[jax.Array, jax.Array],
-        deterministic: bool,
-        decode: bool,
-        keep: bool,
-    ) -> tuple[jax.Array, Any]:
-        """Returns (B, Q, E), and the layer's new KeyValue if `keep`: a scan's carry and output."""
-        config = self.config
-        norm_dtype, epsilon = config.dtype, config.norm_epsilon
-        x = layers.LayerNorm(norm_dtype, epsilon, name="pre_self_attention_layer_norm")(
-            inputs_BxQxE
-        )
-        x, new = GroupedAttention(config, name="self_attention")(x, rotation, past, masks, decode)
-        x = inputs_BxQxE + feature_dropout(config)(x, deterministic=deterministic)
-        x = layers.with_sharding_constraint(x, ("batch", "length", "embed"))
-
-        y = layers.LayerNorm(norm_dtype, epsilon, name="pre_mlp_layer_norm")(x)
-        y = layers.MlpBlock(
-            intermediate_dim=config.mlp_dim,
-            activations=("silu", "linear"),
-            dropout_rate=config.dropout_rate,
-            dtype=config.dtype,
-            output_dtype=config.activation_dtype,
-            name="mlp",
-        )(y, deterministic=deterministic)
-        y = x + feature_dropout(config)(y, deterministic=deterministic)
-        y = layers.with_sharding_constraint(y, ("batch", "length", "embed"))
-        return y, new if keep else None
+    last_Bx1 = last_places(prompts_BxL)
+    targets = shifted_BxT.shape[1]
+    places_1xQ = jnp.arange(prompts_BxL.shape[1] + targets - 1)[None]
+    prompts_BxQ = jnp.pad(prompts_BxL, ((0, 0), (0, targets - 1)))
+    of_target_BxQ = jnp.clip(places_1xQ - last_Bx1, 0, targets - 1)
+    behind_BxQ = (places_1xQ > last_Bx1) & (places_1xQ - last_Bx1 < targets)
+    targets_BxQ = jnp.take_along_axis(shifted_BxT, of_target_BxQ, axis=1)
+    return jnp.where(behind_BxQ, targets_BxQ, prompts_BxQ), last_Bx1

@@ -1,18 +1,19 @@
 """Attention inside of long rows that hold groups of texts, each behind its group's prefix.
 
 A row of thousands of tokens holds several groups one after the other: a prefix, and the texts that
-follow it. A text sees its group's prefix and itself. So a block of neighbouring queries needs two runs
-of keys, which are put into one window: the prefix of the group in which the block begins, and what
-stands from the beginning of the text in which it begins to the block's end. Groups that begin inside of
-the block lie in the second run.
+follow it. A text sees its group's prefix and itself. So a block of neighboring queries needs two
+stretches of keys, put into one window: the prefix of the group in which the block begins, and
+everything from the beginning of the text in which the block begins to the block's end. Groups that
+begin inside of the block lie in the second stretch.
 
-Where groups and texts begin is data, so that a program serves all rows of its length. How many keys a
-block needs differs, too: in steps, which a CPU wants, blocks that need about as many are taken
-together, and each step chooses among a few lengths of windows while it runs. All at once, every block
-has the longest.
+Where groups and texts begin is data, so that one program serves all rows of its length. Blocks need
+different numbers of keys: in steps, which suit a CPU, blocks of similar needs are taken together,
+and each step chooses among a few lengths of windows while it runs. All at once, every block has
+the longest window.
 
-Shape suffixes: B rows, N their tokens, C blocks of a row, Q = N / C queries of a block, S steps, W keys
-of the longest window, L keys of a window, H query heads, K key heads, D head_dim, R = Q * H / K.
+Shape suffixes: B rows, N their tokens, C blocks of a row, Q = N / C queries of a block, S steps,
+W keys of the longest window, L keys of a window, H query heads, K key heads, D head_dim,
+R = Q * H / K.
 """
 
 import math
@@ -23,6 +24,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Bool, Float, Int
 
 from ait_jax.models.attention import MASKED_LOGIT
 from ait_jax.models.grouped_attention import KeyValue, product
@@ -33,9 +35,9 @@ BLOCK = 64
 # Blocks of a step, with operations of their own, so that a product as small as a block's can run on
 # one core beside another. (On 2 cores 4 took 0.94 times as long and twice as long to compile.)
 _AT_ONCE = 2
-# Windows of steps, of the longest one. (Over 12 NIV2 tasks, n = k = 10, blocks need 397 keys on average
-# and get 461; the longest are 706. Each length costs half a second of compilation; eight more of them
-# would leave 439.)
+# Lengths of the steps' windows, as shares of the longest one. (Over 12 NIV2 tasks, n = k = 10,
+# blocks need 397 keys on average and get 461; the longest are 706. Each length costs half a second
+# of compilation; eight more of them would leave 439.)
 _SHARES = (1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4, 1)
 # Windows are multiples of it.
 _MULTIPLE = 32
@@ -48,31 +50,32 @@ class Groups(NamedTuple):
         positions_BxN: in the text, its prefix counted.
         groups_BxN: numbers of groups; 0 is padding.
         texts_BxN: numbers of texts, all of a row different; 0 is a group's prefix.
-        begins_BxCx3: of the first token of every block: where its group's prefix begins and ends, and
-            where its text begins; for a token of a prefix that is the prefix, for padding itself.
+        begins_BxCx3: of the first token of every block: where its group's prefix begins and ends,
+            and where its text begins; for a token of a prefix that is the prefix, for padding
+            itself.
     """
 
-    positions_BxN: jax.Array
-    groups_BxN: jax.Array
-    texts_BxN: jax.Array
-    begins_BxCx3: jax.Array
+    positions_BxN: Int[Array, "B N"]
+    groups_BxN: Int[Array, "B N"]
+    texts_BxN: Int[Array, "B N"]
+    begins_BxCx3: Int[Array, "B C 3"]
 
 
 class Windows(NamedTuple):
     """What blocks of queries see, in the order in which they are taken.
 
     Attributes:
-        blocks_BxC: int32, the blocks of every row in that order.
-        runs_BxCx3: int32, where a window's first run of keys begins, how many keys it has (maybe
-            none), and what stands in the window's first place if all of it were of the second run.
-        masks_BxCxQxW: bool, which keys of a window its queries see.
-        lengths_S: int32, which of `window_lengths(W)` a step's windows have; None is the last.
+        blocks_BxC: the blocks of every row in that order.
+        stretches_BxCx3: where a window's first stretch of keys begins, how many keys it has (maybe
+            none), and where the window would begin if all of it were of the second stretch.
+        masks_BxCxQxW: which keys of a window its queries see.
+        lengths_S: which of `window_lengths(W)` a step's windows have; None is the last.
     """
 
-    blocks_BxC: jax.Array
-    runs_BxCx3: jax.Array
-    masks_BxCxQxW: jax.Array
-    lengths_S: jax.Array | None
+    blocks_BxC: Int[Array, "B C"]
+    stretches_BxCx3: Int[Array, "B C 3"]
+    masks_BxCxQxW: Bool[Array, "B C Q W"]
+    lengths_S: Int[Array, " S"] | None
 
 
 def window_lengths(longest: int) -> tuple[int, ...]:
@@ -86,7 +89,7 @@ def windows_of(groups: Groups, longest: int, *, in_steps: bool) -> Windows:
 
     Args:
         longest: keys of the longest window: no block needs more, and no row is shorter.
-        in_steps: with as short a window as each step can do with.
+        in_steps: give each step the shortest window that its blocks allow.
     """
     batch, num_blocks, _ = groups.begins_BxCx3.shape
     length = groups.texts_BxN.shape[1]
@@ -106,31 +109,30 @@ def windows_of(groups: Groups, longest: int, *, in_steps: bool) -> Windows:
     prefix_BxC, behind_BxC, end_BxC = (
         jnp.take_along_axis(x, blocks_BxC, axis=1) for x in (prefix_BxC, behind_BxC, end_BxC)
     )
-    # One run, if all from the prefix to the block's end fits.
+    # One stretch, if all from the prefix to the block's end fits.
     first_BxC = jnp.where(end_BxC - prefix_BxC <= window_BxC, 0, behind_BxC - prefix_BxC)
-    runs = (
+    stretches = (
         jnp.where(first_BxC > 0, prefix_BxC, 0),
         first_BxC,
         jnp.maximum(end_BxC - window_BxC, 0),
     )
-    runs_BxCx3 = jnp.stack(runs, axis=-1)
     place_W = jnp.arange(longest)
-    from_first, count, from_second = (run[..., None] for run in runs)
+    from_first, count, from_second = (x[..., None] for x in stretches)
     keys_BxCxW = jnp.where(place_W < count, from_first, from_second) + place_W
     keys_BxCxW = jnp.minimum(keys_BxCxW, length - 1)  # of what shorter windows do not have
     queries_BxCxQ = blocks_BxC[..., None] * BLOCK + jnp.arange(BLOCK)
     masks_BxCxQxW = _seen(groups, queries_BxCxQ, keys_BxCxW)
-    return Windows(blocks_BxC, runs_BxCx3, masks_BxCxQxW, lengths_S)
+    return Windows(blocks_BxC, jnp.stack(stretches, axis=-1), masks_BxCxQxW, lengths_S)
 
 
-def _seen(groups: Groups, queries_BxCxQ: jax.Array, keys_BxCxW: jax.Array) -> jax.Array:
+def _seen(groups: Groups, queries_BxCxQ: Array, keys_BxCxW: Array) -> Array:
     """Returns which keys queries see, bool (B, C, Q, W)."""
 
-    def at(x_BxN: jax.Array, places_BxCx: jax.Array) -> jax.Array:
+    def at(x_BxN: Array, places_BxCx: Array) -> Array:
         flat = places_BxCx.reshape(places_BxCx.shape[0], -1)
         return jnp.take_along_axis(x_BxN, flat, axis=1).reshape(places_BxCx.shape)
 
-    def same(x_BxN: jax.Array) -> jax.Array:
+    def same(x_BxN: Array) -> Array:
         return at(x_BxN, queries_BxCxQ)[..., None] == at(x_BxN, keys_BxCxW)[:, :, None]
 
     is_prefix_BxCx1xW = (at(groups.texts_BxN, keys_BxCxW) == 0)[:, :, None]
@@ -139,9 +141,13 @@ def _seen(groups: Groups, queries_BxCxQ: jax.Array, keys_BxCxW: jax.Array) -> ja
 
 
 def attend_windows(
-    query_BxNxHxD: jax.Array, key_value: KeyValue, windows: Windows, *, dtype: Any = None
-) -> jax.Array:
-    """Returns the attended values (B, N, H, D) in the queries' dtype; queries are scaled already.
+    query_BxNxHxD: Float[Array, "B N H D"],
+    key_value: KeyValue,
+    windows: Windows,
+    *,
+    dtype: Any = None,
+) -> Float[Array, "B N H D"]:
+    """Returns the attended values in the queries' dtype; queries are scaled already.
 
     Args:
         key_value: of the same rows.
@@ -156,7 +162,7 @@ def attend_windows(
     query_BxCxKxGxQxD = jnp.transpose(query, (0, 1, 3, 4, 2, 5))
     rows = (query_BxCxKxGxQxD, key, value, *windows[:3])
 
-    def blocks(place: jax.Array, window: int) -> jax.Array:
+    def blocks(place: Array, window: int) -> Array:
         """Returns the attended values of a block of every row."""
         block = partial(_block, place, window)
         if batch == 1:
@@ -168,24 +174,22 @@ def attend_windows(
         of_all = jax.vmap(partial(blocks, window=longest), out_axes=1)
         values_BxCxKxGxQxD = of_all(jnp.arange(num_blocks))
     else:
-        values_BxCxKxGxQxD = _in_steps(blocks, windows)
+        values_BxCxKxGxQxD = _in_steps(blocks, windows, windows.lengths_S)
     values = jnp.transpose(values_BxCxKxGxQxD, (0, 1, 4, 2, 3, 5))
     return values.reshape(batch, length, num_heads, head_dim).astype(query_BxNxHxD.dtype)
 
 
-def _in_steps(blocks: Callable[[jax.Array, int], jax.Array], windows: Windows) -> jax.Array:
+def _in_steps(blocks: Callable[[Array, int], Array], windows: Windows, lengths_S: Array) -> Array:
     """Returns what `blocks` gives for all blocks, in their order in the row, (B, C, ...)."""
-    (batch, num_blocks), num_steps = windows.blocks_BxC.shape, windows.lengths_S.shape[0]
+    (batch, num_blocks), num_steps = windows.blocks_BxC.shape, lengths_S.shape[0]
     at_once = num_blocks // num_steps
 
-    def of_window(window: int, step: jax.Array) -> jax.Array:
+    def of_window(window: int, step: Array) -> Array:
         return jnp.stack([blocks(step * at_once + i, window) for i in range(at_once)])
 
     lengths = window_lengths(windows.masks_BxCxQxW.shape[-1])
     choices = [partial(of_window, window) for window in lengths]
-    values = lax.map(
-        lambda step: lax.switch(windows.lengths_S[step], choices, step), jnp.arange(num_steps)
-    )
+    values = lax.map(lambda step: lax.switch(lengths_S[step], choices, step), jnp.arange(num_steps))
     values_BxCx = jnp.moveaxis(values.reshape(num_blocks, *values.shape[2:]), 0, 1)
     places_BxC = jnp.argsort(windows.blocks_BxC, axis=1)
     places_BxCx = places_BxC.reshape(batch, num_blocks, *[1] * (values_BxCx.ndim - 2))
@@ -193,21 +197,21 @@ def _in_steps(blocks: Callable[[jax.Array, int], jax.Array], windows: Windows) -
 
 
 def _block(
-    place: jax.Array,
+    place: Array,
     window: int,
-    query_CxKxGxQxD: jax.Array,
-    key_KxDxN: jax.Array,
-    value_KxNxD: jax.Array,
-    blocks_C: jax.Array,
-    runs_Cx3: jax.Array,
-    masks_CxQxW: jax.Array,
-) -> jax.Array:
+    query_CxKxGxQxD: Array,
+    key_KxDxN: Array,
+    value_KxNxD: Array,
+    blocks_C: Array,
+    stretches_Cx3: Array,
+    masks_CxQxW: Array,
+) -> Array:
     """Returns the attended values of a row's block, float32 (K, G, Q, D)."""
     query_KxGxQxD = query_CxKxGxQxD[blocks_C[place]]
-    from_first, count, from_second = runs_Cx3[place]
+    from_first, count, from_second = stretches_Cx3[place]
     is_first_L = jnp.arange(window) < count
 
-    def joined(x: jax.Array, axis: int) -> jax.Array:
+    def joined(x: Array, axis: int) -> Array:
         is_first = is_first_L if axis == x.ndim - 1 else is_first_L[:, None]
         first, second = (
             lax.dynamic_slice_in_dim(x, begin, window, axis) for begin in (from_first, from_second)

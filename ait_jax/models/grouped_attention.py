@@ -1,17 +1,17 @@
-"""Attention of grouped queries to several runs of keys, each kept where it is.
+"""Attention of grouped queries to several parts of keys, each kept where it is.
 
 A text's keys and values come in parts: a prefix that was run before, perhaps shared by several
-rows, a row's own prompt, the answer so far. Nothing is joined. All at once, every part is attended to
-by itself, with its largest logit and the sum of its weights, and these put the parts together exactly
-(the "online softmax", Milakov and Gimelshein 2018, arXiv 1805.02867); in blocks, which a CPU wants, a
+rows, a row's own prompt, the answer so far. Parts are never joined. All at once, each part is
+attended to by itself, and the largest logits and sums of weights combine the parts exactly (the
+"online softmax", Milakov and Gimelshein 2018, arXiv 1805.02867); in blocks, which suit a CPU, a
 block of queries has one softmax over all parts.
 
-Query head h goes with key head h // (H / K) (Ainslie et al. 2023, arXiv 2305.13245): the queries of a
-group, and those of rows that share a prefix, are folded into one longer axis of queries, so that the
-keys they share are read once.
+Query head h goes with key head h // (H / K) (Ainslie et al. 2023, arXiv 2305.13245): the queries
+of a group, and those of rows that share a prefix, are folded into one longer axis of queries, so
+that the keys they share are read once.
 
-Shape suffixes: B rows, P rows of a part (B is a multiple of P: rows that share lie side by side), Q
-query length, L length of a part, H query heads, K key heads, D head_dim, G = H / K, S = B / P.
+Shape suffixes: B rows, P rows of a part (B is a multiple of P: rows that share lie side by side),
+Q query length, L length of a part, H query heads, K key heads, D head_dim, G = H / K, S = B / P.
 """
 
 import functools
@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Bool, Float
 
 from ait_jax.models.attention import MASKED_LOGIT
 
@@ -37,25 +38,21 @@ class KeyValue(NamedTuple):
     (Measured on a CPU at L = 300: 3 and 4 times as fast as the other order of the last two axes.)
     """
 
-    key_PxKxDxL: jax.Array
-    value_PxKxLxD: jax.Array
+    key_PxKxDxL: Array
+    value_PxKxLxD: Array
 
 
 class Part(NamedTuple):
-    """Keys, values and which of them a query sees.
-
-    Attributes:
-        mask: bool, (P or 1, 1 or Q, L).
-    """
+    """Keys, values and which of them a query sees, the mask (P or 1, 1 or Q, L)."""
 
     key_value: KeyValue
-    mask: jax.Array
+    mask: Bool[Array, "#P #Q L"]
 
 
 def attend(
-    query_BxQxHxD: jax.Array, parts: Sequence[Part], *, blocks_dtype: Any = None
-) -> jax.Array:
-    """Returns the attended values (B, Q, H, D) in the queries' dtype; queries are scaled already.
+    query_BxQxHxD: Float[Array, "B Q H D"], parts: Sequence[Part], *, blocks_dtype: Any = None
+) -> Float[Array, "B Q H D"]:
+    """Returns the attended values in the queries' dtype; queries are scaled already.
 
     Products are summed and the softmax is taken in float32. A query that sees nothing gets the mean
     of what it must not see.
@@ -74,19 +71,20 @@ def attend(
 # --- all at once ---
 
 
-def _attend_parts(query_BxQxHxD: jax.Array, parts: Sequence[Part]) -> jax.Array:
+def _attend_parts(query_BxQxHxD: Array, parts: Sequence[Part]) -> Array:
     attended = [_attend_part(query_BxQxHxD, part) for part in parts]
     if len(attended) == 1:
         values, _, total = attended[0]
         return values / total
     largest = jnp.max(jnp.stack([part[1] for part in attended]), axis=0)
     scales = [jnp.exp(part[1] - largest) for part in attended]
-    values = sum(scale * part[0] for scale, part in zip(scales, attended))
-    total = sum(scale * part[2] for scale, part in zip(scales, attended))
-    return values / total
+    values, total = (
+        sum(scale * part[at] for scale, part in zip(scales, attended, strict=True)) for at in (0, 2)
+    )
+    return jnp.asarray(values / total)
 
 
-def _attend_part(query_BxQxHxD: jax.Array, part: Part) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _attend_part(query_BxQxHxD: Array, part: Part) -> tuple[Array, Array, Array]:
     """Returns the weighted sum (B, Q, H, D), the largest logit and the sum of weights (B, Q, H, 1).
 
     Weights are exp(logit - largest), all float32.
@@ -107,12 +105,15 @@ def _attend_part(query_BxQxHxD: jax.Array, part: Part) -> tuple[jax.Array, jax.A
     total = jnp.sum(weights, axis=-1, keepdims=True)
     folded = weights.astype(value.dtype).reshape(*shape[:2], -1, length)
     values = product("pkrl,pkld->pkrd", folded, value).reshape(*shape, head_dim)
-    results = (jnp.transpose(x, (0, 3, 4, 1, 2, 5)) for x in (values, largest, total))
-    return tuple(x.reshape(batch, query_length, num_heads, -1) for x in results)
+
+    def unfolded(x: Array) -> Array:
+        return jnp.transpose(x, (0, 3, 4, 1, 2, 5)).reshape(batch, query_length, num_heads, -1)
+
+    return unfolded(values), unfolded(largest), unfolded(total)
 
 
-def product(equation: str, first: jax.Array, second: jax.Array) -> jax.Array:
-    """Returns a product that is summed in float32."""
+def product(equation: str, first: Array, second: Array) -> Array:
+    """Returns an einsum that is summed in float32."""
     return jnp.einsum(equation, first, second, preferred_element_type=jnp.float32)
 
 
@@ -134,7 +135,7 @@ class _Blocks:
     """
 
     def __init__(
-        self, query_BxQxHxD: jax.Array, parts: Sequence[Part], dtype: Any, shards: int
+        self, query_BxQxHxD: Array, parts: Sequence[Part], dtype: Any, shards: int
     ) -> None:
         batch, self.length, self.num_heads, self.head_dim = query_BxQxHxD.shape
         self.key_heads = parts[0].key_value.key_PxKxDxL.shape[1]
@@ -161,7 +162,7 @@ class _Blocks:
         filling = [chunks for chunks in fitting if self.rows * chunks % self.at_once == 0]
         return next(iter([*filling, *fitting, self.length]))
 
-    def _folded(self, query_BxQxHxD: jax.Array) -> jax.Array:
+    def _folded(self, query_BxQxHxD: Array) -> Array:
         queries, group = self.length // self.chunks, self.num_heads // self.key_heads
         query = query_BxQxHxD.reshape(
             self.shards, self.rows, self.chunks, queries, self.key_heads, group, self.head_dim
@@ -169,20 +170,20 @@ class _Blocks:
         query = jnp.transpose(query, (1, 2, 0, 4, 5, 3, 6))
         return query.reshape(-1, self.shards, self.key_heads, group * queries, self.head_dim)
 
-    def _by_row(self, x_Px: jax.Array) -> jax.Array:
+    def _by_row(self, x_Px: Array) -> Array:
         """Returns (P / X, X, ...)."""
         return jnp.moveaxis(x_Px.reshape(self.shards, -1, *x_Px.shape[1:]), 1, 0)
 
-    def _mask(self, mask: jax.Array) -> jax.Array:
+    def _mask(self, mask: Array) -> Array:
         """Returns (P / X or 1, X or 1, C or 1, Q / C or 1, L)."""
         by_row = mask[None] if mask.shape[0] == 1 else self._by_row(mask)
         per_query = (1, 1) if mask.shape[1] == 1 else (self.chunks, -1)
         return by_row.reshape(*by_row.shape[:2], *per_query, mask.shape[-1])
 
-    def attended(self) -> jax.Array:
+    def attended(self) -> Array:
         """Returns the attended values, float32 (B, Q, H, D)."""
 
-        def step(index: jax.Array) -> jax.Array:
+        def step(index: Array) -> Array:
             first = index * self.at_once
             return jnp.stack([self._block(first + place) for place in range(self.at_once)])
 
@@ -194,7 +195,7 @@ class _Blocks:
         values = jnp.transpose(values, (2, 0, 1, 5, 3, 4, 6))
         return values.reshape(-1, self.length, self.num_heads, self.head_dim)
 
-    def _block(self, number: jax.Array) -> jax.Array:
+    def _block(self, number: Array) -> Array:
         """Returns the attended values of a block, float32 (X, K, R, D)."""
         query_XxKxRxD = self.query_NxXxKxRxD[number]
         row, chunk = number // self.chunks, number % self.chunks
@@ -216,6 +217,6 @@ class _Blocks:
         total = sum(jnp.sum(x, axis=-1, keepdims=True) for x in weights)
         attended = sum(
             product("xkrl,xkld->xkrd", x.astype(value.dtype), value)
-            for x, value in zip(weights, values)
+            for x, value in zip(weights, values, strict=True)
         )
-        return attended / total
+        return jnp.asarray(attended / total)

@@ -1,53 +1,166 @@
-"""What trainer, scorer, decoding and plan ask of a model: T5 (`t5`) and LLaMA (`llama`) have it.
+"""What trainer, scorer, decoding and plan ask of a model; `t5` and `llama` provide it.
 
-To add another: a frozen dataclass that has `ModelConfig`'s fields and methods, a Flax module with
-`Model`'s methods whose only attribute is that configuration, and a file in gin/models.
+To add another: a `ModelConfig`, a Flax module with `Model`'s methods whose only attribute is that
+configuration, and a file in gin/models.
 """
 
+import abc
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, Self, TypeAlias, TypedDict, TypeVar, runtime_checkable
 
-from ait_jax.errors import UserError
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Num
+
+from ait_jax.errors import UserError, nearest
+from ait_jax.models.attention import KERNELS
 from ait_jax.models.likelihood import OutputLayer
 
+REMAT_POLICIES = ("none", "minimal", "full")
 
-class ModelConfig(Protocol):
-    """The sizes and switches of a model, a hashable dataclass.
+# A tree of parameters, or of what belongs to each: shapes, logical axes, shardings, dtypes.
+Params: TypeAlias = Mapping[str, Any]
+
+# Token ids. T5X's eval asks for shapes with float tokens.
+Tokens: TypeAlias = Num[jax.Array | np.ndarray, "batch length"]
+
+
+class Packing(TypedDict, total=False):
+    """What T5X passes with packed examples.
+
+    Segment ids (1, 2, ... per example, 0 for padding) keep examples of a row apart. Positions are
+    accepted and unused: those of our networks follow from the tokens.
+    """
+
+    encoder_segment_ids: Any
+    decoder_segment_ids: Any
+    encoder_positions: Any
+    decoder_positions: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig(abc.ABC):
+    """The sizes and switches that every network has, under T5X's names.
 
     Attributes:
-        vocab_size, emb_dim: sizes.
-        dtype: of the multiplications; parameters are float32.
-        dropout_rate: 0 where there is none.
-        remat_policy: one of `layer_stack.REMAT_POLICIES`.
-        scan_layers: whether layers are stacked (`layer_stack.scanned`).
-        max_position: the longest prompt and target together, None without a bound.
+        vocab_size: rows of the token table.
+        dtype: of matrix products ("float32" or "bfloat16"); parameters are always float32.
+        dropout_rate: applied only where `enable_dropout` is true.
+        logits_via_embedding: the output layer is the token table (tied).
+        remat_policy: what the backward pass recomputes: "none", "minimal" (all but the
+            matrix products without batch axes) or "full" (everything inside a layer).
+        scan_layers: compile one layer and loop over stacked parameters: compilation time and
+            program size no longer grow with depth (`parameters.match_layout` converts).
+            Optimizers see one array of all layers: Adafactor then scales and clips them together.
+        attention_kernel: "plain", or "blocked": a few rows at a time, for CPU caches. Both give
+            the same result, up to rounding; passes with dropout are always plain.
+        intermediate_dtype: of what lies between matrix products; None is `dtype`. float32
+            beside a bfloat16 `dtype` is more exact and, on CPUs, faster.
+
+    Raises:
+        UserError: an unknown dtype, remat policy or kernel, a size below 1.
     """
 
     vocab_size: int
-    emb_dim: int
-    dtype: Any
-    dropout_rate: float
-    remat_policy: str
-    scan_layers: bool
-    max_position: int | None
+    dtype: Any = jnp.float32
+    emb_dim: int = 512
+    num_heads: int = 8
+    head_dim: int = 64
+    mlp_dim: int = 2048
+    dropout_rate: float = 0.0
+    logits_via_embedding: bool = False
+    remat_policy: str = "none"
+    scan_layers: bool = False
+    attention_kernel: str = "plain"
+    intermediate_dtype: Any = None
 
+    # The longest prompt and target together; None without a bound.
+    max_position: ClassVar[int | None] = None
+    # Fields that must be at least 1.
+    sizes: ClassVar[tuple[str, ...]] = ("vocab_size", "emb_dim", "num_heads", "head_dim", "mlp_dim")
+
+    def __post_init__(self) -> None:
+        # Gin passes strings; modules need dtypes.
+        for field in ("dtype", "intermediate_dtype"):
+            if getattr(self, field) is not None:
+                object.__setattr__(self, field, self._float_dtype(getattr(self, field)))
+        for field, known in (("remat_policy", REMAT_POLICIES), ("attention_kernel", KERNELS)):
+            if getattr(self, field) not in known:
+                raise self.unknown(field, getattr(self, field), known)
+        kind = type(self).__name__
+        for field in self.sizes:
+            if getattr(self, field) < 1:
+                raise UserError(f"{kind}.{field} is {getattr(self, field)}; it must be at least 1.")
+        if not 0.0 <= self.dropout_rate < 1.0:
+            raise UserError(
+                f"{kind}.dropout_rate is {self.dropout_rate}; it must be at least 0 and below 1."
+            )
+
+    def unknown(self, field: str, value: Any, known: tuple[str, ...]) -> UserError:
+        """Returns the error for a value of `field` that is not among the known ones."""
+        return UserError(
+            f"{type(self).__name__}.{field} is {value!r}; choose from {', '.join(known)}."
+            f"{nearest(str(value), known)}"
+        )
+
+    def _float_dtype(self, dtype: Any) -> np.dtype:
+        try:
+            resolved = jnp.dtype(dtype)
+        except TypeError:
+            resolved = None
+        if resolved is None or not jnp.issubdtype(resolved, jnp.floating):
+            raise self.unknown("dtype", dtype, ("float32", "bfloat16"))
+        return resolved
+
+    @property
+    def activation_dtype(self) -> Any:
+        """The dtype of what lies between matrix products."""
+        return self.intermediate_dtype or self.dtype
+
+    def for_scoring(self, platform: str) -> Self:
+        """Returns the same model in the form that reads fastest on "cpu", "gpu" or "tpu".
+
+        Results differ by rounding only. On CPUs attention goes row by row, and beside bfloat16
+        products everything else is float32.
+        """
+        on_cpu = platform == "cpu"
+        return dataclasses.replace(
+            self,
+            scan_layers=True,
+            attention_kernel="blocked" if on_cpu else self.attention_kernel,
+            intermediate_dtype=jnp.float32 if on_cpu else self.intermediate_dtype,
+        )
+
+    @abc.abstractmethod
     def flops_per_example(self, inputs: float | int, targets: float | int) -> float:
-        """Returns the FLOPs of one forward pass over that many prompt and target tokens."""
+        """Returns the FLOPs of one forward pass of one example of that many tokens.
 
+        Counts two per multiply-add of every matrix product: projections, attention (the
+        causal one halved), feed-forward and output layer; not the token table, norms or
+        softmax. A training step is three times as much.
+        """
+
+    @abc.abstractmethod
     def reading_flops(self, inputs: int) -> float:
-        """Returns the FLOPs of `Model.represent` of so many tokens."""
+        """Returns the FLOPs of `Model.represent` of a text of that many tokens."""
 
+    @abc.abstractmethod
     def recomputed_flops(self, inputs: int, targets: int) -> float:
-        """Returns what `remat_policy` adds to the backward pass of one example."""
+        """Returns what `remat_policy` adds to the backward pass of one example.
 
-    def for_scoring(self, platform: str) -> "ModelConfig":
-        """Returns the same model in the form that reads fastest on "cpu", "gpu" or "tpu"."""
+        "full": all products of the layers but the last one of each, whose result no gradient
+        needs. "minimal": the two of every attention, which have batch axes, over all pairs of
+        positions: no form here leaves the masked half out.
+        """
 
-    def output_layer(self, params: Mapping[str, Any]) -> OutputLayer:
-        """Returns what turns hidden states into logits."""
+    @abc.abstractmethod
+    def output_layer(self, params: Params) -> OutputLayer:
+        """Returns what makes logits from hidden states: a kernel, or the token table."""
 
 
+@runtime_checkable
 class Model(Protocol):
     """A Flax module. Token 0 pads, 1 ends; prompts are (B, L), targets (B, T), padded at the right.
 
@@ -60,13 +173,19 @@ class Model(Protocol):
     returns the last layer's hidden states, (B, L, E).
     """
 
-    config: ModelConfig
+    config: Any  # a ModelConfig; each network annotates its own
 
-    def apply(self, variables: Any, *args: Any, **kwargs: Any) -> Any: ...
+    def apply(self, variables: Any, *args: Any, **kwargs: Any) -> Any:
+        """Calls a method with parameters (flax.linen.Module.apply)."""
+        ...
 
-    def init(self, rng: Any, *args: Any, **kwargs: Any) -> Any: ...
+    def init(self, rngs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Draws parameters (flax.linen.Module.init)."""
+        ...
 
-    def clone(self, **attributes: Any) -> "Model": ...
+    def clone(self, **updates: Any) -> Any:
+        """Returns the module with other attributes (flax.linen.Module.clone)."""
+        ...
 
 
 def gin_name(config: ModelConfig) -> str:
@@ -82,9 +201,9 @@ def check_positions(config: ModelConfig, inputs: int, targets: int) -> None:
     """
     if config.max_position is not None and inputs + targets > config.max_position:
         raise UserError(
-            f"The longest prompt, {inputs} tokens, and the longest target, {targets}, are longer than "
-            f"{gin_name(config)}.max_position = {config.max_position}; give prompts at most "
-            f"{max(0, config.max_position - targets)} tokens (MAX_SOURCE_LENGTH)."
+            f"The longest prompt, {inputs} tokens, and the longest target, {targets}, exceed "
+            f"{gin_name(config)}.max_position = {config.max_position} together; give prompts at "
+            f"most {max(0, config.max_position - targets)} tokens (MAX_SOURCE_LENGTH)."
         )
 
 

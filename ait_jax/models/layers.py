@@ -1,38 +1,34 @@
-"""The parts of T5: projections, embedding, layer norm, relative positions, attention block.
+"""What all networks are built from: projections, token table, norm, feed-forward, layer stack.
 
 Parameter names, shapes, initial values and logical axis names follow T5X
 (t5x/examples/t5/layers.py), so that its checkpoints and its partitioning rules
-apply here unchanged. Sharding annotations name logical axes and do nothing
-until axis rules are set (flax.linen.partitioning.axis_rules).
+apply unchanged. Sharding annotations name logical axes and do nothing until axis
+rules are set (flax.linen.partitioning.axis_rules).
 
-Shape suffixes: B batch, L length, Q query length, K key length, E emb_dim,
-H heads, D head_dim, M mlp_dim, V vocab_size.
+Shape suffixes: B batch, L length, E emb_dim, M mlp_dim, V vocab_size.
 """
 
-import math
+import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from flax.linen import partitioning as nn_partitioning
+from flax.linen.spmd import with_logical_constraint
 from jax import lax
+from jaxtyping import Float, Num
 
-from ait_jax.models import attention
+from ait_jax.models.interface import ModelConfig, Tokens
 from ait_jax.runtime.hardware import target_platform
 
 param_with_axes = nn_partitioning.param_with_axes
-with_sharding_constraint = nn_partitioning.with_sharding_constraint
+with_sharding_constraint = with_logical_constraint
 
 attention_kernel_init = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 dense_kernel_init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
-
-
-def activation_function(name: str) -> Callable[[jax.Array], jax.Array]:
-    """Returns the activation that T5X means by `name`: "linear" or a function of flax.linen."""
-    return (lambda x: x) if name == "linear" else getattr(nn, name)
 
 
 class Dense(nn.Module):
@@ -54,7 +50,9 @@ class Dense(nn.Module):
     use_bias: bool = False
 
     @nn.compact
-    def __call__(self, inputs: jax.Array, return_kernel: bool = False) -> jax.Array:
+    def __call__(
+        self, inputs: Num[jax.Array, "*batch inputs"], return_kernel: bool = False
+    ) -> jax.Array:
         """Returns `inputs` times the kernel or, if asked, the kernel itself."""
         kernel = param_with_axes(
             "kernel",
@@ -75,7 +73,11 @@ class Dense(nn.Module):
         return outputs + bias.astype(output_dtype)
 
 
-def matmul(inputs: jax.Array, kernel: jax.Array, output_dtype: Any) -> jax.Array:
+def matmul(
+    inputs: Float[jax.Array, "*batch inputs"],
+    kernel: Float[jax.Array, "inputs outputs"],
+    output_dtype: Any,
+) -> Float[jax.Array, "*batch outputs"]:
     """Returns inputs times kernel, summed in float32.
 
     Accelerators sum products of bfloat16 in float32 whatever the result's dtype. XLA's CPU
@@ -96,6 +98,7 @@ class Embed(nn.Module):
     stddev: float = 1.0
 
     def setup(self) -> None:
+        """Makes the table."""
         self.embedding = param_with_axes(
             "embedding",
             nn.initializers.normal(stddev=self.stddev),
@@ -104,17 +107,16 @@ class Embed(nn.Module):
             axes=("vocab", "embed"),
         )
 
-    def __call__(self, tokens_BxL: jax.Array) -> jax.Array:
+    def __call__(self, tokens_BxL: Tokens) -> Float[jax.Array, "batch length E"]:
         """Returns the rows of the table, (B, L, E) in `dtype`."""
         # Gathering before the cast spares a cast of the whole table at every step.
         # t5x.eval asks for the parameters' shapes with float tokens.
         ids_BxL = tokens_BxL.astype(jnp.int32)
-        embedded_BxLxE = jnp.take(self.embedding, ids_BxL, axis=0, mode="clip")
-        embedded_BxLxE = embedded_BxLxE.astype(self.dtype)
-        return with_sharding_constraint(embedded_BxLxE, ("batch", "length", "embed"))
+        x_BxLxE = jnp.take(self.embedding, ids_BxL, axis=0, mode="clip").astype(self.dtype)
+        return with_sharding_constraint(x_BxLxE, ("batch", "length", "embed"))
 
-    def attend(self, x_BxLxE: jax.Array) -> jax.Array:
-        """Returns x times the transposed table, float32 (B, L, V): the tied output layer."""
+    def attend(self, x_BxLxE: Float[jax.Array, "B L E"]) -> Float[jax.Array, "B L V"]:
+        """Returns x times the transposed table, float32: the tied output layer."""
         return jnp.dot(x_BxLxE.astype(jnp.float32), self.embedding.T)
 
 
@@ -125,260 +127,14 @@ class LayerNorm(nn.Module):
     epsilon: float = 1e-6
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[jax.Array, "*batch E"]) -> Float[jax.Array, "*batch E"]:
+        """Returns the normalized x in `dtype`."""
         scale = param_with_axes(
             "scale", nn.initializers.ones, (x.shape[-1],), jnp.float32, axes=("embed",)
         )
         x = x.astype(jnp.float32)
         mean_square = jnp.mean(lax.square(x), axis=-1, keepdims=True)
         return (x * lax.rsqrt(mean_square + self.epsilon) * scale).astype(self.dtype)
-
-
-def relative_position_buckets(
-    query_length: int,
-    key_length: int,
-    *,
-    bidirectional: bool,
-    num_buckets: int = 32,
-    max_distance: int = 128,
-) -> np.ndarray:
-    """Returns the bucket of every (query, key) pair, int32 (Q, K).
-
-    Half of the buckets are for exact distances, the others grow logarithmically up to
-    `max_distance` and hold all beyond it; with `bidirectional` the upper half of the
-    numbers is for keys after the query (T5 paper, section 2.1; Mesh TensorFlow's rule).
-    """
-    distance_QxK = np.arange(query_length)[:, None] - np.arange(key_length)[None, :]
-    first_bucket_QxK = np.zeros_like(distance_QxK)
-    if bidirectional:
-        num_buckets //= 2
-        first_bucket_QxK = np.where(distance_QxK < 0, num_buckets, 0)
-        distance_QxK = np.abs(distance_QxK)
-    else:
-        distance_QxK = np.maximum(distance_QxK, 0)
-    num_exact = num_buckets // 2
-    # float32 with epsilon, as T5X: at the bucket borders float64 would round otherwise.
-    log_ratio_QxK = np.log(
-        distance_QxK.astype(np.float32) / num_exact + np.finfo(np.float32).eps
-    ) / np.log(max_distance / num_exact)
-    log_bucket_QxK = num_exact + (log_ratio_QxK * (num_buckets - num_exact)).astype(np.int32)
-    log_bucket_QxK = np.minimum(log_bucket_QxK, num_buckets - 1)
-    bucket_QxK = np.where(distance_QxK < num_exact, distance_QxK, log_bucket_QxK)
-    return (first_bucket_QxK + bucket_QxK).astype(np.int32)
-
-
-class RelativePositionBiases(nn.Module):
-    """A learned bias per head and distance bucket, added to the attention logits."""
-
-    num_heads: int
-    dtype: Any = jnp.float32
-    num_buckets: int = 32
-    max_distance: int = 128
-
-    @nn.compact
-    def __call__(self, query_length: int, key_length: int, bidirectional: bool) -> jax.Array:
-        """Returns the biases (1, H, Q, K) in `dtype`."""
-        table_HxR = param_with_axes(
-            "rel_embedding",
-            nn.initializers.variance_scaling(1.0, "fan_avg", "uniform"),
-            (self.num_heads, self.num_buckets),
-            jnp.float32,
-            axes=("heads", "relpos_buckets"),
-        )
-        buckets_QxK = relative_position_buckets(
-            query_length,
-            key_length,
-            bidirectional=bidirectional,
-            num_buckets=self.num_buckets,
-            max_distance=self.max_distance,
-        )
-        return jnp.take(table_HxR.astype(self.dtype), buckets_QxK, axis=1)[None]
-
-
-class Attention(nn.Module):
-    """Multi-head attention with T5X's cache for decoding.
-
-    With `decode=True` (self-attention) the first call, in which the collection `cache`
-    has no `cached_key` yet, makes `cached_key` and `cached_value` (B, H, D, L) of zeros
-    and `cache_index` (int32 scalar); every later call takes one position, writes it
-    there and attends to all positions so far.
-
-    With `keep_key_value=True` (cross-attention while decoding) the keys and values of
-    `inputs_kv` are kept in the collection `cross_cache` when that is mutable, and
-    taken from there when it is present. T5X's own decoding knows neither and projects
-    the encoder output at every step; it is served too, since the collection is then absent.
-
-    `kernel` (one of `attention.KERNELS`) and `absorb` (of cross-attention, see
-    `attention.absorbed_cross_attention`) choose the form of a pass without dropout.
-    """
-
-    num_heads: int
-    head_dim: int
-    dtype: Any = jnp.float32
-    output_dtype: Any = None
-    dropout_rate: float = 0.0
-    float32_logits: bool = False
-    kernel: str = "plain"
-    absorb: bool = False
-
-    @nn.compact
-    def __call__(
-        self,
-        inputs_q: jax.Array,
-        inputs_kv: jax.Array,
-        mask: jax.Array | None = None,
-        bias: jax.Array | None = None,
-        *,
-        decode: bool = False,
-        keep_key_value: bool = False,
-        deterministic: bool = False,
-    ) -> jax.Array:
-        """Returns (B, Q, E).
-
-        Args:
-            inputs_q: (B, Q, E), inputs_kv: (B, K, E).
-            mask: bool, broadcastable to (B, 1, Q, K), True where a query may look.
-            bias: (1, H, Q, K); with `decode` over the whole cache, (1, H, L, L).
-
-        Raises:
-            ValueError: `decode` with more than one position a step, or with a bias of
-                another length than the cache's.
-        """
-        # Adafactor does not notice; under Adam the scale of the initial values matters.
-        query_init = _divided(attention_kernel_init, math.sqrt(self.head_dim))
-        query = self._project("query", inputs_q, query_init)
-        drops = not deterministic and self.dropout_rate > 0.0
-        if not (drops or keep_key_value) and self._absorbs(inputs_q, inputs_kv):
-            attended_BxQxHxD = attention.absorbed_cross_attention(
-                query,
-                inputs_kv,
-                self._kernel("key", inputs_kv),
-                self._kernel("value", inputs_kv),
-                mask,
-                blocked=self.kernel == "blocked",
-            )
-        elif decode and self.has_variable("cache", "cached_key"):
-            key, value = self._project_key_and_value(inputs_kv)
-            attended_BxQxHxD = attention.step_attention(
-                query, *self._decode_step(key, value, mask, bias)
-            )
-        elif keep_key_value and self._has_kept():
-            attended_BxQxHxD = attention.step_attention(
-                query,
-                self.get_variable("cross_cache", "key"),
-                self.get_variable("cross_cache", "value"),
-                bias,
-                mask,
-            )
-        else:
-            key, value = self._project_key_and_value(inputs_kv)
-            if decode:
-                self._cache_variables(key)
-            if keep_key_value and self.is_mutable_collection("cross_cache"):
-                self.put_variable("cross_cache", "key", _length_last(key))
-                self.put_variable("cross_cache", "value", _length_last(value))
-            if self.kernel == "blocked" and not drops and inputs_q.shape[1] > 1:
-                attended_BxQxHxD = attention.blocked_attention(query, key, value, bias, mask)
-            else:
-                attended_BxQxHxD = attention.dot_product_attention(
-                    query,
-                    key,
-                    value,
-                    bias,
-                    mask,
-                    dropout_rng=self.make_rng("dropout") if drops else None,
-                    dropout_rate=self.dropout_rate,
-                    float32_logits=self.float32_logits,
-                )
-        return Dense(
-            inputs_q.shape[-1],
-            ("joined_kv", "embed"),
-            self.dtype,
-            self.output_dtype,
-            attention_kernel_init,
-            name="out",
-        )(attended_BxQxHxD.reshape(*inputs_q.shape[:2], -1))
-
-    def _absorbs(self, inputs_q: jax.Array, inputs_kv: jax.Array) -> bool:
-        return self.absorb and attention.absorbing_is_cheaper(
-            inputs_q.shape[1], inputs_kv.shape[1], inputs_kv.shape[2], self.num_heads, self.head_dim
-        )
-
-    def _dense(self, name: str, kernel_init: Callable[..., jax.Array]) -> Dense:
-        return Dense(
-            self.num_heads * self.head_dim,
-            ("embed", "joined_kv"),
-            self.dtype,
-            self.output_dtype,
-            kernel_init,
-            name=name,
-        )
-
-    def _kernel(self, name: str, inputs: jax.Array) -> jax.Array:
-        kernel = self._dense(name, attention_kernel_init)(inputs, return_kernel=True)
-        return kernel.reshape(inputs.shape[-1], self.num_heads, self.head_dim)
-
-    def _project(
-        self, name: str, inputs: jax.Array, kernel_init: Callable[..., jax.Array]
-    ) -> jax.Array:
-        joined = self._dense(name, kernel_init)(inputs)
-        heads = joined.reshape(*inputs.shape[:2], self.num_heads, self.head_dim)
-        return with_sharding_constraint(heads, ("batch", "length", "heads", "kv"))
-
-    def _project_key_and_value(self, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        key = self._project("key", inputs, attention_kernel_init)
-        return key, self._project("value", inputs, attention_kernel_init)
-
-    def _has_kept(self) -> bool:
-        writes = self.is_mutable_collection("cross_cache")
-        return not writes and self.has_variable("cross_cache", "key")
-
-    def _cache_variables(self, key_BxLxHxD: jax.Array) -> tuple[nn.Variable, ...]:
-        batch, length, num_heads, head_dim = key_BxLxHxD.shape
-        # Length last, as T5X: its beam search and its checkpoints of caches expect this.
-        shape = (batch, num_heads, head_dim, length)
-        cached_key = self.variable("cache", "cached_key", jnp.zeros, shape, key_BxLxHxD.dtype)
-        cached_value = self.variable("cache", "cached_value", jnp.zeros, shape, key_BxLxHxD.dtype)
-        index = self.variable("cache", "cache_index", lambda: jnp.zeros((), jnp.int32))
-        return cached_key, cached_value, index
-
-    def _decode_step(
-        self,
-        key_Bx1xHxD: jax.Array,
-        value_Bx1xHxD: jax.Array,
-        mask: jax.Array | None,
-        bias_1xHxLxL: jax.Array | None,
-    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]:
-        if key_Bx1xHxD.shape[1] != 1:
-            raise ValueError(
-                f"Decoding takes one position a step; got {key_Bx1xHxD.shape[1]} positions "
-                "together with a filled cache."
-            )
-        cached_key, cached_value, cache_index = self._cache_variables(key_Bx1xHxD)
-        length = cached_key.value.shape[-1]
-        index = cache_index.value
-        for cached, new_Bx1xHxD in ((cached_key, key_Bx1xHxD), (cached_value, value_Bx1xHxD)):
-            new_BxHxDx1 = _length_last(new_Bx1xHxD).astype(cached.value.dtype)
-            cached.value = lax.dynamic_update_slice_in_dim(cached.value, new_BxHxDx1, index, -1)
-        cache_index.value = index + 1
-        seen_1x1x1xL = (jnp.arange(length) <= index)[None, None, None]
-        mask = seen_1x1x1xL if mask is None else jnp.logical_and(mask, seen_1x1x1xL)
-        if bias_1xHxLxL is not None:
-            if bias_1xHxLxL.shape[-1] != length:
-                raise ValueError(
-                    f"The cache holds {length} positions, the position bias "
-                    f"{bias_1xHxLxL.shape[-1]}: pass max_decode_length={length}."
-                )
-            bias_1xHxLxL = lax.dynamic_slice_in_dim(bias_1xHxLxL, index, 1, axis=2)
-        return cached_key.value, cached_value.value, bias_1xHxLxL, mask
-
-
-def _length_last(x_BxLxHxD: jax.Array) -> jax.Array:
-    return jnp.moveaxis(x_BxLxHxD, 1, -1)
-
-
-def _divided(init: Callable[..., jax.Array], divisor: float) -> Callable[..., jax.Array]:
-    return lambda *args: init(*args) / divisor
 
 
 class MlpBlock(nn.Module):
@@ -395,16 +151,20 @@ class MlpBlock(nn.Module):
     output_dtype: Any = None
 
     @nn.compact
-    def __call__(self, inputs_BxLxE: jax.Array, deterministic: bool = False) -> jax.Array:
-        """Returns (B, L, E)."""
-        hidden_BxLxM = None
+    def __call__(
+        self, inputs_BxLxE: Float[jax.Array, "B L E"], deterministic: bool = False
+    ) -> Float[jax.Array, "B L E"]:
+        """Returns the block's output, without the residual."""
+        branches = []
         for index, activation in enumerate(self.activations):
             name = "wi" if len(self.activations) == 1 else f"wi_{index}"
-            projected_BxLxM = Dense(
+            branch_BxLxM = Dense(
                 self.intermediate_dim, ("embed", "mlp"), self.dtype, self.output_dtype, name=name
             )(inputs_BxLxE)
-            branch_BxLxM = activation_function(activation)(projected_BxLxM)
-            hidden_BxLxM = branch_BxLxM if index == 0 else hidden_BxLxM * branch_BxLxM
+            branches.append(
+                branch_BxLxM if activation == "linear" else getattr(nn, activation)(branch_BxLxM)
+            )
+        hidden_BxLxM = functools.reduce(operator.mul, branches)
         hidden_BxLxM = nn.Dropout(self.dropout_rate, broadcast_dims=(-2,))(
             hidden_BxLxM, deterministic=deterministic
         )
@@ -412,3 +172,62 @@ class MlpBlock(nn.Module):
         return Dense(
             inputs_BxLxE.shape[-1], ("mlp", "embed"), self.dtype, self.output_dtype, name="wo"
         )(hidden_BxLxM)
+
+
+# --- stacks of equal layers ---
+
+
+def feature_dropout(config: ModelConfig) -> nn.Dropout:
+    """Dropout of whole features, the same at every position (T5X's broadcast dropout)."""
+    return nn.Dropout(config.dropout_rate, broadcast_dims=(-2,))
+
+
+def remat(
+    layer: type[nn.Module], config: ModelConfig, static_argnums: tuple[int, ...]
+) -> type[nn.Module]:
+    """Returns a layer whose backward pass recomputes what `config.remat_policy` says."""
+    if config.remat_policy == "none":
+        return layer
+    policy = None
+    if config.remat_policy == "minimal":
+        policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+    return nn.remat(layer, policy=policy, static_argnums=static_argnums)
+
+
+def scanned(
+    layer_class: type[nn.Module], config: ModelConfig, num_layers: int, in_axes: tuple[Any, ...]
+) -> nn.Module:
+    """Returns one layer, compiled once, that runs over parameters and caches stacked along axis 0.
+
+    Adapters (`adapters.COLLECTION`) are stacked alike. Called with (x, *others) it returns
+    (x, what the layers return besides, stacked). Its name in the parameters is `layers`, instead
+    of `layers_0`, `layers_1`, ...
+
+    Args:
+        in_axes: for each of the others 0, if it is stacked like the parameters, or
+            flax.linen.broadcast.
+    """
+    return nn_partitioning.scan_with_axes(
+        layer_class,
+        variable_axes={"params": 0, "adapters": 0, "cache": 0, "cross_cache": 0},
+        split_rngs={"params": True, "dropout": True},
+        in_axes=in_axes,  # pyright: ignore[reportArgumentType]  # flax's default is an int
+        length=num_layers,
+        axis_name="layers",
+    )(config, name="layers")
+
+
+def layer_stack(
+    layer_class: type[nn.Module], config: ModelConfig, num_layers: int
+) -> Callable[..., jax.Array]:
+    """Returns the function (x, *others) -> x of all layers; `scanned` with `config.scan_layers`."""
+
+    def stack(x: jax.Array, *others: Any) -> jax.Array:
+        if config.scan_layers:
+            in_axes = (nn.broadcast,) * len(others)
+            return scanned(layer_class, config, num_layers, in_axes)(x, *others)[0]
+        for index in range(num_layers):
+            x = layer_class(config, name=f"layers_{index}")(x, *others)[0]
+        return x
+
+    return stack

@@ -7,19 +7,24 @@ vocabulary, C columns of the vocabulary taken together.
 """
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jaxtyping import Array, Float, Int, Shaped
 
 from ait_jax.runtime.hardware import target_platform
 
 PAD_ID = 0
 
+_Ids: TypeAlias = Int[Array | np.ndarray, "B L"]
+_Logits: TypeAlias = Float[Array | np.ndarray, "B L V"]
 
-def shift_right(targets_BxL: jax.Array, segment_ids_BxL: jax.Array | None = None) -> jax.Array:
-    """Returns the decoder's inputs (B, L): the targets one step later, behind the start id 0.
+
+def shift_right(targets_BxL: _Ids, segment_ids_BxL: _Ids | None = None) -> Int[Array, "B L"]:
+    """Returns the decoder's inputs: the targets one step later, behind the start id 0.
 
     With segment ids, every packed example starts with 0 instead of its predecessor's
     end-of-sequence, as in seqio's feature converter.
@@ -32,8 +37,8 @@ def shift_right(targets_BxL: jax.Array, segment_ids_BxL: jax.Array | None = None
 
 
 def _log_likelihood_and_log_z(
-    logits_BxLxV: jax.Array, targets_BxL: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+    logits_BxLxV: _Logits, targets_BxL: _Ids
+) -> tuple[Float[Array, "B L"], Float[Array, "B L"]]:
     """Returns the targets' log-probabilities and the log of the softmax's denominator.
 
     The target's logit is picked by comparing, not by gathering: along a vocabulary that is
@@ -48,21 +53,21 @@ def _log_likelihood_and_log_z(
     return target_BxL - log_sum_BxL, log_sum_BxL + largest_BxLx1[..., 0]
 
 
-def token_log_likelihoods(logits_BxLxV: jax.Array, targets_BxL: jax.Array) -> jax.Array:
-    """Returns log p(target) at every position, float32 (B, L), padding included."""
+def token_log_likelihoods(logits_BxLxV: _Logits, targets_BxL: _Ids) -> Float[Array, "B L"]:
+    """Returns log p(target) at every position, float32, padding included."""
     return _log_likelihood_and_log_z(logits_BxLxV, targets_BxL)[0]
 
 
-def sum_log_likelihood(logits_BxLxV: jax.Array, targets_BxL: jax.Array) -> jax.Array:
-    """Returns the sum over the non-padding targets, float32 (B,): T5X's `score_batch`."""
+def sum_log_likelihood(logits_BxLxV: _Logits, targets_BxL: _Ids) -> Float[Array, " B"]:
+    """Returns the sum over the non-padding targets, float32: T5X's `score_batch`."""
     real_BxL = targets_BxL != PAD_ID
     return jnp.sum(
         jnp.where(real_BxL, token_log_likelihoods(logits_BxLxV, targets_BxL), 0.0), axis=-1
     )
 
 
-def mean_log_likelihood(logits_BxLxV: jax.Array, targets_BxL: jax.Array) -> jax.Array:
-    """Returns the mean over the non-padding targets, end-of-sequence included, float32 (B,).
+def mean_log_likelihood(logits_BxLxV: _Logits, targets_BxL: _Ids) -> Float[Array, " B"]:
+    """Returns the mean over the non-padding targets, end-of-sequence included, float32.
 
     Its exponential is the likelihood p_ij of the paper's prompt uncertainty (section 3.2).
     A row of padding alone gives 0.
@@ -70,14 +75,14 @@ def mean_log_likelihood(logits_BxLxV: jax.Array, targets_BxL: jax.Array) -> jax.
     return _mean_over_real(token_log_likelihoods(logits_BxLxV, targets_BxL), targets_BxL)
 
 
-def _mean_over_real(log_p_BxL: jax.Array, targets_BxL: jax.Array) -> jax.Array:
+def _mean_over_real(log_p_BxL: Float[Array, "B L"], targets_BxL: _Ids) -> Float[Array, " B"]:
     real_BxL = targets_BxL != PAD_ID
     num_tokens_B = jnp.sum(real_BxL, axis=-1)
     return jnp.sum(jnp.where(real_BxL, log_p_BxL, 0.0), axis=-1) / jnp.maximum(num_tokens_B, 1)
 
 
 class OutputLayer(NamedTuple):
-    """What turns the decoder's hidden states into logits.
+    """What makes logits from the decoder's hidden states.
 
     Attributes:
         kernel: (E, V), or the token table (V, E) where the output layer is tied to it.
@@ -85,13 +90,13 @@ class OutputLayer(NamedTuple):
         scale: the logits are multiplied by it.
     """
 
-    kernel: jax.Array
+    kernel: Array | np.ndarray
     vocab_axis: int
     scale: float
 
 
-def logits_of(hidden: jax.Array, output: OutputLayer) -> jax.Array:
-    """Returns the logits, float32 (..., V), of hidden states (..., E), multiplied in their dtype."""
+def logits_of(hidden: Float[Array, "*batch E"], output: OutputLayer) -> Float[Array, "*batch V"]:
+    """Returns the logits of hidden states, multiplied in their dtype, summed in float32."""
     axes = ((hidden.ndim - 1,), (1 - output.vocab_axis,))
     kernel = output.kernel.astype(hidden.dtype)
     products = lax.dot_general(hidden, kernel, (axes, ((), ())), preferred_element_type=jnp.float32)
@@ -99,12 +104,12 @@ def logits_of(hidden: jax.Array, output: OutputLayer) -> jax.Array:
 
 
 def fused_mean_log_likelihood(
-    hidden_BxLxE: jax.Array,
+    hidden_BxLxE: Float[Array, "B L E"],
     output: OutputLayer,
-    targets_BxL: jax.Array,
+    targets_BxL: _Ids,
     *,
     block_elements: int | None = None,
-) -> jax.Array:
+) -> Float[Array, " B"]:
     """Returns `mean_log_likelihood` of the logits of `hidden`; see the function below."""
     log_p_BxL = fused_token_log_likelihoods(
         hidden_BxLxE, output, targets_BxL, block_elements=block_elements
@@ -113,12 +118,12 @@ def fused_mean_log_likelihood(
 
 
 def fused_token_log_likelihoods(
-    hidden_BxLxE: jax.Array,
+    hidden_BxLxE: Float[Array, "B L E"],
     output: OutputLayer,
-    targets_BxL: jax.Array,
+    targets_BxL: _Ids,
     *,
     block_elements: int | None = None,
-) -> jax.Array:
+) -> Float[Array, "B L"]:
     """Returns `token_log_likelihoods` of the logits of `hidden`, which never exist as a whole.
 
     The vocabulary is taken in blocks of columns with a running maximum and sum, so that a
@@ -142,9 +147,9 @@ def fused_token_log_likelihoods(
 
 
 def _log_sum_exp(
-    hidden_NxE: jax.Array, output: OutputLayer, block_elements: int | None
-) -> jax.Array:
-    """Returns log(sum(exp(logits))) over the vocabulary, float32 (N,)."""
+    hidden_NxE: Float[Array, "N E"], output: OutputLayer, block_elements: int | None
+) -> Float[Array, " N"]:
+    """Returns log(sum(exp(logits))) over the vocabulary, float32."""
     if block_elements is None:
         block_elements = 2**20 if target_platform() == "cpu" else 2**25
     shards = jax.sharding.get_abstract_mesh().shape.get("model", 1)
@@ -159,7 +164,7 @@ def _log_sum_exp(
     kernel = output.kernel.reshape(shape)
     equation = "ne,sce->nsc" if axis == 0 else "ne,esc->nsc"
 
-    def step(carry, index):
+    def step(carry: tuple[Array, Array], index: Array) -> tuple[tuple[Array, Array], None]:
         largest_NxS, sum_NxS = carry
         # The last block starts early instead of reaching beyond the end; what it shares with
         # the one before is masked.
@@ -179,7 +184,7 @@ def _log_sum_exp(
         sum_NxS += jnp.sum(jnp.exp(logits_NxSxC - larger_NxS[..., None]), axis=-1)
         return (larger_NxS, sum_NxS), None
 
-    # Finite, so that the first step's difference of maxima is no NaN.
+    # Finite, so that the first step's difference of maxima is not NaN.
     start = jnp.full((hidden_NxE.shape[0], shards), jnp.finfo(jnp.float32).min)
     (largest_NxS, sum_NxS), _ = lax.scan(
         step, (start, jnp.zeros_like(start)), jnp.arange(num_blocks)
@@ -188,12 +193,12 @@ def _log_sum_exp(
 
 
 def cross_entropy_loss(
-    logits_BxLxV: jax.Array,
-    targets_BxL: jax.Array,
-    weights_BxL: jax.Array,
+    logits_BxLxV: _Logits,
+    targets_BxL: _Ids,
+    weights_BxL: Shaped[Array | np.ndarray, "B L"],
     z_loss: float = 0.0,
     label_smoothing: float = 0.0,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Returns (sum of weighted losses, sum of weights), float32 scalars.
 
     As T5X's compute_weighted_cross_entropy (t5x/losses.py): `z_loss` times the squared

@@ -1,31 +1,32 @@
-"""A model's parameters: their shapes and first values, and the output layer among them."""
+"""Trees of parameters: shapes and first values, dotted names, and how their layers lie.
+
+Names are T5X's. Layers lie one by one, stacked, or as in T5X's scalable_t5.
+"""
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
+from flax import core, traverse_util
 
 from ait_jax.errors import UserError
-from ait_jax.models.checkpoints import weights
-from ait_jax.models.interface import Model, ModelConfig
-from ait_jax.models.likelihood import OutputLayer
-from ait_jax.models.t5 import Params, T5Config
+from ait_jax.models.interface import Model, Params, changed
 
+# `encoder.layers_0`, `encoder.layers_1`, ...: T5X's T5, and every file that is written here but
+# for the checkpoints of a training with scan_layers.
+SEPARATE = "separate"
+# `encoder.layers`, stacked along the first axis: our network with scan_layers.
+STACKED = "stacked"
+# `encoder.encoder`, stacked along the second axis, heads with an axis of their own and a table of
+# position biases in every layer: t5x/examples/scalable_t5/network.py.
+SCALABLE = "scalable_t5"
 
-def output_layer(config: ModelConfig, params: Params) -> OutputLayer:
-    """Returns what turns a model's hidden states into logits: a kernel, or the token table."""
-    return config.output_layer(params)
-
-
-def _init_variables(model: Model, rng: jax.Array) -> dict[str, Any]:
-    tokens_1x1 = jnp.ones((1, 1), jnp.int32)
-    return flax.core.unfreeze(
-        model.init(rng, tokens_1x1, tokens_1x1, tokens_1x1, enable_dropout=False)
-    )
+_LAYERS = "layers"
+_STACKS = ("encoder", "decoder")
+_BIASES = "relpos_bias.rel_embedding"
 
 
 def abstract_params(model: Model) -> tuple[Params, Params]:
@@ -39,14 +40,18 @@ def abstract_params(model: Model) -> tuple[Params, Params]:
     return variables["params"], _axes_of(variables["params_axes"])
 
 
-def _axes_of(tree: Mapping[str, Any]) -> Params:
-    axes = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            axes[name] = _axes_of(value)
-        else:
-            axes[name.removesuffix("_axes")] = tuple(value.names)
-    return axes
+def _init_variables(model: Model, rng: jax.Array) -> dict[str, Any]:
+    tokens_1x1 = jnp.ones((1, 1), jnp.int32)
+    return core.unfreeze(model.init(rng, tokens_1x1, tokens_1x1, tokens_1x1, enable_dropout=False))
+
+
+def _axes_of(tree: Params) -> Params:
+    return {
+        name.removesuffix("_axes"): (
+            _axes_of(value) if isinstance(value, Mapping) else tuple(value.names)
+        )
+        for name, value in tree.items()
+    }
 
 
 def init_params(
@@ -60,45 +65,143 @@ def init_params(
     return draw(jax.random.PRNGKey(rng_seed)), abstract_params(model)[1]
 
 
-def num_params(params: Params) -> int:
+def num_params(params: Any) -> int:
     """Counts the elements of a tree of arrays or of ShapeDtypeStructs."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
 
-def config_of(params: Params, mlp_activations: Sequence[str] | None = None) -> T5Config:
-    """Returns the T5Config that unscanned parameters fit, read off their names and shapes.
+def flatten(params: Params) -> dict[str, Any]:
+    """Returns {"encoder.layers_0...kernel": array} of a nested dict, sorted by name."""
+    flat = traverse_util.flatten_dict(dict(params), sep=".")
+    return {name: flat[name] for name in sorted(flat)}
+
+
+def unflatten(flat: Params) -> dict[str, Any]:
+    """Inverts `flatten`."""
+    return traverse_util.unflatten_dict(dict(flat), sep=".")
+
+
+# --- layouts of layers ---
+
+
+def layout_of(names: Iterable[str]) -> str:
+    """Returns the layout of parameters with these dotted names."""
+    prefixes = {".".join(name.split(".")[:2]) for name in names}
+    if any(f"{stack}.{stack}" in prefixes for stack in _STACKS):
+        return SCALABLE
+    return STACKED if any(f"{stack}.{_LAYERS}" in prefixes for stack in _STACKS) else SEPARATE
+
+
+def abstract_params_in(
+    model: Model, layout: str
+) -> tuple[dict[str, jax.ShapeDtypeStruct], dict[str, tuple[str, ...]]]:
+    """Returns a model's shapes and logical axes, by dotted name, in a layout.
 
     Args:
-        params: nested dict of arrays.
-        mlp_activations: what shapes cannot tell; by default as in T5 1.1 where the feed-forward
-            layer is gated, ("gelu", "linear"), and as in T5 1.0 where it is not, ("relu",).
+        model: whatever its own layout is.
+        layout: SEPARATE, STACKED or SCALABLE.
+    """
+    model = changed(model, scan_layers=layout != SEPARATE)
+    config = model.config
+    shapes, axes = map(flatten, abstract_params(model))
+    if layout != SCALABLE:
+        return shapes, axes
+    num_layers = {
+        name.partition(".")[0]: shape.shape[0]
+        for name, shape in shapes.items()
+        if axes[name][0] == _LAYERS
+    }
+    heads = {"joined_kv": (("heads", config.num_heads), ("kv", config.head_dim))}
+    moved_shapes, moved_axes = {}, {}
+    for name, shape in shapes.items():
+        sized = list(zip(axes[name], shape.shape, strict=True))
+        stack, _, rest = name.partition(".")
+        moved = name
+        if rest.startswith(f"{_LAYERS}."):
+            moved = f"{stack}.{stack}.{rest.removeprefix(_LAYERS + '.')}"
+            layers, *sized = [pair for axis in sized for pair in heads.get(axis[0], (axis,))]
+            sized.insert(1, layers)
+        elif rest == _BIASES:
+            moved = f"{stack}.{stack}.{_BIASES}"
+            sized.insert(1, (_LAYERS, num_layers[stack]))
+        moved_axes[moved], size = zip(*sized, strict=True)
+        moved_shapes[moved] = jax.ShapeDtypeStruct(size, shape.dtype)
+    return moved_shapes, moved_axes
+
+
+def from_scalable(params: Params, place: Any) -> dict[str, Any]:
+    """Returns parameters in SCALABLE layout, by dotted name, in STACKED layout.
+
+    Args:
+        params: arrays of the host or of a mesh; others may be missing.
+        place: where they came from, for the message.
 
     Raises:
-        UserError: names that no T5 of ours has.
+        UserError: layers have different position biases; our network shares one table.
     """
-    shapes = {name: tuple(array.shape) for name, array in weights.flatten(params).items()}
+    stacked = {}
+    for name, array in params.items():
+        stack, _, rest = name.partition(".")
+        if not rest.startswith(f"{stack}."):
+            stacked[name] = array
+            continue
+        rest = rest.removeprefix(f"{stack}.")
+        if rest == _BIASES:
+            if not bool(jnp.all(array == array[:, :1])):
+                raise UserError(
+                    f"{place}: its {stack}'s layers have position biases of their own ({name}), as "
+                    "T5X's scalable_t5 trains them; this network shares one table among its layers."
+                )
+            stacked[f"{stack}.{_BIASES}"] = array[:, 0]
+        else:
+            stacked[f"{stack}.{_LAYERS}.{rest}"] = _joined_heads(rest, array.swapaxes(0, 1))
+    return stacked
 
-    def shape(name: str) -> tuple[int, int]:
-        if len(shapes.get(name, ())) != 2:
-            raise UserError(f"no T5 1.0 or 1.1 under T5X's names: it lacks the matrix {name}.")
-        return shapes[name]
 
-    def num_layers(stack: str) -> int:
-        found = (re.match(rf"{stack}\.layers_(\d+)\.", name) for name in shapes)
-        return 1 + max((int(match[1]) for match in found if match), default=-1)
+def _joined_heads(name: str, array: Any) -> Any:
+    """Returns (layers, embed, joined_kv) for (layers, embed, heads, kv), out's the other way."""
+    if array.ndim < 4:
+        return array
+    first = 1 if name.endswith("out.kernel") else 2
+    return array.reshape(*array.shape[:first], -1, *array.shape[first + 2 :])
 
-    gated = "encoder.layers_0.mlp.wi_0.kernel" in shapes
-    vocab_size, emb_dim = shape("token_embedder.embedding")
-    num_heads = shape("encoder.relpos_bias.rel_embedding")[0]
-    joined_kv = shape("encoder.layers_0.attention.query.kernel")[1]
-    return T5Config(
-        vocab_size=vocab_size,
-        emb_dim=emb_dim,
-        num_heads=num_heads,
-        num_encoder_layers=num_layers("encoder"),
-        num_decoder_layers=num_layers("decoder"),
-        head_dim=joined_kv // num_heads,
-        mlp_dim=shape("encoder.layers_0.mlp.wo.kernel")[0],
-        mlp_activations=mlp_activations or (("gelu", "linear") if gated else ("relu",)),
-        logits_via_embedding="decoder.logits_dense.kernel" not in shapes,
+
+def match_layout(params: Params, scan_layers: bool) -> Params:
+    """Returns `params` with their layers stacked, or not, whichever they were.
+
+    Args:
+        params: nested dicts of arrays, NumPy's or JAX's (also under jit), SEPARATE or STACKED.
+    """
+    convert = _stacked if scan_layers else _unstacked
+    return {
+        name: convert(subtree) if name in _STACKS else subtree for name, subtree in params.items()
+    }
+
+
+def layers_apart(tree: Any) -> Any:
+    """Returns a tree such as `Model.encode` makes with its layers one by one."""
+    return _unstacked(tree) if isinstance(tree, Mapping) else tree
+
+
+def _stacked(stack: Params) -> Params:
+    names = sorted(
+        (name for name in stack if re.fullmatch(rf"{_LAYERS}_\d+", name)),
+        key=lambda name: int(name.rpartition("_")[2]),
     )
+    if not names:
+        return stack
+    others = {name: value for name, value in stack.items() if name not in names}
+    layers = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(stack[name] for name in names))
+    return {**others, _LAYERS: layers}
+
+
+def _unstacked(stack: Params) -> Params:
+    if _LAYERS not in stack:
+        return stack
+    others = {name: value for name, value in stack.items() if name != _LAYERS}
+    num_layers = jax.tree.leaves(stack[_LAYERS])[0].shape[0]
+
+    def layer(index: int) -> Params:
+        return jax.tree.map(lambda leaf: leaf[index], stack[_LAYERS])
+
+    return {**others, **{f"{_LAYERS}_{index}": layer(index) for index in range(num_layers)}}

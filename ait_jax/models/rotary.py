@@ -9,9 +9,9 @@ Shape suffixes: B batch, L length, H heads, D head_dim, F = D / 2.
 import math
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int
 
 from ait_jax.errors import UserError
 
@@ -21,8 +21,8 @@ class Llama3Scaling:
     """What Llama 3.1 and 3.2 do to the frequencies to read longer texts ("rope_type": "llama3").
 
     Wavelengths above original_max_position / low_freq_factor are made `factor` times as long,
-    those below original_max_position / high_freq_factor stay, and between them it goes over
-    smoothly. Names as in Hugging Face's config.json, but for original_max_position_embeddings.
+    those below original_max_position / high_freq_factor stay, and between them the change is
+    smooth. Names as in Hugging Face's config.json, except original_max_position_embeddings.
 
     Raises:
         UserError: factors that are out of order.
@@ -37,11 +37,11 @@ class Llama3Scaling:
         if not (self.factor > 0 and 0 < self.low_freq_factor < self.high_freq_factor):
             raise UserError(
                 f"rotary.Llama3Scaling has factor = {self.factor}, low_freq_factor = "
-                f"{self.low_freq_factor} and high_freq_factor = {self.high_freq_factor}; needed: "
-                "all above 0, and low_freq_factor below high_freq_factor."
+                f"{self.low_freq_factor} and high_freq_factor = {self.high_freq_factor}; all must "
+                "be above 0, and low_freq_factor below high_freq_factor."
             )
 
-    def __call__(self, frequencies_F: np.ndarray) -> np.ndarray:
+    def __call__(self, frequencies_F: Float[np.ndarray, " F"]) -> Float[np.ndarray, " F"]:
         """Returns the scaled frequencies."""
         turns_F = self.original_max_position * frequencies_F / (2 * math.pi)
         smooth_F = (turns_F - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor)
@@ -49,21 +49,30 @@ class Llama3Scaling:
         return (1 - smooth_F) * frequencies_F / self.factor + smooth_F * frequencies_F
 
 
-def frequencies(head_dim: int, theta: float, scaling: Llama3Scaling | None = None) -> np.ndarray:
-    """Returns the radians that a position adds to each pair of numbers, float64 (F,)."""
+def frequencies(
+    head_dim: int, theta: float, scaling: Llama3Scaling | None = None
+) -> Float[np.ndarray, " F"]:
+    """Returns the radians that a position adds to each pair of numbers, float64."""
     frequencies_F = theta ** (-np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
     return frequencies_F if scaling is None else scaling(frequencies_F)
 
 
-def rotation(positions_BxL: jax.Array, frequencies_F: np.ndarray) -> tuple[jax.Array, jax.Array]:
-    """Returns cosines and sines of every position, float32 (B, L, 1, F) each."""
+def rotation(
+    positions_BxL: Int[Array, "B L"], frequencies_F: Float[np.ndarray, " F"]
+) -> tuple[Float[Array, "B L 1 F"], Float[Array, "B L 1 F"]]:
+    """Returns cosines and sines of every position, float32."""
     angles = positions_BxL[:, :, None, None].astype(jnp.float32)
     angles = angles * jnp.asarray(frequencies_F, jnp.float32)
     return jnp.cos(angles), jnp.sin(angles)
 
 
-def rotate(x_BxLxHxD: jax.Array, cos: jax.Array, sin: jax.Array, scale: float = 1.0) -> jax.Array:
-    """Returns x turned by `rotation` and multiplied by `scale`, computed in float32."""
+def rotate(
+    x_BxLxHxD: Float[Array, "B L H D"],
+    cos: Float[Array, "#B L 1 F"],
+    sin: Float[Array, "#B L 1 F"],
+    scale: float = 1.0,
+) -> Float[Array, "B L H D"]:
+    """Returns x rotated by `rotation` and multiplied by `scale`, computed in float32."""
     first, second = jnp.split(x_BxLxHxD.astype(jnp.float32) * scale, 2, axis=-1)
-    turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-    return turned.astype(x_BxLxHxD.dtype)
+    rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return rotated.astype(x_BxLxHxD.dtype)

@@ -1,70 +1,76 @@
 """Sampled answers: several to every prompt, each a function of its own key alone.
 
-Shape suffixes: B prompts, S samples of a prompt, N = B * S rows, L encoder length, T decode
-length, V vocab_size.
+Shape suffixes: B prompts, S samples of a prompt, N = B * S rows, L encoder length, V vocab_size.
 """
 
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Shaped
 
-from ait_jax.models.decoding import Decoded, Prompts, Stage, decode, encode_prompts, repeat_rows
-from ait_jax.models.interface import Model
+from ait_jax.models.decoding import Decoded, decode, encode_prompts, repeat_rows
+from ait_jax.models.interface import Model, Params, Tokens
 from ait_jax.models.likelihood import PAD_ID
-from ait_jax.models.t5 import Params
+
+
+@dataclass(frozen=True)
+class Restriction:
+    """How the distribution that answers are drawn from differs from the model's own.
+
+    Attributes:
+        temperature: divides the logits; above 0.
+        top_k: only the k most likely tokens, and those as likely as the last of them.
+        top_p: then only the most likely tokens that together have at least this probability
+            (nucleus sampling, Holtzman et al. 2020, section 3.1).
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
 
 
 def sample_decode(
     model: Model,
     params: Params,
-    encoder_tokens_BxL: jax.Array,
-    keys_BxSx2: jax.Array,
+    encoder_tokens_BxL: Tokens,
+    keys_BxSx2: Shaped[Array | np.ndarray, "batch S 2"],
     max_decode_length: int,
-    eos_id: int = 1,
+    restriction: Restriction,
     *,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    compact: bool = True,
+    eos_id: int = 1,
     unroll_layers: bool = False,
 ) -> Decoded:
     """Draws S answers to every prompt, token by token, until end-of-sequence.
 
     Prompts are encoded, and their cross-attention keys and values computed, once for all S
-    answers. The rest is as in `decoding.greedy_decode`. Padding (token 0) is never drawn, so that
-    an answer's tokens are the non-zero ones. With temperature 1 and neither top_k nor top_p the
-    answers come from the model's own distribution, but for that token.
+    answers. Padding (token 0) is never drawn, so that an answer's tokens are the non-zero ones.
+    Without a restriction the answers come from the model's own distribution, except for that token.
 
     The draw of a token depends on its row's key, the step and the logits: not on the batch, on
     other rows or on the mesh (where that changes the last bits of the logits, a draw that hung on
     them may change, too).
 
     Args:
-        encoder_tokens_BxL: int, 0 is padding.
+        encoder_tokens_BxL: 0 is padding.
         keys_BxSx2: uint32, what `key_data` returns.
-        temperature, top_k, top_p: see `restricted_logits`; static under jit.
-        Others: see `greedy_decode`.
+        restriction: static under jit.
+        Others: see `decoding.greedy_decode`.
 
     Returns:
         N rows, those of a prompt side by side. `log_likelihood` is the model's own, whatever the
-        temperature.
+        restriction.
 
     Raises:
         ValueError: a `max_decode_length` below 1.
     """
     prompts = encode_prompts(model, params, encoder_tokens_BxL, max_decode_length, unroll_layers)
-    num_samples = keys_BxSx2.shape[1]
-    prompts = _repeated(prompts, num_samples)
-    stage = prompts.stage._replace(keys=keys_BxSx2.reshape(-1, 2))
-    return decode(
-        *prompts._replace(stage=stage),
-        max_decode_length=max_decode_length,
-        eos_id=eos_id,
-        choose=partial(_draw, temperature=temperature, top_k=top_k, top_p=top_p),
-        compact=compact,
-    )
+    encoded, cache = repeat_rows((prompts.encoded, prompts.cache), keys_BxSx2.shape[1])
+    encoded = encoded._replace(keys=keys_BxSx2.reshape(-1, 2))
+    prompts = prompts._replace(encoded=encoded, cache=cache)
+    return decode(prompts, max_decode_length, eos_id, partial(_draw, restriction))
 
 
 def key_data(number: int) -> tuple[int, int]:
@@ -73,21 +79,12 @@ def key_data(number: int) -> tuple[int, int]:
 
 
 def restricted_logits(
-    logits_BxV: jax.Array,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-) -> jax.Array:
-    """Returns the logits to draw from, -inf for what must not be drawn.
-
-    Args:
-        temperature: divides the logits; above 0.
-        top_k: only the k most likely tokens, and those as likely as the last of them.
-        top_p: then only the most likely tokens that together have at least this probability
-            (nucleus sampling, Holtzman et al. 2020, section 3.1).
-    """
+    logits_BxV: Float[Array | np.ndarray, "B V"], restriction: Restriction
+) -> Float[Array, "B V"]:
+    """Returns the logits to draw from, -inf for what must not be drawn."""
+    top_k, top_p = restriction.top_k, restriction.top_p
     is_pad_V = jnp.arange(logits_BxV.shape[-1]) == PAD_ID
-    logits_BxV = jnp.where(is_pad_V, -jnp.inf, logits_BxV / temperature)
+    logits_BxV = jnp.where(is_pad_V, -jnp.inf, logits_BxV / restriction.temperature)
     if top_k is not None and top_k < logits_BxV.shape[-1]:
         least_Bx1 = jax.lax.top_k(logits_BxV, top_k)[0][:, -1:]
         logits_BxV = jnp.where(logits_BxV < least_Bx1, -jnp.inf, logits_BxV)
@@ -102,18 +99,12 @@ def restricted_logits(
 
 
 def _draw(
-    logits_NxV: jax.Array, keys_Nx2: jax.Array, step: jax.Array, **restriction: Any
-) -> tuple[jax.Array, jax.Array]:
+    restriction: Restriction, logits_NxV: Array, keys_Nx2: Array, step: Array
+) -> tuple[Array, Array]:
     """Draws by the largest of logits plus Gumbel noise, which has the softmax's probabilities."""
     keys_N = jax.random.wrap_key_data(keys_Nx2, impl="threefry2x32")
     keys_N = jax.vmap(jax.random.fold_in, (0, None))(keys_N, step)
     noise_NxV = jax.vmap(partial(jax.random.gumbel, shape=logits_NxV.shape[1:]))(keys_N)
-    noisy_NxV = restricted_logits(logits_NxV, **restriction) + noise_NxV
+    noisy_NxV = restricted_logits(logits_NxV, restriction) + noise_NxV
     token_N = jnp.argmax(noisy_NxV, axis=-1).astype(jnp.int32)
     return token_N, jnp.take_along_axis(logits_NxV, token_N[:, None], axis=-1)[:, 0]
-
-
-def _repeated(prompts: Prompts, times: int) -> Prompts:
-    stage: Stage
-    stage, cache = repeat_rows((prompts.stage, prompts.cache), times)
-    return prompts._replace(stage=stage, cache=cache)

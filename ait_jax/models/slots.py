@@ -1,9 +1,9 @@
-"""Greedy decoding in slots that are filled anew as their rows finish (continuous batching).
+"""Greedy decoding in slots that are refilled as their rows finish (continuous batching).
 
 A slot holds a group of rows behind one prefix, whose keys and values it keeps once. The rows' own
-keys and values lie in `own`: the prompt in front, the answer in a ring of T places behind. All slots
-write the ring's same place in a step, wherever in its answer a row is, so that a step writes one
-column; which columns are a row's is in `own["real"]`.
+keys and values lie in `own`: the prompt in front, the answer in a ring of T places behind. In a
+step all slots write the same place of the ring, wherever in its answer a row is, so that a step
+writes one column; `own["real"]` says which columns are a row's.
 
 For models with `extend` (`llama.LlamaTransformer`). `decoding.greedy_decode` is the plain form.
 
@@ -17,35 +17,37 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Bool, Float, Int
 
-from ait_jax.models.checkpoints.layouts import layers_apart
+from ait_jax.models.decoder_only import KeyValues
 from ait_jax.models.decoding import batch_axis
 from ait_jax.models.grouped_attention import KeyValue
-from ait_jax.models.interface import Model, changed
+from ait_jax.models.interface import Model, Params, changed
 from ait_jax.models.likelihood import PAD_ID, logits_of
-from ait_jax.models.llama import Params, Run
-from ait_jax.models.parameters import output_layer
+from ait_jax.models.parameters import layers_apart
 
 
 class Rows(NamedTuple):
-    """What the host reads: int32 (B, T) tokens; (B,) their number, sums of log p, done.
+    """What the host reads: tokens, how many there are, sums of log p, whether a row is done.
 
     `ended_sum_B` has end-of-sequence in place of the last token; see `decoding.Decoded`.
     """
 
-    tokens_BxT: jax.Array
-    count_B: jax.Array
-    sum_B: jax.Array
-    ended_sum_B: jax.Array
-    done_B: jax.Array
+    tokens_BxT: Int[Array, "B T"]
+    count_B: Int[Array, " B"]
+    sum_B: Float[Array, " B"]
+    ended_sum_B: Float[Array, " B"]
+    done_B: Bool[Array, " B"]
 
 
 class Slots(NamedTuple):
-    prefixes: Run
-    own: Run
-    last_token_Bx1: jax.Array
+    """All that a step reads and writes."""
+
+    prefixes: KeyValues
+    own: KeyValues
+    last_token_Bx1: Array
     rows: Rows
-    step: jax.Array
+    step: Array
 
 
 class Packed(NamedTuple):
@@ -54,32 +56,32 @@ class Packed(NamedTuple):
     Attributes:
         tokens_RxQ: int32 (F * R, Q); as many packed rows for every prefix.
         rows_RxQ: whose tokens they are, 1 the first of a packed row and 0 nobody's.
-        begins_FxM: where a row's tokens begin in its prefix's packed rows, laid one after the other.
+        begins_FxM: where a row's tokens begin in its prefix's packed rows, laid end to end.
         lengths_FxM: how many tokens a row has; 0 is no row.
     """
 
-    tokens_RxQ: jax.Array
-    rows_RxQ: jax.Array
-    begins_FxM: jax.Array
-    lengths_FxM: jax.Array
+    tokens_RxQ: Any
+    rows_RxQ: Any
+    begins_FxM: Any
+    lengths_FxM: Any
 
 
 def prefill(
     model: Model,
     params: Params,
-    prefixes_FxP: jax.Array,
+    prefixes_FxP: Int[Array, "F P"],
     packed: Packed,
     *,
     lengths: tuple[int, int],
-) -> tuple[Run, Run]:
+) -> tuple[KeyValues, KeyValues]:
     """Runs prefixes, and behind each the rest of its M rows' prompts but for their last tokens.
 
     Args:
-        lengths: that the keys and values of prefixes and prompts are padded to. What they are put
-            into then has the same shape for prompts of all lengths.
+        lengths: that the keys and values of prefixes and prompts are padded to, so that prompts of
+            all lengths give arrays of one shape.
 
     Returns:
-        The runs of prefixes (F) and rows (F * M).
+        The KeyValues of prefixes (F) and rows (F * M).
     """
     extend = partial(model.apply, {"params": params}, method="extend")
     _, prefix = extend(prefixes_FxP)
@@ -90,12 +92,12 @@ def prefill(
     return _lengthened(prefix, lengths[0]), {"length": length_B, **own}
 
 
-def _unpacked(packed: KeyValue, begins_FxM: jax.Array, length: int) -> KeyValue:
+def _unpacked(packed: KeyValue, begins_FxM: Array, length: int) -> KeyValue:
     """Returns `length` keys and values for each row from where it begins; its own are in front."""
     prefixes = begins_FxM.shape[0]
 
-    def apart(x: jax.Array, axis: int) -> jax.Array:
-        """Takes (F * R, K, ...) apart along its axis of tokens."""
+    def apart(x: Array, axis: int) -> Array:
+        """Splits (F * R, K, ...) along its axis of tokens."""
         x = x.reshape(prefixes, -1, *x.shape[1:])
         x = jnp.moveaxis(x, 1, axis)  # a prefix's packed rows one after the other
         x = x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
@@ -111,8 +113,8 @@ def _unpacked(packed: KeyValue, begins_FxM: jax.Array, length: int) -> KeyValue:
     return KeyValue(key(packed.key_PxKxDxL), value(packed.value_PxKxLxD))
 
 
-def _lengthened(run: Run, length: int) -> Run:
-    """Returns a run with room for so many tokens."""
+def _lengthened(key_values: KeyValues, length: int) -> KeyValues:
+    """Returns the same with room for `length` tokens."""
 
     def pad(key_value: KeyValue) -> KeyValue:
         key, value = key_value
@@ -122,7 +124,7 @@ def _lengthened(run: Run, length: int) -> Run:
             jnp.pad(key, [*none, (0, 0), behind]), jnp.pad(value, [*none, behind, (0, 0)])
         )
 
-    return {name: pad(x) if name.startswith("layers") else x for name, x in run.items()}
+    return {name: pad(x) if name.startswith("layers") else x for name, x in key_values.items()}
 
 
 def empty(
@@ -133,18 +135,18 @@ def empty(
     Args:
         sizes: (G, P, M, S).
         length: T.
-        apart: layers one by one, which a CPU's steps want.
+        apart: layers one by one, which suits a CPU's steps.
     """
     slots, prefix_length, members, own_length = sizes
     batch, width = slots * members, own_length + length
     tokens, rows = (jnp.zeros((slots, size), int) for size in (prefix_length, members))
 
-    def runs(params: Params) -> tuple[Run, Run]:
+    def filled(params: Params) -> tuple[KeyValues, KeyValues]:
         packed = Packed(rows, rows, rows, rows)
-        made = prefill(model, params, tokens, packed, lengths=(prefix_length, width))
-        return tuple(map(layers_apart, made)) if apart else made
+        prefix, own = prefill(model, params, tokens, packed, lengths=(prefix_length, width))
+        return (layers_apart(prefix), layers_apart(own)) if apart else (prefix, own)
 
-    shapes = jax.eval_shape(runs, params)
+    shapes = jax.eval_shape(filled, params)
     prefix, own = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     return Slots(
         prefix,
@@ -155,7 +157,7 @@ def empty(
     )
 
 
-def _no_answers(done_B: jax.Array, length: int) -> Rows:
+def _no_answers(done_B: Array, length: int) -> Rows:
     batch = done_B.shape[0]
     return Rows(
         jnp.full((batch, length), PAD_ID, jnp.int32),
@@ -168,18 +170,18 @@ def _no_answers(done_B: jax.Array, length: int) -> Rows:
 
 def fill(
     slots: Slots,
-    prefix: Run,
-    own: Run,
-    prompts_BxS: jax.Array,
-    places_F: jax.Array,
+    prefix: KeyValues,
+    own: KeyValues,
+    prompts_BxS: Array,
+    places_F: Array,
     *,
     apart: bool,
 ) -> Slots:
-    """Puts what `prefill` made of F groups into the slots at `places_F`.
+    """Puts F groups, whose `prefix` and `own` are from `prefill`, into the slots at `places_F`.
 
     Args:
         prompts_BxS: padded to the length of the slots' own prompts.
-        apart: as in `slots`.
+        apart: as in `empty`.
     """
     if apart:
         prefix, own = layers_apart(prefix), layers_apart(own)
@@ -193,13 +195,13 @@ def fill(
         slots.step,
     )
 
-    def put(path: Any, old: jax.Array, new: jax.Array) -> jax.Array:
+    def put(path: Any, old: Array, new: Array) -> Array:
         axis = batch_axis(path, old)
         if axis is None:
             return old
         rows = new.shape[axis] // places_F.shape[0]
         for place in range(places_F.shape[0]):
-            begin = [0] * old.ndim
+            begin: list[Any] = [0] * old.ndim
             begin[axis] = places_F[place] * rows
             part = lax.slice_in_dim(new, place * rows, (place + 1) * rows, axis=axis)
             old = lax.dynamic_update_slice(old, part.astype(old.dtype), begin)
@@ -209,17 +211,17 @@ def fill(
 
 
 def run(
-    model: Model, params: Params, slots: Slots, wanted: jax.Array, *, eos_id: int, apart: bool
+    model: Model, params: Params, slots: Slots, wanted: Array, *, eos_id: int, apart: bool
 ) -> Slots:
     """Decodes until `wanted` slots have no row at work, or none has.
 
     Args:
-        params: layers apart as in `slots`.
+        params: layers apart as in `empty`.
     """
     model = changed(model, scan_layers=not apart)
     num_slots = slots.prefixes["length"].shape[0]
 
-    def goes_on(slots: Slots) -> jax.Array:
+    def goes_on(slots: Slots) -> Array:
         idle_G = jnp.all(slots.rows.done_B.reshape(num_slots, -1), axis=1)
         return (jnp.sum(idle_G) < wanted) & ~jnp.all(idle_G)
 
@@ -229,13 +231,13 @@ def run(
 def _step(model: Model, params: Params, eos_id: int, slots: Slots) -> Slots:
     rows, past = slots.rows, (slots.prefixes, slots.own)
     hidden_Bx1xE, new = model.apply({"params": params}, slots.last_token_Bx1, past, method="extend")
-    logits_BxV = logits_of(hidden_Bx1xE[:, 0], output_layer(model.config, params))
+    logits_BxV = logits_of(hidden_Bx1xE[:, 0], model.config.output_layer(params))
     largest_B = jnp.max(logits_BxV, axis=-1)
     log_z_B = jax.nn.logsumexp(logits_BxV, axis=-1)
     token_B = jnp.where(rows.done_B, PAD_ID, jnp.argmax(logits_BxV, axis=-1).astype(jnp.int32))
     length = rows.tokens_BxT.shape[1]
-    # No token is below 0. But where the place that is written depends on the tokens, the writing
-    # follows all reading, and XLA does not copy all keys and values for fear that it might not.
+    # No token is below 0. But as the written place depends on the tokens, writing must follow all
+    # reading, so XLA need not copy all keys and values.
     place = slots.step % length + jnp.minimum(jnp.min(token_B), 0)
     is_next_BxT = (jnp.arange(length) == rows.count_B[:, None]) & ~rows.done_B[:, None]
     count_B = rows.count_B + ~rows.done_B
@@ -254,12 +256,12 @@ def _step(model: Model, params: Params, eos_id: int, slots: Slots) -> Slots:
     )
 
 
-def _with_column(own: Run, new: Run, place: jax.Array, length: int) -> Run:
+def _with_column(own: KeyValues, new: KeyValues, place: Array, length: int) -> KeyValues:
     """Writes the new token's keys and values to a place of the ring."""
     column = own["real"].shape[1] - length + place
 
-    def put(old, new):
-        return type(old)(
+    def put(old: KeyValue, new: KeyValue) -> KeyValue:
+        return KeyValue(
             lax.dynamic_update_slice_in_dim(old.key_PxKxDxL, new.key_PxKxDxL, column, axis=-1),
             lax.dynamic_update_slice_in_dim(old.value_PxKxLxD, new.value_PxKxLxD, column, axis=-2),
         )

@@ -1,134 +1,219 @@
 """T5 1.1 and 1.0 in Flax with T5X's parameter names, shapes and call signature.
 
 `t5x.models.EncoderDecoderModel(module=Transformer(config))` can hold this network, and
-T5X's T5 checkpoints load into it (t5x/examples/t5/network.py is the reference). Beyond
-T5X: the position biases are computed once per stack, tokens are gathered instead of
-multiplied with one-hot rows, and cross-attention keys and values can be kept while
-decoding (see `layers.Attention`).
+T5X's T5 checkpoints load into it (t5x/examples/t5/network.py is the reference). Module names
+and the order of the dropout layers are T5X's: the same key drops the same features there and
+here. Beyond T5X: the position biases are computed once per stack, tokens are gathered instead of
+multiplied with one-hot rows, and cross-attention keys and values can be kept while decoding (see
+`t5_attention.Attention`).
 
-Shape suffixes as in `layers`.
+Shape suffixes: B batch, L prompt length, T target length, E emb_dim, H heads, V vocab_size.
 """
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from ait_jax.models import layers, recomputed
-from ait_jax.models.blocks import DecoderLayer, EncoderLayer, feature_dropout
-from ait_jax.models.config_checks import check_activations, check_common
-from ait_jax.models.layer_stack import layer_stack, remat
+from ait_jax.models import layers
+from ait_jax.models.interface import ModelConfig, Packing, Params, Tokens
+from ait_jax.models.layers import feature_dropout, layer_stack, remat
 from ait_jax.models.likelihood import OutputLayer
+from ait_jax.models.t5_attention import Attention, RelativePositionBiases
 
-Params = Mapping[str, Any]
+_ACTIVATIONS = ("linear", "relu", "gelu", "silu", "swish", "tanh", "sigmoid")
 
 
 @dataclasses.dataclass(frozen=True)
-class T5Config:
-    """The sizes and switches of a T5 model, under T5X's names.
+class T5Config(ModelConfig):
+    """The sizes and switches of a T5 model; prompts and targets may have any length.
 
     Attributes:
-        vocab_size: rows of the token table; T5's checkpoints have 32,128.
-        dtype: of activations ("float32" or "bfloat16"); parameters are always float32.
+        vocab_size: T5's checkpoints have 32,128.
         mlp_activations: ("gelu", "linear") for T5 1.1, ("relu",) for T5 1.0.
-        dropout_rate: applied only where `enable_dropout` is true.
         logits_via_embedding: tied output layer, scaled by 1/sqrt(emb_dim), as T5 1.0.
         float32_attention_logits: keep query-key products in float32 under bfloat16.
-        remat_policy: what the backward pass recomputes: "none", "minimal" (all but the
-            matrix products without batch axes) or "full" (everything inside a layer).
-        scan_layers: compile one layer and loop over stacked parameters: compilation time and
-            program size no longer grow with depth (`layouts.match_layout` converts).
-            Optimizers see one array of all layers: Adafactor then scales and clips them together.
-        attention_kernel: "plain", or "blocked": a few rows at a time, for CPU caches.
         absorb_cross_attention: apply the cross-attention's key and value kernels to the
-            queries where that is cheaper. Both keep the result, up to rounding, and hold for
-            passes without dropout.
-        intermediate_dtype: of what lies between matrix products; None is `dtype`. float32
-            beside a bfloat16 `dtype` is more exact and, on CPUs, faster.
+            queries where that is cheaper; the same result, up to rounding, in passes without
+            dropout.
+        Others: see `interface.ModelConfig`.
 
     Raises:
-        UserError: an unknown dtype, activation or remat policy, or a size below 1.
+        UserError: an unknown activation; as `interface.ModelConfig`.
     """
 
-    vocab_size: int
-    dtype: Any = jnp.float32
-    emb_dim: int = 512
-    num_heads: int = 8
     num_encoder_layers: int = 6
     num_decoder_layers: int = 6
-    head_dim: int = 64
-    mlp_dim: int = 2048
     mlp_activations: Sequence[str] = ("relu",)
     dropout_rate: float = 0.1
-    logits_via_embedding: bool = False
     float32_attention_logits: bool = False
-    remat_policy: str = "none"
-    scan_layers: bool = False
-    attention_kernel: str = "plain"
     absorb_cross_attention: bool = False
-    intermediate_dtype: Any = None
-
-    max_position = None  # positions are relative: prompts and targets may have any length
 
     def __post_init__(self) -> None:
-        check_activations(self)
-        check_common(self, ("vocab_size", "emb_dim", "num_heads", "head_dim", "mlp_dim"))
-
-    @property
-    def activation_dtype(self) -> jnp.dtype:
-        """The dtype of what lies between matrix products."""
-        return self.intermediate_dtype or self.dtype
+        names = self.mlp_activations
+        names = (names,) if isinstance(names, str) else tuple(names)
+        object.__setattr__(self, "mlp_activations", names)
+        for name in names or ("",):
+            if name not in _ACTIVATIONS:
+                raise self.unknown("mlp_activations", name, _ACTIVATIONS)
+        super().__post_init__()
 
     def flops_per_example(self, inputs: float | int, targets: float | int) -> float:
-        """See `interface.ModelConfig`; the function of that name says what is counted."""
-        return flops_per_example(self, inputs, targets)
+        """See `interface.ModelConfig`."""
+        multiply_adds = self._kernels(inputs, targets, len(self.mlp_activations) + 1)
+        multiply_adds += self._attention(inputs, targets, 1)
+        return 2.0 * (multiply_adds + targets * self.emb_dim * self.vocab_size)
 
     def reading_flops(self, inputs: int) -> float:
         """Returns the FLOPs of the encoder alone."""
-        return flops_per_example(dataclasses.replace(self, num_decoder_layers=0), inputs, 0)
+        return dataclasses.replace(self, num_decoder_layers=0).flops_per_example(inputs, 0)
 
     def recomputed_flops(self, inputs: int, targets: int) -> float:
-        """Returns what rematerialization adds to an example's training step."""
-        return recomputed.recomputed_flops(self, inputs, targets)
+        """See `interface.ModelConfig`."""
+        if self.remat_policy == "none":
+            return 0.0
+        multiply_adds = self._attention(inputs, targets, 2)
+        if self.remat_policy == "full":
+            multiply_adds += self._kernels(inputs, targets, len(self.mlp_activations))
+        return 2.0 * multiply_adds
+
+    def _kernels(self, inputs: float | int, targets: float | int, mlp_kernels: int) -> float | int:
+        """Returns the multiply-adds of the layers' kernels."""
+        projection = self.emb_dim * self.num_heads * self.head_dim
+        mlp = mlp_kernels * self.emb_dim * self.mlp_dim
+        decoder_layer = targets * (6 * projection + mlp) + inputs * 2 * projection
+        encoder_layer = inputs * (4 * projection + mlp)
+        return self.num_encoder_layers * encoder_layer + self.num_decoder_layers * decoder_layer
+
+    def _attention(self, inputs: float | int, targets: float | int, causal: int) -> float | int:
+        """Returns those of queries, keys and values, `causal` * T^2 * H * D in the decoder."""
+        joined_kv = self.num_heads * self.head_dim
+        decoder_layer = (causal * targets + 2 * inputs) * targets * joined_kv
+        encoder_layer = 2 * inputs**2 * joined_kv
+        return self.num_encoder_layers * encoder_layer + self.num_decoder_layers * decoder_layer
 
     def for_scoring(self, platform: str) -> "T5Config":
-        """Returns the same model in the form that reads fastest; results differ by rounding only.
-
-        On CPUs attention goes row by row, and beside bfloat16 products everything else is float32.
-        """
-        on_cpu = platform == "cpu"
-        return dataclasses.replace(
-            self,
-            scan_layers=True,
-            absorb_cross_attention=True,
-            attention_kernel="blocked" if on_cpu else self.attention_kernel,
-            intermediate_dtype=jnp.float32 if on_cpu else self.intermediate_dtype,
-        )
+        """Returns the same model in the form that reads fastest; see `interface.ModelConfig`."""
+        return dataclasses.replace(super().for_scoring(platform), absorb_cross_attention=True)
 
     def output_layer(self, params: Params) -> OutputLayer:
-        """Returns what turns hidden states into logits: a kernel, or the scaled token table."""
+        """Returns the output kernel, or the scaled token table."""
         if self.logits_via_embedding:
             table_VxE = params["token_embedder"]["embedding"]
             return OutputLayer(table_VxE, vocab_axis=0, scale=1 / math.sqrt(self.emb_dim))
         return OutputLayer(params["decoder"]["logits_dense"]["kernel"], vocab_axis=1, scale=1.0)
 
 
-class Encoder(nn.Module):
-    """The token table, the encoder layers and the final norm."""
+def _attention(config: T5Config, name: str, absorb: bool = False) -> Attention:
+    return Attention(
+        num_heads=config.num_heads,
+        head_dim=config.head_dim,
+        dtype=config.dtype,
+        output_dtype=config.activation_dtype,
+        dropout_rate=config.dropout_rate,
+        float32_logits=config.float32_attention_logits,
+        kernel=config.attention_kernel,
+        absorb=absorb,
+        name=name,
+    )
+
+
+def _mlp(config: T5Config) -> layers.MlpBlock:
+    return layers.MlpBlock(
+        intermediate_dim=config.mlp_dim,
+        activations=config.mlp_activations,
+        dropout_rate=config.dropout_rate,
+        dtype=config.dtype,
+        output_dtype=config.activation_dtype,
+        name="mlp",
+    )
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention and feed-forward block, each with a norm before and a residual around."""
 
     config: T5Config
-    shared_embedding: nn.Module
 
     @nn.compact
-    def __call__(self, tokens_BxL, mask_Bx1xLxL, deterministic: bool):
+    def __call__(
+        self,
+        inputs_BxLxE: jax.Array,
+        bias_1xHxLxL: jax.Array,
+        mask_Bx1xLxL: jax.Array,
+        deterministic: bool,
+    ) -> tuple[jax.Array, None]:
+        """Returns (B, L, E) and None: a scan's carry and its outputs."""
+        config = self.config
+        x = layers.LayerNorm(config.dtype, name="pre_attention_layer_norm")(inputs_BxLxE)
+        x = _attention(config, "attention")(
+            x, x, mask_Bx1xLxL, bias_1xHxLxL, deterministic=deterministic
+        )
+        x = inputs_BxLxE + feature_dropout(config)(x, deterministic=deterministic)
+        x = layers.with_sharding_constraint(x, ("batch", "length", "embed"))
+
+        y = layers.LayerNorm(config.dtype, name="pre_mlp_layer_norm")(x)
+        y = _mlp(config)(y, deterministic=deterministic)
+        y = x + feature_dropout(config)(y, deterministic=deterministic)
+        return layers.with_sharding_constraint(y, ("batch", "length", "embed")), None
+
+
+class DecoderLayer(nn.Module):
+    """Causal self-attention, attention to the encoder output, feed-forward block."""
+
+    config: T5Config
+
+    @nn.compact
+    def __call__(
+        self,
+        inputs_BxTxE: jax.Array,
+        encoded_BxLxE: jax.Array,
+        bias_1xHxTxT: jax.Array,
+        mask_Bx1xTxT: jax.Array | None,
+        cross_mask_Bx1xTxL: jax.Array,
+        deterministic: bool,
+        decode: bool,
+    ) -> tuple[jax.Array, None]:
+        """Returns (B, T, E) and None: a scan's carry and its outputs."""
+        config = self.config
+        x = layers.LayerNorm(config.dtype, name="pre_self_attention_layer_norm")(inputs_BxTxE)
+        x = _attention(config, "self_attention")(
+            x, x, mask_Bx1xTxT, bias_1xHxTxT, deterministic=deterministic, decode=decode
+        )
+        x = inputs_BxTxE + feature_dropout(config)(x, deterministic=deterministic)
+
+        y = layers.LayerNorm(config.dtype, name="pre_cross_attention_layer_norm")(x)
+        y = _attention(config, "encoder_decoder_attention", absorb=config.absorb_cross_attention)(
+            y,
+            encoded_BxLxE,
+            cross_mask_Bx1xTxL,
+            deterministic=deterministic,
+            keep_key_value=decode,
+        )
+        y = x + feature_dropout(config)(y, deterministic=deterministic)
+        y = layers.with_sharding_constraint(y, ("batch", "length", "embed"))
+
+        z = layers.LayerNorm(config.dtype, name="pre_mlp_layer_norm")(y)
+        z = _mlp(config)(z, deterministic=deterministic)
+        z = y + feature_dropout(config)(z, deterministic=deterministic)
+        return layers.with_sharding_constraint(z, ("batch", "length", "embed")), None
+
+
+class Encoder(nn.Module):
+    """The encoder layers and the final norm over embedded tokens."""
+
+    config: T5Config
+    shared_embedding: layers.Embed
+
+    @nn.compact
+    def __call__(self, tokens_BxL: Tokens, mask_Bx1xLxL: Any, deterministic: bool) -> jax.Array:
         """Returns the encoder output, (B, L, E) in `config.activation_dtype`."""
         config = self.config
         length = tokens_BxL.shape[-1]
-        bias_1xHxLxL = layers.RelativePositionBiases(
+        bias_1xHxLxL = RelativePositionBiases(
             config.num_heads, config.activation_dtype, name="relpos_bias"
         )(length, length, bidirectional=True)
         x = self.shared_embedding(tokens_BxL)
@@ -146,26 +231,26 @@ class Decoder(nn.Module):
     """The decoder layers, the final norm and the output layer."""
 
     config: T5Config
-    shared_embedding: nn.Module
+    shared_embedding: layers.Embed
 
     @nn.compact
     def __call__(
         self,
-        encoded_BxLxE,
-        tokens_BxT,
-        mask_Bx1xTxT,
-        cross_mask_Bx1xTxL,
+        encoded_BxLxE: jax.Array,
+        tokens_BxT: Tokens,
+        mask_Bx1xTxT: jax.Array | None,
+        cross_mask_Bx1xTxL: jax.Array,
         deterministic: bool,
         decode: bool = False,
         max_decode_length: int | None = None,
         return_hidden: bool = False,
-    ):
-        """Returns the logits, float32 (B, T, V), or what the output layer would turn into them."""
+    ) -> jax.Array:
+        """Returns the logits, float32 (B, T, V), or the hidden states before them, (B, T, E)."""
         config = self.config
         bias_length = tokens_BxT.shape[-1]
         if decode and max_decode_length:
             bias_length = max_decode_length
-        bias_1xHxTxT = layers.RelativePositionBiases(
+        bias_1xHxTxT = RelativePositionBiases(
             config.num_heads, config.activation_dtype, name="relpos_bias"
         )(bias_length, bias_length, bidirectional=False)
         y = self.shared_embedding(tokens_BxT)
@@ -195,22 +280,18 @@ class Decoder(nn.Module):
         return layers.with_sharding_constraint(logits_BxTxV, ("batch", "length", "vocab"))
 
 
-def _pairs(query_BxQ: jax.Array, key_BxK: jax.Array, compare) -> jax.Array:
+def _pairs(query_BxQ: Any, key_BxK: Any, compare: Callable[[Any, Any], jax.Array]) -> jax.Array:
     """Compares every query position with every key position: bool (B, 1, Q, K)."""
     return compare(query_BxQ[:, None, :, None], key_BxK[:, None, None, :])
 
 
 class Transformer(nn.Module):
-    """T5 with T5X's methods `encode`, `decode` and `__call__`.
-
-    Token 0 is padding everywhere. Segment ids (1, 2, ... per packed example, 0 for padding)
-    keep packed examples apart; positions are accepted for T5X's sake and unused, since
-    T5's positions are relative.
-    """
+    """T5 with T5X's methods `encode`, `decode` and `__call__`. Token 0 is padding everywhere."""
 
     config: T5Config
 
     def setup(self) -> None:
+        """Makes the token table and both stacks."""
         config = self.config
         self.shared_embedding = layers.Embed(
             config.vocab_size, config.emb_dim, config.activation_dtype, name="token_embedder"
@@ -218,51 +299,59 @@ class Transformer(nn.Module):
         self.encoder = Encoder(config, self.shared_embedding)
         self.decoder = Decoder(config, self.shared_embedding)
 
-    def encode(self, encoder_input_tokens, encoder_segment_ids=None, enable_dropout=True):
-        """Returns the encoder output, (B, L, E), of int tokens (B, L)."""
+    def encode(
+        self,
+        encoder_input_tokens: Tokens,
+        encoder_segment_ids: Any = None,
+        enable_dropout: bool = True,
+    ) -> jax.Array:
+        """Returns the encoder output, (B, L, E)."""
         real_BxL = encoder_input_tokens > 0
         mask = real_BxL[:, None, None, :]
         if self.config.attention_kernel == "plain":
-            # What padding positions attend to shows in other padding positions only; T5X lets
-            # them attend to everything alike, and so does the plain form, to be comparable there.
+            # What padding attends to affects padding only; as T5X, whose numbers the plain form
+            # is compared with, let it attend to all padding.
             mask = _pairs(real_BxL, real_BxL, jnp.logical_and)
         if encoder_segment_ids is not None:
             mask &= _pairs(encoder_segment_ids, encoder_segment_ids, jnp.equal)
         return self.encoder(encoder_input_tokens, mask, not enable_dropout)
 
-    def represent(self, tokens, enable_dropout=True):
-        """Returns what the model makes of a text, (B, L, E): the encoder output."""
+    def represent(self, tokens: Tokens, enable_dropout: bool = True) -> jax.Array:
+        """Returns the encoder output of a text, (B, L, E)."""
         return self.encode(tokens, enable_dropout=enable_dropout)
 
     def decode(
         self,
-        encoded,
-        encoder_input_tokens,
-        decoder_input_tokens,
-        decoder_target_tokens,
-        encoder_segment_ids=None,
-        decoder_segment_ids=None,
-        decoder_positions=None,
-        enable_dropout=True,
-        decode=False,
-        max_decode_length=None,
-        return_hidden=False,
-    ):
+        encoded: jax.Array,
+        encoder_input_tokens: Tokens,
+        decoder_input_tokens: Tokens,
+        decoder_target_tokens: Tokens,
+        *,
+        enable_dropout: bool = True,
+        decode: bool = False,
+        max_decode_length: int | None = None,
+        return_hidden: bool = False,
+        **packing: Unpack[Packing],
+    ) -> jax.Array:
         """Returns the logits, float32 (B, T, V).
 
         Args:
-            encoded: (B, L, E) from `encode`; encoder_input_tokens: (B, L), for the mask.
+            encoded: (B, L, E) from `encode`.
+            encoder_input_tokens: (B, L), for the mask.
             decoder_input_tokens: (B, T), the targets shifted right by one.
             decoder_target_tokens: (B, T), for the mask.
-            decode: one position a step with the mutable collection `cache`; the first
+            decode: take one position a step with the mutable collection `cache`; the first
                 call, with (B, max length) tokens, makes the cache.
             max_decode_length: length of that cache, needed in every step.
             return_hidden: return the final hidden states instead, (B, T, E) in
                 `config.dtype`, for `output_layer` (T5X never asks for this).
+            packing: segment ids of both sides.
 
         Raises:
             ValueError: segment ids together with `decode`.
         """
+        encoder_segment_ids = packing.get("encoder_segment_ids")
+        decoder_segment_ids = packing.get("decoder_segment_ids")
         if decode:
             if encoder_segment_ids is not None:
                 raise ValueError("Packed examples (encoder_segment_ids) cannot be decoded.")
@@ -291,52 +380,26 @@ class Transformer(nn.Module):
 
     def __call__(
         self,
-        encoder_input_tokens,
-        decoder_input_tokens,
-        decoder_target_tokens,
-        encoder_segment_ids=None,
-        decoder_segment_ids=None,
-        encoder_positions=None,
-        decoder_positions=None,
+        encoder_input_tokens: Tokens,
+        decoder_input_tokens: Tokens,
+        decoder_target_tokens: Tokens,
         *,
         enable_dropout: bool = True,
         decode: bool = False,
         return_hidden: bool = False,
-    ):
+        **packing: Unpack[Packing],
+    ) -> jax.Array:
         """Returns the logits, float32 (B, T, V); arguments as in `encode` and `decode`."""
-        encoded = self.encode(encoder_input_tokens, encoder_segment_ids, enable_dropout)
+        encoded = self.encode(
+            encoder_input_tokens, packing.get("encoder_segment_ids"), enable_dropout
+        )
         return self.decode(
             encoded,
             encoder_input_tokens,
             decoder_input_tokens,
             decoder_target_tokens,
-            encoder_segment_ids=encoder_segment_ids,
-            decoder_segment_ids=decoder_segment_ids,
-            decoder_positions=decoder_positions,
             enable_dropout=enable_dropout,
             decode=decode,
             return_hidden=return_hidden,
+            **packing,
         )
-
-
-def flops_per_example(
-    config: T5Config, encoder_tokens: float | int, decoder_tokens: float | int
-) -> float:
-    """Returns the floating-point operations of one forward pass of one example.
-
-    Counts two per multiply-add of every matrix product: projections, attention (the
-    causal one halved), feed-forward and output layer; not the token table, norms or
-    softmax. A training step is three times as much.
-    """
-    emb_dim, joined_kv = config.emb_dim, config.num_heads * config.head_dim
-    projection = emb_dim * joined_kv
-    mlp = (len(config.mlp_activations) + 1) * emb_dim * config.mlp_dim
-    encoder_layer = encoder_tokens * (4 * projection + mlp)
-    encoder_layer += 2 * encoder_tokens**2 * joined_kv
-    decoder_layer = decoder_tokens * (6 * projection + mlp) + encoder_tokens * 2 * projection
-    decoder_layer += decoder_tokens**2 * joined_kv
-    decoder_layer += 2 * decoder_tokens * encoder_tokens * joined_kv
-    multiply_adds = config.num_encoder_layers * encoder_layer
-    multiply_adds += config.num_decoder_layers * decoder_layer
-    multiply_adds += decoder_tokens * emb_dim * config.vocab_size
-    return 2.0 * multiply_adds

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from ait_jax.models.interface import changed
-from ait_jax.models.layer_stack import REMAT_POLICIES
+from ait_jax.models.interface import REMAT_POLICIES, changed
 from ait_jax.plan.compiled_program import CompiledProgram, bytes_per_chip, measure
 from ait_jax.plan.planned import DECODE, TRAIN, Planned
 from ait_jax.runtime import reporter

@@ -11,9 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ait_jax.models import slots
-from ait_jax.models.checkpoints.layouts import match_layout
 from ait_jax.models.interface import Model
-from ait_jax.models.parameters import abstract_params, num_params
+from ait_jax.models.parameters import abstract_params, match_layout, num_params
 from ait_jax.prompts.vocabulary import EOS_ID
 from ait_jax.runtime.hardware import options_of_large_products
 from ait_jax.runtime.partitioning import Partitioner

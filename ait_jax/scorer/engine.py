@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ait_jax.models.checkpoints.layouts import match_layout
 from ait_jax.models.decoding import Decoded, greedy_decode
 from ait_jax.models.group_windows import BLOCK, Groups
 from ait_jax.models.interface import Model, runs_prefixes
@@ -19,7 +18,7 @@ from ait_jax.models.likelihood import (
     fused_token_log_likelihoods,
     shift_right,
 )
-from ait_jax.models.parameters import abstract_params, output_layer
+from ait_jax.models.parameters import abstract_params, match_layout
 from ait_jax.prompts.vocabulary import EOS_ID
 from ait_jax.runtime import reporter
 from ait_jax.runtime.hardware import options_of_large_products, target_platform
@@ -323,7 +322,7 @@ class Engine:
             enable_dropout=False,
             return_hidden=True,
         )
-        output = output_layer(self.model.config, params)
+        output = self.model.config.output_layer(params)
         return fused_mean_log_likelihood(hidden_BxTxE, output, targets_BxT)
 
     def _score_groups(self, longest_window: int, params: Any, *arrays: jax.Array) -> jax.Array:
@@ -334,7 +333,7 @@ class Engine:
             {"params": params}, tokens_BxN, groups, longest_window, method="extend_within"
         )
         hidden_BxTxE = jnp.take_along_axis(hidden_BxNxE, places_BxT[..., None], axis=1)
-        output = output_layer(self.model.config, params)
+        output = self.model.config.output_layer(params)
         return fused_token_log_likelihoods(hidden_BxTxE, output, targets_BxT)
 
     def _embed(self, params: Any, texts_BxL: jax.Array) -> jax.Array:

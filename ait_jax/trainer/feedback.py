@@ -11,7 +11,7 @@ import numpy as np
 from ait_jax import randomness
 from ait_jax.errors import UserError
 from ait_jax.models.interface import Model, ModelConfig
-from ait_jax.models.sampling import key_data, sample_decode
+from ait_jax.models.sampling import Restriction, key_data, sample_decode
 from ait_jax.prompts.vocabulary import EOS_ID
 from ait_jax.runtime import reporter
 from ait_jax.runtime.hardware import target_platform
@@ -50,7 +50,7 @@ class FeedbackTrainer(Trainer):
       supervised: the trainer before it; its settings are its own.
       reward: (answer, references) -> what the answer is worth, from 0 (wrong) to 1 (right).
       num_samples: answers to a prompt, at least 2.
-      temperature, top_k, top_p: see `sampling.restricted_logits`. With others than 1, None and
+      temperature, top_k, top_p: see `sampling.Restriction`. With others than 1, None and
         None the answers are not the model's own, and the update is no longer that of the
         expected reward.
       supervised_weight: of the cross-entropy on the references of the same batch.
@@ -154,10 +154,8 @@ class _Feedback(Training[FeedbackTrainer]):
             prompts_BxL,
             keys_BxSx2,
             self.examples.feature_lengths["targets"],
-            EOS_ID,
-            temperature=self.config.temperature,
-            top_k=self.config.top_k,
-            top_p=self.config.top_p,
+            Restriction(self.config.temperature, self.config.top_k, self.config.top_p),
+            eos_id=EOS_ID,
             unroll_layers=target_platform() == "cpu",
         )
         return decoded.tokens, decoded.lengths

@@ -79,7 +79,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     import jax
 
     from ait_jax.models.parameters import init_params, num_params
-    from ait_jax.models.t5 import Transformer, flops_per_example
+    from ait_jax.models.t5 import Transformer
     from ait_jax.runtime.hardware import peak_flops
     from ait_jax.runtime.partitioning import Partitioner
     from ait_jax.scorer.batching import LengthBuckets
@@ -97,7 +97,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
     def flops(rows: list, answers: list) -> float:
         pairs = zip(rows, answers, strict=True)
-        return sum(flops_per_example(config, len(p), len(t)) for p, t in pairs)
+        return sum(config.flops_per_example(len(p), len(t)) for p, t in pairs)
 
     stages = [
         measure_stage(

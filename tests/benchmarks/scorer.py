@@ -108,7 +108,6 @@ def measure_theirs(options: argparse.Namespace, dtype: str) -> dict[str, Any]:
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Measures the side and dtype that `--measure SIDE,DTYPE` names; adds what both share."""
-    from ait_jax.models.t5 import flops_per_example
     from ait_jax.runtime.hardware import peak_flops
 
     side, dtype = options.measure.split(",")
@@ -119,7 +118,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     pairs = [(row["num_prompt_tokens"], row["num_answer_tokens"]) for row in rows]
     pairs += list(zip(originals, decoded, strict=True))
     config = workload.t5_config(options.model_size, dtype)
-    flops = sum(flops_per_example(config, *pair) for pair in pairs)
+    flops = sum(config.flops_per_example(*pair) for pair in pairs)
     return {
         **result,
         "side": side,

@@ -96,7 +96,7 @@ def measure(side: str, options: argparse.Namespace) -> dict[str, Any]:
 
     from ait_jax import assets
     from ait_jax.models.checkpoints.checkpoints import read_params
-    from ait_jax.models.checkpoints.weights import flatten
+    from ait_jax.models.parameters import flatten
     from ait_jax.models.t5 import T5Config, Transformer
     from ait_jax.runtime import reporter
     from ait_jax.runtime.partitioning import Partitioner

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from ait_jax.models import attention, parameters, t5
-from ait_jax.models.checkpoints import layouts
 from ait_jax.models.likelihood import shift_right
 from ait_jax.runtime.partitioning import Partitioner
 
@@ -115,7 +114,7 @@ def test_fast_forms_give_the_same_logits(scan_layers):
         )
 
     fast = dataclasses.replace(FAST, scan_layers=scan_layers)
-    ours = logits(fast, layouts.match_layout(params, scan_layers))
+    ours = logits(fast, parameters.match_layout(params, scan_layers))
     real = targets > 0
     np.testing.assert_allclose(ours[real], logits(CONFIG, params)[real], atol=1e-5)
 
@@ -140,7 +139,7 @@ def test_bfloat16_products_between_float32_are_nearer_to_float32():
 
 def test_layouts_convert_both_ways():
     params = parameters.init_params(t5.Transformer(CONFIG), 0)[0]
-    stacked = layouts.match_layout(params, True)
+    stacked = parameters.match_layout(params, True)
     assert stacked["encoder"]["layers"]["mlp"]["wo"]["kernel"].shape == (2, 64, 32)
     shapes = parameters.abstract_params(
         t5.Transformer(dataclasses.replace(CONFIG, scan_layers=True))
@@ -148,7 +147,7 @@ def test_layouts_convert_both_ways():
     assert jax.tree.map(jnp.shape, stacked) == jax.tree.map(lambda x: x.shape, shapes[0])
     axes = shapes[1]["encoder"]["layers"]["mlp"]["wo"]["kernel"]
     assert axes == ("layers", "mlp", "embed")
-    back = layouts.match_layout(stacked, False)
+    back = parameters.match_layout(stacked, False)
     jax.tree.map(np.testing.assert_array_equal, back, params)
-    assert layouts.match_layout(params, False).keys() == params.keys()
-    jax.tree.map(np.testing.assert_array_equal, layouts.match_layout(stacked, True), stacked)
+    assert parameters.match_layout(params, False).keys() == params.keys()
+    jax.tree.map(np.testing.assert_array_equal, parameters.match_layout(stacked, True), stacked)

@@ -10,7 +10,6 @@ import pytest
 from shared_data import GOLDEN_T5X, needs_shared
 
 from ait_jax.models import decoding, likelihood, parameters, t5
-from ait_jax.models.checkpoints import layouts
 
 CONFIG = t5.T5Config(
     vocab_size=384,
@@ -209,7 +208,7 @@ def test_compaction_changes_no_answer(params, scan_layers):
     rng = np.random.default_rng(2)
     prompts = rng.integers(2, 384, (70, 6)).astype(np.int32)
     model = t5.Transformer(dataclasses.replace(CONFIG, scan_layers=scan_layers))
-    layout = layouts.match_layout(params, scan_layers)
+    layout = parameters.match_layout(params, scan_layers)
 
     def decoded(compact):
         function = jax.jit(
@@ -223,10 +222,10 @@ def test_compaction_changes_no_answer(params, scan_layers):
         np.testing.assert_allclose(ours, reference, atol=1e-5)
 
 
-def test_stages_shrink_by_four():
-    assert decoding._stage_sizes(70, True) == [(70, 17), (17, 4), (4, 1), (1, 0)]
-    assert decoding._stage_sizes(3, True) == [(3, 0)]
-    assert decoding._stage_sizes(70, False) == [(70, 0)]
+def test_rows_shrink_by_four():
+    assert decoding._row_counts(70, True) == [(70, 17), (17, 4), (4, 1), (1, 0)]
+    assert decoding._row_counts(3, True) == [(3, 0)]
+    assert decoding._row_counts(70, False) == [(70, 0)]
 
 
 def test_wrong_calls_are_refused(params, prompts):

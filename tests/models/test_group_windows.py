@@ -35,7 +35,7 @@ def rows() -> GroupRows:
 
 @pytest.fixture(scope="module")
 def case(rows):
-    """Queries, keys and values of two rows, what they are, and the length of their longest window."""
+    """Queries, keys and values of two rows, their groups, the length of their longest window."""
     shape, places = max(rows.shapes), [0, 1]
     _, *groups, _, _ = rows.arrays(shape, places)
     random = np.random.default_rng(0)

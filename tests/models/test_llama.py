@@ -11,14 +11,12 @@ from tiny_training import FirstTokens
 
 from ait_jax.errors import UserError
 from ait_jax.models import rotary
-from ait_jax.models.checkpoints.layouts import match_layout
 from ait_jax.models.checkpoints.restore import restore_params
-from ait_jax.models.checkpoints.weights import flatten
 from ait_jax.models.decoding import greedy_decode
 from ait_jax.models.interface import changed
 from ait_jax.models.likelihood import shift_right
 from ait_jax.models.llama import LlamaConfig, LlamaTransformer
-from ait_jax.models.parameters import abstract_params, init_params
+from ait_jax.models.parameters import abstract_params, flatten, init_params, match_layout
 from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.scorer.batching import LengthBuckets, pad_rows
 from ait_jax.scorer.engine import Engine
@@ -217,7 +215,7 @@ def test_greedy_answers_are_the_argmax_of_teacher_forcing(scan, unroll):
         if prompt
     ]
     for logits, (_, answer), mean in zip(
-        logits_of(plain, params, examples), examples, decoded.log_likelihood, strict=True
+        logits_of(plain, params, examples), examples, decoded.log_likelihood[:-1], strict=True
     ):
         assert logits.argmax(-1).tolist() == answer
         log_p = np.asarray(jax.nn.log_softmax(logits))[np.arange(len(answer)), answer]
@@ -330,7 +328,8 @@ def test_what_does_not_fit_is_refused():
         rotary.Llama3Scaling(low_freq_factor=4.0)
     model, ones = make(), jnp.ones((1, 2), jnp.int32)
     with pytest.raises(UserError, match="Packed examples"):
-        model.init(jax.random.key(0), ones, ones, ones, ones, ones, enable_dropout=False)
+        ids = {"encoder_segment_ids": ones, "decoder_segment_ids": ones}
+        model.init(jax.random.key(0), ones, ones, ones, **ids, enable_dropout=False)
 
 
 # --- against transformers ---
@@ -370,8 +369,10 @@ def hugging_face_name(name):
         ("decoder.token_embedder.embedding", "model.embed_tokens.weight"),
         ("decoder.decoder_norm.scale", "model.norm.weight"),
         ("decoder.logits_dense.kernel", "lm_head.weight"),
-        ("decoder.layers_", "model.layers."), ("pre_self_attention_layer_norm", "input_layernorm"),
-        ("pre_mlp_layer_norm", "post_attention_layernorm"), ("self_attention.query", "self_attn.q_proj"),
+        ("decoder.layers_", "model.layers."),
+        ("pre_self_attention_layer_norm", "input_layernorm"),
+        ("pre_mlp_layer_norm", "post_attention_layernorm"),
+        ("self_attention.query", "self_attn.q_proj"),
         ("self_attention.key", "self_attn.k_proj"), ("self_attention.value", "self_attn.v_proj"),
         ("self_attention.out", "self_attn.o_proj"), ("wi_0", "gate_proj"), ("wi_1", "up_proj"),
         ("mlp.wo", "mlp.down_proj"), (".kernel", ".weight"), (".scale", ".weight"),

@@ -9,9 +9,8 @@ import pytest
 from tiny_training import TINY, OnDevices, model_and_params
 
 from ait_jax import randomness
-from ait_jax.models import likelihood, t5
-from ait_jax.models.checkpoints import layouts
-from ait_jax.models.sampling import key_data, restricted_logits, sample_decode
+from ait_jax.models import decoding, likelihood, parameters, t5
+from ait_jax.models.sampling import Restriction, key_data, restricted_logits, sample_decode
 
 MODEL = t5.Transformer(TINY)
 MAX_LENGTH = 5
@@ -43,8 +42,11 @@ def keys(batch, samples, seed=0):
     return np.array(numbers, np.uint32).reshape(batch, samples, 2)
 
 
-def sampled(params, prompts, keys, length=MAX_LENGTH, model=MODEL, **options):
-    function = jax.jit(lambda p, x, k: sample_decode(model, p, x, k, length, **options))
+def sampled(params, prompts, keys, length=MAX_LENGTH, model=MODEL, unroll=False, **options):
+    restriction = Restriction(**options)
+    function = jax.jit(
+        lambda p, x, k: sample_decode(model, p, x, k, length, restriction, unroll_layers=unroll)
+    )
     return jax.tree.map(np.asarray, function(params, prompts, keys))
 
 
@@ -100,13 +102,15 @@ def test_log_likelihoods_are_those_of_teacher_forcing(params, prompts, some):
     np.testing.assert_allclose(some.log_likelihood, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("changes", [{"compact": False}, {"unroll_layers": True}, {"scan": True}])
-def test_the_form_of_decoding_changes_no_sample(params, prompts, some, changes):
+@pytest.mark.parametrize("form", ["not compacted", "unrolled", "scanned"])
+def test_the_form_of_decoding_changes_no_sample(params, prompts, some, form, monkeypatch):
     model = MODEL
-    if changes.pop("scan", False) or "unroll_layers" in changes:
+    if form == "not compacted":
+        monkeypatch.setattr(decoding, "_COMPACTION", 10**9)
+    else:
         model = t5.Transformer(dataclasses.replace(TINY, scan_layers=True))
-        params = layouts.match_layout(params, True)
-    other = sampled(params, prompts, keys(4, 6), model=model, **changes)
+        params = parameters.match_layout(params, True)
+    other = sampled(params, prompts, keys(4, 6), model=model, unroll=form == "unrolled")
     np.testing.assert_array_equal(other.tokens, some.tokens)
 
 
@@ -171,7 +175,7 @@ def chi_square(counts, p):
 )
 def test_frequencies_are_the_softmax(params, prompts, options):
     samples = 4000
-    decoded = sampled(params, prompts[:1], keys(1, samples), length=1, compact=False, **options)
+    decoded = sampled(params, prompts[:1], keys(1, samples), length=1, **options)
     counts = np.bincount(decoded.tokens[:, 0], minlength=64)
     logits = first_logits(params, prompts[:1])
     logits[0] = -np.inf
@@ -193,8 +197,8 @@ def test_frequencies_are_the_softmax(params, prompts, options):
 
 def test_pairs_of_tokens_have_the_products_of_probabilities(params, prompts):
     """Step 2 draws anew, given the token of step 1."""
-    decoded = sampled(params, prompts[:1], keys(1, 6000), length=2, compact=False)
-    p_first = np.exp(restricted_logits(first_logits(params, prompts[:1])[None])[0])
+    decoded = sampled(params, prompts[:1], keys(1, 6000), length=2)
+    p_first = np.exp(restricted_logits(first_logits(params, prompts[:1])[None], Restriction())[0])
     p_first = np.asarray(p_first, np.float64) / p_first.sum()
     likely = (
         int(np.argsort(-p_first)[0]) if np.argmax(p_first) != 1 else int(np.argsort(-p_first)[1])
@@ -207,7 +211,7 @@ def test_pairs_of_tokens_have_the_products_of_probabilities(params, prompts):
         targets,
         enable_dropout=False,
     )
-    p = np.asarray(jax.nn.softmax(restricted_logits(logits[0, 1:])[0]), np.float64)
+    p = np.asarray(jax.nn.softmax(restricted_logits(logits[0, 1:], Restriction())[0]), np.float64)
     second = decoded.tokens[decoded.tokens[:, 0] == likely, 1]
     assert len(second) > 300
     assert chi_square(np.bincount(second, minlength=64), p) < 1.6
@@ -217,14 +221,16 @@ def test_restrictions_by_hand():
     logits = np.log(np.array([[0.3, 0.4, 0.2, 0.07, 0.03]], np.float32))
 
     def kept(**options):
-        return np.flatnonzero(np.isfinite(restricted_logits(logits, **options)[0])).tolist()
+        restricted = restricted_logits(logits, Restriction(**options))
+        return np.flatnonzero(np.isfinite(restricted[0])).tolist()
 
     # Token 0 is padding. What is left has the probabilities 0.571, 0.286, 0.1, 0.043.
     assert kept() == [1, 2, 3, 4]
     assert kept(top_k=2) == [1, 2] and kept(top_k=1) == [1] and kept(top_k=99) == [1, 2, 3, 4]
     assert kept(top_p=0.5) == [1] and kept(top_p=0.6) == [1, 2] and kept(top_p=0.9) == [1, 2, 3]
     assert kept(top_p=1.0) == [1, 2, 3, 4]
-    np.testing.assert_allclose(restricted_logits(logits, temperature=2.0)[0, 1:], logits[0, 1:] / 2)
+    halved = restricted_logits(logits, Restriction(temperature=2.0))
+    np.testing.assert_allclose(halved[0, 1:], logits[0, 1:] / 2)
 
 
 def test_keys_hold_all_bits():

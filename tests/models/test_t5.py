@@ -12,7 +12,7 @@ from flax.linen import partitioning as nn_partitioning
 from shared_data import GOLDEN_T5X, needs_shared
 
 from ait_jax.errors import UserError
-from ait_jax.models import attention, layers, parameters, t5
+from ait_jax.models import attention, layers, parameters, t5, t5_attention
 
 TINY = t5.T5Config(
     vocab_size=384,
@@ -211,8 +211,8 @@ def test_sharding_annotations_name_known_axes(tiny):
 
 
 def test_relative_position_buckets_by_hand():
-    both = layers.relative_position_buckets(300, 300, bidirectional=True)
-    causal = layers.relative_position_buckets(300, 300, bidirectional=False)
+    both = t5_attention.relative_position_buckets(300, 300, bidirectional=True)
+    causal = t5_attention.relative_position_buckets(300, 300, bidirectional=False)
     # Bidirectional: 16 a side, 8 of them exact; keys after the query start at 16.
     assert [both[200, 200 - d] for d in (0, 1, 7, 8, 12, 127, 200)] == [0, 1, 7, 8, 9, 15, 15]
     assert [both[0, d] for d in (1, 7, 8, 299)] == [17, 23, 24, 31]
@@ -261,7 +261,7 @@ def test_flops_of_published_sizes(sizes, encoder_tokens, expected):
         mlp_dim=mlp_dim,
         mlp_activations=("gelu", "linear"),
     )
-    assert t5.flops_per_example(config, encoder_tokens, 128) == pytest.approx(expected, rel=0.02)
+    assert config.flops_per_example(encoder_tokens, 128) == pytest.approx(expected, rel=0.02)
 
 
 def test_abstract_params_of_xxl_need_no_memory():

@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 from tiny_training import TINY, OnDevices, model_and_params
 
-from ait_jax.models.t5 import Transformer, flops_per_example
+from ait_jax.models.t5 import Transformer
 from ait_jax.plan import hlo, hlo_cost
 from ait_jax.runtime.partitioning import Partitioner
 
@@ -237,7 +237,7 @@ def test_a_transformer_has_the_flops_that_are_said_of_it(scan_layers):
     counted = cost(logits, params, *tokens).flops
     # The causal half of decoder self-attention is computed and masked.
     causal = 2.0 * rows * config.num_decoder_layers * target**2 * config.num_heads * config.head_dim
-    assert counted == rows * flops_per_example(Transformer(config).config, source, target) + causal
+    assert counted == rows * config.flops_per_example(source, target) + causal
 
 
 def test_devices_share_the_flops():

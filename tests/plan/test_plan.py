@@ -10,7 +10,6 @@ import pytest
 from ait_jax.config.gin_flags import GinFlags
 from ait_jax.errors import UserError
 from ait_jax.models.parameters import abstract_params, num_params
-from ait_jax.models.t5 import flops_per_example
 from ait_jax.plan import plan, programs
 from ait_jax.plan import planned as planned_parts
 from ait_jax.plan.planned import DECODE, FORCE, TRAIN, hours_of
@@ -66,7 +65,7 @@ def test_every_program_is_compiled_for_the_whole_mesh(made):
 def test_the_flops_are_the_models_own(made):
     found, _, _ = made
     train, config = found.programs[TRAIN], found.planned.model.config
-    assert train.ideal_flops == 3 * flops_per_example(config, 96, 16) * 16 / 8
+    assert train.ideal_flops == 3 * config.flops_per_example(96, 16) * 16 / 8
     # So small a model has parts that every device does alike.
     assert -0.01 < train.over_ideal < 0.25
     assert -0.1 < found.programs[DECODE].over_ideal < 0.5

@@ -14,7 +14,7 @@ from ait_jax.commands import subcommand
 from ait_jax.config import configuration
 from ait_jax.config.gin_flags import split_flags
 from ait_jax.models.checkpoints.restore import restore_params
-from ait_jax.models.checkpoints.weights import flatten
+from ait_jax.models.parameters import flatten
 from ait_jax.pool.splits import read_names
 from ait_jax.rounds.experiment import Experiment
 from ait_jax.runtime.partitioning import Partitioner

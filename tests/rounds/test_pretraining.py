@@ -4,13 +4,13 @@ import dataclasses
 
 import numpy as np
 import pytest
+import safetensors
 from tiny_training import TINY, OnDevices, assert_trees_equal, trainer
 
 from ait_jax import randomness
 from ait_jax.assets import mini_vocabulary
 from ait_jax.errors import UserError
 from ait_jax.models.checkpoints.checkpoints import read_params
-from ait_jax.models.checkpoints.weights import read_metadata
 from ait_jax.models.t5 import Transformer
 from ait_jax.prompts.vocabulary import Vocabulary
 from ait_jax.rounds.pretraining import Pretraining, PretrainingExamples, span_corruption
@@ -176,7 +176,7 @@ def test_a_whole_run_leaves_weights(tmp_path, said):
     np.testing.assert_allclose(
         params["token_embedder"]["embedding"], trained["token_embedder"]["embedding"], rtol=2**-8
     )
-    metadata = read_metadata(path)
+    metadata = safetensors.safe_open(path, framework="np").metadata()
     assert metadata["steps"] == "3" and metadata["seed"] == "0"
     whole = path.read_bytes()
     assert pretraining(tmp_path / "a").run().read_bytes() == whole

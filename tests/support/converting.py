@@ -3,7 +3,7 @@
 import numpy as np
 
 from ait_jax import cli
-from ait_jax.models.checkpoints import weights
+from ait_jax.models import parameters
 
 
 def convert(capsys, *arguments):
@@ -14,7 +14,7 @@ def convert(capsys, *arguments):
 
 
 def assert_equal(params, expected):
-    params, expected = weights.flatten(params), weights.flatten(expected)
+    params, expected = parameters.flatten(params), parameters.flatten(expected)
     assert list(params) == list(expected)
     for name, value in expected.items():
         np.testing.assert_array_equal(np.asarray(params[name], np.float32), value)

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from tiny_experiment import tiny_experiment, tiny_pool
 
+from ait_jax.models import parameters
 from ait_jax.models.checkpoints import stored_arrays, weights
 from ait_jax.models.checkpoints.restore import restore_params
 from ait_jax.models.parameters import init_params
@@ -69,13 +70,13 @@ def restore(folder: Path, index: int) -> None:
     open_tensors = weights.open_tensors
     weights.open_tensors = lambda path: {n: counting(a) for n, a in open_tensors(path).items()}
     partitioner = Partitioner(num_partitions=jax.device_count())
-    restored = weights.flatten(restore_params(path, model, partitioner).params)
-    for name, expected in weights.flatten(params).items():
+    restored = parameters.flatten(restore_params(path, model, partitioner).params)
+    for name, expected in parameters.flatten(params).items():
         for shard in restored[name].addressable_shards:
             np.testing.assert_array_equal(shard.data, expected[shard.index])
     distributed.barrier("read")
     path.unlink(missing_ok=True)
-    total = sum(array.nbytes for array in weights.flatten(params).values())
+    total = sum(array.nbytes for array in parameters.flatten(params).values())
     figures = {"read": sum(read_bytes), "total": total}
     (folder / f"restored_{index}.json").write_text(json.dumps(figures))
 

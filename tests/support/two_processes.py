@@ -1,10 +1,17 @@
-"""Two Python processes that find each other, each with two devices of its own."""
+"""Processes with devices of their own: their environment, and two of them that find each other."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+
+
+def environment(devices: int) -> dict[str, str]:
+    """Returns this process's environment with another number of virtual devices."""
+    flags = re.sub(r"(device_count=)\d+", rf"\g<1>{devices}", os.environ["XLA_FLAGS"])
+    return os.environ | {"XLA_FLAGS": flags}
 
 
 def run(arguments: Callable[[int, str], Sequence[str]]) -> None:
@@ -16,12 +23,10 @@ def run(arguments: Callable[[int, str], Sequence[str]]) -> None:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
-    flags = "--xla_force_host_platform_device_count=2"
     processes = [
         subprocess.Popen(
             [sys.executable, *arguments(index, address)],
-            env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env=environment(devices=2), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
         for index in range(2)
     ]  # fmt: skip

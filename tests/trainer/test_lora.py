@@ -26,7 +26,7 @@ from tiny_training import (
 
 from ait_jax.errors import UserError
 from ait_jax.models import adapters, parameters, t5
-from ait_jax.models.checkpoints import checkpoints, layouts
+from ait_jax.models.checkpoints import checkpoints, loaded_model
 from ait_jax.models.llama import LlamaTransformer
 from ait_jax.trainer.lora import LoRATrainer
 from ait_jax.trainer.step import supervised_sums
@@ -53,7 +53,7 @@ def model_of(kind, **changes):
         config = dataclasses.replace(TINY, num_encoder_layers=2, num_decoder_layers=2, **changes)
         separate = model_and_params(dataclasses.replace(config, scan_layers=False))[1]
         model = t5.Transformer(config)
-    return model, layouts.match_layout(separate, config.scan_layers)
+    return model, parameters.match_layout(separate, config.scan_layers)
 
 
 def drawn_adapters(model, targets=("*",)):
@@ -119,7 +119,7 @@ def test_the_first_model_is_the_base_and_layers_scanned_begin_alike():
         assert_trees_equal(adapters.merged(params, drawn[scan_layers], SCALE), params)
         adapted = loss_of(adapters.Adapted(model, params, SCALE), drawn[scan_layers])
         assert float(adapted) == float(loss_of(model, params))
-    assert_trees_equal(layouts.match_layout(drawn[False], True), drawn[True])
+    assert_trees_equal(parameters.match_layout(drawn[False], True), drawn[True])
     a = drawn[True]["encoder"]["layers"]["attention"]["query"]["a"]
     assert a.shape == (2, 16, RANK) and np.std(a) == pytest.approx(1 / 4, rel=0.3)
     assert np.abs(a[0] - a[1]).max() > 0.1
@@ -164,7 +164,7 @@ def test_what_a_training_leaves(whole):
     assert opened.place.name == "checkpoint_6" and opened.stored.num_others == 0
     assert_trees_equal(checkpoints.read_params(directory), trained.params)
     _, initial = model_and_params(DROPPING)
-    assert parameters.config_of(trained.params) == dataclasses.replace(DROPPING, dropout_rate=0.1)
+    assert loaded_model.t5_config(trained.params) == dataclasses.replace(DROPPING, dropout_rate=0.1)
     for path, leaf in traverse_util.flatten_dict(trained.params).items():
         base = traverse_util.flatten_dict(initial)[path]
         adapted = path[-1] == "kernel" and path[-2] != "logits_dense"

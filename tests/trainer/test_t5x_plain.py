@@ -12,7 +12,7 @@ import pytest
 from ait_jax.config.configuration import gin_folder
 from ait_jax.models.checkpoints.checkpoints import read_params
 from ait_jax.models.checkpoints.conversion import convert
-from ait_jax.models.checkpoints.weights import flatten
+from ait_jax.models.parameters import flatten
 
 pytestmark = pytest.mark.t5x
 TINY = (
@@ -94,7 +94,7 @@ def test_finetune_eval_and_infer(pretrained, tmp_path):
 
 
 def test_finetune_from_a_converted_checkpoint(pretrained, tmp_path):
-    convert(pretrained, tmp_path / "converted", "t5x", report=lambda line: None)
+    convert(pretrained, tmp_path / "converted", "t5x")
     folder = tmp_path / "finetuned"
     t5x(
         "train", "finetune", tmp_path, f"MODEL_DIR='{folder}'", "TRAIN_STEPS=3", *PERIODS,

@@ -92,7 +92,7 @@ def test_converted_weights_select_what_the_trained_ones_did(whole, tmp_path):
     selected = (whole / "round_000" / "selected.txt").read_bytes()
     assert (original / "selected.txt").read_bytes() == selected
     for to in TARGETS:
-        convert(trained, tmp_path / to, to, ask_torch=False, report=lambda line: None)
+        convert(trained, tmp_path / to, to, ask_torch=False)
         folder = scored(to, tmp_path / to)
         for file in ("selected.txt", "task_scores.parquet", "likelihoods.parquet"):
             assert (folder / file).read_bytes() == (original / file).read_bytes(), (to, file)

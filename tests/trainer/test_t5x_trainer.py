@@ -26,8 +26,8 @@ from tiny_training import (
 from ait_jax import cli
 from ait_jax.errors import UserError
 from ait_jax.models.checkpoints.checkpoints import read_params
-from ait_jax.models.checkpoints.layouts import match_layout
 from ait_jax.models.llama import LlamaTransformer
+from ait_jax.models.parameters import match_layout
 from ait_jax.trainer import t5x
 from ait_jax.trainer.optimizer import CosineOfTraining, adafactor, adamw
 from ait_jax.trainer.t5x_networks import NETWORKS

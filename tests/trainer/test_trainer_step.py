@@ -18,7 +18,6 @@ from tiny_training import (
 )
 
 from ait_jax.models import parameters, t5
-from ait_jax.models.checkpoints import layouts
 from ait_jax.models.likelihood import cross_entropy_loss, shift_right
 from ait_jax.trainer.optimizer import adafactor, adamw
 from ait_jax.trainer.step import init_state, make_train_step, state_shardings
@@ -70,12 +69,12 @@ def test_metrics_against_float64(plain):
 def test_scanned_layers_have_the_same_gradient(plain):
     scanned = dataclasses.replace(TINY, scan_layers=True)
     _, params = model_and_params()
-    state = init_state(layouts.match_layout(params, True), GRADIENT)
+    state = init_state(parameters.match_layout(params, True), GRADIENT)
     state, metrics = compiled(scanned)(state, BATCH, np.uint32(7))
     assert float(metrics["loss"]) == pytest.approx(float(plain[1]["loss"]), rel=1e-6)
     jax.tree.map(
         lambda ours, reference: np.testing.assert_allclose(ours, reference, atol=1e-6),
-        layouts.match_layout(state.params, False),
+        parameters.match_layout(state.params, False),
         plain[0].params,
     )
 

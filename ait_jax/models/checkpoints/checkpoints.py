@@ -1,4 +1,4 @@
-"""Checkpoints in all the forms that are read: which one it is, and the parameters in it.
+"""Checkpoints in every form that can be read: which one it is, and the parameters in it.
 
 Only parameters are read, never optimizer states. Nothing is unpickled or evaluated, and the paths
 that a checkpoint names stay inside it.
@@ -12,20 +12,21 @@ from typing import Any
 import numpy as np
 
 from ait_jax.errors import UserError
+from ait_jax.models import parameters
 from ait_jax.models.checkpoints import (
     gguf_weights,
     hugging_face,
-    layouts,
+    hugging_face_folder,
     llama_settings,
     llama_weights,
     orbax_checkpoint,
-    safetensors_folder,
     t5x_legacy,
     weights,
 )
 from ait_jax.models.checkpoints.stored_arrays import StoredParams
+from ait_jax.models.interface import Params
 from ait_jax.models.llama import LlamaConfig
-from ait_jax.models.t5 import Params, T5Config
+from ait_jax.models.t5 import T5Config
 from ait_jax.prompts.gguf_header import is_gguf
 from ait_jax.runtime import files
 
@@ -53,7 +54,7 @@ def _without_config(opener: Callable[[Any], StoredParams]) -> Callable[[Any], An
     return lambda place: (None, opener(place))
 
 
-# Each returns the configuration, None where the form does not tell it, and the parameters.
+# Each returns the configuration, None where the form does not state it, and the parameters.
 _OPENERS = {
     "t5x": _without_config(t5x_legacy.open_params),
     "orbax": _without_config(orbax_checkpoint.open_params),
@@ -65,14 +66,14 @@ _OPENERS = {
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint of which no parameter was read yet.
+    """A checkpoint, none of whose parameters is read yet.
 
     Attributes:
         form: a key of FORMS; place: the very folder or file.
         step: of a checkpoint_<step> folder, else None.
         stored: what it holds.
-        layout: of its layers (`layouts`).
-        config: of the model, where the form tells it.
+        layout: of its layers, as `parameters.layout_of`.
+        config: of the model, where the form states it.
     """
 
     form: str
@@ -92,22 +93,21 @@ def open_checkpoint(path: Any) -> Checkpoint:
     form, place = find(path)
     config, stored = _OPENERS[form](place)
     folder = place if place.is_dir() else place.parent
-    layout = layouts.layout_of(stored.shapes)
+    layout = parameters.layout_of(stored.shapes)
     return Checkpoint(form, place, step_of(folder), stored, layout, config)
 
 
 def is_llama_folder(folder: Any) -> bool:
     """Whether a Hugging Face folder's config.json is that of a LLaMA."""
-    # What cannot be read is T5's to refuse.
     try:
-        kind = llama_settings.read_settings(folder).get("model_type")
+        kind = hugging_face_folder.read_settings(folder).get("model_type")
     except UserError:
-        return False
+        return False  # `hugging_face.open_params` refuses it
     return isinstance(kind, str) and kind in llama_settings.MODEL_TYPES
 
 
 def read_params(path: Any, dtype: Any = np.float32) -> Params:
-    """Returns the parameters of a checkpoint in whatever form it has, all of them on the host.
+    """Returns all parameters of a checkpoint, in whatever form, on the host.
 
     Args:
         path: as in `find`.
@@ -121,12 +121,9 @@ def read_params(path: Any, dtype: Any = np.float32) -> Params:
     """
     checkpoint = open_checkpoint(path)
     params = checkpoint.stored.load(checkpoint.stored.shapes, dtype)
-    if checkpoint.layout == layouts.SCALABLE:
-        try:
-            params = layouts.from_scalable(params)
-        except UserError as error:
-            raise UserError(f"{checkpoint.place}: {error}") from error
-    return weights.unflatten(params)
+    if checkpoint.layout == parameters.SCALABLE:
+        params = parameters.from_scalable(params, checkpoint.place)
+    return parameters.unflatten(params)
 
 
 def find(path: Any) -> tuple[str, Any]:
@@ -150,13 +147,12 @@ def find(path: Any) -> tuple[str, Any]:
         return ("gguf" if is_gguf(path) else "safetensors"), path
     form = _form(path)
     if form is None:
-        path = newest_checkpoint(path)
-        form = _form(path)
+        path, form = _newest_checkpoint(path)
     return form, path / _SAFETENSORS if form == "safetensors" else path
 
 
-def newest_checkpoint(directory: Any) -> Any:
-    """Returns the complete `checkpoint_<step>` folder of the highest step in `directory`.
+def _newest_checkpoint(directory: Any) -> tuple[Any, str]:
+    """Returns the complete `checkpoint_<step>` folder of the highest step, and its form.
 
     Folders that a writer left unfinished (temporary names, no index) are passed over.
 
@@ -169,8 +165,9 @@ def newest_checkpoint(directory: Any) -> Any:
         if child.is_dir() and step_of(child) is not None:
             steps[step_of(child)] = child
     for step in sorted(steps, reverse=True):
-        if _form(steps[step]) is not None:
-            return steps[step]
+        form = _form(steps[step])
+        if form is not None:
+            return steps[step], form
     if steps:
         names = ", ".join(sorted(child.name for child in steps.values()))
         raise UserError(f"{directory} holds only incomplete checkpoints ({names}).")
@@ -180,9 +177,9 @@ def newest_checkpoint(directory: Any) -> Any:
             "'checkpoint' nor Orbax's '_METADATA'. Copy it again or name an older step."
         )
     raise UserError(
-        f"No checkpoint in {directory}; needed: a checkpoint_<step> folder of T5X or ait-jax, "
-        "a folder of such folders, a Hugging Face folder with its config.json, a safetensors or "
-        "a GGUF file."
+        f"No checkpoint in {directory}; give a checkpoint_<step> folder of T5X or ait-jax, a "
+        "folder of such folders, a Hugging Face folder with its config.json, a safetensors or a "
+        "GGUF file."
     )
 
 
@@ -197,7 +194,7 @@ def _form(directory: Any) -> str | None:
         return "t5x"
     if orbax_checkpoint.trees(directory):
         return "orbax"
-    if safetensors_folder.is_folder(directory):
+    if hugging_face_folder.is_folder(directory):
         return "hugging_face"
     if (directory / _SAFETENSORS).is_file():
         return "safetensors"

@@ -7,7 +7,6 @@ checkpoint for T5X, one safetensors file; beside them the model's gin file and i
 import dataclasses
 import re
 import shutil
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,20 @@ from ait_jax.models.checkpoints import (
     orbax_checkpoint,
     weights,
 )
-from ait_jax.models.checkpoints.conversion_source import Source, extra_ids_of, read_source, resized
-from ait_jax.models.checkpoints.model_gin import llama_gin, model_gin
+from ait_jax.models.checkpoints.loaded_model import (
+    NO_HINTS,
+    Hints,
+    LoadedModel,
+    extra_ids_of,
+    load_model,
+    resized,
+)
+from ait_jax.models.checkpoints.model_gin import llama_gin, t5_gin
+from ait_jax.models.llama import LlamaConfig
 from ait_jax.prompts import tokenizer_files
 from ait_jax.prompts.tokenizers_vocabulary import TokenizersVocabulary
 from ait_jax.prompts.vocabulary import Vocabulary
-from ait_jax.runtime import files
+from ait_jax.runtime import files, reporter
 
 TARGETS = {
     "hf": "a Hugging Face folder",
@@ -40,35 +47,27 @@ _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
 def convert(
-    source: Any,
+    checkpoint: Any,
     target: Any,
     to: str,
+    hints: Hints = NO_HINTS,
     *,
     dtype: str = "float32",
-    vocabulary_path: Any = None,
     vocab_size: int | None = None,
-    mlp_activations: Sequence[str] | None = None,
-    like: Any = None,
     max_shard_size: str = "5GB",
     ask_torch: bool = True,
-    report: Callable[[str], None] = print,
 ) -> None:
-    """Writes the parameters of `source` into the new folder `target`, and compares.
+    """Writes the parameters of a checkpoint into the new folder `target`, and compares.
 
     Args:
-        source: as in `checkpoints.find`.
-        target: a folder that is not there yet or is empty.
+        checkpoint: as in `checkpoints.find`.
+        target: a folder that does not exist yet or is empty.
         to: a key of TARGETS.
-        dtype: "float32", "bfloat16" or "float16" on disk; "keep" leaves what the source has.
-        vocabulary_path: the model's SentencePiece file, a LLaMA's tokenizer; by default the one
-            beside the source, or `like`'s.
+        hints: what the checkpoint does not say itself.
+        dtype: "float32", "bfloat16" or "float16" on disk; "keep" keeps the checkpoint's.
         vocab_size: rows of the token table afterwards: more are zeros, fewer are cut off.
-        mlp_activations: where they are not T5 1.0's or 1.1's (Hugging Face's folders say so).
-        like: the GGUF file or Hugging Face folder of a LLaMA of which `source` is a training's
-            checkpoint; its sizes and its tokenizer.
         max_shard_size: above it a Hugging Face folder has several files.
         ask_torch: compare with Hugging Face's torch model too, where there is one.
-        report: gets the lines that say what was done.
 
     Raises:
         UserError: nothing fit to read, no place to write, or other answers afterwards; then
@@ -77,65 +76,63 @@ def convert(
     stored = None if dtype == "keep" else weights.stored_dtype(dtype)
     max_shard_bytes = _bytes(max_shard_size)
     files.check_new_folder(target)
-    original = read_source(source, vocabulary_path, mlp_activations, like)
-    report(original.describe())
+    original = load_model(checkpoint, hints)
+    reporter.say(original.describe())
     read = resized(original, vocab_size)
-    # What should come back: the source, rounded to how it is stored.
+    # What should be read back: the original, rounded to how it is stored.
     with np.errstate(over="ignore"):  # what overflows shows in the logits
         params = jax.tree.map(lambda x: x.astype(stored or x.dtype, copy=False), read.params)
     changed = dataclasses.replace(read, params=params)
-    if not read.is_llama:
-        # A vocabulary that is none, or too large, is refused before anything is written.
+    if not isinstance(read.config, LlamaConfig):
+        # A broken or too large vocabulary is refused before anything is written.
         extra_ids_of(read.vocabulary, read.config.vocab_size)
     with files.new_folder(target) as folder:
         written = _write(folder, to, changed, max_shard_bytes)
-        lines = _compare(original, changed, folder / written, dtype, like)
+        lines = _compare(original, changed, folder / written, dtype, hints.like)
         lines += _compare_with_torch(original, changed, folder / written, to, ask_torch)
-        vocabulary = _write_vocabulary(folder, to, read)
-        gin = _gin(read, Path(target) / written, vocabulary and Path(target) / vocabulary)
-        files.write_text(folder / "model.gin", gin)
-    report(f"wrote {Path(target) / written}: {TARGETS[to]}, {_dtype_text(dtype)}")
-    for line in [*lines, *_vocabulary_lines(target, vocabulary, read)]:
-        report(line)
-    report(f"wrote {Path(target) / 'model.gin'}: the model, its checkpoint and its vocabulary")
-    report(
-        "use it: ait-jax score --gin_file=experiments/score.gin "
-        f"--gin_file={Path(target) / 'model.gin'}"
-    )
+        name = _write_vocabulary(folder, to, read)
+        vocabulary = None if name is None else Path(target) / name
+        files.write_text(folder / "model.gin", _gin(read, Path(target) / written, vocabulary))
+    reporter.say(f"wrote {Path(target) / written}: {TARGETS[to]}, {_dtype_text(dtype)}")
+    for line in [*lines, _vocabulary_line(vocabulary, read)]:
+        reporter.say(line)
+    gin = Path(target) / "model.gin"
+    reporter.say(f"wrote {gin}: the model, its checkpoint and its vocabulary")
+    reporter.say(f"use it: ait-jax score --gin_file=experiments/score.gin --gin_file={gin}")
 
 
 def _bytes(size: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMG]?B)", size.upper())
     if not match or float(match[1]) == 0:
-        raise UserError(f"--max_shard_size={size}; needed: a size like 5GB or 200MB.")
+        raise UserError(f"--max_shard_size={size} is not a size; write it like 5GB or 200MB.")
     return int(float(match[1]) * _UNITS[match[2]])
 
 
 # --- writing ---
 
 
-def _write(folder: Path, to: str, source: Source, max_shard_bytes: int) -> str:
-    """Writes parameters, which have their dtype already; returns what to read, from `folder`."""
-    params = source.params
+def _write(folder: Path, to: str, model: LoadedModel, max_shard_bytes: int) -> str:
+    """Writes parameters, which have their dtype already; returns what to read in `folder`."""
+    params, config = model.params, model.config
     if to == "hf":
-        sizes = {"dtype": None, "max_shard_bytes": max_shard_bytes}
-        if source.is_llama:
-            tokenizer = tokenizer_files.read(source.vocabulary)
-            llama_weights.write(folder, params, source.config, tokenizer, **sizes)
+        sizes: dict[str, Any] = {"dtype": None, "max_shard_bytes": max_shard_bytes}
+        if isinstance(config, LlamaConfig):
+            tokenizer = tokenizer_files.read(model.vocabulary)
+            llama_weights.write(folder, params, config, tokenizer, **sizes)
         else:
-            hugging_face.write(folder, params, source.config, **sizes)
+            hugging_face.write(folder, params, config, **sizes)
         return "."
     if to == "t5x":
-        return orbax_checkpoint.write(folder, params, source.step, dtype=None).name
+        return orbax_checkpoint.write(folder, params, model.step, dtype=None).name
     name = "model.safetensors"
     weights.save_weights(folder / name, params, dtype=None)
     return name
 
 
-def _write_vocabulary(folder: Path, to: str, source: Source) -> str | None:
+def _write_vocabulary(folder: Path, to: str, model: LoadedModel) -> str | None:
     """Copies the vocabulary and returns its name there."""
-    vocabulary = source.vocabulary
-    if source.is_llama:
+    vocabulary = model.vocabulary
+    if isinstance(model.config, LlamaConfig):
         if to != "hf":
             tokenizer_files.write(folder, tokenizer_files.read(vocabulary))
         return "."
@@ -144,42 +141,37 @@ def _write_vocabulary(folder: Path, to: str, source: Source) -> str | None:
     name = hugging_face.VOCABULARY if to == "hf" else "sentencepiece.model"
     shutil.copyfile(vocabulary, folder / name)
     if to == "hf":
-        extra_ids = extra_ids_of(vocabulary, source.config.vocab_size)
+        extra_ids = extra_ids_of(vocabulary, model.config.vocab_size)
         hugging_face.write_tokenizer_config(folder, extra_ids)
     return name
 
 
-def _gin(source: Source, checkpoint: Path, vocabulary: Path | None) -> str:
+def _gin(model: LoadedModel, checkpoint: Path, vocabulary: Path | None) -> str:
     """Returns the model's gin file."""
-    named = {
-        "comment": f"Made by `ait-jax convert` from {source.place}.",
-        "checkpoint": checkpoint,
-        "vocabulary": vocabulary,
-    }
-    if source.is_llama:
-        special = tokenizer_files.read(source.vocabulary).special
-        return llama_gin(source.config, special=special, **named)
-    extra_ids = extra_ids_of(source.vocabulary, source.config.vocab_size)
-    return model_gin(source.config, extra_ids=extra_ids, **named)
+    comment, config = f"Made by `ait-jax convert` from {model.place}.", model.config
+    if isinstance(config, LlamaConfig):
+        special = tokenizer_files.read(model.vocabulary).special
+        return llama_gin(config, comment, checkpoint, vocabulary, special)
+    extra_ids = extra_ids_of(model.vocabulary, config.vocab_size)
+    return t5_gin(config, comment, checkpoint, vocabulary, extra_ids)
 
 
-def _vocabulary_lines(target: Any, vocabulary: str | None, source: Source) -> list[str]:
-    rows = source.config.vocab_size
-    if vocabulary is None:
-        return [
-            "vocabulary: none beside the source; give VOCABULARY_PATH (--vocabulary_path copies "
-            "one into the target)."
-        ]
-    path = Path(target) / vocabulary
-    if source.is_llama:
+def _vocabulary_line(path: Path | None, model: LoadedModel) -> str:
+    rows = model.config.vocab_size
+    if path is None:
+        return (
+            "vocabulary: none beside the checkpoint; give VOCABULARY_PATH (--vocabulary_path "
+            "copies one into the target)."
+        )
+    if isinstance(model.config, LlamaConfig):
         used, others = TokenizersVocabulary(str(path)), ""
     else:
-        extra_ids = extra_ids_of(source.vocabulary, rows)
+        extra_ids = extra_ids_of(model.vocabulary, rows)
         used, others = Vocabulary(str(path), extra_ids), f"{extra_ids} sentinels among them, "
     line = f"VOCABULARY_PATH = {path}: {used.vocab_size:,} ids, {others}of {rows:,} rows"
     if rows < used.padded_size:
         line += f"; --vocab_size={used.padded_size} pads as T5X does"
-    return [line]
+    return line
 
 
 def _dtype_text(dtype: str) -> str:
@@ -189,8 +181,10 @@ def _dtype_text(dtype: str) -> str:
 # --- comparing ---
 
 
-def _compare(original: Source, changed: Source, written: Path, dtype: str, like: Any) -> list[str]:
-    """Reads what was written and returns how its answers compare with the source's.
+def _compare(
+    original: LoadedModel, changed: LoadedModel, written: Path, dtype: str, like: Any
+) -> list[str]:
+    """Reads what was written and returns how its answers compare with the original's.
 
     Args:
         original: what was read; changed: what was to be written.
@@ -198,7 +192,7 @@ def _compare(original: Source, changed: Source, written: Path, dtype: str, like:
         dtype, like: as in `convert`.
 
     Raises:
-        UserError: the answers differ by more than TOLERANCE, or are no numbers.
+        UserError: the answers differ by more than TOLERANCE, or are not finite.
     """
     config = changed.config
     asked = logits_check.prompts(min(config.vocab_size, original.config.vocab_size))
@@ -208,43 +202,38 @@ def _compare(original: Source, changed: Source, written: Path, dtype: str, like:
     if not np.isfinite(ours).all():
         raise UserError(
             f"the logits of {original.place} with {_dtype_text(dtype)} are not finite: its values "
-            "do not fit there, or are damaged; try --dtype=float32."
+            "do not fit or are damaged; try --dtype=float32."
         )
     again = _read_again(changed, written, like)
-    # Not every form tells the dropout rate.
+    # Not every form states the dropout rate.
     if dataclasses.replace(again.config, dropout_rate=config.dropout_rate) != config:
         raise UserError(f"what was written reads as {again.config}, not as {config}.")
-    lines = [
-        _judged(
-            f"checked with our network: logits of {len(asked.inputs)} prompts before and after "
-            "writing",
-            logits_check.largest_difference(
-                ours, logits_check.our_logits(again.params, config, asked)
-            ),
-            TOLERANCE,
-        )
-    ]
+    afterwards = logits_check.our_logits(again.params, config, asked)
+    what = (
+        f"checked with our network: logits of {len(asked.inputs)} prompts before and after writing"
+    )
+    lines = [_judged(what, logits_check.largest_difference(ours, afterwards), TOLERANCE)]
     if ours is not before:
         rounding = logits_check.largest_difference(before, ours)
         lines.append(f"rounding to {dtype} changed logits by {rounding:.1e} at most")
     return lines
 
 
-def _read_again(changed: Source, written: Path, like: Any) -> Source:
-    if not changed.is_llama:
-        return read_source(written, mlp_activations=changed.config.mlp_activations)
+def _read_again(changed: LoadedModel, written: Path, like: Any) -> LoadedModel:
+    if not isinstance(changed.config, LlamaConfig):
+        return load_model(written, Hints(mlp_activations=changed.config.mlp_activations))
     if (written / "config.json").is_file():
-        return read_source(written)
-    return read_source(written, changed.vocabulary, like=like or changed.place)
+        return load_model(written)
+    return load_model(written, Hints(changed.vocabulary, like=like or changed.place))
 
 
 def _compare_with_torch(
-    original: Source, changed: Source, written: Path, to: str, ask_torch: bool
+    original: LoadedModel, changed: LoadedModel, written: Path, to: str, ask_torch: bool
 ) -> list[str]:
     """Returns how Hugging Face's torch model of either side compares with ours."""
     sides = []
     if original.form == "hugging_face":
-        sides.append(("of the source", original, original.place))
+        sides.append(("of the original", original, original.place))
     if to == "hf":
         sides.append(("of what was written", changed, written))
     unchecked = "not checked with Hugging Face's torch model: "
@@ -259,15 +248,11 @@ def _compare_with_torch(
         asked = logits_check.prompts(side.config.vocab_size)
         ours = logits_check.our_logits(side.params, side.config, asked)
         theirs = logits_check.torch_logits(folder, asked, side.token_order)
-        # Both compute in float32: what rounding leaves grows with the logits.
+        # Both compute in float32: rounding errors grow with the logits.
         largest = float(np.max(np.abs(theirs), initial=1.0))
-        lines.append(
-            _judged(
-                f"checked with Hugging Face's torch model {what}: logits up to {largest:.3g}",
-                logits_check.largest_difference(ours, theirs),
-                TOLERANCE * largest,
-            )
-        )
+        checked = f"checked with Hugging Face's torch model {what}: logits up to {largest:.3g}"
+        difference = logits_check.largest_difference(ours, theirs)
+        lines.append(_judged(checked, difference, TOLERANCE * largest))
     return lines
 
 

@@ -1,12 +1,13 @@
 """GGUF files of LLaMA models: tensors dequantized one at a time, where they are needed.
 
-ggml rotates neighbouring pairs of a head's dimensions, Hugging Face and this network its two
-halves: the rows of queries and keys are put back into the latter order on reading. The reference
-is llama.cpp's convert_hf_to_gguf.py (LlamaModel.permute).
+ggml rotates neighboring pairs of a head's dimensions, Hugging Face and this network its two
+halves: reading restores the latter order of the rows of queries and keys. The reference is
+llama.cpp's convert_hf_to_gguf.py (LlamaModel.permute).
 """
 
 import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ def open_file(path: Any) -> tuple[LlamaConfig, StoredParams]:
 
     Raises:
         UserError: no such file, a damaged one, another architecture, a quantization that
-            the `gguf` package cannot undo; the package is missing.
+            the `gguf` package cannot decode; the package is missing.
     """
     header = read_header(path)
     fields = llama_settings.fields_of_gguf(header)
@@ -61,16 +62,16 @@ def open_file(path: Any) -> tuple[LlamaConfig, StoredParams]:
 
 
 def _halves(num_rows: int, num_heads: int) -> np.ndarray:
-    """Returns which row of a file is each row here: pairs of a head's dimensions to halves."""
+    """Returns each row's place in the file, where a head's dimensions lie in pairs, not halves."""
     rows = np.arange(num_rows)
     if num_rows % (2 * num_heads):
-        return rows  # the comparison of shapes that follows says what is wrong
+        return rows  # the check of shapes that follows says what is wrong
     return rows.reshape(num_heads, -1, 2).swapaxes(1, 2).reshape(-1)
 
 
 def _stored(header: Header, name: str, place: TensorPlace, rows: np.ndarray | None) -> StoredArray:
     """Returns a tensor, its rows in the order of `rows` where that is given."""
-    blocks, dequantize = _undo(header, name, place)
+    blocks, dequantize = _decoder(header, name, place)
     shape = place.shape
 
     def read(index: tuple[slice, ...]) -> np.ndarray:
@@ -82,7 +83,9 @@ def _stored(header: Header, name: str, place: TensorPlace, rows: np.ndarray | No
     return StoredArray(shape, np.dtype(np.float32), read)
 
 
-def _undo(header: Header, name: str, place: TensorPlace) -> tuple[np.ndarray, Any]:
+def _decoder(
+    header: Header, name: str, place: TensorPlace
+) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
     """Returns a tensor's bytes, one row of blocks for each of its rows, and what decodes them.
 
     Raises:
@@ -98,12 +101,12 @@ def _undo(header: Header, name: str, place: TensorPlace) -> tuple[np.ndarray, An
     try:
         kind = GGMLQuantizationType(place.kind)
         block, size = GGML_QUANT_SIZES[kind]
-        # Small files tell at once whether this kind can be undone.
+        # Fails at once, before any file is read, where the package lacks this kind.
         quants.dequantize(np.zeros((1, size), np.uint8), kind)
     except (ValueError, KeyError, NotImplementedError) as error:
         raise UserError(
             f"{header.path} holds {name} quantized in a way ({place.kind}) that the package gguf "
-            "cannot undo; upgrade it (pip install -U gguf) or take another quantization."
+            "cannot decode; upgrade it (pip install -U gguf) or choose another quantization."
         ) from error
     *outer, inner = place.shape
     if inner % block or len(outer) > 1:
@@ -117,8 +120,7 @@ def _undo(header: Header, name: str, place: TensorPlace) -> tuple[np.ndarray, An
     blocks = data.reshape(*outer, (inner // block) * size)
 
     def dequantize(some: np.ndarray) -> np.ndarray:
-        # The package takes 16 rows at a time, which are short here: of blocks side by side, whole
-        # rows of the tensor, it takes more.
+        # The package takes 16 rows at a time; joining short ones gives it longer ones.
         joined = np.ascontiguousarray(some).reshape(len(some) // math.gcd(len(some), 64), -1)
         values = quants.dequantize(joined, kind).astype(np.float32, copy=False)
         return values.reshape(*some.shape[:-1], -1)

@@ -1,27 +1,22 @@
 """Hugging Face's T5 folders, in and out: config.json and safetensors, whole or in shards.
 
-The networks are the same; names, the kernels' orientation and the configuration differ. Files
-are read one tensor at a time, and nothing is unpickled (`safetensors_folder`). The reference is transformers' models/t5/modeling_t5.py
-(4.x and 5.x).
+The networks are the same; names, the kernels' orientation and the configuration differ. The
+reference is transformers' models/t5/modeling_t5.py and configuration_t5.py (4.x and 5.x).
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from ait_jax.errors import UserError
-from ait_jax.models.checkpoints import safetensors_folder, weights
-from ait_jax.models.checkpoints.hugging_face_config import (
-    CONFIG,
-    FIXED,
-    read_settings,
-    to_config,
-    to_settings,
-)
-from ait_jax.models.checkpoints.safetensors_folder import MAX_SHARD_BYTES
-from ait_jax.models.checkpoints.stored_arrays import StoredArray, StoredParams, stored_params
-from ait_jax.models.t5 import Params, T5Config
+from ait_jax.models.checkpoints import hugging_face_folder
+from ait_jax.models.checkpoints.hugging_face_folder import CONFIG, MAX_SHARD_BYTES, size
+from ait_jax.models.checkpoints.stored_arrays import StoredParams, stored_params
+from ait_jax.models.interface import Params
+from ait_jax.models.parameters import flatten, unflatten
+from ait_jax.models.t5 import T5Config
 from ait_jax.runtime import files
 
 VOCABULARY = "spiece.model"
@@ -31,7 +26,55 @@ _OUTPUT = "lm_head.weight"
 # Copies of the token table that files may hold under these names too.
 _TABLE_COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 # In T5 1.0's files, and used by no version of the network.
-_UNUSED = ("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",)
+_UNUSED = re.compile(
+    r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight"
+)
+
+# What transformers assumes where config.json is silent.
+_T5_DEFAULTS = {
+    "vocab_size": 32128,
+    "d_model": 512,
+    "d_kv": 64,
+    "d_ff": 2048,
+    "num_layers": 6,
+    "num_heads": 8,
+    "feed_forward_proj": "relu",
+    "dropout_rate": 0.1,
+}
+_DEFAULTS = {
+    "t5": _T5_DEFAULTS,
+    # mT5 is T5 1.1 with another vocabulary, and never scales its output.
+    "mt5": _T5_DEFAULTS
+    | {"vocab_size": 250112, "d_ff": 1024, "num_layers": 8, "num_heads": 6}
+    | {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+}
+# config.json's names of sizes, and ours.
+_SIZES = {
+    "vocab_size": "vocab_size",
+    "d_ff": "mlp_dim",
+    "d_kv": "head_dim",
+    "d_model": "emb_dim",
+    "num_decoder_layers": "num_decoder_layers",
+    "num_heads": "num_heads",
+    "num_layers": "num_encoder_layers",
+}
+# What our network has built in.
+_BUILT_IN = {
+    "layer_norm_epsilon": 1e-6,
+    "relative_attention_num_buckets": 32,
+    "relative_attention_max_distance": 128,
+}
+# Theirs to ours. Their "gelu" is the exact one, ours (T5X's) the approximation by tanh.
+_ACTIVATIONS = {
+    "relu": "relu",
+    "gelu_new": "gelu",
+    "gelu_pytorch_tanh": "gelu",
+    "silu": "silu",
+    "swish": "silu",
+    "tanh": "tanh",
+    "sigmoid": "sigmoid",
+    "linear": "linear",
+}
 
 
 # --- the mapping ---
@@ -44,6 +87,7 @@ def names_and_shapes(config: T5Config) -> dict[str, tuple[str, tuple[int, ...]]]
     (outputs, inputs).
     """
     emb_dim, joined_kv = config.emb_dim, config.num_heads * config.head_dim
+    table: dict[str, tuple[str, tuple[int, ...]]]
     table = {_TABLE: ("token_embedder.embedding", (config.vocab_size, emb_dim))}
     for stack, num_layers in (
         ("encoder", config.num_encoder_layers),
@@ -52,7 +96,7 @@ def names_and_shapes(config: T5Config) -> dict[str, tuple[str, tuple[int, ...]]]
         table[f"{stack}.final_layer_norm.weight"] = (f"{stack}.{stack}_norm.scale", (emb_dim,))
         table[f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"] = (
             f"{stack}.relpos_bias.rel_embedding",
-            (FIXED["relative_attention_num_buckets"], config.num_heads),
+            (_BUILT_IN["relative_attention_num_buckets"], config.num_heads),
         )
         for layer in range(num_layers):
             there, here = f"{stack}.block.{layer}.layer", f"{stack}.layers_{layer}"
@@ -85,13 +129,13 @@ _SUBLAYERS = {
 
 
 def _transposed(name: str, array: Any) -> Any:
-    """Turns an array from their orientation into ours, or back."""
+    """Brings an array from their orientation into ours, or back."""
     return array if name == _TABLE else array.T
 
 
 def to_tensors(params: Params, config: T5Config) -> dict[str, Any]:
     """Returns unscanned parameters under Hugging Face's names and in its shapes, as views."""
-    flat = weights.flatten(params)
+    flat = flatten(params)
     return {
         theirs: _transposed(theirs, flat[ours])
         for theirs, (ours, _) in names_and_shapes(config).items()
@@ -113,24 +157,28 @@ def open_params(folder: Any) -> tuple[T5Config, StoredParams]:
             that differ from the index or the configuration, a wrong shape.
     """
     folder = files.as_path(folder)
-    settings = read_settings(folder)
-    config = to_config(settings, folder)
-    tensors = safetensors_folder.open_tensors(folder)
-    if _OUTPUT not in tensors and not config.logits_via_embedding:
-        if settings.get("tie_word_embeddings") is not True:
-            raise UserError(
-                f"{folder} lacks {_OUTPUT}, and its {CONFIG} does not tie the output layer."
-            )
-    tensors = _checked(folder, config, tensors)
-    if not config.logits_via_embedding:
+    settings = hugging_face_folder.read_settings(folder)
+    config = to_config(settings, folder / CONFIG)
+    tensors = hugging_face_folder.open_tensors(folder)
+    copies = (*_TABLE_COPIES, *([_OUTPUT] if config.logits_via_embedding else []))
+    for name in copies:
+        if name in tensors:
+            tensors.setdefault(_TABLE, tensors[name])
+    ties = settings.get("tie_word_embeddings") is True
+    if ties and not config.logits_via_embedding and _TABLE in tensors:
         # transformers 5 can tie without scaling; ours then holds the table twice.
         tensors.setdefault(_OUTPUT, tensors[_TABLE])
-    return config, stored_params(
-        {
-            ours: _transposed(theirs, tensors[theirs])
-            for theirs, (ours, _) in names_and_shapes(config).items()
-        }
+    names = names_and_shapes(config)
+    tensors = hugging_face_folder.checked(
+        tensors,
+        {name: shape for name, (_, shape) in names.items()},
+        folder,
+        table=_TABLE,
+        copies=copies,
+        unused=_UNUSED,
     )
+    arrays = {ours: _transposed(theirs, tensors[theirs]) for theirs, (ours, _) in names.items()}
+    return config, stored_params(arrays)
 
 
 def read(folder: Any, dtype: Any = np.float32) -> tuple[T5Config, Params]:
@@ -141,43 +189,94 @@ def read(folder: Any, dtype: Any = np.float32) -> tuple[T5Config, Params]:
         dtype: what the arrays are cast to; None keeps what is stored.
     """
     config, stored = open_params(folder)
-    return config, weights.unflatten(stored.load(stored.shapes, dtype))
+    return config, unflatten(stored.load(stored.shapes, dtype))
 
 
-def _checked(
-    folder: Any, config: T5Config, tensors: Mapping[str, StoredArray]
-) -> dict[str, StoredArray]:
-    """Returns the tensors that the network has, after all names and shapes were compared."""
-    needed = {name: shape for name, (_, shape) in names_and_shapes(config).items()}
-    copies = (*_TABLE_COPIES, *([_OUTPUT] if config.logits_via_embedding else []))
-    tables = [name for name in (_TABLE, *copies) if name in tensors]
-    missing = [n for n in needed if n not in tensors and n not in (_TABLE, _OUTPUT)]
-    missing += [] if tables else [_TABLE]
-    unexpected = sorted(set(tensors) - set(needed) - set(copies) - set(_UNUSED))
-    for problem, names in (("lacks", missing), ("holds unexpected", unexpected)):
-        if names:
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise UserError(
-                f"{folder} {problem} {names[0]}{more}: it is no T5ForConditionalGeneration of "
-                f"the sizes in its {CONFIG}."
-            )
-    for name in [*needed, *copies]:
-        expected = needed.get(name, needed[_TABLE])
-        if name in tensors and tensors[name].shape != expected:
-            raise UserError(
-                f"{folder}: {name} is {tensors[name].shape}, by its {CONFIG} it should be "
-                f"{expected}."
-            )
-    if len(tables) > 1:
-        table = tensors[tables[0]].whole()
-        for name in tables[1:]:
-            if not np.array_equal(tensors[name].whole(), table):
-                raise UserError(
-                    f"{folder}: {name} differs from {tables[0]} although {CONFIG} makes them one "
-                    "(tie_word_embeddings); this network has one token table."
-                )
-    kept = {name: tensors[name] for name in needed if name in tensors}
-    return kept | {_TABLE: tensors[tables[0]]}
+def to_config(settings: Mapping[str, Any], path: Any) -> T5Config:
+    """Returns the T5Config that a config.json describes.
+
+    Args:
+        settings: its fields.
+        path: where they came from, for messages.
+
+    Raises:
+        UserError: another kind of model, values of the wrong type or of another network.
+    """
+    settings = hugging_face_folder.with_defaults(settings, path, _DEFAULTS)
+    hugging_face_folder.check_built_in(settings, path, _BUILT_IN)
+    settings.setdefault("num_decoder_layers", settings["num_layers"])
+    rate = settings["dropout_rate"]
+    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < 1:
+        raise UserError(f"{path} has dropout_rate = {rate!r}; it must be at least 0 and below 1.")
+    sizes: dict[str, Any] = {n: size(settings, theirs, path) for theirs, n in _SIZES.items()}
+    return T5Config(
+        **sizes,
+        mlp_activations=_activations(settings, path),
+        dropout_rate=float(rate),
+        logits_via_embedding=_scales_output(settings),
+    )
+
+
+def _activations(settings: Mapping[str, Any], path: Any) -> tuple[str, ...]:
+    given = str(settings["feed_forward_proj"])
+    gated, name = given.startswith("gated-"), given.removeprefix("gated-")
+    # By transformers' own exception this one alone means the approximation.
+    name = "gelu_new" if given == "gated-gelu" else name
+    name = settings.get("dense_act_fn", name)
+    if name not in _ACTIVATIONS:
+        raise UserError(
+            f"{path} has the activation {name!r} (feed_forward_proj = {given!r}), which this "
+            f"network lacks; it has {', '.join(_ACTIVATIONS)}."
+        )
+    return (_ACTIVATIONS[name], "linear") if gated else (_ACTIVATIONS[name],)
+
+
+def _scales_output(settings: Mapping[str, Any]) -> bool:
+    """Whether the decoder's output is scaled before the output layer, as if that is tied.
+
+    transformers 5 states this, for it always writes tie_word_embeddings = true.
+    """
+    if settings["model_type"] == "mt5":
+        return False
+    tied = settings.get("tie_word_embeddings", True) is not False
+    return bool(settings.get("scale_decoder_outputs", tied))
+
+
+def to_settings(config: T5Config, dtype: str) -> dict[str, Any]:
+    """Returns config.json's content; UserError for activations that Hugging Face's T5 lacks."""
+    activations = config.mlp_activations
+    theirs = {ours: name for name, ours in reversed(_ACTIVATIONS.items())} | {"swish": "silu"}
+    if len(activations) > 2 or activations[1:] not in ((), ("linear",)):
+        raise UserError(
+            f"T5Config.mlp_activations = {activations} does not exist in Hugging Face's T5, which "
+            "has one activation, or one and 'linear'."
+        )
+    name, gated = theirs[activations[0]], len(activations) == 2
+    projection = ("gated-" if gated else "") + name
+    return {
+        "architectures": ["T5ForConditionalGeneration"],
+        "d_ff": config.mlp_dim,
+        "d_kv": config.head_dim,
+        "d_model": config.emb_dim,
+        "decoder_start_token_id": 0,
+        "dense_act_fn": name,
+        "dropout_rate": config.dropout_rate,
+        "eos_token_id": 1,
+        "feed_forward_proj": "gated-gelu" if projection == "gated-gelu_new" else projection,
+        "initializer_factor": 1.0,
+        "is_encoder_decoder": True,
+        "is_gated_act": gated,
+        **_BUILT_IN,
+        "model_type": "t5",
+        "num_decoder_layers": config.num_decoder_layers,
+        "num_heads": config.num_heads,
+        "num_layers": config.num_encoder_layers,
+        "pad_token_id": 0,
+        "tie_word_embeddings": config.logits_via_embedding,
+        "torch_dtype": dtype,
+        "use_cache": True,
+        "vocab_size": config.vocab_size,
+    }
 
 
 # --- writing ---
@@ -200,19 +299,19 @@ def write(
         max_shard_bytes: above this the weights come in several files with an index.
 
     Raises:
-        UserError: another dtype; a network that Hugging Face's T5 cannot be.
+        UserError: another dtype; a network that does not exist in Hugging Face's T5.
     """
     tensors = to_tensors(params, config)
     stored = str(tensors[_TABLE].dtype) if dtype is None else dtype
     settings = to_settings(config, stored)
-    safetensors_folder.write_tensors(folder, tensors, dtype=dtype, max_shard_bytes=max_shard_bytes)
+    hugging_face_folder.write_tensors(folder, tensors, dtype=dtype, max_shard_bytes=max_shard_bytes)
     files.write_json(folder / CONFIG, settings)
     generation = {"decoder_start_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
     files.write_json(folder / "generation_config.json", generation)
 
 
 def write_tokenizer_config(folder: Any, extra_ids: int) -> None:
-    """Writes what makes transformers read `spiece.model` as T5's vocabulary."""
+    """Writes what transformers needs to read `spiece.model` as T5's vocabulary."""
     settings = {
         "eos_token": "</s>",
         "extra_ids": extra_ids,

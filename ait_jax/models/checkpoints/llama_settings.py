@@ -1,4 +1,4 @@
-"""What files say of a LLaMA's sizes: config.json of Hugging Face, in and out; GGUF's metadata, in.
+"""A LLaMA's sizes in files: config.json of Hugging Face, in and out; GGUF's metadata, in.
 
 What transformers does with each field is in its models/llama/configuration_llama.py (4.x and
 5.x); the metadata's names are in ggml's docs/gguf.md.
@@ -10,10 +10,15 @@ from typing import Any
 import numpy as np
 
 from ait_jax.errors import UserError, nearest
-from ait_jax.models.checkpoints.safetensors_folder import CONFIG
+from ait_jax.models.checkpoints.hugging_face_folder import (
+    check_built_in,
+    number,
+    size,
+    with_defaults,
+)
+from ait_jax.models.interface import ModelConfig
 from ait_jax.models.llama import LlamaConfig
 from ait_jax.models.rotary import Llama3Scaling
-from ait_jax.prompts import tokenizer_files
 from ait_jax.prompts.gguf_header import Header
 
 # model_type -> what transformers assumes where config.json is silent.
@@ -27,8 +32,8 @@ _DEFAULTS = {
         "max_position_embeddings": 2048,
         "rms_norm_eps": 1e-6,
     },
-    # LLaMA's network with biases of queries, keys and values; there LLaMA's, which are rare, have
-    # one of the output, too.
+    # LLaMA's network with biases of queries, keys and values; LLaMA's own biases, which are rare,
+    # include the output's.
     "qwen2": {
         "vocab_size": 151936,
         "hidden_size": 4096,
@@ -51,7 +56,7 @@ _SIZES = {
     "max_position_embeddings": "max_position",
 }
 # What the network has built in.
-_FIXED = {
+_BUILT_IN = {
     "hidden_act": "silu",
     "mlp_bias": False,
     "partial_rotary_factor": 1.0,
@@ -59,11 +64,6 @@ _FIXED = {
 }
 _ROPE_THETA = 10000.0
 _MAX_LAYERS = 10_000
-
-
-def read_settings(folder: Any) -> dict[str, Any]:
-    """Returns config.json's fields as they are; UserError where there is none, or no object."""
-    return tokenizer_files.read_json(folder / CONFIG)
 
 
 def fields_of(settings: Mapping[str, Any], path: Any) -> dict[str, Any]:
@@ -74,21 +74,14 @@ def fields_of(settings: Mapping[str, Any], path: Any) -> dict[str, Any]:
         path: where they came from, for messages.
 
     Raises:
-        UserError: another kind of model, values that are none, or of a network that ours is not.
+        UserError: another kind of model, values of the wrong type or of another network.
     """
-    kind = settings.get("model_type")
-    if not isinstance(kind, str) or kind not in _DEFAULTS:
-        raise UserError(
-            f"{path} describes a {kind!r} model; needed: model_type {', '.join(MODEL_TYPES)}."
-        )
-    given = {name: value for name, value in settings.items() if value is not None}
-    given = _DEFAULTS[kind] | given
-    for name, value in _FIXED.items():
-        if given.get(name, value) != value:
-            raise UserError(f"{path} has {name} = {given[name]!r}; this network has {value!r}.")
-    fields = {ours: _size(given, name, path) for name, ours in _SIZES.items()}
+    given = with_defaults(settings, path, _DEFAULTS)
+    kind = given["model_type"]
+    check_built_in(given, path, _BUILT_IN)
+    fields: dict[str, Any] = {ours: size(given, name, path) for name, ours in _SIZES.items()}
     if fields["emb_dim"] % fields["num_heads"] and "head_dim" not in given:
-        raise UserError(f"{path} has no head_dim, and hidden_size is no multiple of its heads.")
+        raise UserError(f"{path} has no head_dim, and hidden_size is not a multiple of its heads.")
     given.setdefault("head_dim", fields["emb_dim"] // fields["num_heads"])
     given.setdefault("num_key_value_heads", fields["num_heads"])
     rope, scaling = _rope(given, path)
@@ -96,9 +89,9 @@ def fields_of(settings: Mapping[str, Any], path: Any) -> dict[str, Any]:
     return _checked(
         fields
         | {
-            "num_kv_heads": _size(given, "num_key_value_heads", path),
-            "head_dim": _size(given, "head_dim", path),
-            "norm_epsilon": _number(given, "rms_norm_eps", path),
+            "num_kv_heads": size(given, "num_key_value_heads", path),
+            "head_dim": size(given, "head_dim", path),
+            "norm_epsilon": number(given, "rms_norm_eps", path),
             "rope_theta": rope,
             "rope_scaling": scaling,
             "logits_via_embedding": given.get("tie_word_embeddings") is True,
@@ -111,27 +104,14 @@ def fields_of(settings: Mapping[str, Any], path: Any) -> dict[str, Any]:
 
 def _checked(fields: dict[str, Any], path: Any) -> dict[str, Any]:
     if fields["num_layers"] > _MAX_LAYERS:
-        raise UserError(f"{path} has {fields['num_layers']:,} layers; no model has as many.")
+        raise UserError(f"{path} has {fields['num_layers']:,} layers; no model has that many.")
     if fields["num_heads"] % fields["num_kv_heads"] or fields["head_dim"] % 2:
         raise UserError(
-            f"{path} has {fields['num_heads']} heads of {fields['head_dim']} for "
-            f"{fields['num_kv_heads']} heads of keys and values; they must divide, and be even."
+            f"{path} has {fields['num_heads']} heads of size {fields['head_dim']} and "
+            f"{fields['num_kv_heads']} heads of keys and values; these must divide the former, and "
+            "the size must be even."
         )
     return fields
-
-
-def _size(settings: Mapping[str, Any], name: str, path: Any) -> int:
-    value = settings[name]
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 2**31:
-        raise UserError(f"{path} has {name} = {value!r}; needed: a whole number above 0.")
-    return value
-
-
-def _number(settings: Mapping[str, Any], name: str, path: Any) -> float:
-    value = settings[name]
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e12:
-        raise UserError(f"{path} has {name} = {value!r}; needed: a number above 0.")
-    return float(value)
 
 
 def _rope(settings: Mapping[str, Any], path: Any) -> tuple[float, Llama3Scaling | None]:
@@ -142,20 +122,21 @@ def _rope(settings: Mapping[str, Any], path: Any) -> tuple[float, Llama3Scaling 
     name = "rope_parameters" if "rope_parameters" in settings else "rope_scaling"
     rope = settings.get(name) or {}
     if not isinstance(rope, Mapping):
-        raise UserError(f"{path} has {name} = {rope!r}; needed: an object.")
-    source = {"rope_theta": _ROPE_THETA, **settings, **rope}
-    theta = _number(source, "rope_theta", path)
+        raise UserError(f"{path} has {name} = {rope!r}; it must be an object.")
+    theta = number({"rope_theta": _ROPE_THETA, **settings, **rope}, "rope_theta", path)
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind == "default":
         return theta, None
     if kind != "llama3":
-        raise UserError(f"{path} has {name} of type {kind!r}; known are 'default' and 'llama3'.")
+        raise UserError(
+            f"{path} has {name} of type {kind!r}; ait-jax knows 'default' and 'llama3'."
+        )
     missing = [key for key in _LLAMA3_SCALING if key not in rope]
     if missing:
         raise UserError(f"{path} has {name} of type 'llama3' without {missing[0]}.")
-    values = {ours: _number(rope, key, path) for key, ours in _LLAMA3_SCALING.items()}
-    values["original_max_position"] = int(values["original_max_position"])
-    return theta, Llama3Scaling(**values)
+    values = {ours: number(rope, key, path) for key, ours in _LLAMA3_SCALING.items()}
+    length = int(values.pop("original_max_position"))
+    return theta, Llama3Scaling(**values, original_max_position=length)
 
 
 # What Llama 3.1 and later scale their rotations by: config.json's names, and ours.
@@ -177,10 +158,8 @@ def to_settings(
         dtype: torch's name of what the weights are stored as.
         ids: "bos_token_id", "eos_token_id", "pad_token_id" in the model's own order.
     """
-    kind = "llama"
-    if config.attention_bias and not config.attention_output_bias:
-        kind = "qwen2"
-    settings = {
+    kind = "qwen2" if config.attention_bias and not config.attention_output_bias else "llama"
+    settings: dict[str, Any] = {
         "architectures": [{"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}[kind]],
         **{
             theirs: getattr(config, ours)
@@ -208,7 +187,7 @@ def to_settings(
     return dict(sorted(settings.items()))
 
 
-# What makes the network, against how it is computed and how far its texts may go.
+# What defines the network; the other fields say how it is computed and how long its texts may be.
 _NETWORK = (
     "vocab_size",
     "emb_dim",
@@ -226,21 +205,22 @@ _NETWORK = (
 )
 
 
-def check_same(found: LlamaConfig, config: Any, source: Any) -> None:
+def check_same(found: LlamaConfig, config: ModelConfig, place: Any) -> None:
     """Checks that a model is the network that files describe.
 
     Args:
         found: what the files say.
         config: the model's own configuration.
-        source: the files, for the message.
+        place: the files, for the message.
 
     Raises:
         UserError: names every field that differs, with both values.
     """
     if not isinstance(config, LlamaConfig):
+        kind = type(config).__name__.removesuffix("Config")
         raise UserError(
-            f"{source} is a decoder-only model, MODEL a {type(config).__name__.removesuffix('Config')}: "
-            "give a gin/models file of its kind, or one that `ait-jax convert` wrote."
+            f"{place} is a decoder-only model, but MODEL is a {kind}: give a gin/models file of "
+            "its kind, or one that `ait-jax convert` wrote."
         )
     differing = [name for name in _NETWORK if getattr(found, name) != getattr(config, name)]
     if differing:
@@ -248,7 +228,7 @@ def check_same(found: LlamaConfig, config: Any, source: Any) -> None:
             f"LlamaConfig.{name} = {getattr(config, name)!r} (there {getattr(found, name)!r})"
             for name in differing
         )
-        raise UserError(f"{source} does not fit the model: {values}; set what it has there.")
+        raise UserError(f"{place} does not fit the model: {values}; set the values found there.")
 
 
 # --- GGUF ---
@@ -267,12 +247,12 @@ def fields_of_gguf(header: Header) -> dict[str, Any]:
     """Returns the fields of LlamaConfig that a GGUF file's metadata describe.
 
     Raises:
-        UserError: another architecture, values that are none, or of a network that ours is not.
+        UserError: another architecture, values of the wrong type or of another network.
     """
     kind, path = header.value("general.architecture", str), header.path
     if kind != ARCHITECTURE:
         raise UserError(
-            f"{path} holds a {kind!r} model (general.architecture); needed: {ARCHITECTURE!r}."
+            f"{path} holds a {kind!r} model (general.architecture); ait-jax reads {ARCHITECTURE!r}."
             f"{nearest(kind, [ARCHITECTURE])}"
         )
     given = {name.removeprefix(f"{kind}."): value for name, value in header.metadata.items()}
@@ -282,17 +262,17 @@ def fields_of_gguf(header: Header) -> dict[str, Any]:
     if scaling != "none" or "rope_freqs.weight" in header.tensors:
         raise UserError(
             f"{path} scales its rotations (llama.rope.scaling.type, rope_freqs), as Llama 3.1 and "
-            "later do; of GGUF files those that do not are read. Take the same model's Hugging "
-            "Face folder."
+            "later do, which ait-jax does not read from GGUF. Give the same model's Hugging Face "
+            "folder."
         )
     for name in (*_GGUF_SIZES, "attention.layer_norm_rms_epsilon"):
         header.value(f"{kind}.{name}", (int, float))
-    fields = {ours: _size(given, name, path) for name, ours in _GGUF_SIZES.items()}
+    fields: dict[str, Any] = {ours: size(given, name, path) for name, ours in _GGUF_SIZES.items()}
     given.setdefault("attention.head_count_kv", fields["num_heads"])
     head_dim = fields["emb_dim"] // fields["num_heads"]
     given.setdefault("attention.key_length", head_dim)
     given.setdefault("rope.freq_base", _ROPE_THETA)
-    fields["head_dim"] = _size(given, "attention.key_length", path)
+    fields["head_dim"] = size(given, "attention.key_length", path)
     if given.get("rope.dimension_count", fields["head_dim"]) != fields["head_dim"]:
         raise UserError(
             f"{path} rotates {given['rope.dimension_count']} of {fields['head_dim']} dimensions "
@@ -305,9 +285,9 @@ def fields_of_gguf(header: Header) -> dict[str, Any]:
         fields
         | {
             "vocab_size": table.shape[0],
-            "num_kv_heads": _size(given, "attention.head_count_kv", path),
-            "norm_epsilon": _decimal(_number(given, "attention.layer_norm_rms_epsilon", path)),
-            "rope_theta": _decimal(_number(given, "rope.freq_base", path)),
+            "num_kv_heads": size(given, "attention.head_count_kv", path),
+            "norm_epsilon": _decimal(number(given, "attention.layer_norm_rms_epsilon", path)),
+            "rope_theta": _decimal(number(given, "rope.freq_base", path)),
             "rope_scaling": None,
             "logits_via_embedding": "output.weight" not in header.tensors,
             "attention_bias": "blk.0.attn_q.bias" in header.tensors,

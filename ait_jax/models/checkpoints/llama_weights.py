@@ -1,4 +1,4 @@
-"""A LLaMA's weights under Hugging Face's names, and the parameters that they are here.
+"""A LLaMA's weights: Hugging Face's names, shapes and order of tokens, and ours.
 
 The networks are the same; names, the kernels' orientation and the order of tokens differ
 (`token_order`). The reference is transformers' models/llama/modeling_llama.py (4.x and 5.x).
@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from ait_jax.errors import UserError
-from ait_jax.models.checkpoints import llama_settings, safetensors_folder, weights
-from ait_jax.models.checkpoints.safetensors_folder import CONFIG, MAX_SHARD_BYTES
+from ait_jax.models.checkpoints import hugging_face_folder, llama_settings
+from ait_jax.models.checkpoints.hugging_face_folder import CONFIG, MAX_SHARD_BYTES
 from ait_jax.models.checkpoints.stored_arrays import StoredArray, StoredParams, stored_params
+from ait_jax.models.interface import Params
 from ait_jax.models.llama import LlamaConfig
+from ait_jax.models.parameters import flatten
 from ait_jax.prompts import tokenizer_files
 from ait_jax.prompts.token_order import TokenOrder
 from ait_jax.runtime import files
@@ -33,7 +35,7 @@ def names_and_shapes(config: LlamaConfig) -> dict[str, tuple[str, tuple[int, ...
     """
     emb_dim, mlp_dim = config.emb_dim, config.mlp_dim
     queries, keys = (n * config.head_dim for n in (config.num_heads, config.num_kv_heads))
-    table = {
+    table: dict[str, tuple[str, tuple[int, ...]]] = {
         TABLE: ("decoder.token_embedder.embedding", (config.vocab_size, emb_dim)),
         "model.norm.weight": ("decoder.decoder_norm.scale", (emb_dim,)),
     }
@@ -84,22 +86,23 @@ def open_folder(folder: Any) -> tuple[LlamaConfig, StoredParams]:
             says where the padding and end-of-sequence tokens are.
     """
     folder = files.as_path(folder)
-    fields = llama_settings.fields_of(llama_settings.read_settings(folder), folder / CONFIG)
-    tensors = safetensors_folder.open_tensors(folder)
+    settings = hugging_face_folder.read_settings(folder)
+    fields = llama_settings.fields_of(settings, folder / CONFIG)
+    tensors = hugging_face_folder.open_tensors(folder)
     order = tokenizer_files.special_tokens(folder).order
     return stored(fields, tensors, order, folder)
 
 
 def stored(
-    fields: Mapping[str, Any], tensors: Mapping[str, StoredArray], order: TokenOrder, source: Any
+    fields: Mapping[str, Any], tensors: Mapping[str, StoredArray], order: TokenOrder, place: Any
 ) -> tuple[LlamaConfig, StoredParams]:
-    """Returns the configuration and parameters that tensors are.
+    """Returns the configuration and parameters that tensors hold.
 
     Args:
         fields: of LlamaConfig.
         tensors: under Hugging Face's names and in its shapes.
         order: of the rows of the token table and the output layer.
-        source: where they came from, for messages.
+        place: where they came from, for messages.
 
     Raises:
         UserError: names or shapes that differ from the configuration; ids beyond the table.
@@ -107,13 +110,21 @@ def stored(
     config = LlamaConfig(**fields)
     if max(order.pad_id, order.eos_id) >= config.vocab_size:
         raise UserError(
-            f"{source}: its tokenizer has the ids {order.pad_id} and {order.eos_id} for padding "
-            f"and end-of-sequence, its token table {config.vocab_size} rows; they do not belong "
-            "together."
+            f"{place}: its tokenizer has the ids {order.pad_id} and {order.eos_id} for padding "
+            f"and end-of-sequence, but its token table only {config.vocab_size} rows; they do not "
+            "belong together."
         )
-    tensors = _checked(config, tensors, source)
+    names = names_and_shapes(config)
+    tensors = hugging_face_folder.checked(
+        tensors,
+        {name: shape for name, (_, shape) in names.items()},
+        place,
+        table=TABLE,
+        copies=(OUTPUT,) if config.logits_via_embedding else (),
+        unused=_UNUSED,
+    )
     arrays = {}
-    for theirs, (ours, _) in names_and_shapes(config).items():
+    for theirs, (ours, _) in names.items():
         array = tensors[theirs]
         array = _rows_from_own(array, order) if theirs in (TABLE, OUTPUT) else array
         arrays[ours] = array if theirs == TABLE else array.T
@@ -121,7 +132,7 @@ def stored(
 
 
 def _rows_from_own(array: StoredArray, order: TokenOrder) -> StoredArray:
-    """Returns an array with the rows of the padding and end-of-sequence tokens put first."""
+    """Returns an array with the rows of the padding and end-of-sequence tokens moved first."""
     if not order.own_of:
         return array
 
@@ -136,44 +147,12 @@ def _rows_from_own(array: StoredArray, order: TokenOrder) -> StoredArray:
     return StoredArray(array.shape, array.dtype, read)
 
 
-def _checked(
-    config: LlamaConfig, tensors: Mapping[str, StoredArray], source: Any
-) -> dict[str, StoredArray]:
-    """Returns the tensors that the network has, after all names and shapes were compared."""
-    needed = {name: shape for name, (_, shape) in names_and_shapes(config).items()}
-    missing = [name for name in needed if name not in tensors]
-    unexpected = [
-        name
-        for name in sorted(set(tensors) - set(needed) - {OUTPUT})
-        if not _UNUSED.fullmatch(name)
-    ]
-    for problem, names in (("lacks", missing), ("holds unexpected", unexpected)):
-        if names:
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise UserError(
-                f"{source} {problem} {names[0]}{more}: it is no LLaMA of the sizes that it tells."
-            )
-    for name, shape in needed.items():
-        if tensors[name].shape != shape:
-            raise UserError(
-                f"{source}: {name} is {tensors[name].shape}; by the sizes that it tells it should "
-                f"be {shape}."
-            )
-    if OUTPUT in tensors and OUTPUT not in needed:
-        if not np.array_equal(tensors[OUTPUT].whole(), tensors[TABLE].whole()):
-            raise UserError(
-                f"{source}: {OUTPUT} differs from {TABLE} although {CONFIG} makes them one "
-                "(tie_word_embeddings); set that to false there."
-            )
-    return {name: tensors[name] for name in needed}
-
-
 # --- writing ---
 
 
-def to_tensors(params: Mapping[str, Any], config: LlamaConfig, order: TokenOrder) -> dict[str, Any]:
+def to_tensors(params: Params, config: LlamaConfig, order: TokenOrder) -> dict[str, Any]:
     """Returns unscanned parameters under Hugging Face's names, in its shapes and token order."""
-    flat = weights.flatten(params)
+    flat = flatten(params)
     tensors = {}
     for theirs, (ours, _) in names_and_shapes(config).items():
         array = flat[ours] if theirs == TABLE else flat[ours].T
@@ -188,7 +167,7 @@ def to_tensors(params: Mapping[str, Any], config: LlamaConfig, order: TokenOrder
 
 def write(
     folder: Any,
-    params: Mapping[str, Any],
+    params: Params,
     config: LlamaConfig,
     tokenizer: tokenizer_files.TokenizerFiles,
     *,
@@ -200,7 +179,7 @@ def write(
     Args:
         folder: an existing folder.
         params: unscanned parameters of `config`, on the host.
-        tokenizer: the model's; its order is that of the rows that are written.
+        tokenizer: the model's; rows are written in its order.
         dtype: "float32", "bfloat16" or "float16"; None keeps each array's own.
         max_shard_bytes: above this the weights come in several files with an index.
 
@@ -209,7 +188,7 @@ def write(
     """
     special = tokenizer.special
     tensors = to_tensors(params, config, special.order)
-    safetensors_folder.write_tensors(folder, tensors, dtype=dtype, max_shard_bytes=max_shard_bytes)
+    hugging_face_folder.write_tensors(folder, tensors, dtype=dtype, max_shard_bytes=max_shard_bytes)
     ids = {
         "bos_token_id": special.ids.get(special.roles.get("bos", "")),
         "eos_token_id": special.order.eos_id,

@@ -8,61 +8,63 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int
 
 from ait_jax.errors import UserError
-from ait_jax.models.interface import Model
+from ait_jax.models.interface import Model, Params
 from ait_jax.models.llama import LlamaConfig, LlamaTransformer
-from ait_jax.models.t5 import Params, T5Config, Transformer
+from ait_jax.models.t5 import T5Config, Transformer
 from ait_jax.prompts.token_order import TokenOrder
 
-# Up to beyond the 128 tokens after which all distances share a position bias.
+# The longest exceeds the 128 tokens beyond which all distances share a position bias.
 _INPUT_LENGTHS = (160, 48, 9)
 _TARGET_LENGTHS = (24, 8, 3)
 
 
 @dataclasses.dataclass(frozen=True)
-class Prompts:
+class FixedPrompts:
     """Fixed token ids, the same for every model of a vocabulary size.
 
     Attributes:
-        inputs: int32 (3, 160); 0 pads.
-        targets: int32 (3, 24).
+        inputs, targets: 0 pads.
         vocab_size: logits beyond it are left out of comparisons.
     """
 
-    inputs: np.ndarray
-    targets: np.ndarray
+    inputs: Int[np.ndarray, "3 160"]
+    targets: Int[np.ndarray, "3 24"]
     vocab_size: int
 
     @property
-    def decoder_inputs(self) -> np.ndarray:
+    def decoder_inputs(self) -> Int[np.ndarray, "3 24"]:
         """The targets shifted right by one."""
         return np.pad(self.targets, ((0, 0), (1, 0)))[:, :-1]
 
-    def real(self, logits_BxTxV: Any) -> np.ndarray:
-        """Returns the logits where there is a target: float32 (35, vocab_size)."""
+    def real(self, logits_BxTxV: Any) -> Float[np.ndarray, "35 V"]:
+        """Returns the logits where there is a target, float32."""
         return np.asarray(logits_BxTxV, np.float32)[self.targets > 0][:, : self.vocab_size]
 
 
-def prompts(vocab_size: int) -> Prompts:
+def prompts(vocab_size: int) -> FixedPrompts:
     """Returns prompts whose ids are below `vocab_size`."""
     random = np.random.default_rng(0)
 
     def rows(lengths: tuple[int, ...]) -> np.ndarray:
         padded = np.zeros((len(lengths), max(lengths)), np.int32)
-        for row, length in zip(padded, lengths):
+        for row, length in zip(padded, lengths, strict=True):
             row[:length] = random.integers(1, max(vocab_size, 2), length)
         return padded
 
-    return Prompts(rows(_INPUT_LENGTHS), rows(_TARGET_LENGTHS), vocab_size)
+    return FixedPrompts(rows(_INPUT_LENGTHS), rows(_TARGET_LENGTHS), vocab_size)
 
 
 def model_of(config: T5Config | LlamaConfig) -> Model:
     """Returns the network of a configuration."""
-    return (LlamaTransformer if isinstance(config, LlamaConfig) else Transformer)(config)
+    return LlamaTransformer(config) if isinstance(config, LlamaConfig) else Transformer(config)
 
 
-def our_logits(params: Params, config: T5Config | LlamaConfig, asked: Prompts) -> np.ndarray:
+def our_logits(
+    params: Params, config: T5Config | LlamaConfig, asked: FixedPrompts
+) -> Float[np.ndarray, "35 V"]:
     """Returns our network's logits in float32, on the CPU, of unscanned parameters.
 
     Args:
@@ -78,18 +80,18 @@ def our_logits(params: Params, config: T5Config | LlamaConfig, asked: Prompts) -
 
 
 @partial(jax.jit, static_argnums=0)
-def _forward(config: Any, params: Params, inputs, decoder_inputs, targets) -> jax.Array:
-    return model_of(config).apply(
-        {"params": params}, inputs, decoder_inputs, targets, enable_dropout=False
-    )
+def _forward(config: T5Config | LlamaConfig, params: Params, *arrays: jax.Array) -> jax.Array:
+    return model_of(config).apply({"params": params}, *arrays, enable_dropout=False)
 
 
 def has_torch() -> bool:
-    """Whether Hugging Face's torch model can be asked."""
+    """Whether Hugging Face's torch models can run here."""
     return all(importlib.util.find_spec(name) for name in ("torch", "transformers"))
 
 
-def torch_logits(folder: Any, asked: Prompts, order: TokenOrder | None = None) -> np.ndarray:
+def torch_logits(
+    folder: Any, asked: FixedPrompts, order: TokenOrder | None = None
+) -> Float[np.ndarray, "35 V"]:
     """Returns the logits of Hugging Face's torch model of a folder, in float32.
 
     Only safetensors are read, and nothing is fetched from anywhere.
@@ -108,14 +110,9 @@ def torch_logits(folder: Any, asked: Prompts, order: TokenOrder | None = None) -
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     kind = "AutoModelForSeq2SeqLM" if order is None else "AutoModelForCausalLM"
+    options = {"local_files_only": True, "use_safetensors": True, "dtype": torch.float32}
     try:
-        model = (
-            getattr(transformers, kind)
-            .from_pretrained(
-                str(folder), local_files_only=True, use_safetensors=True, dtype=torch.float32
-            )
-            .eval()
-        )
+        model = getattr(transformers, kind).from_pretrained(str(folder), **options).eval()
     except Exception as error:  # transformers raises many types on what it cannot read
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"transformers cannot read {folder}: {first[:300]}") from error
@@ -130,14 +127,14 @@ def torch_logits(folder: Any, asked: Prompts, order: TokenOrder | None = None) -
     return asked.real(logits.float().numpy())
 
 
-def _continued(model: Any, asked: Prompts, order: TokenOrder) -> np.ndarray:
+def _continued(model: Any, asked: FixedPrompts, order: TokenOrder) -> np.ndarray:
     """Returns a causal torch model's logits of the targets behind their prompts."""
     import torch
 
     columns = order.to_own(range(asked.vocab_size))
     rows = []
-    for prompt, target in zip(asked.inputs, asked.targets, strict=True):
-        prompt, target = prompt[prompt > 0], target[target > 0]
+    for padded in zip(asked.inputs, asked.targets, strict=True):
+        prompt, target = (tokens[tokens > 0] for tokens in padded)
         text = order.to_own([*prompt.tolist(), *target.tolist()])
         logits = model(input_ids=torch.tensor([text], dtype=torch.long)).logits[0]
         rows.append(logits[len(prompt) - 1 : len(text) - 1].float().numpy()[:, columns])

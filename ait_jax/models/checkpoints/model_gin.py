@@ -7,7 +7,7 @@ from ait_jax.models.t5 import T5Config
 from ait_jax.prompts.chat_format import SMOLLM2_SYSTEM
 from ait_jax.prompts.tokenizer_files import SpecialTokens
 
-_TEMPLATE = """\
+_T5_TEMPLATE = """\
 # {comment}
 from __gin__ import dynamic_registration
 
@@ -41,10 +41,8 @@ vocabulary.Vocabulary.extra_ids = {extra_ids}
 """
 
 
-def model_gin(
-    config: T5Config, *, comment: str, checkpoint: Any, vocabulary: Any, extra_ids: int
-) -> str:
-    """Returns gin source that follows an experiment's: --gin_file=experiments/score.gin before it.
+def t5_gin(config: T5Config, comment: str, checkpoint: Any, vocabulary: Any, extra_ids: int) -> str:
+    """Returns a gin file to give after an experiment's, as --gin_file=experiments/score.gin.
 
     Args:
         config: the model's sizes.
@@ -53,7 +51,7 @@ def model_gin(
         vocabulary: VOCABULARY_PATH; None leaves it to be given.
         extra_ids: the vocabulary's sentinels.
     """
-    return _TEMPLATE.format(
+    return _T5_TEMPLATE.format(
         config=config,
         comment=" ".join(comment.split()),
         checkpoint=repr(str(checkpoint)),
@@ -76,7 +74,7 @@ VOCABULARY_PATH = {vocabulary}
 CHAT = {chat}  # the form of conversations around prompts; None for plain text
 DROPOUT_RATE = {config.dropout_rate}
 ACTIVATION_DTYPE = "bfloat16"  # matrix multiplications; parameters and softmax stay float32
-REMAT_POLICY = "none"  # what training recomputes: "none", "minimal" or "full"; `ait-jax plan` compares
+REMAT_POLICY = "none"  # training recomputes "none", "minimal" or "full"; `ait-jax plan` compares
 SCAN_LAYERS = True  # compile one layer and loop over it
 
 MODEL = @llama.LlamaTransformer()
@@ -117,12 +115,12 @@ rotary.Llama3Scaling:
 
 
 def llama_gin(
-    config: LlamaConfig, *, comment: str, checkpoint: Any, vocabulary: Any, special: SpecialTokens
+    config: LlamaConfig, comment: str, checkpoint: Any, vocabulary: Any, special: SpecialTokens
 ) -> str:
-    """Returns the gin source of a decoder-only model; see `model_gin`.
+    """Returns the gin file of a decoder-only model; see `t5_gin`.
 
     Args:
-        special: its tokens, which tell the form of its conversations.
+        special: its tokens, which show the form of its conversations.
     """
     chat, chat_values = "None", ""
     if "<|im_start|>" in special.chat_template and "<|im_start|>" in special.ids:

@@ -2,7 +2,7 @@
 
 T5X's layout is what OrbaxCheckpointManagerInterface saves and restores (t5x/checkpoints.py,
 commit cc342d4): `checkpoint_<step>/state` is one tree with `target` and `state`. T5X's eval and
-infer need `target` and `state/step` only; its train makes the optimizer's state anew where
+infer need `target` and `state/step` only; its train initializes the optimizer's state if
 RestoreCheckpointConfig.fallback_to_scratch and state_transformation_fns are set.
 """
 
@@ -18,7 +18,7 @@ from flax import traverse_util
 from ait_jax.errors import UserError
 from ait_jax.models.checkpoints import weights
 from ait_jax.models.checkpoints.stored_arrays import StoredParams
-from ait_jax.models.t5 import Params
+from ait_jax.models.interface import Params
 from ait_jax.runtime import files
 
 # Where parameters lie in the trees of T5X (`target`) and of our trainer (`params`).
@@ -37,9 +37,7 @@ def trees(directory: Any) -> list[Any]:
 
 
 def open_params(directory: Any) -> StoredParams:
-    """Returns the parameters of a checkpoint: T5X's (`target`) or ours (`params`).
-
-    None is read yet.
+    """Returns the parameters of a checkpoint, T5X's (`target`) or ours; none is read yet.
 
     Raises:
         UserError: no Orbax checkpoint, one without parameters, a broken one.
@@ -66,7 +64,7 @@ def _shapes(folder: Any) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
     try:
         with _handler() as handler:
             tree = handler.metadata(_path(folder)).tree
-        flat = traverse_util.flatten_dict(_as_dicts(tree))
+        flat: dict[tuple, Any] = traverse_util.flatten_dict(_as_dicts(tree))
         return {
             tuple(map(str, path)): jax.ShapeDtypeStruct(tuple(leaf.shape), np.dtype(leaf.dtype))
             for path, leaf in flat.items()
@@ -80,7 +78,7 @@ def _shapes(folder: Any) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
 
 
 def _as_dicts(tree: Any) -> Any:
-    """Turns lists and tuples, as in optax's states, into dicts by position."""
+    """Makes dicts by position of lists and tuples, as in optax's states."""
     if isinstance(tree, Mapping):
         return {str(key): _as_dicts(value) for key, value in tree.items()}
     if isinstance(tree, (list, tuple)):
@@ -97,7 +95,9 @@ def _stored(
 ) -> StoredParams:
     import orbax.checkpoint as ocp
 
-    def load(names: Any, dtype: Any = None, shardings: Mapping[str, Any] | None = None):
+    def load(
+        names: Any, dtype: Any = None, shardings: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         def arguments(name: str) -> Any:
             if shardings is None:
                 return ocp.RestoreArgs(restore_type=np.ndarray, dtype=dtype)
@@ -124,7 +124,7 @@ def _stored(
 
 
 def _handler() -> Any:
-    """Orbax's handler of trees, closed at the end of a `with`."""
+    """Returns Orbax's handler of trees, to be closed by `with`."""
     import orbax.checkpoint as ocp
 
     return contextlib.closing(ocp.PyTreeCheckpointHandler())
@@ -146,7 +146,7 @@ def write(directory: Path, params: Params, step: int, *, dtype: str | None = "fl
     Args:
         directory: a local folder without such a checkpoint.
         params: nested dict of host arrays, one subtree per layer.
-        step: the step that T5X continues to count from.
+        step: T5X continues to count from it.
         dtype: "float32", "bfloat16" or "float16"; None keeps each array's own.
 
     Raises:

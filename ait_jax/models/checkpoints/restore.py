@@ -14,13 +14,13 @@ import jax
 import numpy as np
 
 from ait_jax.errors import UserError
-from ait_jax.models.checkpoints import layouts, llama_settings
+from ait_jax.models import parameters
+from ait_jax.models.checkpoints import llama_settings
 from ait_jax.models.checkpoints.checkpoints import FORMS, Checkpoint, open_checkpoint
-from ait_jax.models.checkpoints.weights import flatten, unflatten
-from ait_jax.models.interface import Model, changed
+from ait_jax.models.interface import Model, Params, changed
 from ait_jax.models.llama import LlamaConfig
-from ait_jax.models.parameters import abstract_params, init_params, num_params
-from ait_jax.models.t5 import Params, T5Config
+from ait_jax.models.parameters import abstract_params, flatten, init_params, num_params, unflatten
+from ait_jax.models.t5 import T5Config
 from ait_jax.runtime.partitioning import Partitioner
 
 # The field of a model's configuration that a logical axis is as long as.
@@ -36,7 +36,7 @@ _FIELDS = {
 
 @dataclass(frozen=True)
 class Restored:
-    """Parameters on the mesh, and what became of what the checkpoint holds.
+    """Parameters on the mesh, and how the checkpoint fit the model.
 
     Attributes:
         params: nested dict of float32 arrays in the model's layout.
@@ -56,7 +56,7 @@ class Restored:
         restored = [shape for name, shape in stored.shapes.items() if name not in self.left_out]
         dtypes = ", ".join(sorted({str(shape.dtype) for shape in restored}))
         step = "" if checkpoint.step is None else f" of step {checkpoint.step:,}"
-        layout = "" if checkpoint.layout == layouts.SEPARATE else f", layers {checkpoint.layout}"
+        layout = "" if checkpoint.layout == parameters.SEPARATE else f", layers {checkpoint.layout}"
         parts = [
             f"restored {num_params(restored):,} parameters in {len(restored)} arrays ({dtypes}"
             f"{layout}) from {checkpoint.place}, {_article(FORMS[checkpoint.form])}{step}"
@@ -94,17 +94,14 @@ def restore_params(
         path, model, fallback_to_scratch=fallback_to_scratch
     )
     stored, layout = checkpoint.stored, checkpoint.layout
-    shapes, axes = layouts.abstract_params_in(model, layout)
+    shapes, axes = parameters.abstract_params_in(model, layout)
     names = [name for name in shapes if name not in missing]
     shardings = partitioner.param_shardings(shapes, axes)
     params = stored.load(names, np.float32, shardings)
-    if layout == layouts.SCALABLE:
-        try:
-            params, layout = layouts.from_scalable(params), layouts.STACKED
-        except UserError as error:
-            raise UserError(f"{checkpoint.place}: {error}") from error
+    if layout == parameters.SCALABLE:
+        params, layout = parameters.from_scalable(params, checkpoint.place), parameters.STACKED
     if missing:
-        completed = changed(model, scan_layers=layout == layouts.STACKED)
+        completed = changed(model, scan_layers=layout == parameters.STACKED)
         params = _completed(params, completed, partitioner, rng_seed)
     params = _in_layout_of(model, layout, partitioner, unflatten(params))
     return Restored(params, checkpoint, tuple(missing), tuple(unexpected))
@@ -122,9 +119,9 @@ def open_fitting(
     """
     checkpoint = open_checkpoint(path)
     if isinstance(checkpoint.config, LlamaConfig) and not fallback_to_scratch:
-        # Shapes would not tell rotations, norms or how heads divide a kernel.
+        # Shapes do not show rotations, norms or how heads divide a kernel.
         llama_settings.check_same(checkpoint.config, model.config, checkpoint.place)
-    shapes, axes = layouts.abstract_params_in(model, checkpoint.layout)
+    shapes, axes = parameters.abstract_params_in(model, checkpoint.layout)
     missing, unexpected = check_params(
         checkpoint.stored.shapes,
         shapes,
@@ -145,12 +142,12 @@ def _completed(
 
 
 def _in_layout_of(model: Model, layout: str, partitioner: Partitioner, params: Params) -> Params:
-    """Stacks layers, or takes them apart, on the mesh where the model has them otherwise."""
+    """Stacks or unstacks layers on the mesh, as the model has them."""
     scan_layers = model.config.scan_layers
-    if scan_layers == (layout == layouts.STACKED):
+    if scan_layers == (layout == parameters.STACKED):
         return params
     shardings = partitioner.param_shardings(*abstract_params(model))
-    change = partial(layouts.match_layout, scan_layers=scan_layers)
+    change = partial(parameters.match_layout, scan_layers=scan_layers)
     return jax.jit(change, out_shardings=shardings)(params)
 
 
@@ -161,7 +158,7 @@ def check_params(
     have: Mapping[str, Any],
     need: Mapping[str, Any],
     axes: Mapping[str, tuple[str, ...]],
-    source: Any,
+    place: Any,
     *,
     partly: bool = False,
     config_class: type = T5Config,
@@ -172,7 +169,7 @@ def check_params(
         have: what has a shape, by dotted name: the checkpoint's parameters.
         need: the same of the model.
         axes: the model's logical axes.
-        source: where `have` came from, for the message.
+        place: where `have` came from, for the message.
         partly: names may differ, shapes not.
         config_class: of the model's configuration, for the message.
 
@@ -202,14 +199,14 @@ def check_params(
     if problems:
         likely = ", ".join(_qualified(fields, config_class))
         hint = f" Likely wrong: {likely}." if likely else ""
-        raise UserError(f"{source} does not fit the model: {'; '.join(problems)}.{hint}")
+        raise UserError(f"{place} does not fit the model: {'; '.join(problems)}.{hint}")
     return missing, unexpected
 
 
 def _qualified(fields: list[str], config_class: type) -> list[str]:
     """Returns the fields under the configuration's name, each once."""
     known = {field.name for field in dataclasses.fields(config_class)}
-    # Of one stack alone layers have no more to tell apart.
+    # A model of one stack has one number of layers.
     own = ["num_layers" if f not in known and f.endswith("_layers") else f for f in fields]
     return [f"{config_class.__name__}.{field}" for field in dict.fromkeys(own) if field]
 

@@ -20,7 +20,7 @@ class StoredArray:
 
     Attributes:
         shape, dtype: as stored.
-        read: slices, one for each axis and without steps -> the values there.
+        read: takes a slice without step for each axis, returns the values there.
     """
 
     shape: tuple[int, ...]
@@ -28,6 +28,7 @@ class StoredArray:
     read: Callable[[Index], np.ndarray]
 
     def whole(self) -> np.ndarray:
+        """Returns all values."""
         return self.read(tuple(slice(0, size) for size in self.shape))
 
     @property
@@ -38,14 +39,13 @@ class StoredArray:
 
 @dataclass(frozen=True)
 class StoredParams:
-    """A checkpoint's parameters, of which none was read yet.
+    """A checkpoint's parameters, none of which is read yet.
 
     Attributes:
         shapes: jax.ShapeDtypeStruct by dotted name.
         num_others: arrays beside them that are never read: an optimizer's state.
-        load: (shapes of those wanted, dtype or None for their own, shardings by name or None for
-            host arrays) -> arrays by name. With shardings, a process reads only what its own
-            devices hold.
+        load: (names, dtype or None for their own, shardings by name or None for host arrays) ->
+            arrays by name. With shardings, a process reads only what its own devices hold.
     """
 
     shapes: Mapping[str, jax.ShapeDtypeStruct]
@@ -56,15 +56,17 @@ class StoredParams:
 def stored_params(arrays: Mapping[str, StoredArray], num_others: int = 0) -> StoredParams:
     """Returns `arrays`, by dotted name, as a checkpoint's parameters."""
 
-    def load(names: Iterable[str], dtype: Any = None, shardings: Mapping[str, Any] | None = None):
+    def load(
+        names: Iterable[str], dtype: Any = None, shardings: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         names, loaded = list(names), {}
         with ThreadPoolExecutor(_THREADS) as pool:
-            # A few at a time, so that the host never holds much more than what it places.
+            # A few at a time, so that the host never holds much more than it places.
             for start in range(0, len(names), _THREADS):
                 some = names[start : start + _THREADS]
                 wanted = [shardings[name] if shardings else None for name in some]
                 read = pool.map(partial(_read, dtype=dtype), (arrays[n] for n in some), wanted)
-                # Placed by one thread and in order: processes wait for each other in this.
+                # Placed by one thread and in order: processes wait for each other here.
                 for name, sharding, parts in zip(some, wanted, read, strict=True):
                     loaded[name] = _placed(arrays[name].shape, sharding, parts)
         return loaded
@@ -93,4 +95,4 @@ def _read(stored: StoredArray, sharding: Any, dtype: Any) -> dict[tuple, np.ndar
 def _placed(shape: tuple[int, ...], sharding: Any, parts: dict[tuple, np.ndarray]) -> Any:
     if sharding is None:
         return next(iter(parts.values()))
-    return jax.make_array_from_callback(shape, sharding, lambda i: parts[_bounds(i, shape)])
+    return jax.make_array_from_callback(shape, sharding, lambda i: parts[_bounds(i or (), shape)])

@@ -27,29 +27,22 @@ def open_params(directory: Any) -> StoredParams:
     arrays in folders beside it.
 
     Raises:
-        UserError: no index, a truncated one, an old version, a missing or broken array (the
-            last when it is read).
+        UserError: no index, a truncated one, an old version, a missing or broken array (a
+            broken one when it is read).
     """
     directory = files.as_path(directory)
     index = _read_index(directory)
     target = index.get("optimizer", {}).get("target")
     if not target:
         raise UserError(f"{directory}/{INDEX} holds no parameters (optimizer/target).")
-    flat = _flatten(target)
     # All are opened at once; TensorStore does the waiting.
-    openings = {
-        name: _open_zarr(directory, name, value)
-        for name, value in flat.items()
-        if isinstance(value, Mapping)
+    opened = {
+        name: _open_zarr(directory, name, value) if isinstance(value, Mapping) else value
+        for name, value in _flatten(target).items()
     }
-    arrays = {}
-    for name, value in flat.items():
-        if name in openings:
-            arrays[name] = _zarr_array(directory, name, openings[name])
-        else:
-            arrays[name] = _array_in_index(np.asarray(value))
+    arrays = {name: _stored_array(directory, name, array) for name, array in opened.items()}
     states = _flatten(index["optimizer"].get("state") or {})
-    return stored_params(arrays, num_others=len([name for name in states if name != "step"]))
+    return stored_params(arrays, num_others=len(states.keys() - {"step"}))
 
 
 def _read_index(directory: Any) -> Mapping[str, Any]:
@@ -59,14 +52,14 @@ def _read_index(directory: Any) -> Mapping[str, Any]:
         raise UserError(f"No T5X checkpoint in {directory}: '{INDEX}' is missing.") from error
     except Exception as error:  # msgpack raises half a dozen types on bytes that are not its own
         raise UserError(
-            f"{directory}/{INDEX} is no T5X index or a truncated one "
+            f"{directory}/{INDEX} is not a T5X index or is truncated "
             f"({type(error).__name__}: {error}); copy the checkpoint again."
         ) from error
     version = index.get("version", 0) if isinstance(index, Mapping) else 0
-    if version not in _VERSIONS:
+    if not isinstance(index, Mapping) or version not in _VERSIONS:
         raise UserError(
-            f"{directory} is a T5X checkpoint of version {version!r}; versions 2 and 3 can be "
-            "read. Load and save it again with a T5X of 2021 or later."
+            f"{directory} is a T5X checkpoint of version {version!r}; ait-jax reads versions 2 and "
+            "3. Load and save it again with a T5X of 2021 or later."
         )
     return index
 
@@ -78,16 +71,9 @@ def _flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
     return {".".join(map(str, path)): value for path, value in flat.items()}
 
 
-def _array_in_index(array: np.ndarray) -> StoredArray:
-    return StoredArray(array.shape, array.dtype, lambda index: array[index])
-
-
-# --- zarr ---
-
-
 def _folder_of(name: str, spec: Mapping[str, Any]) -> str:
-    # Checkpoints written to a bucket have the path one level higher, and in both cases
-    # only its last part counts: the arrays lie beside the index.
+    # Checkpoints written to a bucket have the path one level higher; either way only its last
+    # part counts: the arrays lie beside the index.
     path = str(spec["kvstore"].get("path") or spec.get("path") or f"target.{name}")
     return path.rstrip("/").rsplit("/", 1)[-1]
 
@@ -103,7 +89,11 @@ def _open_zarr(directory: Any, name: str, spec: Mapping[str, Any]) -> Any:
     return tensorstore.open({"driver": "zarr", "kvstore": location + "/"}, open=True, read=True)
 
 
-def _zarr_array(directory: Any, name: str, opening: Any) -> StoredArray:
+def _stored_array(directory: Any, name: str, opening: Any) -> StoredArray:
+    """Returns an array of the index, or one that is being opened."""
+    if not hasattr(opening, "result"):
+        array = np.asarray(opening)
+        return StoredArray(array.shape, array.dtype, lambda index: array[index])
     try:
         store = opening.result()
     except Exception as error:  # TensorStore raises errors of many types

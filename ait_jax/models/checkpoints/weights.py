@@ -13,10 +13,11 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import safetensors
-from flax import traverse_util
 
 from ait_jax.errors import UserError, nearest
 from ait_jax.models.checkpoints.stored_arrays import StoredArray, StoredParams, stored_params
+from ait_jax.models.interface import Params
+from ait_jax.models.parameters import flatten
 from ait_jax.runtime import files
 
 _DTYPES = {
@@ -26,8 +27,6 @@ _DTYPES = {
     "BF16": np.dtype(ml_dtypes.bfloat16),
 }
 _CODES = {dtype: code for code, dtype in _DTYPES.items()}
-# The largest header that the safetensors library itself accepts.
-_MAX_HEADER_BYTES = 100_000_000
 # One of these is in every tree of parameters: T5's and LLaMA's token tables.
 _TABLES = ("token_embedder.embedding", "decoder.token_embedder.embedding")
 _HUGGING_FACES = (
@@ -38,20 +37,9 @@ _HUGGING_FACES = (
 )
 
 
-def flatten(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns {"encoder.layers_0...kernel": array} of a nested dict, sorted by name."""
-    flat = traverse_util.flatten_dict(dict(params), sep=".")
-    return {name: flat[name] for name in sorted(flat)}
-
-
-def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Inverts `flatten`."""
-    return traverse_util.unflatten_dict(dict(flat), sep=".")
-
-
 def save_weights(
     path: Any,
-    params: Mapping[str, Any],
+    params: Params,
     *,
     dtype: str | None = "float32",
     metadata: Mapping[str, str] | None = None,
@@ -59,9 +47,9 @@ def save_weights(
     """Writes parameters to a safetensors file, whole or not at all.
 
     Args:
-        path: where to; replaced if it exists.
-        params: nested or dotted names, arrays of any float dtype on host or device. One at a
-            time is copied.
+        path: replaced if it exists.
+        params: nested or dotted names, arrays of any float dtype on host or device, copied one
+            at a time.
         dtype: "float32", "bfloat16" or "float16" on disk; None keeps each array's own.
         metadata: strings kept in the file's header.
 
@@ -74,7 +62,7 @@ def save_weights(
     if metadata:
         if not all(isinstance(x, str) for pair in metadata.items() for x in pair):
             raise UserError(f"Metadata of {path} must be strings, got {dict(metadata)!r}.")
-        # Sorted here, for the library writes metadata in random order.
+        # Sorted here: the library writes metadata in random order.
         header["__metadata__"] = dict(sorted(metadata.items()))
     offset = 0
     for name, value in flat.items():
@@ -89,7 +77,7 @@ def save_weights(
         }
         offset = end
     encoded = json.dumps(header, separators=(",", ":")).encode()
-    # Spaces bring the data to a multiple of 8 bytes, as the format asks.
+    # Spaces align the data to 8 bytes, as the format asks.
     encoded += b" " * (-len(encoded) % 8)
     with files.replace_with(path) as temporary, temporary.open("wb") as file:
         file.write(len(encoded).to_bytes(8, "little") + encoded)
@@ -99,11 +87,11 @@ def save_weights(
 
 
 def stored_dtype(dtype: str) -> np.dtype:
-    """Returns the dtype of a name that parameters may be stored as; UserError for another."""
+    """Returns the dtype of one of the names that parameters may be stored as."""
     names = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
     if str(dtype) not in names:
         raise UserError(
-            f"Weights cannot be stored as {dtype!r}; needed: one of {', '.join(names)}."
+            f"Weights cannot be stored as {dtype!r}; choose from {', '.join(names)}."
             f"{nearest(str(dtype), names)}"
         )
     return _DTYPES[names[str(dtype)]]
@@ -113,15 +101,19 @@ def open_tensors(path: Any) -> dict[str, StoredArray]:
     """Returns the tensors of a safetensors file by name; a local file is read slice by slice.
 
     Raises:
-        UserError: no such file; truncated, or no safetensors file; integer tensors.
+        UserError: no such file; not a safetensors file, or truncated; integer tensors.
     """
-    with _opened(path) as file:
-        whole = file.read() if "://" in str(path) else None
+    path = files.as_path(path)
+    try:
+        with path.open("rb") as file:
+            whole = file.read() if "://" in str(path) else None
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise UserError(f"No weights to read at {path}: {error.strerror}.") from error
     try:
         stored = _in_memory(whole) if whole is not None else _in_file(path)
     except (safetensors.SafetensorError, OSError) as error:
         raise UserError(
-            f"{path} is no complete safetensors file ({str(error).splitlines()[0]}); "
+            f"{path} is not a complete safetensors file ({str(error).splitlines()[0]}); "
             "copy or write it again."
         ) from error
     for name, (code, _, _) in stored.items():
@@ -156,62 +148,16 @@ def open_weights(path: Any) -> StoredParams:
     """Returns the parameters of a safetensors file; none is read yet.
 
     Raises:
-        UserError: as `open_tensors`; names that are no parameter tree of ours.
+        UserError: as `open_tensors`; names that are not a parameter tree of ours.
     """
     tensors = open_tensors(path)
-    _check_names(path, tensors)
-    return stored_params(tensors)
-
-
-def read_weights(path: Any, dtype: Any = np.float32) -> dict[str, Any]:
-    """Returns the parameters of a safetensors file as a nested dict of numpy arrays.
-
-    Args:
-        path: the file.
-        dtype: what the arrays are cast to; None keeps what the file has.
-
-    Raises:
-        UserError: as `open_weights`.
-    """
-    stored = open_weights(path)
-    return unflatten(stored.load(stored.shapes, dtype))
-
-
-def _check_names(path: Any, flat: Mapping[str, Any]) -> None:
-    if any(table in flat for table in _TABLES):
-        parents = {name[:i] for name in flat for i, char in enumerate(name) if char == "."}
-        both = sorted(parents & set(flat))
+    if any(table in tensors for table in _TABLES):
+        parents = {name[:i] for name in tensors for i, char in enumerate(name) if char == "."}
+        both = sorted(parents & set(tensors))
         if both:
             raise UserError(f"{path} has {both[0]!r} both as an array and as a group of arrays.")
-        return
-    hint = "Its names are none of ours."
-    if any(name in flat for name in _HUGGING_FACES):
+        return stored_params(tensors)
+    hint = "Its names are not T5X's."
+    if any(name in tensors for name in _HUGGING_FACES):
         hint = "Its names are Hugging Face's: give the folder, with its config.json."
     raise UserError(f"{path} has no 'token_embedder.embedding'. {hint}")
-
-
-def read_metadata(path: Any) -> dict[str, str]:
-    """Returns the metadata strings of a safetensors file.
-
-    Raises:
-        UserError: no such file, or no safetensors file.
-    """
-    with _opened(path) as file:
-        start = file.read(8)
-        size = int.from_bytes(start, "little")
-        header = file.read(size) if len(start) == 8 and size <= _MAX_HEADER_BYTES else b""
-    try:
-        if len(header) != size:
-            raise ValueError("header too short")
-        metadata = json.loads(header).get("__metadata__", {})
-        return {str(name): str(value) for name, value in metadata.items()}
-    except (ValueError, AttributeError) as error:
-        raise UserError(f"{path} is no complete safetensors file ({error}).") from error
-
-
-def _opened(path: Any):
-    path = files.as_path(path)
-    try:
-        return path.open("rb")
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise UserError(f"No weights to read at {path}: {error.strerror}.") from error

@@ -27,7 +27,7 @@ FORMS = ["legacy_checkpoint", "orbax_checkpoint"]
 
 
 def assert_equal(params, expected):
-    params, expected = weights.flatten(params), weights.flatten(expected)
+    params, expected = parameters.flatten(params), parameters.flatten(expected)
     assert list(params) == list(expected)
     for name, value in expected.items():
         assert isinstance(params[name], np.ndarray) and params[name].dtype == np.float32
@@ -70,7 +70,7 @@ def test_t5x_forms_equal_the_golden_parameters(golden, form, place):
 
 def read(form, path):
     stored = form.open_params(path)
-    return weights.unflatten(stored.load(stored.shapes))
+    return parameters.unflatten(stored.load(stored.shapes))
 
 
 @needs_shared
@@ -117,7 +117,7 @@ def test_newest_complete_checkpoint_is_taken(legacy, golden):
     (legacy / "checkpoint_900").mkdir()
     (legacy / "checkpoint_1000.tmp-1718").mkdir()
     shutil.copytree(legacy / "checkpoint_150", legacy / "checkpoint_20")
-    assert checkpoints.newest_checkpoint(legacy).name == "checkpoint_150"
+    assert checkpoints.find(legacy)[1].name == "checkpoint_150"
     assert_equal(checkpoints.read_params(legacy), golden)
     with pytest.raises(UserError, match="checkpoint_900 is an incomplete checkpoint"):
         checkpoints.read_params(legacy / "checkpoint_900")
@@ -136,7 +136,7 @@ def test_no_checkpoint(tmp_path):
     with pytest.raises(UserError, match="'_METADATA' is missing"):
         orbax_checkpoint.open_params(tmp_path)
     (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(UserError, match="no complete safetensors"):
+    with pytest.raises(UserError, match="not a complete safetensors"):
         checkpoints.read_params(tmp_path / "notes.txt")
 
 

@@ -23,7 +23,6 @@ from ait_jax.models.checkpoints import (
     checkpoints,
     conversion,
     hugging_face,
-    layouts,
     logits_check,
     orbax_checkpoint,
     weights,
@@ -142,7 +141,7 @@ def test_values_that_float16_cannot_hold(tmp_path, capsys, source):
 
 def test_scanned_layers(tmp_path, capsys, source):
     path, params = source
-    stacked = layouts.match_layout(params, scan_layers=True)
+    stacked = parameters.match_layout(params, scan_layers=True)
     assert "layers" in stacked["encoder"]
     weights.save_weights(path, stacked)
     assert convert(capsys, path, tmp_path / "b", "--to=hf")[0] == 0
@@ -219,12 +218,12 @@ def test_the_vocabulary_fits_the_rows(tmp_path, capsys, source):
     path, _ = source
     vocabulary = f"--vocabulary_path={assets.mini_vocabulary()}"
     code, _, err = convert(capsys, path, tmp_path / "b", "--to=hf", vocabulary)
-    assert code == 2 and "the token table 128 rows" in err
+    assert code == 2 and "the token table only 128 rows" in err
     code, _, err = convert(capsys, path, tmp_path / "b", "--to=hf", "--vocabulary_path=nowhere")
     assert code == 2 and "No SentencePiece model at 'nowhere'" in err
     flags = ("--to=hf", vocabulary, "--vocab_size=1000")
     code, _, err = convert(capsys, assets.mini_weights(), tmp_path / "b", *flags)
-    assert code == 2 and "--vocab_size=1000; needed: at least the" in err
+    assert code == 2 and "--vocab_size=1000 is less than the" in err
     assert not (tmp_path / "b").exists()
 
 
@@ -328,7 +327,7 @@ def test_bad_sources(tmp_path, capsys, without_torch, case):
         (["a"], "the following arguments are required: TARGET, --to"),
         (["a", "b", "--to=torch"], "invalid choice: 'torch'"),
         (["nowhere", "b", "--to=hf"], "No checkpoint at nowhere"),
-        (["nowhere", "b", "--to=hf", "--max_shard_size=big"], "--max_shard_size=big; needed"),
+        (["nowhere", "b", "--to=hf", "--max_shard_size=big"], "--max_shard_size=big is not a size"),
         (["nowhere", "b", "--to=hf", "--vocab_size=many"], "invalid int value"),
         (["nowhere", "b", "--to=hf", "--gin.A=1"], "takes no gin flags"),
     ],

@@ -18,7 +18,8 @@ from tiny_llama import (
 
 from ait_jax import assets
 from ait_jax.errors import UserError
-from ait_jax.models.checkpoints import checkpoints, llama_weights, logits_check, weights
+from ait_jax.models import parameters
+from ait_jax.models.checkpoints import checkpoints, llama_weights, logits_check
 from ait_jax.models.checkpoints.restore import restore_params
 from ait_jax.models.llama import LlamaTransformer
 from ait_jax.prompts import gguf_header, tokenizer_files
@@ -66,15 +67,15 @@ def test_parameters_and_configuration(file, tmp_path):
         np.testing.assert_array_equal(read[name], array, err_msg=name)
     tied, _rounded = written(tmp_path / "tied.gguf")
     assert checkpoints.open_checkpoint(tmp_path / "tied.gguf").config == tied
-    params = weights.flatten(checkpoints.read_params(tmp_path / "tied.gguf"))
+    params = parameters.flatten(checkpoints.read_params(tmp_path / "tied.gguf"))
     assert "decoder.logits_dense.kernel" not in params
 
 
 def test_parts_of_tensors_on_a_mesh(file):
     path, config, _tensors = file
-    params = weights.flatten(checkpoints.read_params(path))
+    params = parameters.flatten(checkpoints.read_params(path))
     restored = restore_params(path, LlamaTransformer(config), Partitioner(num_partitions=2))
-    for name, array in weights.flatten(restored.params).items():
+    for name, array in parameters.flatten(restored.params).items():
         np.testing.assert_array_equal(array, params[name], err_msg=name)
     assert "a GGUF file" in restored.describe()
 

@@ -13,14 +13,14 @@ from tiny_training import OnDevices
 
 from ait_jax.errors import UserError
 from ait_jax.models import parameters, t5
-from ait_jax.models.checkpoints import checkpoints, hugging_face, logits_check, weights
+from ait_jax.models.checkpoints import checkpoints, hugging_face, logits_check
 from ait_jax.models.checkpoints.restore import restore_params
 
 Q = "encoder.block.0.layer.0.SelfAttention.q.weight"
 
 
 def assert_equal(params, expected):
-    params, expected = weights.flatten(params), weights.flatten(expected)
+    params, expected = parameters.flatten(params), parameters.flatten(expected)
     assert list(params) == list(expected)
     for name, value in expected.items():
         np.testing.assert_array_equal(params[name], value)
@@ -154,7 +154,7 @@ def test_copies_of_a_tied_table_are_accepted(tied):
     rewrite(tied, shared__weight=None)
     assert_equal(hugging_face.read(tied)[1], params)
     rewrite(tied, encoder__embed_tokens__weight=table + 1)
-    with pytest.raises(UserError, match="embed_tokens.weight differs from encoder"):
+    with pytest.raises(UserError, match="embed_tokens.weight differs from the token table"):
         hugging_face.read(tied)
 
 
@@ -201,15 +201,15 @@ BAD_FOLDERS = {
     "umt5": (set_config(model_type="umt5"), "describes a 'umt5' model"),
     "no type": (set_config(model_type=None), "describes no model"),
     "damaged config": (lambda d: cut(d / "config.json"), "config.json is no JSON or a truncated"),
-    "list": (lambda d: (d / "config.json").write_text("[1]"), "describes no model"),
-    "size": (set_config(d_model="16"), "has d_model = '16'; needed: a whole number"),
+    "list": (lambda d: (d / "config.json").write_text("[1]"), "holds no JSON object"),
+    "size": (set_config(d_model="16"), "has d_model = '16'; it must be a whole number"),
     "epsilon": (set_config(layer_norm_epsilon=1e-5), "layer_norm_epsilon = 1e-05; this network"),
     "buckets": (set_config(relative_attention_num_buckets=16), "num_buckets = 16"),
     "exact gelu": (set_config(dense_act_fn="gelu"), "the activation 'gelu'"),
     "dropout": (set_config(dropout_rate=1.5), "dropout_rate = 1.5"),
-    "pickle": (pickle_only, "only as pytorch_model.bin, a pickle.*make safetensors of it"),
+    "pickle": (pickle_only, "only as pytorch_model.bin, a pickle.*convert it to safetensors"),
     "no weights": (lambda d: (d / "model.safetensors").unlink(), "neither model.safetensors nor"),
-    "truncated": (lambda d: cut(d / "model.safetensors"), "no complete safetensors file"),
+    "truncated": (lambda d: cut(d / "model.safetensors"), "not a complete safetensors file"),
     "other sizes": (
         set_config(vocab_size=132),
         r"shared.weight is \(128, 16\).*should be \(132, 16\)",
@@ -220,12 +220,15 @@ BAD_FOLDERS = {
         set_config(feed_forward_proj="relu", dense_act_fn=None),
         "lacks .*DenseReluDense.wi.w",
     ),
-    "tied after all": (set_config(tie_word_embeddings=True), "lm_head.weight differs from shared"),
+    "tied after all": (
+        set_config(tie_word_embeddings=True),
+        "lm_head.weight differs from the token table .shared",
+    ),
     "no output": (lambda d: rewrite(d, lm_head__weight=None), "lacks lm_head.weight"),
     "no table": (lambda d: rewrite(d, shared__weight=None), "lacks shared.weight"),
     "wrong shape": (
         lambda d: rewrite(d, **{Q: np.ones((16, 8), np.float32)}),
-        r"SelfAttention.q.weight is \(16, 8\), by its config.json it should be \(16, 16\)",
+        r"SelfAttention.q.weight is \(16, 8\); by the sizes it states it should be \(16, 16\)",
     ),
     "integers": (lambda d: rewrite(d, **{Q: np.ones((16, 16), np.int32)}), "of dtype I32"),
 }  # fmt: skip
@@ -256,8 +259,8 @@ def edit_map(change):
 
 BAD_SHARDS = {
     "missing": (lambda d: shard(d, 2).unlink(), "lacks model-00002"),
-    "truncated": (lambda d: cut(shard(d, 2)), "no complete safetensors"),
-    "index": (lambda d: cut(d / "model.safetensors.index.json"), "no index or a truncated one"),
+    "truncated": (lambda d: cut(shard(d, 2)), "not a complete safetensors"),
+    "index": (lambda d: cut(d / "model.safetensors.index.json"), "not an index or is truncated"),
     "empty index": (edit_map(lambda m: m.clear()), "lacks any file"),
     "elsewhere": (edit_map(lambda m: m.update({Q: "../model.safetensors"})), "path separator"),
     "no name": (edit_map(lambda m: m.update({Q: 3})), "not a string"),
@@ -283,13 +286,13 @@ def test_weights_without_config_json(folder):
     with pytest.raises(UserError, match="Hugging Face's: give the folder, with its config.json"):
         checkpoints.read_params(folder)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(UserError, match="has no config.json"):
+    with pytest.raises(UserError, match="No config.json in"):
         checkpoints.read_params(folder)
 
 
 def test_networks_that_hugging_face_has_not(tmp_path):
     config = t5.T5Config(vocab_size=8, mlp_activations=("relu", "gelu"))
-    with pytest.raises(UserError, match="mlp_activations = .'relu', 'gelu'. has no place"):
+    with pytest.raises(UserError, match="mlp_activations = .'relu', 'gelu'. does not exist"):
         hugging_face.to_settings(config, "float32")
 
 

@@ -11,7 +11,8 @@ from tiny_hugging_face import edit_json
 from tiny_llama import config_of, needs_tokenizers, needs_torch, random_params, write_tokenizer
 
 from ait_jax.errors import UserError
-from ait_jax.models.checkpoints import checkpoints, llama_weights, logits_check, weights
+from ait_jax.models import parameters
+from ait_jax.models.checkpoints import checkpoints, llama_weights, logits_check
 from ait_jax.models.checkpoints.restore import restore_params
 from ait_jax.models.llama import LlamaTransformer
 from ait_jax.models.rotary import Llama3Scaling
@@ -43,7 +44,7 @@ def written(folder, tokenizer, variant="tied", **options):
 
 
 def assert_equal(params, expected):
-    params, expected = weights.flatten(params), weights.flatten(expected)
+    params, expected = parameters.flatten(params), parameters.flatten(expected)
     assert list(params) == list(expected)
     for name, value in expected.items():
         np.testing.assert_array_equal(params[name], value)
@@ -61,7 +62,7 @@ def test_round_trip(tmp_path, tokenizer, variant):
     table = safetensors.numpy.load_file(tmp_path / index[llama_weights.TABLE])[llama_weights.TABLE]
     own = tokenizer.special.order.to_own(range(config.vocab_size))
     np.testing.assert_array_equal(
-        table[own], weights.flatten(params)["decoder.token_embedder.embedding"]
+        table[own], parameters.flatten(params)["decoder.token_embedder.embedding"]
     )
 
 
@@ -70,7 +71,7 @@ def test_half_precision(tmp_path, tokenizer, dtype):
     _, params = written(tmp_path, tokenizer, dtype=np.dtype(dtype).name)
     rounded = jax.tree.map(lambda x: x.astype(dtype).astype(np.float32), params)
     assert_equal(checkpoints.read_params(tmp_path), rounded)
-    kept = weights.flatten(checkpoints.read_params(tmp_path, dtype=None))
+    kept = parameters.flatten(checkpoints.read_params(tmp_path, dtype=None))
     assert {array.dtype for array in kept.values()} == {np.dtype(dtype)}
 
 
@@ -114,7 +115,7 @@ def test_restore_onto_a_mesh(tmp_path, tokenizer):
         table = restored.params["decoder"]["token_embedder"]["embedding"]
         assert not table.sharding.is_fully_replicated
         np.testing.assert_array_equal(
-            table, weights.flatten(params)["decoder.token_embedder.embedding"]
+            table, parameters.flatten(params)["decoder.token_embedder.embedding"]
         )
     layers = restored.params["decoder"]["layers"]
     np.testing.assert_array_equal(
@@ -146,7 +147,7 @@ def test_restore_onto_a_mesh(tmp_path, tokenizer):
         (dict(tie_word_embeddings=False), "lacks lm_head.weight"),
         (dict(num_hidden_layers=3), "lacks model.layers.2"),
         (dict(num_hidden_layers=1), "holds unexpected model.layers.1"),
-        (dict(intermediate_size=60), "by the sizes that it tells"),
+        (dict(intermediate_size=60), "by the sizes it states"),
     ],
 )
 def test_other_configurations_are_refused(tmp_path, tokenizer, changes, problem):
@@ -162,7 +163,7 @@ def test_damaged_folders_are_refused(tmp_path, tokenizer):
     data = path.read_bytes()
     for damaged in (data[: len(data) // 2], b"\xff" * 64, b""):
         path.write_bytes(damaged)
-        with pytest.raises(UserError, match="no complete safetensors"):
+        with pytest.raises(UserError, match="not a complete safetensors"):
             checkpoints.open_checkpoint(tmp_path)
     path.write_bytes(data)
     (tmp_path / "tokenizer.json").unlink()

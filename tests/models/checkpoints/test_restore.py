@@ -12,7 +12,13 @@ from tiny_training import OnDevices
 
 from ait_jax.errors import UserError
 from ait_jax.models import parameters, t5
-from ait_jax.models.checkpoints import checkpoints, hugging_face, layouts, orbax_checkpoint, weights
+from ait_jax.models.checkpoints import (
+    checkpoints,
+    hugging_face,
+    loaded_model,
+    orbax_checkpoint,
+    weights,
+)
 from ait_jax.models.checkpoints.restore import check_params, restore_params
 
 CONFIG = t5.T5Config(
@@ -40,7 +46,7 @@ def params():
 
 def scalable(params, biases="shared"):
     """The same parameters as T5X's scalable_t5 would hold them, written out by hand."""
-    flat, moved = weights.flatten(params), {}
+    flat, moved = parameters.flatten(params), {}
     for stack, count in (("encoder", 1), ("decoder", 2)):
         first = f"{stack}.layers_0."
         for name in [name for name in flat if name.startswith(first)]:
@@ -54,7 +60,7 @@ def scalable(params, biases="shared"):
         table = flat.pop(f"{stack}.relpos_bias.rel_embedding")
         tables = [table + (0.5 * i if biases == "own" else 0) for i in range(count)]
         moved[f"{stack}.{stack}.relpos_bias.rel_embedding"] = np.stack(tables, axis=1)
-    return weights.unflatten(flat | moved)
+    return parameters.unflatten(flat | moved)
 
 
 def write(form, folder, params):
@@ -69,9 +75,9 @@ def write(form, folder, params):
 def assert_on_mesh(restored, expected, model):
     """Values, dtypes and shardings are as `model` wants them."""
     shapes, axes = parameters.abstract_params(model)
-    shardings = weights.flatten(MESH.param_shardings(shapes, axes))
-    expected = weights.flatten(layouts.match_layout(expected, model.config.scan_layers))
-    found = weights.flatten(restored.params)
+    shardings = parameters.flatten(MESH.param_shardings(shapes, axes))
+    expected = parameters.flatten(parameters.match_layout(expected, model.config.scan_layers))
+    found = parameters.flatten(restored.params)
     assert list(found) == list(expected)
     for name, array in found.items():
         assert array.dtype == np.float32
@@ -92,25 +98,25 @@ def test_every_form_onto_a_mesh(tmp_path, params, form, config):
 
 @pytest.mark.parametrize("form", ["orbax", "safetensors"])
 @pytest.mark.parametrize("config", [CONFIG, SCANNED], ids=["separate", "scanned"])
-@pytest.mark.parametrize("layout", [layouts.STACKED, layouts.SCALABLE])
+@pytest.mark.parametrize("layout", [parameters.STACKED, parameters.SCALABLE])
 def test_stacked_layers(tmp_path, params, form, config, layout):
-    stored = layouts.match_layout(params, True)
-    stored = scalable(params) if layout == layouts.SCALABLE else stored
+    stored = parameters.match_layout(params, True)
+    stored = scalable(params) if layout == parameters.SCALABLE else stored
     write(form, tmp_path, jax.tree.map(np.asarray, stored))
     model = t5.Transformer(config)
     restored = restore_params(tmp_path, model, MESH)
     assert_on_mesh(restored, params, model)
     assert f"layers {layout}) from" in restored.describe()
-    host = layouts.match_layout(checkpoints.read_params(tmp_path), False)
-    for name, array in weights.flatten(host).items():
-        np.testing.assert_array_equal(array, weights.flatten(params)[name])
+    host = parameters.match_layout(checkpoints.read_params(tmp_path), False)
+    for name, array in parameters.flatten(host).items():
+        np.testing.assert_array_equal(array, parameters.flatten(params)[name])
 
 
 @needs_shared
 @pytest.mark.parametrize("form", ["legacy_checkpoint", "orbax_checkpoint"])
 def test_t5xs_own_checkpoints_onto_a_mesh(form):
     golden = flax.traverse_util.unflatten_dict(dict(np.load(GOLDEN_T5X / "params.npz")), sep="/")
-    model = t5.Transformer(parameters.config_of(golden))
+    model = t5.Transformer(loaded_model.t5_config(golden))
     restored = restore_params(GOLDEN_T5X / form, model, MESH)
     assert_on_mesh(restored, golden, model)
     said = restored.describe()
@@ -146,11 +152,11 @@ def test_t5xs_scalable_t5_gives_the_logits_of_ours(tmp_path):
     rng = np.random.default_rng(0)
     inputs, targets = (rng.integers(1, 48, (2, length)).astype(np.int32) for length in (9, 5))
     drawn = scalable_t5.init(jax.random.PRNGKey(0), inputs, targets, targets, enable_dropout=False)
-    flat = weights.flatten(flax.core.unfreeze(drawn["params"]))
+    flat = parameters.flatten(flax.core.unfreeze(drawn["params"]))
     for name in flat:
         if name.endswith("relpos_bias.rel_embedding"):
             flat[name] = np.repeat(flat[name][:, :1], flat[name].shape[1], axis=1)
-    stored = weights.unflatten(jax.tree.map(np.asarray, flat))
+    stored = parameters.unflatten(jax.tree.map(np.asarray, flat))
     orbax_checkpoint.write(tmp_path, stored, 3)
     model = model_of(scan_layers=True)
     restored = restore_params(tmp_path, model, MESH).params
@@ -162,7 +168,7 @@ def test_t5xs_scalable_t5_gives_the_logits_of_ours(tmp_path):
 
 
 def test_what_is_missing_is_drawn_where_asked_for(tmp_path, params):
-    flat = weights.flatten(params)
+    flat = parameters.flatten(params)
     kernel = flat.pop("decoder.logits_dense.kernel")
     weights.save_weights(tmp_path / "model.safetensors", flat | {"decoder.extra": kernel})
     with pytest.raises(UserError, match="missing: decoder.logits_dense.kernel; unexpected: "):
@@ -173,7 +179,7 @@ def test_what_is_missing_is_drawn_where_asked_for(tmp_path, params):
         drawn = parameters.init_params(model, 5)[0]["decoder"]["logits_dense"]["kernel"]
         assert not np.array_equal(drawn, kernel)
         expected = flat | {"decoder.logits_dense.kernel": np.asarray(drawn)}
-        assert_on_mesh(restored, weights.unflatten(expected), model)
+        assert_on_mesh(restored, parameters.unflatten(expected), model)
         assert restored.describe().endswith(
             "; missing, drawn at random: decoder.logits_dense.kernel; not in the model, left out: "
             "decoder.extra"
@@ -184,8 +190,8 @@ def test_layers_are_drawn_too(tmp_path, params):
     weights.save_weights(tmp_path / "model.safetensors", params)
     model = model_of(num_decoder_layers=3, scan_layers=True)
     restored = restore_params(tmp_path, model, MESH, fallback_to_scratch=True)
-    found = weights.flatten(layouts.match_layout(restored.params, False))
-    for name, array in weights.flatten(params).items():
+    found = parameters.flatten(parameters.match_layout(restored.params, False))
+    for name, array in parameters.flatten(params).items():
         np.testing.assert_array_equal(found[name], array)
     assert len(restored.drawn) == len([n for n in found if n.startswith("decoder.layers_2.")])
 
@@ -203,8 +209,8 @@ def test_another_networks_parameters_are_not_a_start(tmp_path, fallback):
 
 
 def check(params, source, **changes):
-    shapes, axes = map(weights.flatten, parameters.abstract_params(model_of(**changes)))
-    return check_params(weights.flatten(params), shapes, axes, source)
+    shapes, axes = map(parameters.flatten, parameters.abstract_params(model_of(**changes)))
+    return check_params(parameters.flatten(params), shapes, axes, source)
 
 
 def test_fitting_parameters_pass(params):
@@ -242,14 +248,20 @@ def test_mismatch_names_the_likely_field(params, changes, parts):
         assert part in message
 
 
-@pytest.mark.parametrize("layout", [layouts.STACKED, layouts.SCALABLE])
+@pytest.mark.parametrize("layout", [parameters.STACKED, parameters.SCALABLE])
 @pytest.mark.parametrize(
     "changes, field",
-    [(dict(num_decoder_layers=3), "num_decoder_layers"), (dict(mlp_dim=32), "mlp_dim"),
-     (dict(head_dim=8), "(num_heads or )?head_dim"), (dict(mlp_activations=("relu",)), "mlp_activations")],
-)  # fmt: skip
+    [
+        (dict(num_decoder_layers=3), "num_decoder_layers"),
+        (dict(mlp_dim=32), "mlp_dim"),
+        (dict(head_dim=8), "(num_heads or )?head_dim"),
+        (dict(mlp_activations=("relu",)), "mlp_activations"),
+    ],
+)
 def test_mismatch_of_stacked_layers_names_the_likely_field(params, layout, changes, field):
-    stored = layouts.match_layout(params, True) if layout == layouts.STACKED else scalable(params)
-    shapes, axes = layouts.abstract_params_in(model_of(**changes), layout)
+    stored = (
+        parameters.match_layout(params, True) if layout == parameters.STACKED else scalable(params)
+    )
+    shapes, axes = parameters.abstract_params_in(model_of(**changes), layout)
     with pytest.raises(UserError, match=rf"Likely wrong: T5Config\.{field}\.$"):
-        check_params(weights.flatten(stored), shapes, axes, "runs/a")
+        check_params(parameters.flatten(stored), shapes, axes, "runs/a")

@@ -14,12 +14,12 @@ from tiny_llama import (
 
 import gin
 from ait_jax.commands import subcommand
+from ait_jax.models import parameters
 from ait_jax.models.checkpoints import (
     checkpoints,
     llama_weights,
     logits_check,
     orbax_checkpoint,
-    weights,
 )
 from ait_jax.prompts import tokenizer_files
 from ait_jax.prompts.token_order import TokenOrder
@@ -95,7 +95,7 @@ def test_a_trained_checkpoint_to_our_forms(file, trained, tmp_path, capsys, with
         capsys, place, tmp_path / "out", f"--to={to}", f"--like={file}", "--vocab_size=512"
     )
     assert code == 0, error
-    read = weights.flatten(checkpoints.read_params(tmp_path / "out"))
+    read = parameters.flatten(checkpoints.read_params(tmp_path / "out"))
     assert read["decoder.token_embedder.embedding"].shape == (512, 32)
     wide = params["decoder"]["layers_0"]["mlp"]["wo"]["kernel"]
     np.testing.assert_array_equal(read["decoder.layers_0.mlp.wo.kernel"], wide)
@@ -108,9 +108,9 @@ def test_refused(file, trained, tmp_path, capsys, without_torch):
     place, out = trained[0], tmp_path / "out"
     for arguments, problem in (
         ((place, out, "--to=hf"), "add --like=MODEL"),
-        ((place, out, "--to=hf", f"--like={place}"), "tells no LLaMA's sizes"),
+        ((place, out, "--to=hf", f"--like={place}"), "does not state a LLaMA's sizes"),
         ((file, out, "--to=hf", f"--like={file}"), "leave --like"),
-        ((file, out, "--to=hf", "--vocab_size=100"), "at least the"),
+        ((file, out, "--to=hf", "--vocab_size=100"), "is less than the"),
     ):
         code, _, error = convert(capsys, *arguments)
         assert code == 2 and problem in error and not out.exists()

@@ -1,20 +1,27 @@
 """What `ait-jax convert` reads: a checkpoint of any form, its model's sizes and its vocabulary."""
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
 
 from ait_jax.errors import UserError
-from ait_jax.models.checkpoints import checkpoints, hugging_face, logits_check, weights
-from ait_jax.models.checkpoints.layouts import match_layout
+from ait_jax.models.checkpoints import checkpoints, hugging_face, logits_check
 from ait_jax.models.checkpoints.restore import check_params
+from ait_jax.models.interface import Params
 from ait_jax.models.llama import LlamaConfig
-from ait_jax.models.parameters import abstract_params, config_of, num_params
-from ait_jax.models.t5 import Params, T5Config
+from ait_jax.models.parameters import (
+    abstract_params,
+    flatten,
+    match_layout,
+    num_params,
+    unflatten,
+)
+from ait_jax.models.t5 import T5Config
 from ait_jax.prompts import tokenizer_files
 from ait_jax.prompts.token_order import TokenOrder
 from ait_jax.prompts.tokenizers_vocabulary import TokenizersVocabulary
@@ -25,14 +32,34 @@ _VOCABULARIES = ("sentencepiece.model", hugging_face.VOCABULARY)
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
-    """What was read.
+class Hints:
+    """What a checkpoint may not say itself.
+
+    Attributes:
+        vocabulary_path: the model's SentencePiece file, a LLaMA's tokenizer; by default the one
+            beside the checkpoint, or `like`'s.
+        mlp_activations: where they are not T5 1.0's or 1.1's (Hugging Face's folders say so).
+        like: the GGUF file or Hugging Face folder of the LLaMA with which the training of this
+            checkpoint began; its sizes and its tokenizer.
+    """
+
+    vocabulary_path: Any = None
+    mlp_activations: Sequence[str] | None = None
+    like: Any = None
+
+
+NO_HINTS = Hints()
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedModel:
+    """A checkpoint with its model's sizes and its vocabulary.
 
     Attributes:
         place: the very folder or file; form: a key of `checkpoints.FORMS`.
         config, params: the model; parameters unscanned, in the dtypes that are stored.
         step: of a checkpoint_<step> folder, else 0.
-        vocabulary: T5's SentencePiece model, LLaMA's tokenizer (`tokenizer_files`), None where
+        vocabulary: T5's SentencePiece model, LLaMA's tokenizer (`tokenizer_files`), None if
             there is none.
     """
 
@@ -44,15 +71,12 @@ class Source:
     vocabulary: Path | None
 
     @property
-    def is_llama(self) -> bool:
-        return isinstance(self.config, LlamaConfig)
-
-    @property
     def token_order(self) -> TokenOrder | None:
         """How a LLaMA's own files order its tokens; None for T5."""
-        return _order(self.vocabulary) if self.is_llama else None
+        return _order(self.vocabulary) if isinstance(self.config, LlamaConfig) else None
 
     def describe(self) -> str:
+        """Returns a line: what was read, from where, how large it is."""
         arrays = jax.tree.leaves(self.params)
         dtypes = ", ".join(sorted({str(array.dtype) for array in arrays}))
         return (
@@ -61,16 +85,13 @@ class Source:
         )
 
 
-def read_source(
-    source: Any,
-    vocabulary_path: Any = None,
-    mlp_activations: Sequence[str] | None = None,
-    like: Any = None,
-) -> Source:
-    """Returns what is there; arguments and errors as in `conversion.convert`."""
-    form, place = checkpoints.find(source)
+def load_model(path: Any, hints: Hints = NO_HINTS) -> LoadedModel:
+    """Returns what is there; `path` as in `checkpoints.find`, errors as in `conversion.convert`."""
+    form, place = checkpoints.find(path)
+    vocabulary_path, like = hints.vocabulary_path, hints.like
     # Two names of one function; Hugging Face's folders come back with the first.
-    activations = tuple("silu" if x == "swish" else x for x in mlp_activations or ())
+    activations = tuple("silu" if x == "swish" else x for x in hints.mlp_activations or ())
+    config: T5Config | LlamaConfig
     if form == "gguf" or (form == "hugging_face" and checkpoints.is_llama_folder(place)):
         config, params, vocabulary = _with_config(place, vocabulary_path, like)
     elif form == "hugging_face":
@@ -86,13 +107,13 @@ def read_source(
         if "token_embedder" in params.get("decoder", {}):
             config, vocabulary = _config_like(params, place, vocabulary_path, like)
         else:
-            config = _t5_config(params, activations, place)
+            config = t5_config(params, activations, place)
             vocabulary = vocabulary_path or _beside(place)
-        needed = map(weights.flatten, abstract_params(logits_check.model_of(config)))
-        check_params(weights.flatten(params), *needed, place)
+        shapes, axes = abstract_params(logits_check.model_of(config))
+        check_params(flatten(params), flatten(shapes), flatten(axes), place)
     if like is not None and not isinstance(config, LlamaConfig):
         raise UserError(f"--like={like} is for LLaMA models, but {place} is a T5; leave it out.")
-    return Source(
+    return LoadedModel(
         place=place,
         form=form,
         config=config,
@@ -103,19 +124,18 @@ def read_source(
 
 
 def _with_config(place: Any, vocabulary_path: Any, like: Any) -> tuple[LlamaConfig, Params, Any]:
-    """Returns a LLaMA whose files tell its sizes and have its tokenizer."""
+    """Returns a LLaMA whose files state its sizes and hold its tokenizer."""
     if like is not None:
-        raise UserError(f"{place} tells its sizes itself; leave --like={like} out.")
+        raise UserError(f"{place} states its sizes itself; leave --like={like} out.")
     checkpoint = checkpoints.open_checkpoint(place)
     vocabulary = vocabulary_path or place
-    same = tokenizer_files.special_tokens(place).order == _order(vocabulary)
-    if not same:
+    if tokenizer_files.special_tokens(place).order != _order(vocabulary):
         raise UserError(
             f"--vocabulary_path={vocabulary} has other padding or end-of-sequence tokens than "
             f"{place}; give the same model's."
         )
     params = checkpoint.stored.load(checkpoint.stored.shapes)
-    return checkpoint.config, weights.unflatten(params), vocabulary
+    return cast(LlamaConfig, checkpoint.config), unflatten(params), vocabulary
 
 
 def _order(vocabulary: Any) -> TokenOrder:
@@ -128,32 +148,67 @@ def _order(vocabulary: Any) -> TokenOrder:
 def _config_like(
     params: Params, place: Any, vocabulary_path: Any, like: Any
 ) -> tuple[LlamaConfig, Any]:
-    """Returns the configuration and tokenizer of a LLaMA whose own files tell neither.
+    """Returns the configuration and tokenizer of a LLaMA whose own files state neither.
 
     Raises:
-        UserError: no `like`, or one that is no LLaMA with its configuration.
+        UserError: no `like`, or one that is not a LLaMA with its configuration.
     """
     if like is None:
         raise UserError(
-            f"{place} holds a LLaMA's parameters, which do not tell its heads, rotations and "
+            f"{place} holds a LLaMA's parameters, which do not show its heads, rotations and "
             "tokens: add --like=MODEL, the GGUF file or Hugging Face folder that the training "
             "began with."
         )
     config = checkpoints.open_checkpoint(like).config
     if not isinstance(config, LlamaConfig):
         raise UserError(
-            f"--like={like} tells no LLaMA's sizes; needed: a GGUF file or a Hugging Face folder."
+            f"--like={like} does not state a LLaMA's sizes; give a GGUF file or a Hugging Face "
+            "folder of one."
         )
     # Rows may have been added so that the table divides among devices.
     rows = params["decoder"]["token_embedder"]["embedding"].shape[0]
     return dataclasses.replace(config, vocab_size=rows), vocabulary_path or like
 
 
-def _t5_config(params: Params, activations: tuple[str, ...], place: Any) -> T5Config:
-    try:
-        return config_of(params, activations)
-    except UserError as error:
-        raise UserError(f"{place}: {error}") from error
+def t5_config(params: Params, activations: Sequence[str] = (), place: Any = "it") -> T5Config:
+    """Returns the T5Config that unscanned parameters fit, read off their names and shapes.
+
+    Args:
+        activations: which shapes do not show; by default as in T5 1.1 where the feed-forward
+            layer is gated, ("gelu", "linear"), and as in T5 1.0 where it is not, ("relu",).
+        place: where the parameters came from, for the message.
+
+    Raises:
+        UserError: names that no T5 of ours has.
+    """
+    shapes = {name: tuple(array.shape) for name, array in flatten(params).items()}
+
+    def shape(name: str) -> tuple[int, ...]:
+        if len(shapes.get(name, ())) != 2:
+            raise UserError(
+                f"{place} is not a T5 1.0 or 1.1 under T5X's names: it lacks the matrix {name}."
+            )
+        return shapes[name]
+
+    def num_layers(stack: str) -> int:
+        found = (re.match(rf"{stack}\.layers_(\d+)\.", name) for name in shapes)
+        return 1 + max((int(match[1]) for match in found if match), default=-1)
+
+    gated = "encoder.layers_0.mlp.wi_0.kernel" in shapes
+    vocab_size, emb_dim = shape("token_embedder.embedding")
+    num_heads = shape("encoder.relpos_bias.rel_embedding")[0]
+    joined_kv = shape("encoder.layers_0.attention.query.kernel")[1]
+    return T5Config(
+        vocab_size=vocab_size,
+        emb_dim=emb_dim,
+        num_heads=num_heads,
+        num_encoder_layers=num_layers("encoder"),
+        num_decoder_layers=num_layers("decoder"),
+        head_dim=joined_kv // num_heads,
+        mlp_dim=shape("encoder.layers_0.mlp.wo.kernel")[0],
+        mlp_activations=activations or (("gelu", "linear") if gated else ("relu",)),
+        logits_via_embedding="decoder.logits_dense.kernel" not in shapes,
+    )
 
 
 def _folder(place: Any) -> Any:
@@ -183,29 +238,29 @@ def extra_ids_of(vocabulary: Path | None, vocab_size: int) -> int:
     num_pieces = Vocabulary(str(vocabulary), extra_ids=0).vocab_size
     if num_pieces > vocab_size:
         raise UserError(
-            f"{vocabulary} has {num_pieces:,} pieces, the token table {vocab_size:,} rows; give "
-            "the model's own --vocabulary_path."
+            f"{vocabulary} has {num_pieces:,} pieces, the token table only {vocab_size:,} rows; "
+            "give the model's own --vocabulary_path."
         )
     return EXTRA_IDS if num_pieces + EXTRA_IDS <= vocab_size else 0
 
 
-def resized(source: Source, vocab_size: int | None) -> Source:
-    """Returns the source with `vocab_size` rows in its token table and output layer.
+def resized(model: LoadedModel, vocab_size: int | None) -> LoadedModel:
+    """Returns the model with `vocab_size` rows in its token table and output layer.
 
     Raises:
         UserError: fewer rows than the vocabulary has ids.
     """
-    rows = source.config.vocab_size
+    rows = model.config.vocab_size
     if vocab_size is None or vocab_size == rows:
-        return source
+        return model
     needed = 1
-    if source.is_llama:
-        needed = TokenizersVocabulary(str(source.vocabulary)).vocab_size
-    elif source.vocabulary is not None:
-        extra_ids = extra_ids_of(source.vocabulary, rows)
-        needed = Vocabulary(str(source.vocabulary), extra_ids).vocab_size
+    if isinstance(model.config, LlamaConfig):
+        needed = TokenizersVocabulary(str(model.vocabulary)).vocab_size
+    elif model.vocabulary is not None:
+        extra_ids = extra_ids_of(model.vocabulary, rows)
+        needed = Vocabulary(str(model.vocabulary), extra_ids).vocab_size
     if vocab_size < needed:
-        raise UserError(f"--vocab_size={vocab_size}; needed: at least the {needed:,} ids in use.")
+        raise UserError(f"--vocab_size={vocab_size} is less than the {needed:,} ids in use.")
 
     def change(array: np.ndarray, axis: int) -> np.ndarray:
         if vocab_size < rows:
@@ -213,7 +268,7 @@ def resized(source: Source, vocab_size: int | None) -> Source:
         widths = [(0, vocab_size - rows if axis == i else 0) for i in range(array.ndim)]
         return np.pad(array, widths)
 
-    flat = weights.flatten(source.params)
+    flat = flatten(model.params)
     for name, axis in (
         ("token_embedder.embedding", 0),
         ("decoder.token_embedder.embedding", 0),
@@ -221,5 +276,5 @@ def resized(source: Source, vocab_size: int | None) -> Source:
     ):
         if name in flat:
             flat[name] = change(flat[name], axis)
-    config = dataclasses.replace(source.config, vocab_size=vocab_size)
-    return dataclasses.replace(source, config=config, params=weights.unflatten(flat))
+    config = dataclasses.replace(model.config, vocab_size=vocab_size)
+    return dataclasses.replace(model, config=config, params=unflatten(flat))

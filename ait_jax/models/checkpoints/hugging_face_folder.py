@@ -1,0 +1,247 @@
+"""Folders as transformers writes them: config.json, and safetensors whole or in shards.
+
+Nothing is unpickled: a folder with only `pytorch_model.bin` is refused.
+"""
+
+import json
+import math
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+
+from ait_jax.errors import UserError
+from ait_jax.models.checkpoints import weights
+from ait_jax.models.checkpoints.stored_arrays import StoredArray
+from ait_jax.prompts import tokenizer_files
+from ait_jax.runtime import files
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+# Where transformers 4 begins to write shards; 5 writes larger ones and reads both.
+MAX_SHARD_BYTES = 5 * 10**9
+
+
+def is_folder(path: Any) -> bool:
+    """Whether a folder looks like one that transformers wrote, of whatever architecture."""
+    return any((path / name).is_file() for name in (CONFIG, INDEX)) or bool(_pickled(path))
+
+
+def _pickled(folder: Any) -> list[str]:
+    return sorted(child.name for child in folder.glob("pytorch_model*.bin"))
+
+
+# --- config.json ---
+
+
+def read_settings(folder: Any) -> dict[str, Any]:
+    """Returns config.json's fields as they are; UserError for a missing or damaged file."""
+    return tokenizer_files.read_json(files.as_path(folder) / CONFIG)
+
+
+def with_defaults(
+    settings: Mapping[str, Any], path: Any, defaults: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Returns config.json's fields, with transformers' defaults for those left out.
+
+    Args:
+        defaults: by model_type.
+
+    Raises:
+        UserError: another model_type.
+    """
+    kind = settings.get("model_type")
+    if not isinstance(kind, str) or kind not in defaults:
+        what = f"a {kind!r} model" if kind else "no model (model_type is missing)"
+        raise UserError(
+            f"{path} describes {what}; ait-jax reads model_type 't5', 'mt5', 'llama' and 'qwen2'."
+        )
+    given = {name: value for name, value in settings.items() if value is not None}
+    return {**defaults[kind], **given}
+
+
+def size(settings: Mapping[str, Any], name: str, path: Any) -> int:
+    """Returns a whole number from config.json or the like; UserError for anything else."""
+    value = settings[name]
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 2**31:
+        raise UserError(f"{path} has {name} = {value!r}; it must be a whole number above 0.")
+    return value
+
+
+def number(settings: Mapping[str, Any], name: str, path: Any) -> float:
+    """Returns a number above 0; UserError for anything else."""
+    value = settings[name]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e12:
+        raise UserError(f"{path} has {name} = {value!r}; it must be a number above 0.")
+    return float(value)
+
+
+def check_built_in(settings: Mapping[str, Any], path: Any, built_in: Mapping[str, Any]) -> None:
+    """Refuses values that differ from what our network has built in."""
+    for name, value in built_in.items():
+        if settings.get(name, value) != value:
+            raise UserError(f"{path} has {name} = {settings[name]!r}; this network has {value!r}.")
+
+
+# --- reading ---
+
+
+def open_tensors(folder: Any) -> dict[str, StoredArray]:
+    """Returns all tensors of a folder by their names there; none is read yet.
+
+    Raises:
+        UserError: no safetensors, a missing or truncated shard, names that differ from the
+            index.
+    """
+    opened: dict[str, StoredArray] = {}
+    for file, expected in _shards(folder).items():
+        found = weights.open_tensors(folder / file)
+        wrong = [] if expected is None else sorted(expected ^ found.keys())
+        if wrong:
+            state = "holds" if wrong[0] in found else "does not hold"
+            raise UserError(
+                f"{folder / file} {state} {wrong[0]}, against {INDEX}; copy both again."
+            )
+        opened |= found
+    return opened
+
+
+def _shards(folder: Any) -> Mapping[str, set[str] | None]:
+    """Returns the names that each file of weights should hold; None where no index says so."""
+    if (folder / WEIGHTS).is_file():
+        return {WEIGHTS: None}
+    path = folder / INDEX
+    if not path.is_file():
+        pickled = _pickled(folder)
+        if pickled:
+            raise UserError(
+                f"{folder} has its weights only as {pickled[0]}, a pickle, which is never opened "
+                "here; if you trust it, convert it to safetensors with transformers: "
+                "AutoModelForSeq2SeqLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER) for T5, "
+                "AutoModelForCausalLM for LLaMA."
+            )
+        raise UserError(f"{folder} has neither {WEIGHTS} nor {INDEX}.")
+    try:
+        weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        entries = sorted(weight_map.items())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} is not an index or is truncated (no weight_map); copy it again."
+        ) from error
+    shards: dict[str, set[str]] = {}
+    for name, file in entries:
+        files.check_name(file, f"file of {name!r} in {path}")
+        shards.setdefault(file, set()).add(name)
+    missing = [file for file in shards if not (folder / file).is_file()]
+    if missing or not shards:
+        names = ", ".join(sorted(missing)[:4]) or "any file"
+        raise UserError(f"{folder} lacks {names}, which {INDEX} names; copy it there.")
+    return shards
+
+
+def checked(
+    tensors: Mapping[str, StoredArray],
+    needed: Mapping[str, tuple[int, ...]],
+    place: Any,
+    *,
+    table: str,
+    copies: Collection[str],
+    unused: re.Pattern[str],
+) -> dict[str, StoredArray]:
+    """Returns the tensors that a network has, after all names and shapes were compared.
+
+    Args:
+        needed: their shapes by name.
+        place: where they came from, for messages.
+        table: name of the token table; copies: names under which it may be stored, too.
+        unused: names that files hold and no network uses.
+
+    Raises:
+        UserError: tensors that are missing or unexpected, other shapes, copies that differ.
+    """
+    missing = [name for name in needed if name not in tensors]
+    unexpected = [
+        name
+        for name in sorted(set(tensors) - set(needed) - set(copies))
+        if not unused.fullmatch(name)
+    ]
+    for problem, names in (("lacks", missing), ("holds unexpected", unexpected)):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise UserError(
+                f"{place} {problem} {names[0]}{more}: it is not the model that it describes."
+            )
+    present = [name for name in copies if name in tensors]
+    for name in [*needed, *present]:
+        expected = needed.get(name, needed[table])
+        if tensors[name].shape != expected:
+            raise UserError(
+                f"{place}: {name} is {tensors[name].shape}; by the sizes it states it should be "
+                f"{expected}."
+            )
+    for name in present:
+        if not np.array_equal(tensors[name].whole(), tensors[table].whole()):
+            raise UserError(
+                f"{place}: {name} differs from the token table ({table}), but {CONFIG} makes them "
+                "one (tie_word_embeddings), and this network has one table."
+            )
+    return {name: tensors[name] for name in needed}
+
+
+# --- writing ---
+
+
+def write_tensors(
+    folder: Any,
+    tensors: Mapping[str, Any],
+    *,
+    dtype: str | None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> None:
+    """Writes tensors into an existing folder, in several files with an index where need be.
+
+    Args:
+        folder: where to.
+        tensors: arrays by their names there.
+        dtype: as of `weights.save_weights`.
+        max_shard_bytes: above this there are several files.
+
+    Raises:
+        UserError: another dtype.
+    """
+    sizes = {name: _num_bytes(array, dtype) for name, array in tensors.items()}
+    shards = _grouped(sizes, max_shard_bytes)
+    # transformers reads files that say they come from torch.
+    metadata = {"format": "pt"}
+    weight_map = {}
+    for number, names in enumerate(shards, start=1):
+        file = WEIGHTS
+        if len(shards) > 1:
+            file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        shard = {name: tensors[name] for name in names}
+        weights.save_weights(folder / file, shard, dtype=dtype, metadata=metadata)
+        weight_map |= dict.fromkeys(names, file)
+    if len(shards) > 1:
+        total = {"total_size": sum(sizes.values())}
+        index = {"metadata": total, "weight_map": dict(sorted(weight_map.items()))}
+        files.write_json(folder / INDEX, index)
+
+
+def _num_bytes(array: Any, dtype: str | None) -> int:
+    kind = np.dtype(array.dtype) if dtype is None else weights.stored_dtype(dtype)
+    return math.prod(array.shape) * kind.itemsize
+
+
+def _grouped(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
+    """Fills one group after the other up to `limit`, at least one name in each."""
+    groups: list[list[str]] = []
+    room = 0
+    for name, size in sizes.items():
+        if not groups or size > room:
+            groups.append([])
+            room = limit
+        groups[-1].append(name)
+        room -= size
+    return groups
