@@ -10,6 +10,7 @@ from ait_jax.summaries import figures
 _COLORS = (figures.VERMILION, "#0072B2", "#007A59", "#B0528A", "#8A6500", figures.NAVY)
 _DASHES = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (7, 2, 1.5, 2)), (0, (4, 1)), (0, (1, 1)))
 _MARKERS = ("o", "s", "^", "D", "v", "P")
+_NAME = {"fontsize": 9.5, "fontweight": "bold", "va": "center"}
 _GROUPS = {"overall": "overall", "cls": "CLS", "gen": "GEN"}
 _LEFT, _RIGHT, _BOTTOM, _TOP = 0.85, 0.35, 0.75, 0.9  # inches around a panel
 _HEIGHT, _CURVES, _LABELS, _FOREST = 5.2, 5.6, 1.9, 3.4
@@ -67,7 +68,8 @@ def plot(path: Any, result: Mapping[str, Any]) -> None:
 def _draw_curves(axes: Any, result: Mapping[str, Any]) -> None:
     x = result["num_tasks"]
     ends = {}
-    for z, name in enumerate(_baseline_first(result)):
+    baseline_first = sorted(result["strategies"], key=lambda name: name != result["baseline"])
+    for z, name in enumerate(baseline_first):
         style = look(name, result)
         for run in result["runs"]:
             if run["strategy"] == name:
@@ -79,60 +81,41 @@ def _draw_curves(axes: Any, result: Mapping[str, Any]) -> None:
         low, high = ([m + sign * e for m, e in zip(mean, errors, strict=True)] for sign in (-1, 1))
         if any(errors):
             axes.fill_between(x, low, high, color=style["color"], alpha=0.13, linewidth=0, zorder=1)
-        axes.plot(
-            x,
-            mean,
-            linewidth=2.3,
-            markersize=6.5,
-            markeredgewidth=0,
-            zorder=4 + z,
-            clip_on=False,
-            **style,
-        )
+        thick = {"linewidth": 2.3, "markersize": 6.5, "markeredgewidth": 0, "zorder": 4 + z}
+        axes.plot(x, mean, clip_on=False, **thick, **style)
         ends[name] = mean[-1]
-    _label_ends(axes, ends, result, x)
-    axes.set_xticks(x)
+    _label_curves(axes, ends, result, x)
     axes.set_xticklabels([f"{n:,}\nround {i}" for i, n in enumerate(x)])
-    axes.set_xlabel("training tasks")
-    axes.set_ylabel("test ROUGE-L")
     seeds = len(result["seeds"])
     subtitle = f"means of {seeds} seeds, bands of ±1 standard error; thin lines are seeds"
     figures.add_title(axes, "Strategies compared", subtitle if seeds > 1 else "one seed")
 
 
-def _baseline_first(result: Mapping[str, Any]) -> list[str]:
-    return sorted(result["strategies"], key=lambda name: name != result["baseline"])
-
-
-def _label_ends(
+def _label_curves(
     axes: Any, ends: Mapping[str, float], result: Mapping[str, Any], x: Sequence[float]
 ) -> None:
-    """Writes each curve's name and last value beside its end, moved apart where they touch."""
+    """Labels the axes, and each curve's end with its name and value, moved apart as needed."""
+    axes.set_xlabel("training tasks")
+    axes.set_ylabel("test ROUGE-L")
     axes.margins(x=0.03, y=0.08)
     axes.figure.canvas.draw()
     low, high = axes.get_ylim()
     inches = axes.get_position().height * axes.figure.get_figheight()
-    line = (high - low) / inches * 0.2
-    places = spread(list(ends.values()), line)
+    places = spread(list(ends.values()), (high - low) / inches * 0.2)
     for (name, score), place in zip(ends.items(), places, strict=True):
+        color = look(name, result)["color"]
+        line = {"arrowstyle": "-", "color": color, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 5}
         axes.annotate(
             f"{name}  {score:.1f}",
             xy=(x[-1], score),
             xytext=(1.035, place),
             textcoords=axes.get_yaxis_transform(),
-            color=look(name, result)["color"],
-            fontsize=9.5,
-            fontweight="bold",
-            va="center",
+            color=color,
             annotation_clip=False,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": look(name, result)["color"],
-                "linewidth": 0.6,
-                "shrinkA": 1,
-                "shrinkB": 5,
-            },
+            arrowprops=line,
+            **_NAME,
         )
+    axes.set_xticks(x)
 
 
 def spread(values: Sequence[float], least: float) -> list[float]:
@@ -173,34 +156,20 @@ def _draw_differences(axes: Any, result: Mapping[str, Any]) -> None:
                 name,
                 xy=(0, row),
                 xycoords=("axes fraction", "data"),
-                va="center",
                 xytext=(4, 1),
                 textcoords="offset points",
-                fontsize=9.5,
-                fontweight="bold",
                 color=style["color"],
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
+                **_NAME,
             )
             row += 0.7
         for label, found in rows.items():
+            thick, size = (2.6, 7) if label == "overall" else (1.4, 5)
             if found["low"] is not None:
-                axes.plot(
-                    [found["low"], found["high"]],
-                    [row, row],
-                    color=style["color"],
-                    linewidth=2.6 if label == "overall" else 1.4,
-                    zorder=2,
-                    solid_capstyle="butt",
-                )
-            axes.plot(
-                [found["mean"]],
-                [row],
-                marker=style["marker"],
-                color=style["color"],
-                markersize=7 if label == "overall" else 5,
-                markeredgewidth=0,
-                zorder=3,
-            )
+                line = {"linewidth": thick, "zorder": 2, "solid_capstyle": "butt"}
+                axes.plot([found["low"], found["high"]], [row, row], color=style["color"], **line)
+            mark = {"markersize": size, "markeredgewidth": 0, "zorder": 3, **style}
+            axes.plot([found["mean"]], [row], **mark)
             ticks.append(row)
             labels.append(label)
             row += 0.62
@@ -222,23 +191,13 @@ def _draw_differences(axes: Any, result: Mapping[str, Any]) -> None:
 def _draw_paper(axes: Any, result: Mapping[str, Any]) -> None:
     paper = result["paper"]
     x, ends = paper["num_tasks"], {}
-    shown = {**result, "strategies": [*result["strategies"], *paper["test"]]}
-    shown["strategies"] = list(dict.fromkeys(shown["strategies"]))
+    names = dict.fromkeys([*result["strategies"], *paper["test"]])
+    shown = {**result, "strategies": list(names)}
     for name, groups in paper["test"].items():
-        axes.plot(
-            x,
-            groups["overall"],
-            linewidth=1.6,
-            markersize=4.5,
-            markeredgewidth=0,
-            clip_on=False,
-            **look(name, shown),
-        )
+        thin = {"linewidth": 1.6, "markersize": 4.5, "markeredgewidth": 0, **look(name, shown)}
+        axes.plot(x, groups["overall"], clip_on=False, **thin)
         ends[name] = groups["overall"][-1]
-    _label_ends(axes, ends, shown, x)
-    axes.set_xticks(x)
-    axes.set_xlabel("training tasks")
-    axes.set_ylabel("test ROUGE-L")
+    _label_curves(axes, ends, shown, x)
     figures.add_title(
         axes,
         "The paper's curves (theirs, not ours)",
