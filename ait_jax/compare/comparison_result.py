@@ -145,7 +145,7 @@ def _curves(of_seed: Mapping[int, FinishedRun], confidence: float) -> dict[str, 
         scores = list(_by_seed(of_seed, group).values())
         if scores:
             curves[group] = [
-                place | paired.summarize(values, confidence).as_json()
+                place | vars(paired.summarize(values, confidence))
                 for place, values in zip(_rounds(of_seed), zip(*scores, strict=True), strict=True)
             ]
     return curves
@@ -163,8 +163,8 @@ def _areas(of_seed: Mapping[int, FinishedRun], confidence: float) -> dict[str, A
     for group in GROUPS:
         found = _area_by_seed(of_seed, group)
         if found:
-            summary = paired.summarize(list(found.values()), confidence).as_json()
-            areas[group] = {"by_seed": _keyed(found), **summary}
+            summary = paired.summarize(list(found.values()), confidence)
+            areas[group] = {"by_seed": _keyed(found), **vars(summary)}
     return areas
 
 
@@ -196,7 +196,7 @@ def _difference(
     needed = None
     if summary.std is not None:
         needed = paired.seeds_needed(summary.mean, summary.std, confidence)
-    return {**summary.as_json(), "seeds_needed": needed}
+    return {**vars(summary), "seeds_needed": needed}
 
 
 def _holm(differences: Mapping[str, Any]) -> dict[str, float]:

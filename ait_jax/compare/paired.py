@@ -7,9 +7,9 @@ NumPy; quantiles of Student's t are SciPy's.
 
 import itertools
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -36,10 +36,6 @@ class Summary:
     low: float | None = None
     high: float | None = None
     p: float | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        """Returns its attributes."""
-        return asdict(self)
 
 
 def summarize(scores: Sequence[float], confidence: float = 0.95) -> Summary:
@@ -110,14 +106,9 @@ def seeds_needed(mean: float, std: float, confidence: float = 0.95) -> int | Non
         return None
     if not std:
         return 2
-    effect = mean / std
-    if power(effect, MOST_SEEDS, confidence) < POWER:
-        return None
-    low, high = 1, MOST_SEEDS  # power grows with n
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if power(effect, middle, confidence) >= POWER else (middle, high)
-    return high
+    seeds = range(2, MOST_SEEDS + 1)
+    shown = bisect_left(seeds, POWER, key=lambda n: power(mean / std, n, confidence))
+    return seeds[shown] if shown < len(seeds) else None  # power grows with n
 
 
 def area(num_tasks: Sequence[float], scores: Sequence[float]) -> float:

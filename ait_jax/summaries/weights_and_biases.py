@@ -86,39 +86,39 @@ class _Record:
     Attributes:
       id: of the W&B run, drawn once.
       rows: how many rows were sent.
-      stages: that were sent.
-      steps: training folder -> the last step sent.
     """
 
     def __init__(self, path: Any) -> None:
         self._file = LinesFile(path)
-        lines = []
+        self._lines: list[dict[str, Any]] = []
         for text in self._file.read():
             try:
-                lines.append(json.loads(text))
+                self._lines.append(json.loads(text))
             except ValueError:  # cut by a crash, before its row was sent
                 break
-        self._lines = lines or [{"id": secrets.token_hex(8)}]
+        self._lines = self._lines or [{"id": secrets.token_hex(8)}]
         try:
-            self._index()
+            self.id: str = self._lines[0]["id"]
+            self.rows = 1 + max((line["row"] for line in self._lines[1:]), default=-1)
         except (KeyError, TypeError) as error:
             raise UserError(f"{path} is damaged; delete it to begin another W&B run.") from error
 
-    def _index(self) -> None:
-        first, *rows = self._lines
-        self.id: str = first["id"]
-        self.rows = 1 + max((line["row"] for line in rows), default=-1)
-        self.stages = [line["stage"] for line in rows if "stage" in line]
-        self.steps = {line["folder"]: line["step"] for line in rows if "folder" in line}
+    @property
+    def stages(self) -> tuple[str, ...]:
+        return tuple(line["stage"] for line in self._lines if "stage" in line)
+
+    def last_step(self, folder: str) -> int:
+        """Returns a training's last step that was sent, -1 if none was."""
+        sent = (line["step"] for line in reversed(self._lines) if line.get("folder") == folder)
+        return next(sent, -1)
 
     def begin(self, arrived: Container[int]) -> None:
-        """Writes the file without the rows that did not arrive."""
+        """Writes the file without the rows that did not arrive.
+
+        Their numbers are not used again: W&B takes rows only in ascending order.
+        """
         first, *rows = self._lines
         self._lines = [first, *(line for line in rows if line["row"] in arrived)]
-        following = self.rows
-        self._index()
-        # A number is used once: W&B takes rows in ascending order only.
-        self.rows = following
         self._file.replace([json.dumps(line) for line in self._lines])
 
     def add(self, **what: Any) -> int:
@@ -128,10 +128,6 @@ class _Record:
         self._file.add(json.dumps(line))
         self._file.flush()
         self.rows += 1
-        if "stage" in line:
-            self.stages.append(line["stage"])
-        else:
-            self.steps[line["folder"]] = line["step"]
         return line["row"]
 
 
@@ -176,7 +172,7 @@ class _Session:
         return Path(self._elsewhere.name if self._elsewhere else self._model_dir).absolute()
 
     def written(self, stages: Collection[str]) -> Collection[str]:
-        return tuple(self.record.stages)
+        return self.record.stages
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -320,7 +316,7 @@ class _TrainingFolder(_Folder):
 
     def _put(self, name: str, value: Any, step: int) -> None:
         self._session.start()  # W&B may say that it lacks rows
-        if step <= self._session.record.steps.get(self._name, -1):
+        if step <= self._session.record.last_step(self._name):
             return  # an earlier process sent it
         if step != self._step:
             self._end_row()
