@@ -82,13 +82,14 @@ def _add_tpu_vm(kind: argparse.ArgumentParser) -> None:
     kind.add_argument(
         "--use_existing", default="", metavar="TPU_VM", help="run on this TPU VM, and keep it"
     )
-    kind.add_argument("--reservation", default="", help="name of the reservation, with --reserved")
-    kind.add_argument("--max_run_duration", default="", help="such as 12h, with --flex_start")
-    kind.add_argument(
-        "--valid_until_duration", default="", help="stop waiting for capacity after, such as 6h"
-    )
-    kind.add_argument("--runtime_version", default="", help="default: the generation's own")
-    kind.add_argument("--service_account", default="", help="of the hosts")
+    for flag, help_ in {
+        "reservation": "name of the reservation, with --reserved",
+        "max_run_duration": "such as 12h, with --flex_start",
+        "valid_until_duration": "stop waiting for capacity after, such as 6h",
+        "runtime_version": "default: the generation's own",
+        "service_account": "of the hosts",
+    }.items():
+        kind.add_argument(f"--{flag}", default="", help=help_)
     kind.add_argument(
         "--keep", action="store_true", help="do not delete the TPU at the end; it keeps costing"
     )

@@ -28,7 +28,11 @@ class ScoredInstance:
 
 
 class LikelihoodRows:
-    """An open likelihoods.parquet, made by `opened`."""
+    """An open likelihoods.parquet, made by `opened`.
+
+    Attributes:
+      tasks: all tasks with rows, in the order of the file.
+    """
 
     def __init__(self, path: Any, file: Any) -> None:
         self._path, self._file = path, file
@@ -37,11 +41,7 @@ class LikelihoodRows:
         for group in range(file.num_row_groups):
             for name in file.read_row_group(group, ["task"])["task"].unique().to_pylist():
                 self._groups.setdefault(name, []).append(group)
-
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        """All tasks with rows, in the order of the file."""
-        return tuple(self._groups)
+        self.tasks = tuple(self._groups)
 
     def read(self, tasks: Collection[str]) -> "TaskRows":
         """Returns the rows of those of `tasks` that have any.
@@ -52,14 +52,14 @@ class LikelihoodRows:
         import pyarrow as pa
 
         wanted = {name for name in tasks if name in self._groups}
-        found = []
         with errors_of(self._path):
-            for group in sorted({group for name in wanted for group in self._groups[name]}):
-                table = self._file.read_row_group(group, list(_COLUMNS))
-                found.append(_only(table, wanted))
-        if not found:
-            return TaskRows(None)
-        return TaskRows(pa.concat_tables(found).unify_dictionaries().combine_chunks())
+            found = [
+                _only(self._file.read_row_group(group, list(_COLUMNS)), wanted)
+                for group in sorted({group for name in wanted for group in self._groups[name]})
+            ]
+        return TaskRows(
+            pa.concat_tables(found).unify_dictionaries().combine_chunks() if found else None
+        )
 
 
 class TaskRows:
@@ -74,9 +74,8 @@ class TaskRows:
         if self._table is None:
             return found
         rows = _only(self._table, tasks)
-        for task, instance, j, answer, tokens, value in zip(
-            *(rows[name].to_pylist() for name in _COLUMNS), strict=True
-        ):
+        columns = [rows[name].to_pylist() for name in _COLUMNS]
+        for task, instance, j, answer, tokens, value in zip(*columns, strict=True):
             scored = found.setdefault(task, {}).setdefault(instance, ScoredInstance(answer))
             scored.log_likelihood[j] = value
             scored.prompt_tokens[j] = tokens
@@ -91,7 +90,7 @@ def _only(table: Any, tasks: Collection[str]) -> Any:
 
 @contextmanager
 def opened(path: Any) -> Iterator[LikelihoodRows]:
-    """Yields the rows of a table. Raises UserError if it cannot be read."""
+    """Yields the rows of a table. Raises UserError: it cannot be read."""
     import pyarrow.parquet as pq
 
     with ExitStack() as stack:

@@ -12,6 +12,7 @@ import hashlib
 import importlib.resources
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -63,23 +64,14 @@ def render(payload: Mapping[str, Any], details: Sequence[Mapping[str, Any]]) -> 
         "script": script,
         "later": later,
     }
-    return _fill(_asset("page.html"), parts)
+    # What a part contains is not looked at.
+    return re.sub(r"\{\{(.*?)\}\}", lambda match: parts[match[1]], _asset("page.html"))
 
 
 def page_script(kind: str) -> str:
     """Returns the page's script: its files joined in one function."""
     files = "\n".join(_asset(f"{name}.js") for name in SCRIPTS[kind])
     return f'(() => {{\n"use strict";\n{files}\n}})();\n'
-
-
-def _fill(template: str, parts: Mapping[str, str]) -> str:
-    """Puts parts in place of {{name}}; a part that contains {{name}} stays as it is."""
-    pieces = template.split("{{")
-    filled = [pieces[0]]
-    for piece in pieces[1:]:
-        name, _, rest = piece.partition("}}")
-        filled += [parts[name], rest]
-    return "".join(filled)
 
 
 def _content_security_policy(*scripts: str, webgl: bool) -> str:
