@@ -230,7 +230,6 @@ def _splits(prepared: Prepared, name: str) -> Splits | None:
     return Splits(
         remain=tuple(files.get("train_tasks", ())),
         test=tuple(files.get("test_tasks", ())),
-        num_excluded=len(files.get("excluded_tasks", ())),
     )
 
 

@@ -184,7 +184,7 @@ def bad_checkpoints(folder):
         "No checkpoint in": folder / "empty",
         "only incomplete checkpoints (checkpoint_900)": folder / "half",
         "T5X checkpoint of version 1": folder / "old",
-        "describes a 'bert' model; needed: model_type 't5'": folder / "bert",
+        "describes a 'bert' model; ait-jax reads model_type 't5'": folder / "bert",
         "a pickle, which is never opened": folder / "pickled",
         "not a complete safetensors file": folder / "cut",
         "token_embedder.embedding is (4224, 128) there and (4096, 128) here. Likely wrong: "
