@@ -125,9 +125,10 @@ class TaskMaker:
 
         members = [self.pool[task] for task in tasks]
         feature = seqio.Feature(seqio_vocabulary(self.vocabulary), add_eos=True)
+        source: Any = seqio_tasks.PoolSource(members, self._places(members), self.seed)
         seqio.TaskRegistry.add(
             name,
-            source=seqio_tasks.PoolSource(members, self._places(members), self.seed),
+            source=source,
             preprocessors=[seqio_tasks.make_preprocessor(members, self.encoding, self.vocabulary)],
             output_features={"inputs": feature, "targets": feature},
             postprocess_fn=seqio_tasks.all_references,

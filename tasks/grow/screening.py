@@ -55,11 +55,10 @@ class Screening:
             return f"license: {license}"
         if not license and not self._keeps_unlicensed(dataset):
             return "license: none recorded"
-        if self.languages == "en" and dataset.languages:
-            if len(dataset.languages) > 1:
-                return "language: several, or a translation"
-            if dataset.languages[0].lower() not in _ENGLISH:
-                return "language: not English"
+        if self.languages == "en" and len(dataset.languages) > 1:
+            return "language: several, or a translation"
+        if self.languages == "en" and not _ENGLISH.issuperset(map(str.lower, dataset.languages)):
+            return "language: not English"
         if any(field.kind == "media" for field in dataset.fields):
             return "fields: image, audio or video"
         usable = [field.kind for field in dataset.fields if field.kind in _USABLE]

@@ -225,11 +225,10 @@ def _explanation(roles: Roles) -> Iterator[_Task]:
     explanation = roles.get("explanation")
     if not explanation or explanation.kind != "text":
         return
-    given = [
-        roles.get(role) for role in ("premise", "hypothesis", "question", "passage", "choices")
-    ]
-    inputs = [field for field in given if field]
-    result = [roles.get("answer")] if roles.get("answer") else list(roles.labels[:1])
+    given = ("premise", "hypothesis", "question", "passage", "choices")
+    inputs = [field for role in given if (field := roles.get(role))]
+    answer = roles.get("answer")
+    result = [answer] if answer else roles.labels[:1]
     inputs += [field for field in result if field is not explanation]
     if not inputs or inputs[-1] is roles.get("choices"):
         return

@@ -13,7 +13,6 @@ from ait_jax.tasks.mini.generator import TaskSpec, build_task
 from ait_jax.pool.pool import Splits, Task, TaskPool
 
 TEST_FAMILIES = tuple(heldout_families.TABLE)
-NOISE_FAMILIES = ("Random Labels", "Random Answers")
 DEV_TASKS = (
     "second_word",
     "food_or_tool_classification",
@@ -43,11 +42,6 @@ def specs() -> dict[str, tuple[str, TaskSpec]]:
         f"mini{number:03d}_{row.name}": (family, row)
         for number, (family, row) in enumerate(rows, start=1)
     }
-
-
-def difficulties() -> dict[str, str]:
-    """Returns task name -> one of `generator.DIFFICULTIES`; "noise" if nothing can be learned."""
-    return {name: row.difficulty for name, (_, row) in specs().items()}
 
 
 def generate_tasks(instances_per_task: int = 120, seed: int = 0) -> tuple[Task, ...]:

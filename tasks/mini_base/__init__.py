@@ -21,17 +21,12 @@ from ait_jax.tasks.mini_base.vocabulary import corpus, train_vocabulary
 
 INDUCTION_SHARE = 0.4
 
-__all__ = ["INDUCTION_SHARE", "corpus", "families", "task_example", "text", "train_vocabulary"]
+__all__ = ["INDUCTION_SHARE", "corpus", "task_example", "text", "train_vocabulary"]
 
 
 def text(seed: int, index: int) -> str:
     """Returns passage `index` of stream `seed`: 2 to 6 sentences, 20 to 60 words."""
     return passage(Draw("mini_base.text", seed, index))
-
-
-def families() -> tuple[str, ...]:
-    """Returns the names of the supervised families."""
-    return tuple(dict.fromkeys(family.__name__ for family in (*INDUCTION, *DIRECT)))
 
 
 def task_example(seed: int, index: int) -> tuple[str, str]:

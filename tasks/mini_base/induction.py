@@ -35,7 +35,7 @@ Pair = tuple[str, str]
 _CLASSES = (
     "animal/plant/fruit/tool/vehicle/job/clothing/furniture/colour/body part/sport/instrument"
 )
-INDUCED_CLASSES = tuple(_CLASSES.split("/"))
+INDUCED_CLASSES: tuple[str, ...] = tuple(_CLASSES.split("/"))
 _OTHER_CLASSES = {
     "good": lex.GOOD,
     "bad": lex.BAD,
