@@ -123,7 +123,6 @@ def test_splits_and_labels(made):
     pool = niv2.load_pool(made[1], cls_gen_labels={PLAIN: True, GROWN: False})
     assert pool.splits.remain == (GROWN, PLAIN, "task999_elsewhere")
     assert (pool.splits.test, pool.splits.dev, pool.splits.train) == ((DOTTED,), (), ())
-    assert pool.splits.num_excluded == 1
     assert pool.is_cls(PLAIN) and not pool.is_cls(GROWN)
     with pytest.raises(UserError, match="splits/xlingual"):
         niv2.load_pool(made[1], splits="xlingual")
