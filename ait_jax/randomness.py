@@ -46,7 +46,7 @@ def _hashes(count: int, key: Sequence[KeyPart]) -> list[int]:
     shared = hashlib.blake2b(digest_size=8)
     for part in key:
         shared.update(_encoded(part))
-    hashes = []
+    hashes: list[int] = []
     for i in range(count):
         digest = shared.copy()
         digest.update(_encoded_index(i))

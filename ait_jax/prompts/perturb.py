@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from ait_jax.errors import UserError, nearest
 from ait_jax.pool.task import Example, Instruction, Task
-from ait_jax.randomness import KeyPart, integer, uniforms
+from ait_jax.randomness import Key, KeyPart, integer, uniforms
 
 PARTS = ("TD", "TE", "TDTE")
 # The authors' prompts show two positive examples; only these are perturbed.
@@ -51,9 +51,7 @@ def perturbed_instruction(
     task: Task,
     perturbation: Perturbation,
     j: int,
-    *,
-    seed: int,
-    round_index: int,
+    key: Key,
     used_instances: Collection[str] = (),
 ) -> Instruction:
     """Returns the original instruction for j = 0, otherwise the j-th perturbed one.
@@ -62,13 +60,11 @@ def perturbed_instruction(
     """
     if j == 0:
         return task.instruction
-    key = (seed, "perturb", round_index, task.name, j)
-    return perturbation.perturb(task.instruction, task, key, used_instances)
+    draw = (key.seed, "perturb", key.round_index, task.name, j)
+    return perturbation.perturb(task.instruction, task, draw, used_instances)
 
 
-def kept_words(
-    task: Task, perturbation: Any, j: int, *, seed: int, round_index: int
-) -> tuple[bool, ...] | None:
+def kept_words(task: Task, perturbation: Any, j: int, key: Key) -> tuple[bool, ...] | None:
     """Returns which words (`str.split`) of the definition the j-th perturbed instruction keeps.
 
     None for a perturbation that cannot say (it has no `kept_words`).
@@ -76,7 +72,7 @@ def kept_words(
     kept = getattr(perturbation, "kept_words", None)
     if kept is None:
         return None
-    return kept(task.instruction, (seed, "perturb", round_index, task.name, j))
+    return kept(task.instruction, (key.seed, "perturb", key.round_index, task.name, j))
 
 
 @dataclass(frozen=True)

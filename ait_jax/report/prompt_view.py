@@ -70,19 +70,15 @@ def see(view: PoolView, name: str, instance: str | None = None, perturbation: in
             "(NUM_PERTURBATIONS), 0 is the original."
         )
     folder, round_index = view.folder_of(name) or (None, 0)
-    scored = scoring_instances(task, scorer.num_instances, Key(view.seed, round_index))
+    key = Key(view.seed, round_index)
+    scored = scoring_instances(task, scorer.num_instances, key)
     chosen = _instance(task, scored, instance)
     encoding = view.part("encoding") or TkInstructEncoding()
     vocabulary = _vocabulary(view)
     forms = []
     for j in dict.fromkeys((0, perturbation)):
         instruction = perturbed_instruction(
-            task,
-            scorer.perturbation or WordDrop(),
-            j,
-            seed=view.seed,
-            round_index=round_index,
-            used_instances=[one.id for one in scored],
+            task, scorer.perturbation or WordDrop(), j, key, [one.id for one in scored]
         )
         text = chosen.input if chosen else ""
         forms.append(_form(j, instruction, text, task.name, encoding, vocabulary))

@@ -189,12 +189,9 @@ def round_detail(
     Raises:
       OtherPrompts: the round scored different instances than would be drawn now.
     """
-    instances = {
-        instance.id: instance
-        for instance in scoring_instances(
-            task, settings.num_instances, Key(settings.seed, round_index)
-        )
-    }
+    key = Key(settings.seed, round_index)
+    drawn = scoring_instances(task, settings.num_instances, key)
+    instances = {instance.id: instance for instance in drawn}
     k = settings.num_perturbations
     numbers = {j for instance in scored.values() for j in instance.log_likelihood}
     if instances.keys() != scored.keys() or not numbers <= set(range(k + 1)):
@@ -204,12 +201,10 @@ def round_detail(
         for j, value in scored[id].log_likelihood.items():
             p[row, j] = np.exp(np.float64(value))
     change = _mean_change(p)
-    draw = {"seed": settings.seed, "round_index": round_index}
-    kept = [kept_words(task, settings.perturbation, j, **draw) for j in range(1, k + 1)]
+    kept = [kept_words(task, settings.perturbation, j, key) for j in range(1, k + 1)]
     used = tuple(instances)
     forms = [
-        perturbed_instruction(task, settings.perturbation, j, used_instances=used, **draw)
-        for j in range(1, k + 1)
+        perturbed_instruction(task, settings.perturbation, j, key, used) for j in range(1, k + 1)
     ]
     return {
         "forms": [

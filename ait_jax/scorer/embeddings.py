@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -56,6 +56,7 @@ class TextEncoder:
         return merged
 
 
+@runtime_checkable
 class Embedder(Protocol):
     """Texts -> vectors whose cosines say how alike the texts are."""
 

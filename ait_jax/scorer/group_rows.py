@@ -111,7 +111,8 @@ class GroupRows:
     def _split(self, group: SharedPrefix, room: int) -> tuple[SharedPrefix, SharedPrefix]:
         """Returns the group with as many of its members as fit, and the group of the others."""
         room -= group.length
-        fitting, rest = [], []
+        fitting: list[int] = []
+        rest: list[int] = []
         for member in group.members:
             length = self._own_length(group, member)
             (fitting if length <= room else rest).append(member)

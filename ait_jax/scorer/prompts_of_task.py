@@ -87,9 +87,8 @@ class TaskPrompts:
         instances = self.instances(name)
         used = [instance.id for instance in instances]
         numbers = self.planned(name, plan).tolist()
-        draw = {"seed": self.key.seed, "round_index": self.key.round_index, "used_instances": used}
         instructions = {
-            j: perturbed_instruction(task, self.perturbation, j, **draw)
+            j: perturbed_instruction(task, self.perturbation, j, self.key, used)
             for j in sorted({0}.union(*numbers))
         }
         for instance, wanted in zip(instances, numbers, strict=True):

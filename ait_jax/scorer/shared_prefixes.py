@@ -46,7 +46,7 @@ def grouped(
     rows = [tuple(prompt) for prompt in prompts]
     order = sorted(range(len(rows)), key=rows.__getitem__)
     begins = _best_runs([rows[row] for row in order], shortest, most_members)
-    groups = []
+    groups: list[SharedPrefix] = []
     end = len(order)
     while end:
         begin, length = begins[end]

@@ -16,7 +16,7 @@ perplexity, so their ties depend on how the file was written.)
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -267,7 +267,7 @@ class Selection:
     tasks: tuple[str, ...]
     num_cls: int
     num_gen: int
-    margins: Mapping[str, float | None] = field(default_factory=dict)
+    margins: Mapping[str, float | None]
 
     def close_calls(self, tolerance: float = SCORE_TOLERANCE) -> dict[str, float]:
         """Returns the margins below `tolerance`: another machine may choose otherwise there."""

@@ -95,7 +95,7 @@ def task_prompts(task: Task, num_instances: int, num_perturbations: int) -> list
 
     encoding, words = TkInstructEncoding(max_source_length=MAX_SOURCE_LENGTH), vocabulary()
     instructions = [
-        perturbed_instruction(task, WordDrop(), j, seed=common.SEED, round_index=ROUND)
+        perturbed_instruction(task, WordDrop(), j, Key(common.SEED, ROUND))
         for j in range(num_perturbations + 1)
     ]
     groups = []

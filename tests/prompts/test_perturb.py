@@ -5,7 +5,7 @@ import pytest
 from ait_jax.errors import UserError
 from ait_jax.pool.pool import Example, Instance, Instruction, Task
 from ait_jax.prompts.perturb import ExampleResampling, WordDrop, WordMask, perturbed_instruction
-from ait_jax.randomness import uniform
+from ait_jax.randomness import Key, uniform
 
 
 def make_task(name="task1_a", words=12, positives=3, instances=30):
@@ -25,9 +25,9 @@ def make_task(name="task1_a", words=12, positives=3, instances=30):
 TASK = make_task()
 
 
-def draw(perturbation, k=10, task=TASK, seed=42, round_index=0, **options):
-    draws = {"seed": seed, "round_index": round_index, **options}
-    return tuple(perturbed_instruction(task, perturbation, j, **draws) for j in range(k + 1))
+def draw(perturbation, k=10, task=TASK, seed=42, round_index=0, used_instances=()):
+    draws = (Key(seed, round_index), used_instances)
+    return tuple(perturbed_instruction(task, perturbation, j, *draws) for j in range(k + 1))
 
 
 def dropped_by_hand(text, rate, *key):

@@ -69,9 +69,7 @@ def test_forms_answers_and_likelihoods_are_those_of_the_table(run, shown):
         assert instance["p"] == pytest.approx(expected, rel=1e-3)
         assert instance["answer"] == f"answer {instance['id']}"
     for j, form in enumerate(found["forms"], start=1):
-        perturbed = perturbed_instruction(
-            POOL[name], SETTINGS.perturbation, j, seed=SEED, round_index=0
-        )
+        perturbed = perturbed_instruction(POOL[name], SETTINGS.perturbation, j, Key(SEED, 0))
         assert form["definition"] == perturbed.definition
         words = POOL[name].instruction.definition.split()
         kept = [word for i, word in enumerate(words) if i not in form["dropped"]]
@@ -117,16 +115,14 @@ def test_word_effects_equal_a_loop_in_float64():
 def test_kept_words_are_those_of_the_perturbed_definition(perturbation):
     for j in range(1, 6):
         task = POOL[NAMES[0]]
-        kept = kept_words(task, perturbation, j, seed=1, round_index=2)
+        kept = kept_words(task, perturbation, j, Key(1, 2))
         words = zip(task.instruction.definition.split(), kept, strict=True)
-        perturbed = perturbed_instruction(
-            task, perturbation, j, seed=1, round_index=2
-        ).definition.split()
+        perturbed = perturbed_instruction(task, perturbation, j, Key(1, 2)).definition.split()
         if isinstance(perturbation, WordMask):
             assert [not word.startswith("<extra_id_") for word in perturbed] == list(kept)
         else:
             assert [word for word, there in words if there] == perturbed
-    assert kept_words(task, ExampleResampling(), 1, seed=1, round_index=2) is None
+    assert kept_words(task, ExampleResampling(), 1, Key(1, 2)) is None
 
 
 def test_a_race_leaves_gaps(run, tmp_path):

@@ -107,9 +107,7 @@ def test_a_row_is_the_likelihood_of_the_answer_under_that_prompt(setting, rows):
     row = 5  # second instance, last perturbation
     task = experiment.pool[rows["task"][row]]
     instance = next(i for i in task.instances if i.id == rows["instance_id"][row])
-    instruction = perturbed_instruction(
-        task, experiment.scorer.perturbation, 2, seed=0, round_index=1
-    )
+    instruction = perturbed_instruction(task, experiment.scorer.perturbation, 2, Key(0, 1))
     text = encoding.encode(
         instruction, instance.input, vocabulary.count_tokens, vocabulary.truncate
     ).text

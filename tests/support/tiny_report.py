@@ -150,7 +150,7 @@ def score(
     for name in tasks:
         task = settings.pool[name]
         kept = [None] + [
-            kept_words(task, settings.perturbation, j, seed=SEED, round_index=round)
+            kept_words(task, settings.perturbation, j, Key(SEED, round))
             for j in range(1, settings.num_perturbations + 1)
         ]
         for instance in scoring_instances(task, settings.num_instances, Key(SEED, round)):
