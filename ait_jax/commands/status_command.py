@@ -121,7 +121,7 @@ def _list(path: Any, runs: Sequence[Any], options: argparse.Namespace) -> int:
         raise UserError(
             f"--follow shows one run, and {path} holds {len(runs)}; give one, such as {runs[0]}."
         )
-    found = []
+    found: list[Mapping[str, Any]] = []
     for run_path in runs:
         try:
             found.append(run_status.read(run_path))

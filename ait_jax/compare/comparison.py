@@ -174,12 +174,12 @@ def plan(comparison: Comparison, flags: GinFlags) -> list[Job]:
     shares_scores = not (experiment.racing or experiment.grow_pool)
     jobs = [
         Job(
-            strategy=strategy_name(strategy),
-            seed=seed,
-            folder=out / f"{strategy_name(strategy)}_{seed}",
-            arguments=_arguments(base, strategy, seed, out),
-            log=out / LOGS / f"{strategy_name(strategy)}_{seed}.log",
-            rounds=experiment.rounds,
+            strategy_name(strategy),
+            seed,
+            folder := out / f"{strategy_name(strategy)}_{seed}",
+            _arguments(base, strategy, seed, folder),
+            out / LOGS / f"{folder.name}.log",
+            experiment.rounds,
             takes_scores=scored[strategy] and shares_scores,
         )
         for seed in cast(tuple[int, ...], comparison.seeds)
@@ -201,16 +201,14 @@ def _strategy(base: GinFlags, name: str) -> Strategy:
     return strategy
 
 
-def _arguments(base: GinFlags, strategy: str, seed: int, out: Any) -> tuple[str, ...]:
-    name = f"{strategy_name(strategy)}_{seed}"
-    bindings = [binding.split(" = ", 1) for binding in base.bindings]
+def _arguments(base: GinFlags, strategy: str, seed: int, folder: Any) -> tuple[str, ...]:
     return (
         "run",
         *(f"--gin_file={file}" for file in (*base.files, strategy_file(strategy))),
         *(f"--gin_search_paths={path}" for path in base.search_paths),
-        *(f"--gin.{name}={value}" for name, value in bindings),
+        *(f"--gin.{binding.replace(' = ', '=', 1)}" for binding in base.bindings),
         f"--gin.SEED={seed}",
-        f"--gin.MODEL_DIR={out / name}",
+        f"--gin.MODEL_DIR={folder}",
     )
 
 
@@ -261,7 +259,8 @@ def run(comparison: Comparison, jobs: Sequence[Job], processes: int = 1) -> bool
 
 def _compare_jobs(comparison: Comparison, jobs: Sequence[Job]) -> None:
     """Compares the finished ones among a comparison's runs."""
-    runs, left_out = [], []
+    runs: list[FinishedRun] = []
+    left_out: list[dict[str, Any]] = []
     strategies = cast(tuple[str, ...], comparison.strategies)
     order = {strategy_name(name): i for i, name in enumerate(strategies)}
     for job in sorted(jobs, key=lambda job: (order[job.strategy], job.seed)):
@@ -284,7 +283,8 @@ def _left_out(strategy: str, seed: int | None, path: Any, reason: str) -> dict[s
 
 def compare_folders(comparison: Comparison, folders: Sequence[str]) -> None:
     """Compares finished runs, wherever they were made; leaves out and names unfinished ones."""
-    runs, left_out = [], []
+    runs: list[FinishedRun] = []
+    left_out: list[dict[str, Any]] = []
     for folder in folders:
         try:
             runs.append(finished_runs.read(folder))
@@ -333,17 +333,13 @@ def _write(out: Any, result: dict[str, Any]) -> None:
     files.write_text(out / "comparison.csv", comparison_text.csv_text(result))
     comparison_figure.plot(out / "comparison.png", result)
     folders = [run["path"] for run in result["runs"]]
+    again = ["ait-jax", "compare", *folders, f"--gin.COMPARISON_DIR={out}"]
     payload = {
         "kind": "comparison",
         "title": str(out),
         "version": __version__,
         "result": result,
-        "commands": [
-            {
-                "what": "compare these runs again",
-                "line": shlex.join(["ait-jax", "compare", *folders, f"--gin.COMPARISON_DIR={out}"]),
-            }
-        ],
+        "commands": [{"what": "compare these runs again", "line": shlex.join(again)}],
         "config": "",
     }
     files.write_text(out / "report.html", page.render(payload, []))

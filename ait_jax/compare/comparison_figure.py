@@ -67,7 +67,7 @@ def plot(path: Any, result: Mapping[str, Any]) -> None:
 
 def _draw_curves(axes: Any, result: Mapping[str, Any]) -> None:
     x = result["num_tasks"]
-    ends = {}
+    ends: dict[str, float] = {}
     baseline_first = sorted(result["strategies"], key=lambda name: name != result["baseline"])
     for z, name in enumerate(baseline_first):
         style = look(name, result)
@@ -145,7 +145,8 @@ def spread(values: Sequence[float], least: float) -> list[float]:
 def _draw_differences(axes: Any, result: Mapping[str, Any]) -> None:
     """Draws one row for each strategy and group: the last round's paired difference."""
     axes.axvline(0, color=figures.INK, linewidth=1, zorder=1)
-    ticks, labels, row = [], [], 0.0
+    labels: dict[float, str] = {}  # place -> what stands there
+    row = 0.0
     for name, groups in result["differences"].items():
         style = look(name, result)
         rows = {label: groups[g]["rounds"][-1] for g, label in _GROUPS.items() if g in groups}
@@ -170,13 +171,11 @@ def _draw_differences(axes: Any, result: Mapping[str, Any]) -> None:
                 axes.plot([found["low"], found["high"]], [row, row], color=style["color"], **line)
             mark = {"markersize": size, "markeredgewidth": 0, "zorder": 3, **style}
             axes.plot([found["mean"]], [row], **mark)
-            ticks.append(row)
-            labels.append(label)
+            labels[row] = label
             row += 0.62
         row += 0.3
     axes.set_ylim(row - 0.2, -0.6)
-    axes.set_yticks(ticks)
-    axes.set_yticklabels(labels)
+    axes.set_yticks(list(labels), list(labels.values()))
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("ROUGE-L")
@@ -190,7 +189,8 @@ def _draw_differences(axes: Any, result: Mapping[str, Any]) -> None:
 
 def _draw_paper(axes: Any, result: Mapping[str, Any]) -> None:
     paper = result["paper"]
-    x, ends = paper["num_tasks"], {}
+    x = paper["num_tasks"]
+    ends: dict[str, float] = {}
     names = dict.fromkeys([*result["strategies"], *paper["test"]])
     shown = {**result, "strategies": list(names)}
     for name, groups in paper["test"].items():

@@ -126,7 +126,7 @@ def _run(run: FinishedRun) -> dict[str, Any]:
 
 def _by_seed(of_seed: Mapping[int, FinishedRun], group: str) -> dict[int, list[float]]:
     """Returns the test scores of all rounds, for the seeds where all were measured."""
-    found = {}
+    found: dict[int, list[float]] = {}
     for seed, run in sorted(of_seed.items()):
         scores = [score for p in run.rounds if (score := p.test.get(group)) is not None]
         if len(scores) == len(run.rounds):
@@ -140,7 +140,7 @@ def _rounds(of_seed: Mapping[int, FinishedRun]) -> list[dict[str, Any]]:
 
 
 def _curves(of_seed: Mapping[int, FinishedRun], confidence: float) -> dict[str, Any]:
-    curves = {}
+    curves: dict[str, Any] = {}
     for group in GROUPS:
         scores = list(_by_seed(of_seed, group).values())
         if scores:
@@ -159,7 +159,7 @@ def _area_by_seed(of_seed: Mapping[int, FinishedRun], group: str) -> dict[int, f
 
 
 def _areas(of_seed: Mapping[int, FinishedRun], confidence: float) -> dict[str, Any]:
-    areas = {}
+    areas: dict[str, Any] = {}
     for group in GROUPS:
         found = _area_by_seed(of_seed, group)
         if found:
@@ -175,12 +175,12 @@ def _keyed(by_seed: Mapping[int, Any]) -> dict[str, Any]:
 def _differences(
     ours: Mapping[int, FinishedRun], baseline: Mapping[int, FinishedRun], confidence: float
 ) -> dict[str, Any]:
-    found = {}
+    found: dict[str, Any] = {}
     for group in GROUPS:
         first, second = _by_seed(ours, group), _by_seed(baseline, group)
         if not first.keys() & second.keys():
             continue
-        rounds = []
+        rounds: list[dict[str, Any]] = []
         for i, place in enumerate(_rounds(ours)):
             a, b = ({s: v[i] for s, v in scores.items()} for scores in (first, second))
             rounds.append(place | _difference(a, b, confidence))
@@ -216,7 +216,7 @@ def _target(
 ) -> dict[str, Any]:
     curves = result["curves"]
     score = given if given is not None else curves[result["baseline"]]["overall"][-1]["mean"]
-    tasks = {}
+    tasks: dict[str, Any] = {}
     for name, of_seed in by_strategy.items():
         x = result["num_tasks"]
         mean = [point["mean"] for point in curves[name]["overall"]]
@@ -274,7 +274,7 @@ def _released(
     """Compares each run's selections with the released ones, on the tasks that both know."""
     names = known_names(released)
     known = frozenset().union(*(run.tasks for run in runs))
-    found = []
+    found: list[dict[str, Any]] = []
     for run in runs:
         for split, strategies in released.items():
             for strategy, draws in strategies.items():

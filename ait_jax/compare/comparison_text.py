@@ -32,7 +32,7 @@ def _wrapped(line: str) -> str:
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Returns rows with aligned columns, the first flush left, the others flush right."""
     widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(max(map(len, rows)))]
-    lines = []
+    lines: list[str] = []
     for row in rows:
         cells = [row[0].ljust(widths[0])]
         cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=False)]
@@ -127,7 +127,7 @@ def _released(result: Mapping[str, Any]) -> str:
     theirs = list(dict.fromkeys(each["released_strategy"] for each in released["overlaps"]))
     rows = [["", *(f"their {name}" for name in theirs)]]
     for name in result["strategies"]:
-        cells = []
+        cells: list[str] = []
         for other in theirs:
             found = [
                 each["together"]
@@ -159,7 +159,7 @@ def _paper(result: Mapping[str, Any]) -> str:
 
 def verdict(result: Mapping[str, Any]) -> list[str]:
     """Returns a line per strategy: is its last difference to the baseline noise?"""
-    lines = []
+    lines: list[str] = []
     for name, groups in result["differences"].items():
         if "overall" in groups:
             lines.append(_judged(name, groups, result))
@@ -222,7 +222,7 @@ def _joined(names: Sequence[str]) -> str:
 
 def warnings(result: Mapping[str, Any]) -> list[str]:
     """Returns what to bear in mind when reading the numbers."""
-    lines = []
+    lines: list[str] = []
     for each in result["left_out"]:
         seed = "" if each["seed"] is None else f" with seed {each['seed']}"
         lines.append(f"left out: {each['strategy']}{seed}: {each['reason']}")

@@ -147,11 +147,12 @@ def grouped(runs: Sequence[FinishedRun]) -> tuple[list[FinishedRun], list[str]]:
                 f"{list(first.num_tasks)}, but curves are compared point by point; leave one out."
             )
     variants: dict[str, dict[tuple[str, ...], None]] = {}
-    keys = []
+    keys: list[tuple[str, ...]] = []
     for run in runs:
         keys.append(tuple(other_differences(first.config, run.config, set(SEED_NAMES))))
         variants.setdefault(run.strategy, {})[keys[-1]] = None
-    named, remarks = [], []
+    named: list[FinishedRun] = []
+    remarks: list[str] = []
     for run, key in zip(runs, keys, strict=True):
         several = len(variants[run.strategy]) > 1
         name = f"{run.strategy} [{'; '.join(map(_value, key)) or 'as ' + first.path.name}]"

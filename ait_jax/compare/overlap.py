@@ -88,7 +88,7 @@ def released(folder: Any) -> dict[str, dict[str, list[Draw]]]:
     folder = files.as_path(folder)
     if not folder.is_dir():
         raise UserError(f"RELEASED_SELECTIONS = {str(folder)!r} is not a folder.")
-    found = {}
+    found: dict[str, dict[str, list[Draw]]] = {}
     for split in (folder, *sorted(folder.iterdir())):
         selections = dict(_selections(split)) if split.is_dir() else {}
         if selections:

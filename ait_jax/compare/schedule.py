@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -234,7 +234,7 @@ def _last_lines(path: Path) -> str:
 
 
 @contextmanager
-def _signals() -> Iterator[list[int]]:
+def _signals() -> Generator[list[int], None, None]:
     """Yields a list that collects the numbers of SIGTERM and SIGINT as they arrive."""
     noticed: list[int] = []
     former = {

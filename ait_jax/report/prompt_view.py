@@ -75,7 +75,7 @@ def see(view: PoolView, name: str, instance: str | None = None, perturbation: in
     chosen = _instance(task, scored, instance)
     encoding = view.part("encoding") or TkInstructEncoding()
     vocabulary = _vocabulary(view)
-    forms = []
+    forms: list[Form] = []
     for j in dict.fromkeys((0, perturbation)):
         instruction = perturbed_instruction(
             task, scorer.perturbation or WordDrop(), j, key, [one.id for one in scored]

@@ -130,7 +130,7 @@ def _scored_round(run: Record, index: TaskIndex, round_index: int) -> dict[str, 
     selected = names_in(folder / "selected.txt")
     if not table.exists() and not selected:
         return None
-    found = {
+    found: dict[str, Any] = {
         "round": round_index,
         "strategy": selection_of(run, round_index).get("strategy", ""),
         "task": [],
@@ -185,7 +185,7 @@ def evaluations(run: Record, index: TaskIndex) -> list[dict[str, Any]]:
     `test` and `dev` are None without such tasks; a continual run's further groups ("holdout",
     "previous_000", ...) are under `others`.
     """
-    found = []
+    found: list[dict[str, Any]] = []
     for round_index in (None, *run.rounds):
         folder = run.path / "base" if round_index is None else run.folder(round_index)
         result = read_json(folder / "eval.json")
@@ -241,7 +241,7 @@ def training(run: Record) -> list[dict[str, Any]]:
     Columns that a trainer does not log are left out; `dev` has empty lists if no dev tasks are
     evaluated during training.
     """
-    found = []
+    found: list[dict[str, Any]] = []
     for round_index in run.rounds:
         lines = read_metrics(run.folder(round_index))
         lines = [line for line in lines if isinstance(line.get("step"), int)]

@@ -24,7 +24,7 @@ def drawn(lines: Sequence[Text], columns: int, stream: Any) -> list[tuple[str, i
     """Returns lines as the stream's terminal wants them, in its colors, with their widths."""
     console = Console(file=stream, width=columns, highlight=False, markup=False, emoji=False)
     unicode = (getattr(stream, "encoding", None) or "utf-8").lower().startswith("utf")
-    found = []
+    found: list[tuple[str, int]] = []
     for line in lines:
         with console.capture() as capture:
             console.print(line, end="", no_wrap=True, overflow="ellipsis", crop=True)
@@ -100,7 +100,7 @@ def _bar(activity: Mapping[str, Any], columns: int) -> Text:
 
 
 def _figures(status: Mapping[str, Any], columns: int) -> Text | None:
-    parts = []
+    parts: list[Text] = []
     losses = status["losses"]
     if losses:
         room = max(8, min(30, columns - 52))

@@ -134,7 +134,7 @@ def _cut(form: Form) -> str:
     """Returns in words what did not fit into a prompt."""
     prompt = form.prompt
     shown = prompt.positive_examples + prompt.negative_examples
-    lost = []
+    lost: list[str] = []
     if prompt.examples_left_out:
         lost.append(f"{prompt.examples_left_out} examples left out")
     if prompt.tokens_cut:

@@ -7,7 +7,7 @@ matplotlibrc says. matplotlib is imported on first use.
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 from ait_jax.runtime import files
@@ -38,7 +38,7 @@ _STYLE: dict[Any, Any] = {
 
 
 @contextlib.contextmanager
-def style() -> Iterator[None]:
+def style() -> Generator[None, None, None]:
     """Gives matplotlib its defaults and our look for the block."""
     import matplotlib
 
