@@ -1,6 +1,6 @@
 """One update by judged answers: a policy gradient with a leave-one-out baseline, and supervision.
 
-Shape suffixes: B prompts, S sampled answers of a prompt, L prompt length, T answer length, E emb_dim.
+Axes: B prompts, S sampled answers to a prompt, L prompt length, T answer length.
 """
 
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float, Int
 
 from ait_jax.models.decoding import repeat_rows
 from ait_jax.models.interface import Model
@@ -23,8 +24,8 @@ from ait_jax.trainer.step import (
 )
 
 
-def leave_one_out(rewards_BxS: jax.Array) -> jax.Array:
-    """Returns advantages: every reward less the mean reward of the prompt's other answers.
+def leave_one_out(rewards_BxS: Float[Array, "B S"]) -> Float[Array, "B S"]:
+    """Returns advantages: every reward minus the mean reward of the prompt's other answers.
 
     The baseline does not depend on the answer itself, so the gradient stays unbiased (RLOO,
     Ahmadian et al. 2024, arXiv 2402.14740, section 3.3). Needs S of at least 2.
@@ -35,11 +36,11 @@ def leave_one_out(rewards_BxS: jax.Array) -> jax.Array:
 
 
 def answers_log_likelihood(
-    model: Model, params: Any, prompts_BxL: jax.Array, answers_BxSxT: jax.Array
-) -> jax.Array:
-    """Returns the log-likelihood of whole answers, float32 (B, S): the sum over their tokens.
+    model: Model, params: Any, prompts_BxL: Int[Array, "B L"], answers_BxSxT: Int[Array, "B S T"]
+) -> Float[Array, "B S"]:
+    """Returns the log-likelihood of whole answers, float32: the sum over their tokens.
 
-    Dropout is off, as it was when they were drawn; every prompt is encoded once.
+    Dropout is off, as when they were drawn; every prompt is encoded once.
     """
     num_answers = answers_BxSxT.shape[1]
     answers_NxT = answers_BxSxT.reshape(-1, answers_BxSxT.shape[-1])
@@ -72,9 +73,9 @@ def make_feedback_step(
         mean over answers of -(advantage x log-likelihood of the answer)
         + supervised_weight x mean cross-entropy over the tokens of "targets",
 
-    whatever the number of microbatches. The first mean's gradient is that of the expected reward,
-    turned round, so the log-likelihood is the sum over an answer's tokens, not their mean. The
-    second term is the supervised training's own, dropout included.
+    for any number of microbatches. The first mean's gradient is minus that of the expected reward,
+    so the log-likelihood is the sum over an answer's tokens, not their mean. The second term is
+    the supervised training's own, dropout included.
 
     A batch has "inputs" and "targets" as in training, "answers" int32 (B, S, T) with their
     end-of-sequence, padded with 0, and "rewards" float32 (B, S).
@@ -93,7 +94,7 @@ def make_feedback_step(
         num_answers = rewards_BxS.size
         tokens = jnp.maximum(jnp.sum(batch["targets"] > 0).astype(jnp.float32), 1.0)
 
-        def loss_sums(params, part, rng):
+        def loss_sums(params: Any, part: Batch, rng: jax.Array) -> tuple[jax.Array, Metrics]:
             advantages_BxS = leave_one_out(part["rewards"])
             log_p_BxS = answers_log_likelihood(model, params, part["inputs"], part["answers"])
             policy_loss = -jnp.sum(advantages_BxS * log_p_BxS) / num_answers

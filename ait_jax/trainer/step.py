@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
 import optax
+from flax import struct
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ait_jax.models.likelihood import cross_entropy_loss, shift_right
@@ -17,11 +17,11 @@ Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
 
 
-@flax.struct.dataclass
+@struct.dataclass
 class TrainState:
-    """Everything that a checkpoint holds."""
+    """Everything that a checkpoint holds, or its shapes, or its shardings."""
 
-    step: jax.Array  # int32 scalar, number of updates made
+    step: Any  # int32 scalar, number of updates made
     params: Any
     opt_state: Any
 
@@ -31,20 +31,24 @@ Step = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
 
 
 def init_state(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
+    """Returns the state before the first update."""
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
 
 def state_shardings(
-    state: TrainState, optimizer: optax.GradientTransformation, param_shardings: Any, replicated
+    state: TrainState,
+    optimizer: optax.GradientTransformation,
+    param_shardings: Any,
+    replicated: NamedSharding,
 ) -> TrainState:
     """Returns a tree of shardings for an (abstract) state.
 
-    Moments of a parameter's own shape lie where it lies, and Adafactor's factored ones, which
-    lack one of its axes, where the other axes lie. Replicated is everything else: counters,
-    and the factors of a square matrix, whose missing axis the shape does not tell.
+    Moments with their parameter's shape are placed as it is; Adafactor's factored ones, which
+    lack one axis, as its other axes are. Everything else is replicated: counters, and the
+    factors of a square matrix, whose shape does not tell which axis is missing.
     """
 
-    def moment(leaf, param, sharding):
+    def moment(leaf: Any, param: Any, sharding: NamedSharding) -> NamedSharding:
         if leaf.shape == param.shape:
             return sharding
         spec = (*sharding.spec, *[None] * (len(param.shape) - len(sharding.spec)))
@@ -68,14 +72,14 @@ def state_shardings(
     return TrainState(replicated, param_shardings, opt_state)
 
 
-# (params, batch, rng) -> (sum of losses, sums for the metrics), all sums over a batch's examples.
+# (params, batch, rng) -> (sum of losses, sums for the metrics), over a batch's examples.
 LossSums = Callable[[Any, Batch, jax.Array], tuple[jax.Array, Metrics]]
 
 
 def supervised_sums(model: Any, *, z_loss: float = 0.0, label_smoothing: float = 0.0) -> LossSums:
     """Returns the sums of the cross-entropy of "targets": "loss", "correct" and "tokens"."""
 
-    def loss_sums(params, batch, rng):
+    def loss_sums(params: Any, batch: Batch, rng: jax.Array) -> tuple[jax.Array, Metrics]:
         targets_BxL = batch["targets"]
         weights_BxL = (targets_BxL > 0).astype(jnp.float32)
         segments = {
@@ -106,11 +110,11 @@ def gradient_sums(
 ) -> Callable[[Any, Batch, jax.Array], tuple[Any, Metrics]]:
     """Returns f(params, batch, rng) -> (gradient, sums) over the whole batch.
 
-    Microbatch i has the rows i, i + n, i + 2n, ... of the batch, and rng folded with i.
+    Microbatch i has rows i, i + n, i + 2n, ... of the batch, and rng folded with i.
     """
     grad_sums = jax.grad(loss_sums, has_aux=True)
 
-    def accumulate(params, batch, rng):
+    def accumulate(params: Any, batch: Batch, rng: jax.Array) -> tuple[Any, Metrics]:
         rows = batch["inputs"].shape[0] // num_microbatches
         microbatches = jax.tree.map(
             # Strided rows, so that every microbatch keeps all shards of 'data' busy.
@@ -118,8 +122,8 @@ def gradient_sums(
             batch,
         )
 
-        def body(sums, inputs):
-            microbatch, index = inputs
+        def body(sums: Any, part: tuple[Batch, jax.Array]) -> tuple[Any, None]:
+            microbatch, index = part
             new = grad_sums(params, microbatch, jax.random.fold_in(rng, index))
             return jax.tree.map(jnp.add, sums, new), None
 
@@ -152,11 +156,11 @@ def make_train_step(
 ) -> Step:
     """Returns step(state, batch, dropout_seed) -> (state, metrics).
 
-    The loss is the mean cross-entropy over the batch's target tokens, whatever the
-    number of microbatches (`gradient_sums`). Dropout is a function of (dropout_seed, state.step,
-    microbatch); the seed, uint32, is an argument so that rounds, which differ in it, run the
-    same program. Metrics (float32 scalars): loss, accuracy, grad_norm (before clipping),
-    param_norm (after the update), tokens (of the targets).
+    The loss is the mean cross-entropy over the batch's target tokens, for any number of
+    microbatches (`gradient_sums`). Dropout is a function of (dropout_seed, state.step,
+    microbatch); the seed, uint32, is an argument so that rounds, which differ in it, share a
+    program. Metrics (float32 scalars): loss, accuracy, grad_norm (before clipping), param_norm
+    (after the update), tokens (of the targets).
     """
     loss_sums = supervised_sums(model, z_loss=z_loss, label_smoothing=label_smoothing)
     compute = gradient_sums(loss_sums, num_microbatches)
@@ -183,16 +187,16 @@ def make_train_step(
 def sharded_train_step(
     model: Any, optimizer: optax.GradientTransformation, partitioner: Partitioner, **options: Any
 ) -> tuple[jax.stages.Wrapped, TrainState]:
-    """Returns `sharded_step` of `make_train_step`, whose options these are."""
+    """Returns `sharded_step` of `make_train_step`, which takes the options."""
     return sharded_step(make_train_step(model, optimizer, **options), model, optimizer, partitioner)
 
 
 def sharded_step(
     function: Step, model: Any, optimizer: optax.GradientTransformation, partitioner: Partitioner
 ) -> tuple[jax.stages.Wrapped, TrainState]:
-    """Returns a step jitted on a mesh, and the abstract state that it takes and gives.
+    """Returns a step jitted on a mesh, and the abstract state that it takes and returns.
 
-    The state is donated. To be called, or lowered, under `partitioner.activate()`.
+    The state is donated. Call or lower it under `partitioner.activate()`.
     """
     abstract_state = placed_state(*abstract_params(model), optimizer, partitioner)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state)
@@ -208,10 +212,10 @@ def sharded_step(
 def placed_state(
     shapes: Any, axes: Any, optimizer: optax.GradientTransformation, partitioner: Partitioner
 ) -> TrainState:
-    """Returns the abstract state, with shardings, of what learns.
+    """Returns the abstract state, with shardings, of parameters that learn.
 
     Args:
-      shapes, axes: of the parameters that learn, as of `abstract_params`.
+      shapes, axes: of these, as `abstract_params` returns them.
     """
     abstract_state = jax.eval_shape(lambda p: init_state(p, optimizer), shapes)
     shardings = state_shardings(
