@@ -29,6 +29,11 @@ class UserError(Exception):
     """
 
 
+def first_line(error: Exception, most: int = 300) -> str:
+    """Returns the first line of what a library said, or the kind of an error without words."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:most]
+
+
 def nearest(name: str, candidates: Iterable[str]) -> str:
     """Returns " Did you mean 'x'?" for the candidate closest to `name`, or "".
 

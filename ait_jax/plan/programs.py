@@ -14,6 +14,7 @@ from ait_jax.runtime.hardware import Chip
 from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.scorer.batching import rows_per_batch
 from ait_jax.scorer.engine import DECODING_BATCH, Engine
+from ait_jax.trainer.optimizer import schedule_over
 
 _ANY_STEPS = 1000  # of a schedule over a training: a step costs the same under any number
 # What is left free: the memory of a larger batch is estimated from that of a smaller one.
@@ -72,7 +73,7 @@ class Programs:
             batch_size // num_microbatches, f"{trainer.gin_name}.batch_size / num_microbatches"
         )
         model = changed(self.planned.model, scan_layers=True, remat_policy=remat_policy)
-        optimizer = trainer.optimizer(trainer.schedule_over(_ANY_STEPS))
+        optimizer = trainer.optimizer(schedule_over(trainer.schedule, _ANY_STEPS))
         step, begin = trainer.compiled_step(model, optimizer, self.partitioner, num_microbatches)
         state, *others = begin
         source, target = self.lengths

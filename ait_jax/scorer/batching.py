@@ -10,7 +10,7 @@ import numpy as np
 
 from ait_jax.errors import UserError
 
-Tokens = Sequence[int]
+Tokens = Sequence[int] | np.ndarray
 
 # A batch is halved while more of it than this would be padding, down to this share of the
 # budget: small batches make poor use of a device, and each size costs a compilation.

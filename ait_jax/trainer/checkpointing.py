@@ -1,11 +1,11 @@
-"""Checkpoints of a training, by Orbax: asynchronous, whole or not there, the best one kept."""
+"""Checkpoints of a training, by Orbax: asynchronous, whole or absent, the best one kept."""
 
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, first_line
 from ait_jax.runtime import buckets, distributed, files
 
 # The latest one may turn out to be damaged or, after the loss has run away, useless.
@@ -17,11 +17,11 @@ _FINISHED = "commit_success.txt"
 class Checkpoints:
     """checkpoint_<step>/ folders of one training.
 
-    Keeps the latest two checkpoints and, where `best_metric` is set, the one with the
-    highest value of it (the earliest of equals; NaN is below everything).
+    Keeps the latest two checkpoints and, where `best_metric` is set, the one with its highest
+    value (the earliest of equals; NaN is below everything).
 
     Raises:
-      UserError: the folder cannot be written to, or what is there cannot be read.
+      UserError: the folder cannot be written to, or its checkpoints cannot be read.
     """
 
     def __init__(self, directory: Any, best_metric: str | None = None) -> None:
@@ -37,30 +37,30 @@ class Checkpoints:
             self._manager = ocp.CheckpointManager(self.directory, options=self._options())
         except OSError as error:
             raise UserError(
-                f"Checkpoints cannot be kept in {self.directory}: {_first_line(error)}. Give a "
-                "folder that can be written to (MODEL_DIR)."
+                f"Checkpoints cannot be written to {self.directory}: {first_line(error)}. Give a "
+                "writable folder (MODEL_DIR)."
             ) from error
         except ValueError as error:
             raise UserError(
                 f"The metrics of {_damaged_metrics(self.directory)} are damaged: "
-                f"{_first_line(error)}. Delete that folder to continue without it."
+                f"{first_line(error)}. Delete that folder to continue without it."
             ) from error
 
-    def _options(self):
+    def _options(self) -> Any:
         return self._ocp.CheckpointManagerOptions(
             step_prefix="checkpoint",
             create=True,
             cleanup_tmp_directories=buckets.is_local(self.directory),
             preservation_policy=self,
-            # Orbax stores metrics only where it is told to rank by them. Its own ranking
-            # prefers the latest of equals, so the choice is made here.
-            best_fn=self._rank if self.best_metric else None,
+            # Orbax stores metrics only where they rank checkpoints. Its own ranking prefers the
+            # latest of equals, so the choice is made here.
+            best_fn=self._value if self.best_metric else None,
         )
 
     def _remove_unfinished(self) -> None:
-        """Deletes what a killed process left in a bucket, where nothing is renamed once it is whole.
+        """Deletes what a killed process left in a bucket, where whole files are not renamed.
 
-        Orbax would take every folder there for such, that of the scorer's chunks too.
+        Orbax's own cleanup would delete every folder there, the scorer's chunks included.
         """
         if buckets.is_local(self.directory):
             return
@@ -70,22 +70,20 @@ class Checkpoints:
                     files.remove_tree(folder)
         distributed.barrier(f"{self.directory}: unfinished checkpoints removed")
 
-    def __enter__(self):
+    def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self._manager.close()
 
-    def _rank(self, metrics: Mapping[str, float]) -> float:
-        value = float(metrics.get(self.best_metric, -math.inf))
-        return -math.inf if math.isnan(value) else value
+    def _value(self, metrics: Mapping[str, float]) -> float:
+        return float(metrics.get(self.best_metric or "", math.nan))
 
     def _best(self, metrics_by_step: Mapping[int, Mapping[str, float] | None]) -> int | None:
-        ranks = {step: self._rank(m) for step, m in metrics_by_step.items() if m is not None}
-        return min(ranks, key=lambda step: (-ranks[step], step)) if ranks else None
+        return best_step({s: self._value(m) for s, m in metrics_by_step.items() if m is not None})
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
-        """Orbax's PreservationPolicy: asked at every save, the new checkpoint included."""
+        """Orbax's PreservationPolicy: called at every save, with the new checkpoint."""
         del context
         kept = {info.step for info in checkpoints[-NUM_LATEST:]}
         if self.best_metric:
@@ -94,15 +92,17 @@ class Checkpoints:
 
     @property
     def steps(self) -> list[int]:
+        """Those of finished checkpoints, in order."""
         return sorted(self._manager.all_steps())
 
     @property
     def latest_step(self) -> int | None:
+        """The last of `steps`."""
         return self._manager.latest_step()
 
     @property
     def chosen_step(self) -> int:
-        """The best step where a metric was given, else the latest."""
+        """The best step by `best_metric`, the latest without one."""
         step = self.latest_step
         if self.best_metric:
             step = self._best({step: self._manager.metrics(step) for step in self.steps})
@@ -111,7 +111,7 @@ class Checkpoints:
         return step
 
     def save(self, step: int, state: Any, metrics: Mapping[str, float] | None) -> None:
-        """Starts to write checkpoint_<step>; training goes on meanwhile."""
+        """Starts to write checkpoint_<step>, and returns."""
         self._manager.save(
             step,
             args=self._ocp.args.StandardSave(state),
@@ -119,7 +119,7 @@ class Checkpoints:
         )
 
     def wait(self) -> None:
-        """Returns once everything is on disk; raises what went wrong while writing."""
+        """Returns once everything is on disk, or raises what went wrong while writing."""
         self._manager.wait_until_finished()
 
     def keep_only(self, steps: Iterable[int]) -> None:
@@ -139,21 +139,23 @@ class Checkpoints:
         # Orbax raises many kinds, bare Exception for a cut array among them.
         except Exception as error:
             raise UserError(
-                f"{self.directory / f'checkpoint_{step}'} cannot be read, it is damaged or of "
-                f"another model or optimizer: {_first_line(error)}. Delete that folder to "
+                f"{self.directory / f'checkpoint_{step}'} cannot be read; it is damaged or of "
+                f"another model or optimizer: {first_line(error)}. Delete that folder to "
                 "continue from the checkpoint before it."
             ) from error
 
 
+def best_step(values: Mapping[int, float]) -> int | None:
+    """Returns the step of the highest value, the earliest of equals; NaN is below everything."""
+    ranks = {step: -math.inf if math.isnan(value) else value for step, value in values.items()}
+    return min(ranks, key=lambda step: (-ranks[step], step)) if ranks else None
+
+
 def _damaged_metrics(directory: Any) -> Any:
-    """Returns the checkpoint whose metrics are no JSON, for the message."""
+    """Returns the checkpoint whose metrics are not JSON, for the message."""
     for path in sorted(directory.glob("checkpoint_*/metrics/metrics")):
         try:
             json.loads(path.read_text())
         except ValueError:
             return path.parent.parent
     return directory / "checkpoint_<step>"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]

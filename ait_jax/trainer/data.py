@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from jaxtyping import Int
 
 from ait_jax.errors import UserError
 from ait_jax.runtime import distributed
@@ -23,33 +24,33 @@ class Examples(Protocol):
 
     def __getitem__(self, index: int, /) -> Any: ...
 
-    def collate(self, examples: Sequence[Any], /) -> Batch: ...
+    def collate(self, examples: Sequence[Any], /) -> Batch:
+        """Returns a batch of examples."""
+        ...
 
 
 @runtime_checkable
 class TokenPairs(Examples, Protocol):
-    """Examples that are (input ids, target ids), of at most `feature_lengths`.
-
-    `collate` pads to fit `longest`, where it is given: the longest input and target of the batch
-    that `examples` are a part of.
-    """
+    """Examples that are (input ids, target ids)."""
 
     @property
-    def feature_lengths(self) -> Mapping[str, int]: ...
+    def feature_lengths(self) -> Mapping[str, int]:
+        """The longest "inputs" and "targets"."""
+        ...
 
-    def collate(
-        self, examples: Sequence[Any], longest: tuple[int, int] | None = None, /
-    ) -> Batch: ...
+    def collate(self, examples: Sequence[Any], longest: tuple[int, int] | None = None, /) -> Batch:
+        """Returns a batch, padded as one whose longest input and target are `longest`."""
+        ...
 
 
 def in_order(examples: Examples | Sequence[Any], *, seed: int, num_examples: int) -> Any:
-    """Returns the examples in the order in which they are trained on, for random access.
+    """Returns the examples in the order of training, for random access.
 
-    Every epoch is a new permutation. What lies at a position depends on `examples`, `seed` and
-    the position alone.
+    Every epoch is a new permutation. What is at a position depends on `examples`, `seed` and the
+    position alone.
 
     Args:
-      num_examples: the result has at least so many.
+      num_examples: the least length of the result.
 
     Raises:
       UserError: `examples` is empty.
@@ -59,7 +60,8 @@ def in_order(examples: Examples | Sequence[Any], *, seed: int, num_examples: int
     if not len(examples):
         raise UserError("There is nothing to train on: the chosen tasks have no instances.")
     epochs = math.ceil(num_examples / len(examples))
-    return grain.MapDataset.source(examples).shuffle(seed=seed % 2**32).repeat(epochs)
+    source: Any = examples  # random access is all that Grain needs of it
+    return grain.MapDataset.source(source).shuffle(seed=seed % 2**32).repeat(epochs)
 
 
 def batches(
@@ -74,11 +76,11 @@ def batches(
 ) -> Iterator[Batch]:
     """Yields the batches of steps start..stop-1, read ahead in threads.
 
-    The batch of step s, the examples from s x batch_size on of `in_order`, depends on
-    `examples`, `seed` and s alone, so a run continues at any step as if it had never stopped.
+    The batch of step s, the examples from s x batch_size on of `in_order`, depends on `examples`,
+    `seed` and s alone, so a run continues at any step as if it had never stopped.
 
     Args:
-      rows: the part of every batch that this process reads, padded like the whole batch.
+      rows: the part of every batch that this process reads; it is padded like the whole batch.
 
     Raises:
       UserError: `examples` is empty.
@@ -105,8 +107,8 @@ def batches(
     return iter(dataset.to_iter_dataset(options))
 
 
-def _lengths_of_all(pairs: TokenPairs) -> np.ndarray:
-    """Returns int32[examples, 2], input and target lengths; each process counts its share."""
+def _lengths_of_all(pairs: TokenPairs) -> Int[np.ndarray, "examples 2"]:
+    """Returns input and target lengths; each process counts its share."""
     own = distributed.own(range(len(pairs)))
     counted = np.array([[len(part) for part in pairs[i]] for i in own], np.int32).reshape(-1, 2)
     table = np.zeros((len(pairs), 2), np.int32)

@@ -1,6 +1,5 @@
 """The embedded trainer: optax updates over the mesh, Orbax checkpoints, exact resume."""
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ait_jax.models.interface import ModelConfig
 from ait_jax.runtime import distributed, preemption, reporter
 from ait_jax.trainer.checkpointing import Checkpoints
 from ait_jax.trainer.data import Batch, batches
 from ait_jax.trainer.interface import Trained, Trainer, TrainingJob
 from ait_jax.trainer.metrics import TrainingLog, TrainingWork
+from ait_jax.trainer.optimizer import schedule_over
 from ait_jax.trainer.step import Metrics, TrainState, init_state
 
 TrainerT = TypeVar("TrainerT", bound=Trainer)
@@ -34,9 +33,9 @@ class EmbeddedTrainer(Trainer):
 class Training(Generic[TrainerT]):
     """One call of `EmbeddedTrainer.train`.
 
-    Others, such as the feedback stage, have steps of their own: `_stream` says what one is made
-    from and `_update` makes it. Or other things that learn: `_first_params` are these at the start,
-    `_whole` makes a model's parameters of them and `_result` is what the training leaves.
+    Subclasses change what a step is (`_stream` yields its input, `_update` makes it) or what learns
+    (`_first_params` at the start; `_whole` makes a model's parameters of it, `_result` is what the
+    training leaves).
     """
 
     def __init__(self, config: TrainerT, job: TrainingJob) -> None:
@@ -48,7 +47,7 @@ class Training(Generic[TrainerT]):
         self.checkpoints = Checkpoints(
             self.kept_in, best_metric=config.best_metric if job.evaluate else None
         )
-        self.schedule = config.schedule_over(self.total_steps)
+        self.schedule = schedule_over(config.schedule, self.total_steps)
         self.optimizer = config.optimizer(self.schedule)
         self.work = TrainingWork()
         self._compile_step()
@@ -76,10 +75,11 @@ class Training(Generic[TrainerT]):
         return self.job.params
 
     def _whole(self, params: Any) -> Any:
-        """Returns the parameters of the model, as it is evaluated, from what learns."""
+        """Returns the model's parameters, for evaluation, from what learns."""
         return params
 
     def run(self) -> Trained:
+        """Trains to the end, and returns the chosen checkpoint's parameters."""
         with self.checkpoints, self.job.partitioner.activate():
             start = self.checkpoints.latest_step or 0
             self.config.check_start(start, self.total_steps, self.kept_in)
@@ -96,7 +96,7 @@ class Training(Generic[TrainerT]):
 
     def _train(self, start: int) -> None:
         state = self._initial_state()
-        # Without a checkpoint nothing counts that an earlier attempt wrote.
+        # Without a checkpoint, what an earlier attempt wrote does not count.
         resumed = -1 if self.checkpoints.latest_step is None else start
         job = self.job
         log = TrainingLog(job.directory, resumed, self.total_steps, job.summaries)
@@ -110,10 +110,10 @@ class Training(Generic[TrainerT]):
         self.work = log.work
 
     def _begin(self, state: TrainState, log: TrainingLog) -> None:
-        """What comes before the first step that this call makes."""
+        """Does what comes before this call's first step."""
 
     def _stream(self, start: int) -> Iterator[Any]:
-        """Yields what the steps start + 1, ... are made from: the batches."""
+        """Yields the input of the steps start + 1, ...: batches."""
         return batches(
             self.job.examples,
             batch_size=self.config.batch_size,
@@ -124,27 +124,39 @@ class Training(Generic[TrainerT]):
         )
 
     def _update(self, state: TrainState, item: Any) -> tuple[TrainState, Metrics, TrainingWork]:
-        """Makes a step of what `_stream` yields."""
+        """Makes a step from what `_stream` yields."""
         state, metrics = self.train_step(
             state, self.job.partitioner.shard_batch(item), np.uint32(self.job.seed)
         )
         return state, metrics, self._work(item)
 
-    def _work(self, batch: Any) -> TrainingWork:
-        return _real_work(self.job.model.config, batch, self.config.forward_passes)
+    def _work(self, batch: Batch) -> TrainingWork:
+        """Returns what a step on a batch costs; other processes' rows are assumed to be alike."""
+        config, ids = self.job.model.config, (batch["inputs"], batch["targets"])
+        # A row may lack one of them.
+        lengths = zip(_lengths(batch, "inputs"), _lengths(batch, "targets"), strict=False)
+        forward = sum(config.flops_per_example(inputs, targets) for inputs, targets in lengths)
+        processes = distributed.process_count()
+        return TrainingWork(
+            steps=1,
+            tokens=sum(map(np.count_nonzero, ids)) * processes,
+            padded_tokens=sum(array.size for array in ids) * processes,
+            flops=float(self.config.forward_passes * forward * processes),
+        )
 
     def _loop(
         self, state: TrainState, start: int, log: TrainingLog, show: Callable[[int], None]
     ) -> None:
-        previous = None
+        # The metrics of a step are read after the next one began: the device never waits for that.
+        previous: tuple[int, Metrics, TrainingWork] | None = None
         stream = self._stream(start)
         for step in range(start + 1, self.total_steps + 1):
             since = time.perf_counter()
             item = next(stream)
-            if previous is None or previous[1]["loss"].is_ready():
+            # Not in the stubs of jax.Array: is_ready.
+            if previous is None or previous[1]["loss"].is_ready():  # pyright: ignore
                 log.count(TrainingWork(host_wait=time.perf_counter() - since))
             state, metrics, work = self._update(state, item)
-            # The metrics of the step before: the device computes while the host reads them.
             if previous is not None:
                 self._log(log, *previous)
             previous = (step, metrics, work)
@@ -176,33 +188,16 @@ class Training(Generic[TrainerT]):
         return dev
 
     def _log(self, log: TrainingLog, step: int, metrics: Metrics, work: TrainingWork) -> None:
-        self._check_finite(step, metrics)
+        checked = {name: metrics[name] for name in ("loss", "grad_norm", "param_norm")}
+        self.config.check_finite(step, checked, self._last_kept, self.kept_in)
         log.count(work)
         if step % self.config.log_period == 0 or step == self.total_steps:
             # optax counts from 0: the first update has the schedule's value at 0.
-            log.step(step, metrics, float(self.schedule(step - 1)))
+            log.step(step, metrics, float(np.asarray(self.schedule(step - 1))))
 
-    def _check_finite(self, step: int, metrics: Metrics) -> None:
-        """Stops before a step that ran away reaches a checkpoint."""
-        checked = {name: metrics[name] for name in ("loss", "grad_norm", "param_norm")}
-        if not all(math.isfinite(float(value)) for value in checked.values()):
-            self.checkpoints.wait()
-        self.config.check_finite(step, checked, self.checkpoints.latest_step, self.kept_in)
-
-
-def _real_work(config: ModelConfig, batch: Batch, forward_passes: int) -> TrainingWork:
-    """Returns what a step on a batch costs; other processes' rows are taken to be like these."""
-    # A row may lack one of them; the figures are worth no error.
-    lengths = zip(_lengths(batch, "inputs"), _lengths(batch, "targets"), strict=False)
-    forward = sum(config.flops_per_example(inputs, targets) for inputs, targets in lengths)
-    ids = batch["inputs"], batch["targets"]
-    processes = distributed.process_count()
-    return TrainingWork(
-        steps=1,
-        tokens=sum(map(np.count_nonzero, ids)) * processes,
-        padded_tokens=sum(array.size for array in ids) * processes,
-        flops=forward_passes * forward * processes,
-    )
+    def _last_kept(self) -> int | None:
+        self.checkpoints.wait()
+        return self.checkpoints.latest_step
 
 
 def _lengths(batch: Batch, feature: str) -> list[int]:

@@ -1,4 +1,4 @@
-"""Training examples of the chosen tasks: prompt and one reference output, made when asked for."""
+"""Training examples of the chosen tasks: a prompt and one reference output, made on demand."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,16 +11,16 @@ from ait_jax.prompts.prompts import Encoding
 from ait_jax.prompts.vocabulary import EOS_ID, Vocabulary
 from ait_jax.scorer.batching import LengthBuckets, Tokens
 
-# Tokenized examples are kept up to this number (about 0.2 GB at 300 tokens each).
+# At most this number of tokenized examples is kept (about 0.2 GB at 300 tokens each).
 MAX_CACHED = 200_000
 
 
 class InstructionExamples:
     """Random access to (input ids, target ids) of at most n instances of every task.
 
-    Which instances, and which of several references, depends on the seed and on task and
-    instance alone: a task brings the same examples in every round. The number may be one for
-    all tasks or each task's own; fewer are the first of the more.
+    Which instances, and which of several references, depends on the seed, task and instance
+    alone: a task has the same examples in every round. `max_instances_per_task` is one number or
+    each task's own; a smaller one takes the first examples of a larger one.
     """
 
     def __init__(
@@ -58,17 +58,17 @@ class InstructionExamples:
         return example
 
     def references(self, index: int) -> tuple[str, ...]:
-        """Returns all acceptable outputs of an example."""
+        """Returns an example's acceptable outputs."""
         name, position = self._places[index]
         return self.pool[name].instances[position].outputs
 
-    def decode(self, tokens: Tokens) -> str:
+    def decode(self, tokens: Sequence[int]) -> str:
         """Returns an answer's text as it is measured."""
         return self.vocabulary.decode(tokens).strip()
 
     @property
     def feature_lengths(self) -> dict[str, int]:
-        """The longest lengths, which T5X pads every batch to."""
+        """The longest "inputs" and "targets", which T5X pads every batch to."""
         return {
             "inputs": self.buckets.max_source_length,
             "targets": self.buckets.max_target_length,
@@ -77,6 +77,7 @@ class InstructionExamples:
     def collate(
         self, examples: Sequence[tuple[Tokens, Tokens]], longest: tuple[int, int] | None = None
     ) -> dict[str, np.ndarray]:
+        """Returns a batch, padded as one whose longest input and target are `longest`."""
         return self.buckets.collate(examples, longest)
 
     def _make(self, name: str, position: int) -> tuple[np.ndarray, np.ndarray]:
@@ -92,8 +93,7 @@ class InstructionExamples:
         if not instance.outputs:
             raise UserError(
                 f"task {name!r}, instance {instance.id!r} has no reference output to train on; "
-                "give it "
-                "one or leave the task out of the training pool."
+                "give it one or leave the task out of the training pool."
             )
         output = randomness.choice(instance.outputs, self.seed, "reference", name, instance.id)
         inputs = self.vocabulary.encode_source(prompt.text, self.encoding.max_source_length)

@@ -1,4 +1,4 @@
-"""Feedback after supervised training: the model's own sampled answers, right and wrong, teach it."""
+"""Feedback after supervised training: the model learns from its own judged answers."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -7,6 +7,7 @@ from typing import Any, Protocol, cast
 
 import jax
 import numpy as np
+from jaxtyping import Float32, Int
 
 from ait_jax import randomness
 from ait_jax.errors import UserError
@@ -39,23 +40,21 @@ class JudgedExamples(TokenPairs, Protocol):
 class FeedbackTrainer(Trainer):
     """Trains with another trainer, then `steps` updates by the model's own judged answers.
 
-    The feedback stage begins from the checkpoint that the supervised trainer chose, with a fresh
-    optimizer, and keeps its checkpoints, metrics.jsonl and train/ in the folder feedback/ of the
-    training's, where checkpoint_0 is its beginning. A step draws `num_samples` answers to each of
-    `batch_size` prompts, judges them, and updates by `feedback_step.make_feedback_step`. With
-    `best_metric` and dev tasks the best of all checkpoints is kept, which may be the supervised
-    one. The same call continues what was interrupted.
+    Feedback begins from the checkpoint that the supervised trainer chose, with a fresh optimizer.
+    Its checkpoints (checkpoint_0 is the beginning), metrics.jsonl and train/ are in the folder
+    feedback/ of the training's. A step draws `num_samples` answers to each of `batch_size`
+    prompts, judges them, and updates by `feedback_step.make_feedback_step`. With `best_metric`
+    and dev tasks the best of all checkpoints is kept, which may be the supervised one.
 
     Args:
-      supervised: the trainer before it; its settings are its own.
-      reward: (answer, references) -> what the answer is worth, from 0 (wrong) to 1 (right).
+      supervised: the trainer before feedback, with settings of its own.
+      reward: (answer, references) -> the answer's worth, from 0 (wrong) to 1 (right).
       num_samples: answers to a prompt, at least 2.
-      temperature, top_k, top_p: see `sampling.Restriction`. With others than 1, None and
-        None the answers are not the model's own, and the update is no longer that of the
-        expected reward.
+      temperature, top_k, top_p: see `sampling.Restriction`. Except with 1, None and None the
+        answers are not the model's own, and the update is not that of the expected reward.
       supervised_weight: of the cross-entropy on the references of the same batch.
       batch_size: prompts per update.
-      Others: of the feedback stage, see `Trainer`.
+      Others: of feedback, see `Trainer`.
 
     Raises:
       UserError: a value out of its range.
@@ -76,8 +75,8 @@ class FeedbackTrainer(Trainer):
         super().__post_init__()
         if isinstance(self.supervised, FeedbackTrainer):
             raise UserError(
-                f"{self.gin_name}.supervised (SUPERVISED_TRAINER) is a FeedbackTrainer itself; give the "
-                "trainer before it, as in @embedded.EmbeddedTrainer()."
+                f"{self.gin_name}.supervised (SUPERVISED_TRAINER) is itself a FeedbackTrainer; "
+                "give the trainer before it, as in @embedded.EmbeddedTrainer()."
             )
         self._check("num_samples", "NUM_SAMPLES", self.num_samples >= 2, "at least 2, since the "
                     "mean reward of a prompt's other answers is the baseline")  # fmt: skip
@@ -94,10 +93,7 @@ class FeedbackTrainer(Trainer):
         self.supervised.check_model(model)
 
     def train(self, job: TrainingJob) -> Trained:
-        """See `Trainer.train`. The step that comes back counts all updates on the way to it.
-
-        The examples must be `JudgedExamples`.
-        """
+        """Trains on `JudgedExamples`; the result's step counts all updates on the way to it."""
         supervised = self.supervised.train(job)
         step, directory, work = supervised.step, supervised.directory, supervised.work
         feedback = _Feedback(
@@ -109,7 +105,7 @@ class FeedbackTrainer(Trainer):
                 seed=randomness.stable_hash(job.seed, "feedback") % 2**31,
             ),
         )
-        del supervised  # its parameters, which `feedback` lets go of once it has its own
+        del supervised  # `feedback` frees its parameters once it has its own
         with reporter.prefixed("feedback"):
             trained = feedback.run()
             if not trained.step:
@@ -125,6 +121,7 @@ class _Feedback(Training[FeedbackTrainer]):
 
     @property
     def examples(self) -> JudgedExamples:
+        """The job's."""
         return cast(JudgedExamples, self.job.examples)
 
     def _compile_step(self) -> None:
@@ -142,7 +139,7 @@ class _Feedback(Training[FeedbackTrainer]):
         )
         rows, replicated = self.job.partitioner.batch_sharding, self.job.partitioner.replicated
         param_shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state.params)
-        # One program for every length of the prompts.
+        # One program for each length of prompts.
         self.sample = jax.jit(
             self._draw, in_shardings=(param_shardings, rows, rows), out_shardings=replicated
         )
@@ -169,7 +166,7 @@ class _Feedback(Training[FeedbackTrainer]):
             self.checkpoints.save(0, state, dev)
 
     def _stream(self, start: int) -> Iterator[np.ndarray]:
-        """Yields the examples' indices of every step."""
+        """Yields each step's indices of examples."""
         size = self.config.batch_size
         everything = range(len(self.examples))
         order = in_order(everything, seed=self.job.seed, num_examples=self.total_steps * size)
@@ -179,13 +176,15 @@ class _Feedback(Training[FeedbackTrainer]):
     def _update(
         self, state: TrainState, item: np.ndarray
     ) -> tuple[TrainState, Metrics, TrainingWork]:
-        # Every process reads all rows, so that all pad alike, and judges and feeds its own.
+        # Every process reads all rows, to pad them alike, but judges and feeds its own.
         examples = [self.examples[int(index)] for index in item]
         batch = self.examples.collate(examples)
         answers = self._answers(state, batch["inputs"], item)
-        since = time.perf_counter()  # drawn: the device waits for judgments
+        since = time.perf_counter()  # the device waits for judgments
         together = [
-            (prompt, answer) for (prompt, _), own in zip(examples, answers) for answer in own
+            (prompt, answer)
+            for (prompt, _), own in zip(examples, answers, strict=True)
+            for answer in own
         ]
         answers_NxT = self.examples.collate(together)["targets"]
         batch["answers"] = answers_NxT.reshape(len(item), self.config.num_samples, -1)
@@ -202,7 +201,7 @@ class _Feedback(Training[FeedbackTrainer]):
     def _answers(
         self, state: TrainState, prompts_BxL: np.ndarray, indices: np.ndarray
     ) -> list[list[list[int]]]:
-        """Returns every prompt's sampled token ids, their end-of-sequence included."""
+        """Returns every prompt's sampled token ids, with their end-of-sequence."""
         step, size = int(state.step), self.config.num_samples
         keys = [
             key_data(
@@ -215,11 +214,13 @@ class _Feedback(Training[FeedbackTrainer]):
         rows = self.job.partitioner.own_rows(len(indices))
         fed = self.job.partitioner.shard_batch((prompts_BxL[rows], keys_BxSx2[rows]))
         tokens, lengths = jax.tree.map(np.asarray, self.sample(state.params, *fed))
-        flat = [ids[:length] for ids, length in zip(tokens.tolist(), lengths.tolist())]
+        flat = [ids[:length] for ids, length in zip(tokens.tolist(), lengths.tolist(), strict=True)]
         return [flat[i : i + size] for i in range(0, len(flat), size)]
 
-    def _rewards(self, indices: np.ndarray, answers: list[list[list[int]]]) -> np.ndarray:
-        """Judges answers; float32 [prompts, samples]."""
+    def _rewards(
+        self, indices: Int[np.ndarray, " prompts"], answers: list[list[list[int]]]
+    ) -> Float32[np.ndarray, "prompts samples"]:
+        """Judges answers."""
         return np.array(
             [
                 [
@@ -228,7 +229,7 @@ class _Feedback(Training[FeedbackTrainer]):
                     )
                     for answer in own
                 ]
-                for index, own in zip(indices, answers)
+                for index, own in zip(indices, answers, strict=True)
             ],
             np.float32,
         )
@@ -237,15 +238,15 @@ class _Feedback(Training[FeedbackTrainer]):
 def _real_work(
     config: ModelConfig, examples: Sequence[Any], answers: Sequence[Any]
 ) -> TrainingWork:
-    """Returns what a step costs, padding apart.
+    """Returns what a step costs, apart from padding.
 
-    Drawing is a forward pass; learning from the answers and from the references three each.
+    Drawing is one forward pass; learning from the answers and from the references is three each.
     """
     tokens, flops = 0, 0.0
-    for (prompt, target), own in zip(examples, answers):
+    for (prompt, target), own in zip(examples, answers, strict=True):
         encoder = config.flops_per_example(len(prompt), 0)
         written = [config.flops_per_example(len(prompt), len(a)) - encoder for a in own]
         flops += 4 * (encoder + sum(written))
         flops += 3 * config.flops_per_example(len(prompt), len(target))
         tokens += len(prompt) + len(target) + sum(map(len, own))
-    return TrainingWork(steps=1, tokens=tokens, flops=flops)
+    return TrainingWork(steps=1, tokens=tokens, flops=float(flops))

@@ -1,4 +1,4 @@
-"""What a trainer takes and leaves, and the settings and checks that all trainers share."""
+"""A training's job and result, and the settings and checks that all trainers share."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -15,12 +15,12 @@ from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.summaries import Summaries
 from ait_jax.trainer.data import Examples
 from ait_jax.trainer.metrics import TrainingWork
-from ait_jax.trainer.optimizer import Schedule, adamw, constant_with_warmup, schedule_over
+from ait_jax.trainer.optimizer import Schedule, adamw, constant_with_warmup
 from ait_jax.trainer.step import sharded_train_step
 
 Evaluate = Callable[[Any], Mapping[str, float]]
-# A jitted step, and the abstract, placed arguments that come before its batch and dropout's seed:
-# the state, which is donated, and what else it needs.
+# A jitted step, and its abstract, placed arguments before the batch and dropout's seed: the state,
+# which is donated, and what else the step needs.
 CompiledStep = tuple[jax.stages.Wrapped, tuple[Any, ...]]
 
 
@@ -60,7 +60,7 @@ class Trained:
     params: Any
     step: int
     directory: Path
-    work: TrainingWork = TrainingWork()
+    work: TrainingWork = field(default_factory=TrainingWork)
 
 
 @dataclass(frozen=True)
@@ -69,14 +69,14 @@ class Trainer:
 
     Args:
       batch_size: examples per update; a multiple of the mesh's 'data' axis x num_microbatches.
-      epochs: passes over the examples; exactly one of `epochs` and `steps` is set.
+      epochs: passes over the examples; set exactly one of `epochs` and `steps`.
       steps: number of updates.
-      optimizer: makes the optax optimizer from a schedule.
+      optimizer: schedule -> optax optimizer.
       schedule: learning rate by step, or `optimizer.CosineOfTraining`.
-      num_microbatches: gradient accumulation, T5X's name.
+      num_microbatches: T5X's name for gradient accumulation.
       eval_period: updates between evaluations on the dev tasks; 0 is once an epoch
-        (or at the end only, where `steps` is set).
-      checkpoint_period: updates between checkpoints; one is also kept at every evaluation.
+        (or at the end only, if `steps` is set).
+      checkpoint_period: updates between checkpoints; every evaluation also keeps one.
       best_metric: the dev metric whose best checkpoint is kept and returned; None is the last.
       log_period: updates between lines of metrics.
       z_loss, label_smoothing: as in T5X; both 0 for fine-tuning.
@@ -98,14 +98,14 @@ class Trainer:
     z_loss: float = 0.0
     label_smoothing: float = 0.0
 
-    # Whether all of the model's parameters learn, and so have gradients.
+    # Whether all parameters of the model learn, and so have gradients.
     trains_all: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
             raise UserError(
-                f"{self.gin_name} needs one of epochs and steps, got epochs = "
-                f"{self.epochs} and steps = {self.steps}; set the other to None."
+                f"{self.gin_name} needs one of epochs and steps, got epochs = {self.epochs} and "
+                f"steps = {self.steps}; set the other to None."
             )
         for name, least in {
             "batch_size": 1,
@@ -132,12 +132,12 @@ class Trainer:
 
     @property
     def gin_name(self) -> str:
-        """As gin files and messages name it: "embedded.EmbeddedTrainer"."""
+        """Its name in gin files and messages: "embedded.EmbeddedTrainer"."""
         return f"{type(self).__module__.rpartition('.')[2]}.{type(self).__name__}"
 
     @property
     def forward_passes(self) -> int:
-        """What a step costs: backward is twice forward, or once where the matrices do not learn."""
+        """A step's cost: backward is twice a forward pass, or one if the matrices do not learn."""
         return 3 if self.trains_all else 2
 
     @property
@@ -156,78 +156,81 @@ class Trainer:
         partitioner: Partitioner,
         num_microbatches: int,
     ) -> CompiledStep:
-        """Returns the train step, compiled at its first call, and what it begins with."""
+        """Returns the train step, compiled at its first call, and its first arguments."""
         options = self.step_options | {"num_microbatches": num_microbatches}
         step, state = sharded_train_step(model, optimizer, partitioner, **options)
         return step, (state,)
 
     def total_steps(self, num_examples: int) -> int:
+        """Returns the number of updates."""
         if self.steps is not None:
             return self.steps
-        return self.epochs * self.steps_per_epoch(num_examples)
-
-    def schedule_over(self, total_steps: int) -> optax.Schedule:
-        """Returns the learning rate by step of a training of so many steps."""
-        return schedule_over(self.schedule, total_steps)
+        return (self.epochs or 0) * self.steps_per_epoch(num_examples)
 
     def steps_per_epoch(self, num_examples: int) -> int:
+        """Returns the number of updates in a pass over the examples."""
         return math.ceil(num_examples / self.batch_size)
 
     def steps_between_evaluations(self, num_examples: int) -> int:
-        if self.eval_period:
-            return self.eval_period
-        return self.steps_per_epoch(num_examples) if self.epochs else self.steps
+        """Returns `eval_period`, or what it stands for if 0."""
+        return self.eval_period or self.steps or self.steps_per_epoch(num_examples)
 
     def check_model(self, model: Model) -> None:
-        """Raises UserError where this trainer cannot train such a model; before a run begins."""
+        """Raises UserError, before a run begins, if this trainer cannot train such a model."""
 
     def check_batch_size(self, partitioner: Partitioner) -> None:
-        """Raises UserError where the mesh does not divide a microbatch."""
+        """Raises UserError if the mesh does not divide a microbatch."""
         partitioner.check_batch_size(
             self.batch_size // self.num_microbatches,
             f"{self.gin_name}.batch_size / num_microbatches",
         )
 
     def check_start(self, start: int, total_steps: int, directory: Path) -> None:
-        """Refuses to continue from a checkpoint that lies behind the end."""
+        """Refuses to continue from a checkpoint beyond the end."""
         if start > total_steps:
             raise UserError(
                 f"{directory} holds checkpoint_{start}, but the training ends at step "
-                f"{total_steps}; give another MODEL_DIR or more steps or epochs."
+                f"{total_steps}; give another MODEL_DIR, or more steps or epochs."
             )
 
     def check_best_metric(self, metrics: Mapping[str, float]) -> None:
+        """Refuses a `best_metric` that the dev metrics lack."""
         if self.best_metric and self.best_metric not in metrics:
             raise UserError(
-                f"{self.gin_name}.best_metric (BEST_METRIC) = {self.best_metric!r} is none of "
+                f"{self.gin_name}.best_metric (BEST_METRIC) = {self.best_metric!r} must be one of "
                 f"the dev metrics {sorted(metrics)}.{nearest(self.best_metric, metrics)}"
             )
 
     def check_finite(
-        self, step: int, metrics: Mapping[str, Any], kept: int | None, directory: Path
+        self,
+        step: int,
+        metrics: Mapping[str, Any],
+        last_kept: Callable[[], int | None],
+        directory: Path,
     ) -> None:
-        """Stops before a step that ran away reaches a checkpoint.
+        """Stops before a diverged step reaches a checkpoint.
 
         Args:
           metrics: scalars that must be finite.
-          kept: the last checkpoint's step.
+          last_kept: waits for checkpoints that are being written, and returns the last one's step.
         """
         for name, value in metrics.items():
             if math.isfinite(float(value)):
                 continue
+            kept = last_kept()
+            what = "no checkpoint was made" if kept is None else f"checkpoint_{kept} is kept"
             raise UserError(
-                f"The {name} at step {step} is {float(value)}. Training stopped; "
-                + (f"checkpoint_{kept} is kept" if kept is not None else "no checkpoint was made")
-                + f" in {directory}. Lower LEARNING_RATE, or set ACTIVATION_DTYPE "
-                "(the dtype in the model's configuration) = 'float32' where it is not."
+                f"The {name} at step {step} is {float(value)}. Training stopped; {what} in "
+                f"{directory}. Lower LEARNING_RATE, or set ACTIVATION_DTYPE (the dtype in the "
+                "model's configuration) = 'float32' if it is not."
             )
 
     def train(self, job: TrainingJob) -> Trained:
         """Trains, or continues from the job's last checkpoint.
 
         Raises:
-          UserError: a non-finite loss (the last good checkpoint is kept), a batch size
-            that the mesh does not divide, nothing to train on, a damaged checkpoint, one of
-            more steps than asked for, a folder that cannot be written to.
+          UserError: a non-finite loss (the last good checkpoint is kept), a batch size that the
+            mesh does not divide, nothing to train on, a checkpoint that is damaged or beyond the
+            last step, a folder that cannot be written to.
         """
         raise NotImplementedError

@@ -1,7 +1,4 @@
-"""LoRA: low-rank adapters learn beside the frozen model; what a training leaves is their sum.
-
-`models.adapters` has the adapters themselves.
-"""
+"""LoRA: adapters (`models.adapters`) learn beside the frozen model; the result is their sum."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +10,7 @@ import optax
 
 from ait_jax.models import adapters
 from ait_jax.models.interface import Model
-from ait_jax.models.parameters import abstract_params
+from ait_jax.models.parameters import abstract_params, num_params
 from ait_jax.runtime import reporter
 from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.trainer.checkpointing import Checkpoints
@@ -27,21 +24,21 @@ from ait_jax.trainer.step import Metrics, TrainState, make_train_step, placed_st
 class LoRATrainer(Trainer):
     """Trains low-rank adapters of some of the model's matrices, and nothing else.
 
-    An adapted matrix W becomes W + (alpha / rank) A B, with A (in, rank) drawn at random and B
-    (rank, out) 0 at the start. Only A and B have gradients, optimizer moments and a place in the
-    checkpoints of the training, which lie in the folder adapters/ of the round's. The training
-    leaves one ordinary checkpoint_<step> beside it, of the merged parameters and without optimizer
-    states: whatever reads checkpoints needs to know neither of LoRA nor of the base.
+    An adapted matrix W becomes W + (alpha / rank) A B, with A (in, rank) random and B (rank, out)
+    0 at the start. Only A and B have gradients, optimizer moments and a place in the training's
+    checkpoints, which are in the folder adapters/ of the round's. The training leaves one ordinary
+    checkpoint_<step> beside it, of the merged parameters and without optimizer states: its readers
+    need to know neither LoRA nor the base.
 
     Args:
       rank: of A B.
       alpha: the branch is scaled by alpha / rank.
       targets: names of the adapted matrices (`adapters.targeted`).
-      dropout: share of the branch's inputs that are set to 0 in training.
+      dropout: share of the branch's inputs set to 0 in training.
       Others: see `Trainer`.
 
     Raises:
-      UserError: a value out of its range; in training a target that the model has not.
+      UserError: a value out of its range; in training, a target that the model lacks.
     """
 
     rank: int = 16
@@ -59,10 +56,11 @@ class LoRATrainer(Trainer):
 
     @property
     def scale(self) -> float:
+        """The factor of the branch."""
         return self.alpha / self.rank
 
     def kernels(self, model: Model) -> list[adapters.Kernel]:
-        """Returns the matrices that get adapters."""
+        """Returns the adapted matrices."""
         gin_name = f"{self.gin_name}.targets (LORA_TARGETS)"
         return adapters.targeted(adapters.kernels_of(model), self.targets, gin_name)
 
@@ -104,7 +102,7 @@ class LoRATrainer(Trainer):
 
 
 def _frozen(model: Model, partitioner: Partitioner) -> Any:
-    """Returns shapes, dtypes and places of the parameters that do not learn."""
+    """Returns shapes, dtypes and shardings of the parameters that do not learn."""
     shapes, axes = abstract_params(model)
     return jax.tree.map(
         lambda leaf, dtype, place: jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=place),
@@ -140,9 +138,7 @@ class _LoRATraining(Training[LoRATrainer]):
             self.job.params,
             self.abstract_frozen,
         )
-        learn, stay = (
-            sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (state.params, self.frozen)
-        )
+        learn, stay = num_params(state.params), num_params(self.frozen)
         reporter.say(
             f"LoRA: {learn:,} values learn beside {stay:,} frozen ones, {learn / stay:.2%}"
         )
@@ -161,7 +157,7 @@ class _LoRATraining(Training[LoRATrainer]):
         return adapters.merged(placed, params, self.config.scale)
 
     def _result(self, step: int) -> Any:
-        """Merges the adapters of a step, or reads what was merged before."""
+        """Merges a step's adapters, or reads what was merged before."""
         self.frozen = None
         wanted = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, np.float32, sharding=leaf.sharding),

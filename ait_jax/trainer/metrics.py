@@ -1,4 +1,4 @@
-"""What training says of itself: lines on the terminal, metrics.jsonl, summaries, and its work."""
+"""What training reports: lines on the terminal, metrics.jsonl, summaries, and its work."""
 
 import json
 import time
@@ -15,8 +15,8 @@ from ait_jax.summaries import Summaries, TensorBoard
 class MetricsFile:
     """metrics.jsonl: one line per logged step, without wall-clock values.
 
-    Lines are a function of the run's inputs alone, so a resumed run leaves the same
-    file: opening it drops the lines after `resume_step`, which will be written again.
+    Lines are a function of the run's inputs alone, so a resumed run leaves the same file:
+    opening it drops the lines after `resume_step`, which will be written again.
     """
 
     def __init__(self, path: Any, resume_step: int) -> None:
@@ -25,7 +25,7 @@ class MetricsFile:
         self._file.replace([json.dumps(line) for line in kept])
 
     def lines(self) -> list[dict]:
-        """Returns the whole lines; one cut short by a crash is left out."""
+        """Returns the lines, except one cut short by a crash."""
         lines = []
         for text in self._file.read():
             try:
@@ -35,17 +35,18 @@ class MetricsFile:
         return lines
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Adds a line."""
         if distributed.is_writer():
             self._file.add(json.dumps({"step": step, **values}))
 
     def flush(self) -> None:
-        """Call it before a checkpoint is saved: a run that resumes there needs the lines."""
+        """Call this before saving a checkpoint: a run that resumes there needs the lines."""
         self._file.flush()
 
 
 @dataclass(frozen=True)
 class TrainingWork:
-    """What a training did, in figures; its evaluations on dev tasks are not part of them.
+    """What a training did, in figures that exclude its evaluations on dev tasks.
 
     Attributes:
       steps: updates.
@@ -53,8 +54,8 @@ class TrainingWork:
       padded_tokens: with padding.
       flops: model FLOPs of `tokens`.
       seconds: from before the first batch to the last update, compilation included.
-      host_wait: of `seconds`, those in which the device waited for its next batch.
-      evaluation_seconds: spent in evaluations, beside `seconds`.
+      host_wait: seconds of these in which the device waited for its next batch.
+      evaluation_seconds: spent in evaluations, in addition to `seconds`.
     """
 
     steps: int = 0
@@ -77,7 +78,7 @@ class TrainingWork:
         }
 
     def summary(self) -> dict[str, float]:
-        """Returns {} or the figures of timings.jsonl."""
+        """Returns the figures of timings.jsonl; {} of no work."""
         if not self.steps:
             return {}
         speed = self.speed()
@@ -92,7 +93,7 @@ class TrainingWork:
         }
 
     def describe(self) -> str:
-        """Returns "" or the same as text for the terminal."""
+        """Returns the same as text for the terminal; "" of no work."""
         figures = self.summary()
         if not figures:
             return ""
@@ -110,10 +111,10 @@ class TrainingLog:
       resume_step: the step that training continues from.
       total_steps: for the terminal.
       summaries: of the run; None is TensorBoard in `directory`.
-      has_events: whether something else writes TensorBoard's events into train/.
+      has_events: whether something else writes TensorBoard events into train/.
 
     Attributes:
-      work: what was done since this log was opened.
+      work: what was done since the log was opened.
     """
 
     def __init__(
@@ -133,7 +134,7 @@ class TrainingLog:
         self._since = time.perf_counter()
 
     def count(self, work: TrainingWork) -> None:
-        """Adds what a step did; its seconds are measured here."""
+        """Adds what a step did, apart from its seconds, which are measured here."""
         self.work += work
 
     def _end_period(self, apart: float = 0.0) -> dict[str, float]:
@@ -171,11 +172,11 @@ class TrainingLog:
             self.summaries.scalar(f"dev/{name}", value, step)
 
     def flush(self) -> None:
-        """Makes all lines so far safe; call it before a checkpoint is saved."""
+        """Makes all lines so far safe; call this before saving a checkpoint."""
         self.file.flush()
         self.summaries.flush()
 
     def close(self) -> None:
-        """Ends the files; without it the last lines may be lost."""
+        """Ends the files; the last lines may be lost without it."""
         self.file.flush()
         self.summaries.close()

@@ -18,17 +18,17 @@ def constant_with_warmup(learning_rate: float = 5e-5, warmup_steps: int = 50) ->
 
 @dataclasses.dataclass(frozen=True)
 class CosineOfTraining:
-    """Rises linearly, then falls along a cosine to 0: over a training's own number of steps.
+    """Rises linearly, then falls along a cosine to 0, over a training's own number of steps.
 
-    As Alpaca's (Hugging Face's "cosine" with a warm-up ratio): rounds, whose number of steps grows
-    with their tasks, all reach the peak and all end low.
+    As Alpaca's (Hugging Face's "cosine" with a warmup ratio): every round, whose number of steps
+    grows with its tasks, reaches the peak and ends low.
 
     Attributes:
       learning_rate: the peak.
       warmup_fraction: of the steps, rounded up.
 
     Raises:
-      UserError: a fraction that is not from 0 to below 1.
+      UserError: a fraction below 0, or 1 and more.
     """
 
     learning_rate: float = 2e-5
@@ -38,18 +38,18 @@ class CosineOfTraining:
         if not 0 <= self.warmup_fraction < 1:
             raise UserError(
                 "optimizer.CosineOfTraining.warmup_fraction (WARMUP_FRACTION) = "
-                f"{self.warmup_fraction} must be at least 0 and below 1, 0.03 for one."
+                f"{self.warmup_fraction} must be at least 0 and below 1, as 0.03 is."
             )
 
     def over(self, total_steps: int) -> optax.Schedule:
-        """Returns the learning rate by step of a training of so many steps."""
+        """Returns the learning rate by step of a training of `total_steps`."""
         warmup_steps = math.ceil(total_steps * self.warmup_fraction)
         if warmup_steps >= total_steps:
             return constant_with_warmup(self.learning_rate, 0)
         return cosine_with_warmup(self.learning_rate, total_steps, warmup_steps)
 
 
-# The learning rate by step, or what gives it for a training's number of steps.
+# The learning rate by step, or a function of a training's number of steps to it.
 Schedule = optax.Schedule | CosineOfTraining
 
 
@@ -73,12 +73,12 @@ def cosine_with_warmup(
     """Rises linearly, then falls along a cosine to `final_fraction` of the peak.
 
     Raises:
-      UserError: nothing is left of the steps after the warm-up.
+      UserError: the warmup takes all steps.
     """
     if warmup_steps >= total_steps:
         raise UserError(
-            f"optimizer.cosine_with_warmup.warmup_steps = {warmup_steps} must be below its total_steps = "
-            f"{total_steps} (TRAIN_STEPS); lower the former or raise the latter."
+            f"optimizer.cosine_with_warmup.warmup_steps = {warmup_steps} must be below total_steps "
+            f"(TRAIN_STEPS) = {total_steps}; lower the former or raise the latter."
         )
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0,
@@ -105,7 +105,7 @@ def adamw(
 
 
 class Adafactor(optax.GradientTransformationExtraArgs):
-    """An optax transformation that knows its settings: T5X's own is made from them."""
+    """An optax transformation with its settings, from which T5X's own is made."""
 
     settings: dict[str, Any]
 

@@ -1,4 +1,4 @@
-"""A trainer's examples as a SeqIO mixture. Imports TensorFlow and SeqIO: import it late."""
+"""A trainer's examples as a SeqIO mixture. Imports TensorFlow and SeqIO: import this late."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,8 +17,8 @@ _SPLIT = "train"
 class OrderedExamples(seqio.DataSource):
     """The (inputs, targets) examples of steps start..stop-1, in the embedded trainer's order.
 
-    What comes at which step does not depend on where a run stopped, so a run that continues
-    at `start` skips what it has seen without reading it.
+    The examples of a step do not depend on where a run stopped, so a run that continues at `start`
+    skips what it has seen without reading it.
     """
 
     def __init__(
@@ -31,9 +31,11 @@ class OrderedExamples(seqio.DataSource):
 
     @property
     def supports_arbitrary_sharding(self) -> bool:
+        """SeqIO asks: true."""
         return True
 
     def list_shards(self, split: str) -> list[str]:
+        """Returns the only one."""
         return [split]
 
     def get_dataset(
@@ -84,11 +86,11 @@ def mixture(
     """Registers the examples of steps start..stop-1 with SeqIO while the block runs.
 
     Args:
-      name: letters, digits and underscores; whatever had it before is replaced.
-      vocab_size: of the model; the examples are token ids already.
+      name: letters, digits and underscores; replaces what had it before.
+      vocab_size: of the model; the examples are already token ids.
 
     Yields:
-      The mixture's name. Its one task has the split "train".
+      The mixture's name. Its only task has the split "train".
     """
     task = f"{name}_examples"
     vocabulary = seqio.PassThroughVocabulary(vocab_size, eos_id=EOS_ID)
@@ -97,7 +99,7 @@ def mixture(
     _remove(name, task)
     seqio.TaskRegistry.add(
         task,
-        source=ordered,
+        source=ordered,  # pyright: ignore - SeqIO's protocol and base class differ
         preprocessors=[],
         output_features={"inputs": feature, "targets": feature},
         shuffle_buffer_size=None,
@@ -106,7 +108,7 @@ def mixture(
     try:
         yield name
     except Exception as error:
-        # TensorFlow hands on the text of an error, not the error.
+        # TensorFlow passes on the text of an error, not the error.
         if ordered.error is not None:
             raise ordered.error from error
         raise

@@ -142,7 +142,7 @@ def updated(
     """Returns the state after an update; grad_norm (before clipping) and param_norm (after it)."""
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    norms = {"grad_norm": optax.global_norm(grads), "param_norm": optax.global_norm(params)}
+    norms = {"grad_norm": optax.tree.norm(grads), "param_norm": optax.tree.norm(params)}
     return TrainState(state.step + 1, params, opt_state), norms
 
 

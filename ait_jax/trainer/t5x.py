@@ -2,14 +2,13 @@
 
 Its Trainer, PjitPartitioner, checkpoints and summaries do the work. The examples are a SeqIO
 mixture in the embedded trainer's order, so both trainers see the same batches, and a training
-that continues skips what it has seen. T5X is optional and is imported where it is needed.
+that continues skips what it has seen. T5X is optional, and imported late.
 """
 
 import functools
 import importlib.util
 import inspect
 import logging
-import math
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -20,17 +19,18 @@ from typing import Any
 
 import optax
 
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, first_line, nearest
 from ait_jax.models.checkpoints.restore import restore_params
 from ait_jax.runtime import buckets, files, preemption, reporter
 from ait_jax.runtime.terminal import quiet_stderr
-from ait_jax.trainer.checkpointing import NUM_LATEST
+from ait_jax.trainer.checkpointing import NUM_LATEST, best_step
 from ait_jax.trainer.data import TokenPairs, in_order
 from ait_jax.trainer.interface import Trained, Trainer, TrainingJob
 from ait_jax.trainer.metrics import MetricsFile, TrainingLog, TrainingWork
-from ait_jax.trainer.t5x_networks import check_network
+from ait_jax.trainer.optimizer import schedule_over
 
-# What T5X imports beside what ait-jax needs itself.
+NETWORKS = ("ait_jax", "t5x")
+# What T5X imports in addition to what ait-jax needs.
 _PACKAGES = ("t5x", "airio", "jestimator", "fiddle", "tensorboard", "cached_property")
 _INSTALL = (
     "install the extra in a clone of ait-jax: pip install -e '.[t5x]' && "
@@ -42,10 +42,10 @@ _INSTALL = (
 class T5XTrainer(Trainer):
     """Trains with T5X; the same call continues from T5X's last checkpoint.
 
-    With `optimizer.adafactor` T5X uses its own Adafactor, any other optimizer is wrapped. T5X's
-    factors the moments of scanned layers (scan_layers) whatever their size, layer by layer. With
-    num_microbatches the gradient is the sum of the microbatches' mean gradients, as always
-    in T5X; Adafactor's updates do not depend on that scale.
+    With `optimizer.adafactor` T5X uses its own Adafactor; any other optimizer is wrapped. T5X's
+    factors the moments of scanned layers (scan_layers) of any size, layer by layer. With
+    num_microbatches the gradient is the sum of the microbatches' mean gradients, as always in
+    T5X; Adafactor's updates do not depend on that scale.
 
     Args:
       network: "ait_jax" trains our network, "t5x" T5X's own T5 of the same sizes.
@@ -63,18 +63,19 @@ class T5XTrainer(Trainer):
         require_t5x()
 
     def train(self, job: TrainingJob) -> Trained:
-        """See `Trainer.train`. The examples must be `TokenPairs`; T5X pads them to their
-        `feature_lengths`.
-        """
+        """Trains on `TokenPairs`, which T5X pads to their `feature_lengths`."""
         return _Training(self, job).run()
 
 
-def require_t5x() -> None:
-    """Refuses to go on where T5X, or what it imports, is not installed.
+def check_network(name: str, gin_name: str) -> None:
+    """Raises UserError if T5X has no such network."""
+    if name not in NETWORKS:
+        near = nearest(str(name), NETWORKS)
+        raise UserError(f"{gin_name} = {name!r} must be one of {', '.join(NETWORKS)}.{near}")
 
-    Raises:
-      UserError: names what is missing and how to install it.
-    """
+
+def require_t5x() -> None:
+    """Raises UserError, with what to install, if T5X or what it imports is missing."""
     missing = [name for name in _PACKAGES if not _is_installed(name)]
     if missing:
         raise UserError(
@@ -85,7 +86,7 @@ def require_t5x() -> None:
 
 def _is_installed(name: str) -> bool:
     spec = importlib.util.find_spec(name)
-    # A mere folder called t5x, such as the shipped gin/t5x, is a namespace without a file.
+    # A mere folder named t5x, such as gin/t5x, is a namespace package without a file.
     return spec is not None and (name != "t5x" or spec.origin is not None)
 
 
@@ -93,29 +94,29 @@ def _import_t5x() -> tuple[Any, Any, Any]:
     """Returns the modules t5x.train, t5x_parts and seqio_examples.
 
     Raises:
-      UserError: T5X cannot be imported, or is another than the one this is made for.
+      UserError: T5X cannot be imported, or is too old.
     """
     import gin
 
     try:
         # T5X registers its functions with gin, whose configuration is final by now.
         with gin.unlock_config(), quiet_stderr():
-            from t5x import train as t5x_train
+            from t5x import train as t5x_train  # pyright: ignore - optional
 
             from ait_jax.tasks.seqio_tasks import hide_accelerators
             from ait_jax.trainer import seqio_examples, t5x_parts
 
             hide_accelerators()
     except (ImportError, AttributeError) as error:
-        raise UserError(f"T5X cannot be imported ({_first_line(error)}); {_INSTALL}.") from error
+        raise UserError(f"T5X cannot be imported ({first_line(error)}); {_INSTALL}.") from error
     needed = {"train_state_initializer_cls", "use_orbax", "actions", "stats_period"}
     lacking = needed - set(inspect.signature(t5x_train.train).parameters)
     if lacking:
-        from t5x import version
+        from t5x import version  # pyright: ignore - optional
 
         raise UserError(
-            f"T5X {version.__version__} in {Path(t5x_train.__file__).parent} is too old: its train() "
-            f"has no {', '.join(sorted(lacking))}; {_INSTALL}."
+            f"T5X {version.__version__} in {Path(t5x_train.__file__).parent} is too old: its "
+            f"train() lacks {', '.join(sorted(lacking))}; {_INSTALL}."
         )
     return t5x_train, t5x_parts, seqio_examples
 
@@ -128,21 +129,22 @@ class _Training:
         if not isinstance(job.examples, TokenPairs):
             raise UserError(
                 f"{config.gin_name} cannot train on {type(job.examples).__name__}; use "
-                "embedded.EmbeddedTrainer there."
+                "embedded.EmbeddedTrainer for them."
             )
         if not buckets.is_local(job.directory):
             raise UserError(
-                f"MODEL_DIR: {config.gin_name} keeps its checkpoints on a disk, {job.directory} is "
-                "in a bucket; give a folder that all hosts mount, or use embedded.EmbeddedTrainer."
+                f"MODEL_DIR: {config.gin_name} keeps its checkpoints on disk, but {job.directory} "
+                "is in a bucket; give a folder that all hosts mount, or use "
+                "embedded.EmbeddedTrainer."
             )
         self.config, self.job, self.examples = config, job, job.examples
         self.directory = files.absolute(job.directory)
         self.total_steps = config.total_steps(len(job.examples))
-        self.schedule = config.schedule_over(self.total_steps)
+        self.schedule = schedule_over(config.schedule, self.total_steps)
         self.eval_period = config.steps_between_evaluations(len(job.examples))
         self.work = TrainingWork()
 
-    # --- checkpoints: T5X writes and restores them, we choose and delete ---
+    # Checkpoints: T5X writes and restores them, we choose and delete.
 
     @property
     def steps(self) -> list[int]:
@@ -152,26 +154,21 @@ class _Training:
         return sorted(int(match[1]) for match in matches if match)
 
     def _saving_steps(self) -> list[int]:
-        """All steps with a checkpoint. The last step must be in T5X's list, or it runs past it."""
+        """All steps with a checkpoint, with the last one: without it in its list T5X runs on."""
         periods = (self.config.checkpoint_period, self.eval_period)
         steps = {s for period in periods for s in range(period, self.total_steps, period)}
         return sorted(steps | {self.total_steps})
 
     def _best_step(self) -> int | None:
-        """The earliest checkpoint of the highest dev metric; None without dev metrics."""
-        name = f"dev/{self.config.best_metric}"
-        there = set(self.steps)
-        ranks = {
-            line["step"]: -math.inf if math.isnan(line[name]) else line[name]
-            for line in self._file.lines()
-            if name in line and line["step"] in there
-        }
-        return min(ranks, key=lambda step: (-ranks[step], step)) if ranks else None
+        """The checkpoint with the best dev metric; None without dev metrics."""
+        name, there = f"dev/{self.config.best_metric}", set(self.steps)
+        lines = [line for line in self._file.lines() if name in line and line["step"] in there]
+        return best_step({line["step"]: line[name] for line in lines})
 
     def _wait_for_writing(self, grace: float = 5.0) -> None:
         """Returns once the checkpoint that T5X writes in the background is there.
 
-        T5X keeps its checkpoint manager to itself, so this looks at the folder.
+        T5X's checkpoint manager is out of reach, so this looks at the folder.
         """
         name = f"checkpoint_{self._saved}"
         since = time.monotonic()
@@ -186,14 +183,10 @@ class _Training:
         for step in set(self.steps) - kept:
             files.remove_tree(self.directory / f"checkpoint_{step}")
 
-    def _read(self, step: int) -> Any:
-        """Returns a checkpoint's parameters in the model's layout, on the mesh."""
-        folder = self.directory / f"checkpoint_{step}"
-        return restore_params(folder, self.job.model, self.job.partitioner).params
-
-    # --- the training ---
+    # The training
 
     def run(self) -> Trained:
+        """Trains to the end, and returns the chosen checkpoint's parameters."""
         start = self.steps[-1] if self.steps else None
         self.config.check_start(start or 0, self.total_steps, self.directory)
         self._file = MetricsFile(self.directory / "metrics.jsonl", start or 0)
@@ -201,27 +194,21 @@ class _Training:
             self._train(start)
         step = self._best_step() if self.config.best_metric and self.job.evaluate else None
         step = self.total_steps if step is None else step
-        params = self._read(step)
+        folder = self.directory / f"checkpoint_{step}"
+        params = restore_params(folder, self.job.model, self.job.partitioner).params
         self._delete_all_but({step, self.total_steps})
-        return Trained(params, step, self.directory / f"checkpoint_{step}", self.work)
+        return Trained(params, step, folder, self.work)
 
     def _train(self, start: int | None) -> None:
         t5x_train, parts, seqio_examples = _import_t5x()
         if start:
             reporter.say(f"continuing from step {start}")
         self._step = self._saved = start or 0
-        self._order = in_order(
-            self.examples,
-            seed=self.job.seed,
-            num_examples=self.total_steps * self.config.batch_size,
-        )
+        num_examples = self.total_steps * self.config.batch_size
+        self._order = in_order(self.examples, seed=self.job.seed, num_examples=num_examples)
         resumed = -1 if start is None else start
         self._log = TrainingLog(
-            self.directory,
-            resumed,
-            self.total_steps,
-            self.job.summaries,
-            has_events=True,
+            self.directory, resumed, self.total_steps, self.job.summaries, has_events=True
         )
         examples = seqio_examples.mixture(
             "ait_jax_" + re.sub(r"\W", "_", self.directory.name),
@@ -246,7 +233,7 @@ class _Training:
                     raise
                 raise UserError(
                     f"T5X cannot continue from {self.directory / f'checkpoint_{start}'} "
-                    f"({_first_line(error)}). If it is damaged or of another model, delete that "
+                    f"({first_line(error)}). If it is damaged or of another model, delete that "
                     "folder to continue from the checkpoint before it."
                 ) from error
             finally:
@@ -288,7 +275,7 @@ class _Training:
             "total_steps": self.total_steps,
             "eval_steps": 0,
             "eval_period": 0,
-            # After every step, so that what is logged does not depend on where a run stopped.
+            # After every step, so that logs do not depend on where a run stopped.
             "stats_period": 1,
             "random_seed": self.job.seed,
             "summarize_config_fn": lambda *_: None,
@@ -307,10 +294,8 @@ class _Training:
         saving = evaluating or step % config.checkpoint_period == 0
         checked = {"loss": values["loss"]}
         if saving:
-            checked["param_norm"] = float(optax.global_norm(params))
-        if not all(math.isfinite(value) for value in checked.values()):
-            self._wait_for_writing()
-        config.check_finite(step, checked, self.steps[-1] if self.steps else None, self.directory)
+            checked["param_norm"] = float(optax.tree.norm(params))
+        config.check_finite(step, checked, self._last_kept, self.directory)
         self._log.count(self._cost(step))
         if last or step % config.log_period == 0:
             rate = values.pop("learning_rate")
@@ -325,8 +310,12 @@ class _Training:
             self._delete_all_but({*self.steps[-NUM_LATEST:], self._best_step()})
             self._saved = step
         self._show(step)
-        # T5X saves at steps of its own list only: what came after the last of them is done again.
+        # T5X saves at its own list of steps only: those after the last saved one are repeated.
         preemption.check()
+
+    def _last_kept(self) -> int | None:
+        self._wait_for_writing()
+        return self.steps[-1] if self.steps else None
 
     def _cost(self, step: int) -> TrainingWork:
         """Returns what a step costs; T5X pads every batch to the feature lengths."""
@@ -340,13 +329,13 @@ class _Training:
             steps=1,
             tokens=sum(map(sum, lengths)),
             padded_tokens=size * sum(self.examples.feature_lengths.values()),
-            flops=self.config.forward_passes * flops,
+            flops=float(self.config.forward_passes * flops),
         )
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps T5X's warnings, one for every parameter of Adafactor, off the terminal."""
+    """Keeps T5X's warnings, one per parameter of Adafactor, off the terminal."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -354,7 +343,3 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]

@@ -1,28 +1,31 @@
-"""What T5X's `train` is made of, from our parts. Imports T5X: import it late.
+"""The parts of T5X's `train`, made from ours. Imports T5X: import this late.
 
 Model, optimizer, mesh, first state and the action after every step (t5x/models.py,
 t5x/adafactor.py, t5x/partitioning.py, t5x/utils.py, t5x/trainer.py at commit cc342d4).
 """
 
+# T5X is optional.
+# pyright: reportAttributeAccessIssue=false
+
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import flax
 import optax
 import seqio
 from flax import linen as nn
+from flax.core import freeze, unfreeze
+from jax.sharding import Mesh
 from t5x import adafactor as t5x_adafactor
 from t5x import models, optimizers, partitioning, train_state, utils
 from t5x import trainer as t5x_trainer
 from t5x.examples.t5 import network as t5x_network
 
 from ait_jax.errors import UserError
-from ait_jax.models.interface import Model
 from ait_jax.models.t5 import Transformer
 from ait_jax.prompts.vocabulary import EOS_ID
 from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.trainer.optimizer import Adafactor
-from ait_jax.trainer.t5x_networks import check_network
+from ait_jax.trainer.t5x import check_network
 
 _CONFIG_FIELDS = (
     "vocab_size",
@@ -40,23 +43,23 @@ _CONFIG_FIELDS = (
 )
 
 
-def network(model: Model, name: str = "ait_jax") -> nn.Module:
-    """Returns our network, or T5X's own T5 of the same sizes: parameters are exchangeable.
+def network(model: Any, name: str = "ait_jax") -> nn.Module:
+    """Returns our network, or T5X's own T5 of the same sizes and parameters.
 
     Args:
       name: "ait_jax" or "t5x".
 
     Raises:
-      UserError: another name, no T5, or layers that are scanned, which T5X's T5 has not.
+      UserError: another name, a model other than T5, or scanned layers, which T5X's T5 lacks.
     """
     check_network(name, "NETWORK")
     if name == "ait_jax":
         return model
     if not isinstance(model, Transformer):
         raise UserError(
-            f"NETWORK = 't5x' is T5X's own T5, an encoder and a decoder; {type(model).__name__} is not of "
-            "its sizes. T5X has no network of LLaMA's kind (rotary positions, key heads shared by query "
-            "heads): set NETWORK = 'ait_jax', and T5X trains ours."
+            "NETWORK = 't5x' is T5X's own T5, an encoder and a decoder, which "
+            f"{type(model).__name__} is not. T5X has no network of LLaMA's kind (rotary positions, "
+            "key heads shared by query heads): set NETWORK = 'ait_jax', and T5X trains ours."
         )
     if model.config.scan_layers:
         raise UserError(
@@ -75,7 +78,7 @@ def encoder_decoder(
     z_loss: float,
     label_smoothing: float,
 ) -> models.EncoderDecoderModel:
-    """Returns T5X's model around a network, for examples that are token ids already.
+    """Returns T5X's model around a network, for examples that are already token ids.
 
     The loss is the mean over a (micro)batch's target tokens.
     """
@@ -92,7 +95,7 @@ def encoder_decoder(
 
 
 def optimizer_definition(optimizer: optax.GradientTransformation) -> optimizers.OptimizerDef:
-    """Returns T5X's own Adafactor where `optimizer` is ours, else `optimizer` wrapped.
+    """Returns T5X's own Adafactor if `optimizer` is Adafactor, else `optimizer` wrapped.
 
     T5X's takes the learning rate from its Trainer; a wrapped one follows its own schedule.
     """
@@ -107,7 +110,7 @@ def optimizer_definition(optimizer: optax.GradientTransformation) -> optimizers.
 class MeshPartitioner(partitioning.PjitPartitioner):
     """T5X's partitioner on our mesh, with our rules first.
 
-    T5X lays its own mesh by the kind of device; on CPUs all of them go to 'model'.
+    T5X makes its own mesh by the kind of device; on CPUs all of them go to 'model'.
     """
 
     def __init__(self, partitioner: Partitioner) -> None:
@@ -119,14 +122,15 @@ class MeshPartitioner(partitioning.PjitPartitioner):
         self._given_mesh = partitioner.mesh
 
     @property
-    def mesh(self):
+    def mesh(self) -> Mesh:
+        """Ours."""
         return self._given_mesh
 
 
 def start_from(params: Any) -> type[utils.TrainStateInitializer]:
-    """Returns T5X's initializer whose state "from scratch" holds `params`.
+    """Returns T5X's initializer "from scratch", but with `params` in place of random values.
 
-    T5X asks it where model_dir has no checkpoint; what it would draw is left undrawn.
+    T5X uses it if model_dir has no checkpoint.
     """
 
     class FromParams(utils.TrainStateInitializer):
@@ -138,8 +142,8 @@ def start_from(params: Any) -> type[utils.TrainStateInitializer]:
             del init_rng
             params_axes = self.global_train_state_shape.params_axes
 
-            def create(given):
-                variables = flax.core.freeze({"params": given, "params_axes": params_axes})
+            def create(given: Any) -> train_state.FlaxOptimTrainState:
+                variables = freeze({"params": given, "params_axes": params_axes})
                 return train_state.FlaxOptimTrainState.create(self._optimizer_def, variables)
 
             place = self._partitioner.partition(
@@ -147,20 +151,21 @@ def start_from(params: Any) -> type[utils.TrainStateInitializer]:
                 in_axis_resources=(self.train_state_axes.params,),
                 out_axis_resources=self.train_state_axes,
             )
-            return place(flax.core.freeze(params))
+            return place(freeze(params))
 
     return FromParams
 
 
 class EveryStep(t5x_trainer.BaseAction):
-    """Hands every step's number, metrics and parameters to a function."""
+    """Calls a function with every step's number, metrics and parameters."""
 
     def __init__(self, call: Callable[[int, Mapping[str, Any], Any], None]) -> None:
         self._call = call
 
     def run(self, train_state: Any, metrics_by_task: Mapping[str, Any]) -> bool:
+        """T5X calls it after every step; True would end the training."""
         (metrics,) = metrics_by_task.values()
         step = int(utils.get_local_data(train_state.step))
         values = {name: getattr(metric, "value", metric) for name, metric in metrics.items()}
-        self._call(step, values, flax.core.unfreeze(train_state.params))
+        self._call(step, values, unfreeze(train_state.params))
         return False

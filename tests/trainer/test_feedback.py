@@ -377,5 +377,5 @@ def test_wrong_settings_are_named(changes, message):
 
 
 def test_a_stage_before_a_stage_is_refused():
-    with pytest.raises(UserError, match=r"\(SUPERVISED_TRAINER\) is a FeedbackTrainer itself"):
+    with pytest.raises(UserError, match=r"\(SUPERVISED_TRAINER\) is itself a FeedbackTrainer"):
         settings(settings())

@@ -30,7 +30,7 @@ from ait_jax.models.llama import LlamaTransformer
 from ait_jax.models.parameters import match_layout
 from ait_jax.trainer import t5x
 from ait_jax.trainer.optimizer import CosineOfTraining, adafactor, adamw
-from ait_jax.trainer.t5x_networks import NETWORKS
+from ait_jax.trainer.t5x import NETWORKS
 
 # Of losses around 4, over 20 steps: both sides compute in float32, in another order.
 LOSS_TOLERANCE = 1e-4

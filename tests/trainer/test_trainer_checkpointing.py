@@ -134,5 +134,5 @@ def test_a_checkpoint_of_another_model(tmp_path):
 
 def test_an_unwritable_folder(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be kept in .*file.*MODEL_DIR"):
+    with pytest.raises(UserError, match="cannot be written to .*file.*MODEL_DIR"):
         Checkpoints(tmp_path / "file")

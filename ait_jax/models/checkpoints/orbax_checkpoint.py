@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, first_line
 from ait_jax.models.checkpoints import weights
 from ait_jax.models.checkpoints.stored_arrays import StoredParams
 from ait_jax.models.interface import Params
@@ -73,7 +73,7 @@ def _shapes(folder: Any) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
     except Exception as error:  # Orbax and TensorStore raise many types on broken files
         raise UserError(
             f"{folder}/{_INDEX}, or what it lists, is truncated or damaged "
-            f"({_first_line(error)}); copy the checkpoint again."
+            f"({first_line(error)}); copy the checkpoint again."
         ) from error
 
 
@@ -115,7 +115,7 @@ def _stored(
         except Exception as error:
             raise UserError(
                 f"{directory} is incomplete or damaged: {folder.name}/{root} cannot be read "
-                f"({_first_line(error)}). Copy the checkpoint again."
+                f"({first_line(error)}). Copy the checkpoint again."
             ) from error
         return {n: flat[p] if shardings else np.asarray(flat[p]) for n, p in paths.items()}
 
@@ -134,10 +134,6 @@ def _path(folder: Any) -> Any:
     from etils import epath  # Orbax wants its own kind of path
 
     return epath.Path(files.absolute(folder))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def write(directory: Path, params: Params, step: int, *, dtype: str | None = "float32") -> Path:
