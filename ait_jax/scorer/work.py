@@ -47,7 +47,7 @@ class Work:
             self.host_wait += max(0.0, time.perf_counter() - self._idle_since - compile_wait)
             self._idle_since = None
 
-    def summary(self) -> dict[str, float]:
+    def summary(self) -> dict[str, int | float]:
         """Returns {} or the figures of timings.jsonl."""
         if not self.tokens:
             return {}

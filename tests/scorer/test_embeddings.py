@@ -91,11 +91,11 @@ def test_the_engine_counts_encoder_work(parts, params):
     assert work.prompts == 2 and 0 < work.tokens <= work.padded_tokens and work.flops > 0
 
 
-def test_another_embedder_takes_its_place():
+def test_another_embedder_takes_its_place(encoder):
     by_length = SimpleNamespace(embed=lambda texts, encoder: np.array([[len(t), 1] for t in texts]))
     tasks = list(tiny_pool().values())[:2]
     lengths = [len(task.instruction.definition.strip()) for task in tasks]
-    assert embed_instructions(tasks, by_length, None)[:, 0].tolist() == lengths
+    assert embed_instructions(tasks, by_length, encoder)[:, 0].tolist() == lengths
 
 
 def test_a_sentence_encoder_in_a_folder():

@@ -3,7 +3,6 @@
 import dataclasses
 import signal
 import threading
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -58,7 +57,7 @@ def count(setting, path, scorer=None, tasks=None, **options):
     """Scores four tasks and returns the counts."""
     experiment, engine, params = setting
     asking = Asker(
-        options.pop("engine", engine),
+        engine,
         params,
         options.pop("pool", experiment.pool),
         experiment.vocabulary,
@@ -163,7 +162,7 @@ def test_a_chunk_is_the_shortest_run_of_tasks_with_enough_prompts():
     assert split("", size_of.get, 6) == []
 
 
-def test_p_i0_is_taken_from_the_decode(trained, tmp_path):
+def test_p_i0_is_taken_from_the_decode(trained, tmp_path, monkeypatch):
     _experiment, engine, _params = trained
     engine.work.clear()
     counts = count(trained, tmp_path / "a.parquet")
@@ -172,35 +171,30 @@ def test_p_i0_is_taken_from_the_decode(trained, tmp_path):
     passes = counts.asked - counts.from_decode - counts.identical
     assert engine.work.prompts == 8 + passes, "8 instances are decoded"
 
+    decode = engine.decode
+
     def unknown(params, prompts):
         nothing = np.full(len(prompts), np.nan, np.float32)
-        return engine.decode(params, prompts)._replace(log_likelihoods=nothing)
+        return decode(params, prompts)._replace(log_likelihoods=nothing)
 
-    forced_engine = SimpleNamespace(
-        decode=unknown, log_likelihoods=engine.log_likelihoods, buckets=engine.buckets,
-        partitioner=engine.partitioner,
-    )  # fmt: skip
-    forced = count(trained, tmp_path / "b.parquet", engine=forced_engine)
+    monkeypatch.setattr(engine, "decode", unknown)
+    forced = count(trained, tmp_path / "b.parquet")
     assert forced.from_decode == 0
     again = likelihoods.read_rows(tmp_path / "b.parquet")
     assert again["answer"] == rows["answer"]
     np.testing.assert_allclose(again["log_likelihood"], rows["log_likelihood"], atol=1e-5, rtol=0)
 
 
-def test_the_decodes_value_stands_only_for_the_very_same_ids(setting):
-    vocabulary = setting[0].vocabulary
+def test_the_decodes_value_stands_only_for_the_very_same_ids(setting, monkeypatch):
+    experiment, engine, params = setting
+    vocabulary = experiment.vocabulary
     word = vocabulary.encode("yes, indeed")
     lost = [*word, vocabulary.sentinel(0)]  # a sentinel leaves no text
     cut = vocabulary.encode("one two three four five six seven eight nine ten")[:8]
-    decoded = Answers(
-        [word, lost, cut, []],
-        np.array([-1, -2, -3, -4], np.float32),
-    )
-    engine = SimpleNamespace(
-        decode=lambda params, prompts: decoded, buckets=LengthBuckets(targets=(8,))
-    )
+    decoded = Answers([word, lost, cut, []], np.array([-1, -2, -3, -4], np.float32))
+    monkeypatch.setattr(engine, "decode", lambda params, prompts: decoded)
     inputs = [(2, 1), (3, 1), (4, 1), (5, 1)]
-    asking = Asker(engine, None, None, vocabulary, None, seed=0)
+    asking = Asker(engine, params, experiment.pool, vocabulary, experiment.encoding, seed=0)
     answered = asker.decode(asking, [0, 1, 2, 3, 0], inputs)
     np.testing.assert_array_equal(
         answered.log_likelihoods, np.array([-1, np.nan, -3, -4, -1], np.float32)
