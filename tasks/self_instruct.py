@@ -33,6 +33,7 @@ from ait_jax.pool.cls_gen import labels_from_file
 from ait_jax.pool.pool import Instance, Instruction, Splits, Task, TaskPool
 
 NAME = "self_instruct"
+Files = str | Sequence[str | os.PathLike[str]]
 _SLUG_LENGTH = 48
 # 40 bits: among 52,000 instructions that begin alike two are the same with a chance of 1 in 800.
 _HASH_LENGTH = 10
@@ -68,8 +69,8 @@ class Prepared:
         ]
 
 
-def _paths(given: str | Sequence[str] | None, what: str) -> list[Path]:
-    names = given.split(",") if isinstance(given, str) else map(os.fspath, given or ())
+def _paths(given: Files | None, what: str) -> list[Path]:
+    names = given.split(",") if isinstance(given, str) else [os.fspath(f) for f in given or ()]
     paths = [Path(name.strip()).expanduser() for name in names if name.strip()]
     for path in paths:
         if not path.is_file():
@@ -93,10 +94,10 @@ def _named(group: str, paths: Iterable[Path]) -> dict[str, Path]:
 
 
 def prepare(
-    source: str | Sequence[str],
+    source: Files,
     data_dir: Any,
     *,
-    test_source: str | Sequence[str] | None = None,
+    test_source: Files | None = None,
     name: str = NAME,
     on_bad_task: str = "error",
     overwrite: bool = False,
@@ -290,8 +291,8 @@ def _add(task: CollectedTask, row: Row, file: str, findings: Findings) -> None:
 
 def load_pool(
     data_dir: Any,
-    source: str | Sequence[str] | None = None,
-    test_source: str | Sequence[str] | None = None,
+    source: Files | None = None,
+    test_source: Files | None = None,
     *,
     name: str = NAME,
     cls_gen_labels: Mapping[str, bool] | str | os.PathLike | None = None,

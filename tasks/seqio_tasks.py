@@ -79,7 +79,7 @@ class PoolSource(seqio.DataSource):
                 max(1, len(places)), seed=0 if seed is None else seed, reshuffle_each_iteration=True
             )
 
-        def read(index: np.ndarray) -> tuple[Any, ...]:
+        def read(index: np.integer) -> tuple[Any, ...]:
             task_index, position = places[int(index)].tolist()
             task = self._tasks[task_index]
             instance = task.instances[position]

@@ -71,7 +71,7 @@ def test_errors(folder, tmp_path):
     with pytest.raises(UserError, match="no grown pool: set the gin name DYNOSAUR_DIR"):
         dynosaur.load_pool(tmp_path)
     with pytest.raises(UserError, match="TEST_FRACTION is 1"):
-        dynosaur.load_pool(folder, test_fraction=1)
+        dynosaur.load_pool(folder, test_fraction=1.0)
     (tmp_path / "i.json").write_text(json.dumps([instruction()]))
     grow(Growth(tmp_path / "pool", [str(tmp_path / "i.json")]))
     with pytest.raises(UserError, match="none of the 1 tasks .* has instances"):
