@@ -31,6 +31,7 @@ def train(run: Run[Experiment], round_index: int, start: OnDemand, splits: Split
     def dev_metrics(params: Any) -> dict[str, float]:
         asked = stages.asker(run, params)
         answers = predict(asked, splits.dev, max_instances=experiment.max_dev_instances)
+        run.engine.work.pause()  # it trains on
         return stages.flat_headline(stages.metrics(run, answers, {"dev": splits.dev})["dev"])
 
     def work() -> Trained:

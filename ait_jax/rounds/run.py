@@ -241,10 +241,11 @@ def _record_time(run: Run, name: str, seconds: float, done: Done) -> None:
     asked = processes.total(run.engine.work, run.experiment.partitioner)
     figures = asked.summary() | done.counts.summary()
     line = asked.describe() + (f", asked for {done.counts.describe()}" if done.counts.asked else "")
-    if done.training is not None:
-        evaluations = {f"evaluation_{key}": value for key, value in figures.items()}
-        figures = done.training.summary() | evaluations
-        line = done.training.describe() + (f"; dev evaluations{line}" if line else "")
+    if done.training is not None and done.training.steps:
+        spent = done.training.evaluation_seconds
+        evaluations = f"; evaluations {spent:.1f} s{line}" if spent else ""
+        line = f": {done.training.describe()}{evaluations}"
+        figures = done.training.summary() | {"evaluations": figures}
     run.directory.add_timing(name, seconds, **figures, **devices_held())
     reporter.say(f"{name}: {seconds:.1f} s{line}")
 

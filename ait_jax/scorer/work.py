@@ -40,6 +40,10 @@ class Work:
         """Says that the device has finished all it was given."""
         self._idle_since = time.perf_counter()
 
+    def pause(self) -> None:
+        """Says that the device works for others now: the time until its next call is no wait."""
+        self._idle_since = None
+
     def device_busy(self, compile_wait: float = 0.0) -> None:
         """Says that the device is given work, after `compile_wait` seconds for its program."""
         self.compile_wait += compile_wait
