@@ -83,7 +83,7 @@ def _paths(given: Files | None, what: str) -> list[Path]:
 
 
 def _named(group: str, paths: Iterable[Path]) -> dict[str, Path]:
-    """Returns the files by names that do not depend on where they lie."""
+    """Returns the files by names that do not depend on their folders."""
     named: dict[str, Path] = {}
     for path in paths:
         name = f"{group}/{text_name(Path(path.name))}"

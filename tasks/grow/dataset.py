@@ -37,7 +37,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Dataset:
-    """One configuration of a dataset: its metadata, and rows where there are any.
+    """One configuration of a dataset: its metadata, and rows if there are any.
 
     Attributes:
       name: unique in its source; the authors' `task_name` ("<dataset>-<configuration>").

@@ -38,7 +38,7 @@ class Entry:
 
     Attributes:
       task: without instances.
-      num_instances: in tasks/NAME.json; 0 where there is no such file.
+      num_instances: in tasks/NAME.json; 0 if there is no such file.
       digest: `task_digest` of the task with its instances, in hexadecimal.
       is_cls: whether its instruction names a closed set of answers.
     """
@@ -202,7 +202,7 @@ def _line(entry: Entry) -> str:
 
 
 def read_entries(directory: Any) -> Iterator[Entry]:
-    """Yields the tasks of a grown pool; none where there is no pool yet.
+    """Yields the tasks of a grown pool; none if there is no pool yet.
 
     Raises:
       UserError: a line is damaged.
@@ -232,7 +232,7 @@ def read_entries(directory: Any) -> Iterator[Entry]:
 
 
 def read_report(directory: Any) -> dict[str, Any]:
-    """Returns the report of a grown pool, one without growths where there is none.
+    """Returns the report of a grown pool, an empty one if there is none.
 
     Raises:
       UserError: it is damaged or of another version.

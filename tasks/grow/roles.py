@@ -1,4 +1,4 @@
-"""What the columns of a dataset are, by name and kind: question, passage, label, ..."""
+"""The roles of a dataset's columns, by name and kind: question, passage, label, ..."""
 
 import re
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ait_jax.tasks.grow.dataset import Dataset, Field
 from ait_jax.tasks.grow.languages import language_of_column
 
-# Role -> the words that a column of that role ends in, the surest first.
+# Role -> the words that a column of that role ends in, the most reliable first.
 _ROLE_WORDS = {
     "question": ("question", "query", "problem", "goal", "questions"),
     "passage": (
@@ -122,13 +122,13 @@ def _pair(fields: Sequence[Field]) -> tuple[Field, ...]:
 
 
 def is_bookkeeping(name: str) -> bool:
-    """Whether a column holds identifiers, addresses, dates and the like."""
+    """Whether a column holds identifiers, URLs, dates and the like."""
     said = words(name)
     return not said or said in _BOOKKEEPING or said.split()[-1] in _BOOKKEEPING
 
 
 def is_generic(field: Field) -> bool:
-    """Whether a column's name says nothing of what is in it."""
+    """Whether a column's name says nothing about its content."""
     return words(field.name) in _GENERIC
 
 

@@ -1,7 +1,7 @@
-"""Tasks from metadata without any model: patterns over what a dataset's columns are.
+"""Tasks from metadata alone, without a model: patterns over a dataset's columns.
 
-Each pattern looks for columns of certain roles and states the task in plain English. Wordings are
-chosen by a hash of the dataset's name, so that they vary over a pool and never from run to run.
+Each pattern looks for columns of certain roles and states the task in plain English. A hash of the
+dataset's name chooses the wording, so that wordings vary within a pool but not from run to run.
 """
 
 import re
@@ -40,7 +40,7 @@ _Task = tuple[str, Sequence[str], Sequence[Field], Field]
 
 
 def propose(dataset: Dataset) -> list[Proposal]:
-    """Returns at most MAX_TASKS tasks, those of the more particular patterns first."""
+    """Returns at most MAX_TASKS tasks, those of the more specific patterns first."""
     roles = roles_of(dataset)
     proposals: dict[tuple, Proposal] = {}
     for pattern in (
@@ -81,7 +81,7 @@ def propose(dataset: Dataset) -> list[Proposal]:
 
 
 def _about(dataset: Dataset, names: Sequence[str]) -> str | None:
-    """Returns the description's first sentence where the columns' names say nothing, else "".
+    """Returns the description's first sentence if the columns' names say nothing, else "".
 
     Returns None where that is needed and there is none: the task could not be understood.
     """
@@ -93,7 +93,7 @@ def _about(dataset: Dataset, names: Sequence[str]) -> str | None:
 
 
 def _the(fields: Sequence[Field]) -> str:
-    """Returns "the title, the body and the label"; columns of one noun become its plural."""
+    """Returns "the title, the body and the label"; columns with the same noun become its plural."""
     nouns = [noun(field) for field in fields]
     names = list(dict.fromkeys(f"the {n}s" if nouns.count(n) > 1 else f"the {n}" for n in nouns))
     return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
@@ -187,7 +187,7 @@ def _question_answering(roles: Roles) -> Iterator[_Task]:
 
 
 def _truth(roles: Roles) -> Field | None:
-    """Returns the column of classes that are answers themselves: yes and no, true and false."""
+    """Returns the column of classes that are answers themselves: yes or no, true or false."""
     return next((f for f in roles.labels if {n.lower() for n in f.labels} <= _TRUTH), None)
 
 
@@ -286,7 +286,7 @@ def _label_noun(label: Field) -> str:
 
 
 def _content(roles: Roles) -> list[Field]:
-    """Returns the columns that hold the text itself, not its answers, titles or summaries."""
+    """Returns the columns with the text itself, not its answers, titles or summaries."""
     aside = {roles.get(role) for role in ("answer", "title", "summary", "explanation", "keywords")}
     content = [field for field in roles.texts if field not in aside]
     return content or [field for field in roles.texts if field is not roles.get("explanation")]
@@ -329,7 +329,7 @@ def _preference(roles: Roles) -> Iterator[_Task]:
 
 
 def _rewriting(roles: Roles) -> Iterator[_Task]:
-    """Pairs of texts named by what they are to each other: normal and simple, original and new."""
+    """Pairs of texts named by their relation: normal and simple, original and rewritten."""
     texts = [field for field in roles.texts if field.kind == "text"]
     for source, target, verb in (
         ("normal", "simple", "Simplify the {}"),
@@ -346,7 +346,7 @@ def _rewriting(roles: Roles) -> Iterator[_Task]:
 
 
 def _table(roles: Roles) -> Iterator[_Task]:
-    """A class from a row of numbers and classes, where no column is text."""
+    """A class from a row of numbers and classes, if no column is text."""
     columns = [*roles.numbers, *roles.labels, *roles.booleans]
     if not roles.labels or roles.texts or not 3 <= len(columns) <= _MAX_TABLE_FIELDS:
         return
@@ -357,7 +357,7 @@ def _table(roles: Roles) -> Iterator[_Task]:
 
 
 def _generic(roles: Roles) -> Iterator[_Task]:
-    """The last resort: a text from the others, where its name says that it is written."""
+    """The last resort: a text from the others, if its name says that somebody writes it."""
     for output in reversed(roles.texts):
         said = words(output.name)
         ending = said.split()[-1]
