@@ -324,8 +324,9 @@ class Worker:
         except Exception as error:  # it is read again; ending here would count as a failure
             self.log.say(f"cannot read the status of host {host}: {error}")
             return None
-        same = status and status.get("fingerprint") == self.options.fingerprint
-        return status if same and isinstance(status.get("state"), str) else None
+        if not status or status.get("fingerprint") != self.options.fingerprint:
+            return None
+        return status if isinstance(status.get("state"), str) else None
 
     def _over(self, code: int) -> int:
         """Host 0 deletes the TPU if nobody else has: an idle TPU costs as much as a busy one."""
