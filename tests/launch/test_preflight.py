@@ -9,6 +9,7 @@ import time
 import pytest
 from ait_jax.launch import preflight, statuses
 from ait_jax.launch.preflight import Asked, Devices, Preflight
+from processes import environment
 
 from ait_jax.runtime.buckets import Unavailable
 
@@ -204,11 +205,10 @@ def test_two_processes_of_jax_distributed(tmp_path):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", program, str(index), address, str(tmp_path)],
-            env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env=environment(devices=2), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
         for index in range(2)
     ]  # fmt: skip

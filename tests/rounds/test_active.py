@@ -1,7 +1,6 @@
 """The loop: what it leaves behind, and that nothing is lost when it is killed."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from event_files import assert_no_doubles, read_events, read_offline_rows
+from processes import environment
 from shared_data import SUPPORT
 from tiny_experiment import CONFIG, Stopped, boards, stopping_at, tiny_experiment, tiny_pool
 
@@ -59,17 +59,13 @@ def checkpoints(model_dir: Path) -> dict[str, dict[str, np.ndarray]]:
 
 
 def in_process(*arguments: object, devices: int = 8) -> subprocess.CompletedProcess:
-    environment = os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        "JAX_PLATFORMS": "cpu",
-    }
-    environment.pop(
-        "WANDB_SERVICE", None
-    )  # another process's, which would go on when this one is killed
+    variables = environment(devices)
+    # Another process's, which would go on when this one is killed.
+    variables.pop("WANDB_SERVICE", None)
     script = SUPPORT / "tiny_experiment.py"
     return subprocess.run(
         [sys.executable, str(script), *map(str, arguments)],
-        env=environment,
+        env=variables,
         capture_output=True,
         text=True,
         timeout=300,

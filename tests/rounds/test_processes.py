@@ -3,9 +3,9 @@
 import json
 
 import numpy as np
+import processes
 import pytest
 import tiny_processes
-import two_processes
 
 from ait_jax.scorer.likelihoods import read_rows
 
@@ -22,7 +22,7 @@ def together(tmp_path_factory):
     """The folder that two processes with two devices each have written."""
     folder = tmp_path_factory.mktemp("together")
     script = tiny_processes.__file__
-    two_processes.run(lambda index, address: [script, str(index), "2", address, str(folder)])
+    processes.run(lambda index, address: [script, str(index), "2", address, str(folder)])
     return folder
 
 

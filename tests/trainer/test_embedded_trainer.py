@@ -52,7 +52,7 @@ def test_what_a_training_leaves(whole):
 
 def test_what_a_training_says_of_its_work(whole):
     work = whole[1].work
-    assert work.steps == 6 and 0 < work.seconds and 0 <= work.host_wait <= work.seconds
+    assert work.steps == 6 and work.seconds > 0 and 0 <= work.host_wait <= work.seconds
     assert work.padded_tokens == 6 * 8 * (8 + 4) and work.evaluation_seconds == 0
     rows = [row for row in batches(FirstTokens(), batch_size=8, seed=3, start=0, stop=6)]
     assert work.tokens == sum(np.count_nonzero(ids) for row in rows for ids in row.values())

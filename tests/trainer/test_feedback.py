@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 import optax
+import processes
 import pytest
-import two_processes
 from shared_data import SUPPORT
 from tiny_training import (
     DROPPING,
@@ -272,7 +272,7 @@ train(Path(folder), model_config=DROPPING, partitioner=Partitioner(num_partition
 @pytest.mark.benchmark
 def test_two_processes_draw_and_judge_what_one_does(whole, tmp_path):
     here = str(SUPPORT)
-    two_processes.run(
+    processes.run(
         lambda index, address: ["-c", ONE_OF_TWO, str(index), address, str(tmp_path), here]
     )
     assert_trees_equal(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import environment
 
 from ait_jax.config.configuration import gin_folder
 from ait_jax.models.checkpoints.checkpoints import read_params
@@ -40,12 +41,14 @@ def t5x(program: str, file: str, folder: Path, *bindings: str, after: tuple[str,
         "--gin_file=models/mini.gin",
         *(f"--gin.{binding}" for binding in (*TINY, *bindings)),
     ]
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-    }
+    path = os.pathsep.join(path for path in sys.path if path)
     done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=500
+        command,
+        cwd=folder,
+        env=environment(devices=1) | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=500,
     )
     assert done.returncode == 0, done.stderr[-4000:]
 

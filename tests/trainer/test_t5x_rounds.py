@@ -1,7 +1,6 @@
 """Rounds on T5X: killed and continued, with another trainer, scored again from conversions."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -10,6 +9,7 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
+from processes import environment
 from shared_data import SUPPORT
 from test_active import checkpoints, stable_files
 from tiny_experiment import CONFIG, tiny_experiment
@@ -29,10 +29,9 @@ STEPS_OF_ROUND_0 = 2
 
 def run(*arguments: object) -> subprocess.CompletedProcess:
     script = SUPPORT / "tiny_experiment.py"
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
     return subprocess.run(
         [sys.executable, str(script), *map(str, arguments)],
-        env=environment,
+        env=environment(devices=1),
         capture_output=True,
         text=True,
         timeout=500,
