@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-# Eight virtual devices for meshes. Compiling is most of what the suite costs, and LLVM's passes are
-# a third of compiling: XLA_FLAGS=--xla_backend_optimization_level=3 runs the suite with them.
+# Eight virtual devices for meshes. Compiling is most of what the suite costs: without LLVM's passes
+# and MLIR's fusions it takes a third of the time. What the user gets is tested as well by
+# XLA_FLAGS="--xla_backend_optimization_level=3 --xla_cpu_use_fusion_emitters=true" pytest
 FLAGS = {
-    "--xla_force_host_platform_device_count": 8,
-    "--xla_backend_optimization_level": 0,
+    "--xla_force_host_platform_device_count": "8",
+    "--xla_backend_optimization_level": "0",
+    "--xla_cpu_use_fusion_emitters": "false",
 }
 given = os.environ.get("XLA_FLAGS", "")
 added = [f"{name}={value}" for name, value in FLAGS.items() if name not in given]
@@ -24,6 +26,8 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ait_jax" / "xla_tests"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+# Programs that do not say from which lines they come are lowered faster.
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 # Tracing makes many small objects that live on: at Python's thresholds looking through them
 # again and again takes a tenth of the time.
 gc.set_threshold(50_000, 20, 100)
@@ -43,8 +47,21 @@ def clean_gin():
     gin_internals.set_search_path(folders)
 
 
+# Files of more than half a minute, the longest first: none of them is begun when the other worker
+# has nothing left to do. Those that run the same tiny experiment find its programs in the cache.
+LONGEST = """
+    test_active test_engine test_trainer_step test_continuous test_generations test_distributed
+    test_feedback_step test_lora test_feedback test_decoding test_scoring test_continual
+    test_memory_maps test_self_instruct_runs test_buckets test_group_rows test_raced_scoring
+    test_attention test_llama test_grouped_attention test_round_zero test_preemption
+    test_embedded_trainer test_processes test_extending test_embeddings test_group_windows test_plan
+""".split()
+
+
 def pytest_collection_modifyitems(items):
-    """Tests marked t5x run where T5X can be imported."""
+    """Long files come first; tests marked t5x run where T5X can be imported."""
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONGEST)))
     if all(importlib.util.find_spec(name) for name in ("t5x", "airio", "jestimator", "fiddle")):
         return
     skip = pytest.mark.skip(reason="T5X is not installed: see ait_jax/trainer/README.md")

@@ -1,6 +1,7 @@
 """The cheaper forms of attention against the plain one and against float64 NumPy."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -88,9 +89,8 @@ def test_absorbed_cross_attention(case, blocked, monkeypatch):
     encoded = rng.normal(size=(6, 9, 32)).astype(np.float32)
     key_kernel, value_kernel = rng.normal(size=(2, 32, 4, 8)).astype(np.float32) * 0.2
     key, value = (np.einsum("bke,ehd->bkhd", encoded, w) for w in (key_kernel, value_kernel))
-    absorbed = attention.absorbed_cross_attention(
-        query, encoded, key_kernel, value_kernel, mask, blocked=blocked
-    )
+    absorb = jax.jit(partial(attention.absorbed_cross_attention, blocked=blocked))
+    absorbed = absorb(query, encoded, key_kernel, value_kernel, mask)
     np.testing.assert_allclose(absorbed, float64(query, key, value, 0.0, mask), atol=5e-6)
 
 
@@ -109,9 +109,8 @@ def test_fast_forms_give_the_same_logits(scan_layers):
     params = parameters.init_params(t5.Transformer(CONFIG), 4)[0]
 
     def logits(config, params):
-        return t5.Transformer(config).apply(
-            {"params": params}, prompts, shift_right(targets), targets, enable_dropout=False
-        )
+        forward = jax.jit(partial(t5.Transformer(config).apply, enable_dropout=False))
+        return forward({"params": params}, prompts, shift_right(targets), targets)
 
     fast = dataclasses.replace(FAST, scan_layers=scan_layers)
     ours = logits(fast, parameters.match_layout(params, scan_layers))
@@ -126,10 +125,8 @@ def test_bfloat16_products_between_float32_are_nearer_to_float32():
 
     def encoded(**changes):
         model = t5.Transformer(dataclasses.replace(CONFIG, **changes))
-        out = model.apply(
-            {"params": params}, prompts, enable_dropout=False, method=t5.Transformer.encode
-        )
-        return np.asarray(out, np.float32)
+        encode = partial(model.apply, enable_dropout=False, method=t5.Transformer.encode)
+        return np.asarray(jax.jit(encode)({"params": params}, prompts), np.float32)
 
     exact = encoded()
     half = np.abs(encoded(dtype="bfloat16") - exact).mean()

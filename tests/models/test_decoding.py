@@ -1,6 +1,7 @@
 """Greedy decoding against T5X's answers and against teacher forcing."""
 
 import dataclasses
+from functools import partial
 
 import flax
 import jax
@@ -22,6 +23,7 @@ CONFIG = t5.T5Config(
     mlp_activations=("gelu", "linear"),
 )
 MODEL = t5.Transformer(CONFIG)
+FORWARD = jax.jit(partial(MODEL.apply, enable_dropout=False))
 MAX_LENGTH = 12
 
 
@@ -59,13 +61,8 @@ def free(decode, prompts):
 
 def teacher_forced(params, prompts, targets):
     # All targets count, so that a predicted 0 is not taken for padding.
-    return MODEL.apply(
-        {"params": params},
-        prompts,
-        likelihood.shift_right(targets),
-        jnp.ones_like(targets),
-        enable_dropout=False,
-    )
+    ones = jnp.ones_like(targets)
+    return FORWARD({"params": params}, prompts, likelihood.shift_right(targets), ones)
 
 
 @needs_shared
@@ -96,18 +93,12 @@ def test_cached_logits_equal_teacher_forced_position_by_position(params, prompts
     targets = np.random.default_rng(1).integers(2, 384, (5, MAX_LENGTH)).astype(np.int32)
     inputs = np.asarray(likelihood.shift_right(targets))
     expected = teacher_forced(params, prompts, targets)
-    encoded = MODEL.apply({"params": params}, prompts, enable_dropout=False, method=MODEL.encode)
+    encode = partial(MODEL.apply, enable_dropout=False, method=MODEL.encode)
+    encoded = jax.jit(encode)({"params": params}, prompts)
     # As T5X drives it: the cache is made by a whole pass over ones, without `cross_cache`.
     ones = np.ones_like(targets)
-    _, variables = MODEL.apply(
-        {"params": params},
-        np.ones_like(prompts),
-        ones,
-        ones,
-        enable_dropout=False,
-        decode=True,
-        mutable=["cache"],
-    )
+    whole = partial(MODEL.apply, enable_dropout=False, decode=True, mutable=["cache"])
+    _, variables = jax.jit(whole)({"params": params}, np.ones_like(prompts), ones, ones)
     cache = flax.core.unfreeze(variables["cache"])
     attention = cache["decoder"]["layers_0"]["self_attention"]
     assert set(attention) == {"cached_key", "cached_value", "cache_index"}
@@ -180,10 +171,9 @@ def test_filler_rows_neither_decode_nor_hold_up_the_others(free, decode, prompts
     assert not alone.tokens.any() and alone.finished.all()
 
 
-def test_padding_and_neighbours_change_nothing(params, prompts, free):
+def test_padding_and_neighbours_change_nothing(decode, prompts, free):
     padded = np.pad(prompts[1:3], ((0, 0), (0, 6)))
-    decoded = decoding.greedy_decode(MODEL, params, padded, MAX_LENGTH, 383)
-    np.testing.assert_array_equal(decoded.tokens, free.tokens[1:3])
+    np.testing.assert_array_equal(decode(padded, 383).tokens, free.tokens[1:3])
 
 
 def test_cross_attention_keys_are_projected_once(params, prompts):

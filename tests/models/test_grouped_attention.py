@@ -1,5 +1,7 @@
 """Attention to several parts, all at once and in blocks, against NumPy in float64."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -90,13 +92,13 @@ def test_blocks_have_the_plain_gradient(case, monkeypatch):
         return jnp.sum(attend(query, given, **options) ** 2)
 
     arguments = (query, [part.key_value for part in parts])
-    gradients = jax.grad(loss, (0, 1))(*arguments, blocks_dtype=jnp.float32)
-    plain = jax.grad(loss, (0, 1))(*arguments)
+    of_blocks = jax.jit(jax.grad(partial(loss, blocks_dtype=jnp.float32), (0, 1)))
+    gradients, plain = of_blocks(*arguments), jax.jit(jax.grad(loss, (0, 1)))(*arguments)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), gradients, plain)
 
 
 def test_products_of_blocks_in_bfloat16(case):
-    blocks = attend(*case, blocks_dtype=jnp.bfloat16)
+    blocks = jax.jit(partial(attend, blocks_dtype=jnp.bfloat16))(*case)
     assert blocks.dtype == jnp.float32
     np.testing.assert_allclose(blocks, float64(*case), atol=0.05)
     assert np.abs(blocks - float64(*case)).max() > 1e-4

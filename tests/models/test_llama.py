@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -175,9 +176,11 @@ def test_a_prompt_run_before_gives_the_same(scan):
     stored = match_layout(params, scan)
     expected = logits_of(model, stored, rows())
     inputs, targets = padded(rows(), inputs=20, targets=6)
-    run = lambda method, *x, **k: model.apply(  # noqa: E731
-        {"params": stored}, *x, enable_dropout=False, method=method, **k
-    )
+
+    def run(method, *tokens):
+        function = partial(model.apply, enable_dropout=False, method=method)
+        return jax.jit(function)({"params": stored}, *tokens)
+
     encoded = run("encode", inputs)
     logits = run("decode", encoded, inputs, shift_right(targets), targets)
     for row, theirs in zip(logits, expected, strict=True):

@@ -1,9 +1,9 @@
 """Sampled decoding against plain sampling without a cache, softmax frequencies and other meshes."""
 
 import dataclasses
+from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny_training import TINY, OnDevices, model_and_params
@@ -13,6 +13,7 @@ from ait_jax.models import decoding, likelihood, parameters, t5
 from ait_jax.models.sampling import Restriction, key_data, restricted_logits, sample_decode
 
 MODEL = t5.Transformer(TINY)
+FORWARD = jax.jit(partial(MODEL.apply, enable_dropout=False))
 MAX_LENGTH = 5
 
 
@@ -52,21 +53,18 @@ def sampled(params, prompts, keys, length=MAX_LENGTH, model=MODEL, unroll=False,
 
 def plain_samples(params, prompts, keys, length=MAX_LENGTH):
     """One sample at a time, every token from a whole pass over the prompt and what came so far."""
-    forward = jax.jit(
-        lambda prompt, targets: MODEL.apply(
-            {"params": params},
-            prompt,
-            likelihood.shift_right(targets),
-            jnp.ones_like(targets),
-            enable_dropout=False,
-        )
-    )
     answers = []
     for prompt, row_keys in zip(prompts, keys, strict=True):
         for key in row_keys:
             targets = np.zeros((1, length), np.int32)
             for position in range(length):
-                logits = np.array(forward(prompt[None], targets)[0, position], np.float64)
+                logits = FORWARD(
+                    {"params": params},
+                    prompt[None],
+                    likelihood.shift_right(targets),
+                    0 * targets + 1,
+                )
+                logits = np.array(logits[0, position], np.float64)
                 logits[0] = -np.inf
                 one = jax.random.fold_in(jax.random.wrap_key_data(key), position)
                 targets[0, position] = np.argmax(logits + jax.random.gumbel(one, (64,)))
@@ -91,13 +89,8 @@ def test_samples_equal_plain_sampling(params, prompts, some):
 
 
 def test_log_likelihoods_are_those_of_teacher_forcing(params, prompts, some):
-    logits = MODEL.apply(
-        {"params": params},
-        np.repeat(prompts, 6, axis=0),
-        likelihood.shift_right(some.tokens),
-        some.tokens,
-        enable_dropout=False,
-    )
+    repeated, shifted = np.repeat(prompts, 6, axis=0), likelihood.shift_right(some.tokens)
+    logits = FORWARD({"params": params}, repeated, shifted, some.tokens)
     expected = likelihood.mean_log_likelihood(logits, some.tokens)
     np.testing.assert_allclose(some.log_likelihood, expected, atol=1e-5)
 
@@ -148,7 +141,7 @@ def test_a_row_of_padding_has_no_answers(params, prompts):
 
 def first_logits(params, prompt):
     ones = np.ones((1, 1), np.int32)
-    logits = MODEL.apply({"params": params}, prompt, 0 * ones, ones, enable_dropout=False)
+    logits = FORWARD({"params": params}, prompt, 0 * ones, ones)
     return np.asarray(logits[0, 0], np.float64)
 
 
@@ -204,13 +197,8 @@ def test_pairs_of_tokens_have_the_products_of_probabilities(params, prompts):
         int(np.argsort(-p_first)[0]) if np.argmax(p_first) != 1 else int(np.argsort(-p_first)[1])
     )
     targets = np.array([[likely, 2]], np.int32)
-    logits = MODEL.apply(
-        {"params": params},
-        prompts[:1],
-        likelihood.shift_right(targets),
-        targets,
-        enable_dropout=False,
-    )
+    shifted = likelihood.shift_right(targets)
+    logits = FORWARD({"params": params}, prompts[:1], shifted, targets)
     p = np.asarray(jax.nn.softmax(restricted_logits(logits[0, 1:], Restriction())[0]), np.float64)
     second = decoded.tokens[decoded.tokens[:, 0] == likely, 1]
     assert len(second) > 300

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+from functools import partial
 
 import flax
 import jax
@@ -66,13 +67,9 @@ def logits_of(model, params, inputs, targets, **kwargs):
 @needs_shared
 def test_logits_equal_t5x(golden):
     params, io = golden
-    logits = t5.Transformer(TINY).apply(
-        {"params": params},
-        io["encoder_input_tokens"],
-        io["decoder_input_tokens"],
-        io["decoder_target_tokens"],
-        enable_dropout=False,
-    )
+    names = ("encoder_input_tokens", "decoder_input_tokens", "decoder_target_tokens")
+    forward = jax.jit(partial(t5.Transformer(TINY).apply, enable_dropout=False))
+    logits = forward({"params": params}, *(io[name] for name in names))
     # Padding positions included: T5X's masks, not only its weights, are reproduced.
     np.testing.assert_allclose(logits, io["logits"], atol=1e-4, rtol=0)
 
@@ -130,14 +127,14 @@ def test_packed_equals_unpacked(tiny):
     packed_inputs, input_segments = pack(inputs, input_lengths, 13)
     packed_targets, target_segments = pack(targets, target_lengths, 10)
     packed_shifted = pack(shifted(targets), target_lengths, 10)[0]
-    logits = tiny[0].apply(
+    forward = jax.jit(partial(tiny[0].apply, enable_dropout=False))
+    logits = forward(
         {"params": tiny[1]},
         packed_inputs,
         packed_shifted,
         packed_targets,
         encoder_segment_ids=input_segments,
         decoder_segment_ids=target_segments,
-        enable_dropout=False,
     )[0]
     np.testing.assert_allclose(logits[:3], separate[0, :3], atol=2e-5)
     np.testing.assert_allclose(logits[3:8], separate[1, :5], atol=2e-5)

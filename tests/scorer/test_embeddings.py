@@ -1,8 +1,10 @@
 """Embeddings by the engine against one text at a time, and another embedder in its place."""
 
 import dataclasses
+from functools import partial
 from types import SimpleNamespace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -47,9 +49,8 @@ def encoder_of(parts, params, num_partitions) -> TextEncoder:
 def by_hand(parts, params, text: str, length: int = 128) -> np.ndarray:
     """The mean over a text's tokens, alone and without padding."""
     tokens = jnp.asarray([parts.vocabulary.encode_source(text, length)])
-    hidden = parts.model.apply(
-        {"params": params}, tokens, enable_dropout=False, method=Transformer.encode
-    )
+    encode = partial(parts.model.apply, enable_dropout=False, method=Transformer.encode)
+    hidden = jax.jit(encode)({"params": params}, tokens)
     return np.asarray(hidden[0], np.float64).mean(axis=0)
 
 

@@ -93,10 +93,10 @@ def tiny_experiment(model_dir, num_partitions: int = 1, **changes) -> Experiment
     config = T5Config(
         vocab_size=4096,
         emb_dim=16,
-        num_heads=2,
+        num_heads=4,
         num_encoder_layers=1,
         num_decoder_layers=1,
-        head_dim=8,
+        head_dim=4,
         mlp_dim=32,
         mlp_activations=("gelu", "linear"),
         dropout_rate=0.1,
@@ -114,9 +114,9 @@ def tiny_experiment(model_dir, num_partitions: int = 1, **changes) -> Experiment
         partitioner=Partitioner(num_partitions=num_partitions),
         encoding=TkInstructEncoding(max_source_length=128),
         buckets=LengthBuckets(inputs=(128,), targets=(8,)),
-        tokens_per_batch=1024,
-        # Few lengths, so few programs: compiling is most of what a run here costs.
-        length_growth=2.0,
+        tokens_per_batch=2048,
+        # One length, so few programs: compiling is most of what a run here costs.
+        length_growth=99.0,
         rounds=2,
         tasks_per_round=3,
         max_instances_per_task=4,
@@ -166,11 +166,7 @@ def main_of_a_pod() -> int:
 
     def work(arguments):
         subcommand.start_jax(joins=True)
-        experiment = tiny_experiment(arguments[0], partitions)
-        config = dataclasses.replace(experiment.model.config, num_heads=4, head_dim=4)
-        # Fewer still: a process but the first finds none of its programs in JAX's cache.
-        changes = {"model": Transformer(config), "tokens_per_batch": 2048, "length_growth": 99.0}
-        run(dataclasses.replace(experiment, **changes), CONFIG)
+        run(tiny_experiment(arguments[0], partitions), CONFIG)
         return 0
 
     cli._main = work

@@ -115,10 +115,10 @@ def test_the_expected_gradient_is_that_of_the_expected_reward():
     p = np.asarray(jax.nn.softmax(jax.jit(log_p)(params)), np.float64)
 
     def expected_loss(params):
-        total = 0.0
+        total, values = 0.0, log_p(params)
         for i, j in product(range(4), repeat=2):
             advantages = leave_one_out(jnp.array([[rewards[i], rewards[j]]]))[0]
-            pair = log_p(params)[jnp.array([i, j])]
+            pair = values[jnp.array([i, j])]
             total -= p[i] * p[j] * jnp.sum(advantages * pair) / 2
         return total
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -65,7 +66,7 @@ def drawn_adapters(model, targets=("*",)):
 
 
 def loss_of(model, params):
-    return supervised_sums(model)(params, BATCH, KEY)[0]
+    return jax.jit(supervised_sums(model))(params, BATCH, KEY)[0]
 
 
 @pytest.mark.parametrize("kind, scan_layers", [("t5", False), ("t5", True), ("llama", True)])
@@ -99,10 +100,10 @@ def test_the_merged_model_is_the_adapted_one(kind):
     learned = drawn_adapters(model)
     call = (BATCH["inputs"], BATCH["targets"], BATCH["targets"])
     adapted = adapters.Adapted(model, params, SCALE)
-    logits = adapted.apply({"params": learned}, *call, enable_dropout=False)
+    logits = jax.jit(partial(adapted.apply, enable_dropout=False))({"params": learned}, *call)
     whole = adapters.merged(params, learned, SCALE)
-    ordinary = model.apply({"params": whole}, *call, enable_dropout=False)
-    base = model.apply({"params": params}, *call, enable_dropout=False)
+    forward = jax.jit(partial(model.apply, enable_dropout=False))
+    ordinary, base = forward({"params": whole}, *call), forward({"params": params}, *call)
     np.testing.assert_allclose(logits, ordinary, rtol=0, atol=1e-5 * np.abs(ordinary).max())
     assert np.abs(base - ordinary).max() > 0.1
     for path, leaf in traverse_util.flatten_dict(whole).items():
@@ -142,7 +143,7 @@ def test_dropout_is_of_the_branch_alone():
     model, params = model_of("t5", scan_layers=True)
     learned = drawn_adapters(model)
     dropping = adapters.Adapted(model, params, SCALE, dropout=0.5)
-    loss = supervised_sums(dropping)
+    loss = jax.jit(supervised_sums(dropping))
     losses = [float(loss(learned, BATCH, jax.random.key(i))[0]) for i in (0, 0, 1)]
     assert losses[0] == losses[1] != losses[2]
     nothing = jax.tree.map(jnp.zeros_like, learned)
