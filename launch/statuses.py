@@ -22,17 +22,17 @@ SILENT_AFTER_S = 300.0
 
 
 def status_path(folder: Any, host: int) -> Any:
-    """Returns where a host's status lies."""
+    """Returns the path of a host's status."""
     return files.as_path(folder) / "status" / f"host_{host}.json"
 
 
 def report_path(folder: Any, host: int) -> Any:
-    """Returns where a host's preflight report lies."""
+    """Returns the path of a host's preflight report."""
     return files.as_path(folder) / "preflight" / f"host_{host}.json"
 
 
 def log_path(folder: Any, host: int) -> Any:
-    """Returns where a host's log lies."""
+    """Returns the path of a host's log."""
     return files.as_path(folder) / "logs" / f"host_{host}.log"
 
 

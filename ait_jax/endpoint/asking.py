@@ -5,7 +5,7 @@ import contextlib
 import os
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 from ait_jax.endpoint import endpoint_call
@@ -230,7 +230,7 @@ class Asking:
         )
 
 
-def _run_to_the_end(work: Callable) -> None:
+def _run_to_the_end(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Runs the coroutine function, in its own thread where a loop already runs (notebooks)."""
     try:
         asyncio.get_running_loop()

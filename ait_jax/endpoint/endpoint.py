@@ -220,7 +220,7 @@ class Endpoint:
     ) -> list[Reply]:
         """Returns the replies in the order of `keys` and adds them to the totals."""
         seen: set[str] = set()
-        result = []
+        result: list[Reply] = []
         for key in keys:
             reply = replies[key]
             if key in seen and reply.text is not None:

@@ -136,7 +136,7 @@ def _read_lines(path: Any) -> dict[str, int]:
 
 
 def read_splits(
-    directory: Any, official_test: Iterable[str] | str | os.PathLike | None = None
+    directory: Any, official_test: Iterable[str] | str | os.PathLike[str] | None = None
 ) -> Splits:
     """Reads a folder of split files.
 
@@ -183,7 +183,7 @@ def _separate(
     directory: Any,
     dev: tuple[str, ...],
     test: tuple[str, ...],
-    official_test: Iterable[str] | str | os.PathLike | None,
+    official_test: Iterable[str] | str | os.PathLike[str] | None,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     both = frozenset(dev) & frozenset(test)
     if not both:

@@ -124,7 +124,7 @@ def _parse(path: str, data: Any) -> Header:
                 "little-endian."
             )
         num_tensors, num_values = reader.count(24), reader.count(13)
-        metadata = {}
+        metadata: dict[str, Any] = {}
         for _ in range(num_values):
             name = reader.string()
             if name in metadata:

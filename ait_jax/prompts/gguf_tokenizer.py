@@ -31,13 +31,16 @@ def _words(digits: str) -> str:
 
 
 # How text is split, by name.
+_PLAIN_BYTES = {**_BYTES, "use_regex": False}
+_LLAMA3 = [_split(_words("{1,3}")), _PLAIN_BYTES]
 _SPLITS = {
     "gpt-2": [_GPT2],
     "smollm": [_DIGITS, _GPT2],
-    "llama-bpe": [_split(_words("{1,3}")), {**_BYTES, "use_regex": False}],
-    "qwen2": [_split(_words("")), {**_BYTES, "use_regex": False}],
+    "llama-bpe": _LLAMA3,
+    "qwen2": [_split(_words("")), _PLAIN_BYTES],
+    "default": [_GPT2],
+    "llama3": _LLAMA3,
 }
-_SPLITS |= {"default": _SPLITS["gpt-2"], "llama3": _SPLITS["llama-bpe"]}
 # Their vocabularies have whole words that merges do not reach.
 _WHOLE_WORDS = ("llama-bpe", "llama3")
 # ggml's type of user-defined tokens, which are text.

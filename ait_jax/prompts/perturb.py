@@ -171,7 +171,7 @@ class WordMask(_WordPerturbation):
 
     def _rewrite(self, words: Sequence[tuple[str, bool]]) -> str:
         masked = 0
-        shown = []
+        shown: list[str] = []
         for word, kept in words:
             shown.append(word if kept else f"<extra_id_{masked % NUM_SENTINELS}>")
             masked += not kept

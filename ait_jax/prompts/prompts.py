@@ -38,13 +38,12 @@ class Prompt:
 
 @runtime_checkable
 class Encoding(Protocol):
-    """What makes prompts; encodings are frozen dataclasses, so that they can be compared.
+    """What makes prompts; encodings are frozen dataclasses, so that they can be compared."""
 
-    Attributes:
-      max_source_length: tokens of a prompt, end of sequence included.
-    """
-
-    max_source_length: int
+    @property
+    def max_source_length(self) -> int:
+        """Tokens of a prompt, end of sequence included."""
+        ...
 
     @property
     def shows_examples(self) -> bool:
