@@ -1,7 +1,7 @@
 """The three programs of an experiment, compiled for a mesh, and the largest batches that fit it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -68,13 +68,13 @@ class Programs:
 
     def train(self, batch_size: int, num_microbatches: int, remat_policy: str) -> CompiledProgram:
         """Compiles a train step on rows of the longest prompts and answers."""
-        trainer = self.planned.training
-        self.partitioner.check_batch_size(
-            batch_size // num_microbatches, f"{trainer.gin_name}.batch_size / num_microbatches"
+        trainer = replace(
+            self.planned.training, batch_size=batch_size, num_microbatches=num_microbatches
         )
+        trainer.check_batch_size(self.partitioner)
         model = changed(self.planned.model, scan_layers=True, remat_policy=remat_policy)
         optimizer = trainer.optimizer(schedule_over(trainer.schedule, _ANY_STEPS))
-        step, begin = trainer.compiled_step(model, optimizer, self.partitioner, num_microbatches)
+        step, begin = trainer.compiled_step(model, optimizer, self.partitioner)
         state, *others = begin
         source, target = self.lengths
         batch = {

@@ -50,14 +50,15 @@ class Training(Generic[TrainerT]):
         self.schedule = schedule_over(config.schedule, self.total_steps)
         self.optimizer = config.optimizer(self.schedule)
         self.work = TrainingWork()
+        self.others: tuple[Any, ...] = ()  # arguments of a step between state and batch
         self._compile_step()
 
     def _checkpoint_folder(self) -> Path:
         return self.job.directory
 
     def _compile_step(self) -> None:
-        self.train_step, (self.abstract_state,) = self.config.compiled_step(
-            self.job.model, self.optimizer, self.job.partitioner, self.config.num_microbatches
+        self.train_step, (self.abstract_state, *self.abstract_others) = self.config.compiled_step(
+            self.job.model, self.optimizer, self.job.partitioner
         )
 
     def _initial_state(self) -> TrainState:
@@ -125,9 +126,8 @@ class Training(Generic[TrainerT]):
 
     def _update(self, state: TrainState, item: Any) -> tuple[TrainState, Metrics, TrainingWork]:
         """Makes a step from what `_stream` yields."""
-        state, metrics = self.train_step(
-            state, self.job.partitioner.shard_batch(item), np.uint32(self.job.seed)
-        )
+        batch = self.job.partitioner.shard_batch(item)
+        state, metrics = self.train_step(state, *self.others, batch, np.uint32(self.job.seed))
         return state, metrics, self._work(item)
 
     def _work(self, batch: Batch) -> TrainingWork:

@@ -130,9 +130,7 @@ class _Feedback(Training[FeedbackTrainer]):
             self.job.model,
             self.optimizer,
             supervised_weight=config.supervised_weight,
-            num_microbatches=config.num_microbatches,
-            z_loss=config.z_loss,
-            label_smoothing=config.label_smoothing,
+            **config.step_options,
         )
         self.train_step, self.abstract_state = sharded_step(
             function, self.job.model, self.optimizer, self.job.partitioner

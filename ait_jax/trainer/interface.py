@@ -150,15 +150,10 @@ class Trainer:
         }
 
     def compiled_step(
-        self,
-        model: Model,
-        optimizer: optax.GradientTransformation,
-        partitioner: Partitioner,
-        num_microbatches: int,
+        self, model: Model, optimizer: optax.GradientTransformation, partitioner: Partitioner
     ) -> CompiledStep:
         """Returns the train step, compiled at its first call, and its first arguments."""
-        options = self.step_options | {"num_microbatches": num_microbatches}
-        step, state = sharded_train_step(model, optimizer, partitioner, **options)
+        step, state = sharded_train_step(model, optimizer, partitioner, **self.step_options)
         return step, (state,)
 
     def total_steps(self, num_examples: int) -> int:

@@ -16,7 +16,7 @@ from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.trainer.checkpointing import Checkpoints
 from ait_jax.trainer.embedded import Training
 from ait_jax.trainer.interface import CompiledStep, Trained, Trainer, TrainingJob
-from ait_jax.trainer.metrics import TrainingLog, TrainingWork
+from ait_jax.trainer.metrics import TrainingLog
 from ait_jax.trainer.step import Metrics, TrainState, make_train_step, placed_state
 
 
@@ -74,20 +74,16 @@ class LoRATrainer(Trainer):
         return _LoRATraining(self, job).run()
 
     def compiled_step(
-        self,
-        model: Model,
-        optimizer: optax.GradientTransformation,
-        partitioner: Partitioner,
-        num_microbatches: int,
+        self, model: Model, optimizer: optax.GradientTransformation, partitioner: Partitioner
     ) -> CompiledStep:
         """Returns step(state, frozen, batch, dropout_seed) and the abstract state and frozen."""
-        options = self.step_options | {"num_microbatches": num_microbatches}
 
         def lora_step(
             state: TrainState, frozen: Any, batch: Any, dropout_seed: jax.Array
         ) -> tuple[TrainState, Metrics]:
             adapted = adapters.Adapted(model, frozen, self.scale, self.dropout)
-            return make_train_step(adapted, optimizer, **options)(state, batch, dropout_seed)
+            step = make_train_step(adapted, optimizer, **self.step_options)
+            return step(state, batch, dropout_seed)
 
         shapes, axes = adapters.abstract_adapters(self.kernels(model), self.rank)
         placed = placed_state(shapes, axes, optimizer, partitioner), _frozen(model, partitioner)
@@ -118,11 +114,6 @@ class _LoRATraining(Training[LoRATrainer]):
     def _checkpoint_folder(self) -> Path:
         return self.job.directory / "adapters"
 
-    def _compile_step(self) -> None:
-        self.train_step, (self.abstract_state, self.abstract_frozen) = self.config.compiled_step(
-            self.job.model, self.optimizer, self.job.partitioner, self.config.num_microbatches
-        )
-
     def _first_params(self) -> Any:
         return adapters.init_adapters(
             self.config.kernels(self.job.model),
@@ -132,36 +123,32 @@ class _LoRATraining(Training[LoRATrainer]):
         )
 
     def _begin(self, state: TrainState, log: TrainingLog) -> None:
-        self.frozen = jax.tree.map(
+        frozen = jax.tree.map(
             # Where the dtype is float32 these are the caller's own arrays.
             lambda leaf, to: jax.device_put(leaf.astype(to.dtype, copy=False), to.sharding),
             self.job.params,
-            self.abstract_frozen,
+            *self.abstract_others,
         )
-        learn, stay = num_params(state.params), num_params(self.frozen)
+        self.others = (frozen,)
+        learn, stay = num_params(state.params), num_params(frozen)
         reporter.say(
             f"LoRA: {learn:,} values learn beside {stay:,} frozen ones, {learn / stay:.2%}"
         )
-
-    def _update(self, state: TrainState, item: Any) -> tuple[TrainState, Metrics, TrainingWork]:
-        batch = self.job.partitioner.shard_batch(item)
-        state, metrics = self.train_step(state, self.frozen, batch, np.uint32(self.job.seed))
-        return state, metrics, self._work(item)
 
     def _whole(self, params: Any) -> Any:
         placed = jax.tree.map(
             lambda leaf, to: jax.device_put(leaf, to.sharding),
             self.job.params,
-            self.abstract_frozen,
+            *self.abstract_others,
         )
         return adapters.merged(placed, params, self.config.scale)
 
     def _result(self, step: int) -> Any:
         """Merges a step's adapters, or reads what was merged before."""
-        self.frozen = None
+        self.others = ()  # frees them
         wanted = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, np.float32, sharding=leaf.sharding),
-            self.abstract_frozen,
+            *self.abstract_others,
         )
         with Checkpoints(self.job.directory) as ordinary:
             if step not in ordinary.steps:

@@ -1,5 +1,6 @@
 """The embedded trainer: exact resume, the chosen checkpoint, meshes, and what stops it."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -182,10 +183,8 @@ def best_run(directory, **changes):
     arguments = {"report": changes["report"]} if "report" in changes else {}
     settings = trainer(steps=8, eval_period=2, checkpoint_period=3, best_metric="rougeL")
     trained = None
-    try:
+    with contextlib.suppress(Killed):
         trained = train(directory, settings, evaluate=evaluate, **arguments)
-    except Killed:
-        pass
     return trained, seen
 
 

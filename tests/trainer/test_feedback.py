@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import numpy as np
@@ -38,7 +39,7 @@ WORDS = range(10, 18)
 class Echo:
     """Prompts are one word between two others of another kind; that word is the answer."""
 
-    feature_lengths = {"inputs": 8, "targets": 3}
+    feature_lengths: ClassVar = {"inputs": 8, "targets": 3}
 
     def __len__(self):
         return 24

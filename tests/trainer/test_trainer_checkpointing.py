@@ -69,7 +69,7 @@ def test_nothing_saved(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.latest_step is None
         with pytest.raises(UserError, match="No finished checkpoint in"):
-            checkpoints.chosen_step
+            _ = checkpoints.chosen_step
 
 
 def test_what_a_killed_writer_left_is_no_checkpoint(tmp_path):
@@ -127,9 +127,9 @@ def test_every_truncation_is_an_error_or_harmless(tmp_path):
 def test_a_checkpoint_of_another_model(tmp_path):
     saved(tmp_path, [0.5])
     other = {**STATE, "params": {"w": STATE["params"]["w"], "v": jnp.ones(2)}}
-    with Checkpoints(tmp_path) as checkpoints:
-        with pytest.raises(UserError, match="checkpoint_1 cannot be read.*another model"):
-            checkpoints.restore(abstract(other))
+    message = "checkpoint_1 cannot be read.*another model"
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(UserError, match=message):
+        checkpoints.restore(abstract(other))
 
 
 def test_an_unwritable_folder(tmp_path):

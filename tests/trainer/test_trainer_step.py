@@ -1,6 +1,7 @@
 """The train step, against float64 NumPy, one large batch and hand-made microbatches."""
 
 import dataclasses
+import itertools
 from functools import cache
 
 import jax
@@ -155,7 +156,7 @@ def test_packed_rows_have_the_loss_of_their_examples():
         for name in ("inputs", "targets", "inputs_segments", "targets_segments")
     }
     for feature, tokens in zip(("inputs", "targets"), zip(*examples, strict=True), strict=False):
-        packed[feature][0, : sum(map(len, tokens))] = sum(tokens, [])
+        packed[feature][0, : sum(map(len, tokens))] = list(itertools.chain(*tokens))
         segments = [i for i, part in enumerate(tokens, start=1) for _ in part]
         packed[f"{feature}_segments"][0, : len(segments)] = segments
     together, metrics = one_step(batch=packed)
