@@ -131,7 +131,7 @@ def test_frozen_bfloat16_does_not_change_a_bit(kind):
     model, params = model_of(kind, dtype=jnp.bfloat16, scan_layers=True)
     kernels = adapters.kernels_of(model)
     dtypes = adapters.frozen_dtypes(model, kernels)
-    frozen = jax.tree.map(lambda x, dtype: jnp.asarray(x, dtype), params, dtypes)
+    frozen = jax.tree.map(jnp.asarray, params, dtypes)
     assert frozen["decoder"]["layers"]["mlp"]["wo"]["kernel"].dtype == jnp.bfloat16
     assert frozen["decoder"]["decoder_norm"]["scale"].dtype == jnp.float32
     learned = drawn_adapters(model)
