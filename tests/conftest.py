@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from jaxtyping import install_import_hook
 
+CHECKED = ("selection",)
 # Eight virtual devices for meshes. Compiling is most of what the suite costs: without LLVM's passes
 # and MLIR's fusions it takes a third of the time. What the user gets is tested as well by
 # XLA_FLAGS="--xla_backend_optimization_level=3 --xla_cpu_use_fusion_emitters=true" pytest
@@ -31,6 +33,8 @@ os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 # Tracing makes many small objects that live on: at Python's thresholds looking through them
 # again and again takes a tenth of the time.
 gc.set_threshold(50_000, 20, 100)
+# Shapes, dtypes and types of what this room is given and returns are checked in every call.
+install_import_hook([f"ait_jax.{room}" for room in CHECKED], "checked.types")
 
 
 @pytest.fixture

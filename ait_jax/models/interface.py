@@ -7,7 +7,7 @@ configuration, and a file in gin/models.
 import abc
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol, Self, TypeAlias, TypedDict, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeAlias, TypedDict, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,9 @@ Params: TypeAlias = Mapping[str, Any]
 
 # Token ids. T5X's eval asks for shapes with float tokens.
 Tokens: TypeAlias = Num[jax.Array | np.ndarray, "batch length"]
+# Those of the decoder, in the same call: of another length, and where prompts share prefixes of
+# another number of rows.
+Targets: TypeAlias = Num[jax.Array | np.ndarray, "target_batch target_length"]
 
 
 class Packing(TypedDict, total=False):
@@ -38,6 +41,9 @@ class Packing(TypedDict, total=False):
     decoder_segment_ids: Any
     encoder_positions: Any
     decoder_positions: Any
+
+
+AnyConfig = TypeVar("AnyConfig", bound="ModelConfig")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +125,7 @@ class ModelConfig(abc.ABC):
         """The dtype of what lies between matrix products."""
         return self.intermediate_dtype or self.dtype
 
-    def for_scoring(self, platform: str) -> Self:
+    def for_scoring(self: AnyConfig, platform: str) -> AnyConfig:
         """Returns the same model in the form that reads fastest on "cpu", "gpu" or "tpu".
 
         Results differ by rounding only. On CPUs attention goes row by row, and beside bfloat16

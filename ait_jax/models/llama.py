@@ -35,7 +35,7 @@ from ait_jax.models.decoder_only import (
 )
 from ait_jax.models.group_windows import Groups, windows_of
 from ait_jax.models.grouped_attention import KeyValue
-from ait_jax.models.interface import ModelConfig, Packing, Params, Tokens
+from ait_jax.models.interface import ModelConfig, Packing, Params, Targets, Tokens
 from ait_jax.models.layers import feature_dropout, remat, scanned
 from ait_jax.models.likelihood import PAD_ID, OutputLayer, logits_of
 
@@ -345,8 +345,8 @@ class LlamaTransformer(nn.Module):
         self,
         encoded: KeyValues | tuple[KeyValues, ...],
         encoder_input_tokens: Tokens,
-        decoder_input_tokens: Tokens,
-        decoder_target_tokens: Tokens,
+        decoder_input_tokens: Targets,
+        decoder_target_tokens: Targets,
         *,
         enable_dropout: bool = True,
         decode: bool = False,
@@ -382,8 +382,8 @@ class LlamaTransformer(nn.Module):
     def __call__(
         self,
         encoder_input_tokens: Tokens,
-        decoder_input_tokens: Tokens,
-        decoder_target_tokens: Tokens,
+        decoder_input_tokens: Targets,
+        decoder_target_tokens: Targets,
         *,
         enable_dropout: bool = True,
         decode: bool = False,

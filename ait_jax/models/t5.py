@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ait_jax.models import layers
-from ait_jax.models.interface import ModelConfig, Packing, Params, Tokens
+from ait_jax.models.interface import ModelConfig, Packing, Params, Targets, Tokens
 from ait_jax.models.layers import feature_dropout, layer_stack, remat
 from ait_jax.models.likelihood import OutputLayer
 from ait_jax.models.t5_attention import Attention, RelativePositionBiases
@@ -324,8 +324,8 @@ class Transformer(nn.Module):
         self,
         encoded: jax.Array,
         encoder_input_tokens: Tokens,
-        decoder_input_tokens: Tokens,
-        decoder_target_tokens: Tokens,
+        decoder_input_tokens: Targets,
+        decoder_target_tokens: Targets,
         *,
         enable_dropout: bool = True,
         decode: bool = False,
@@ -381,8 +381,8 @@ class Transformer(nn.Module):
     def __call__(
         self,
         encoder_input_tokens: Tokens,
-        decoder_input_tokens: Tokens,
-        decoder_target_tokens: Tokens,
+        decoder_input_tokens: Targets,
+        decoder_target_tokens: Targets,
         *,
         enable_dropout: bool = True,
         decode: bool = False,

@@ -13,6 +13,7 @@ from ait_jax.runtime import distributed
 Batch = dict[str, np.ndarray]
 
 
+@runtime_checkable
 class Examples(Protocol):
     """Random access to training examples, and how they become a batch.
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import jax
 import numpy as np
@@ -24,6 +24,7 @@ from ait_jax.trainer.metrics import TrainingLog, TrainingWork
 from ait_jax.trainer.step import Metrics, TrainState, sharded_step
 
 
+@runtime_checkable
 class JudgedExamples(TokenPairs, Protocol):
     """Training examples whose answers can be read and judged."""
 
