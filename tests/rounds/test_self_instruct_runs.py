@@ -44,9 +44,8 @@ def test_a_run_with_a_schedule_and_test_tasks_without_references(tmp_path):
     assert not any("fewer than 2 positive examples" in line for line in lines), (
         "the template shows none"
     )
-    found = [
-        json.loads(line) for line in (tmp_path / "run" / "round_001" / "predictions.jsonl").open()
-    ]
+    predictions = tmp_path / "run" / "round_001" / "predictions.jsonl"
+    found = [json.loads(line) for line in predictions.read_text().splitlines()]
     assert [len(f["inputs"]["references"]) for f in found] == [0, 1]
     assert found[0]["inputs"]["inputs_pretokenized"].endswith(
         "### Instruction:\nOpen question?\n\n### Response:"

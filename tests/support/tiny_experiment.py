@@ -93,10 +93,10 @@ def tiny_experiment(model_dir, num_partitions: int = 1, **changes) -> Experiment
     config = T5Config(
         vocab_size=4096,
         emb_dim=16,
-        num_heads=4,
+        num_heads=2,
         num_encoder_layers=1,
         num_decoder_layers=1,
-        head_dim=4,
+        head_dim=8,
         mlp_dim=32,
         mlp_activations=("gelu", "linear"),
         dropout_rate=0.1,
@@ -166,7 +166,9 @@ def main_of_a_pod() -> int:
 
     def work(arguments):
         subcommand.start_jax(joins=True)
-        run(tiny_experiment(arguments[0], partitions), CONFIG)
+        experiment = tiny_experiment(arguments[0], partitions)
+        config = dataclasses.replace(experiment.model.config, num_heads=4, head_dim=4)
+        run(dataclasses.replace(experiment, model=Transformer(config)), CONFIG)
         return 0
 
     cli._main = work
