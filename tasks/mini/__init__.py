@@ -1,18 +1,27 @@
 """The built-in pool: short generated tasks in NIV2's schema, from trivial to pure noise.
 
-The families are in four modules, each a table of rows (`TaskSpec`). The families of
-`heldout_families` are the test split. The dev split is a fixed list from the other families; all
-other tasks remain to be selected.
+`instructions.toml` has the texts of the tasks by family, four modules have what draws their inputs.
+The families of `heldout_families` are the test split. The dev split is a fixed list from the other
+families; all other tasks remain to be selected.
 """
 
-from collections.abc import Mapping
+import tomllib
+from pathlib import Path
 
 from ait_jax.tasks.mini import heldout_families, number_families, sentence_families, word_families
 from ait_jax.tasks.mini.generator import TaskSpec, build_task
 
 from ait_jax.pool.pool import Splits, Task, TaskPool
 
-TEST_FAMILIES = tuple(heldout_families.TABLE)
+_INSTRUCTIONS = tomllib.loads(
+    Path(__file__).with_name("instructions.toml").read_text(encoding="utf-8")
+)
+_DRAWERS = (
+    word_families.DRAWERS
+    | sentence_families.DRAWERS
+    | number_families.DRAWERS
+    | heldout_families.DRAWERS
+)
 DEV_TASKS = (
     "second_word",
     "food_or_tool_classification",
@@ -31,13 +40,11 @@ DEV_TASKS = (
 
 def specs() -> dict[str, tuple[str, TaskSpec]]:
     """Returns the pool's table: task name ("mini012_first_word") -> (family, row)."""
-    tables: tuple[Mapping[str, tuple[TaskSpec, ...]], ...] = (
-        word_families.TABLE,
-        sentence_families.TABLE,
-        number_families.TABLE,
-        heldout_families.TABLE,
-    )
-    rows = [(family, row) for table in tables for family, rows in table.items() for row in rows]
+    rows = [
+        (family, TaskSpec(name, draw=_DRAWERS[name], **text))
+        for family, texts in _INSTRUCTIONS.items()
+        for name, text in texts.items()
+    ]
     return {
         f"mini{number:03d}_{row.name}": (family, row)
         for number, (family, row) in enumerate(rows, start=1)
@@ -59,7 +66,7 @@ def generate_tasks(instances_per_task: int = 120, seed: int = 0) -> tuple[Task, 
 def default_splits() -> Splits:
     """Returns the default splits; the loop draws the initial training tasks."""
     table = specs()
-    test = tuple(name for name, (family, _) in table.items() if family in TEST_FAMILIES)
+    test = tuple(name for name, (_, row) in table.items() if row.name in heldout_families.DRAWERS)
     dev = tuple(name for name, (_, row) in table.items() if row.name in DEV_TASKS)
     remain = tuple(name for name in table if name not in test and name not in dev)
     return Splits(remain=remain, dev=dev, test=test)

@@ -5,7 +5,7 @@ module draws distinct instances from it and sets some aside as positive and nega
 Every draw is a function of (seed, task, number), so the pool is the same on every machine.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -76,7 +76,7 @@ class TaskSpec:
     name: str
     definition: str
     draw: Drawer
-    labels: tuple[str, ...] = ()
+    labels: Sequence[str] = ()
     because: str = "The answer to this input is {answer}."
     difficulty: str = "easy"
 
@@ -86,22 +86,10 @@ class TaskSpec:
         return bool(self.labels)
 
 
-Table = Mapping[str, tuple[TaskSpec, ...]]
-
-
-def labelled(
-    name: str,
-    definition: str,
-    because: str,
-    difficulty: str = "easy",
-    labels: tuple[str, ...] = (),
-    **inputs: Sequence[str] | TextDrawer,
-) -> TaskSpec:
-    """Returns the row of a CLS task that draws a label, then an input for it.
+def labelled(**inputs: Sequence[str] | TextDrawer) -> Drawer:
+    """Returns what draws a label, then an input for it.
 
     Args:
-      name, definition, because, difficulty: as in `TaskSpec`.
-      labels: if their order is not that of `inputs`.
       **inputs: label, with underscores for spaces and after keywords -> its words, or what draws
         its input.
     """
@@ -112,7 +100,7 @@ def labelled(
         source = table[label]
         return (source(draw) if callable(source) else draw.pick(source)), label
 
-    return TaskSpec(name, definition, draw_labelled, labels or tuple(table), because, difficulty)
+    return draw_labelled
 
 
 def _answers(answer: str | tuple[str, ...]) -> tuple[str, ...]:

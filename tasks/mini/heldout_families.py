@@ -5,7 +5,7 @@ look up a word's class), so that following instructions is what carries over.
 """
 
 from ait_jax.tasks.mini import lexicon as lex
-from ait_jax.tasks.mini.generator import Draw, Drawer, Drawn, Table, TaskSpec, TextDrawer, labelled
+from ait_jax.tasks.mini.generator import Draw, Drawer, Drawn, TextDrawer, labelled
 from ait_jax.tasks.mini.scenes import Scene, scene, two_scenes
 from ait_jax.tasks.mini.sentence_families import from_scene
 
@@ -27,40 +27,6 @@ def _two_opinions(draw: Draw) -> Drawn:
 def _opinion_word(draw: Draw) -> Drawn:
     word = draw.pick(lex.GOOD + lex.BAD)
     return f"{draw.pick(lex.NAMES)} said that the {draw.pick(lex.REVIEWED)} was {word}.", word
-
-
-SENTIMENT: tuple[TaskSpec, ...] = (
-    labelled(
-        "review_sentiment_classification",
-        'Read a short review and classify its sentiment. Answer with "positive" or "negative".',
-        "The review is {answer}.",
-        positive=_review(lex.GOOD),
-        negative=_review(lex.BAD),
-    ),
-    labelled(
-        "recommended_or_not_classification",
-        'Would the writer recommend this? Answer "recommended" if the writer liked '
-        'it and "avoid" if the writer did not.',
-        "The right label is {answer}.",
-        recommended=_review(lex.GOOD),
-        avoid=_review(lex.BAD),
-    ),
-    TaskSpec(
-        "two_opinions_classification",
-        'Two people say what they think. Answer "agreement" if both liked it or both '
-        'did not, and "quarrel" otherwise.',
-        _two_opinions,
-        ("agreement", "quarrel"),
-        "That is a {answer}.",
-        "hard",
-    ),
-    TaskSpec(
-        "opinion_word",
-        "Write the one word of the sentence that shows an opinion.",
-        _opinion_word,
-        because="{answer} shows an opinion.",
-    ),
-)
 
 
 def _entail(draw: Draw) -> Drawn:
@@ -102,36 +68,6 @@ def _negated(draw: Draw) -> Drawn:
     return f"{drawn.short()} {second}", "conflict" if denied else "same"
 
 
-ENTAILMENT: tuple[TaskSpec, ...] = (
-    TaskSpec(
-        "premise_hypothesis_classification",
-        'Does the hypothesis follow from the premise? Answer with "entailment" if it '
-        'does and "contradiction" if it does not.',
-        _entail,
-        ("entailment", "contradiction"),
-        "This is {answer}.",
-        "hard",
-    ),
-    TaskSpec(
-        "class_conclusion_classification",
-        'Read a fact and a conclusion. Is the conclusion right? Answer with "valid" or "invalid".',
-        _kind_follows,
-        ("valid", "invalid"),
-        "The conclusion is {answer}.",
-        "hard",
-    ),
-    TaskSpec(
-        "conflicting_sentences_classification",
-        'Answer "conflict" if the second sentence denies the first one, and '
-        '"same" if it says the same.',
-        _negated,
-        ("conflict", "same"),
-        "The right label is {answer}.",
-        "medium",
-    ),
-)
-
-
 def _pronoun(asked_subject: bool) -> Drawer:
     def draw_pronoun(draw: Draw) -> Drawn:
         woman, man = draw.pick(lex.WOMEN), draw.pick(lex.MEN)
@@ -167,38 +103,6 @@ def _replace_pronoun(draw: Draw) -> Drawn:
     return f"{drawn.short()} {pronoun} {feeling}.", f"{drawn.person} {feeling}."
 
 
-COREFERENCE: tuple[TaskSpec, ...] = (
-    TaskSpec(
-        "who_is_the_pronoun",
-        "The sentence has two people and a pronoun. Write the name of the person for whom the "
-        "pronoun stands.",
-        _either,
-        because="The pronoun stands for {answer}.",
-        difficulty="medium",
-    ),
-    TaskSpec(
-        "what_is_it",
-        'Read the two sentences. Write the noun for which the word "It" stands.',
-        _it,
-        because="It stands for {answer}.",
-    ),
-    TaskSpec(
-        "replace_the_pronoun",
-        "Write only the second sentence, with the person's name in the place of the pronoun.",
-        _replace_pronoun,
-        because="The name is in the place of the pronoun.",
-        difficulty="medium",
-    ),
-    labelled(
-        "pronoun_gender_classification",
-        'Is the person in the sentence called by "she" or by "he"? Answer with the pronoun.',
-        "The pronoun is {answer}.",
-        she=lambda draw: scene(draw, person=draw.pick(lex.WOMEN)).short(),
-        he=lambda draw: scene(draw, person=draw.pick(lex.MEN)).short(),
-    ),
-)
-
-
 def _keyword(kind: str, frame: str) -> Drawer:
     def draw_keyword(draw: Draw) -> Drawn:
         word, person = draw.pick(lex.CLASSES[kind]), draw.pick(lex.NAMES)
@@ -206,35 +110,6 @@ def _keyword(kind: str, frame: str) -> Drawer:
         return frame.format(person=person, place=place, colour=colour, word=word), word
 
     return draw_keyword
-
-
-KEYWORDS: tuple[TaskSpec, ...] = (
-    TaskSpec(
-        "tag_the_animal",
-        "Tag the animal: write the word of the sentence that names an animal.",
-        _keyword("animal", "{person} met the {colour} {word} near the {place}."),
-        because="{answer} is an animal.",
-    ),
-    TaskSpec(
-        "tag_the_vehicle",
-        "Tag the vehicle: write the word of the sentence that names something to travel in.",
-        _keyword("vehicle", "The {word} of {person} stood behind the {place}."),
-        because="{answer} is a vehicle.",
-    ),
-    TaskSpec(
-        "tag_the_place",
-        "Tag the place: write the word of the sentence that says where it happened.",
-        from_scene(Scene.full, lambda s: s.place),
-        because="{answer} is the place.",
-    ),
-    TaskSpec(
-        "tag_two_keywords",
-        "Write the two keywords of the sentence: the person and the thing, separated by a comma.",
-        from_scene(Scene.coloured, lambda s: f"{s.person}, {s.thing}"),
-        because="These are person and thing.",
-        difficulty="medium",
-    ),
-)
 
 
 def _title(draw: Draw) -> Drawn:
@@ -251,26 +126,6 @@ def _title(draw: Draw) -> Drawn:
 def _headline(draw: Draw) -> Drawn:
     drawn = scene(draw)
     return drawn.full(), f"{drawn.person} {drawn.past} {drawn.thing}"
-
-
-TITLES: tuple[TaskSpec, ...] = (
-    TaskSpec(
-        "title_of_a_story",
-        "Write a title for the short story. The title names the person and the thing, joined by "
-        '"and the".',
-        _title,
-        because="The title names person and thing.",
-        difficulty="medium",
-    ),
-    TaskSpec(
-        "headline_of_a_sentence",
-        "Make the sentence short, as in a newspaper: write only the person, the verb and the "
-        "thing.",
-        _headline,
-        because="Only the three most important words are kept.",
-        difficulty="medium",
-    ),
-)
 
 
 def _answerable(draw: Draw) -> Drawn:
@@ -291,28 +146,6 @@ def _mentions(draw: Draw) -> Drawn:
     return f"{drawn.placed()} Where was {person}?", "known" if known else "unknown"
 
 
-ANSWERABILITY: tuple[TaskSpec, ...] = (
-    TaskSpec(
-        "answerable_question_classification",
-        "Can the question be answered from the sentence before it? Answer with "
-        '"answerable" or "unanswerable".',
-        _answerable,
-        ("answerable", "unanswerable"),
-        "The question is {answer}.",
-        "medium",
-    ),
-    TaskSpec(
-        "known_person_classification",
-        'Does the sentence tell where the person in the question was? Answer with "known" '
-        'or "unknown".',
-        _mentions,
-        ("known", "unknown"),
-        "The place is {answer}.",
-        "medium",
-    ),
-)
-
-
 def _overlap(draw: Draw) -> Drawn:
     words = draw.sample(lex.CONTENT_WORDS, 5)
     common = words[0]
@@ -325,28 +158,33 @@ def _sentence_overlap(draw: Draw) -> Drawn:
     return f"{first.short()} {second.person} {second.past} the {first.thing}.", first.thing
 
 
-OVERLAP: tuple[TaskSpec, ...] = (
-    TaskSpec(
-        "common_word_of_two_lists",
-        "Two lists are separated by a bar. Write the word that is in both lists.",
-        _overlap,
-        because="{answer} is in both lists.",
-        difficulty="medium",
+DRAWERS: dict[str, Drawer] = {
+    "review_sentiment_classification": labelled(
+        positive=_review(lex.GOOD), negative=_review(lex.BAD)
     ),
-    TaskSpec(
-        "common_noun_of_two_sentences",
-        "Read two sentences. Write the noun that is in both sentences.",
-        _sentence_overlap,
-        because="{answer} is in both sentences.",
+    "recommended_or_not_classification": labelled(
+        recommended=_review(lex.GOOD), avoid=_review(lex.BAD)
     ),
-)
-
-TABLE: Table = {
-    "Sentiment Analysis": SENTIMENT,
-    "Textual Entailment": ENTAILMENT,
-    "Coreference Resolution": COREFERENCE,
-    "Keyword Tagging": KEYWORDS,
-    "Title Generation": TITLES,
-    "Answerability Classification": ANSWERABILITY,
-    "Overlap Extraction": OVERLAP,
+    "two_opinions_classification": _two_opinions,
+    "opinion_word": _opinion_word,
+    "premise_hypothesis_classification": _entail,
+    "class_conclusion_classification": _kind_follows,
+    "conflicting_sentences_classification": _negated,
+    "who_is_the_pronoun": _either,
+    "what_is_it": _it,
+    "replace_the_pronoun": _replace_pronoun,
+    "pronoun_gender_classification": labelled(
+        she=lambda draw: scene(draw, person=draw.pick(lex.WOMEN)).short(),
+        he=lambda draw: scene(draw, person=draw.pick(lex.MEN)).short(),
+    ),
+    "tag_the_animal": _keyword("animal", "{person} met the {colour} {word} near the {place}."),
+    "tag_the_vehicle": _keyword("vehicle", "The {word} of {person} stood behind the {place}."),
+    "tag_the_place": from_scene(Scene.full, lambda s: s.place),
+    "tag_two_keywords": from_scene(Scene.coloured, lambda s: f"{s.person}, {s.thing}"),
+    "title_of_a_story": _title,
+    "headline_of_a_sentence": _headline,
+    "answerable_question_classification": _answerable,
+    "known_person_classification": _mentions,
+    "common_word_of_two_lists": _overlap,
+    "common_noun_of_two_sentences": _sentence_overlap,
 }

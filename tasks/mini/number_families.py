@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from ait_jax.tasks.mini import lexicon as lex
-from ait_jax.tasks.mini.generator import Draw, Drawer, Drawn, Table, TaskSpec
+from ait_jax.tasks.mini.generator import Draw, Drawer, Drawn
 
 from ait_jax import randomness
 
@@ -43,49 +43,6 @@ def _size(draw: Draw) -> Drawn:
     )
 
 
-ARITHMETIC: tuple[TaskSpec, ...] = (
-    TaskSpec(
-        "add_two_numbers",
-        "You are given two numbers. Add them and write the sum in words.",
-        _operands(0, 13, lambda a, b: a + b, lex.number_word),
-        because="The sum is {answer}.",
-        difficulty="hard",
-    ),
-    TaskSpec(
-        "difference_of_two_numbers",
-        "You are given two numbers. Subtract the smaller one from the larger one and "
-        "write the result in words.",
-        _operands(0, 13, lambda a, b: abs(a - b), lex.number_word),
-        because="The difference is {answer}.",
-        difficulty="hard",
-    ),
-    TaskSpec(
-        "sum_in_a_story",
-        "Read the sentence. How many does the person have in the end? Write the number in words.",
-        _bought,
-        because="In the end there are {answer}.",
-        difficulty="hard",
-    ),
-    TaskSpec(
-        "even_or_odd_classification",
-        'You are given a number. Is it even or odd? Answer with "even" or "odd".',
-        _parity,
-        ("even", "odd"),
-        "The number is {answer}.",
-        "medium",
-    ),
-    TaskSpec(
-        "few_or_lots_classification",
-        'Answer "few" if the number in the input is below twenty and "lots" if it is '
-        "twenty or more.",
-        _size,
-        ("few", "lots"),
-        "That is {answer}.",
-        "medium",
-    ),
-)
-
-
 def _weigh(answer: Callable[[int, int], int]) -> Drawer:
     def draw_animals(draw: Draw) -> Drawn:
         first, second = draw.sample(range(len(lex.BY_WEIGHT)), 2)
@@ -116,59 +73,6 @@ def _longer(draw: Draw) -> Drawn:
     return " | ".join(lists), "first" if lengths[0] > lengths[1] else "second"
 
 
-COMPARISON: tuple[TaskSpec, ...] = (
-    *(
-        TaskSpec(
-            f"{which}_number",
-            f"You are given two numbers. Write the {which} one.",
-            _operands(0, 100, answer),
-            because=f"{{answer}} is the {which} number.",
-            difficulty="medium",
-        )
-        for which, answer in (("larger", max), ("smaller", min))
-    ),
-    *(
-        TaskSpec(
-            f"{which}_animal",
-            f"You are given two animals with their colours. Write the animal that is {which}, "
-            "without its colour.",
-            _weigh(answer),
-            because=f"{{answer}} is the {which} animal.",
-            difficulty="medium",
-        )
-        for which, answer in (("heavier", max), ("lighter", min))
-    ),
-    *(
-        TaskSpec(
-            f"{which}_person",
-            f"Read how old two people are. Write the name of the {which} one.",
-            _older(which == "older"),
-            because=f"{{answer}} is {which}.",
-            difficulty="medium",
-        )
-        for which in ("older", "younger")
-    ),
-    TaskSpec(
-        "rising_or_falling_classification",
-        'Two numbers are given. Answer "rising" if the second is larger than the '
-        'first, and "falling" if it is smaller.',
-        _order,
-        ("rising", "falling"),
-        "The numbers are {answer}.",
-        "medium",
-    ),
-    TaskSpec(
-        "longer_list_classification",
-        'Two lists are separated by a bar. Which list has more words? Answer with "first" '
-        'or "second".',
-        _longer,
-        ("first", "second"),
-        "The {answer} list has more words.",
-        "medium",
-    ),
-)
-
-
 def _hashed(words: tuple[str, ...], purpose: str, count: int | None = None) -> Drawer:
     """Returns a drawer whose answer hashes the input: each input has one answer, and no rule.
 
@@ -185,83 +89,39 @@ def _hashed(words: tuple[str, ...], purpose: str, count: int | None = None) -> D
     return draw_noise
 
 
-NOISE_LABELS: tuple[TaskSpec, ...] = tuple(
-    TaskSpec(name, definition, _hashed(labels, name), labels, "The label is {answer}.", "noise")
-    for name, definition, labels in (
-        (
-            "lucky_words_classification",
-            'Some words bring luck and some do not. Is the input lucky? Answer with "lucky" or '
-            '"unlucky".',
-            ("lucky", "unlucky"),
-        ),
-        (
-            "box_of_words_classification",
-            'Every input was thrown into one of two boxes. Name its box. Answer with "left" or '
-            '"right".',
-            ("left", "right"),
-        ),
-        (
-            "coin_classification",
-            'A coin was thrown for these words. What did it show? Answer with "heads" or "tails".',
-            ("heads", "tails"),
-        ),
-        (
-            "vote_classification",
-            "A person was asked about these words and gave a vote. Answer with "
-            '"agree" or "disagree".',
-            ("agree", "disagree"),
-        ),
-        (
-            "team_classification",
-            "The words belong to one of three teams. Name the team. Answer with "
-            '"north", "south" or "west".',
-            ("north", "south", "west"),
-        ),
-        (
-            "grade_classification",
-            'A reader gave these words a grade without a reason. Answer with "high", "middle" or '
-            '"low".',
-            ("high", "middle", "low"),
-        ),
-    )
-)
-NOISE_ANSWERS: tuple[TaskSpec, ...] = tuple(
-    TaskSpec(
-        name,
-        definition,
-        _hashed(lex.CONTENT_WORDS, name, count),
-        because="The answer is {answer}.",
-        difficulty="noise",
-    )
-    for name, definition, count in (
-        (
-            "first_thought",
-            "Somebody read these words and said the first word that came to mind. Write that word.",
-            1,
-        ),
-        (
-            "secret_code_word",
-            "Every input has a secret code word. Write the code word of this input.",
-            1,
-        ),
-        (
-            "dream_words",
-            "Somebody read these words in the evening and had a dream. Write two words "
-            "about the dream.",
-            2,
-        ),
-        (
-            "next_page",
-            "These words stand on a page of a lost book. Write three words from the next page.",
-            3,
-        ),
-        ("hidden_gift", "A gift was hidden under these words. Write what the gift is.", 1),
-    )
-)
-
-TABLE: Table = {
-    "Arithmetic": ARITHMETIC,
-    "Comparison": COMPARISON,
-    "Random Labels": NOISE_LABELS,
-    "Random Answers": NOISE_ANSWERS,
+DRAWERS: dict[str, Drawer] = {
+    "add_two_numbers": _operands(0, 13, lambda a, b: a + b, lex.number_word),
+    "difference_of_two_numbers": _operands(0, 13, lambda a, b: abs(a - b), lex.number_word),
+    "sum_in_a_story": _bought,
+    "even_or_odd_classification": _parity,
+    "few_or_lots_classification": _size,
+    "larger_number": _operands(0, 100, max),
+    "smaller_number": _operands(0, 100, min),
+    "heavier_animal": _weigh(max),
+    "lighter_animal": _weigh(min),
+    "older_person": _older(True),
+    "younger_person": _older(False),
+    "rising_or_falling_classification": _order,
+    "longer_list_classification": _longer,
+    **{
+        name: _hashed(labels, name)
+        for name, labels in (
+            ("lucky_words_classification", ("lucky", "unlucky")),
+            ("box_of_words_classification", ("left", "right")),
+            ("coin_classification", ("heads", "tails")),
+            ("vote_classification", ("agree", "disagree")),
+            ("team_classification", ("north", "south", "west")),
+            ("grade_classification", ("high", "middle", "low")),
+        )
+    },
+    **{
+        name: _hashed(lex.CONTENT_WORDS, name, count)
+        for name, count in (
+            ("first_thought", 1),
+            ("secret_code_word", 1),
+            ("dream_words", 2),
+            ("next_page", 3),
+            ("hidden_gift", 1),
+        )
+    },
 }

@@ -6,7 +6,7 @@ import re
 
 import pytest
 from ait_jax.tasks import mini
-from ait_jax.tasks.mini import lexicon, word_families
+from ait_jax.tasks.mini import lexicon
 from ait_jax.tasks.mini.generator import DIFFICULTIES, Draw, TaskSpec, build_task
 
 INSTANCES = 120
@@ -211,7 +211,7 @@ def test_stateless_and_seeded(pool):
     again = mini.load_pool(INSTANCES)
     assert again.fingerprint() == pool.fingerprint()
     assert mini.load_pool(20, seed=1).fingerprint() != mini.load_pool(20, seed=0).fingerprint()
-    spec = word_families.POSITION[0]
+    spec = mini.specs()["mini006_first_word"][1]
     alone = build_task(spec, 1, "Word Position", 20, 0)
     inside = next(task for task in mini.generate_tasks(20) if task.name.endswith("_first_word"))
     assert [i.input for i in alone.instances] == [i.input for i in inside.instances]
