@@ -60,6 +60,7 @@ setup(
         "ait_jax.gin": ["*.gin", "*/*.gin"],
         "ait_jax.assets": ["*/*"],
         "ait_jax.report": ["assets/*"],
+        "ait_jax.tasks.grow": ["*.toml"],
         "ait_jax.tasks.mini": ["*.toml"],
         "ait_jax.tasks.mini_base": ["*.txt"],
     },

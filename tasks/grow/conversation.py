@@ -1,11 +1,12 @@
 """The question to a model: design tasks for a dataset, with or without its description.
 
-The form is that of Dynosaur's code: two demonstrations, then the dataset, as dictionaries. The
-demonstrations are this project's own.
+The form is that of Dynosaur's code: two demonstrations, then the dataset, as dictionaries.
 """
 
 import json
+import tomllib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ait_jax.tasks.grow.dataset import Dataset
@@ -31,74 +32,22 @@ _NOTE = (
 )
 
 
-def _demonstration(
-    name: str, row: Mapping[str, Any], tasks: Mapping[str, str], **summary: str
-) -> tuple[dict[str, Any], str]:
-    """Returns a dataset as the model sees it, and an answer to it.
+_DEMONSTRATIONS = tomllib.loads(
+    Path(__file__).with_name("demonstrations.toml").read_text(encoding="utf-8")
+)
 
-    `tasks` maps each instruction to its input fields and, last, its output field.
-    """
+
+def _demonstration(shown: Mapping[str, Any]) -> str:
+    """Returns a dataset as the model sees it, and an answer to it."""
     answer = []
-    for instruction, columns in tasks.items():
+    for instruction, columns in shown["tasks"].items():
         *inputs, output = columns.split()
         task = {"instruction": instruction, "input_fields": inputs, "output_field": [output]}
-        answer.append(json.dumps(task))
-    about = {"task_name": name, "selected_data": [row], **summary}
-    return about, "\n".join(answer)
-
-
-_MUSEUM = _demonstration(
-    "museum_questions",
-    {
-        "label_text": "The kettle was cast in 1790 and used on board a whaler.",
-        "question": "Where was the kettle used?",
-        "reply": "on board a whaler",
-    },
-    {
-        "Answer the visitor's question from the text of the label.": "label_text question reply",
-        "Ask a question about the label that has the given answer.": "label_text reply question",
-    },
-    summary="Questions of visitors about the labels beside a museum's objects.",
-)
-_CLAIMS = _demonstration(
-    "claims_and_reports",
-    {
-        "report": "Rain fell on nine days of the month, mostly at night.",
-        "claim": "It rained every day.",
-        "verdict": "refuted",
-        "reason": "Only nine days had rain.",
-    },
-    {
-        "Decide whether the report supports or refutes the claim.": "report claim verdict",
-        "Write a claim on which the report gives the stated verdict.": "report verdict claim",
-        "Explain why the report leads to this verdict on the claim.": "report claim verdict reason",
-    },
-    summary="Claims that weather reports support or refute, and the reasons.",
-)
-_SUMS = _demonstration(
-    "shop_sums",
-    {
-        "problem": "Pens cost 2 coins each. What do 7 pens cost?",
-        "working": "7 pens at 2 coins each: 7 * 2 = 14.",
-        "result": "14",
-    },
-    {
-        "Solve the word problem and show the working.": "problem working",
-        "Read the result off the working of the sum.": "working result",
-    },
-)
-_WORDS = _demonstration(
-    "words_to_sentences",
-    {"words": ["boat", "lake", "row"], "sentence": "They row a boat on the lake."},
-    {
-        "Write a sentence of daily life that uses all of the words.": "words sentence",
-        "List the content words of the sentence.": "sentence words",
-    },
-)
-_DEMONSTRATIONS = {
-    "description-aware": (_MUSEUM, _CLAIMS),
-    "description-unaware": (_SUMS, _WORDS),
-}
+        answer.append(json.dumps(task) + "\n")
+    about = {"task_name": shown["task_name"], "selected_data": [shown["row"]]}
+    if "summary" in shown:
+        about["summary"] = shown["summary"]
+    return f"{_question(about, list(shown['row']))}\n{''.join(answer)}"
 
 
 def conversation(dataset: Dataset, style: str) -> tuple[Mapping[str, str], ...] | str:
@@ -122,8 +71,7 @@ def conversation(dataset: Dataset, style: str) -> tuple[Mapping[str, str], ...] 
     if style == "description-aware":
         about["summary"] = " ".join(dataset.description.split())[:_MAX_TEXT]
     parts = [_ASK.format(opening=_OPENING[style]) + "\n"]
-    for shown, answer in _DEMONSTRATIONS[style]:
-        parts.append(f"{_question(shown, list(shown['selected_data'][0]))}\n{answer}\n")
+    parts += map(_demonstration, _DEMONSTRATIONS[style])
     parts.append(_question(about, fields))
     return (
         {"role": "system", "content": SYSTEM},

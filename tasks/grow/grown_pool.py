@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from ait_jax.tasks.grow.dataset import Dataset
-from ait_jax.tasks.grow.languages import language_name, language_of_column
 from ait_jax.tasks.grow.proposal import Proposal
+from ait_jax.tasks.grow.roles import language_name, language_of_column
 from ait_jax.tasks.grow.screening import NOT_RECORDED, license_id
 
 from ait_jax.errors import UserError

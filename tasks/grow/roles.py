@@ -1,54 +1,27 @@
-"""The roles of a dataset's columns, by name and kind: question, passage, label, ..."""
+"""What columns' names say: their roles (question, passage, label, ...) and languages."""
 
 import re
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ait_jax.tasks.grow.dataset import Dataset, Field
-from ait_jax.tasks.grow.languages import language_of_column
 
-# Role -> the words that a column of that role ends in, the most reliable first.
-_ROLE_WORDS = {
-    "question": ("question", "query", "problem", "goal", "questions"),
-    "passage": (
-        "passage", "context", "paragraph", "article", "document", "story", "report", "documents",
-        "email body", "maintext", "book text", "dialogue", "dialog", "conversation", "transcript",
-        "body", "chapter", "speech", "contexts", "facts", "support",
-    ),
-    "answer": (
-        "short answer", "final answer", "answer text", "correct answer", "answer", "answers",
-        "response", "solution", "result",
-    ),
-    "summary": (
-        "summary", "highlights", "abstract", "headline", "tldr", "subject line", "synopsis",
-        "abstractive summary", "section abstract",
-    ),
-    "title": ("title", "article title", "page title"),
-    "premise": ("premise",),
-    "hypothesis": ("hypothesis", "claim", "conclusion"),
-    "explanation": (
-        "explanation", "rationale", "abstractive explanation", "explanation 1", "justification",
-        "reasoning", "equation",
-    ),
-    "choices": ("choices", "options", "endings", "answer choices", "candidates", "answer options"),
-    "instruction": ("instruction", "command", "instructions"),
-    "keywords": ("concepts", "keywords", "topics", "tags"),
-}  # fmt: skip
-# Columns that say where a row comes from, not what it says.
-_BOOKKEEPING = {
-    "id", "ids", "uid", "guid", "uuid", "idx", "index", "url", "link", "links", "uri", "path",
-    "file", "filename", "date", "time", "timestamp", "created", "hash", "key", "offset", "start",
-    "end", "span", "spans", "permalink", "doi", "license", "version", "split", "source url",
-    "username", "ip", "author", "authors", "email", "phone", "docno", "no", "number", "row",
-    "sha", "pid", "qid", "name", "names", "ticket", "cabin", "references", "reference", "added",
-    "content type", "content length", "midi", "seq", "seq info", "source x", "metadata",
-    "provenance", "hypothesis id", "language", "lang", "country", "warning", "question source",
-    "domain name", "annotator", "worker", "journal",
-}  # fmt: skip
-_PLAIN_TEXT = {
-    "text", "content", "body", "input text", "texts", "string", "maintext", "text lines", "data",
-}  # fmt: skip
-_GENERIC = {"input", "output", "target", "source", "x", "y", "inputs", "targets", "input text"}
+_TEXTS = tomllib.loads(Path(__file__).with_name("words.toml").read_text(encoding="utf-8"))
+
+
+def _entries(texts: str) -> tuple[str, ...]:
+    """Returns the entries of a list of words.toml."""
+    return tuple(" ".join(texts.split()).split(", "))
+
+
+LANGUAGES: dict[str, str] = _TEXTS["languages"]
+_ROLE_WORDS = {role: _entries(texts) for role, texts in _TEXTS["roles"].items()}
+_BOOKKEEPING, _PLAIN_TEXT, _GENERIC, KINDS, WRITABLE = (
+    frozenset(_entries(_TEXTS[name]))
+    for name in ("bookkeeping", "plain_text", "generic", "kinds", "writable")
+)
 
 
 @dataclass(frozen=True)
@@ -144,3 +117,17 @@ def noun(field: Field) -> str:
     if said in _PLAIN_TEXT:
         return "text"
     return re.sub(r"\s\d+$", "", said) or "text"
+
+
+def language_name(code: str) -> str:
+    """Returns the language of a code, with or without a region; "" if it is no code."""
+    return LANGUAGES.get(code.lower().replace("_", "-").partition("-")[0], "")
+
+
+def language_of_column(name: str) -> str:
+    """Returns the language of a column named by its code ("en", "pt_BR", "zh-cn"), or "".
+
+    "az_tr" names two languages, not a region; no sensible task can be made from it.
+    """
+    is_code = re.fullmatch(r"[a-z]{2}([-_][A-Z]{2}|-[a-z]{2})?", name)
+    return language_name(name) if is_code else ""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from ait_jax.tasks.grow.dataset import Dataset, Field
 from ait_jax.tasks.grow.proposal import Proposal
-from ait_jax.tasks.grow.roles import Roles, is_generic, noun, roles_of, words
+from ait_jax.tasks.grow.roles import KINDS, WRITABLE, Roles, is_generic, noun, roles_of, words
 
 from ait_jax import randomness
 
@@ -19,22 +19,6 @@ _SENTIMENT = {"positive", "negative", "neutral", "pos", "neg"}
 _TRUTH = {"true", "false", "yes", "no"}
 _MAX_TABLE_FIELDS = 12
 _MAX_INPUTS = 4
-# Names of classes that read well in a sentence; others are quoted.
-_KINDS = {
-    "sentiment", "topic", "intent", "emotion", "type", "genre", "relation", "stance", "difficulty",
-    "domain", "species", "speaker", "severity", "rating", "style", "tone", "act", "dialog act",
-    "question type", "entailment", "relationship", "polarity", "language", "sex", "gender",
-    "pronoun", "tense", "subject", "first speaker", "sentence type", "toxicity", "priority",
-}  # fmt: skip
-# What the last resort may ask for; a column of any other name is rather a key than a text.
-_WRITABLE = {
-    "target", "output", "completion", "response", "text", "sentence", "story", "ending", "answer",
-    "summary", "query", "caption", "paraphrase", "translation", "code", "reply", "review",
-    "comment", "instruction", "conclusion", "claim", "hypothesis", "abstract", "consensus",
-    "correction", "poem", "definition", "sparql", "sql", "expression", "equation",
-    "simplification", "correct answer",
-}  # fmt: skip
-
 # (category, wordings, input columns, output column)
 _Task = tuple[str, Sequence[str], Sequence[Field], Field]
 
@@ -282,7 +266,7 @@ def _label_noun(label: Field) -> str:
     if said.startswith(("label ", "coarse ", "fine ")) or said.endswith((" label", " category")):
         said = said.removeprefix("label ").removesuffix(" label").removesuffix(" category")
         return f"{said} category"
-    return said if said in _KINDS or said.split()[-1] in _KINDS else f'value of "{said}"'
+    return said if said in KINDS or said.split()[-1] in KINDS else f'value of "{said}"'
 
 
 def _content(roles: Roles) -> list[Field]:
@@ -361,7 +345,7 @@ def _generic(roles: Roles) -> Iterator[_Task]:
     for output in reversed(roles.texts):
         said = words(output.name)
         ending = said.split()[-1]
-        writable = said in _WRITABLE or ending in _WRITABLE - {"code", "completion", "target"}
+        writable = said in WRITABLE or ending in WRITABLE - {"code", "completion", "target"}
         if output.kind != "text" or not writable:
             continue
         inputs = [field for field in roles.texts if field is not output][:2]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from ait_jax.tasks.grow.dataset import Dataset, Field, Tally, class_field, is_media
-from ait_jax.tasks.grow.languages import language_name
+from ait_jax.tasks.grow.roles import language_name
 
 from ait_jax.errors import UserError, nearest
 from ait_jax.runtime.terminal import quiet_stderr

@@ -2,8 +2,14 @@
 
 import pytest
 from ait_jax.tasks.grow.dataset import Dataset, Field
-from ait_jax.tasks.grow.languages import LANGUAGES, language_name
-from ait_jax.tasks.grow.roles import is_bookkeeping, noun, roles_of, words
+from ait_jax.tasks.grow.roles import (
+    LANGUAGES,
+    is_bookkeeping,
+    language_name,
+    noun,
+    roles_of,
+    words,
+)
 
 
 def roles(*names, **kinds):
