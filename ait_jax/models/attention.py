@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
@@ -121,8 +122,8 @@ def step_attention(
 def absorbed_cross_attention(
     query_BxQxHxD: Float[Array, "B Q H D"],
     encoded_BxKxE: Float[Array, "B K E"],
-    key_kernel_ExHxD: Float[Array, "E H D"],
-    value_kernel_ExHxD: Float[Array, "E H D"],
+    key_kernel_ExHxD: Float[Array | np.ndarray, "E H D"],
+    value_kernel_ExHxD: Float[Array | np.ndarray, "E H D"],
     mask_Bx1xQxK: Bool[Array, "#B 1 #Q K"] | None,
     *,
     blocked: bool = False,

@@ -148,9 +148,9 @@ class ModelConfig(abc.ABC):
         softmax. A training step is three times as much.
         """
 
-    @abc.abstractmethod
     def reading_flops(self, inputs: int) -> float:
         """Returns the FLOPs of `Model.represent` of a text of that many tokens."""
+        return self.flops_per_example(inputs, 0)
 
     @abc.abstractmethod
     def recomputed_flops(self, inputs: int, targets: int) -> float:

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from flax.linen import partitioning as nn_partitioning
 from flax.linen.spmd import with_logical_constraint
@@ -37,8 +38,8 @@ class Dense(nn.Module):
     Attributes:
         features: size of the output axis.
         kernel_axes: logical names of the kernel's two axes.
-        dtype: the dtype of the multiplication; the kernel is float32.
-        output_dtype: the dtype of the result, `dtype` if None.
+        dtype: of the multiplication; the kernel is float32.
+        output_dtype: of the result, `dtype` if None.
         use_bias: add a float32 vector to the result.
     """
 
@@ -75,7 +76,7 @@ class Dense(nn.Module):
 
 def matmul(
     inputs: Float[jax.Array, "*batch inputs"],
-    kernel: Float[jax.Array, "inputs outputs"],
+    kernel: Float[jax.Array | np.ndarray, "inputs outputs"],
     output_dtype: Any,
 ) -> Float[jax.Array, "*batch outputs"]:
     """Returns inputs times kernel, summed in float32.
@@ -144,34 +145,24 @@ class MlpBlock(nn.Module):
     GELU with kernels `wi_0`, `wi_1` and `wo`.
     """
 
-    intermediate_dim: int
+    config: ModelConfig
     activations: Sequence[str]
-    dropout_rate: float = 0.0
-    dtype: Any = jnp.float32
-    output_dtype: Any = None
 
     @nn.compact
     def __call__(
         self, inputs_BxLxE: Float[jax.Array, "B L E"], deterministic: bool = False
     ) -> Float[jax.Array, "B L E"]:
         """Returns the block's output, without the residual."""
-        branches = []
+        config, branches = self.config, []
+        dtypes = (config.dtype, config.activation_dtype)
         for index, activation in enumerate(self.activations):
             name = "wi" if len(self.activations) == 1 else f"wi_{index}"
-            branch_BxLxM = Dense(
-                self.intermediate_dim, ("embed", "mlp"), self.dtype, self.output_dtype, name=name
-            )(inputs_BxLxE)
-            branches.append(
-                branch_BxLxM if activation == "linear" else getattr(nn, activation)(branch_BxLxM)
-            )
-        hidden_BxLxM = functools.reduce(operator.mul, branches)
-        hidden_BxLxM = nn.Dropout(self.dropout_rate, broadcast_dims=(-2,))(
-            hidden_BxLxM, deterministic=deterministic
-        )
-        hidden_BxLxM = with_sharding_constraint(hidden_BxLxM, ("batch", "length", "mlp"))
-        return Dense(
-            inputs_BxLxE.shape[-1], ("mlp", "embed"), self.dtype, self.output_dtype, name="wo"
-        )(hidden_BxLxM)
+            x_BxLxM = Dense(config.mlp_dim, ("embed", "mlp"), *dtypes, name=name)(inputs_BxLxE)
+            branches.append(x_BxLxM if activation == "linear" else getattr(nn, activation)(x_BxLxM))
+        x_BxLxM = functools.reduce(operator.mul, branches)
+        x_BxLxM = feature_dropout(config)(x_BxLxM, deterministic=deterministic)
+        x_BxLxM = with_sharding_constraint(x_BxLxM, ("batch", "length", "mlp"))
+        return Dense(inputs_BxLxE.shape[-1], ("mlp", "embed"), *dtypes, name="wo")(x_BxLxM)
 
 
 # --- stacks of equal layers ---

@@ -66,21 +66,6 @@ def sum_log_likelihood(logits_BxLxV: _Logits, targets_BxL: _Ids) -> Float[Array,
     )
 
 
-def mean_log_likelihood(logits_BxLxV: _Logits, targets_BxL: _Ids) -> Float[Array, " B"]:
-    """Returns the mean over the non-padding targets, end-of-sequence included, float32.
-
-    Its exponential is the likelihood p_ij of the paper's prompt uncertainty (section 3.2).
-    A row of padding alone gives 0.
-    """
-    return _mean_over_real(token_log_likelihoods(logits_BxLxV, targets_BxL), targets_BxL)
-
-
-def _mean_over_real(log_p_BxL: Float[Array, "B L"], targets_BxL: _Ids) -> Float[Array, " B"]:
-    real_BxL = targets_BxL != PAD_ID
-    num_tokens_B = jnp.sum(real_BxL, axis=-1)
-    return jnp.sum(jnp.where(real_BxL, log_p_BxL, 0.0), axis=-1) / jnp.maximum(num_tokens_B, 1)
-
-
 class OutputLayer(NamedTuple):
     """What makes logits from the decoder's hidden states.
 
@@ -110,11 +95,17 @@ def fused_mean_log_likelihood(
     *,
     block_elements: int | None = None,
 ) -> Float[Array, " B"]:
-    """Returns `mean_log_likelihood` of the logits of `hidden`; see the function below."""
+    """Returns the mean over the non-padding targets, end-of-sequence included, float32.
+
+    Its exponential is the likelihood p_ij of the paper's prompt uncertainty (section 3.2). A row
+    of padding alone gives 0. Arguments as of `fused_token_log_likelihoods`.
+    """
     log_p_BxL = fused_token_log_likelihoods(
         hidden_BxLxE, output, targets_BxL, block_elements=block_elements
     )
-    return _mean_over_real(log_p_BxL, targets_BxL)
+    real_BxL = targets_BxL != PAD_ID
+    num_tokens_B = jnp.sum(real_BxL, axis=-1)
+    return jnp.sum(jnp.where(real_BxL, log_p_BxL, 0.0), axis=-1) / jnp.maximum(num_tokens_B, 1)
 
 
 def fused_token_log_likelihoods(

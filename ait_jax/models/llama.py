@@ -93,10 +93,6 @@ class LlamaConfig(ModelConfig):
         layer = tokens * self._layer_weights + tokens**2 * self.num_heads * self.head_dim
         return 2.0 * (self.num_layers * layer + targets * self.emb_dim * self.vocab_size)
 
-    def reading_flops(self, inputs: int) -> float:
-        """Returns the FLOPs of a text without targets."""
-        return self.flops_per_example(inputs, 0)
-
     def recomputed_flops(self, inputs: int, targets: int) -> float:
         """See `interface.ModelConfig`."""
         if self.remat_policy == "none":
@@ -157,14 +153,7 @@ class DecoderOnlyLayer(nn.Module):
         x = layers.with_sharding_constraint(x, ("batch", "length", "embed"))
 
         y = layers.LayerNorm(norm_dtype, epsilon, name="pre_mlp_layer_norm")(x)
-        y = layers.MlpBlock(
-            intermediate_dim=config.mlp_dim,
-            activations=("silu", "linear"),
-            dropout_rate=config.dropout_rate,
-            dtype=config.dtype,
-            output_dtype=config.activation_dtype,
-            name="mlp",
-        )(y, deterministic=deterministic)
+        y = layers.MlpBlock(config, ("silu", "linear"), name="mlp")(y, deterministic)
         y = x + feature_dropout(config)(y, deterministic=deterministic)
         y = layers.with_sharding_constraint(y, ("batch", "length", "embed"))
         return y, new if keep else None
@@ -258,10 +247,6 @@ class Decoder(nn.Module):
         index.value = step + int(counts)
         return step
 
-    def normalized(self, x: jax.Array) -> jax.Array:
-        """Returns the hidden states in `config.dtype`, which the output layer multiplies."""
-        return self.decoder_norm(x)
-
     def logits(self, hidden: jax.Array) -> jax.Array:
         """Returns the logits, float32 (B, T, V)."""
         if self.config.logits_via_embedding:
@@ -308,9 +293,9 @@ class LlamaTransformer(nn.Module):
             tokens_BxQ, tuple(past), not enable_dropout, keep=keep, segments_BxQ=segments_BxQ
         )
         if kept is None:
-            return self.decoder.normalized(x), None
+            return self.decoder.decoder_norm(x), None
         length_B = jnp.sum(tokens_BxQ != PAD_ID, axis=1, dtype=jnp.int32)
-        return self.decoder.normalized(x), {"length": length_B, **kept}
+        return self.decoder.decoder_norm(x), {"length": length_B, **kept}
 
     def extend_within(self, tokens_BxN: Tokens, groups: Groups, longest: int) -> jax.Array:
         """Runs rows that hold whole groups of texts, prefixes and what follows them.
@@ -323,7 +308,7 @@ class LlamaTransformer(nn.Module):
             The final hidden states (B, N, E) in `config.dtype`.
         """
         x, _ = self.decoder.hidden(tokens_BxN, (), True, groups=(groups, longest))
-        return self.decoder.normalized(x)
+        return self.decoder.decoder_norm(x)
 
     def encode(
         self,
@@ -366,9 +351,8 @@ class LlamaTransformer(nn.Module):
         del decoder_target_tokens, max_decode_length
         _refuse_packed(packing)
         past = (encoded,) if isinstance(encoded, Mapping) else tuple(encoded)
-        last_Bx1 = jnp.take_along_axis(
-            encoder_input_tokens, last_places(encoder_input_tokens), axis=1
-        )
+        where_Bx1 = last_places(encoder_input_tokens)
+        last_Bx1 = jnp.take_along_axis(encoder_input_tokens, where_Bx1, axis=1)
         tokens_BxT = jnp.concatenate([last_Bx1, decoder_input_tokens[:, 1:]], axis=1)
         x, _ = self.decoder.hidden(
             decoder_input_tokens if decode else tokens_BxT,
@@ -376,7 +360,7 @@ class LlamaTransformer(nn.Module):
             not enable_dropout,
             decode_behind_Bx1=last_Bx1 if decode else None,
         )
-        hidden_BxTxE = self.decoder.normalized(x)
+        hidden_BxTxE = self.decoder.decoder_norm(x)
         return hidden_BxTxE if return_hidden else self.decoder.logits(hidden_BxTxE)
 
     def __call__(
@@ -409,7 +393,7 @@ class LlamaTransformer(nn.Module):
         x, _ = self.decoder.hidden(tokens_BxQ, (), not enable_dropout)
         where_BxT = first_Bx1 + jnp.arange(decoder_input_tokens.shape[1])
         x_BxTxE = jnp.take_along_axis(x, where_BxT[:, :, None], axis=1)
-        hidden_BxTxE = self.decoder.normalized(x_BxTxE)
+        hidden_BxTxE = self.decoder.decoder_norm(x_BxTxE)
         return hidden_BxTxE if return_hidden else self.decoder.logits(hidden_BxTxE)
 
 

@@ -122,17 +122,6 @@ def _attention(config: T5Config, name: str, absorb: bool = False) -> Attention:
     )
 
 
-def _mlp(config: T5Config) -> layers.MlpBlock:
-    return layers.MlpBlock(
-        intermediate_dim=config.mlp_dim,
-        activations=config.mlp_activations,
-        dropout_rate=config.dropout_rate,
-        dtype=config.dtype,
-        output_dtype=config.activation_dtype,
-        name="mlp",
-    )
-
-
 class EncoderLayer(nn.Module):
     """Self-attention and feed-forward block, each with a norm before and a residual around."""
 
@@ -156,7 +145,7 @@ class EncoderLayer(nn.Module):
         x = layers.with_sharding_constraint(x, ("batch", "length", "embed"))
 
         y = layers.LayerNorm(config.dtype, name="pre_mlp_layer_norm")(x)
-        y = _mlp(config)(y, deterministic=deterministic)
+        y = layers.MlpBlock(config, config.mlp_activations, name="mlp")(y, deterministic)
         y = x + feature_dropout(config)(y, deterministic=deterministic)
         return layers.with_sharding_constraint(y, ("batch", "length", "embed")), None
 
@@ -197,7 +186,7 @@ class DecoderLayer(nn.Module):
         y = layers.with_sharding_constraint(y, ("batch", "length", "embed"))
 
         z = layers.LayerNorm(config.dtype, name="pre_mlp_layer_norm")(y)
-        z = _mlp(config)(z, deterministic=deterministic)
+        z = layers.MlpBlock(config, config.mlp_activations, name="mlp")(z, deterministic)
         z = y + feature_dropout(config)(z, deterministic=deterministic)
         return layers.with_sharding_constraint(z, ("batch", "length", "embed")), None
 
@@ -209,7 +198,9 @@ class Encoder(nn.Module):
     shared_embedding: layers.Embed
 
     @nn.compact
-    def __call__(self, tokens_BxL: Tokens, mask_Bx1xLxL: Any, deterministic: bool) -> jax.Array:
+    def __call__(
+        self, tokens_BxL: Tokens, mask_Bx1xLxL: jax.Array, deterministic: bool
+    ) -> jax.Array:
         """Returns the encoder output, (B, L, E) in `config.activation_dtype`."""
         config = self.config
         length = tokens_BxL.shape[-1]
@@ -306,7 +297,7 @@ class Transformer(nn.Module):
         enable_dropout: bool = True,
     ) -> jax.Array:
         """Returns the encoder output, (B, L, E)."""
-        real_BxL = encoder_input_tokens > 0
+        real_BxL = jnp.asarray(encoder_input_tokens) > 0
         mask = real_BxL[:, None, None, :]
         if self.config.attention_kernel == "plain":
             # What padding attends to affects padding only; as T5X, whose numbers the plain form

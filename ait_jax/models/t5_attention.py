@@ -24,21 +24,22 @@ from ait_jax.models.layers import (
     with_sharding_constraint,
 )
 
+Initializer = Callable[..., jax.Array]
+
+
+NUM_BUCKETS, MAX_DISTANCE = 32, 128
+
 
 def relative_position_buckets(
-    query_length: int,
-    key_length: int,
-    *,
-    bidirectional: bool,
-    num_buckets: int = 32,
-    max_distance: int = 128,
+    query_length: int, key_length: int, *, bidirectional: bool
 ) -> Int[np.ndarray, "Q K"]:
     """Returns the bucket of every (query, key) pair, int32.
 
     Half of the buckets are for exact distances, the others grow logarithmically up to
-    `max_distance` and hold all beyond it; with `bidirectional` the upper half of the
+    MAX_DISTANCE and hold all beyond it; with `bidirectional` the upper half of the
     numbers is for keys after the query (T5 paper, section 2.1; Mesh TensorFlow's rule).
     """
+    num_buckets = NUM_BUCKETS
     distance_QxK = np.arange(query_length)[:, None] - np.arange(key_length)[None, :]
     first_bucket_QxK = np.zeros_like(distance_QxK)
     if bidirectional:
@@ -51,7 +52,7 @@ def relative_position_buckets(
     # float32 with epsilon, as T5X: at the bucket borders float64 would round otherwise.
     log_ratio_QxK = np.log(
         distance_QxK.astype(np.float32) / num_exact + np.finfo(np.float32).eps
-    ) / np.log(max_distance / num_exact)
+    ) / np.log(MAX_DISTANCE / num_exact)
     log_bucket_QxK = num_exact + (log_ratio_QxK * (num_buckets - num_exact)).astype(np.int32)
     log_bucket_QxK = np.minimum(log_bucket_QxK, num_buckets - 1)
     bucket_QxK = np.where(distance_QxK < num_exact, distance_QxK, log_bucket_QxK)
@@ -63,8 +64,6 @@ class RelativePositionBiases(nn.Module):
 
     num_heads: int
     dtype: Any = jnp.float32
-    num_buckets: int = 32
-    max_distance: int = 128
 
     @nn.compact
     def __call__(
@@ -74,16 +73,12 @@ class RelativePositionBiases(nn.Module):
         table_HxR = param_with_axes(
             "rel_embedding",
             nn.initializers.variance_scaling(1.0, "fan_avg", "uniform"),
-            (self.num_heads, self.num_buckets),
+            (self.num_heads, NUM_BUCKETS),
             jnp.float32,
             axes=("heads", "relpos_buckets"),
         )
         buckets_QxK = relative_position_buckets(
-            query_length,
-            key_length,
-            bidirectional=bidirectional,
-            num_buckets=self.num_buckets,
-            max_distance=self.max_distance,
+            query_length, key_length, bidirectional=bidirectional
         )
         return jnp.take(table_HxR.astype(self.dtype), buckets_QxK, axis=1)[None]
 
@@ -136,8 +131,11 @@ class Attention(nn.Module):
             ValueError: `decode` with more than one position a step, or with a bias of
                 another length than the cache's.
         """
+
         # Adafactor is indifferent to the scale of the initial values; Adam is not.
-        query_init = _divided(attention_kernel_init, math.sqrt(self.head_dim))
+        def query_init(*args: Any) -> jax.Array:
+            return attention_kernel_init(*args) / math.sqrt(self.head_dim)
+
         query = self._project("query", inputs_q, query_init)
         drops = not deterministic and self.dropout_rate > 0.0
         if not (drops or keep_key_value) and self._absorbs(inputs_q, inputs_kv):
@@ -150,7 +148,7 @@ class Attention(nn.Module):
                 blocked=self.kernel == "blocked",
             )
         elif decode and self.has_variable("cache", "cached_key"):
-            key, value = self._project_key_and_value(inputs_kv)
+            key, value = self._project("key", inputs_kv), self._project("value", inputs_kv)
             attended_BxQxHxD = attention.step_attention(
                 query, *self._decode_step(key, value, mask, bias)
             )
@@ -163,7 +161,7 @@ class Attention(nn.Module):
                 mask,
             )
         else:
-            key, value = self._project_key_and_value(inputs_kv)
+            key, value = self._project("key", inputs_kv), self._project("value", inputs_kv)
             if decode:
                 self._cache_variables(key)
             if keep_key_value and self.is_mutable_collection("cross_cache"):
@@ -196,7 +194,7 @@ class Attention(nn.Module):
             inputs_q.shape[1], inputs_kv.shape[1], inputs_kv.shape[2], self.num_heads, self.head_dim
         )
 
-    def _dense(self, name: str, kernel_init: Callable[..., jax.Array]) -> Dense:
+    def _dense(self, name: str, kernel_init: Initializer = attention_kernel_init) -> Dense:
         return Dense(
             self.num_heads * self.head_dim,
             ("embed", "joined_kv"),
@@ -207,19 +205,15 @@ class Attention(nn.Module):
         )
 
     def _kernel(self, name: str, inputs: jax.Array) -> jax.Array:
-        kernel = self._dense(name, attention_kernel_init)(inputs, return_kernel=True)
+        kernel = self._dense(name)(inputs, return_kernel=True)
         return kernel.reshape(inputs.shape[-1], self.num_heads, self.head_dim)
 
     def _project(
-        self, name: str, inputs: jax.Array, kernel_init: Callable[..., jax.Array]
+        self, name: str, inputs: jax.Array, kernel_init: Initializer = attention_kernel_init
     ) -> jax.Array:
         joined = self._dense(name, kernel_init)(inputs)
         heads = joined.reshape(*inputs.shape[:2], self.num_heads, self.head_dim)
         return with_sharding_constraint(heads, ("batch", "length", "heads", "kv"))
-
-    def _project_key_and_value(self, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        key = self._project("key", inputs, attention_kernel_init)
-        return key, self._project("value", inputs, attention_kernel_init)
 
     def _has_kept(self) -> bool:
         writes = self.is_mutable_collection("cross_cache")
@@ -267,7 +261,3 @@ class Attention(nn.Module):
 
 def _length_last(x_BxLxHxD: jax.Array) -> jax.Array:
     return jnp.moveaxis(x_BxLxHxD, 1, -1)
-
-
-def _divided(init: Callable[..., jax.Array], divisor: float) -> Callable[..., jax.Array]:
-    return lambda *args: init(*args) / divisor

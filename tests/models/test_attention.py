@@ -31,11 +31,11 @@ def case():
     query, key, value = (rng.normal(size=(6, n, 4, 8)).astype(np.float32) for n in (5, 9, 9))
     bias = rng.normal(size=(1, 4, 5, 9)).astype(np.float32)
     mask = np.arange(9) < rng.integers(1, 10, 6)[:, None]
-    return query, key, value, bias, mask[:, None, None, :]
+    return tuple(jnp.asarray(x) for x in (query, key, value, bias, mask[:, None, None, :]))
 
 
 def float64(query, key, value, bias, mask):
-    logits = np.einsum("bqhd,bkhd->bhqk", query.astype(np.float64), key) + bias
+    logits = np.einsum("bqhd,bkhd->bhqk", np.asarray(query, np.float64), key) + bias
     weights = np.where(mask, np.exp(logits), 0.0)
     weights /= weights.sum(-1, keepdims=True)
     return np.einsum("bhqk,bkhd->bqhd", weights, value)
@@ -65,9 +65,9 @@ def test_blocks_of_a_sharded_batch_stay_in_their_shard(case, monkeypatch):
             .lower(*placed)
             .compile()
         )
-    np.testing.assert_allclose(
-        compiled(*placed), attention.dot_product_attention(*arrays[:3], bias, arrays[3]), atol=1e-6
-    )
+    query, key, value, mask = map(jnp.asarray, arrays)
+    plain = attention.dot_product_attention(query, key, value, bias, mask)
+    np.testing.assert_allclose(compiled(*placed), plain, atol=1e-6)
     text = compiled.as_text()
     assert not any(word in text for word in ("all-gather", "all-to-all", "collective-permute"))
 
@@ -75,7 +75,7 @@ def test_blocks_of_a_sharded_batch_stay_in_their_shard(case, monkeypatch):
 def test_step_attention(case):
     query, key, value, bias, mask = case
     one = query[:, :1], key, value, bias[:, :, :1], mask
-    kept = [np.moveaxis(x, 1, -1) for x in (key, value)]
+    kept = [jnp.moveaxis(x, 1, -1) for x in (key, value)]
     stepped = jax.jit(attention.step_attention)(query[:, :1], *kept, bias[:, :, :1], mask)
     np.testing.assert_allclose(stepped, attention.dot_product_attention(*one), atol=1e-6)
     np.testing.assert_allclose(stepped, float64(*one), atol=1e-6)

@@ -44,7 +44,13 @@ def case(rows):
     key = random.normal(size=(2, KEY_HEADS, HEAD_DIM, length))
     value = random.normal(size=(2, KEY_HEADS, length, HEAD_DIM))
     query, key, value = (jnp.asarray(x, jnp.float32) for x in (query, key, value))
-    return query, KeyValue(key, value), Groups(*groups), shape[1], [rows.rows[p] for p in places]
+    return (
+        query,
+        KeyValue(key, value),
+        Groups(*map(jnp.asarray, groups)),
+        shape[1],
+        [rows.rows[p] for p in places],
+    )
 
 
 def float64(query, key_value, groups_of_rows, rows: GroupRows) -> np.ndarray:

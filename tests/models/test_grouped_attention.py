@@ -22,7 +22,9 @@ def case() -> tuple[jax.Array, list[Part]]:
     def part(rows: int, length: int, mask: np.ndarray) -> Part:
         key = random.normal(size=(rows, KEY_HEADS, HEAD_DIM, length))
         value = random.normal(size=(rows, KEY_HEADS, length, HEAD_DIM))
-        return Part(KeyValue(*(jnp.asarray(x, jnp.float32) for x in (key, value))), mask)
+        return Part(
+            KeyValue(*(jnp.asarray(x, jnp.float32) for x in (key, value))), jnp.asarray(mask)
+        )
 
     query = jnp.asarray(random.normal(size=(ROWS, QUERIES, HEADS, HEAD_DIM)), jnp.float32)
     real = np.arange(10) < random.integers(4, 10, 4)[:, None]

@@ -91,7 +91,7 @@ def test_samples_equal_plain_sampling(params, prompts, some):
 def test_log_likelihoods_are_those_of_teacher_forcing(params, prompts, some):
     repeated, shifted = np.repeat(prompts, 6, axis=0), likelihood.shift_right(some.tokens)
     logits = FORWARD({"params": params}, repeated, shifted, some.tokens)
-    expected = likelihood.mean_log_likelihood(logits, some.tokens)
+    expected = likelihood.sum_log_likelihood(logits, some.tokens) / some.lengths
     np.testing.assert_allclose(some.log_likelihood, expected, atol=1e-5)
 
 

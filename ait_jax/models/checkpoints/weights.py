@@ -54,14 +54,12 @@ def save_weights(
         metadata: strings kept in the file's header.
 
     Raises:
-        UserError: another dtype, metadata that are not strings, an unwritable folder.
+        UserError: another dtype, an unwritable folder.
     """
     stored = None if dtype is None else stored_dtype(dtype)
     flat = flatten(params)
     header: dict[str, Any] = {}
     if metadata:
-        if not all(isinstance(x, str) for pair in metadata.items() for x in pair):
-            raise UserError(f"Metadata of {path} must be strings, got {dict(metadata)!r}.")
         # Sorted here: the library writes metadata in random order.
         header["__metadata__"] = dict(sorted(metadata.items()))
     offset = 0
