@@ -203,7 +203,8 @@ def test_sharding_annotations_name_known_axes(tiny):
     rules = [(name, None) for name in (*names, "relpos_buckets")]
     rules[0], rules[6] = ("batch", "data"), ("mlp", "model")
     expected = logits_of(*tiny, inputs, targets)
-    with jax.sharding.Mesh(devices, ("data", "model")), nn_partitioning.axis_rules(rules):
+    mesh = jax.sharding.Mesh(devices, ("data", "model"))
+    with jax.set_mesh(mesh), nn_partitioning.axis_rules(rules):
         np.testing.assert_allclose(logits_of(*tiny, inputs, targets), expected, atol=1e-6)
 
 
