@@ -62,7 +62,7 @@ setup(
         "ait_jax.report": ["assets/*"],
         "ait_jax.tasks.grow": ["*.toml"],
         "ait_jax.tasks.mini": ["*.toml"],
-        "ait_jax.tasks.mini_base": ["*.txt"],
+        "ait_jax.tasks.mini_base": ["*.toml", "*.txt"],
     },
     install_requires=[
         "absl-py>=2.1",
