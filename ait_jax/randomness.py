@@ -1,9 +1,8 @@
 """Stateless randomness: every draw is a pure function of the names it is keyed by.
 
-A draw does not depend on how many were made before it, so results are the same
-whatever the process count, the order of tasks or the number of interruptions.
-Keys are hashed with BLAKE2b, which, unlike Python's `hash` and NumPy's
-generators, is the same on every machine and in every version.
+A draw does not depend on the draws before it, so results are the same whatever the process count,
+the order of tasks or the number of interruptions. Keys are hashed with BLAKE2b, which, unlike
+Python's `hash` and NumPy's generators, is the same on every machine and in every version.
 """
 
 import hashlib
@@ -18,7 +17,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Key:
-    """What every draw of a round depends on, beside its own purpose and names."""
+    """What every draw of a round depends on, besides its own purpose and names."""
 
     seed: int
     round_index: int
@@ -37,7 +36,7 @@ def _encoded(part: KeyPart) -> bytes:
     return len(text).to_bytes(8, "big") + text
 
 
-# Words and instances are counted from 0 again and again.
+# Indices of words and instances repeat.
 _encoded_index = lru_cache(maxsize=1 << 13)(_encoded)
 
 

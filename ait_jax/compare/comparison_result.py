@@ -117,10 +117,7 @@ def _baseline(given: str | None, strategies: Sequence[str]) -> str:
 
 
 def _run(run: FinishedRun) -> dict[str, Any]:
-    points = [
-        {"round": p.round, "num_tasks": p.num_tasks, "test": dict(p.test), "dev": dict(p.dev)}
-        for p in run.points
-    ]
+    points = [point.to_json() for point in run.points]
     return {"strategy": run.strategy, "seed": run.seed, "path": str(run.path), "points": points}
 
 
@@ -136,7 +133,7 @@ def _by_seed(of_seed: Mapping[int, FinishedRun], group: str) -> dict[int, list[f
 
 def _rounds(of_seed: Mapping[int, FinishedRun]) -> list[dict[str, Any]]:
     some = next(iter(of_seed.values()))
-    return [{"round": point.round, "num_tasks": point.num_tasks} for point in some.rounds]
+    return [{"round": point.round_index, "num_tasks": point.num_tasks} for point in some.rounds]
 
 
 def _curves(of_seed: Mapping[int, FinishedRun], confidence: float) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class FinishedRun:
     @property
     def rounds(self) -> tuple[CurvePoint, ...]:
         """The points of the rounds, without the base model's."""
-        return tuple(point for point in self.points if point.round is not None)
+        return tuple(point for point in self.points if point.round_index is not None)
 
     @property
     def num_tasks(self) -> tuple[int, ...]:

@@ -1,8 +1,8 @@
-"""What a run's config.gin says, read without running anything that it names.
+"""The values of a run's config.gin, read without running whatever it names.
 
-A run directory may come from elsewhere, and gin calls whatever a file refers to. Here gin's own
-parser only takes the text apart; of the functions that it refers to those of `BUILDABLE` are
-called: pools that are opened, encodings, perturbations, vocabularies.
+A run directory may come from a stranger, and gin calls whatever a file refers to. Here gin's parser
+only parses the text; of the functions that it refers to, only those of `BUILDABLE` are called:
+they open pools and make encodings, perturbations and vocabularies.
 """
 
 import importlib
@@ -13,7 +13,7 @@ from typing import Any
 from ait_jax.errors import UserError
 from gin import config_parser
 
-# Function -> parameters that are not passed on: they would prepare what is not there.
+# Function -> parameters that are not passed on, because they would prepare a pool.
 BUILDABLE: Mapping[str, tuple[str, ...]] = {
     "ait_jax.assets.mini_vocabulary": (),
     "ait_jax.assets.smollm2_weights": (),
@@ -45,7 +45,7 @@ _FULL_NAMES = {_short_name(name): name for name in BUILDABLE}
 
 @dataclass(frozen=True)
 class Reference:
-    """`@scope/name()`, or `@name` where it is not to be called."""
+    """`@scope/name()`, or `@name` if it is not called."""
 
     name: str
     called: bool
@@ -75,7 +75,7 @@ class ConfigValues:
       text: as `configuration.operative_config` returns it.
 
     Raises:
-      UserError: not gin source.
+      UserError: it is not gin source.
     """
 
     def __init__(self, text: str) -> None:
@@ -99,18 +99,14 @@ class ConfigValues:
             self._macros[statement.selector] = statement.value
 
     def of_class(self, name: str) -> dict[str, Any] | None:
-        """Returns what is bound to a class outside of any scope, None if nothing is.
-
-        Args:
-          name: of the class, whatever its module is called.
-        """
+        """Returns what is bound to a class of any module outside of scopes, None if nothing is."""
         for (scope, selector), values in self._bindings.items():
             if not scope and selector.rpartition(".")[2] == name:
                 return values
         return None
 
     def of_reference(self, reference: Reference, scope: tuple[str, ...] = ()) -> dict[str, Any]:
-        """Returns what is bound to a referenced function when it is called in a scope."""
+        """Returns what is bound to a referenced function that is called in a scope."""
         scope = reference.scopes or scope
         values: dict[str, Any] = {}
         for depth in range(len(scope) + 1):
@@ -118,7 +114,7 @@ class ConfigValues:
         return values
 
     def followed(self, value: Any) -> tuple[Any, tuple[str, ...]]:
-        """Returns what a macro stands for, and the scope in which that is called."""
+        """Returns the value behind a macro, and the scope in which it is called."""
         scope: tuple[str, ...] = ()
         for _ in range(_DEEPEST):
             if not isinstance(value, Macro):
@@ -126,13 +122,13 @@ class ConfigValues:
             if value.name not in self._macros:
                 raise UserError(f"config.gin gives {value.name} no value")
             value, scope = self._macros[value.name], (value.name,)
-        raise UserError("config.gin has macros that stand for each other")
+        raise UserError("config.gin has macros that refer to each other")
 
     def build(self, value: Any, scope: tuple[str, ...] = (), depth: int = 0) -> Any:
         """Returns a value with its references called.
 
         Raises:
-          UserError: one is not in `BUILDABLE`; or what the functions themselves raise.
+          UserError: one is not in `BUILDABLE`, or a function raises it.
         """
         if depth > _DEEPEST:
             raise UserError("config.gin refers to itself")
@@ -158,12 +154,12 @@ class ConfigValues:
     def _function(self, reference: Reference) -> tuple[Any, tuple[str, ...]]:
         first, _, rest = reference.selector.partition(".")
         given = f"{self._imports.get(first, first)}.{rest}".rstrip(".")
-        # Rooms may change between versions; a module's own name and its function's do not.
+        # Packages may change between versions; the names of modules and functions do not.
         name = _FULL_NAMES.get(_short_name(given)) if given.startswith("ait_jax.") else None
         if name is None or not reference.called:
             raise UserError(
-                f"config.gin refers to @{reference.name}, which is not ait-jax's own and is called "
-                "by a run only"
+                f"config.gin refers to @{reference.name}, which is not part of ait-jax, so only a "
+                "run calls it"
             )
         module, _, attribute = name.rpartition(".")
         return getattr(importlib.import_module(module), attribute), BUILDABLE[name]

@@ -30,19 +30,19 @@ def parse(
 ) -> None:
     """Loads gin files and overrides into gin's global configuration.
 
-    Later files win over earlier ones, and overrides over files. A file, its includes and the
-    modules it imports are looked for in --gin_search_paths, beside the files that were given,
-    in the working folder, and among the shipped files, in that order.
+    Later files win over earlier ones, and overrides over files. Files, their includes and the
+    modules they import are looked up in --gin_search_paths, beside the given files, in the working
+    folder, and among the shipped files, in that order.
 
     Args:
       flags: of the command line.
-      default_file: what is loaded where no file is given.
-      unused: macros that shared files set and that may have no use here.
-      required: False lets values that must be given be missing: not all of them are used.
+      default_file: loaded if no file is given.
+      unused: macros of shared files that need no use here.
+      required: False accepts missing values.
 
     Raises:
-      UserError: a missing file, an unknown configurable, parameter or macro, bad syntax, a
-        macro that nothing uses, or a value that is required and not given.
+      UserError: a missing file, an unknown configurable, parameter or macro, bad syntax, an unused
+        macro, or a missing value.
     """
     gin.clear_config()
     _quiet_gin()
@@ -68,7 +68,7 @@ def parse(
     if default_file in names:
         hint = ""
     gin_checks.check_macros_used(referred_to, hint)
-    if required:  # gin's own last step asks for the values, too
+    if required:  # gin's last step also requires the values
         gin_checks.check_values_exist()
         _try(gin.finalize)
 
@@ -82,7 +82,7 @@ def _macros_in(parsed: Any) -> set[str]:
 def _quiet_gin() -> None:
     """Keeps gin from logging an error for every folder of the search path that lacks a file.
 
-    It logs through the root logger, which would also install a handler there.
+    It logs through the root logger, which also installs a handler there.
     """
     from gin import resource_reader
 
@@ -95,7 +95,7 @@ def _find_file(name: str, folders: Sequence[str]) -> Path:
     """Returns the absolute path of a `--gin_file`."""
     given = Path(name).expanduser()
     for folder in [*folders, str(gin_folder())]:
-        path = Path(folder) / given  # an absolute `given` stands alone
+        path = Path(folder) / given  # just `given` if that is absolute
         if path.is_file():
             return path.resolve()
     raise UserError(
@@ -119,7 +119,7 @@ def _try(step: Callable[[], Any], override: str = "") -> None:
 
 
 def _override(binding: str) -> None:
-    """Parses one override, with the names that the files import and those already in use.
+    """Parses an override, with the imports of the files or with the names already in use.
 
     `--gin.STRATEGY=@selection.Random()` needs the first (no file mentions Random),
     `--gin.Scorer.num_instances=5` the second (gin's short form).
@@ -130,7 +130,7 @@ def _override(binding: str) -> None:
         try:
             _try(lambda: gin.parse_config([*header, binding]), flag)
         except UserError as error:
-            # AttributeError: the module is right, so its own names are the nearest.
+            # AttributeError: the module is right, so the nearest name is one of its own.
             if not isinstance(error.__cause__, NameError | AttributeError):
                 raise
             try:
@@ -145,16 +145,16 @@ def build(configurable: Callable[..., Any], default_file: str = "experiments/min
     """Calls `configurable` with what gin binds to its parameters.
 
     Args:
-      default_file: what `parse` loads where no file is given.
+      default_file: what `parse` loads if no file is given.
 
     Raises:
-      UserError: the configuration is for something else, has a value of the wrong type or
-        lacks one; or what the parts themselves raise.
+      UserError: the configuration is for something else, or a value is missing, of the wrong type
+        or refused by the parts themselves.
     """
     if not gin_checks.is_configured(configurable):
         raise UserError(
             f"the gin files configure no {configurable.__name__}. --gin_file replaces the default: "
-            f"give an experiment first (--gin_file={default_file}), then what changes it."
+            f"give an experiment first (--gin_file={default_file}), then the files that change it."
         )
     gin_checks.check_types()
     try:
@@ -169,7 +169,7 @@ def build(configurable: Callable[..., Any], default_file: str = "experiments/min
 
 
 def original(error: BaseException) -> BaseException:
-    """Returns the error as it was raised: gin adds "In call to configurable" to its text."""
+    """Returns the error without gin's "In call to configurable"."""
     while type(error) is not UserError and error.__context__ is not None:
         error = error.__context__
     return error
@@ -184,12 +184,12 @@ def operative_config() -> str:
 def differences(
     saved: str, current: str, ignored: Iterable[str] = (), ignored_prefixes: tuple[str, ...] = ()
 ) -> list[str]:
-    """Returns one line for every parameter that differs between two configurations.
+    """Returns a line for every parameter that differs between two configurations.
 
     Args:
       saved, current: as `operative_config` returns them.
       ignored: parameters that may differ.
-      ignored_prefixes: likewise, by how their names begin.
+      ignored_prefixes: of further ones.
     """
     old, new = parameters_of(saved), parameters_of(current)
     return [
@@ -202,7 +202,7 @@ def differences(
 def macros_of(config: str) -> dict[str, str | int | float]:
     """Returns the macros of a configuration as `operative_config` returns it.
 
-    Numbers, truth values and strings are what they are, everything else is its gin source.
+    Numbers, booleans and strings are values, everything else is gin source.
     """
     macros: dict[str, str | int | float] = {}
     for name, text in parameters_of(config).items():
@@ -219,7 +219,7 @@ def macros_of(config: str) -> dict[str, str | int | float]:
 def parameters_of(config: str) -> dict[str, str]:
     r"""Returns parameter -> value of an operative configuration.
 
-    A value of several lines begins on the line after ` = \`, and its lines are indented.
+    A value of several lines begins on the line after ` = \`, indented.
     """
     parameters: dict[str, str] = {}
     name = ""

@@ -1,8 +1,7 @@
-"""Checks of the parsed gin configuration that gin itself does not make, or makes too late.
+"""Checks of the parsed gin configuration that gin does not make, or makes too late.
 
-Gin ignores a macro that nothing uses, prints the whole configuration where a macro has no
-value, and passes a string on where a number is needed. Here each is an error that names what
-to change.
+Gin ignores unused macros, prints the whole configuration if a macro has no value, and passes a
+string where a number is needed. Here each is an error that names what to change.
 """
 
 import inspect
@@ -18,7 +17,7 @@ from ait_jax.errors import UserError, nearest
 
 
 def check_values_exist() -> None:
-    """Refuses macros without a value and what is still `%gin.REQUIRED`."""
+    """Refuses macros without a value and values that are still `%gin.REQUIRED`."""
     macros = macro_values()
     for where, reference in _references():
         if reference.config_key[1] == MACRO and reference.config_key[0] not in macros:
@@ -38,18 +37,18 @@ def check_values_exist() -> None:
 
 
 def check_override(name: str, macros: Sequence[str]) -> None:
-    """Refuses `--gin.NAME=...` of a macro that no file defines: gin would ignore it."""
+    """Refuses `--gin.NAME=...` for a macro that no file defines; gin ignores it."""
     if "." not in name and name not in macros:
         near = _nearest_macro(name, macros) or f" Known: {', '.join(sorted(macros)) or 'none'}."
         raise UserError(f"--gin.{name}: no gin file defines {name}.{near}")
 
 
 def check_macros_used(referred_to: set[str], hint: str = "") -> None:
-    """Refuses a macro that is set and never referred to, a misspelt one for example.
+    """Refuses a macro that is set but unused, a misspelled one, for example.
 
     Args:
       referred_to: macros that the gin files and overrides refer to.
-      hint: what else may be the matter.
+      hint: ends the message if no macro has a similar name.
     """
     for name in macro_values():
         if name not in referred_to:
@@ -58,7 +57,7 @@ def check_macros_used(referred_to: set[str], hint: str = "") -> None:
 
 
 def is_configured(function: Any) -> bool:
-    """Whether anything is bound to a parameter of a function or class."""
+    """Says whether a parameter of a function or class has a binding."""
     return any(wrapped(selector) is function for _, selector in bindings())
 
 

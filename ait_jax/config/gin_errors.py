@@ -1,8 +1,7 @@
-"""Gin's errors in the user's words: one line, where it is, and the nearest valid name.
+"""Gin's errors in one line: where, what, and the nearest valid name.
 
-Gin raises ValueError, NameError, AttributeError, SyntaxError, ImportError and OSError with
-texts of several lines. The patterns below are those of gin-config 0.5.0; a text that none of
-them knows is passed on as it is.
+Gin raises ValueError, NameError, AttributeError, SyntaxError, ImportError and OSError with texts
+of several lines. The patterns match those of gin-config 0.5.0; other texts pass unchanged.
 """
 
 import inspect
@@ -19,12 +18,12 @@ _IMPORT = re.compile(r"^\s*(?:from\s+\S+\s+)?import\s+(\S+)(?:\s+as\s+(\w+))?", 
 
 
 def explain(error: Exception, shipped_files: Iterable[str], override: str = "") -> str:
-    """Returns the message for an error that gin raised while it read files or overrides.
+    """Returns the message for an error that gin raised while reading files or overrides.
 
     Args:
-      error: what gin raised.
-      shipped_files: names that `--gin_file` and `include` could have meant.
-      override: the flag that was being read ("--gin.X=5"); "" in a file.
+      error: raised by gin.
+      shipped_files: names that `--gin_file` and `include` may have meant.
+      override: the flag that was read ("--gin.X=5"); "" for a file.
     """
     text = str(error)
     if isinstance(error, SyntaxError):
@@ -62,7 +61,7 @@ def _not_imported(match: re.Match, file: str | None, shipped: Iterable[str]) -> 
     wanted = match["name"]
     names = _imported_names(file)
     return (
-        f"unknown name {wanted!r}.{nearest(wanted, names)} It must be imported in this file; "
+        f"unknown name {wanted!r}.{nearest(wanted, names)} This file must import it; "
         f"imported: {', '.join(sorted(names)) or 'nothing'}."
     )
 
@@ -88,8 +87,8 @@ def _missing_file(match: re.Match, file: str | None, shipped: Iterable[str]) -> 
 
 def _missing_module(match: re.Match, file: str | None, shipped: Iterable[str]) -> str:
     return (
-        f"no Python module {match['name']!r}; modules are looked for where Python finds them, "
-        "beside the gin file, in the working folder and in --gin_search_paths=FOLDER."
+        f"no Python module {match['name']!r}; modules are looked up on Python's path, beside the "
+        "gin file, in the working folder and in --gin_search_paths=FOLDER."
     )
 
 
@@ -109,7 +108,7 @@ _PATTERNS: tuple[tuple[str, _Describe], ...] = (
 
 
 def missing_arguments(error: Exception) -> str | None:
-    """Returns the message for a configurable that gin called without all it needs, or None."""
+    """Returns the message for a configurable called without a required argument, or None."""
     text = str(error)
     missing = re.search(r"missing \d+ required [\w-]+ arguments?: (.*)", text)
     called = re.search(r"In call to configurable '(\w+)'", text)
@@ -139,7 +138,7 @@ def _read(file: str) -> str:
 
 
 def _parameters(selector: str) -> list[str]:
-    """Returns the parameter names of a configurable that is written in full or in short."""
+    """Returns the parameters of a configurable, given by its full or short name."""
     full = [s for s in gin_internals.selectors() if s == selector or s.endswith(f".{selector}")]
     if len(full) != 1:
         return []

@@ -1,4 +1,4 @@
-"""The command line's gin flags as gin source. Does not import gin: `--help` stays quick."""
+"""The command line's gin flags as gin source, without importing gin: `--help` stays fast."""
 
 import ast
 import re
@@ -13,12 +13,12 @@ _NAME = re.compile(r"[A-Za-z_][\w./]*")
 
 @dataclass(frozen=True)
 class GinFlags:
-    """What the command line gave: `--gin_file`, `--gin.NAME=VALUE`, `--gin_search_paths`.
+    """The gin flags of a command line: `--gin_file`, `--gin.NAME=VALUE`, `--gin_search_paths`.
 
     Attributes:
       files: in order; later ones win.
       bindings: gin source, `NAME = VALUE`; they win over files.
-      search_paths: folders for gin files and the modules they import.
+      search_paths: folders of gin files and the modules they import.
     """
 
     files: tuple[str, ...] = ()
@@ -30,7 +30,7 @@ def split_flags(arguments: Sequence[str]) -> tuple[GinFlags, list[str]]:
     """Separates gin flags (`--gin_file=F`, `--gin_file F`, `--gin.X=V`) from other arguments.
 
     Raises:
-      UserError: a gin flag without a value, an unknown one, or a name that gin cannot have.
+      UserError: a gin flag without a value, an unknown one, or an invalid gin name.
     """
     files: list[str] = []
     bindings: list[str] = []
@@ -65,20 +65,20 @@ def _binding(argument: str) -> str:
     if not equals:
         raise UserError(f"{argument} needs a value: {argument}=VALUE")
     if not _NAME.fullmatch(name):
-        raise UserError(f"{argument}: {name!r} is no gin name; write --gin.NAME=VALUE.")
+        raise UserError(f"{argument}: {name!r} is not a gin name; write --gin.NAME=VALUE.")
     return f"{name} = {_literal(value)}"
 
 
 def _literal(value: str) -> str:
-    """Returns `value` as gin source; what is no gin literal is taken as a string."""
+    """Returns `value` as gin source; anything but a gin literal is a string."""
     text = value.strip()
     if re.match(r"[@%][A-Za-z_]", text):
         return text
     try:
         literal = isinstance(ast.literal_eval(text), _LITERALS)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        # A list with references is no Python literal, but gin reads it.
+        # A list with references is not a Python literal, but gin reads it.
         literal = text[:1] in "[({" and re.search(r"[@%][A-Za-z_]", text)
     if literal and text[:1] not in "[({" and isinstance(ast.literal_eval(text), tuple):
-        return f"({text})"  # 0,1,2: gin wants the parentheses
+        return f"({text})"  # 0,1,2: gin needs parentheses
     return text if literal else repr(value)

@@ -1,6 +1,6 @@
 """What gin-config 0.5 has no public functions for: bindings, registry, search path, imports.
 
-Nothing outside this file uses gin's private names.
+No other file uses gin's private names.
 """
 
 import os
@@ -31,22 +31,22 @@ def wrapped(selector: str) -> Any:
 
 
 def short_name(selector: str) -> str:
-    """Returns the shortest name that tells it from others."""
+    """Returns the shortest unambiguous name."""
     return gin.config._REGISTRY.minimal_selector(selector)
 
 
 def search_path() -> list[str]:
-    """Returns the folders that gin files are looked for in."""
+    """Returns the folders in which gin looks for files."""
     return list(gin.config._LOCATION_PREFIXES)
 
 
 def set_search_path(folders: Sequence[str]) -> None:
-    """Replaces the folders that gin files are looked for in."""
+    """Replaces the folders in which gin looks for files."""
     gin.config._LOCATION_PREFIXES[:] = folders
 
 
 def source_of(name: str) -> str:
-    """Returns the text of a file that gin has parsed: from a folder or a Python package."""
+    """Returns the text of a file that gin has parsed, of a folder or a Python package."""
     for folder in gin.config._LOCATION_PREFIXES:
         path = os.path.join(folder, name)
         for reader, exists in gin.config._FILE_READERS:
@@ -58,9 +58,9 @@ def source_of(name: str) -> str:
 
 @contextmanager
 def import_statements() -> Iterator[list[str]]:
-    """Yields the import statements of the files so far; those of the block are forgotten.
+    """Yields the import statements of the files so far; forgets those of the block.
 
-    They are the files' own: read twice, they could get aliases in the operative configuration.
+    Statements that are read twice may get aliases in the operative configuration.
     """
     imports = set(gin.config._IMPORTS)
     try:
@@ -71,12 +71,12 @@ def import_statements() -> Iterator[list[str]]:
 
 
 def complete_operative_config() -> None:
-    """Adds functions that are passed on uncalled (`optimizer = @optimizer.adamw`).
+    """Adds functions that are passed uncalled (`optimizer = @optimizer.adamw`).
 
-    Gin notes only what was called so far.
+    Gin records only those that were called.
     """
     operative = gin.config._OPERATIVE_CONFIG
-    # What the others refer to has been called already, in the scope of a macro.
+    # Other references have been called already, in the scope of a macro.
     waiting = [r for r in gin.config.iterate_references(operative) if not r.evaluate]
     while waiting:
         reference = waiting.pop()

@@ -18,13 +18,13 @@ from ait_jax.plan.compiled_program import CompiledProgram
 from ait_jax.pool.pool import TaskPool
 from ait_jax.randomness import Key
 from ait_jax.rounds.experiment import Experiment
-from ait_jax.rounds.parts import tasks_of_round
 from ait_jax.rounds.pretraining import Pretraining
 from ait_jax.rounds.scoring import UNUSED_MACROS, Scoring
 from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.scorer import continuous
 from ait_jax.scorer.batching import LengthBuckets
 from ait_jax.scorer.chunk import prepare
+from ait_jax.scorer.parts import tasks_of_round
 from ait_jax.scorer.prompts_of_task import TaskPrompts, same_prompts
 from ait_jax.scorer.scorer import Scorer
 from ait_jax.scorer.shared_prefixes import MOST_MEMBERS, SHORTEST, grouped

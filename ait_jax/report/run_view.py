@@ -159,7 +159,7 @@ def status_lines(status: Mapping[str, Any], columns: int) -> list[Text]:
     if status["state"] != "finished" and following:
         again = "" if running else " (the same command continues)"
         lines.append(Text(f"next: {following}{again}"))
-    points = [CurvePoint(**point) for point in status["curve"]]
+    points = [CurvePoint.from_json(point) for point in status["curve"]]
     if points:
         lines += [Text(), *map(Text, render_text(points).splitlines())]
     return lines

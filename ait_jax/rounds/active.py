@@ -78,11 +78,13 @@ def _rounds(run: Run[Experiment], config: str) -> list[CurvePoint]:
 def tell_evaluation(run: Run[Experiment], points: list[CurvePoint], splits: Splits) -> None:
     """Draws learning_curve.png after every round, and tells the summaries."""
     last = points[-1]
-    if last.round is not None:
+    if last.round_index is not None:
         path = run.directory.path / "learning_curve.png"
         plot_learning_curve(path, points, strategy=run.experiment.strategy.name)
     groups = {"test": splits.test, "dev": splits.dev}
-    run.summaries.evaluated(last.round, last.num_tasks, groups, curve=last.round is not None)
+    run.summaries.evaluated(
+        last.round_index, last.num_tasks, groups, curve=last.round_index is not None
+    )
 
 
 def summarize(run: Run[Experiment], points: list[CurvePoint]) -> None:
@@ -90,7 +92,7 @@ def summarize(run: Run[Experiment], points: list[CurvePoint]) -> None:
     path = run.directory.path
     reporter.say(f"\nlearning curve: {path / 'learning_curve.png'}\n{render_text(points)}")
     for round_index in range(run.experiment.rounds - 1):
-        folder = run.directory.round(round_index)
+        folder = run.directory.folder(round_index)
         chosen = read_names(folder / "selected.txt")
         shown = ", ".join(chosen[:4]) + (", ..." if len(chosen) > 4 else "")
         reporter.say(f"selected after round {round_index} ({folder / 'selected.txt'}): {shown}")

@@ -1,4 +1,4 @@
-"""How a run begins: its first splits, what is remarkable about its pool, the steps to come."""
+"""How a run begins: its first splits, remarks about its pool, the steps to come."""
 
 from typing import Any
 
@@ -24,14 +24,14 @@ def begin(run: Run[Experiment]) -> Splits:
                 f"need {wanted} tasks, {len(splits.remain)} remain; lower TASKS_PER_ROUND, ROUNDS "
                 "or INITIAL_TASKS."
             )
-        write_splits(run.directory.round(0), splits)
+        write_splits(run.directory.folder(0), splits)
         if run.generations:
             run.generations.begin(run.pool)
         return {"dropped_tasks": dropped}
 
     dropped = run.directory.stage("round_000/splits", draw)["dropped_tasks"]
-    splits = read_splits(run.directory.round(0))
-    missing = f"; {dropped} named in the split files are not in the pool" if dropped else ""
+    splits = read_splits(run.directory.folder(0))
+    missing = f"; {dropped} tasks of the split files are not in the pool" if dropped else ""
     counts = (f"{len(getattr(splits, name)):,} {name}" for name in SPLIT_NAMES)
     reporter.say(f"tasks: {', '.join(counts)}{missing}")
     _say_remarks(run, splits)
@@ -51,13 +51,12 @@ def _say_remarks(run: Run[Experiment], splits: Splits) -> None:
     few = [name for name in splits.names if name in has_few]
     if few:
         reporter.say(f"{len(few)} tasks have fewer than 2 positive examples, such as {few[0]}")
-    pending = run.generations.pending(pool) if run.generations else 0
-    if pending:
+    generations = run.generations
+    pending = generations.pending(pool) if generations else 0
+    if generations and pending:
         selections = range(run.experiment.rounds - 1)
-        settled = all(map(run.generations.is_settled, selections))
-        outcome = (
-            "no selection is left to take them" if settled else "they join at the next selection"
-        )
+        settled = all(map(generations.is_settled, selections))
+        outcome = "no selection is left for them" if settled else "they join at the next selection"
         reporter.say(f"the pool was extended by {pending:,} tasks; {outcome}")
 
 
@@ -66,7 +65,9 @@ def planned(run: Run[Experiment], splits: Splits) -> list[tuple[str, float]]:
     experiment = run.experiment
     train, remain = len(splits.train), len(splits.remain)
     evaluated = len(splits.test) + len(splits.dev)
-    plan = [("base/evaluate", evaluated)] if experiment.evaluate_base else []
+    plan: list[tuple[str, float]] = []
+    if experiment.evaluate_base:
+        plan.append(("base/evaluate", evaluated))
     for round_index in range(experiment.rounds):
         name = round_name(round_index)
         plan += [(f"{name}/train", train), (f"{name}/evaluate", evaluated)]

@@ -1,11 +1,11 @@
-"""What one run consists of: the parts, the sizes, the seed. Gin fills it (gin/experiments)."""
+"""The settings of a run of active instruction tuning, as gin files bind them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ait_jax.errors import UserError
-from ait_jax.rounds.parts import Parts, check_positive
+from ait_jax.scorer.parts import Parts, check_positive
 from ait_jax.scorer.racing import check_strategy
 from ait_jax.selection.selection import Strategy
 from ait_jax.summaries import Board, TensorBoard
@@ -16,23 +16,23 @@ TRAIN_FROM = ("base", "previous")
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment(Parts):
-    """One run of active instruction tuning; gin fills it (gin/experiments).
+    """One run of active instruction tuning (gin/experiments).
 
     Args:
-      initial_splits: pool, seed -> Splits of round 0 (`initial.Drawn`, `initial.FromFiles`).
-      strategy: the part that `Parts` lacks.
+      initial_splits: draws round 0's splits (`initial.Drawn`, `initial.FromFiles`).
+      strategy: selects the next tasks.
       trainer: one for all rounds, or {round: trainer}, each used until the next one's round:
         {0: @embedded.EmbeddedTrainer(), 2: @t5x.T5XTrainer()}.
       rounds: trainings; the last one is evaluated and selects nothing.
-      tasks_per_round: see `Parts`; of a list longer than the selections the first numbers count.
+      tasks_per_round: see `Parts`; a list may be longer than the number of selections.
       max_instances_per_task: training instances of a task.
       max_eval_instances: instances of a test or dev task that are evaluated after a round.
       max_dev_instances: instances of a dev task that choose the checkpoint during training.
       train_from: every round starts from the "base" checkpoint (paper) or the "previous" round.
       evaluate_base: evaluate the model before any training, the curve's first point.
-      grow_pool: a pool with more tasks continues the run: they join what remains at the next
-        selection. Otherwise only the pool that the run began with does.
-      summaries: where curves, answers and pictures go; a run may go on with others.
+      grow_pool: continue the run with a pool that has got more tasks: they join the remaining
+        ones at the next selection. Otherwise another pool is refused.
+      summaries: where curves, answers and pictures go; may change between calls.
       Others: see `Parts`.
     """
 
@@ -54,15 +54,18 @@ class Experiment(Parts):
             check_strategy(self.strategy)
         if isinstance(self.trainer, Mapping):
             _check_trainers(self.trainer, self.rounds)
-        for round in self.trainer if isinstance(self.trainer, Mapping) else (0,):
-            self.trainer_of(round).check_model(self.model)
+        for first in self.trainer if isinstance(self.trainer, Mapping) else (0,):
+            self.trainer_of(first).check_model(self.model)
         if self.train_from not in TRAIN_FROM:
-            raise UserError(f"TRAIN_FROM = {self.train_from!r} is none of {TRAIN_FROM}.")
+            raise UserError(
+                f"TRAIN_FROM = {self.train_from!r} is unknown; set it to 'base' or 'previous'."
+            )
         sizes = self.tasks_per_round
         if not isinstance(sizes, int) and len(sizes) < self.rounds - 1:
             raise UserError(
                 f"TASKS_PER_ROUND = {list(sizes)} is for {len(sizes)} selections, ROUNDS = "
-                f"{self.rounds} makes {self.rounds - 1}; give as many numbers, or lower ROUNDS."
+                f"{self.rounds} makes {self.rounds - 1}; give {self.rounds - 1} numbers or lower "
+                "ROUNDS."
             )
         check_positive(
             {
@@ -72,20 +75,17 @@ class Experiment(Parts):
             }
         )
 
-    def trainer_of(self, round: int) -> Trainer:
+    def trainer_of(self, round_index: int) -> Trainer:
+        """Returns the trainer of a round."""
         if not isinstance(self.trainer, Mapping):
             return self.trainer
-        return self.trainer[max(first for first in self.trainer if first <= round)]
+        return self.trainer[max(first for first in self.trainer if first <= round_index)]
 
 
 def _check_trainers(trainers: Mapping[int, Trainer], rounds: int) -> None:
-    bad = [
-        r
-        for r in trainers
-        if isinstance(r, bool) or not isinstance(r, int) or r not in range(rounds)
-    ]
-    if bad or 0 not in trainers:
+    fits = all(type(first) is int and 0 <= first < rounds for first in trainers)
+    if not fits or 0 not in trainers:
         raise UserError(
-            f"TRAINER gives trainers for the rounds {list(trainers)}; it must have 0, and others "
-            f"below ROUNDS = {rounds}."
+            f"TRAINER has trainers for the rounds {list(trainers)}; it needs one for round 0, and "
+            f"every other round must be below ROUNDS = {rounds}."
         )

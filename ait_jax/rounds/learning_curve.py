@@ -17,59 +17,76 @@ class CurvePoint:
     """One evaluated model.
 
     Attributes:
-      round: None for the base model before any training.
+      round_index: None for the base model before any training.
       num_tasks: how many tasks it was trained on, 0 for the base model.
       test, dev: {"overall", "cls", "gen": ROUGE-L in percent or None}; dev may be empty.
     """
 
-    round: int | None
+    round_index: int | None
     num_tasks: int
     test: Mapping[str, float | None]
     dev: Mapping[str, float | None]
 
     @property
     def name(self) -> str:
-        return "base" if self.round is None else f"round {self.round}"
+        """The model in words: "base" or "round 2"."""
+        return "base" if self.round_index is None else f"round {self.round_index}"
 
     @classmethod
     def from_evaluation(
-        cls, round: int | None, num_tasks: int, evaluation: Mapping[str, Mapping[str, Any]]
+        cls, round_index: int | None, num_tasks: int, evaluation: Mapping[str, Mapping[str, Any]]
     ) -> "CurvePoint":
         """Takes the ROUGE-L figures out of an `evaluation.evaluate_splits` result (eval.json)."""
-        return cls(
-            round, num_tasks, _figures(evaluation.get("test")), _figures(evaluation.get("dev"))
-        )
+
+        def figures(split: str) -> dict[str, float | None]:
+            result = evaluation.get(split)
+            groups = (
+                {"overall": result, "cls": result["cls"], "gen": result["gen"]} if result else {}
+            )
+            return {group: measured[ROUGE_L] for group, measured in groups.items()}
+
+        return cls(round_index, num_tasks, figures("test"), figures("dev"))
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the point as `ait-jax status --json` and comparison.json write it."""
+        return {
+            "round": self.round_index,
+            "num_tasks": self.num_tasks,
+            "test": dict(self.test),
+            "dev": dict(self.dev),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "CurvePoint":
+        """Returns the point that `to_json` wrote."""
+        return cls(value["round"], value["num_tasks"], value["test"], value["dev"])
 
 
-def _figures(result: Mapping[str, Any] | None) -> dict[str, float | None]:
-    if not result:
-        return {}
-    return {
-        "overall": result[ROUGE_L],
-        "cls": result["cls"][ROUGE_L],
-        "gen": result["gen"][ROUGE_L],
-    }
+def by_num_tasks(points: Sequence[CurvePoint]) -> list[CurvePoint]:
+    """Returns the points as a curve has them, ascending by their number of tasks.
 
-
-def check_points(points: Sequence[CurvePoint]) -> None:
+    Raises:
+      UserError: no points.
+    """
     if not points:
-        raise UserError("There is no evaluated round to draw a learning curve of.")
+        raise UserError("Cannot draw a learning curve: there is no evaluated round.")
+    return sorted(points, key=lambda point: point.num_tasks)
 
 
 def series(points: Sequence[CurvePoint], split: str, group: str) -> list[float | None]:
+    """Returns the ROUGE-L of each point, None where it was not measured."""
     return [getattr(point, split).get(group) for point in points]
 
 
 def render_text(points: Sequence[CurvePoint]) -> str:
     """Returns the curve as a table with a sparkline under each column, for a terminal.
 
-    Columns without any figure are left out; a missing figure is a dash.
+    Columns without figures are left out; a missing figure is a dash.
 
     Raises:
       UserError: no points.
     """
-    check_points(points)
-    points = sorted(points, key=lambda point: point.num_tasks)
+    points = by_num_tasks(points)
     columns = [["", *(point.name for point in points), "gain", ""]]
     columns.append(["tasks", *(f"{point.num_tasks:,}" for point in points), "", ""])
     for split in ("test", "dev"):
@@ -83,13 +100,29 @@ def render_text(points: Sequence[CurvePoint]) -> str:
                 columns.append([header, *cells, gain, sparkline(values)])
     widths = [max(map(len, column)) for column in columns]
     lines = []
-    for row in zip(*columns):
+    for row in zip(*columns, strict=True):
         cells = [row[0].ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:])]
+        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
         lines.append("  ".join(cells).rstrip())
     if len(points) == 1:
         lines = lines[:2]
     return "\n".join(["ROUGE-L", *lines])
+
+
+def render_continual(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the ROUGE-L of a continual training's rounds as the table of continual.txt.
+
+    Args:
+      rows: "stage" (the round), "tasks", "replayed", and ROUGE-L by group; None or missing is "-".
+    """
+    groups = ["test", "holdout", *(f"previous_{n:03d}" for n in range(len(rows) - 1))]
+    titles = ["test", "holdout", *(f"stage {number}" for number in range(len(rows) - 1))]
+    lines = ["stage  tasks  replayed  " + "  ".join(f"{title:>8}" for title in titles)]
+    for row in rows:
+        figures = (row.get(group) for group in groups)
+        cells = "  ".join(f"{'-' if f is None else f'{f:.2f}':>8}" for f in figures)
+        lines.append(f"{row['stage']:>5}  {row['tasks']:>5}  {row['replayed']:>8}  {cells}")
+    return "\n".join(lines)
 
 
 def sparkline(values: Sequence[float | None]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ait_jax.errors import UserError
-from ait_jax.rounds.learning_curve import GROUPS, LABELS, CurvePoint, check_points, series
+from ait_jax.rounds.learning_curve import GROUPS, LABELS, CurvePoint, by_num_tasks, series
 from ait_jax.selection.selection import SelectionContext
 from ait_jax.selection.task_map import AMBIGUOUS, CATEGORIES, DIFFICULT, EASY, OTHER, ranked
 from ait_jax.selection.uncertainty import TaskScores
@@ -23,8 +23,9 @@ _X_TICKS = (
     *(1e-5, 1e-4, 5e-4, 0.002, 0.005, 0.01, 0.02, 0.05),
     *(0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0),
 )
-# At most so many names are written, where there is room.
-_NUM_LABELS = 9
+_NUM_LABELS = 9  # at most, where there is room
+# Both legends stand to the right of their axes.
+_LEGEND = {"loc": "upper left", "borderaxespad": 0, "labelspacing": 0.9}
 _CURVE_COLORS = {"overall": figures.INK, "cls": figures.VERMILION, "gen": figures.SKY}
 _LINES = {
     "test": {"linestyle": "-", "linewidth": 2.2},
@@ -46,12 +47,11 @@ def plot_task_map(
 
     Args:
       path: file to write, local or any epath.
-      context: its scores are finite, 1 to tens of thousands of tasks; circles for CLS tasks of
-        its pool, triangles for GEN.
+      context: finite scores of 1 to tens of thousands of tasks; its pool's CLS tasks are circles,
+        GEN tasks triangles.
       categories: as from `task_map.classify`.
-      selected: tasks to ring: the round's selection.
-      round_index, strategy: for the title; without a round it is a map of tasks that were only
-        scored.
+      selected: the round's selection; these tasks get a ring.
+      round_index, strategy: for the title; None: the tasks were scored outside of a run.
 
     Raises:
       UserError: no tasks, or scores that are not finite.
@@ -79,7 +79,7 @@ def plot_task_map(
 
 def _check_scores(scores: TaskScores) -> None:
     if not len(scores):
-        raise UserError("There are no scored tasks to draw a task map of.")
+        raise UserError("Cannot draw a task map: there are no scored tasks.")
     finite = np.isfinite(scores.prompt_uncertainty) & np.isfinite(scores.prediction_probability)
     if not finite.all():
         names = [task for task, good in zip(scores.tasks, finite, strict=True) if not good]
@@ -159,20 +159,13 @@ def _draw_map_legend(
     if num_selected:
         ring = {"markerfacecolor": "none", "markeredgecolor": figures.INK}
         entries.append(entry("o", f"selected ({num_selected:,})", **ring))
-    axes.legend(
-        handles=entries,
-        loc="upper left",
-        bbox_to_anchor=(1.03, 1.0),
-        borderaxespad=0,
-        labelspacing=0.9,
-        fontsize=10,
-    )
+    axes.legend(handles=entries, bbox_to_anchor=(1.03, 1.0), fontsize=10, **_LEGEND)
 
 
 def _tasks_to_label(
     context: SelectionContext, categories: Mapping[str, str], selected: Sequence[str]
 ) -> list[str]:
-    """Returns names, most telling first: every category's first tasks in turn, then selected."""
+    """Returns tasks, most telling first: each category's first ones in turn, then selected ones."""
     by_category = ranked(context, categories).values()
     names = [task for place in zip_longest(*by_category) for task in place if task is not None]
     rest = [task for task in selected if categories.get(task) == OTHER]
@@ -232,9 +225,9 @@ class _Placement:
         offsets: Sequence[tuple[float, float]],
         may_cover: bool = False,
     ) -> tuple | None:
-        """Returns (offset in points, font size) of the best free place, or None.
+        """Returns (offset in points, font size) of the nearest free place, or None.
 
-        Near places come first; with `may_cover`, the one that covers the fewest points wins.
+        With `may_cover`, the place that covers the fewest points wins.
         """
         pixels = figures.DPI / 72
         width, height = self._size(text, font_size)
@@ -258,7 +251,7 @@ class _Placement:
         return best[1], best[2]
 
     def fitted(self, text: str, font_size: float) -> str:
-        """Returns `text` cut to the width of the list right of the axes."""
+        """Returns `text` cut to the width of the list beside the axes."""
         room = self.axes.figure.bbox.width * 0.985 - (self.frame.x0 + 1.035 * self.frame.width)
         cut = text
         while self._size(cut, font_size)[0] > room:
@@ -272,17 +265,13 @@ class _Placement:
         return self.renderer.get_text_width_height_descent(text, font, False)[:2]
 
     def write(self, row: int, text: str, spot: tuple) -> None:
+        """Writes beside a row's point, with a line to it if they are far apart."""
         from matplotlib.patheffects import withStroke
 
         (dx, dy), font_size = spot
         far = np.hypot(dx, dy) > 12
-        line = {
-            "arrowstyle": "-",
-            "color": figures.FAINT_INK,
-            "lw": 0.6,
-            "shrinkA": 1,
-            "shrinkB": 6,
-        }
+        line = {"arrowstyle": "-", "color": figures.FAINT_INK, "lw": 0.6}
+        line |= {"shrinkA": 1, "shrinkB": 6}
         self.axes.annotate(
             text,
             self.xy[row],
@@ -322,14 +311,13 @@ _NAME_OFFSETS, _NUMBER_OFFSETS = _offsets(11, 18, 28), _offsets(8, 13, 20)
 def plot_learning_curve(path: Any, points: Sequence[CurvePoint], *, strategy: str = "") -> None:
     """Writes the curve as a PNG of 1350 x 825 pixels; the same input gives the same bytes.
 
-    Test figures are solid lines, dev figures dashed. Each x tick gives the number of
-    training tasks and the round.
+    Test figures are solid lines, dev figures dashed. An x tick gives the number of training tasks
+    and the round.
 
     Raises:
       UserError: no points.
     """
-    check_points(points)
-    points = sorted(points, key=lambda point: point.num_tasks)
+    points = by_num_tasks(points)
     with figures.style():
         figure = figures.new_figure(9, 5.5)
         axes = figure.add_axes((0.08, 0.14, 0.645, 0.71))
@@ -360,13 +348,12 @@ def _set_curve_axes(axes: Any, points: Sequence[CurvePoint]) -> None:
     step = -(-len(points) // _MOST_TICKS)
     shown = list(points[::-step])[::-1]  # the last round always has its tick
     axes.set_xticks([point.num_tasks for point in shown])
-    # Two lines a tick: the words would run into each other where there are many.
-    word = "" if len(shown) > 8 else "round "
-    names = ["base" if point.round is None else f"{word}{point.round}" for point in shown]
-    axes.set_xticklabels(
-        [f"{point.num_tasks:,}\n{name}" for point, name in zip(shown, names, strict=True)]
-    )
-    axes.set_xlabel("training tasks" if word else "training tasks, and the round below")
+    # Where there are many, the word would run into the next one.
+    many = len(shown) > 8
+    names = [point.name.removeprefix("round " if many else "") for point in shown]
+    tasks = [f"{point.num_tasks:,}" for point in shown]
+    axes.set_xticklabels(map("\n".join, zip(tasks, names, strict=True)))
+    axes.set_xlabel("training tasks, and the round below" if many else "training tasks")
     axes.set_ylabel("ROUGE-L")
     axes.margins(x=0.04)
     if len(points) == 1:
@@ -374,7 +361,7 @@ def _set_curve_axes(axes: Any, points: Sequence[CurvePoint]) -> None:
 
 
 def _draw_curve_legend(axes: Any, points: Sequence[CurvePoint]) -> None:
-    """Draws the legend right of the axes; each entry ends with its last figure and its gain."""
+    """Draws the legend; each entry ends with its last figure and its gain."""
     from matplotlib.lines import Line2D
 
     entries = []
@@ -386,12 +373,5 @@ def _draw_curve_legend(axes: Any, points: Sequence[CurvePoint]) -> None:
             gain = f" ({known[-1] - known[0]:+.1f})" if len(known) > 1 else ""
             label = f"{split} {LABELS[group]}  {known[-1]:.1f}{gain}"
             entries.append(Line2D([], [], color=_CURVE_COLORS[group], label=label, **_LINES[split]))
-    axes.legend(
-        handles=entries,
-        loc="upper left",
-        bbox_to_anchor=(1.02, 1.0),
-        borderaxespad=0,
-        labelspacing=0.9,
-        handlelength=2.4,
-        fontsize=9.5,
-    )
+    legend = {"bbox_to_anchor": (1.02, 1.0), "handlelength": 2.4, "fontsize": 9.5, **_LEGEND}
+    axes.legend(handles=entries, **legend)

@@ -1,22 +1,22 @@
-"""Pre-training a small T5 from nothing: span corruption on text, mixed with supervised tasks.
+"""Pre-training a small T5 from random weights: span corruption on text, mixed with tasks.
 
-This is how the weights in `assets/mini` were made (`ait-jax pretrain`).
+`ait-jax pretrain` made the weights in `assets/mini`.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ait_jax import randomness
 from ait_jax.errors import UserError
-from ait_jax.models.interface import Model, check_positions, gin_name
+from ait_jax.models.interface import Model, check_positions
 from ait_jax.models.parameters import init_params
 from ait_jax.prompts.vocabulary import EOS_ID, Vocabulary
 from ait_jax.runtime import files, reporter
 from ait_jax.runtime.partitioning import Partitioner
+from ait_jax.scorer.parts import check_vocabulary
 from ait_jax.trainer.embedded import EmbeddedTrainer
 from ait_jax.trainer.interface import TrainingJob
 
@@ -36,13 +36,10 @@ def span_corruption(
     Args:
       tokens: ids without end-of-sequence; at least 2 of them.
       sentinel: index -> id of `<extra_id_index>`.
-      key: of the random choice of spans.
+      key: of the random draw of spans.
 
     Returns:
       (input ids, target ids), both without end-of-sequence.
-
-    Raises:
-      ValueError: fewer than 2 tokens.
     """
     if len(tokens) < 2:
         raise ValueError(f"Span corruption needs at least 2 tokens, got {len(tokens)}.")
@@ -53,7 +50,7 @@ def span_corruption(
     inputs: list[int] = []
     targets: list[int] = []
     position = 0
-    for i, (kept_length, noise_length) in enumerate(zip(kept, noise)):
+    for i, (kept_length, noise_length) in enumerate(zip(kept, noise, strict=True)):
         inputs += [*tokens[position : position + kept_length], sentinel(i)]
         position += kept_length
         targets += [sentinel(i), *tokens[position : position + noise_length]]
@@ -64,21 +61,21 @@ def span_corruption(
 def _partition(total: int, parts: int, key: tuple[randomness.KeyPart, ...]) -> list[int]:
     """Splits `total` into `parts` positive integers, every way equally likely."""
     cuts = sorted(randomness.shuffled(range(1, total), *key)[: parts - 1])
-    return [b - a for a, b in zip([0, *cuts], [*cuts, total])]
+    return [b - a for a, b in zip([0, *cuts], [*cuts, total], strict=True)]
 
 
 @dataclass(frozen=True)
 class PretrainingExamples:
-    """An endless stream cut to `num_rows`, each row packed from short examples.
+    """The first `num_rows` of an endless stream of rows, each packed from short examples.
 
-    Row i is a function of (seed, i): its examples (i, 0), (i, 1), ... are packed until the
-    next one does not fit.
+    Row i is a function of (seed, i): its examples (i, 0), (i, 1), ... are packed until the next
+    one does not fit.
 
     Args:
-      text: (seed, index) -> a passage, to be corrupted.
+      text: (seed, index) -> a passage to corrupt.
       task_example: (seed, index) -> (input text, target text).
-      text_fraction: share of corrupted text among the examples; the rest are tasks.
-      passages: passages that make one text.
+      text_fraction: share of corrupted texts among the examples; the rest are tasks.
+      passages: of one text.
       input_length, target_length: tokens of a packed row.
     """
 
@@ -116,6 +113,7 @@ class PretrainingExamples:
         return packed
 
     def collate(self, rows: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """Stacks rows to a batch."""
         return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
     def _example(self, row: int, segment: int) -> dict[str, list[int]]:
@@ -133,13 +131,13 @@ class PretrainingExamples:
 
 @dataclass(frozen=True)
 class Pretraining:
-    """`ait-jax pretrain`: a model from random weights, saved as model.safetensors.
+    """`ait-jax pretrain`: trains a model from random weights, saved as model.safetensors.
 
     Args:
       model_dir: gets checkpoints, metrics and model.safetensors; the same command continues.
-      text, task_example, text_fraction, passages, input_length, target_length: see `PretrainingExamples`.
       trainer: with `steps` set.
       seed: of weights, data order and dropout.
+      Others: see `PretrainingExamples`.
     """
 
     model_dir: str
@@ -158,51 +156,34 @@ class Pretraining:
     def __post_init__(self) -> None:
         if self.trainer.steps is None:
             raise UserError(
-                "pretraining.Pretraining needs embedded.EmbeddedTrainer.steps (and epochs = None): "
-                "its text has no end."
+                "pretraining.Pretraining needs embedded.EmbeddedTrainer.steps (and epochs = None), "
+                "because its text has no end."
             )
-        if self.vocabulary.vocab_size > self.model.config.vocab_size:
-            raise UserError(
-                f"The vocabulary {self.vocabulary.path} has {self.vocabulary.vocab_size} ids, the "
-                f"model {gin_name(self.model.config)}.vocab_size = {self.model.config.vocab_size}; raise "
-                "the latter."
-            )
+        check_vocabulary(self.vocabulary, self.model)
         check_positions(self.model.config, self.input_length, self.target_length)
 
     def run(self) -> Path:
-        """Trains, or continues to, and returns the path of the weights."""
+        """Trains, or continues training; returns the path of the weights."""
         from ait_jax.models.checkpoints.weights import save_weights
 
         directory = files.as_path(self.model_dir)
         params, _ = init_params(self.model, self.seed)
-        job = TrainingJob(
-            self._examples(),
-            params,
-            directory,
-            self.model,
-            self.partitioner,
-            self.seed,
-        )
-        trained = self.trainer.train(job)
-        path = directory / "model.safetensors"
-        save_weights(
-            path, trained.params, dtype="bfloat16", metadata=self._provenance(trained.step)
-        )
-        reporter.say(f"weights: {path}")
-        return path
-
-    def _examples(self) -> PretrainingExamples:
-        return PretrainingExamples(
+        examples = PretrainingExamples(
             self.vocabulary,
             self.text,
             self.task_example,
-            num_rows=self.trainer.steps * self.trainer.batch_size,
+            num_rows=(self.trainer.steps or 0) * self.trainer.batch_size,
             seed=self.seed,
             text_fraction=self.text_fraction,
             passages=self.passages,
             input_length=self.input_length,
             target_length=self.target_length,
         )
-
-    def _provenance(self, step: int) -> dict[str, Any]:
-        return {"steps": str(step), "seed": str(self.seed), "command": "ait-jax pretrain"}
+        job = TrainingJob(examples, params, directory, self.model, self.partitioner, self.seed)
+        trained = self.trainer.train(job)
+        path = directory / "model.safetensors"
+        metadata = {"steps": str(trained.step), "seed": str(self.seed)}
+        metadata |= {"command": "ait-jax pretrain"}
+        save_weights(path, trained.params, dtype="bfloat16", metadata=metadata)
+        reporter.say(f"weights: {path}")
+        return path

@@ -1,8 +1,8 @@
-"""A run directory as its readers find it: finished, killed or at work. Nothing is written or locked.
+"""A run directory as its readers find it: finished, killed or at work. Writes and locks nothing.
 
-All that status, report, tasks, compare and resume read of a run goes through here: run.json,
-config.gin, timings.jsonl, metrics.jsonl and eval.json, as typed values or one kind of error. Every
-file is whole or absent, but for the last line of the files that grow by lines.
+Status, report, tasks, compare and resume read run.json, config.gin, timings.jsonl, metrics.jsonl
+and eval.json through this module, as typed values or one kind of error. Every file is whole or
+absent, except for the last line of files that grow by lines.
 """
 
 import json
@@ -38,9 +38,9 @@ class Timing:
     """A line of timings.jsonl.
 
     Attributes:
-      stage: that ended.
-      seconds: that it took in the call that ended it.
-      figures: what else the line says (tokens_per_second, padding_fraction, devices, ...).
+      stage: that has ended.
+      seconds: it took, in the call that ended it.
+      figures: the rest of the line (tokens_per_second, padding_fraction, devices, ...).
     """
 
     stage: str
@@ -50,7 +50,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Record:
-    """What run.json and config.gin say of a run.
+    """What run.json and config.gin say about a run.
 
     Attributes:
       path: the run directory, local or in a bucket.
@@ -64,17 +64,17 @@ class Record:
 
     @property
     def stages(self) -> dict[str, Any]:
-        """Finished stage -> what it says of itself."""
+        """Finished stage -> its summary."""
         return self.state["stages"]
 
     @property
     def pool(self) -> dict[str, Any]:
-        """The pool's name and fingerprint, and for scores which tasks."""
+        """The pool's name and fingerprint; of a scoring, also its tasks."""
         return self.state["pool"]
 
     @property
     def seed(self) -> int:
-        """The seed of everything that was drawn."""
+        """The seed of every draw."""
         return self.state["seed"]
 
     @cached_property
@@ -95,7 +95,7 @@ class Record:
 
     @cached_property
     def num_rounds(self) -> int | None:
-        """ROUNDS of the configuration, if it says so."""
+        """ROUNDS of the configuration, if it has one."""
         value = self.parameters.get("experiment.Experiment.rounds", "")
         value = self.parameters.get(value.removeprefix("%"), value)
         return int(value) if value.isdecimal() else None
@@ -113,7 +113,7 @@ class Record:
         return self.path if self.kind == SCORE else self.path / round_name(round_index)
 
     def stage(self, round_index: int, name: str) -> dict[str, Any] | None:
-        """Returns what run.json says of a round's stage, None while it is not done."""
+        """Returns the summary of a round's stage, None while it is not done."""
         return self.stages.get(name if self.kind == SCORE else f"{round_name(round_index)}/{name}")
 
 
@@ -126,7 +126,7 @@ def read(path: Any) -> Record:
     """Reads run.json and config.gin of a run directory.
 
     Raises:
-      UserError: there is no run directory, a file is missing or damaged, or of another schema.
+      UserError: not a run directory, a file missing or damaged, or another schema.
     """
     path = files.as_path(path)
     with buckets.errors_of(path):
@@ -141,7 +141,7 @@ def is_run(path: Any) -> bool:
 
 
 def runs_below(path: Any) -> list[Any]:
-    """Returns the run directories up to three levels below a folder (of a comparison, say)."""
+    """Returns the run directories up to three levels below a folder (a comparison's, say)."""
     found = [run for depth in ("*", "*/*", "*/*/*") for run in path.glob(f"{depth}/run.json")]
     return sorted(run.parent for run in found)
 
@@ -151,14 +151,14 @@ def _state(file: Any) -> dict[str, Any]:
         state = json.loads(files.read_text(file))
     except (ValueError, OSError, RecursionError) as error:  # JSON and UTF-8 errors are ValueErrors
         raise _damaged(file, error) from error
-    version = state.get("schema_version") if isinstance(state, dict) else None
-    if version is not None and version != SCHEMA_VERSION:
+    if not isinstance(state, dict):
+        raise _damaged(file, "not an object")
+    version = state.get("schema_version", SCHEMA_VERSION)
+    if version != SCHEMA_VERSION:
         raise UserError(
-            f"{file} has schema {version}, this version of ait-jax reads {SCHEMA_VERSION}; set "
+            f"{file} has schema {version}, but this version of ait-jax reads {SCHEMA_VERSION}; set "
             "another --gin.MODEL_DIR."
         )
-    if not isinstance(state, dict):
-        raise _damaged(file, "it must be an object")
     for name, kind in _STATE_TYPES.items():
         if not isinstance(state.get(name), kind):
             raise _damaged(file, f"{name} must be of type {kind.__name__}")
@@ -188,11 +188,11 @@ def _no_run(path: Any) -> str:
     else:
         what, beside = "is not a run directory: it has no run.json", path
         if is_run(path.absolute().parent):
-            return f"{path} {what}; it lies in one: give {path.parent}."
+            return f"{path} {what}; it is inside one: give {path.parent}."
     names = [str(run) for run in runs_below(beside)]
     hint = nearest(str(path), names)
     if not hint and names:
-        hint = f" Runs near it: {', '.join(names[:5])}."
+        hint = f" Nearby runs: {', '.join(names[:5])}."
     return f"{path} {what}.{hint} Give a run's MODEL_DIR."
 
 
@@ -200,7 +200,7 @@ def _no_run(path: Any) -> str:
 
 
 def read_timings(path: Any) -> list[Timing]:
-    """Returns the lines of a run directory's timings.jsonl, in the order in which stages ended."""
+    """Returns the lines of a run directory's timings.jsonl, in the order that stages ended."""
     timings = []
     for line in read_lines(path / "timings.jsonl"):
         stage, seconds = line.pop("stage", None), line.pop("seconds", None)
@@ -210,12 +210,12 @@ def read_timings(path: Any) -> list[Timing]:
 
 
 def durations(path: Any) -> list[tuple[str, float]]:
-    """Returns (stage, seconds) of the lines of timings.jsonl."""
+    """Returns (stage, seconds) for each line of timings.jsonl."""
     return [(timing.stage, timing.seconds) for timing in read_timings(path)]
 
 
 def read_metrics(folder: Any) -> list[dict[str, Any]]:
-    """Returns the lines of a training's metrics.jsonl: step, loss and so on."""
+    """Returns the lines of a training's metrics.jsonl: step, loss, ..."""
     return read_lines(folder / "metrics.jsonl")
 
 
@@ -237,7 +237,7 @@ def read_json(file: Any) -> dict[str, Any] | None:
 
 
 def read_lines(file: Any) -> list[dict[str, Any]]:
-    """Returns the objects of a file of JSON lines; a line cut short by a crash is left out."""
+    """Returns the objects of a file of JSON lines, without lines cut short by a crash."""
     try:
         texts = files.read_bytes(file).decode("utf-8", "replace").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""One round: train, evaluate, take in new tasks, score the remaining ones, select the next."""
+"""One round: train, evaluate, take in new tasks, score the remaining ones, select."""
 
 import dataclasses
 from pathlib import Path
@@ -80,7 +80,7 @@ def evaluate(
     result = stage(run, f"{name}/evaluate", work)
     test = result["test"]
     if test["rougeL"] is None:
-        reporter.say(f"{name}: answered, but no test instance has a reference to measure against")
+        reporter.say(f"{name}: no metrics, because no test instance has a reference output")
     else:
         figures = f"ROUGE-L {test['rougeL']:.2f}, exact match {test['exact_match']:.2f}"
         reporter.say(f"{name}: test {figures}")
@@ -89,13 +89,13 @@ def evaluate(
 
 
 def grow(run: Run[Experiment], round_index: int, splits: Splits) -> tuple[Run[Experiment], Splits]:
-    """Takes in tasks that the pool has got since, where it may grow; writes joined_tasks.txt."""
+    """Takes in the pool's new tasks, where it may grow; writes joined_tasks.txt."""
     generations = run.generations
     if generations is None:
         return run, splits
     pool = run.pool
     if not generations.is_settled(round_index):
-        # Once in every process: another one may be extending the pool just now.
+        # Only once in every process: someone may be extending the pool right now.
         pool = pool.reopened()
     settled = generations.settle(round_index, pool)
     if settled["joined"] or settled["held_out"]:
@@ -111,15 +111,15 @@ def grow(run: Run[Experiment], round_index: int, splits: Splits) -> tuple[Run[Ex
 
 
 def score(run: Run[Experiment], round_index: int, model: OnDemand, splits: Splits) -> Path | None:
-    """Scores the remaining tasks, if the strategy needs that; writes likelihoods.parquet.
+    """Scores the remaining tasks, if the strategy needs scores; writes likelihoods.parquet.
 
     Returns:
-      task_scores.parquet; None where tasks are selected without.
+      task_scores.parquet; None if the strategy needs no scores.
     """
     strategy, name = run.experiment.strategy, round_name(round_index)
     if not strategy.needs_scores:
         return None
-    folder = run.directory.round(round_index)
+    folder = run.directory.folder(round_index)
 
     def work() -> Done:
         with reporter.prefixed(name):
@@ -136,7 +136,7 @@ def select(run: Run[Experiment], round_index: int, scores: Path | None, splits: 
       scores: task_scores.parquet of the remaining tasks, if they were scored.
     """
     experiment, name = run.experiment, round_name(round_index)
-    folder, following = run.directory.round(round_index), run.directory.round(round_index + 1)
+    folder, following = run.directory.folder(round_index), run.directory.folder(round_index + 1)
 
     def work() -> Done:
         strategy = experiment.strategy
@@ -152,6 +152,6 @@ def select(run: Run[Experiment], round_index: int, scores: Path | None, splits: 
     selection = stage(run, f"{name}/select", work)
     for group, margin in selection["close_calls"].items():
         reporter.say(
-            f"{name}: the last {group} task won by {margin:.1e}; another mesh may select otherwise"
+            f"{name}: the last {group} task won by {margin:.1e}; another mesh may select another"
         )
     return read_splits(following)

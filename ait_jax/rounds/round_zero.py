@@ -1,16 +1,16 @@
-"""Round 0 is the same for every strategy: a run may take it over from a run with another one.
+"""Round 0 is the same for every strategy, so a run may take it over from another strategy's run.
 
-Until a strategy first selects, a run is a function of everything else in its configuration:
-round 0's splits, the evaluation of the base model, round 0's training and evaluation, and,
-for strategies that need scores, round 0's scores. The authors do the same (Active-IT links the
-folder of iteration 0 into those of the other methods).
+Until a strategy first selects, a run depends on everything but the strategy: round 0's splits, the
+evaluation of the base model, round 0's training and evaluation, and, for strategies that need
+scores, round 0's scores. The authors do the same (Active-IT links the folder of iteration 0 into
+those of the other methods).
 """
 
 import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,31 +21,23 @@ from ait_jax.rounds import record
 from ait_jax.rounds.experiment import Experiment
 from ait_jax.rounds.run_directory import RunDirectory, differences
 from ait_jax.runtime import buckets, files, reporter
-from ait_jax.runtime.lines_file import LinesFile
+from ait_jax.runtime.files import LinesFile
 
 SCORE = "round_000/score"
 LAST = "round_000/evaluate"
 _STAGES = ("round_000/splits", "base/evaluate", "round_000/train", LAST)
 _SCORE_FILES = {"likelihoods.parquet", "task_scores.parquet"}
-# What scoring leaves while it works, and what a selection writes into its round's folder.
-_OWN_FILES = {
-    "likelihoods.chunks",
-    "race.json",
-    "joined_tasks.txt",
-    "selected.txt",
-    "task_map.png",
-    "ambiguous.txt",
-    "easy.txt",
-    "difficult.txt",
-}
+# What unfinished scoring leaves, and what a selection writes into its round's folder.
+_OWN_FILES = {"likelihoods.chunks", "race.json", "joined_tasks.txt", "selected.txt"}
+_OWN_FILES |= {"task_map.png", "ambiguous.txt", "easy.txt", "difficult.txt"}
 _STRATEGY = ("STRATEGY", "experiment.Experiment.strategy")
 _REFERENCE = re.compile(r"@([\w./]+)\(\)")
 
 
 def strategy_parameters(config: str) -> set[str]:
-    """Returns the parameters of an operative configuration that say which strategy selects."""
+    """Returns the parameters of an operative configuration that define the strategy."""
     parameters = configuration.parameters_of(config)
-    named = set(_STRATEGY)
+    named: set[str] = set(_STRATEGY)
     for name in _STRATEGY:
         reference = _REFERENCE.fullmatch(parameters.get(name, ""))
         if reference:
@@ -54,48 +46,43 @@ def strategy_parameters(config: str) -> set[str]:
     return named
 
 
-def other_differences(saved: str, current: str, ignored: set[str] = frozenset()) -> list[str]:
-    """Returns what differs between two runs' configurations, but for the strategy and the folder."""
+def other_differences(saved: str, current: str, ignored: Collection[str] = ()) -> list[str]:
+    """Returns how two runs' configurations differ, strategy and folder aside."""
     strategies = strategy_parameters(saved) | strategy_parameters(current)
     return differences(saved, current, {*strategies, *ignored})
 
 
 def shared_stages(experiment: Experiment, stages: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns which of another run's finished stages `experiment` may take over, as run.json has them.
+    """Returns the finished stages of another run that `experiment` may take over, with summaries.
 
-    Scores are shared where they do not depend on the strategy (RACING) or the time (GROW_POOL).
+    Scores are shared unless they depend on the strategy (RACING) or on time (GROW_POOL).
     """
-    names = set(_STAGES)
+    names: set[str] = set(_STAGES)
     if experiment.strategy.needs_scores and not (experiment.racing or experiment.grow_pool):
         names.add(SCORE)
     return {name: value for name, value in stages.items() if name in names}
 
 
-def take_over(
-    directory: RunDirectory,
-    source: Any,
-    experiment: Experiment,
-    config: str,
-) -> None:
+def take_over(directory: RunDirectory, source: Any, experiment: Experiment, config: str) -> None:
     """Begins a run with round 0 of the run in `source`, unless it has begun.
 
-    The folder is then as if the run had made all that itself, but for timings.jsonl, which says
-    where a stage was done. Files of checkpoints, which nobody changes, are hard links where that
-    is possible. What the other run does meanwhile does no harm: its round 0 is over.
+    The folder is then as if the run had done all of that itself, except that timings.jsonl names
+    the other run. Checkpoint files, which never change, are hard links where possible. The other
+    run may be at work: its round 0 is over.
 
     Args:
       directory: locked by the caller.
 
     Raises:
-      UserError: no such run, one that differs in more than its strategy, or whose round 0 is
-        not evaluated yet; or one of the folders is in a bucket.
+      UserError: there is no such run, it differs in more than its strategy, its round 0 is not
+        evaluated yet, or one of the folders is in a bucket.
     """
     if directory.has_begun and record.read(directory.path).stages:
         return
     given = f"--round_0_from={source!s}"
     path = files.as_path(source)
     if not (buckets.is_local(path) and buckets.is_local(directory.path)):
-        raise UserError(f"{given} links files on a disk: give local folders, or leave it out.")
+        raise UserError(f"{given} works with local folders only; leave it out.")
     if not record.is_run(path):
         raise UserError(f"{given} has no run.json; give the folder of a run.")
     other = record.read(path)
@@ -107,10 +94,10 @@ def take_over(
         raise UserError(
             f"{given} differs from this run in more than the strategy:\n  "
             + "\n  ".join(changes)
-            + "\nLeave it out, or give a run with the same values."
+            + "\nLeave it out or give a run with the same values."
         )
     if LAST not in other.stages:
-        raise UserError(f"{given} has not evaluated its round 0 yet; wait, or leave it out.")
+        raise UserError(f"{given} has not evaluated its round 0 yet; wait or leave it out.")
     stages = shared_stages(experiment, other.stages)
     directory.adopt(
         config, other.pool, other.seed, stages, lambda: _copy(path, directory.path, stages)
@@ -134,7 +121,7 @@ def _copy(source: Path, target: Path, stages: Mapping[str, Any]) -> None:
 
 
 def _copy_folder(source: Path, target: Path, left_out: set[str]) -> None:
-    """Copies a folder whole or not at all; files below checkpoint_* become hard links."""
+    """Copies a folder whole or not at all, with hard links to the files below checkpoint_*."""
     if not source.exists():
         return
 

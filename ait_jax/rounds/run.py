@@ -1,4 +1,4 @@
-"""A run at work: the value that all of its steps share, how it is opened, how a step is recorded."""
+"""A run at work: the value that its steps share, how it is opened, how a step is recorded."""
 
 import functools
 import time
@@ -13,7 +13,6 @@ from ait_jax.models.checkpoints.restore import open_fitting, restore_params
 from ait_jax.models.parameters import abstract_params, init_params
 from ait_jax.pool.pool import TaskPool
 from ait_jax.rounds.generations import Generations
-from ait_jax.rounds.parts import ModelParts
 from ait_jax.rounds.record import durations
 from ait_jax.rounds.run_directory import RunDirectory
 from ait_jax.rounds.run_summaries import RunSummaries
@@ -23,6 +22,7 @@ from ait_jax.runtime.partitioning import model_info
 from ait_jax.runtime.watching import watch
 from ait_jax.scorer import processes
 from ait_jax.scorer.engine import Engine
+from ait_jax.scorer.parts import ModelParts
 from ait_jax.scorer.work import PromptCounts
 from ait_jax.summaries import Board
 from ait_jax.trainer.interface import Trained
@@ -36,7 +36,7 @@ class OnDemand:
     """Parameters that are trained, read or drawn when first needed, and kept until forgotten.
 
     Args:
-      read: trains, or reads what a finished training chose.
+      read: trains, or reads the checkpoint that a finished training chose.
     """
 
     def __init__(self, read: Callable[[], Trained]) -> None:
@@ -44,7 +44,7 @@ class OnDemand:
         self._trained: Trained | None = None
 
     def trained(self) -> Trained:
-        """Returns the parameters with what is known of their training."""
+        """Returns the parameters, with what is known about their training."""
         if self._trained is None:
             self._trained = self._read()
         return self._trained
@@ -63,13 +63,13 @@ class Run(Generic[Experiment]):
     """What the steps of a run share.
 
     Attributes:
-      experiment: what it consists of.
+      experiment: its settings.
       directory: open, and locked by this program.
       engine: asks the model.
-      pool: as this round sees it; where it grows, the next round has another `Run`.
+      pool: as this round sees it; if it grows, the next round has another `Run`.
       base: the parameters of INIT_CHECKPOINT, on the mesh.
       summaries: TensorBoard and the like.
-      generations: of the pool; None where it may not grow.
+      generations: of the pool; None if it may not grow.
       continued: whether an earlier call began it.
       done_before: how many steps earlier calls have done.
       page: makes report.html; None makes none.
@@ -89,12 +89,12 @@ class Run(Generic[Experiment]):
 
 @dataclass(frozen=True)
 class Done:
-    """What a step's work came to.
+    """The outcome of a step.
 
     Attributes:
       summary: for run.json, without wall-clock values.
       counts: the prompts it asked about.
-      training: what its training steps did, where it trained.
+      training: the work of its training steps, if it trained.
     """
 
     summary: dict[str, Any]
@@ -111,8 +111,8 @@ class Opening:
       config: the operative configuration, kept as config.gin.
       report: takes lines for the terminal.
       boards: where summaries go.
-      identity: what else must be the same when the folder is continued, for JSON.
-      grow_pool: let the pool have more tasks when the folder is continued.
+      identity: JSON values that must be the same when the run is continued.
+      grow_pool: let the pool have more tasks when the run is continued.
       before: called once the directory is locked, before it is opened.
       page: see `Run`.
     """
@@ -173,7 +173,7 @@ def opened(experiment: Experiment, opening: Opening) -> Iterator[Run[Experiment]
 
 
 def _check_checkpoint(parts: ModelParts, directory: RunDirectory) -> None:
-    """Refuses an INIT_CHECKPOINT that is missing or does not fit, before anything is written."""
+    """Refuses a missing or unfitting INIT_CHECKPOINT before anything is written."""
     if parts.init_checkpoint is None or directory.has_begun:
         return
     with _about_init_checkpoint(parts):
@@ -210,9 +210,9 @@ def _base_params(parts: ModelParts, directory: RunDirectory) -> Any:
 
 
 def stage(run: Run, name: str, work: Callable[[], Done]) -> dict[str, Any]:
-    """Does a step of a run unless it is done; returns its summary, as run.json has it.
+    """Does a step of a run unless it is done; returns its summary from run.json.
 
-    Its duration and throughput go to timings.jsonl.
+    Duration and throughput go to timings.jsonl.
 
     Args:
       name: "round_000/train", for example.
@@ -237,7 +237,7 @@ def stage(run: Run, name: str, work: Callable[[], Done]) -> dict[str, Any]:
 
 
 def _record_time(run: Run, name: str, seconds: float, done: Done) -> None:
-    """Adds a line to timings.jsonl and says it; a training's evaluations are told apart."""
+    """Adds a line to timings.jsonl and says it; a training's evaluations stand apart."""
     asked = processes.total(run.engine.work, run.experiment.partitioner)
     figures = asked.summary() | done.counts.summary()
     line = asked.describe() + (f", asked for {done.counts.describe()}" if done.counts.asked else "")
@@ -251,7 +251,7 @@ def _record_time(run: Run, name: str, seconds: float, done: Done) -> None:
 
 
 def write_page(run: Run) -> None:
-    """Makes report.html of what is done so far; a failure is one line and does not end the run."""
+    """Makes report.html of what is done so far; a failure is reported and does not end the run."""
     nothing_new = len(run.directory.state["stages"]) == run.done_before
     if nothing_new and (run.done_before == 0 or (run.directory.path / "report.html").exists()):
         return
@@ -259,9 +259,9 @@ def write_page(run: Run) -> None:
         return
     try:
         run.page(run.directory.path, run.experiment, run.pool)
-    except Exception as error:  # whatever it is, it must not end a run of days
+    except Exception as error:  # no defect of a page may end a run of days
         text = (str(error).splitlines() or [""])[0]
-        reporter.say(f"report.html was not made: {type(error).__name__}: {text}")
+        reporter.say(f"cannot make report.html: {type(error).__name__}: {text}")
 
 
 def say_page(run: Run) -> None:

@@ -1,10 +1,10 @@
-"""MODEL_DIR: which stages of a run are done, and whether it is still the same run."""
+"""A run directory as the run writes it: which stages are done, and whether it is the same run."""
 
 import fcntl
 import json
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from ait_jax import __version__
@@ -13,12 +13,12 @@ from ait_jax.errors import UserError
 from ait_jax.rounds.record import SCHEMA_VERSION, round_name
 from ait_jax.rounds.record import read as read_record
 from ait_jax.runtime import buckets, distributed, files
+from ait_jax.runtime.files import LinesFile
 from ait_jax.runtime.lease import Holder, lease
-from ait_jax.runtime.lines_file import LinesFile
 
+PoolChanges = Callable[[dict[str, Any]], list[str]]
 _LOCK_ATTEMPTS = 4
-# No part of what a run is: it may be moved, its report can be made at any time, and it may go on
-# with other summaries.
+# A run may be moved, get its report at any time, and continue with other summaries.
 _MAY_DIFFER = (
     "MODEL_DIR",
     "REPORT",
@@ -32,11 +32,11 @@ _OF_SUMMARIES = ("SUMMARIES", "WANDB_", "summaries.")
 
 
 class RunDirectory:
-    """Files of one run, on a disk or in a bucket. Everything in it is a function of the configuration and the pool.
+    """The files of one run, on a disk or in a bucket: a function of its configuration and pool.
 
-    Wall-clock values live only in `timings.jsonl`, `live.json` (what the run is doing just now, see
-    `watching`), `report.html`, which shows them, summaries (`train/`, `rounds/`, `inference_eval/`,
-    `wandb/`) and Orbax's own metadata; all other files of a resumed run equal the uninterrupted one's.
+    Wall-clock values are only in `timings.jsonl`, `live.json` (what the run is doing, see
+    `watching`), `report.html`, summaries (`train/`, `rounds/`, `inference_eval/`, `wandb/`) and
+    Orbax's own metadata; all other files of a resumed run equal those of an uninterrupted one.
     """
 
     def __init__(self, path: Any) -> None:
@@ -46,20 +46,22 @@ class RunDirectory:
         self._state: dict[str, Any] = {}
         self._lease: Holder | None = None
 
-    def round(self, number: int) -> Any:
-        return self.path / round_name(number)
+    def folder(self, round_index: int) -> Any:
+        """Returns the path of a round's files."""
+        return self.path / round_name(round_index)
 
     @property
     def has_begun(self) -> bool:
+        """Whether run.json is there; the same in every process."""
         with buckets.errors_of(self.path):
             return distributed.broadcast("has begun", self._record.exists())
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keeps a second process out of the same MODEL_DIR, until this one ends.
+        """Keeps other processes out of MODEL_DIR for the block.
 
         Raises:
-          UserError: another process is in it, or it cannot be written to.
+          UserError: another process is in it, or it is not writable.
         """
         if not distributed.is_writer():
             yield
@@ -68,61 +70,56 @@ class RunDirectory:
             with lease(self.path / ".lock") as self._lease:
                 yield
             return
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            handle = open(self.path / ".lock", "w")
-        except OSError as error:
-            raise self._unwritable(error) from error
-        with handle:
+        with ExitStack() as stack:
             try:
-                _lock(handle)
+                self.path.mkdir(parents=True, exist_ok=True)
+                _lock(stack.enter_context(open(self.path / ".lock", "w")))
             except BlockingIOError as error:
                 raise UserError(
                     f"Another process is running in MODEL_DIR = {str(self.path)!r}; wait for it "
                     "or set another --gin.MODEL_DIR."
                 ) from error
-            except OSError as error:  # a file system without locks
-                raise self._unwritable(error) from error
+            except OSError as error:  # also of a file system without locks
+                raise UserError(
+                    f"MODEL_DIR = {str(self.path)!r} is not writable ({error.strerror}); set "
+                    "--gin.MODEL_DIR to a writable folder."
+                ) from error
             yield
-
-    def _unwritable(self, error: OSError) -> UserError:
-        return UserError(
-            f"MODEL_DIR = {str(self.path)!r} cannot be written to ({error.strerror}); "
-            "set --gin.MODEL_DIR to a folder that can."
-        )
 
     def open(
         self,
         config: str,
         pool: dict[str, Any],
         seed: int,
-        pool_changes: Callable[[dict[str, Any]], list[str]] | None = None,
+        pool_changes: PoolChanges | None = None,
     ) -> bool:
         """Starts a run or continues one; returns whether there was one.
 
         Args:
           config: the operative configuration.
-          pool: what tells the pool from others, for JSON: its name and fingerprint.
+          pool: the pool's name and fingerprint, as JSON values.
           seed: of the run.
-          pool_changes: what run.json holds -> what differs in the pool, for a run whose pool
-            may be extended; without it another fingerprint is another pool.
+          pool_changes: state of run.json -> how the pool differs, if it may be extended; without
+            it, another fingerprint is another pool.
 
         Raises:
-          UserError: the folder holds a run of another configuration, pool or schema, a
-            damaged one, or files that are not a run's.
+          UserError: the folder holds a run of another configuration, pool or schema, a damaged
+            run, or rounds without a run.json.
         """
         continued = distributed.is_writer() and self._open(config, pool, seed, pool_changes)
         # Others may see the disk a moment later.
         self._state, continued = distributed.broadcast("run.json", (self._state, continued))
         return continued
 
-    def _open(self, config: str, pool: dict[str, Any], seed: int, pool_changes) -> bool:
+    def _open(
+        self, config: str, pool: dict[str, Any], seed: int, pool_changes: PoolChanges | None
+    ) -> bool:
         if not self._record.exists():
             self._refuse_foreign_files()
             return self._start(config, pool, seed)
         record = read_record(self.path)
         self._state, saved = record.state, record.config
-        if not self._state["stages"]:  # Stopped before anything was done: nothing to protect.
+        if not self._state["stages"]:  # stopped before a stage was done: nothing to protect
             return self._start(config, pool, seed)
         changes = differences(saved, config)
         before = self._state["pool"]
@@ -153,7 +150,7 @@ class RunDirectory:
         return False
 
     def _refuse_foreign_files(self) -> None:
-        """A folder with rounds but no run.json is not ours to write into."""
+        """Refuses a folder with rounds but no run.json: it is someone else's."""
         if any(self.path.glob("round_*")):
             raise UserError(
                 f"MODEL_DIR = {str(self.path)!r} has rounds but no run.json; "
@@ -168,9 +165,9 @@ class RunDirectory:
         stages: dict[str, Any],
         copy: Callable[[], None],
     ) -> None:
-        """Starts a run with stages that another one has done; `copy` brings their files.
+        """Starts a run with another run's finished stages, whose files `copy` brings.
 
-        Where it is stopped before the end, no stage is done.
+        If `copy` does not end, no stage is done.
         """
         if not distributed.is_writer():
             return
@@ -188,14 +185,15 @@ class RunDirectory:
 
     @property
     def state(self) -> dict[str, Any]:
-        """What run.json holds, of a run that is open."""
+        """What run.json holds, once the run is open."""
         return self._state
 
     def is_done(self, stage: str) -> bool:
+        """Says whether a stage is in run.json."""
         return stage in self._state["stages"]
 
     def stage(self, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Runs `work` unless the stage is done; returns what it said, now or then.
+        """Runs `work` unless the stage is done; returns its summary, from now or then.
 
         Args:
           name: "round_000/train", for example.
@@ -203,7 +201,7 @@ class RunDirectory:
             values (`add_timing` takes those).
         """
         if not self.is_done(name):
-            # As it will be read back, so that a resumed run sees what this one sees.
+            # Through JSON, so that a resumed run sees what this one sees.
             result = json.loads(json.dumps(work()))
             if distributed.is_writer():
                 self._state["stages"][name] = result
@@ -211,7 +209,7 @@ class RunDirectory:
             self._state["stages"][name] = distributed.broadcast(name, result)
         return self._state["stages"][name]
 
-    def add_timing(self, stage: str, seconds: float, **values: float) -> None:
+    def add_timing(self, stage: str, seconds: float, **values: float | str) -> None:
         """Adds a line to timings.jsonl."""
         if not distributed.is_writer():
             return
@@ -221,24 +219,22 @@ class RunDirectory:
 
 
 def _lock(handle: Any) -> None:
-    """Locks a file for this process; raises BlockingIOError where another one keeps it.
+    """Locks a file for this process; raises BlockingIOError if another one keeps it.
 
-    `ait-jax status` tests the lock by holding it for an instant, hence several attempts.
+    It tries several times, because `ait-jax status` tests the lock by holding it for an instant.
     """
-    for attempt in range(_LOCK_ATTEMPTS):
-        try:
+    for _ in range(_LOCK_ATTEMPTS - 1):
+        with suppress(BlockingIOError):
             return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if attempt + 1 == _LOCK_ATTEMPTS:
-                raise
-            time.sleep(0.05)
+        time.sleep(0.05)
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def differences(saved: str, current: str, ignored: Collection[str] = ()) -> list[str]:
     """Returns what makes a configuration another run's; see `configuration.differences`.
 
     Args:
-      ignored: parameters that may differ, besides those that are no part of what a run is.
+      ignored: further parameters that may differ.
     """
     return configuration.differences(
         saved, current, {*_MAY_DIFFER, *ignored}, ignored_prefixes=_OF_SUMMARIES

@@ -1,7 +1,7 @@
-"""What the files of a run directory tell: how far it is, whether it runs, what comes next.
+"""The status of a run from its files: how far it is, whether it runs, what comes next.
 
-live.json is what the running program says every few seconds (`reporter`), run.json what is done,
-timings.jsonl how long that took. The same figures make the live view and `ait-jax status`.
+live.json has what the running program says every few seconds (`reporter`), run.json what is done,
+timings.jsonl how long that took. The live view and `ait-jax status` show the same figures.
 """
 
 import fcntl
@@ -21,17 +21,17 @@ from ait_jax.runtime.plain_text import visible
 from ait_jax.runtime.reporter import FINISHED, RUNNING
 from ait_jax.runtime.watching import LIVE_FILE
 
-# So long without a sign of life, and a program that cannot be asked otherwise is taken for dead.
+# Without a sign of life for this long, a program that cannot be asked otherwise counts as dead.
 _SILENCE_SECONDS, _BUCKET_SILENCE_SECONDS = 20.0, 100.0
 STOPPED, KILLED = "stopped", "killed"
 _MOST_TEXT = 500
 
 
 def read(path: Any) -> dict[str, Any]:
-    """Returns what is known of the run in `path`, ready for JSON; see `compose`.
+    """Returns the status of the run in `path`, ready for JSON; see `compose`.
 
     Raises:
-      UserError: there is no such folder, it is no run directory, or run.json is damaged.
+      UserError: it is not a run directory, or run.json is damaged.
     """
     record = read_record(path)
     live = {"kind": record.kind, **_read_live(record.path / LIVE_FILE)}
@@ -50,7 +50,7 @@ def read(path: Any) -> dict[str, Any]:
 
 
 def _strategy(value: str) -> str:
-    """Returns the name in gin's '@module.Name()'; '' for None, where pools are scored alone."""
+    """Returns the name in gin's '@module.Name()'; '' for None (a scoring without a selection)."""
     return "" if value == "None" else value.strip("@()").rpartition(".")[2]
 
 
@@ -60,16 +60,16 @@ def compose(
     """Returns the figures of a run.
 
     Args:
-      live: as `Reporter.to_json` makes it; what is missing is not known.
+      live: of `Reporter.to_json`; missing values are unknown.
       stages: of run.json.
-      timings: (stage, seconds) of the stages that are done.
+      timings: (stage, seconds) of finished stages.
 
     Returns:
       {"state", "problem", "host", "pid", "updated", "seconds": since this program began,
        "stage", "stage_seconds", "next", "stages_done", "stages_total", "round", "rounds",
        "activities": [{"what", "done", "total", "note", "seconds_left"}], "losses",
-       "tokens_per_second", "mfu", "seconds_left": of the run or None where nothing is known to
-       tell it from, "curve": [{"round", "num_tasks", "test", "dev"}]}.
+       "tokens_per_second", "mfu", "seconds_left": of the run, None if unknown,
+       "curve": [{"round", "num_tasks", "test", "dev"}]}.
     """
     plan = [(str(name), float(work)) for name, work in live.get("plan") or ()]
     names = [name for name, _ in plan]
@@ -106,7 +106,7 @@ def compose(
 
 
 def round_of(stage: str) -> int | None:
-    """Returns the round of a stage's name ("round_002/train"); None of others."""
+    """Returns the round of a stage ("round_002/train"); None if it has none."""
     digits = stage.partition("/")[0].removeprefix("round_")
     return int(digits) if stage.startswith("round_") and digits.isdecimal() else None
 
@@ -119,10 +119,10 @@ def seconds_left(
     stage_left: float | None,
     stage_elapsed: float,
 ) -> float | None:
-    """Returns how long the stages of a plan will take yet, by those of their kind that are done.
+    """Estimates how long the remaining stages of a plan take.
 
-    A stage takes as long for its work (its tasks) as the last one of its kind. None as long as
-    no stage of some kind that is still to come has been done: nothing tells how long it takes.
+    A stage takes as long per task as the last one of its kind. None if a kind that is still to
+    come has not been timed yet.
     """
     work_of = dict(plan)
     pace: dict[str, float] = {}
@@ -148,7 +148,7 @@ def _kind(stage: str) -> str:
 
 
 def curve(stages: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Returns the learning curve so far, as run.json has it."""
+    """Returns the learning curve so far, from run.json."""
     points, seen = [], 0
     for name in sorted(stages, key=lambda name: (name.startswith("round_"), name)):
         if _kind(name) != "evaluate" or not isinstance(stages[name], Mapping):
@@ -156,14 +156,14 @@ def curve(stages: Mapping[str, Any]) -> list[dict[str, Any]]:
         number = round_of(name)
         train = stages.get(name.replace("evaluate", "train"), {}) if number is not None else {}
         tasks = int(train.get("tasks", 0))
-        # The stages of a continual training name their own tasks alone.
+        # A round of a continual training counts only its own tasks.
         seen = seen + tasks if "replayed" in train else tasks
         try:
             point = CurvePoint.from_evaluation(number, seen, stages[name])
         except (KeyError, TypeError, AttributeError):
             continue
         if point.test:
-            points.append(vars(point))
+            points.append(point.to_json())
     return points
 
 
@@ -171,14 +171,15 @@ def curve(stages: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 _NUMBER = (int, float)
-_KINDS = {"kind": str, "state": str, "problem": str, "host": str, "pid": int, "updated": _NUMBER,
-          "seconds": _NUMBER, "plan": list, "stage": str, "stage_seconds": _NUMBER,
-          "activities": list, "losses": list, "tokens_per_second": _NUMBER, "mfu": _NUMBER}  # fmt: skip
+_KINDS: dict[str, Any] = dict.fromkeys(("kind", "state", "problem", "host", "stage"), str)
+_KINDS |= {"pid": int, **dict.fromkeys(("plan", "activities", "losses"), list)}
+_NUMBERS = ("updated", "seconds", "stage_seconds", "tokens_per_second", "mfu")
+_KINDS |= dict.fromkeys(_NUMBERS, _NUMBER)
 _ACTIVITY = {"what": str, "done": int, "total": int, "note": str}
 
 
 def _read_live(path: Any) -> dict[str, Any]:
-    """Returns what live.json says; what is of a wrong type, or not there, is left out."""
+    """Returns the values of live.json, without those that are missing or of a wrong type."""
     try:
         value = json.loads(files.read_text(path))
     except (OSError, ValueError):
@@ -207,7 +208,7 @@ def _fits(value: Any, kinds: tuple) -> bool:
 
 
 def _losses(path: Any, stage: str | None) -> list[float]:
-    """Returns the losses of the round that trains."""
+    """Returns the losses of the round in training."""
     if not stage or _kind(stage) != "train" or round_of(stage) is None:
         return []
     lines = read_metrics(path / stage.partition("/")[0])
@@ -218,7 +219,7 @@ def _losses(path: Any, stage: str | None) -> list[float]:
 
 
 def _state(record: Record, live: Mapping[str, Any]) -> tuple[str, str]:
-    """Returns the state, and what went wrong if anything did."""
+    """Returns the state, and what went wrong."""
     said = live.get("state")
     problem = live.get("problem", "")[:_MOST_TEXT]
     if _is_running(record.path, live):
@@ -228,12 +229,12 @@ def _state(record: Record, live: Mapping[str, Any]) -> tuple[str, str]:
             return FINISHED, ""
         if said is None:
             return STOPPED, ""
-        return KILLED, "it ended without a word: killed, or its machine went down"
+        return KILLED, "it ended without a message: killed, or its machine went down"
     return said, problem
 
 
 def _last_stage(record: Record) -> str | None:
-    """Returns the stage that a run ends with, as far as that is known."""
+    """Returns the stage that a run ends with, None if unknown."""
     if record.kind == SCORE:
         return "map"
     rounds = record.num_rounds
@@ -247,14 +248,14 @@ def _is_running(path: Any, live: Mapping[str, Any]) -> bool:
     if _is_locked(path / ".lock"):
         return True
     elsewhere = live.get("host") not in (None, socket.gethostname())
-    # A lock of another machine may not be seen here; what it writes is.
+    # Another machine's lock may be invisible here, but what it writes is not.
     return elsewhere and live.get("state") == RUNNING and age < _SILENCE_SECONDS
 
 
 def _is_locked(path: Path) -> bool:
     """Says whether a process of this machine holds the lock, without waiting for it.
 
-    The test holds a shared lock for an instant; `RunDirectory.lock` tries again then.
+    The test holds a shared lock for an instant, so `RunDirectory.lock` tries several times.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY)

@@ -1,7 +1,7 @@
-"""What a run tells its summaries after every stage: figures by round, answers, pictures.
+"""What a run writes to its summaries after every stage: figures by round, answers, pictures.
 
-All of it is read from the files that the stage left, so that another process can tell it again, or
-tell it to a board that came later. The x axis is the round; the base model stands at -1.
+All of it comes from the stage's files, so another process can write it again, or write it to a
+board that was added later. The x axis is the round; the base model is at -1.
 """
 
 import json
@@ -14,7 +14,7 @@ from ait_jax.config import configuration
 from ait_jax.evaluation.evaluation import EXACT_MATCH, ROUGE_L, Prediction, read_predictions
 from ait_jax.pool.pool import TaskPool
 from ait_jax.pool.splits import read_names
-from ait_jax.rounds.record import Timing, read_timings
+from ait_jax.rounds.record import Timing, read_timings, round_name
 from ait_jax.rounds.run_directory import RunDirectory
 from ait_jax.runtime import files
 from ait_jax.scorer.likelihoods import read_task_scores
@@ -23,20 +23,14 @@ from ait_jax.summaries import Board, Summaries, SummaryWriter
 
 BASE = -1
 _METRICS = (ROUGE_L, EXACT_MATCH)
-_SAMPLES = 6  # tasks whose first answer is shown, of every group
+_SAMPLES = 6  # tasks of every group whose first answer is shown
 _PROMPT_END = 900  # characters; a prompt ends with the instance's own input
 _ANSWER = 400
 _MOST_ROWS = 100  # of the table of selected tasks
 SAMPLE_COLUMNS = ("task", "answer", "references", "end of the prompt")
-SELECTED_COLUMNS = (
-    "place",
-    "task",
-    "category",
-    "type",
-    "prompt uncertainty",
-    "prediction probability",
-)
-Open = Callable[[str], SummaryWriter]
+_MEASURES = ("prompt_uncertainty", "prediction_probability")
+SELECTED_COLUMNS = ("place", "task", "category", "type", *(m.replace("_", " ") for m in _MEASURES))
+OpenWriter = Callable[[str], SummaryWriter]
 
 
 class RunSummaries(Summaries):
@@ -52,41 +46,44 @@ class RunSummaries(Summaries):
         self._directory = directory
 
     def begun(self, config: str) -> None:
-        """Tells the operative configuration and its macros."""
+        """Writes the operative configuration and its macros."""
 
-        def write(open: Open) -> None:
-            open("rounds").text("config", config, 0)
+        def write(writer_of: OpenWriter) -> None:
+            writer_of("rounds").text("config", config, 0)
             metrics = [f"{ROUGE_L}/overall", f"{EXACT_MATCH}/overall"]
-            open("inference_eval/test").hyperparameters(hyperparameters(config), metrics)
+            writer_of("inference_eval/test").hyperparameters(hyperparameters(config), metrics)
 
         self.stage("config", write)
 
     def evaluated(
-        self, round: int | None, num_tasks: int, groups: Mapping[str, Sequence[str]], curve: bool
+        self,
+        round_index: int | None,
+        num_tasks: int,
+        groups: Mapping[str, Sequence[str]],
+        curve: bool,
     ) -> None:
-        """Tells what a training came to: the stages `train` and `evaluate`.
+        """Writes the outcome of a training: the stages `train` and `evaluate`.
 
         Args:
-          round: None is the base model.
+          round_index: None is the base model.
           num_tasks: that it was trained on.
           groups: group of eval.json ("test") -> its tasks.
-          curve: whether learning_curve.png has this round as its last.
+          curve: whether this round is the last in learning_curve.png.
         """
-        name = "base" if round is None else f"round_{round:03d}"
-        step = BASE if round is None else round
+        name, step = round_name(round_index), BASE if round_index is None else round_index
 
-        def write(open: Open) -> None:
+        def write(writer_of: OpenWriter) -> None:
             folder = self._directory.path / name
             result = json.loads(files.read_text(folder / "eval.json"))
             predictions = read_predictions(folder / "predictions.jsonl")
             for group, metrics in result.items():
-                writer = open(f"inference_eval/{group}")
+                writer = writer_of(f"inference_eval/{group}")
                 for curve_name, value in evaluation_scalars(metrics).items():
                     writer.scalar(curve_name, value, step)
                 rows = samples(predictions, groups.get(group, ()))
                 if rows:
                     writer.table("samples", SAMPLE_COLUMNS, rows, step)
-            rounds = open("rounds")
+            rounds = writer_of("rounds")
             rounds.scalar("tasks/train", num_tasks, step)
             self._write_timings(rounds, name, ("train", "evaluate"), step)
             if curve:
@@ -95,40 +92,39 @@ class RunSummaries(Summaries):
 
         self.stage(f"{name}/evaluate", write)
 
-    def selected(self, round: int, pool: TaskPool) -> None:
-        """Tells how the remaining tasks were scored and which were selected."""
-        name = f"round_{round:03d}"
+    def selected(self, step: int, pool: TaskPool) -> None:
+        """Writes how a round's remaining tasks were scored and which were selected."""
+        name = round_name(step)
 
-        def write(open: Open) -> None:
-            folder, rounds = self._directory.path / name, open("rounds")
-            self._write_timings(rounds, name, ("score", "select"), round)
+        def write(writer_of: OpenWriter) -> None:
+            folder, rounds = self._directory.path / name, writer_of("rounds")
+            self._write_timings(rounds, name, ("score", "select"), step)
             chosen = read_names(folder / "selected.txt")
             remaining = read_names(folder / "remain_tasks.txt")
             scores = None
             if (folder / "task_scores.parquet").exists():
                 scores = read_task_scores(folder / "task_scores.parquet")
                 remaining = scores.tasks
-                rounds.image("task_map", files.read_bytes(folder / "task_map.png"), round)
+                rounds.image("task_map", files.read_bytes(folder / "task_map.png"), step)
             cls = sum(map(pool.is_cls, chosen))
-            rounds.scalar("tasks/remain", len(remaining), round)
-            rounds.scalar("selection/share_of_cls", cls / len(chosen), round)
+            rounds.scalar("tasks/remain", len(remaining), step)
+            rounds.scalar("selection/share_of_cls", cls / len(chosen), step)
             if scores is not None:
                 for curve_name, value in selection_scalars(scores, chosen).items():
-                    rounds.scalar(f"selection/{curve_name}", value, round)
-            rounds.table(
-                "selected_tasks", SELECTED_COLUMNS, _selected_rows(pool, chosen, scores), round
-            )
+                    rounds.scalar(f"selection/{curve_name}", value, step)
+            rows = _selected_rows(pool, chosen, scores)
+            rounds.table("selected_tasks", SELECTED_COLUMNS, rows, step)
 
         self.stage(f"{name}/select", write)
 
     def _write_timings(
-        self, writer: SummaryWriter, round: str, stages: Iterable[str], step: int
+        self, writer: SummaryWriter, name: str, stages: Iterable[str], step: int
     ) -> None:
         timings = {timing.stage: timing for timing in read_timings(self._directory.path)}
         for stage in stages:
-            timing = timings.get(f"{round}/{stage}")
-            for name, value in (stage_scalars(stage, timing) if timing else {}).items():
-                writer.scalar(name, value, step)
+            timing = timings.get(f"{name}/{stage}")
+            for curve_name, value in (stage_scalars(stage, timing) if timing else {}).items():
+                writer.scalar(curve_name, value, step)
 
 
 def _selected_rows(
@@ -140,8 +136,7 @@ def _selected_rows(
         label = "CLS" if pool.is_cls(task) else "GEN"
         row = [str(place), task, pool[task].category, label]
         if task in row_of:
-            for values in (scores.prompt_uncertainty, scores.prediction_probability):
-                row.append(f"{values[row_of[task]]:.4f}")
+            row += [f"{getattr(scores, measure)[row_of[task]]:.4f}" for measure in _MEASURES]
         rows.append(row)
     if len(chosen) > _MOST_ROWS:
         rows.append(["", f"and {len(chosen) - _MOST_ROWS:,} more, in selected.txt"])
@@ -149,13 +144,13 @@ def _selected_rows(
 
 
 def hyperparameters(config: str) -> dict[str, str | int | float]:
-    """Returns the macros of an operative configuration; MODEL_DIR tells nothing."""
+    """Returns the macros of an operative configuration without MODEL_DIR."""
     macros = configuration.macros_of(config)
     return {name: value for name, value in macros.items() if name != "MODEL_DIR"}
 
 
 def evaluation_scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Returns the curves of one group of eval.json; what was not measured is left out."""
+    """Returns the curves of one group of eval.json, without what was not measured."""
     groups = {"overall": metrics, "cls": metrics["cls"], "gen": metrics["gen"]}
     named = {f"{m}/{name}": group[m] for m in _METRICS for name, group in groups.items()}
     for category, group in metrics["per_category"].items():
@@ -167,7 +162,7 @@ def evaluation_scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
 def samples(predictions: Sequence[Prediction], tasks: Sequence[str]) -> list[list[str]]:
     """Returns rows of SAMPLE_COLUMNS: the first answer of a few of `tasks`, evenly spaced.
 
-    They depend on `tasks` alone, so every round shows the same.
+    The choice depends only on `tasks`, so every round shows the same ones.
     """
     shown = [tasks[i * len(tasks) // _SAMPLES] for i in range(_SAMPLES)] if tasks else []
     wanted = dict.fromkeys(shown)
@@ -200,7 +195,7 @@ def selection_scalars(scores: TaskScores, chosen: Sequence[str]) -> dict[str, fl
     names = set(chosen)
     selected = np.array([task in names for task in scores.tasks])
     means = {}
-    for measure in ("prompt_uncertainty", "prediction_probability"):
+    for measure in _MEASURES:
         values = getattr(scores, measure)
         for name, rows in (("selected", selected), ("remaining", ~selected)):
             if rows.any():

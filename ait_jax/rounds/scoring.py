@@ -1,4 +1,4 @@
-"""Scoring a pool with one model, without training: where is each task on the task map?"""
+"""Scoring a pool with one model, without training: where each task lies on the task map."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -8,30 +8,29 @@ from typing import Any
 from ait_jax.errors import UserError, nearest
 from ait_jax.pool.splits import read_names
 from ait_jax.rounds import stages
-from ait_jax.rounds.parts import Parts
 from ait_jax.rounds.run import Done, MakePage, Opening, Run, opened, say_page, stage, write_page
 from ait_jax.runtime import files, reporter
 from ait_jax.scorer.likelihoods import read_task_scores
+from ait_jax.scorer.parts import Parts
 from ait_jax.scorer.racing import check_strategy
 from ait_jax.selection import task_map
 from ait_jax.selection.selection import Strategy
 from ait_jax.selection.uncertainty import TaskScores
 
-# A pool's gin file also says how a run begins from it and goes on; scoring does neither.
+# Macros of a pool's gin file that only runs use.
 UNUSED_MACROS = ("INITIAL_SPLITS", "GROW_POOL")
-# Everything is drawn as in the first round of a run, so that the same model, settings and
-# tasks have the same scores there.
+# Draws are those of a run's first round: the same model, settings and tasks have the same scores.
 ROUND = 0
 _NUM_SHOWN = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scoring(Parts):
-    """What `ait-jax score` consists of; gin fills it (gin/experiments/score.gin).
+    """The settings of `ait-jax score` (gin/experiments/score.gin).
 
     Args:
-      tasks: a file of task names, one a line; None is every task of the pool.
-      strategy: writes what it would select next; None selects nothing.
+      tasks: a file of task names, one per line; None scores every task of the pool.
+      strategy: selects what a run would train on next; None selects nothing.
       Others: see `Parts`. `tasks_per_round` is the size of the task map's categories and of
         the selection.
     """
@@ -67,8 +66,8 @@ def run(
       The tasks' scores, ascending by name.
 
     Raises:
-      UserError: an unreadable or unknown task, a checkpoint that is missing or does not fit,
-        or a folder that holds something else.
+      UserError: an unreadable or unknown task, a missing or unfitting checkpoint, or a folder
+        that holds another run.
     """
     names = tasks_to_score(scoring)
     # The file may change while its path stays the same.
@@ -79,7 +78,7 @@ def run(
 
 
 def tasks_to_score(scoring: Scoring) -> tuple[str, ...]:
-    """Returns the names that TASKS asks for, in its order."""
+    """Returns the names of TASKS, in its order."""
     if scoring.tasks is None:
         return tuple(scoring.pool)
     path = files.as_path(scoring.tasks)
@@ -88,7 +87,7 @@ def tasks_to_score(scoring: Scoring) -> tuple[str, ...]:
     except UserError as error:
         raise UserError(f"TASKS = {scoring.tasks!r}: {error}") from error
     if not names:
-        raise UserError(f"TASKS = {scoring.tasks!r} names no task; write one name a line.")
+        raise UserError(f"TASKS = {scoring.tasks!r} names no task; write one name per line.")
     _, unknown = scoring.pool.drop_missing(names)
     if unknown:
         raise UserError(
@@ -100,7 +99,7 @@ def tasks_to_score(scoring: Scoring) -> tuple[str, ...]:
 
 
 def _score_and_map(run: Run[Scoring], named: Sequence[str]) -> TaskScores:
-    """Writes tasks.txt, the scores, the task map, and the selection if there is a strategy."""
+    """Writes tasks.txt, the scores, the task map, and a strategy's selection."""
     scoring, folder = run.experiment, run.directory.path
     names = _with_instances(run, named)
     if run.directory.is_done("map"):
@@ -134,14 +133,13 @@ def _with_instances(run: Run[Scoring], named: Sequence[str]) -> tuple[str, ...]:
     names = tuple(name for name in named if len(run.pool[name].instances))
     if not names:
         raise UserError(
-            f"None of the {len(named)} tasks has an instance to score; look at the gin names "
-            "POOL and TASKS."
+            f"None of the {len(named)} tasks has an instance to score; change POOL or TASKS."
         )
     size = run.experiment.tasks_of_round(ROUND)
     if run.experiment.strategy is not None and size > len(names):
         raise UserError(
             f"TASKS_PER_ROUND = {size} is more than the {len(names)} scored tasks that STRATEGY "
-            "selects from; set --gin.TASKS_PER_ROUND lower."
+            "selects from; lower --gin.TASKS_PER_ROUND."
         )
     if len(named) > len(names):
         reporter.say(f"{len(named) - len(names)} tasks have no instances and are left out")

@@ -1,4 +1,4 @@
-"""What the steps of every kind of run do: train, answer, score, select, map. Each names its files."""
+"""The steps that every kind of run shares: train, answer, score, select, map."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,12 +9,12 @@ from ait_jax.evaluation.evaluation import Prediction, evaluate_splits, write_pre
 from ait_jax.pool.cls_gen import Quotas
 from ait_jax.pool.pool import TaskPool
 from ait_jax.randomness import Key
-from ait_jax.rounds.parts import ModelParts, Parts
 from ait_jax.rounds.pictures import plot_task_map
 from ait_jax.rounds.run import Done, Run
 from ait_jax.runtime import files, reporter
 from ait_jax.scorer import likelihoods, raced_scoring
 from ait_jax.scorer.asker import Asker
+from ait_jax.scorer.parts import ModelParts, Parts
 from ait_jax.scorer.racing import Race
 from ait_jax.selection import task_map
 from ait_jax.selection.selection import Selection, SelectionContext, Strategy, select
@@ -24,7 +24,7 @@ from ait_jax.trainer.interface import Evaluate, TrainingJob
 
 
 def asker(run: Run, params: Any, pool: TaskPool | None = None) -> Asker:
-    """Returns what asks a model about the run's pool, or another one."""
+    """Returns what asks a model about the run's pool or another one."""
     experiment = run.experiment
     return Asker(
         run.engine,
@@ -50,7 +50,7 @@ def training_job(
 
     Args:
       params: float32 parameters to start from.
-      pool: that `tasks` are in; by default the run's.
+      pool: of `tasks`; None is the run's.
       evaluate: parameters -> dev metrics, which choose the checkpoint.
     """
     experiment: ModelParts = run.experiment
@@ -66,7 +66,7 @@ def training_job(
     return TrainingJob(
         examples=examples,
         params=params,
-        directory=run.directory.round(round_index),
+        directory=run.directory.folder(round_index),
         model=experiment.model,
         partitioner=experiment.partitioner,
         seed=randomness.stable_hash(experiment.seed, "train", round_index) % 2**31,
@@ -78,7 +78,7 @@ def training_job(
 def metrics(
     run: Run, answers: Sequence[Prediction], splits: Mapping[str, Sequence[str]]
 ) -> dict[str, Any]:
-    """Returns split -> metrics; splits without tasks are left out."""
+    """Returns split -> metrics, without splits that have no tasks."""
     named = {name: tasks for name, tasks in splits.items() if tasks}
     return evaluate_splits(answers, named, run.pool.is_cls, lambda name: run.pool[name].category)
 
@@ -101,7 +101,7 @@ def headline(figures: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def flat_headline(figures: Mapping[str, Any]) -> dict[str, float]:
-    """Returns what was measured of `headline`, by names like "rougeL_cls"."""
+    """Returns the measured figures of `headline` under names like "rougeL_cls"."""
     named = headline(figures)
     flat = {name: named[name] for name in ("rougeL", "exact_match") if named[name] is not None}
     for group in ("cls", "gen"):
@@ -120,7 +120,7 @@ def score(
 ) -> Done:
     """Writes likelihoods.parquet and task_scores.parquet of tasks.
 
-    With RACING, only as much of them as the selection by `strategy` needs, and race.json.
+    With RACING, only as much as the selection by `strategy` needs, and race.json.
 
     Args:
       round_index: keys the draws of instances and perturbations.
@@ -182,11 +182,12 @@ def write_task_map(
 ) -> dict[str, list[str]]:
     """Writes task_map.png and ambiguous.txt, easy.txt, difficult.txt.
 
-    Returns the tasks of these three, the most telling ones first.
-
     Args:
       selected: tasks to ring.
       title: round and strategy, as `pictures.plot_task_map` takes them.
+
+    Returns:
+      Category -> its tasks, the most telling ones first.
     """
     categories = task_map.classify(context)
     plot_task_map(folder / "task_map.png", context, categories, selected=selected, **title)

@@ -1,4 +1,4 @@
-"""The stages of continual training: which tasks come when, and which of their instances are held out."""
+"""Continual training: which tasks come in which round, and which instances are held out."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,16 +9,16 @@ from ait_jax import randomness
 from ait_jax.errors import UserError
 from ait_jax.pool.pool import Instance, Splits, Task, TaskPool
 from ait_jax.pool.splits import read_names
-from ait_jax.rounds.parts import check_positive
+from ait_jax.scorer.parts import check_positive
 
 
 @dataclass(frozen=True)
 class DrawnStages:
-    """The pool's training tasks in equal parts, drawn at random (paper: Super-NI's in three).
+    """The pool's training tasks in equal groups, drawn at random (paper: Super-NI's in three).
 
     Args:
-      num_stages: 1 leaves further stages to a pool that grows (NUM_STAGES).
-      max_tasks_per_stage: None for all (MAX_TASKS_PER_STAGE).
+      num_stages: groups; with 1, further ones come from a pool that grows (NUM_STAGES).
+      max_tasks_per_stage: None takes all (MAX_TASKS_PER_STAGE).
     """
 
     num_stages: int = 3
@@ -31,43 +31,46 @@ class DrawnStages:
         check_positive(sizes)
 
     def draw(self, pool: TaskPool, seed: int) -> list[tuple[str, ...]]:
-        """Returns the tasks of each stage; sizes differ by one at most."""
+        """Returns the tasks of each round; sizes differ by one at most."""
         own = (pool.splits or Splits(remain=tuple(pool))).only(pool)
         names = sorted(own.train + own.remain)
         if len(names) < self.num_stages:
             raise UserError(
-                f"NUM_STAGES = {self.num_stages} needs as many training tasks; the pool has {len(names)}."
+                f"NUM_STAGES = {self.num_stages} needs as many training tasks; the pool has "
+                f"{len(names)}. Lower NUM_STAGES."
             )
         drawn = sorted(names, key=lambda name: (randomness.stable_hash(seed, "stages", name), name))
-        stages = [tuple(drawn[number :: self.num_stages]) for number in range(self.num_stages)]
-        return [stage[: self.max_tasks_per_stage] for stage in stages]
+        groups = [tuple(drawn[number :: self.num_stages]) for number in range(self.num_stages)]
+        return [group[: self.max_tasks_per_stage] for group in groups]
 
 
 @dataclass(frozen=True)
 class StageFiles:
-    """A file of task names for every stage.
+    """A file of task names for every round.
 
     Args:
-      files: one name a line; in the order of the stages (STAGE_FILES).
+      files: one name per line, in the order of the rounds (STAGE_FILES).
     """
 
     files: Sequence[str]
 
     def draw(self, pool: TaskPool, seed: int) -> list[tuple[str, ...]]:
-        """Returns the tasks of each stage."""
-        stages = [read_names(file) for file in self.files]
-        if not stages or not all(stages):
-            raise UserError(f"STAGE_FILES = {list(self.files)} must name files with a task each.")
+        """Returns the tasks of each round."""
+        groups = [read_names(file) for file in self.files]
+        if not groups or not all(groups):
+            raise UserError(
+                f"STAGE_FILES = {list(self.files)} must list files with at least one task each."
+            )
         test = set(pool.splits.test) if pool.splits else set()
         seen: dict[str, str] = {}
-        for file, names in zip(self.files, stages):
+        for file, names in zip(self.files, groups, strict=True):
             for name in names:
-                pool[name]  # the pool's own error where it lacks one
+                pool[name]  # raises the pool's own error for an unknown task
                 if name in test or name in seen:
                     where = "a test task" if name in test else f"also in {seen[name]}"
-                    raise UserError(f"{file}: task {name!r} is {where}; a task has one stage.")
+                    raise UserError(f"{file}: task {name!r} is {where}; name a task only once.")
                 seen[name] = str(file)
-        return stages
+        return groups
 
 
 class PickedInstances(Sequence[Instance]):
@@ -86,10 +89,10 @@ class PickedInstances(Sequence[Instance]):
 
 
 def hold_out(task: Task, num_instances: int, seed: int) -> tuple[Task, Task]:
-    """Returns the task with what is trained on, and with what is held out of it.
+    """Returns the task with its training instances, and with those held out.
 
-    At most half of a task is held out, so one of a single instance is trained on alone. Which
-    instances they are depends on the seed and the task's name.
+    At most half are held out, so a single instance is trained on. Which ones depends on the seed
+    and the task's name.
     """
     count = len(task.instances)
     drawn = randomness.shuffled(range(count), seed, "holdout", task.name)
@@ -102,3 +105,29 @@ def hold_out(task: Task, num_instances: int, seed: int) -> tuple[Task, Task]:
         for positions in groups
     )
     return kept, out
+
+
+@dataclass(frozen=True)
+class TaskGroup:
+    """The tasks that come with one round.
+
+    Attributes:
+      index: of the round.
+      tasks: their names.
+      training, held_out: the same tasks with their training and with their held-out instances.
+    """
+
+    index: int
+    tasks: tuple[str, ...]
+    training: TaskPool
+    held_out: TaskPool
+
+    @classmethod
+    def split(
+        cls, pool: TaskPool, index: int, tasks: Sequence[str], num_held_out: int, seed: int
+    ) -> "TaskGroup":
+        """Holds out instances of `tasks`, as `hold_out` does."""
+        halves = [hold_out(pool[task], num_held_out, seed) for task in tasks]
+        training = TaskPool([kept for kept, _ in halves], name=pool.name)
+        held_out = TaskPool([out for _, out in halves], name=pool.name)
+        return cls(index, tuple(tasks), training, held_out)

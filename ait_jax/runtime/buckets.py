@@ -1,8 +1,8 @@
-"""Buckets (gs://, s3://, az://): epath's paths over fsspec, and what a disk has that they lack.
+"""Buckets (gs://, s3://, az://): epath's paths over fsspec.
 
-A bucket has neither renames nor appends, but an object appears whole when its upload ends: so
-files are made on the local disk and uploaded. Folders are prefixes of names. Whole folders
-cannot be swapped at once; what must appear together is finished by one last small object.
+A bucket has neither renames nor appends, but an object appears whole when its upload ends, so
+files are made on the local disk and uploaded. Folders are only prefixes of names and cannot be
+swapped at once: one last small object completes what must appear together.
 """
 
 import importlib.util
@@ -23,18 +23,18 @@ _SCHEMES = {
     "az": ("adlfs", "pip install adlfs"),
 }
 
-# TensorFlow's own file systems would be taken otherwise: seconds to import, and their errors are no
-# OSErrors.
+# Otherwise epath uses TensorFlow's file systems: slow to import, and their errors are no OSErrors.
 os.environ.setdefault("EPATH_USE_TF", "false")
-# gcsfs would ask for the kind of every bucket, and warn where that is not permitted.
+# Otherwise gcsfs asks for the kind of every bucket, and warns if that is not permitted.
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 
 
 class Unavailable(Exception):
-    """A bucket did not answer; nothing is wrong with what was asked."""
+    """A bucket did not answer; the request was right."""
 
 
 def is_local(path: Any) -> bool:
+    """Says whether a path is on a disk."""
     return "://" not in str(path)
 
 
@@ -42,7 +42,7 @@ def path(text: str) -> Any:
     """Returns `text` as an `epath.Path` that goes through fsspec.
 
     Raises:
-      UserError: an unknown scheme, no bucket's name, or a package that is not installed.
+      UserError: an unknown scheme, no bucket, or a package that is not installed.
     """
     scheme, _, rest = text.partition("://")
     if scheme not in _SCHEMES:
@@ -52,26 +52,26 @@ def path(text: str) -> Any:
             + nearest(f"{scheme}://", known)
         )
     if not rest.strip("/"):
-        raise UserError(f"{text!r} names no bucket; needed: {scheme}://BUCKET/FOLDER.")
+        raise UserError(f"{text!r} names no bucket; give {scheme}://BUCKET/FOLDER.")
     package, remedy = _SCHEMES[scheme]
     if importlib.util.find_spec(package) is None:
         raise UserError(f"{text!r} needs the package {package}: {remedy}.")
     _configure()
-    from etils import epath  # imported late: local use must not pay for it
+    from etils import epath
 
     return epath.Path(text)
 
 
 def _configure() -> None:
-    import fsspec
+    from fsspec.config import conf
 
     for protocol in ("gcs", "gs", "s3", "az", "abfs"):
-        # Other hosts write there, too: a listing from a while ago would hide their files.
-        fsspec.config.conf.setdefault(protocol, {}).setdefault("use_listings_cache", False)
+        # A cached listing would hide what other hosts have written since.
+        conf.setdefault(protocol, {}).setdefault("use_listings_cache", False)
 
 
 def file_system(path: Any) -> tuple[Any, str]:
-    """Returns the fsspec file system of a bucket's path, and the path as it wants it."""
+    """Returns the fsspec file system of a bucket's path, and the path in its form."""
     import fsspec
 
     _configure()
@@ -118,14 +118,13 @@ def cache_folder() -> Path:
 
 @contextmanager
 def errors_of(path: Any) -> Iterator[None]:
-    """Names the object in errors of a bucket: what it refuses, or that it does not answer.
+    """Names the object in errors of a bucket.
 
-    FileNotFoundError stays what it is: asking whether something is there is no mistake. So do
-    all errors of a local `path`.
+    FileNotFoundError, FileExistsError and all errors of a local `path` pass unchanged.
 
     Raises:
       UserError: the bucket refuses.
-      Unavailable: it does not answer, though it was asked several times.
+      Unavailable: it does not answer, even after several attempts.
     """
     if is_local(path):
         yield
@@ -134,16 +133,14 @@ def errors_of(path: Any) -> Iterator[None]:
         yield
     except (UserError, Unavailable, FileNotFoundError, FileExistsError):
         raise
-    except (
-        Exception
-    ) as error:  # gcsfs, s3fs, adlfs, aiohttp and google-auth have no class in common
+    except Exception as error:  # those of gcsfs, s3fs, adlfs and google-auth have no common class
         line = (str(error).splitlines() or [type(error).__name__])[0][:200]
         told = f"{type(error).__name__}: {line}"
         if _is_passing(error):
             raise Unavailable(f"{path}: the bucket does not answer ({told})") from error
         raise UserError(
-            f"{path}: the bucket refuses ({told}). Look at its name, its permissions and your "
-            "credentials (`gcloud auth application-default login`); the same command continues."
+            f"{path}: the bucket refuses ({told}). Check its name, its permissions and your "
+            "credentials (`gcloud auth application-default login`), then run the same command."
         ) from error
 
 

@@ -1,12 +1,14 @@
 """Several processes as one program: who writes, who waits for whom, and who is missing.
 
 With one process everything here passes its argument on. Processes talk through the key-value
-store of JAX's coordination service, which runs in process 0; a thread of each looks after the others.
+store of JAX's coordination service, which runs in process 0; a thread in each watches the others.
 """
 
 import atexit
+import ctypes
 import json
 import os
+import signal
 import socket
 import sys
 import threading
@@ -16,26 +18,25 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ait_jax.errors import ExitCode, UserError, nearest
-from ait_jax.runtime import last_words
 
-# How this process finds the others: "local" by the three variables below, "tpu" and "slurm"
-# by what is there.
+# How this process finds the others: "local" through the next three variables, "tpu" and "slurm"
+# through what the machine provides.
 KIND = "AIT_JAX_DISTRIBUTED"
 COORDINATOR, COUNT, INDEX = "AIT_JAX_COORDINATOR", "AIT_JAX_PROCESSES", "AIT_JAX_PROCESS"
 KINDS = ("local", "slurm", "tpu")
-# Longest wait for the others at one point of the program.
+# The longest wait for the others.
 BARRIER_SECONDS = "AIT_JAX_BARRIER_SECONDS"
 
 _START_SECONDS = 300
 _BEAT_SECONDS = 2.0
-# A process that was silent for so long is dead: work in C++ leaves Python's threads running.
+# A process that is silent for this long is dead: Python's threads run on during work in C++.
 _SILENCE_SECONDS = 30.0
-# A failed process's own message comes first, and all may fail alike.
+# Lets a failed process's own message come first; all may fail for the same reason.
 _GRACE_SECONDS = 5.0
 
 
 class PeerLost(Exception):
-    """Another process has died, or did not come; the message names it."""
+    """Another process has died or did not come; the message names it."""
 
 
 @dataclass
@@ -43,7 +44,8 @@ class Pod:
     """The processes of this program.
 
     Attributes:
-      index, count: of this process.
+      index: of this process.
+      count: of all processes.
       client: of the coordination service.
       hosts: the processes' machines.
     """
@@ -55,15 +57,16 @@ class Pod:
     _uses: dict[str, int] = field(default_factory=dict)
 
     def key(self, name: str) -> str:
-        """Returns a key that no earlier use of `name` had; all processes count alike."""
+        """Returns a new key for each use of `name`, the same in every process."""
         self._uses[name] = self._uses.get(name, 0) + 1
         return f"ait_jax/{name}#{self._uses[name]}"
 
     def names(self, indices: Sequence[int]) -> str:
+        """Returns processes and their hosts, for messages."""
         return ", ".join(f"process {i} on {self.hosts[i]}" for i in indices)
 
     def values(self, prefix: str) -> dict[int, str]:
-        """Returns what processes have set below a prefix."""
+        """Returns what each process has set below a prefix."""
         found = self.client.key_value_dir_get(prefix)
         return {int(key.rpartition("/")[2]): value for key, value in found}
 
@@ -72,13 +75,13 @@ _pod: Pod | None = None
 
 
 def initialize(environ: Mapping[str, str] = os.environ) -> None:
-    """Joins the other processes, if the environment names any; before JAX is used.
+    """Joins the other processes that the environment names, if any; call it before using JAX.
 
     Raises:
-      UserError: variables that are missing or wrong.
+      UserError: a variable is missing or wrong.
       PeerLost: not all processes came.
     """
-    global _pod
+    global _pod  # noqa: PLW0603 - a process belongs to one program
     if not environ.get(KIND) or _pod is not None:
         return
     arguments = _arguments(environ)
@@ -88,20 +91,20 @@ def initialize(environ: Mapping[str, str] = os.environ) -> None:
         jax.distributed.initialize(**arguments, initialization_timeout=_START_SECONDS)
     except RuntimeError as error:
         raise PeerLost(
-            f"not all processes came together within {_START_SECONDS} s: "
+            f"not all processes connected within {_START_SECONDS} s: "
             f"{str(error).splitlines()[0][:200]}"
         ) from error
     from jax._src import distributed  # the only way to the client
 
     state = distributed.global_state
     pod = Pod(jax.process_index(), jax.process_count(), state.client)
-    pod.client.key_value_set(f"ait_jax/hosts/{pod.index}", f"{socket.gethostname()}")
+    pod.client.key_value_set(f"ait_jax/hosts/{pod.index}", socket.gethostname())
     pod.client.wait_at_barrier("ait_jax/hosts", 1000 * _START_SECONDS)
     pod.hosts = [host for _, host in sorted(pod.values("ait_jax/hosts").items())]
     _pod = pod
-    if pod.index:
+    if pod.index and state.coordinator_address:
         host, _, port = state.coordinator_address.rpartition(":")
-        last_words.on_abort(lambda: _coordinator_is_gone(pod, host, int(port)), ExitCode.HOST_LOST)
+        _explain_aborts(pod, host, int(port))
     leaving = threading.Event()
     watch = threading.Thread(target=_watch, args=(pod, leaving), name="watch", daemon=True)
     watch.start()
@@ -112,7 +115,7 @@ def _arguments(environ: Mapping[str, str]) -> dict[str, Any]:
     """Returns the arguments of `jax.distributed.initialize`."""
     kind = environ[KIND]
     if kind not in KINDS:
-        raise UserError(f"{KIND}={kind} is none of {', '.join(KINDS)}.{nearest(kind, KINDS)}")
+        raise UserError(f"{KIND}={kind} is not one of {', '.join(KINDS)}.{nearest(kind, KINDS)}")
     if kind != "local":
         return {}
     missing = [name for name in (COORDINATOR, COUNT, INDEX) if not environ.get(name)]
@@ -126,8 +129,8 @@ def _arguments(environ: Mapping[str, str]) -> dict[str, Any]:
         count = index = -1
     if not 0 <= index < count:
         raise UserError(
-            f"{COUNT}={environ[COUNT]} and {INDEX}={environ[INDEX]}; needed: numbers, the second "
-            "from 0 to one below the first."
+            f"{COUNT}={environ[COUNT]} and {INDEX}={environ[INDEX]} do not fit; {INDEX} must be "
+            f"from 0 to {COUNT} - 1."
         )
     return {
         "coordinator_address": environ[COORDINATOR],
@@ -140,28 +143,30 @@ def _arguments(environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def process_index() -> int:
+    """Returns this process's number, from 0."""
     return _pod.index if _pod else 0
 
 
 def process_count() -> int:
+    """Returns the number of processes."""
     return _pod.count if _pod else 1
 
 
 def is_writer() -> bool:
-    """Says whether this process writes the files that all share."""
+    """Says whether this process writes the shared files."""
     return process_index() == 0
 
 
 def own(items: Sequence[Any]) -> list[Any]:
-    """Returns this process's share of what all have."""
+    """Returns this process's share of items that every process has."""
     return list(items[process_index() :: process_count()])
 
 
 def barrier(name: str) -> None:
-    """Waits until every process has come here: what the writer wrote before is there.
+    """Waits until every process is here; what the writer wrote before is then on the disk.
 
     Raises:
-      PeerLost: not all came in time; names them.
+      PeerLost: not all came in time; names those that did not.
     """
     if _pod is None:
         return
@@ -172,14 +177,14 @@ def barrier(name: str) -> None:
     except Exception as error:  # jaxlib's own type
         came = _pod.values(key)
         missing = [i for i in range(_pod.count) if i not in came]
-        who = _pod.names(missing) if missing else "a process that was there has died"
+        who = _pod.names(missing) if missing else "a process that had come has died"
         raise PeerLost(f"waited {seconds} s at {name!r}; missing: {who}") from error
 
 
 def broadcast(name: str, value: Any) -> Any:
-    """Returns the writer's `value`, anything that JSON holds, in every process.
+    """Returns the writer's JSON `value` in every process.
 
-    What the writer wrote to disk before is there afterwards.
+    What the writer wrote before is then on the disk.
 
     Raises:
       PeerLost: the writer did not come in time.
@@ -196,7 +201,7 @@ def broadcast(name: str, value: Any) -> Any:
 
 
 def all_gather(data: bytes) -> list[bytes]:
-    """Returns every process's bytes, in the order of the processes; over the devices' network."""
+    """Returns the bytes of every process, in order, over the devices' network."""
     if _pod is None:
         return [data]
     import numpy as np
@@ -207,11 +212,11 @@ def all_gather(data: bytes) -> list[bytes]:
     padded = np.zeros(max(lengths), np.uint8)
     padded[: array.size] = array
     everything = multihost_utils.process_allgather(padded).reshape(len(lengths), -1)
-    return [row[:length].tobytes() for row, length in zip(everything, lengths)]
+    return [row[:length].tobytes() for row, length in zip(everything, lengths, strict=True)]
 
 
 def _barrier_seconds() -> int:
-    return int(os.environ.get(BARRIER_SECONDS, 1800))
+    return int(os.environ.get(BARRIER_SECONDS, "1800"))
 
 
 # --- who is missing ---
@@ -226,7 +231,7 @@ def _watch(pod: Pod, leaving: threading.Event) -> None:
             pod.client.key_value_set(f"ait_jax/alive/{pod.index}", str(beat), allow_overwrite=True)
             alive, failed = pod.values("ait_jax/alive"), pod.values("ait_jax/failed")
         except Exception:
-            return  # the service is gone: the program ends, or the last words say why
+            return  # the service is gone: the program ends, or `_explain_aborts` says why
         now = time.monotonic()
         for index in range(pod.count):
             if heard.get(index, (None, 0))[0] != alive.get(index):
@@ -242,10 +247,10 @@ def _watch(pod: Pod, leaving: threading.Event) -> None:
 
 
 def _part(leaving: threading.Event, watch: threading.Thread) -> None:
-    """Leaves the others at the end of the program, the watch last.
+    """Leaves the others at the end of the program, and ends the watch last.
 
-    They see this process alive for as long as JAX waits for them. A thread that is in C++ when
-    Python ends would abort the process.
+    So they see this process alive while JAX waits for them. A thread in C++ when Python ends would
+    abort the process.
     """
     import jax
 
@@ -261,31 +266,47 @@ def _end(message: str) -> None:
 
 
 def say(message: str) -> None:
-    """Prints a line to the error stream, with this process's name where there are several."""
+    """Prints a line to the error stream, with this process's name if there are several."""
     who = f"{_pod.names([_pod.index])}: " if _pod else ""
     print(f"ait-jax: {who}{message}", file=sys.stderr, flush=True)
 
 
-def _coordinator_is_gone(pod: Pod, host: str, port: int) -> str | None:
-    """Returns what to say of an abort: None where the coordinator still answers."""
-    try:
-        socket.create_connection((host, port), timeout=2).close()
-        return None
-    except OSError:
-        who, whom = pod.names([pod.index]), pod.names([0])
-        return f"ait-jax: {who}: {whom} has died. The same command continues the run.\n"
+_handlers: list[Any] = []  # C holds only pointers to them
+
+
+def _explain_aborts(pod: Pod, host: str, port: int) -> None:
+    """From now on an abort says so and exits with HOST_LOST if the coordinator has died.
+
+    JAX's coordination service then aborts every process at once, and its callbacks cannot be
+    Python functions (jaxlib 0.10).
+    """
+
+    def handler(number: int) -> None:
+        try:
+            socket.create_connection((host, port), timeout=2).close()
+        except OSError:
+            who, whom = pod.names([pod.index]), pod.names([0])
+            text = f"ait-jax: {who}: {whom} has died. The same command continues the run.\n"
+            os.write(2, text.encode())
+            os._exit(ExitCode.HOST_LOST)
+
+    library = ctypes.CDLL(None)
+    library.signal.restype = ctypes.c_void_p
+    library.signal.argtypes = [ctypes.c_int, ctypes.c_void_p]
+    _handlers.append(ctypes.CFUNCTYPE(None, ctypes.c_int)(handler))
+    library.signal(signal.SIGABRT, ctypes.cast(_handlers[-1], ctypes.c_void_p))
 
 
 def leave(code: int, message: str) -> None:
-    """Ends this process of several at once, after it has told the others why.
+    """Ends this process at once, after telling the others why; returns if it is the only one.
 
-    JAX's own way out would wait for them. Returns where there is one process.
+    JAX's own exit would wait for the others.
     """
     if _pod is None:
         return
     try:
         if code == ExitCode.FAILED:
-            # An error of a collective, before anyone knows who is missing: the watch may.
+            # A collective may fail before anyone knows who is missing: the watch finds out.
             time.sleep(_SILENCE_SECONDS + 2 * _BEAT_SECONDS)
         _pod.client.key_value_set(f"ait_jax/failed/{_pod.index}", message[:300])
         time.sleep(_BEAT_SECONDS)

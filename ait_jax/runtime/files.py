@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and names that are safe to become files."""
+"""Files that appear whole or not at all or grow by lines, and names that are safe as files."""
 
 import contextlib
 import errno
@@ -14,31 +14,22 @@ from typing import Any
 from ait_jax.errors import UserError
 from ait_jax.runtime import buckets, distributed
 
-# The limit of common file systems is 255 bytes; the rest is room for suffixes and `.tmp-`.
+# Common file systems allow 255 bytes; the rest is room for suffixes and `.tmp-`.
 MAX_NAME_BYTES = 200
 _TEMPORARY_PREFIX = ".tmp-"
-# Failures of the place that is written to, which the user can mend; anything else is a defect.
-_UNWRITABLE = {
-    errno.EACCES,
-    errno.EDQUOT,
-    errno.EISDIR,
-    errno.ENOSPC,
-    errno.ENOTDIR,
-    errno.EPERM,
-    errno.EROFS,
-    errno.EEXIST,
-}
+# Failures that the user can fix; any other is a defect.
+_UNWRITABLE = {errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EISDIR}
+_UNWRITABLE |= {errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS}
 
 
 def as_path(path: Any) -> Any:
     """Returns `path` as an object with pathlib's methods.
 
-    Objects that have them already (pathlib, `etils.epath`) are returned unchanged,
-    strings with a scheme (`gs://...`) become `epath.Path`, others `pathlib.Path` with the
-    home folder in place of `~`.
+    Path objects (pathlib, `etils.epath`) are returned unchanged; strings with a scheme (`gs://...`)
+    become `epath.Path`, others `pathlib.Path`, with `~` expanded.
 
     Raises:
-      UserError: a scheme that is not known, or whose package is not installed.
+      UserError: an unknown scheme, or its package is not installed.
     """
     if hasattr(path, "read_bytes"):
         return path
@@ -47,7 +38,7 @@ def as_path(path: Any) -> Any:
 
 
 def absolute(path: Any) -> Any:
-    """Returns `path` from the root on, as Orbax wants it; a bucket's path is that already."""
+    """Returns the absolute `path`, as Orbax wants it; a bucket's path already is."""
     path = as_path(path)
     return path.absolute() if buckets.is_local(path) else path
 
@@ -56,21 +47,19 @@ def absolute(path: Any) -> Any:
 def replace_with(path: Any, any_process: bool = False) -> Iterator[Path]:
     """Yields a temporary local path; on a clean exit its file becomes `path`.
 
-    The block writes the whole file there. If the block raises, `path` keeps what it held
-    before and the temporary file is removed. On a disk the temporary name is `.tmp-<name>` beside
-    `path`: it keeps the suffix (libraries choose formats by it), and it is the same in every run,
-    so that what a killed run left behind is overwritten, not accumulated. For a bucket the file
-    is uploaded at the end. One process at a time may write a given path: of several that run as
-    one program the first one does, and what the others write is thrown away. Missing parent
-    folders are made.
+    If the block raises, `path` stays as it was and the temporary file is removed. On a disk it is
+    `.tmp-<name>` beside `path`: libraries choose formats by the suffix, and the same name in every
+    run means that leftovers of killed runs are overwritten. In a bucket the file is uploaded at
+    the end. One process at a time may write a path: of several that run as one program the first
+    one does, and what the others write is discarded. Missing parent folders are made.
 
     Args:
       path: of the file.
-      any_process: let this process write, whichever of several it is: for folders of which
-        each host may have its own and that a lock guards (prepared pools).
+      any_process: let every process write: for folders that each host may have and that a lock
+        guards (prepared pools).
 
     Raises:
-      UserError: the folder cannot be written to, or the disk is full.
+      UserError: the folder is not writable, or the disk is full.
     """
     path = as_path(path)
     writes = any_process or distributed.is_writer()
@@ -82,7 +71,7 @@ def replace_with(path: Any, any_process: bool = False) -> Iterator[Path]:
                 buckets.upload(temporary, path)
         return
     temporary = path.parent / (_TEMPORARY_PREFIX + path.name)
-    with _unwritable_is_a_mistake(path):
+    with _unwritable_as_user_error(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
@@ -114,7 +103,7 @@ def local_copy(path: Any) -> Iterator[Path]:
 
 
 def remove_tree(path: Any) -> None:
-    """Deletes a folder and all in it, as far as that goes; one that is not there is no error."""
+    """Deletes a folder with everything in it, as far as possible; it need not exist."""
     path = as_path(path)
     if buckets.is_local(path):
         shutil.rmtree(path, ignore_errors=True)
@@ -124,26 +113,26 @@ def remove_tree(path: Any) -> None:
 
 
 @contextlib.contextmanager
-def _unwritable_is_a_mistake(path: Any) -> Iterator[None]:
+def _unwritable_as_user_error(path: Any) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         if error.errno not in _UNWRITABLE:
             raise
         raise UserError(
-            f"cannot write {str(path)!r}: {error.strerror}. Give a folder that can be written to "
-            "(for a run: the gin name MODEL_DIR) or free some space."
+            f"cannot write {str(path)!r}: {error.strerror}. Give a writable folder (for a run, set "
+            "MODEL_DIR) or free some space."
         ) from error
 
 
 def check_new_folder(path: Any) -> Path:
-    """Returns `path`, absolute, if `new_folder` may make it there; raises UserError else."""
+    """Returns the absolute `path` if `new_folder` may make it; raises UserError otherwise."""
     if not buckets.is_local(path):
-        raise UserError(f"{path} is not a local folder; write to one and copy it there.")
+        raise UserError(f"{path} is not a local folder; write to a local one and copy it there.")
     path = Path(os.path.abspath(path))
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         kind = "a folder with files in it" if path.is_dir() else "a file"
-        raise UserError(f"{path} is {kind}; needed: a folder that is not there yet, or empty.")
+        raise UserError(f"{path} is {kind}; give a new or empty folder.")
     return path
 
 
@@ -155,14 +144,14 @@ def new_folder(path: Any) -> Iterator[Path]:
     name (`.tmp-<name>`) is removed first.
 
     Args:
-      path: a local folder that is not there yet, or is empty.
+      path: a local folder that is new or empty.
 
     Raises:
-      UserError: the folder holds something, is a file, is not local or cannot be written.
+      UserError: it is not empty, a file, not local or not writable.
     """
     path = check_new_folder(path)
     temporary = path.parent / (_TEMPORARY_PREFIX + path.name)
-    with _unwritable_is_a_mistake(path):
+    with _unwritable_as_user_error(path):
         try:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
@@ -175,7 +164,7 @@ def new_folder(path: Any) -> Iterator[Path]:
 
 
 def _sync(path: Any) -> None:
-    """Waits until a file's bytes, or a folder's entries, are on the disk."""
+    """Waits until a file's bytes or a folder's entries are on the disk."""
     descriptor = os.open(os.fspath(path), os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -187,8 +176,8 @@ def read_bytes(path: Any) -> bytes:
     """Returns a file's bytes.
 
     Raises:
-      OSError: a file on a disk that is not there or cannot be read.
-      FileNotFoundError: no such object in the bucket.
+      OSError: a file on a disk is missing or unreadable.
+      FileNotFoundError: the bucket has no such object.
       UserError, buckets.Unavailable: as `buckets.errors_of`.
     """
     path = as_path(path)
@@ -204,10 +193,10 @@ def read_text(path: Any) -> str:
 
 
 def read_given_text(path: Any, what: str) -> str:
-    """Returns the text of a file that the user gave; `what` names it in messages: "the task".
+    """Returns the text of a file that the user gave; errors call it `what` ("the task").
 
     Raises:
-      UserError: it cannot be read or is not UTF-8 (with the line).
+      UserError: it is unreadable or not UTF-8 (with the line).
     """
     path = as_path(path)
     try:
@@ -237,13 +226,13 @@ def read_given_json(path: Any, what: str) -> Any:
 
 
 def write_bytes(path: Any, data: bytes, any_process: bool = False) -> None:
-    """Writes `data` to `path`, whole or not at all. Arguments and errors as of `replace_with`."""
+    """Writes `data` to `path`, whole or not at all; see `replace_with`."""
     with replace_with(path, any_process) as temporary:
         temporary.write_bytes(data)
 
 
 def write_text(path: Any, text: str, any_process: bool = False) -> None:
-    """Writes `text` as UTF-8 with its line ends untouched, whole or not at all."""
+    """Writes `text` as UTF-8 with its line ends as they are, whole or not at all."""
     write_bytes(path, text.encode("utf-8"), any_process)
 
 
@@ -256,23 +245,72 @@ def write_json(path: Any, value: Any, any_process: bool = False) -> None:
     """Writes `value` as JSON in insertion order, one space of indent, newline at the end.
 
     Raises:
-      ValueError: `value` holds NaN or an infinity, which JSON does not have (use None).
+      ValueError: `value` has a NaN or infinity, which JSON lacks (use None).
       UserError: as `replace_with`.
     """
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
     write_text(path, text + "\n", any_process)
 
 
+class LinesFile:
+    """A file that grows line by line, on a disk or in a bucket, which cannot append.
+
+    On a disk a line is safe once `add` returns. In a bucket lines wait for `flush`, which writes
+    the whole object: call it before anything that must not be newer than the lines.
+
+    Args:
+      path: local or in a bucket; need not exist yet.
+    """
+
+    def __init__(self, path: Any) -> None:
+        self.path = as_path(path)
+        self._local = buckets.is_local(self.path)
+        self._lines: list[str] | None = None
+        self._waiting = False
+
+    def read(self) -> list[str]:
+        """Returns the lines so far; a crash may have cut the last one short."""
+        if self._lines is not None:
+            return list(self._lines)
+        try:
+            return read_text(self.path).splitlines()
+        except FileNotFoundError:
+            return []
+
+    def replace(self, lines: list[str]) -> None:
+        """Replaces all lines at once."""
+        write_lines(self.path, lines)
+        if not self._local:
+            self._lines = list(lines)
+
+    def add(self, line: str) -> None:
+        """Appends a line."""
+        if self._local:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(line + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            return
+        self._lines = [*self.read(), line]
+        self._waiting = True
+
+    def flush(self) -> None:
+        """Uploads what waits for a bucket."""
+        if self._waiting and self._lines is not None:
+            write_lines(self.path, self._lines)
+            self._waiting = False
+
+
 def check_name(name: Any, what: str) -> str:
     """Returns `name` if it is safe as a file name and as a line of a split file.
 
     Args:
-      name: a name from outside, of a task, for example.
-      what: what it names and where it came from, for the message ("task name in a.txt").
+      name: from outside, a task's, for example.
+      what: what it names and where, for the message ("task name in a.txt").
 
     Raises:
-      UserError: not a string, empty, path separators, NUL or other control characters,
-        a leading dot, white space at an end, or more than 200 bytes of UTF-8.
+      UserError: not a string, empty, longer than 200 bytes of UTF-8, or it has path separators,
+        control characters, a leading dot, or white space at an end.
     """
     problem = _name_problem(name)
     if problem:
@@ -291,7 +329,7 @@ def _name_problem(name: Any) -> str:
         return "is empty"
     if "/" in name or "\\" in name:
         return "contains a path separator"
-    # Printable ASCII, almost all names, is settled at once: a run checks every name several times.
+    # Almost all names are printable ASCII, and a run checks every name several times.
     if not (name.isascii() and name.isprintable()) and any(
         unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in name
     ):

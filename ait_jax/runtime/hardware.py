@@ -1,4 +1,4 @@
-"""What devices can do at most: for model-FLOP utilisation, and for plans of devices not at hand."""
+"""The limits of devices: for model-FLOP utilization, and for plans of devices not at hand."""
 
 import os
 import time
@@ -18,7 +18,7 @@ class Chip(NamedTuple):
       memory: bytes of HBM.
       memory_bandwidth: bytes/s to and from HBM.
       link_bandwidth: bytes/s that a chip sends in a ring of chips: both directions of one
-        axis of a TPU's torus, NVLink in one direction on GPUs.
+        axis of a TPU's torus; one direction of NVLink on GPUs.
     """
 
     flops: float
@@ -36,9 +36,8 @@ _GIB = 2**30
 # GB/s, v5p and v6e 2 x 90, nine tenths of what Google's pages give for all axes (v5e 400, v5p 1200,
 # v6e 800 GB/s a chip in both senses, over 4, 6 and 4 links). v2 and v3: four links of 62 and 82
 # GB/s a chip (Norrie et al., The Design Process for Google's Training Chips: TPUv2 and TPUv3).
-# This is of an axis that closes to a ring: on v5e and v6e only one of 16 chips, on v4 and v5p
-# multiples of 4. Collectives over shorter axes take up to twice as long, over several axes at once
-# less.
+# This holds for an axis that closes to a ring: on v5e and v6e only one of 16 chips, on v4 and v5p
+# multiples of 4. Collectives over shorter axes take up to twice as long, over several axes less.
 # GPUs: NVIDIA's data sheets of A100, H100 and H200; SXM modules unless the name says another.
 CHIPS = {
     "TPU v2": Chip(22.5e12, 8 * _GIB, 350e9, 60e9),
@@ -60,39 +59,39 @@ CHIPS = {
 
 
 def known_chip(device_kind: str) -> Chip | None:
-    """Returns the table's row for JAX's name of a device, None where it has none."""
+    """Returns the table's row for JAX's name of a device, None if it has none."""
     names = [name for name in CHIPS if device_kind.startswith(name)]
     return CHIPS[max(names, key=len)] if names else None
 
 
 def local_chip() -> Chip:
-    """Returns the limits of one of this process's devices, measured where the table lacks it.
+    """Returns the limits of one of this process's devices, measured if the table lacks it.
 
-    Virtual CPU devices share cores and memory: each has its part.
+    Virtual CPU devices share cores and memory, so each counts only its part.
     """
     device = jax.devices()[0]
     chip = known_chip(device.device_kind)
     if chip is None:
         bandwidth = _measured_copy_bandwidth()
         shared = jax.device_count() if device.platform == "cpu" else 1
-        chip = Chip(
-            peak_flops() / jax.device_count(), _host_memory() / shared, bandwidth / shared,
-            bandwidth / shared,
-        )  # fmt: skip
+        flops, memory = peak_flops() / jax.device_count(), _host_memory() / shared
+        chip = Chip(flops, memory, bandwidth / shared, bandwidth / shared)
     limit = (device.memory_stats() or {}).get("bytes_limit")
     return chip._replace(memory=limit) if limit and device.platform != "cpu" else chip
 
 
 def target_platform() -> str:
-    """Returns "cpu", "gpu" or "tpu": what is traced now is compiled for the devices of the mesh
-    in use (`jax.set_mesh`), which need not be those at hand, or for the default ones.
+    """Returns "cpu", "gpu" or "tpu": the platform that a program traced now is compiled for.
+
+    That is the platform of the mesh in use (`jax.set_mesh`), whose devices need not be at hand,
+    or the default one.
     """
     device = getattr(jax.sharding.get_abstract_mesh(), "abstract_device", None)
     return platform_of(device.device_kind) if device is not None else jax.default_backend()
 
 
 def platform_of(device_kind: str) -> str:
-    """Returns the platform of a device by JAX's name of its kind."""
+    """Returns the platform for JAX's name of a kind of device."""
     kind = device_kind.lower()
     return "tpu" if kind.startswith("tpu") else "cpu" if kind == "cpu" else "gpu"
 
@@ -103,7 +102,7 @@ def options_of_large_products(platform: str, dtype: Any) -> dict[str, str]:
     On a CPU, XLA gives products and reductions to YNNPACK. Float32 products of thousands of rows
     are faster in Eigen (2 cores of an Intel Xeon with AVX-512: 2,080 and 3,700 x 576 x 1,536 at 225
     and 245 instead of 200 and 180 GFLOP/s); a dozen rows times a token table, and reductions, are
-    not. Bfloat16 products were not tried. A fixed rule: which is chosen changes the last bits.
+    not. Bfloat16 products were not tried. The rule is fixed, because the choice changes last bits.
     """
     if platform != "cpu" or jnp.dtype(dtype) != jnp.float32:
         return {}
@@ -113,7 +112,7 @@ def options_of_large_products(platform: str, dtype: Any) -> dict[str, str]:
 
 @cache
 def _is_known(option: str, value: str) -> bool:
-    """Says whether this version of XLA has an option; an experimental one may go."""
+    """Says whether this version of XLA has an option; experimental ones may go."""
     try:
         jax.jit(lambda x: x).lower(0.0).compile(compiler_options={option: value})
     except jax.errors.JaxRuntimeError:
@@ -130,14 +129,14 @@ def devices_held() -> dict[str, int | str]:
 def peak_flops() -> float:
     """Returns the FLOP/s of all devices together.
 
-    From the table above for known accelerators; measured with one large float32 matrix
+    They come from the table for known accelerators, and from one large float32 matrix
     multiplication (a quarter of a second, once per process) for CPUs and unknown devices.
     """
     device = jax.devices()[0]
     chip = known_chip(device.device_kind)
     if chip is not None:
         return chip.flops * jax.device_count()
-    # Virtual CPU devices share the same cores: one measurement is the whole machine.
+    # Virtual CPU devices share cores: one measurement covers the whole machine.
     return _measured_matmul_flops() * (1 if device.platform == "cpu" else jax.device_count())
 
 

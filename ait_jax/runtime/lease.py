@@ -1,7 +1,7 @@
-"""A lock on a folder in a bucket: an object that its holder keeps writing anew.
+"""A lock on a folder in a bucket: an object that its holder keeps rewriting.
 
-Buckets have no locks that end with the process which holds them. So the holder shows that it
-lives, and an object that stays as it is for a while belongs to one that died.
+Buckets have no locks that end with their process. So the holder shows that it is alive, and an
+object that stays the same for a while belongs to a dead one.
 """
 
 import json
@@ -10,16 +10,16 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ait_jax.errors import UserError
-from ait_jax.runtime import buckets
+from ait_jax.runtime import buckets, reporter
 
 RENEW_SECONDS = 15.0
-# Three times without a sign, then the holder is taken to be dead.
+# After three missed renewals the holder counts as dead.
 STALE_SECONDS = 50.0
 _LOOK_SECONDS = 2.0
 
@@ -29,22 +29,20 @@ class Held(UserError):
 
 
 @contextmanager
-def lease(path: Any, report: Callable[[str], None] = print) -> Iterator["Holder"]:
-    """Holds the object `path` while the block runs.
+def lease(path: Any) -> Iterator["Holder"]:
+    """Holds the object `path` for the block.
 
-    One that a process of this machine left behind is taken over at once; one of another
-    machine after `STALE_SECONDS` without a sign of life.
+    A dead process's lease is taken over: at once if it ran on this machine, otherwise after
+    `STALE_SECONDS` without a sign of life.
 
     Args:
       path: in a bucket.
-      report: takes a line if there is something to wait for.
 
     Raises:
-      Held: its holder lives.
-      UserError: the bucket does not answer.
+      Held: its holder is alive.
     """
     holder = Holder(path)
-    holder.acquire(report)
+    holder.acquire()
     renewing = threading.Thread(target=holder.renew, daemon=True, name="lease")
     renewing.start()
     try:
@@ -56,61 +54,59 @@ def lease(path: Any, report: Callable[[str], None] = print) -> Iterator["Holder"
 
 
 class Holder:
-    """The process that has the lease, or wants it."""
+    """The process that has the lease or wants it."""
 
     def __init__(self, path: Any) -> None:
         self.path = path
         self.system, self.name = buckets.file_system(path)
-        self.known = {
-            "id": uuid.uuid4().hex,
-            "host": socket.gethostname(),
-            "boot": _boot(),
-            "pid": os.getpid(),
-        }
+        self.known = {"id": uuid.uuid4().hex, "host": socket.gethostname()}
+        self.known |= {"boot": _boot(), "pid": os.getpid()}
         self.beats = 0
         self.done = threading.Event()
 
-    def acquire(self, report: Callable[[str], None]) -> None:
+    def acquire(self) -> None:
+        """Takes the lease, waiting for a dead holder's to go stale; raises Held."""
         with buckets.errors_of(self.path):
             try:
                 self.system.pipe_file(self.name, self._content(), mode="create")
                 return
             except FileExistsError:
                 pass
-            self._await_death(report)
+            self._await_death()
             self.system.pipe_file(self.name, self._content())
-            # Another may have waited for the same death: the last one to write has it.
+            # Others may have waited for the same death: the last one to write has the lease.
             time.sleep(_LOOK_SECONDS)
             if not self._is_own(self._read()):
                 raise self._held(self._read())
 
-    def _await_death(self, report: Callable[[str], None]) -> None:
+    def _await_death(self) -> None:
         first = self._read()
         if _is_dead_here(first):
             return
-        report(
-            f"{self.path} is held by {_words(first)}; waiting {STALE_SECONDS:.0f} s for a sign of life"
+        reporter.say(
+            f"{self.path} is held by {_words(first)}; waiting {STALE_SECONDS:.0f} s for a sign of "
+            "life"
         )
         end = time.monotonic() + STALE_SECONDS
         while time.monotonic() < end:
             time.sleep(_LOOK_SECONDS)
             now = self._read()
-            if now is None:  # given back meanwhile
+            if now is None:  # released meanwhile
                 return
             if now != first:
                 raise self._held(now)
 
     def _held(self, holder: dict | None) -> Held:
         return Held(
-            f"{self.path} is held by {_words(holder)}, another process of this run. Wait for it or stop it, "
-            "or set another --gin.MODEL_DIR."
+            f"{self.path} is held by {_words(holder)}, another process of this run; wait for it, "
+            "stop it, or set another --gin.MODEL_DIR."
         )
 
     def _content(self) -> bytes:
         return json.dumps(self.known | {"beats": self.beats}).encode()
 
     def _read(self) -> dict | None:
-        """Returns what the object says; None where it is gone."""
+        """Returns the object's content, None if it is gone."""
         try:
             value = json.loads(self.system.cat_file(self.name))
         except FileNotFoundError:
@@ -120,34 +116,36 @@ class Holder:
         return value if isinstance(value, dict) else {}
 
     def _is_own(self, content: dict | None) -> bool:
-        return bool(content) and content.get("id") == self.known["id"]
+        return content is not None and content.get("id") == self.known["id"]
 
     def renew(self) -> None:
+        """Rewrites the object until `done` is set."""
         while not self.done.wait(RENEW_SECONDS):
             self.beats += 1
             try:
                 if self._is_own(self._read()):
                     self.system.pipe_file(self.name, self._content())
-            except Exception:  # A bucket that does not answer now may do so next time.
+            except Exception:  # the bucket may answer next time
                 continue
 
     def check(self) -> None:
-        """Raises Held if another process took this one for dead meanwhile."""
+        """Raises Held if another process has taken the lease, believing this one dead."""
         with buckets.errors_of(self.path):
             now = self._read()
         if now is not None and not self._is_own(now):
             raise self._held(now)
 
     def release(self) -> None:
+        """Deletes the object, if it is still this process's."""
         try:
             if self._is_own(self._read()):
                 self.system.rm_file(self.name)
-        except Exception:  # It will look dead in a while, that is all.
+        except Exception:  # then others wait until it looks dead
             pass
 
 
 def _boot() -> str:
-    """Returns what tells this start of this machine from others; "" where nothing does."""
+    """Returns the ID of this boot of this machine, "" if it has none."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:

@@ -1,6 +1,6 @@
 """One mesh and one table of logical-axis rules, for trainer and scorer alike."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax.linen import partitioning as flax_partitioning
+from flax.core.spmd import logical_axis_rules
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ait_jax.errors import UserError, nearest
@@ -16,8 +16,8 @@ from ait_jax.runtime.hardware import platform_of
 
 MESH_AXES = ("data", "model")
 
-# Where each logical axis of a parameter or an activation lies on the mesh (T5X's names). Rules are
-# in order of precedence, see `Partitioner.spec`; other tables are in gin/partitioning.
+# Where each logical axis of a parameter or an activation lies on the mesh (T5X's names), in order
+# of precedence, see `Partitioner.spec`; other tables are in gin/partitioning.
 STANDARD_LOGICAL_AXIS_RULES: tuple[tuple[str, str | None], ...] = (
     ("batch", "data"),
     ("vocab", "model"),
@@ -33,7 +33,7 @@ STANDARD_LOGICAL_AXIS_RULES: tuple[tuple[str, str | None], ...] = (
 )
 
 
-# What the model constrains (models/layers.py, blocks.py, t5.py): a table must place these, too.
+# What the models constrain (models/layers.py, blocks.py, t5.py): a table must place these, too.
 ACTIVATION_AXES = (
     ("batch", "length", "embed"),
     ("batch", "length", "heads", "kv"),
@@ -41,7 +41,8 @@ ACTIVATION_AXES = (
     ("batch", "length", "vocab"),
 )
 
-_RULES = "partitioning.Partitioner.logical_axis_rules"
+_GIN_NAME = "partitioning.Partitioner"
+_RULES = f"{_GIN_NAME}.logical_axis_rules"
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,11 @@ class Partitioner:
     """A ('data', 'model') mesh over all devices and the rules that place arrays on it.
 
     Args:
-      num_partitions: size of the 'model' axis (T5X's name); 'data' gets the other devices.
+      num_partitions: size of the 'model' axis (T5X's name); the 'data' axis is the rest.
       logical_axis_rules: pairs (logical axis, mesh axis or None), in order of precedence.
 
     Raises:
-      UserError: a rule to no mesh axis, or one that is never reached.
+      UserError: a rule to an unknown mesh axis, or one that is never reached.
     """
 
     num_partitions: int = 1
@@ -64,31 +65,33 @@ class Partitioner:
 
     @property
     def devices(self) -> Sequence[Any]:
-        """The devices that the mesh lies over."""
+        """The devices of the mesh."""
         return jax.devices()
 
     @cached_property
     def mesh(self) -> Mesh:
+        """The devices in rows of `num_partitions`."""
         devices = np.asarray(self.devices)
         if self.num_partitions < 1 or devices.size % self.num_partitions:
             raise UserError(
-                f"partitioning.Partitioner.num_partitions = {self.num_partitions} does not divide "
+                f"{_GIN_NAME}.num_partitions = {self.num_partitions} does not divide "
                 f"the {devices.size} devices; give a divisor of {devices.size}."
             )
         return make_mesh(devices.reshape(-1, self.num_partitions))
 
     @property
     def data_size(self) -> int:
-        """Number of shards of a batch."""
+        """The number of shards of a batch."""
         return self.mesh.shape["data"]
 
     @property
     def platform(self) -> str:
-        """What the mesh's devices are: "cpu", "gpu" or "tpu"."""
+        """The platform of the mesh's devices: "cpu", "gpu" or "tpu"."""
         return platform_of(self.mesh.devices.flat[0].device_kind)
 
     @cached_property
     def replicated(self) -> NamedSharding:
+        """Whole on every device."""
         return NamedSharding(self.mesh, PartitionSpec())
 
     @cached_property
@@ -99,13 +102,13 @@ class Partitioner:
     def spec(self, logical_axes: Sequence[str | None], name: str = "array") -> PartitionSpec:
         """Translates logical axes into a PartitionSpec.
 
-        As T5X and Flax do: rules apply from the first to the last, and one whose mesh axis
-        another axis of the array has taken is passed over. With ("batch", "data"),
-        ("embed", "data"), ("embed", None) parameters have "embed" over 'data', and activations,
-        which have "batch" there, do not.
+        As in T5X and Flax, rules apply from the first to the last, without those whose mesh axis
+        another axis of the array has taken. With ("batch", "data"), ("embed", "data"),
+        ("embed", None) parameters have "embed" over 'data', but activations, which have "batch"
+        there, do not.
 
         Raises:
-          UserError: an axis without a rule, or one all of whose mesh axes are taken.
+          UserError: an axis has no rule, or all of its mesh axes are taken.
         """
         taken: dict[str, str] = {}
         placed: dict[str, str | None] = {}
@@ -117,12 +120,12 @@ class Partitioner:
         for axis in logical_axes:
             if axis is not None and axis not in placed:
                 raise UserError(f"{name}: {self._why_not_placed(axis, logical_axes, taken)}")
-        return PartitionSpec(*(placed.get(axis) for axis in logical_axes))
+        return PartitionSpec(*(placed[axis] if axis else None for axis in logical_axes))
 
     def _why_not_placed(
         self, axis: str, logical_axes: Sequence[str | None], taken: dict[str, str]
     ) -> str:
-        wanted = [mesh_axis for known, mesh_axis in self.logical_axis_rules if known == axis]
+        wanted = [mesh for known, mesh in self.logical_axis_rules if known == axis and mesh]
         if not wanted:
             known = {known for known, _ in self.logical_axis_rules}
             return f"no rule for logical axis {axis!r} in {_RULES}.{nearest(axis, known)}"
@@ -131,8 +134,8 @@ class Partitioner:
         )
         return (
             f"logical axes {axis!r} and {clashes} in {tuple(logical_axes)}; give one of them "
-            f"another mesh axis in {_RULES}, or add ({axis!r}, None) behind its rules to leave "
-            "it whole."
+            f"another mesh axis in {_RULES}, or add ({axis!r}, None) after its rules to leave it "
+            "whole."
         )
 
     def param_shardings(self, abstract_params: Any, logical_axes: Any) -> Any:
@@ -143,11 +146,11 @@ class Partitioner:
           logical_axes: the same tree with a tuple of logical axis names at every leaf.
 
         Raises:
-          UserError: a dimension that the mesh axis does not divide.
+          UserError: a mesh axis does not divide a dimension.
         """
 
-        def sharding(path, leaf, axes):
-            name = "/".join(str(getattr(key, "key", key)) for key in path)
+        def sharding(path: Any, leaf: Any, axes: Sequence[str | None]) -> NamedSharding:
+            name = _path_name(path)
             spec = self.spec(axes, name)
             for size, logical, axis in zip(leaf.shape, axes, spec, strict=True):
                 if axis is not None and size % self.mesh.shape[axis]:
@@ -162,7 +165,7 @@ class Partitioner:
         return jax.tree_util.tree_map_with_path(sharding, abstract_params, logical_axes)
 
     def _partitions_hint(self, axis: str, size: int) -> str:
-        """Names the size of the 'model' axis, nearest to the given one, that divides `size`."""
+        """Suggests the nearest size of the 'model' axis that fits `size`."""
         devices = self.mesh.size
         fitting = [
             n
@@ -173,11 +176,12 @@ class Partitioner:
             return "no NUM_PARTITIONS fits: use fewer devices"
         closest = min(fitting, key=lambda n: abs(n - self.num_partitions))
         return (
-            f"set NUM_PARTITIONS (partitioning.Partitioner.num_partitions) = {closest}, not "
+            f"set NUM_PARTITIONS ({_GIN_NAME}.num_partitions) = {closest}, not "
             f"{self.num_partitions},"
         )
 
     def check_batch_size(self, rows: int, gin_name: str) -> None:
+        """Refuses a number of rows that the 'data' axis does not divide."""
         if rows < 1 or rows % self.data_size:
             raise UserError(
                 f"{gin_name} = {rows} is not a multiple of the mesh's 'data' axis of "
@@ -188,15 +192,15 @@ class Partitioner:
 
     @cached_property
     def row_groups(self) -> tuple[int, int]:
-        """This process's group and the number of groups.
+        """This process's group, and the number of groups.
 
-        Processes that a 'model' axis spans read the same rows: they are a group.
+        A 'model' axis spans the processes of a group, which read the same rows.
         """
         local, size = jax.local_device_count(), self.num_partitions
         if jax.process_count() > 1 and local % size and size % local:
             raise UserError(
-                f"partitioning.Partitioner.num_partitions (NUM_PARTITIONS) = {size} is neither a "
-                f"divisor nor a multiple of the {local} devices of a process."
+                f"{_GIN_NAME}.num_partitions (NUM_PARTITIONS) = {size} is neither a divisor nor a "
+                f"multiple of the {local} devices of a process."
             )
         processes = max(1, size // local) if jax.process_count() > 1 else 1
         return jax.process_index() // processes, jax.process_count() // processes
@@ -207,32 +211,31 @@ class Partitioner:
         return list(items[group::count])
 
     def first_of_groups(self, by_process: Sequence[Any]) -> list[Any]:
-        """Returns one of every group's equal values."""
+        """Returns one value per group, whose processes have equal ones."""
         return list(by_process[:: jax.process_count() // self.row_groups[1]])
 
     def own_rows(self, num_rows: int) -> slice:
         """Returns the rows of a batch that lie on this process's devices."""
         indices = self.batch_sharding.addressable_devices_indices_map((num_rows,)).values()
-        bounds = [rows.indices(num_rows)[:2] for (rows,) in indices]
+        bounds = [index[0].indices(num_rows)[:2] for index in indices if index]
         return slice(min(start for start, _ in bounds), max(stop for _, stop in bounds))
 
     def shard_batch(self, batch: Any) -> Any:
-        """Puts host arrays, this process's rows of a batch, on the mesh, rows over 'data'."""
+        """Puts this process's rows of a batch, host arrays, on the mesh over 'data'."""
         return jax.tree.map(lambda rows: feed(rows, self.batch_sharding), batch)
 
     @contextmanager
-    def activate(self):
-        """Makes mesh and rules visible to the model's sharding constraints while it is traced.
+    def activate(self) -> Iterator[None]:
+        """Makes mesh and rules visible to the model's sharding constraints during tracing.
 
         Raises:
-          UserError: the rules leave an activation without a place.
+          UserError: the rules do not place an activation.
         """
         for axes in ACTIVATION_AXES:
             self.spec(axes, "an activation")
-        rules = tuple(tuple(rule) for rule in self.logical_axis_rules)
-        # Flax looks for the mesh that jax.set_mesh sets; `with mesh:` alone would leave every
-        # constraint without effect.
-        with jax.set_mesh(self.mesh), flax_partitioning.axis_rules(rules):
+        rules = tuple((axis, mesh_axis) for axis, mesh_axis in self.logical_axis_rules)
+        # Flax needs the mesh of jax.set_mesh; under `with mesh:` its constraints have no effect.
+        with jax.set_mesh(self.mesh), logical_axis_rules(rules):
             yield
 
 
@@ -253,8 +256,8 @@ def _check_rules(rules: Sequence[tuple[str, str | None]]) -> None:
             )
         if axis in left_whole:
             raise UserError(
-                f"{_RULES} has ({axis!r}, {mesh_axis!r}) behind ({axis!r}, None), where nothing "
-                "reaches it; the rules are in order of precedence: put it before."
+                f"{_RULES} has ({axis!r}, {mesh_axis!r}) after ({axis!r}, None), where nothing "
+                "reaches it; put it before, as the rules are in order of precedence."
             )
         if mesh_axis is None:
             left_whole.add(axis)
@@ -263,9 +266,13 @@ def _check_rules(rules: Sequence[tuple[str, str | None]]) -> None:
 def make_mesh(devices: np.ndarray) -> Mesh:
     """Returns the ('data', 'model') mesh over a two-dimensional array of devices.
 
-    XLA places what lies between the constraints (JAX's "auto" axes).
+    XLA places arrays between the constraints (JAX's "auto" axes).
     """
     return Mesh(devices, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+
+
+def _path_name(path: Any) -> str:
+    return "/".join(str(getattr(key, "key", key)) for key in path)
 
 
 def model_info(abstract_params: Any, logical_axes: Any, shardings: Any) -> str:
@@ -273,10 +280,10 @@ def model_info(abstract_params: Any, logical_axes: Any, shardings: Any) -> str:
     lines = []
     total = 0
 
-    def add(path, leaf, axes, sharding) -> None:
+    def add(path: Any, leaf: Any, axes: Sequence[str | None], sharding: NamedSharding) -> None:
         nonlocal total
         total += int(np.prod(leaf.shape))
-        name = "/".join(str(getattr(key, "key", key)) for key in path)
+        name = _path_name(path)
         lines.append(f"{name:64} {leaf.shape!s:18} {tuple(axes)!s:28} {tuple(sharding.spec)}")
 
     jax.tree_util.tree_map_with_path(add, abstract_params, logical_axes, shardings)

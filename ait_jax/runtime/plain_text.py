@@ -1,18 +1,18 @@
-"""Text of tasks and models on a terminal: what could command the terminal is shown, not sent."""
+"""Text of tasks and models on a terminal, with control characters shown as escapes."""
 
 import unicodedata
 
-# Joiners that scripts and emoji are written with.
+# Joiners that some scripts and emoji need.
 _HARMLESS_FORMATS = "\u200c\u200d"
 _UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 def visible(text: str, *, keep_lines: bool = False) -> str:
-    """Returns `text` with escapes (`\\x1b`, `\\u202e`) for control and direction characters.
+    r"""Returns `text` with escapes (`\x1b`, `\u202e`) for control and direction characters.
 
     Args:
       text: from anywhere.
-      keep_lines: leave line ends and tabs, a tab as four spaces; else they are escaped, too.
+      keep_lines: keep line ends, and make tabs four spaces; otherwise both are escaped.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -29,7 +29,7 @@ def _shown(character: str, keep_lines: bool) -> str:
 
 def duration(seconds: float) -> str:
     """Returns a time as "45 s", "3 min 20 s", "2 h 05 min" or "3 d 4 h"."""
-    seconds = int(round(seconds))
+    seconds = round(seconds)
     minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
     if days:
         return f"{days} d {hours % 24} h"

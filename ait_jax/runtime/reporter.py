@@ -1,7 +1,7 @@
-"""What this process says and is doing: lines for the terminal, how far, how fast, what comes next.
+"""What this process says and does: lines for the terminal, how far, how fast, what comes next.
 
 A process has one reporter, as it has one root logger. Anything can `say` a line; work of a known
-size is an `activity`, training reports its loss and speed with `trained`. `watching.watch` shows
+size is an `activity`; training reports its loss and speed with `trained`. `watching.watch` shows
 all of it and writes it to live.json. Everything here is cheap, and without a reporter only `say`
 and `progress` have an effect.
 """
@@ -22,7 +22,7 @@ _MOST_LOSSES = 60
 
 
 class Activity:
-    """Something of a known size that is at work: steps of a training, tasks to score.
+    """Work of a known size in progress: steps of a training, tasks to score.
 
     Attributes:
       what: in words, for the terminal.
@@ -33,7 +33,7 @@ class Activity:
     def __init__(self, what: str, total: int, done: int = 0) -> None:
         self.what, self.total, self.done, self.note = what, total, done, ""
         self._begun = done
-        # Of the first and the last progress: (time, done). Before the first it was compiling.
+        # (time, done) of the first and the last progress; before the first it was compiling.
         self._first: tuple[float, int] | None = None
         self._last = (0.0, done)
 
@@ -54,7 +54,7 @@ class Activity:
         return max(0.0, pace * (self.total - last[1]) - (time.monotonic() - last[0]))
 
     def to_json(self) -> dict[str, Any]:
-        """Returns what live.json holds of it."""
+        """Returns its values in live.json."""
         left = self.seconds_left()
         return {
             "what": self.what,
@@ -69,21 +69,21 @@ class Reporter:
     """The state of one program. One thread changes it, others may read.
 
     Args:
-      kind: "run", "continual", "score"; "" without a run directory.
+      kind: "run", "continual" or "score"; "" without a run directory.
       line: takes lines for the terminal.
 
     Attributes:
       state: `RUNNING`, `FINISHED`, or how else it ended: "preempted", "interrupted", "failed".
       problem: why it ended.
-      plan: (stage, amount of work in any unit) of all stages, as far as they are known.
-      stage: at work; None between stages.
-      stages: those of run.json that are done.
-      activities: at work, the outermost first.
+      plan: (stage, amount of work in any unit) of all known stages.
+      stage: in progress; None between stages.
+      stages: the finished ones, of run.json.
+      activities: in progress, the outermost first.
       losses: the last ones of the stage's training.
       timings: (stage, seconds) of finished stages, including those of earlier calls.
-      speed: -> {"tokens_per_second", "mfu"} of the stage at work, or {}.
-      is_owner: whether the run directory is known to be this program's; before that it may be
-        another run's, which must not be written to.
+      speed: returns {"tokens_per_second", "mfu"} of the stage in progress, or {}.
+      is_owner: whether the run directory is known to be this program's; until then nothing may be
+        written there.
     """
 
     def __init__(self, kind: str = "", line: Callable[[str], None] = print) -> None:
@@ -107,7 +107,7 @@ class Reporter:
         self._training_speed = {}
 
     def end(self) -> None:
-        """Says that no stage is at work."""
+        """Says that the stage has ended."""
         self.stage = None
 
     def trained(self, loss: float, **speed: float) -> None:
@@ -116,10 +116,10 @@ class Reporter:
         self._training_speed = speed
 
     def to_json(self) -> dict[str, Any]:
-        """Returns what live.json holds; times are this machine's."""
+        """Returns the values of live.json; times are this machine's."""
         try:
             speed = self._training_speed or dict(self.speed())
-        except ZeroDivisionError:  # figures that the other thread changes just now
+        except ZeroDivisionError:  # another thread is just changing the figures
             speed = {}
         return {
             "schema_version": SCHEMA_VERSION,
@@ -146,7 +146,7 @@ _prefix = ""
 
 
 def current() -> Reporter | None:
-    """Returns this process's reporter, if there is one."""
+    """Returns this process's reporter, if it has one."""
     return _current
 
 
@@ -162,7 +162,7 @@ def using(reporter: Reporter) -> Iterator[Reporter]:
 
 
 def say(text: str) -> None:
-    """Prints a line, in the process that writes files; begins with what `prefixed` says."""
+    """Prints a line with the prefixes of `prefixed`, in the process that writes files."""
     if distributed.is_writer():
         line = _current.line if _current else print
         line(f"{_prefix}{text}")
@@ -196,7 +196,7 @@ def activity(what: str, total: int, done: int = 0) -> Iterator[Callable[..., Non
 
 @contextmanager
 def progress(description: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
-    """An `activity` that a terminal shows even where no run does: a bar below the printed lines."""
+    """An `activity` that a terminal shows even outside of a run, as a bar below the lines."""
     with ExitStack() as stack:
         if _current is None and terminal.is_terminal():
             from ait_jax.runtime.watching import watch  # it shows reporters
@@ -225,7 +225,7 @@ def owned(stages: Mapping[str, Any], speed: Callable[[], Mapping[str, float]]) -
 
 @contextmanager
 def stage(name: str) -> Iterator[None]:
-    """Makes `name` the stage at work; it stays so where the block raises."""
+    """Makes `name` the stage in progress; it stays that if the block raises."""
     if _current is None:
         yield
         return

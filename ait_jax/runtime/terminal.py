@@ -1,7 +1,7 @@
 """The terminal: lines at its bottom that are redrawn in place, and silence from noisy libraries.
 
-The cursor is never hidden and rests on a line of its own below the area, so a killed process
-leaves a working terminal.
+The cursor is never hidden and rests on its own line below the area, so a killed process leaves a
+working terminal.
 """
 
 import io
@@ -18,28 +18,30 @@ MOST_COLUMNS = 110
 
 
 def is_terminal(stream: TextIO | None = None) -> bool:
-    """Says whether lines can be redrawn there: a terminal whose TERM is not dumb."""
+    """Says whether lines can be redrawn: on a terminal whose TERM is not dumb."""
     stream = stream or sys.stdout
-    return stream.isatty() and os.environ.get("TERM", "").lower() not in ("", "dumb", "unknown")
+    if stream is None or not stream.isatty():  # Python without a console has no streams
+        return False
+    return os.environ.get("TERM", "").lower() not in ("", "dumb", "unknown")
 
 
 def size(stream: TextIO | None = None) -> tuple[int, int]:
-    """Returns columns and rows."""
+    """Returns the columns and rows of the terminal."""
     try:
         found = os.get_terminal_size((stream or sys.stdout).fileno())
         if found.columns:
             return found.columns, found.lines
     except (OSError, ValueError, io.UnsupportedOperation):
         pass
-    return tuple(shutil.get_terminal_size())
+    columns, rows = shutil.get_terminal_size()
+    return columns, rows
 
 
 @contextmanager
 def quiet_stderr() -> Iterator[None]:
     """Hides what the block writes to the error stream, unless it raises.
 
-    TensorFlow's C++ writes lines about CUDA and oneDNN when it is imported, whatever its
-    log level.
+    TensorFlow's C++ writes lines about CUDA and oneDNN on import, whatever its log level.
     """
     sys.stderr.flush()
     kept = os.dup(2)
@@ -58,10 +60,10 @@ def quiet_stderr() -> Iterator[None]:
 
 
 class LiveArea:
-    """The area, and the streams that write above it while it is there.
+    """Lines at the bottom of the terminal, and the streams that write above them.
 
     Args:
-      render: columns, most rows -> lines, each at most so wide; may hold colours.
+      render: columns, most rows -> lines and their widths, at most `columns`; may hold colors.
       stream: the terminal.
     """
 
@@ -84,7 +86,7 @@ class LiveArea:
         self.redraw()
 
     def stop(self) -> None:
-        """Takes the area away and gives the streams back."""
+        """Removes the area and restores the streams."""
         with self.lock:
             self._put(self._erased())
             self._widths, self._drawn = [], ""
@@ -99,7 +101,7 @@ class LiveArea:
     def redraw(self) -> None:
         """Draws the area as it is now."""
         columns, rows = size(self._stream)
-        # One column stays free: a full line would make some terminals begin another one.
+        # One column stays free, because some terminals wrap a full line.
         lines = self._render(min(columns - 1, MOST_COLUMNS), max(1, rows - 2))
         with self.lock:
             erased = self._erased()
@@ -113,7 +115,7 @@ class LiveArea:
             self._put(self._erased() + text + self._drawn)
 
     def _erased(self) -> str:
-        """Returns what takes the drawn lines away, also where a narrower terminal broke them."""
+        """Returns what erases the drawn lines, even those that a narrower terminal has wrapped."""
         columns = max(1, size(self._stream)[0])
         rows = sum(max(1, -(-width // columns)) for width in self._widths)
         return f"\x1b[{rows}A\r\x1b[J" if rows else ""
@@ -125,7 +127,7 @@ class LiveArea:
 
 
 class _Above(io.TextIOBase):
-    """A stream whose lines appear above the area; a line is held until it ends."""
+    """A stream whose lines appear above the area; an unfinished line waits."""
 
     def __init__(self, area: LiveArea, original: TextIO) -> None:
         self._area, self._original, self.waiting = area, original, ""

@@ -24,7 +24,7 @@ View = Callable[[Reporter, int, int], Sequence[tuple[str, int]]]
 
 
 def plain_view(reporter: Reporter, columns: int, rows: int) -> list[tuple[str, int]]:
-    """Returns a line for every activity; `ait-jax` shows more (`report.run_view`)."""
+    """Returns a line for every activity; `report.run_view` shows more."""
     activities = list(reporter.activities)[:rows]
     lines = [f"{a.what} {a.done:,}/{a.total:,}  {a.note}".rstrip() for a in activities]
     return [(line[:columns], min(columns, len(line))) for line in lines]
@@ -45,14 +45,14 @@ def watch(
 ) -> Iterator[Reporter]:
     """Makes `reporter` the process's for the block: on the terminal, and in live.json.
 
-    The terminal is drawn on where standard output is one and TERM is not dumb. live.json is
-    written once the run directory is known to be this program's (`Reporter.is_owner`), then every
-    few seconds, in a bucket every half a minute, and at the end with how it ended. Only the process
-    that writes files does either. A failure to write it does not stop the program.
+    It draws if standard output is a terminal whose TERM is not dumb. It writes live.json once the
+    run directory is known to be this program's (`Reporter.is_owner`), then every few seconds, in a
+    bucket every half minute, and at the end. Only the process that writes files does either. A
+    failure to write does not stop the program.
 
     Args:
       path: the run directory; None writes no live.json.
-      timings: (stage, seconds) of what earlier calls did there.
+      timings: (stage, seconds) of earlier calls.
     """
     with using(reporter):
         if not distributed.is_writer():
@@ -99,7 +99,7 @@ class _Watcher:
 
     def start(self) -> None:
         if self.area:
-            self._clean_up_when_terminated()
+            self._clean_up_when_terminated(self.area)
             self.area.start()
         if self.area or self.path is not None:
             self.thread.start()
@@ -129,14 +129,14 @@ class _Watcher:
         with contextlib.suppress(Exception):
             files.write_json(self.path / LIVE_FILE, self.reporter.to_json())
 
-    def _clean_up_when_terminated(self) -> None:
-        """Removes the area first where SIGTERM would end the process at once."""
+    def _clean_up_when_terminated(self, area: terminal.LiveArea) -> None:
+        """Removes the area first if SIGTERM would end the process at once."""
         alone = threading.current_thread() is threading.main_thread()
         if not alone or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
             return
 
         def end(number: int, frame: Any) -> None:
-            self.area.stop()
+            area.stop()
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)
 

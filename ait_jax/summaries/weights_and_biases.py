@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 from ait_jax.errors import UserError, nearest
 from ait_jax.runtime import buckets, files, reporter
-from ait_jax.runtime.lines_file import LinesFile
+from ait_jax.runtime.files import LinesFile
 from ait_jax.summaries.writers import Rows, SummaryWriter
 
 MODES = ("online", "offline")

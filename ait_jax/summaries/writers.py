@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from operator import methodcaller
-from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, TypeAlias, runtime_checkable
 
 from ait_jax.errors import UserError
 from ait_jax.runtime import distributed, files, reporter
@@ -114,7 +114,7 @@ class Summaries:
             self._boards.append(guarded)
             self._ask(guarded)
 
-    def __enter__(self) -> "Summaries":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:

@@ -7,8 +7,8 @@ from dataclasses import astuple, dataclass
 from typing import Any
 
 from ait_jax.runtime import distributed, reporter
+from ait_jax.runtime.files import LinesFile
 from ait_jax.runtime.hardware import peak_flops
-from ait_jax.runtime.lines_file import LinesFile
 from ait_jax.summaries import Summaries, TensorBoard
 
 

@@ -158,7 +158,7 @@ def test_folders_that_are_no_run(run_dir, capsys):
     )
     for given, text in {
         runs / "mnii": f"Did you mean '{run_dir}'?",
-        run_dir / "round_000": "it lies in one",
+        run_dir / "round_000": "it is inside one",
         runs / ".." / "nothing": "does not exist",
     }.items():
         if given.name == "round_000":

@@ -205,7 +205,7 @@ def run_dir(tmp_path):
     configuration.parse(flags, pool_view.DEFAULT_FILE)
     made = configuration.build(Experiment)
     directory = RunDirectory(tmp_path / "run")
-    folder = directory.round(0)
+    folder = directory.folder(0)
     directory.open(configuration.operative_config(), {"name": "mini", "fingerprint": "x"}, 0)
     names = list(made.pool)[:3]
     prompts = TaskPrompts(made.pool, made.vocabulary, made.encoding, None, 2, Key(0, 0))

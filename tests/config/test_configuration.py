@@ -214,9 +214,11 @@ def test_mistaken_overrides_name_what_to_change(override, texts):
         (HEADER + "from ait_jax.prompts import perturb\nperturb.WordDrp:\n  rate = 0.1\n",
          ["line 3: ait_jax.prompts.perturb has no 'WordDrp'", "Did you mean 'WordDrop'?"]),
         ("ROUDNS = 4\n", ["ROUDNS is set but nothing uses it.", "'ROUNDS'?"]),
-        ("MODEL = %NOPE\n", ["MODEL = %NOPE, but NOPE has no value. Give a gin file that sets NOPE."]),
+        ("MODEL = %NOPE\n",
+         ["MODEL = %NOPE, but NOPE has no value. Give a gin file that sets NOPE."]),
         ("include 'experiments/mni.gin'\n", ["line 1: cannot find", "'experiments/mini.gin'?"]),
-        ("import no_such_module\n", ["line 1: no Python module 'no_such_module'", "--gin_search_paths"]),
+        ("import no_such_module\n",
+         ["line 1: no Python module 'no_such_module'", "--gin_search_paths"]),
         ("SEED = 1\nx = = 4\n", ["bad.gin, line 2: "]),
     ],
 )  # fmt: skip
@@ -310,8 +312,9 @@ def test_the_operative_configuration_reads_back_to_itself(tmp_path):
 
 def test_differences_compare_values_not_layout():
     saved = (
-        "from ait_jax.rounds import experiment\n\n# Macros:\n# ====\nROUNDS = 3\nONLY_OLD = 'a = b'\n"
-        "x.Y.rules = \\\n    (('batch', 'data'),\n     ('vocab', None))\nSEED = 1\nMODEL_DIR = 'a'\n"
+        "from ait_jax.rounds import experiment\n\n# Macros:\n# ====\nROUNDS = 3\n"
+        "ONLY_OLD = 'a = b'\nx.Y.rules = \\\n    (('batch', 'data'),\n     ('vocab', None))\n"
+        "SEED = 1\nMODEL_DIR = 'a'\n"
     )
     assert differences(saved, saved) == []
     assert differences(saved, "import other\n# another comment\n" + saved) == []
@@ -325,5 +328,6 @@ def test_differences_compare_values_not_layout():
         "ONLY_NEW: was not set, now 2",
         "ONLY_OLD: was 'a = b', now not set",
         "ROUNDS: was 3, now 4",
-        "x.Y.rules: was (('batch', 'data'), ('vocab', None)), now (('batch', 'data'), ('vocab', 'model'))",
+        "x.Y.rules: was (('batch', 'data'), ('vocab', None)), "
+        "now (('batch', 'data'), ('vocab', 'model'))",
     ]

@@ -1,4 +1,4 @@
-"""Stages of training with replay: what each trains on, what is measured, and that nothing is lost."""
+"""Rounds of training with replay: what each trains on and measures, and that nothing is lost."""
 
 import json
 from dataclasses import fields, replace
@@ -18,9 +18,10 @@ from ait_jax.prompts.prompts import TkInstructEncoding
 from ait_jax.report.run_report import make_page, payload_and_details
 from ait_jax.report.settings import Settings
 from ait_jax.rounds import continual, record, stages
-from ait_jax.rounds.continual import Continual, table_of
-from ait_jax.rounds.parts import ModelParts
+from ait_jax.rounds.continual import Continual
+from ait_jax.rounds.learning_curve import render_continual
 from ait_jax.rounds.task_stages import DrawnStages
+from ait_jax.scorer.parts import ModelParts
 from ait_jax.trainer.checkpointing import Checkpoints
 from ait_jax.trainer.embedded import EmbeddedTrainer
 
@@ -57,7 +58,7 @@ def run(model_dir, pool=None, **changed):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """Two stages, and a third one when the pool was extended: (folder, results, lines, calls of `train`)."""
+    """Two rounds, and a third from an extended pool: (folder, results, lines, calls of `train`)."""
     model_dir = tmp_path_factory.mktemp("continual")
     calls = []
     make_job, train = stages.training_job, EmbeddedTrainer.train
@@ -75,7 +76,7 @@ def finished(tmp_path_factory):
         patch.setattr(stages, "training_job", record)
         patch.setattr(EmbeddedTrainer, "train", record_params)
         before, lines = run(model_dir)
-        assert len(before) == 2 and "give the same command" in lines[-1]
+        assert len(before) == 2 and "run the same command" in lines[-1]
         results, lines = run(model_dir, pool_of(SECOND))
     assert results[:2] == before
     return model_dir, results, lines, calls
@@ -85,13 +86,13 @@ def stage_of(model_dir, number):
     return read_names(model_dir / f"round_{number:03d}" / "stage_tasks.txt")
 
 
-def test_tasks_added_since_are_the_next_stage(finished):
+def test_added_tasks_are_the_next_round(finished):
     model_dir, results, lines, _ = finished
     assert sorted(stage_of(model_dir, 0) + stage_of(model_dir, 1)) == sorted(FIRST)
     added = read_names(model_dir / "round_002" / "joined_tasks.txt")
     assert set(added) == set(SECOND) - set(FIRST)
     assert any(
-        "round_002: the pool was extended, 3 new tasks are the stage; generation 1" in x
+        "round_002: the pool was extended, its 3 new tasks are this round's; generation 1" in x
         for x in lines
     )
     state = json.loads((model_dir / "run.json").read_text())["stages"]
@@ -127,7 +128,7 @@ def test_the_report_of_a_continual_run(finished):
     assert sum(len(chunk["tasks"]) for chunk in details) == len(payload["tasks"]["name"])
 
 
-def test_every_stage_is_measured_on_instances_that_nothing_trained_on(finished):
+def test_every_round_is_measured_on_instances_that_nothing_trained_on(finished):
     model_dir = finished[0]
     items = evaluation.read_predictions(model_dir / "round_002" / "predictions.jsonl")
     asked = {(item.task, item.instance_id) for item in items}
@@ -170,7 +171,7 @@ def test_replayed_tasks_bring_their_own_number_of_instances(finished):
     assert calls[1]["max_instances_per_task"] == most
 
 
-def test_a_stage_begins_from_the_one_before(finished):
+def test_a_round_begins_from_the_one_before(finished):
     first, second = finished[3][:2]
     assert second["start"] is first["params"] and first["start"] is not first["params"]
 
@@ -208,7 +209,7 @@ def test_the_table(finished):
         {"stage": 0, "tasks": 4, "replayed": 0, "test": 35.861, "holdout": 46.31},
         {"stage": 1, "tasks": 3, "replayed": 2, "test": None, "holdout": 5.0, "previous_000": 43.7},
     ]
-    assert table_of(rows).splitlines() == [
+    assert render_continual(rows).splitlines() == [
         "stage  tasks  replayed      test   holdout   stage 0",
         "    0      4         0     35.86     46.31         -",
         "    1      3         2         -      5.00     43.70",

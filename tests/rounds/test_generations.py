@@ -1,4 +1,4 @@
-"""A pool that is extended while its run goes on: nothing done is lost, and nothing hangs on when it was stopped."""
+"""A pool extended during its run: nothing done is lost, and where the run stopped is no matter."""
 
 import dataclasses
 import json
@@ -70,7 +70,7 @@ def stopped_run(model_dir, pool, owner, name, call=1, **changed):
 
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory):
-    """(The folder of a run whose pool was extended once, while round 0 was evaluated; its lines)."""
+    """(Folder of a run whose pool was extended while round 0 was evaluated, its lines)."""
     model_dir = tmp_path_factory.mktemp("extended")
     stopped_run(model_dir, pool_of(FIRST), stages, "write_evaluation")
     return model_dir, run(model_dir, pool_of(SECOND))

@@ -9,9 +9,9 @@ from ait_jax.rounds.learning_curve import CurvePoint, render_text, sparkline
 from ait_jax.rounds.pictures import plot_learning_curve
 
 
-def point(round, num_tasks, overall, cls=None, dev=None) -> CurvePoint:
+def point(round_index, num_tasks, overall, cls=None, dev=None) -> CurvePoint:
     return CurvePoint(
-        round,
+        round_index,
         num_tasks,
         {"overall": overall, "cls": cls, "gen": None},
         {"overall": dev} if dev is not None else {},

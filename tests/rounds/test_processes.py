@@ -1,4 +1,4 @@
-"""Several processes, each with devices of its own: scores as of one process, parameters by parts."""
+"""Several processes with their own devices: scores as in one process, parameters in parts."""
 
 import json
 

@@ -104,7 +104,9 @@ def test_what_differs_or_is_not_done_is_refused(giver, tmp_path):
     made = tiny_experiment(tmp_path, strategy=Easy())
     directory = RunDirectory(tmp_path)
 
-    def take(source, config=config_of(Easy())):
+    same = config_of(Easy())
+
+    def take(source, config=same):
         round_zero.take_over(directory, source, made, config)
 
     with pytest.raises(

@@ -32,7 +32,7 @@ def test_a_run_starts_and_continues(tmp_path):
     again = RunDirectory(str(tmp_path / "run"))
     assert again.open(CONFIG, POOL, 0) is True
     assert again.is_done("round_000/train") and not again.is_done("round_000/score")
-    assert first.round(12) == tmp_path / "run" / "round_012"
+    assert first.folder(12) == tmp_path / "run" / "round_012"
     assert RunDirectory(str(tmp_path / "other")).open(CONFIG, POOL, 0) is False
 
 
@@ -113,7 +113,7 @@ def test_another_schema_is_refused(tmp_path):
     begun(tmp_path)
     state = json.loads((tmp_path / "run.json").read_text()) | {"schema_version": 99}
     (tmp_path / "run.json").write_text(json.dumps(state))
-    with pytest.raises(UserError, match="has schema 99, this version of ait-jax reads 1"):
+    with pytest.raises(UserError, match="has schema 99, but this version of ait-jax reads 1"):
         started(tmp_path)
 
 
@@ -146,9 +146,9 @@ def test_rounds_without_a_record_are_not_ours(tmp_path):
 
 def test_an_unwritable_directory_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be written to .*--gin.MODEL_DIR"):
-        with RunDirectory(str(tmp_path / "file" / "run")).lock():
-            pass
+    directory = RunDirectory(str(tmp_path / "file" / "run"))
+    with pytest.raises(UserError, match="is not writable .*--gin.MODEL_DIR"), directory.lock():
+        pass
 
 
 def test_a_second_process_is_locked_out(tmp_path):

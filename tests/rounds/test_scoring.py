@@ -179,7 +179,7 @@ def test_mistakes_name_the_gin_macro(weights, tmp_path):
     assert "cannot read the list of tasks" in message(tasks="nowhere.txt")
     names = tmp_path / "names.txt"
     names.write_text("")
-    assert message(tasks=str(names)).endswith("names no task; write one name a line.")
+    assert message(tasks=str(names)).endswith("names no task; write one name per line.")
     near = next(iter(made.pool))
     names.write_text(f"{near}x\n{near}\n")
     text = message(tasks=str(names))

@@ -37,7 +37,7 @@ def test_stages_from_files(tmp_path):
         (names[0], "b.txt: task .* is also in .*a.txt"),
         (POOL.splits.test[0], "is a test task"),
         ("nothing", "has no task 'nothing'"),
-        ("", "must name files with a task each"),
+        ("", "must list files with at least one task each"),
     ):
         (tmp_path / "b.txt").write_text(f"{text}\n")
         with pytest.raises(UserError, match=error):

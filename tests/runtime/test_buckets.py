@@ -68,7 +68,7 @@ def test_remove_tree(bucket):
     ("path", "message"),
     [
         ("gcs://b/x", r"'gcs://b/x' is neither .* Did you mean 'gs://'"),
-        ("gs://", "names no bucket; needed: gs://BUCKET/FOLDER"),
+        ("gs://", "names no bucket; give gs://BUCKET/FOLDER"),
         ("s3://bucket/x", "needs the package s3fs: pip install s3fs"),
     ],
 )

@@ -199,11 +199,11 @@ def test_with_one_process_everything_passes_its_argument_on():
 @pytest.mark.parametrize(
     "values, text",
     [
-        ({"DISTRIBUTED": "locl"}, "AIT_JAX_DISTRIBUTED=locl is none of .*'local'"),
+        ({"DISTRIBUTED": "locl"}, "AIT_JAX_DISTRIBUTED=locl is not one of .*'local'"),
         ({"DISTRIBUTED": "local"}, "needs AIT_JAX_COORDINATOR, AIT_JAX_PROCESSES, AIT_JAX_PROCESS"),
         (
             {"DISTRIBUTED": "local", "COORDINATOR": "a:1", "PROCESSES": "2", "PROCESS": "2"},
-            "AIT_JAX_PROCESSES=2 and AIT_JAX_PROCESS=2; needed",
+            "AIT_JAX_PROCESSES=2 and AIT_JAX_PROCESS=2 do not fit",
         ),
     ],
 )

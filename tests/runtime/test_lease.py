@@ -32,44 +32,37 @@ def test_the_object_is_there_while_the_block_runs(bucket):
     assert bucket.names() == []
 
 
-def test_a_living_holder_keeps_others_out(bucket):
+def test_a_living_holder_keeps_others_out(bucket, said):
+    named = f"held by process {os.getpid()} of .*another --gin.MODEL_DIR"
     with lease(LOCK):
-        lines = []
-        with (
-            pytest.raises(
-                Held, match=f"held by process {os.getpid()} of .*another --gin.MODEL_DIR"
-            ),
-            lease(LOCK, lines.append),
-        ):
+        with pytest.raises(Held, match=named), lease(LOCK):
             pass
-        assert len(lines) == 1 and "waiting" in lines[0]
+        assert len(said) == 1 and "waiting" in said[0]
         assert json.loads(bucket.read("bucket/run/.lock"))["beats"] >= 1
     with lease(LOCK):
         pass
 
 
-def test_a_dead_holder_of_another_machine_is_replaced_after_a_while(bucket):
+def test_a_dead_holder_of_another_machine_is_replaced_after_a_while(bucket, said):
     written_by(bucket)
-    lines = []
-    with lease(LOCK, lines.append):
+    with lease(LOCK):
         assert json.loads(bucket.read("bucket/run/.lock"))["pid"] == os.getpid()
-    assert "process 17 of elsewhere" in lines[0]
+    assert "process 17 of elsewhere" in said[0]
 
 
-def test_a_dead_process_of_this_machine_is_replaced_at_once(bucket):
+def test_a_dead_process_of_this_machine_is_replaced_at_once(bucket, said):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     host, boot = lease_module.socket.gethostname(), lease_module._boot()
     written_by(bucket, host=host, boot=boot, pid=ended.pid)
-    lines = []
-    with lease(LOCK, lines.append):
+    with lease(LOCK):
         pass
-    assert lines == []
+    assert said == []
 
 
 def test_garbage_is_waited_for_and_replaced(bucket):
     bucket.put("bucket/run/.lock", b"{")
-    with lease(LOCK, lambda line: None):
+    with lease(LOCK):
         pass
     assert bucket.names() == []
 
@@ -80,7 +73,7 @@ def test_of_two_that_wait_for_a_death_one_gets_it(bucket):
 
     def want():
         try:
-            with lease(LOCK, lambda line: None):
+            with lease(LOCK):
                 threading.Event().wait(1.5)
                 outcomes.append("had it")
         except Held:

@@ -1,6 +1,6 @@
 import pytest
 
-from ait_jax.runtime.lines_file import LinesFile
+from ait_jax.runtime.files import LinesFile
 
 
 @pytest.mark.parametrize("where", ["disk", "bucket"])

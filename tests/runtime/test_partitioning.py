@@ -54,10 +54,9 @@ def test_mesh_of_8_devices(num_partitions, data):
 
 @pytest.mark.parametrize("num_partitions", [0, 3, 16, -1])
 def test_mesh_that_the_devices_do_not_fill(num_partitions):
-    with pytest.raises(
-        UserError, match=rf"num_partitions = {num_partitions} does not divide the 8"
-    ):
-        Partitioner(num_partitions).mesh
+    message = f"num_partitions = {num_partitions} does not divide the 8"
+    with pytest.raises(UserError, match=message):
+        _ = Partitioner(num_partitions).mesh
 
 
 def test_logical_axes_become_mesh_axes():
@@ -96,7 +95,7 @@ def test_a_rule_to_no_mesh_axis():
 
 
 def test_a_rule_that_is_never_reached():
-    message = r"\('embed', 'data'\) behind \('embed', None\).*put it before"
+    message = r"\('embed', 'data'\) after \('embed', None\).*put it before"
     with pytest.raises(UserError, match=message):
         Partitioner(2, (*STANDARD_LOGICAL_AXIS_RULES, ("embed", "data")))
 
@@ -185,9 +184,9 @@ def test_parameters_and_activations_in_2d():
 
 def test_an_activation_without_a_place_is_named():
     rules = [("embed", "data"), *(r for r in STANDARD_LOGICAL_AXIS_RULES if r[0] != "embed")]
-    with pytest.raises(UserError, match="an activation: .*'batch' and 'embed' collide.*'data'"):
-        with Partitioner(2, rules).activate():
-            pass
+    message = "an activation: .*'batch' and 'embed' collide.*'data'"
+    with pytest.raises(UserError, match=message), Partitioner(2, rules).activate():
+        pass
 
 
 def test_the_activations_are_those_that_the_model_constrains(monkeypatch):

@@ -28,7 +28,8 @@ if sys.argv[1] == "heeded": preemption.heed()
 from ait_jax.report import run_view
 from ait_jax.runtime import watching
 watching.show_with(run_view.reporter_lines)
-STAGES = {"base/evaluate": {"test": {"rougeL": 1.75, "cls": {"rougeL": 1.0}, "gen": {"rougeL": 2.0}}}}
+TEST = {"rougeL": 1.75, "cls": {"rougeL": 1.0}, "gen": {"rougeL": 2.0}}
+STAGES = {"base/evaluate": {"test": TEST}}
 with watch(reporter.Reporter("run")):
     reporter.owned(STAGES, dict)
     reporter.plan([("base/evaluate", 9), ("round_000/train", 16), ("round_000/evaluate", 9)])
@@ -85,9 +86,9 @@ def resize(descriptor: int, columns: int) -> None:
 
 
 def shown(text: str) -> list[str]:
-    """A terminal in a few lines: printable text, line ends, up, erase to the end; colours away."""
+    """A terminal in a few lines: printable text, line ends, up, erase to the end; no colors."""
     lines, row = [""], 0
-    for up, erase, colour, end, plain in re.findall(
+    for up, erase, _, end, plain in re.findall(
         r"\x1b\[(\d+)A|(\x1b\[J)|(\x1b\[[\d;]*m)|([\r\n]+)|([^\x1b\r\n]+)", text
     ):
         if up:

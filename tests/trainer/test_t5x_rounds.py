@@ -17,11 +17,11 @@ from tiny_training import OnDevices
 
 from ait_jax.models.checkpoints.conversion import TARGETS, convert
 from ait_jax.pool.splits import read_names
-from ait_jax.rounds.parts import Parts
 from ait_jax.rounds.scoring import Scoring
 from ait_jax.rounds.scoring import run as run_scoring
 from ait_jax.runtime.files import write_lines
 from ait_jax.scorer.likelihoods import read_task_scores
+from ait_jax.scorer.parts import Parts
 
 pytestmark = pytest.mark.t5x
 STEPS_OF_ROUND_0 = 2

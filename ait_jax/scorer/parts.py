@@ -1,4 +1,4 @@
-"""What every experiment has: a model, a pool, how one is asked about the other; and how tasks are scored."""
+"""What every kind of run has: a model, a pool, and how the model is asked about the pool."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,24 +16,25 @@ from ait_jax.scorer.scorer import Scorer
 
 @dataclass(frozen=True, kw_only=True)
 class ModelParts:
-    """A model, a pool, how one is asked about the other, and where the answers go.
+    """A model, a pool, how the model is asked about it, and where the answers go.
 
     Args:
       model_dir: the run directory; the same configuration continues there.
       pool: all tasks.
       model, vocabulary: what reads the prompts.
       init_checkpoint: parameters to start from (T5X, Orbax, Hugging Face or safetensors);
-        None is random.
-      fallback_to_scratch: draw what `init_checkpoint` lacks at random, leave out what the model
-        lacks; else either is refused.
-      partitioner, encoding: the parts.
+        None draws them at random.
+      fallback_to_scratch: draw what `init_checkpoint` lacks at random and ignore what the model
+        lacks; otherwise both are refused.
+      partitioner: the mesh.
+      encoding: how an instruction and an instance become a prompt.
       buckets: the lengths that prompts and answers are padded to; the last ones are the
         maximum source and target length.
-      tokens_per_batch: padded prompt tokens of one batch in scoring; decoding takes twice as many.
-      length_growth: prompts are padded to lengths each at most so many times the one before:
-        smaller is less padding and more programs to compile.
-      seed: of everything that is drawn.
-      report: make report.html after every round; `ait-jax report` can do that later, too.
+      tokens_per_batch: padded prompt tokens of a scoring batch; decoding takes twice as many.
+      length_growth: the most that a padded prompt length may be, as a multiple of the next
+        shorter one; smaller means less padding and more programs to compile.
+      seed: of every draw.
+      report: make report.html after every round; `ait-jax report` can also make it later.
     """
 
     model_dir: str
@@ -52,19 +53,16 @@ class ModelParts:
 
     def __post_init__(self) -> None:
         if self.length_growth <= 1:
-            raise UserError(f"LENGTH_GROWTH = {self.length_growth} must be above 1, as in 1.06.")
+            raise UserError(
+                f"LENGTH_GROWTH = {self.length_growth} must be above 1: 1.06, for example."
+            )
         if self.encoding.max_source_length != self.buckets.max_source_length:
             raise UserError(
                 f"{type(self.encoding).__name__}.max_source_length = "
                 f"{self.encoding.max_source_length} differs from the longest of "
                 f"LengthBuckets.inputs = {tuple(self.buckets.inputs)}; make them equal."
             )
-        if self.vocabulary.vocab_size > self.model.config.vocab_size:
-            raise UserError(
-                f"The vocabulary {self.vocabulary.path} has {self.vocabulary.vocab_size} ids, the "
-                f"model {gin_name(self.model.config)}.vocab_size = {self.model.config.vocab_size}; give "
-                "the model's own VOCABULARY_PATH or a larger vocab_size."
-            )
+        check_vocabulary(self.vocabulary, self.model)
         check_positions(
             self.model.config, self.buckets.max_source_length, self.buckets.max_target_length
         )
@@ -72,13 +70,13 @@ class ModelParts:
 
 @dataclass(frozen=True, kw_only=True)
 class Parts(ModelParts):
-    """What scores tasks, in a run (`experiment.py`) or alone (`scoring.py`).
+    """What scores tasks, in a run (`experiment`) or alone (`scoring`).
 
     Args:
       scorer: asks about a task under its own and perturbed instructions.
-      tasks_per_round: tasks that are selected at a time, and of each category of a task map;
-        a list has one number for each selection.
-      cls_ratio: share of CLS tasks among them; None ranks CLS and GEN together.
+      tasks_per_round: size of a selection, and of each category of a task map; a list has one
+        number for each selection.
+      cls_ratio: share of CLS tasks in a selection; None ranks CLS and GEN together.
       racing: stop perturbing tasks whose place in the selection is certain (`racing`).
       racing_settings: after how many prompts that is judged, and how certain is certain.
       Others: see `ModelParts`.
@@ -102,22 +100,32 @@ class Parts(ModelParts):
                 "(ENCODING)."
             )
 
-    def tasks_of_round(self, round: int) -> int:
+    def tasks_of_round(self, round_index: int) -> int:
         """Returns how many tasks the selection after a round takes."""
-        return tasks_of_round(self.tasks_per_round, round)
+        return tasks_of_round(self.tasks_per_round, round_index)
 
 
-def tasks_of_round(tasks_per_round: int | Sequence[int], round: int) -> int:
-    """Returns what TASKS_PER_ROUND, a number or a list, says of one round."""
-    return tasks_per_round if isinstance(tasks_per_round, int) else tasks_per_round[round]
+def tasks_of_round(tasks_per_round: int | Sequence[int], round_index: int) -> int:
+    """Returns the size of a round's selection from TASKS_PER_ROUND, a number or a list."""
+    return tasks_per_round if isinstance(tasks_per_round, int) else tasks_per_round[round_index]
 
 
 def _check_schedule(tasks_per_round: int | Sequence[int]) -> None:
     sizes = [tasks_per_round] if isinstance(tasks_per_round, int) else list(tasks_per_round)
     if not sizes or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in sizes):
         raise UserError(
-            f"TASKS_PER_ROUND = {tasks_per_round!r} must be a whole number of at least 1, or a "
-            "list of such numbers, one for each selection."
+            f"TASKS_PER_ROUND = {tasks_per_round!r} must be a whole number of at least 1, or "
+            "a list of them, one for each selection."
+        )
+
+
+def check_vocabulary(vocabulary: Vocabulary, model: Model) -> None:
+    """Refuses a vocabulary with more ids than the model has embeddings."""
+    if vocabulary.vocab_size > model.config.vocab_size:
+        raise UserError(
+            f"The vocabulary {vocabulary.path} has {vocabulary.vocab_size} ids, but "
+            f"{gin_name(model.config)}.vocab_size = {model.config.vocab_size}; set "
+            "VOCABULARY_PATH to the model's own vocabulary or raise vocab_size."
         )
 
 
