@@ -55,7 +55,7 @@ def _rounds(run: Run[Experiment], config: str) -> list[CurvePoint]:
     if not run.directory.is_done(f"{round_name(experiment.rounds - 1)}/evaluate"):
         run.summaries.start()
     run.summaries.begun(config)
-    points = []
+    points: list[CurvePoint] = []
     model = run.base
     if experiment.evaluate_base:
         points.append(evaluate(run, None, model, splits))

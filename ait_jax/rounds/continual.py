@@ -6,7 +6,6 @@ round (DYNOSAUR, arXiv 2305.14327, Table 4). The paper does not say what its hol
 data are: here they are instances of the tasks trained on.
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,7 +134,7 @@ def _rounds(run: Run[Continual], config: str) -> list[Mapping[str, Any]]:
         if len(rounds) < len(drawn):
             tasks = drawn[len(rounds)]
         else:
-            run, tasks = grow(run, len(rounds))
+            run, tasks = stages.grow(run, len(rounds), only_if_extended=True)
         if not tasks:
             break
         rounds.append(train_and_evaluate(run, tasks, test, rounds))
@@ -212,24 +211,6 @@ def planned(
         plan += [(f"{name}/replay", seen), (f"{name}/train", len(tasks))]
         plan.append((f"{name}/evaluate", len(test) + seen))
     return plan
-
-
-def grow(run: Run[Continual], round_index: int) -> tuple[Run[Continual], tuple[str, ...]]:
-    """Returns the tasks added to the pool since the last round; none ends the run."""
-    generations, pool = run.generations, run.pool
-    if generations is None:
-        return run, ()
-    if not generations.is_settled(round_index):
-        pool = pool.reopened()
-        if not generations.pending(pool):
-            return run, ()
-    settled = generations.settle(round_index, pool)
-    out = f", {settled['held_out']:,} are test or dev tasks" if settled["held_out"] else ""
-    reporter.say(
-        f"{round_name(round_index)}: the pool was extended, its {settled['joined']:,} new tasks "
-        f"are this round's{out}; generation {settled['generation']}, {settled['tasks']:,} tasks"
-    )
-    return dataclasses.replace(run, pool=pool), generations.joined(round_index, pool)
 
 
 def evaluate_base(run: Run[Continual], test: Sequence[str]) -> None:
@@ -368,7 +349,7 @@ def summarize(run: Run[Continual], rounds: Sequence[Round], test: Sequence[str])
     table = render_continual([each.row for each in rounds])
     files.write_text(path / "continual.txt", table + "\n")
     if test:
-        points, seen = [], 0
+        seen, points = 0, list[CurvePoint]()
         for each in rounds:
             seen += len(each.group.tasks)
             points.append(CurvePoint.from_evaluation(each.group.index, seen, each.result))

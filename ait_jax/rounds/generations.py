@@ -159,7 +159,7 @@ def _latest(state: Mapping[str, Any]) -> tuple[int, str]:
     """Returns the last settled generation, or 0, and its fingerprint."""
     stages = state["stages"]
     settled = [stages[name] for name in stages if name.endswith(f"/{_STAGE}")]
-    begun = {"generation": 0, "fingerprint": state["pool"]["fingerprint"]}
+    begun: dict[str, Any] = {"generation": 0, "fingerprint": state["pool"]["fingerprint"]}
     last = max(settled, key=lambda result: result["generation"], default=begun)
     return last["generation"], last["fingerprint"]
 
@@ -184,7 +184,7 @@ def _known(path: Any, number: int) -> dict[str, bytes]:
 
 
 def _read(path: Any) -> dict[str, bytes]:
-    digests = {}
+    digests: dict[str, bytes] = {}
     try:
         for line in path.read_bytes().decode().removesuffix("\n").split("\n"):
             found = _LINE.fullmatch(line)

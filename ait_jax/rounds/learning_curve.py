@@ -99,7 +99,7 @@ def render_text(points: Sequence[CurvePoint]) -> str:
                 header = split if group == "overall" else f"{split} {LABELS[group]}"
                 columns.append([header, *cells, gain, sparkline(values)])
     widths = [max(map(len, column)) for column in columns]
-    lines = []
+    lines: list[str] = []
     for row in zip(*columns, strict=True):
         cells = [row[0].ljust(widths[0])]
         cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]

@@ -90,24 +90,8 @@ def evaluate(
 
 def grow(run: Run[Experiment], round_index: int, splits: Splits) -> tuple[Run[Experiment], Splits]:
     """Takes in the pool's new tasks, where it may grow; writes joined_tasks.txt."""
-    generations = run.generations
-    if generations is None:
-        return run, splits
-    pool = run.pool
-    if not generations.is_settled(round_index):
-        # Only once in every process: someone may be extending the pool right now.
-        pool = pool.reopened()
-    settled = generations.settle(round_index, pool)
-    if settled["joined"] or settled["held_out"]:
-        held_out = settled["held_out"]
-        out = f", {held_out:,} are test or dev tasks" if held_out else ""
-        reporter.say(
-            f"{round_name(round_index)}: {settled['joined']:,} new tasks joined{out}; generation "
-            f"{settled['generation']} of the pool, {settled['tasks']:,} tasks"
-        )
-    joined = generations.joined(round_index, pool)
-    remain = splits.remain + joined
-    return dataclasses.replace(run, pool=pool), dataclasses.replace(splits, remain=remain)
+    run, joined = stages.grow(run, round_index)
+    return run, dataclasses.replace(splits, remain=splits.remain + joined)
 
 
 def score(run: Run[Experiment], round_index: int, model: OnDemand, splits: Splits) -> Path | None:

@@ -28,8 +28,8 @@ LAST = "round_000/evaluate"
 _STAGES = ("round_000/splits", "base/evaluate", "round_000/train", LAST)
 _SCORE_FILES = {"likelihoods.parquet", "task_scores.parquet"}
 # What unfinished scoring leaves, and what a selection writes into its round's folder.
-_OWN_FILES = {"likelihoods.chunks", "race.json", "joined_tasks.txt", "selected.txt"}
-_OWN_FILES |= {"task_map.png", "ambiguous.txt", "easy.txt", "difficult.txt"}
+_SELECTION_FILES = {"selected.txt", "task_map.png", "ambiguous.txt", "easy.txt", "difficult.txt"}
+_OWN_FILES = {"likelihoods.chunks", "race.json", "joined_tasks.txt"} | _SELECTION_FILES
 _STRATEGY = ("STRATEGY", "experiment.Experiment.strategy")
 _REFERENCE = re.compile(r"@([\w./]+)\(\)")
 

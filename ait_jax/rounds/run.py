@@ -209,7 +209,7 @@ def _base_params(parts: ModelParts, directory: RunDirectory) -> Any:
     return restored.params
 
 
-def stage(run: Run, name: str, work: Callable[[], Done]) -> dict[str, Any]:
+def stage(run: Run[Any], name: str, work: Callable[[], Done]) -> dict[str, Any]:
     """Does a step of a run unless it is done; returns its summary from run.json.
 
     Duration and throughput go to timings.jsonl.
@@ -236,7 +236,7 @@ def stage(run: Run, name: str, work: Callable[[], Done]) -> dict[str, Any]:
     return summary
 
 
-def _record_time(run: Run, name: str, seconds: float, done: Done) -> None:
+def _record_time(run: Run[Any], name: str, seconds: float, done: Done) -> None:
     """Adds a line to timings.jsonl and says it; a training's evaluations stand apart."""
     asked = processes.total(run.engine.work, run.experiment.partitioner)
     figures = asked.summary() | done.counts.summary()
@@ -250,7 +250,7 @@ def _record_time(run: Run, name: str, seconds: float, done: Done) -> None:
     reporter.say(f"{name}: {seconds:.1f} s{line}")
 
 
-def write_page(run: Run) -> None:
+def write_page(run: Run[Any]) -> None:
     """Makes report.html of what is done so far; a failure is reported and does not end the run."""
     nothing_new = len(run.directory.state["stages"]) == run.done_before
     if nothing_new and (run.done_before == 0 or (run.directory.path / "report.html").exists()):
@@ -264,7 +264,7 @@ def write_page(run: Run) -> None:
         reporter.say(f"cannot make report.html: {type(error).__name__}: {text}")
 
 
-def say_page(run: Run) -> None:
+def say_page(run: Run[Any]) -> None:
     """Says where report.html is."""
     path = run.directory.path / "report.html"
     if run.page and path.exists():

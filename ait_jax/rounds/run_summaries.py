@@ -131,7 +131,7 @@ def _selected_rows(
     pool: TaskPool, chosen: Sequence[str], scores: TaskScores | None
 ) -> list[list[str]]:
     row_of = {} if scores is None else {task: i for i, task in enumerate(scores.tasks)}
-    rows = []
+    rows: list[list[str]] = []
     for place, task in enumerate(chosen[:_MOST_ROWS], 1):
         label = "CLS" if pool.is_cls(task) else "GEN"
         row = [str(place), task, pool[task].category, label]
@@ -194,9 +194,9 @@ def selection_scalars(scores: TaskScores, chosen: Sequence[str]) -> dict[str, fl
     """Returns mean scores of the selected tasks and of those that remain."""
     names = set(chosen)
     selected = np.array([task in names for task in scores.tasks])
-    means = {}
+    means: dict[str, float] = {}
     for measure in _MEASURES:
-        values = getattr(scores, measure)
+        values: np.ndarray = getattr(scores, measure)
         for name, rows in (("selected", selected), ("remaining", ~selected)):
             if rows.any():
                 means[f"{measure}_{name}"] = float(np.mean(values[rows]))

@@ -1,16 +1,24 @@
 """The steps that every kind of run shares: train, answer, score, select, map."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ait_jax import randomness
-from ait_jax.evaluation.evaluation import Prediction, evaluate_splits, write_predictions
+from ait_jax.evaluation.evaluation import (
+    EXACT_MATCH,
+    ROUGE_L,
+    Prediction,
+    evaluate_splits,
+    write_predictions,
+)
 from ait_jax.pool.cls_gen import Quotas
 from ait_jax.pool.pool import TaskPool
 from ait_jax.randomness import Key
 from ait_jax.rounds.pictures import plot_task_map
-from ait_jax.rounds.run import Done, Run
+from ait_jax.rounds.record import round_name
+from ait_jax.rounds.run import Done, Experiment, Run
 from ait_jax.runtime import files, reporter
 from ait_jax.scorer import likelihoods, raced_scoring
 from ait_jax.scorer.asker import Asker
@@ -22,8 +30,40 @@ from ait_jax.selection.uncertainty import TaskScores, task_scores
 from ait_jax.trainer.examples import InstructionExamples
 from ait_jax.trainer.interface import Evaluate, TrainingJob
 
+_METRICS = (ROUGE_L, EXACT_MATCH)
 
-def asker(run: Run, params: Any, pool: TaskPool | None = None) -> Asker:
+
+def grow(
+    run: Run[Experiment], round_index: int, only_if_extended: bool = False
+) -> tuple[Run[Experiment], tuple[str, ...]]:
+    """Settles which pool a round sees, where it may grow; writes joined_tasks.txt.
+
+    Args:
+      only_if_extended: do nothing unless the pool has new tasks.
+
+    Returns:
+      The run with that pool, and the new tasks that join at this round.
+    """
+    generations, pool = run.generations, run.pool
+    if generations is None:
+        return run, ()
+    if not generations.is_settled(round_index):
+        # Only once in every process: someone may be extending the pool right now.
+        pool = pool.reopened()
+        if only_if_extended and not generations.pending(pool):
+            return run, ()
+    settled = generations.settle(round_index, pool)
+    if settled["joined"] or settled["held_out"]:
+        held_out = settled["held_out"]
+        out = f", {held_out:,} are test or dev tasks" if held_out else ""
+        reporter.say(
+            f"{round_name(round_index)}: {settled['joined']:,} new tasks joined{out}; generation "
+            f"{settled['generation']} of the pool, {settled['tasks']:,} tasks"
+        )
+    return dataclasses.replace(run, pool=pool), generations.joined(round_index, pool)
+
+
+def asker(run: Run[Any], params: Any, pool: TaskPool | None = None) -> Asker:
     """Returns what asks a model about the run's pool or another one."""
     experiment = run.experiment
     return Asker(
@@ -37,7 +77,7 @@ def asker(run: Run, params: Any, pool: TaskPool | None = None) -> Asker:
 
 
 def training_job(
-    run: Run,
+    run: Run[Any],
     round_index: int,
     tasks: Sequence[str],
     params: Any,
@@ -76,7 +116,7 @@ def training_job(
 
 
 def metrics(
-    run: Run, answers: Sequence[Prediction], splits: Mapping[str, Sequence[str]]
+    run: Run[Any], answers: Sequence[Prediction], splits: Mapping[str, Sequence[str]]
 ) -> dict[str, Any]:
     """Returns split -> metrics, without splits that have no tasks."""
     named = {name: tasks for name, tasks in splits.items() if tasks}
@@ -84,7 +124,7 @@ def metrics(
 
 
 def write_evaluation(
-    run: Run, folder: Path, answers: Sequence[Prediction], splits: Mapping[str, Sequence[str]]
+    run: Run[Any], folder: Path, answers: Sequence[Prediction], splits: Mapping[str, Sequence[str]]
 ) -> dict[str, Any]:
     """Writes predictions.jsonl and eval.json; returns split -> headline figures."""
     write_predictions(folder / "predictions.jsonl", answers)
@@ -95,15 +135,14 @@ def write_evaluation(
 
 def headline(figures: Mapping[str, Any]) -> dict[str, Any]:
     """Returns ROUGE-L and exact match: overall, CLS and GEN."""
-    names = ("rougeL", "exact_match")
-    groups = {group: {name: figures[group][name] for name in names} for group in ("cls", "gen")}
-    return {name: figures[name] for name in names} | groups
+    groups = {group: {name: figures[group][name] for name in _METRICS} for group in ("cls", "gen")}
+    return {name: figures[name] for name in _METRICS} | groups
 
 
 def flat_headline(figures: Mapping[str, Any]) -> dict[str, float]:
     """Returns the measured figures of `headline` under names like "rougeL_cls"."""
     named = headline(figures)
-    flat = {name: named[name] for name in ("rougeL", "exact_match") if named[name] is not None}
+    flat = {name: named[name] for name in _METRICS if named[name] is not None}
     for group in ("cls", "gen"):
         if None not in named[group].values():
             flat |= {f"{name}_{group}": value for name, value in named[group].items()}

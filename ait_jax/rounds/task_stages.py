@@ -61,7 +61,7 @@ class StageFiles:
             raise UserError(
                 f"STAGE_FILES = {list(self.files)} must list files with at least one task each."
             )
-        test = set(pool.splits.test) if pool.splits else set()
+        test = frozenset(pool.splits.test if pool.splits else ())
         seen: dict[str, str] = {}
         for file, names in zip(self.files, groups, strict=True):
             for name in names:
@@ -97,7 +97,7 @@ def hold_out(task: Task, num_instances: int, seed: int) -> tuple[Task, Task]:
     count = len(task.instances)
     drawn = randomness.shuffled(range(count), seed, "holdout", task.name)
     held_out = set(drawn[: min(num_instances, count // 2)])
-    groups = ([], [])
+    groups: tuple[list[int], list[int]] = ([], [])
     for position in range(count):
         groups[position in held_out].append(position)
     kept, out = (

@@ -140,7 +140,7 @@ def errors_of(path: Any) -> Iterator[None]:
             raise Unavailable(f"{path}: the bucket does not answer ({told})") from error
         raise UserError(
             f"{path}: the bucket refuses ({told}). Check its name, its permissions and your "
-            "credentials (`gcloud auth application-default login`), then run the same command."
+            "credentials (`gcloud auth application-default login`); the same command continues."
         ) from error
 
 

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -144,23 +145,23 @@ def _measured_matmul_flops(size: int = 1536, repeats: int = 3) -> float:
     matmul = jax.jit(jnp.dot)
     a = jnp.ones((size, size), jnp.float32)
     matmul(a, a).block_until_ready()
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        matmul(a, a).block_until_ready()
-        seconds.append(time.perf_counter() - start)
-    return 2 * size**3 / min(seconds)
+    return 2 * size**3 / _shortest(lambda: matmul(a, a).block_until_ready(), repeats)
 
 
 @cache
 def _measured_copy_bandwidth(size: int = 2**26, repeats: int = 5) -> float:
-    source, target = np.ones(size, np.uint8), np.ones(size, np.uint8)
+    values, copy = np.ones(size, np.uint8), np.ones(size, np.uint8)
+    return 2 * size / _shortest(lambda: np.copyto(copy, values), repeats)
+
+
+def _shortest(work: Callable[[], Any], repeats: int) -> float:
+    """Returns the seconds of the fastest call."""
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
-        np.copyto(target, source)
+        work()
         seconds.append(time.perf_counter() - start)
-    return 2 * size / min(seconds)
+    return min(seconds)
 
 
 def _host_memory() -> float:

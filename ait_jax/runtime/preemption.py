@@ -19,7 +19,7 @@ def heed() -> None:
     Several processes rely on JAX's own notice, which makes them stop at the same place.
     """
     if distributed.process_count() == 1:
-        signal.signal(signal.SIGTERM, lambda *_: _noticed.set())
+        signal.signal(signal.SIGTERM, lambda number, frame: _noticed.set())
 
 
 def is_due() -> bool:

@@ -76,12 +76,13 @@ class Reporter:
       state: `RUNNING`, `FINISHED`, or how else it ended: "preempted", "interrupted", "failed".
       problem: why it ended.
       plan: (stage, amount of work in any unit) of all known stages.
-      stage: in progress; None between stages.
+      stage: in progress, since `stage_since`; None between stages.
       stages: the finished ones, of run.json.
       activities: in progress, the outermost first.
       losses: the last ones of the stage's training.
       timings: (stage, seconds) of finished stages, including those of earlier calls.
       speed: returns {"tokens_per_second", "mfu"} of the stage in progress, or {}.
+      training_speed: the same of the stage's last training step.
       is_owner: whether the run directory is known to be this program's; until then nothing may be
         written there.
     """
@@ -96,29 +97,14 @@ class Reporter:
         self.timings: list[tuple[str, float]] = []
         self.speed: Callable[[], Mapping[str, float]] = dict
         self.is_owner = False
-        self._training_speed: dict[str, float] = {}
-        self._stage_since = self._since = time.monotonic()
+        self.training_speed: dict[str, float] = {}
+        self.stage_since = self._since = time.monotonic()
         self._started = time.time()
-
-    def begin(self, stage: str) -> None:
-        """Says that a stage begins."""
-        self.stage, self._stage_since = stage, time.monotonic()
-        self.losses.clear()
-        self._training_speed = {}
-
-    def end(self) -> None:
-        """Says that the stage has ended."""
-        self.stage = None
-
-    def trained(self, loss: float, **speed: float) -> None:
-        """Takes a step's loss, and tokens_per_second and mfu."""
-        self.losses.append(loss)
-        self._training_speed = speed
 
     def to_json(self) -> dict[str, Any]:
         """Returns the values of live.json; times are this machine's."""
         try:
-            speed = self._training_speed or dict(self.speed())
+            speed = self.training_speed or dict(self.speed())
         except ZeroDivisionError:  # another thread is just changing the figures
             speed = {}
         return {
@@ -133,7 +119,7 @@ class Reporter:
             "seconds": round(time.monotonic() - self._since, 1),
             "plan": [list(item) for item in self.plan],
             "stage": self.stage,
-            "stage_seconds": round(time.monotonic() - self._stage_since, 1),
+            "stage_seconds": round(time.monotonic() - self.stage_since, 1),
             "activities": [activity.to_json() for activity in list(self.activities)],
             "losses": [round(loss, 6) for loss in list(self.losses)],
             "tokens_per_second": speed.get("tokens_per_second"),
@@ -208,7 +194,8 @@ def progress(description: str, total: int, done: int = 0) -> Iterator[Callable[.
 def trained(loss: float, **speed: float) -> None:
     """Reports the loss of a training step, and tokens_per_second and mfu."""
     if _current is not None:
-        _current.trained(loss, **speed)
+        _current.losses.append(loss)
+        _current.training_speed = speed
 
 
 def plan(stages: Sequence[tuple[str, float]]) -> None:
@@ -229,8 +216,9 @@ def stage(name: str) -> Iterator[None]:
     if _current is None:
         yield
         return
-    _current.begin(name)
-    since = time.monotonic()
+    mine = _current
+    mine.stage, mine.stage_since, mine.training_speed = name, time.monotonic(), {}
+    mine.losses.clear()
     yield
-    _current.end()
-    _current.timings.append((name, time.monotonic() - since))
+    mine.stage = None
+    mine.timings.append((name, time.monotonic() - mine.stage_since))

@@ -10,7 +10,7 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -126,7 +126,7 @@ class LiveArea:
         self._stream.flush()
 
 
-class _Above(io.TextIOBase):
+class _Above:
     """A stream whose lines appear above the area; an unfinished line waits."""
 
     def __init__(self, area: LiveArea, original: TextIO) -> None:
@@ -140,19 +140,8 @@ class _Above(io.TextIOBase):
                 self._area.write_above(lines + newline)
         return len(text)
 
-    def flush(self) -> None:
-        self._original.flush()
+    def writelines(self, lines: Iterable[str]) -> None:
+        self.write("".join(lines))
 
-    def isatty(self) -> bool:
-        return True
-
-    def fileno(self) -> int:
-        return self._original.fileno()
-
-    @property
-    def buffer(self) -> Any:
-        return self._original.buffer
-
-    @property
-    def encoding(self) -> str:
-        return getattr(self._original, "encoding", None) or "utf-8"
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._original, name)
