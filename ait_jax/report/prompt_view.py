@@ -13,7 +13,7 @@ from ait_jax.prompts.perturb import WordDrop, perturbed_instruction
 from ait_jax.prompts.prompts import Prompt, TkInstructEncoding
 from ait_jax.randomness import Key
 from ait_jax.report.pool_view import PoolView
-from ait_jax.runtime.plain_text import visible
+from ait_jax.runtime.terminal import visible
 from ait_jax.scorer.likelihoods import read_rows
 from ait_jax.scorer.prompts_of_task import scoring_instances
 from ait_jax.scorer.scorer import Scorer

@@ -18,7 +18,6 @@ from ait_jax.rounds import record
 from ait_jax.rounds.generations import known_changes
 from ait_jax.rounds.record import CONTINUAL, SCORE, Record, read_json, round_name
 from ait_jax.runtime import buckets, files
-from ait_jax.scorer.parts import ModelParts
 
 SCHEMA = 1
 NAME = "report.html"

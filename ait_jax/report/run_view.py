@@ -11,8 +11,8 @@ from rich.text import Text
 
 from ait_jax.rounds import run_status
 from ait_jax.rounds.learning_curve import CurvePoint, render_text, sparkline
-from ait_jax.runtime.plain_text import duration, visible
 from ait_jax.runtime.reporter import RUNNING, Reporter
+from ait_jax.runtime.terminal import duration, visible
 
 _GOOD, _BAD, _FAINT = "green", "yellow", "dim"
 _BYTES = 1_000_000

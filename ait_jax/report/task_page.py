@@ -12,7 +12,7 @@ from rich.text import Text
 
 from ait_jax.report.pool_view import PoolView
 from ait_jax.report.prompt_view import ADDED, DROPPED, Form, Seen, compared
-from ait_jax.runtime.plain_text import visible
+from ait_jax.runtime.terminal import visible
 
 _WIDE = 120
 _FEW_PIECES = 80

@@ -9,7 +9,7 @@ from typing import Any
 
 from ait_jax.errors import UserError, nearest
 from ait_jax.report.pool_view import Found, PoolView
-from ait_jax.runtime.plain_text import visible
+from ait_jax.runtime.terminal import visible
 
 COLUMNS = ("task", "category", "kind", "split", "instances")
 RUN_COLUMNS = ("uncertainty", "probability", "region", "selected")

@@ -8,7 +8,6 @@ data are: here they are instances of the tasks trained on.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -90,9 +89,8 @@ class Continual(ModelParts):
                 f"EMBEDDER = {self.embedder!r} cannot embed; give @embeddings.T5Encoder(), "
                 "@embeddings.HuggingFaceEncoder() or an object with embed(texts, encoder)."
             )
-        sizes = ("replay_tasks", "replay_instances", "embedded_instances")
-        sizes += ("max_instances_per_task", "holdout_instances", "max_eval_instances")
-        check_positive({name.upper(): getattr(self, name) for name in sizes})
+        check_positive(self, "replay_tasks", "replay_instances", "embedded_instances")
+        check_positive(self, "max_instances_per_task", "holdout_instances", "max_eval_instances")
 
 
 def run(
@@ -227,7 +225,7 @@ def answer(
     params: Any,
     test: Sequence[str],
     held_out: Mapping[str, TaskPool],
-    folder: Path,
+    folder: Any,
 ) -> dict[str, Any]:
     """Writes predictions.jsonl and eval.json of the test tasks and of held-out instances.
 

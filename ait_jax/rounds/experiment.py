@@ -67,13 +67,7 @@ class Experiment(Parts):
                 f"{self.rounds} makes {self.rounds - 1}; give {self.rounds - 1} numbers or lower "
                 "ROUNDS."
             )
-        check_positive(
-            {
-                "ROUNDS": self.rounds,
-                "MAX_INSTANCES_PER_TASK": self.max_instances_per_task,
-                "MAX_EVAL_INSTANCES": self.max_eval_instances,
-            }
-        )
+        check_positive(self, "rounds", "max_instances_per_task", "max_eval_instances")
 
     def trainer_of(self, round_index: int) -> Trainer:
         """Returns the trainer of a round."""

@@ -8,7 +8,6 @@ interrupted after that, it continues with the same one, whatever the pool holds 
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from ait_jax.errors import UserError
@@ -114,7 +113,7 @@ class Generations:
             )
         return names
 
-    def _joined_path(self, round_index: int) -> Path:
+    def _joined_path(self, round_index: int) -> Any:
         return self._directory.folder(round_index) / "joined_tasks.txt"
 
     def _write(self, number: int, digests: Mapping[str, bytes]) -> None:

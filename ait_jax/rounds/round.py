@@ -1,7 +1,6 @@
 """One round: train, evaluate, take in new tasks, score the remaining ones, select."""
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 from ait_jax.evaluation.prediction import predict
@@ -94,7 +93,7 @@ def grow(run: Run[Experiment], round_index: int, splits: Splits) -> tuple[Run[Ex
     return run, dataclasses.replace(splits, remain=splits.remain + joined)
 
 
-def score(run: Run[Experiment], round_index: int, model: OnDemand, splits: Splits) -> Path | None:
+def score(run: Run[Experiment], round_index: int, model: OnDemand, splits: Splits) -> Any:
     """Scores the remaining tasks, if the strategy needs scores; writes likelihoods.parquet.
 
     Returns:
@@ -113,7 +112,7 @@ def score(run: Run[Experiment], round_index: int, model: OnDemand, splits: Split
     return folder / "task_scores.parquet"
 
 
-def select(run: Run[Experiment], round_index: int, scores: Path | None, splits: Splits) -> Splits:
+def select(run: Run[Experiment], round_index: int, scores: Any, splits: Splits) -> Splits:
     """Selects the next round's tasks; writes selected.txt, the task map, and the next splits.
 
     Args:

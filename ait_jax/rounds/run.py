@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from ait_jax.errors import UserError
@@ -29,7 +28,7 @@ from ait_jax.trainer.interface import Trained
 from ait_jax.trainer.metrics import TrainingWork
 
 Experiment = TypeVar("Experiment", bound=ModelParts)
-MakePage = Callable[[Path, ModelParts, TaskPool], None]
+MakePage = Callable[[Any, ModelParts, TaskPool], None]
 
 
 class OnDemand:

@@ -17,8 +17,8 @@ from ait_jax.rounds.learning_curve import CurvePoint
 from ait_jax.rounds.record import SCORE, Record, durations, read_metrics, round_name
 from ait_jax.rounds.record import read as read_record
 from ait_jax.runtime import buckets, files
-from ait_jax.runtime.plain_text import visible
 from ait_jax.runtime.reporter import FINISHED, RUNNING
+from ait_jax.runtime.terminal import visible
 from ait_jax.runtime.watching import LIVE_FILE
 
 # Without a sign of life for this long, a program that cannot be asked otherwise counts as dead.
@@ -82,13 +82,10 @@ def compose(
     rounds = {name.partition("/")[0] for name in names if name.startswith("round_")}
     running = live.get("state") == RUNNING
     left = seconds_left(plan, stages, timings, stage, own_left, elapsed) if running else None
+    known = ("state", "host", "pid", "updated", "seconds", "tokens_per_second", "mfu")
     return {
-        "state": live.get("state"),
+        **{name: live.get(name) for name in known},
         "problem": live.get("problem", ""),
-        "host": live.get("host"),
-        "pid": live.get("pid"),
-        "updated": live.get("updated"),
-        "seconds": live.get("seconds"),
         "stage": stage,
         "stage_seconds": live.get("stage_seconds") if stage else None,
         "next": waiting[0] if waiting else None,
@@ -98,8 +95,6 @@ def compose(
         "rounds": len(rounds) or None,
         "activities": activities,
         "losses": list(live.get("losses") or ()),
-        "tokens_per_second": live.get("tokens_per_second"),
-        "mfu": live.get("mfu"),
         "seconds_left": left,
         "curve": curve(stages),
     }

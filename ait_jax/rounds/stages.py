@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from ait_jax import randomness
@@ -124,7 +123,7 @@ def metrics(
 
 
 def write_evaluation(
-    run: Run[Any], folder: Path, answers: Sequence[Prediction], splits: Mapping[str, Sequence[str]]
+    run: Run[Any], folder: Any, answers: Sequence[Prediction], splits: Mapping[str, Sequence[str]]
 ) -> dict[str, Any]:
     """Writes predictions.jsonl and eval.json; returns split -> headline figures."""
     write_predictions(folder / "predictions.jsonl", answers)
@@ -154,7 +153,7 @@ def score(
     round_index: int,
     params: Any,
     tasks: Sequence[str],
-    folder: Path,
+    folder: Any,
     strategy: Strategy | None,
 ) -> Done:
     """Writes likelihoods.parquet and task_scores.parquet of tasks.
@@ -194,7 +193,7 @@ def selection_context(run: Run[Any], round_index: int, scores: TaskScores) -> Se
 
 
 def write_selection(
-    run: Run[Any], context: SelectionContext, folder: Path, strategy: Strategy
+    run: Run[Any], context: SelectionContext, folder: Any, strategy: Strategy
 ) -> Selection:
     """Selects the next tasks and writes selected.txt."""
     if run.experiment.racing:
@@ -217,7 +216,7 @@ def selection_summary(strategy: Strategy, selection: Selection) -> dict[str, Any
 
 
 def write_task_map(
-    context: SelectionContext, folder: Path, selected: Sequence[str], **title: Any
+    context: SelectionContext, folder: Any, selected: Sequence[str], **title: Any
 ) -> dict[str, list[str]]:
     """Writes task_map.png and ambiguous.txt, easy.txt, difficult.txt.
 

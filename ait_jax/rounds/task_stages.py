@@ -25,10 +25,9 @@ class DrawnStages:
     max_tasks_per_stage: int | None = None
 
     def __post_init__(self) -> None:
-        sizes = {"NUM_STAGES": self.num_stages}
+        check_positive(self, "num_stages")
         if self.max_tasks_per_stage is not None:
-            sizes["MAX_TASKS_PER_STAGE"] = self.max_tasks_per_stage
-        check_positive(sizes)
+            check_positive(self, "max_tasks_per_stage")
 
     def draw(self, pool: TaskPool, seed: int) -> list[tuple[str, ...]]:
         """Returns the tasks of each round; sizes differ by one at most."""

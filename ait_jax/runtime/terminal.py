@@ -1,4 +1,4 @@
-"""The terminal: lines at its bottom that are redrawn in place, and silence from noisy libraries.
+"""The terminal: lines redrawn in place at its bottom, text made safe to show, quiet libraries.
 
 The cursor is never hidden and rests on its own line below the area, so a killed process leaves a
 working terminal.
@@ -10,11 +10,15 @@ import shutil
 import sys
 import tempfile
 import threading
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
 MOST_COLUMNS = 110
+# Joiners that some scripts and emoji need.
+_HARMLESS_FORMATS = "\u200c\u200d"
+_UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 def is_terminal(stream: TextIO | None = None) -> bool:
@@ -35,6 +39,37 @@ def size(stream: TextIO | None = None) -> tuple[int, int]:
         pass
     columns, rows = shutil.get_terminal_size()
     return columns, rows
+
+
+def visible(text: str, *, keep_lines: bool = False) -> str:
+    r"""Returns `text` with escapes (`\x1b`, `\u202e`) for control and direction characters.
+
+    Args:
+      text: from anywhere.
+      keep_lines: keep line ends, and make tabs four spaces; otherwise both are escaped.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_shown(character, keep_lines) for character in text)
+
+
+def _shown(character: str, keep_lines: bool) -> str:
+    if keep_lines and character in "\n\t":
+        return "    " if character == "\t" else character
+    if unicodedata.category(character) in _UNSAFE and character not in _HARMLESS_FORMATS:
+        return character.encode("unicode_escape").decode()
+    return character
+
+
+def duration(seconds: float) -> str:
+    """Returns a time as "45 s", "3 min 20 s", "2 h 05 min" or "3 d 4 h"."""
+    seconds = round(seconds)
+    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
+    if days:
+        return f"{days} d {hours % 24} h"
+    if hours:
+        return f"{hours} h {minutes % 60:02d} min"
+    return f"{minutes} min {seconds % 60:02d} s" if minutes else f"{seconds} s"
 
 
 @contextmanager

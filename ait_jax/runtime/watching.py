@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from ait_jax.runtime import buckets, distributed, files, terminal
@@ -41,7 +40,7 @@ def show_with(view: View) -> None:
 
 @contextlib.contextmanager
 def watch(
-    reporter: Reporter, path: Path | None = None, timings: Sequence[tuple[str, float]] = ()
+    reporter: Reporter, path: Any = None, timings: Sequence[tuple[str, float]] = ()
 ) -> Iterator[Reporter]:
     """Makes `reporter` the process's for the block: on the terminal, and in live.json.
 
@@ -82,7 +81,7 @@ def _ending(error: BaseException) -> tuple[str, str]:
 class _Watcher:
     """The thread, its file and its area of the terminal."""
 
-    def __init__(self, reporter: Reporter, path: Path | None) -> None:
+    def __init__(self, reporter: Reporter, path: Any) -> None:
         self.reporter, self.path = reporter, path
         local = path is None or buckets.is_local(path)
         self.period = PERIOD_SECONDS if local else BUCKET_PERIOD_SECONDS

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ait_jax.errors import UserError
 from ait_jax.models.interface import Model, check_positions, gin_name
@@ -129,8 +130,8 @@ def check_vocabulary(vocabulary: Vocabulary, model: Model) -> None:
         )
 
 
-def check_positive(values: dict[str, int]) -> None:
-    """Refuses values below 1; the keys are gin names."""
-    for name, value in values.items():
-        if value < 1:
-            raise UserError(f"{name} = {value} must be at least 1.")
+def check_positive(settings: Any, *names: str) -> None:
+    """Refuses attributes below 1; errors call them as gin's macros do, in capitals."""
+    for name in names:
+        if getattr(settings, name) < 1:
+            raise UserError(f"{name.upper()} = {getattr(settings, name)} must be at least 1.")

@@ -21,7 +21,7 @@ from ait_jax.randomness import Key
 from ait_jax.report import pool_view, prompt_view, task_page
 from ait_jax.report.pool_view import PoolView
 from ait_jax.rounds.run_directory import RunDirectory
-from ait_jax.runtime.plain_text import visible
+from ait_jax.runtime.terminal import visible
 from ait_jax.scorer import likelihoods
 from ait_jax.scorer.prompts_of_task import TaskPrompts, same_prompts
 from ait_jax.scorer.scorer import Scorer

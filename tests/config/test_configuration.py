@@ -88,8 +88,8 @@ def test_a_value_that_is_no_literal_is_a_string(value, source):
         (["--gin_file="], "--gin_file needs a value"),
         (["--gin_file", "--gin.X=1"], "--gin_file needs a value"),
         (["--gin.ROUNDS"], "--gin.ROUNDS needs a value: --gin.ROUNDS=VALUE"),
-        (["--gin.=5"], "no gin name"),
-        (["--gin.import os\nX=5"], "no gin name"),
+        (["--gin.=5"], "is not a gin name"),
+        (["--gin.import os\nX=5"], "is not a gin name"),
         (["--gin_fil=x"], "Did you mean '--gin_file'"),
     ],
 )
