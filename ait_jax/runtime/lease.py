@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ class Held(UserError):
 
 
 @contextmanager
-def lease(path: Any) -> Iterator["Holder"]:
+def lease(path: Any, say: Callable[[str], None] = reporter.say) -> Iterator["Holder"]:
     """Holds the object `path` for the block.
 
     A dead process's lease is taken over: at once if it ran on this machine, otherwise after
@@ -37,12 +37,13 @@ def lease(path: Any) -> Iterator["Holder"]:
 
     Args:
       path: in a bucket.
+      say: takes a line if there is something to wait for.
 
     Raises:
       Held: its holder is alive.
     """
     holder = Holder(path)
-    holder.acquire()
+    holder.acquire(say)
     renewing = threading.Thread(target=holder.renew, daemon=True, name="lease")
     renewing.start()
     try:
@@ -64,7 +65,7 @@ class Holder:
         self.beats = 0
         self.done = threading.Event()
 
-    def acquire(self) -> None:
+    def acquire(self, say: Callable[[str], None]) -> None:
         """Takes the lease, waiting for a dead holder's to go stale; raises Held."""
         with buckets.errors_of(self.path):
             try:
@@ -72,18 +73,18 @@ class Holder:
                 return
             except FileExistsError:
                 pass
-            self._await_death()
+            self._await_death(say)
             self.system.pipe_file(self.name, self._content())
             # Others may have waited for the same death: the last one to write has the lease.
             time.sleep(_LOOK_SECONDS)
             if not self._is_own(self._read()):
                 raise self._held(self._read())
 
-    def _await_death(self) -> None:
+    def _await_death(self, say: Callable[[str], None]) -> None:
         first = self._read()
         if _is_dead_here(first):
             return
-        reporter.say(
+        say(
             f"{self.path} is held by {_words(first)}; waiting {STALE_SECONDS:.0f} s for a sign of "
             "life"
         )

@@ -150,7 +150,7 @@ def test_tasks_without_instances_are_left_out_and_counted(weights, tmp_path):
     assert "1 tasks have no instances and are left out" in lines
     assert len(read_names(tmp_path / "tasks.txt")) == 3
     nothing = TaskPool([dataclasses.replace(first, instances=())])
-    with pytest.raises(UserError, match="None of the 1 tasks .* POOL and TASKS"):
+    with pytest.raises(UserError, match="None of the 1 tasks .* POOL or TASKS"):
         scoring.run(tiny_scoring(tmp_path / "b", weights, pool=nothing), CONFIG, lines.append)
 
 

@@ -216,7 +216,7 @@ def test_wrong_numbers_and_nothing_to_run():
     for arguments, text in (
         ((["run"], 0), "--processes=0 must be at least 1"),
         ((["run"], 2, 0), "--devices_per_process=0 must"),
-        (([], 2), "give the command after --"),
+        (([], 2), "give the command after `--`"),
     ):
         with pytest.raises(UserError, match=text):
             local.launch(*arguments)
