@@ -209,7 +209,7 @@ class RunDirectory:
             self._state["stages"][name] = distributed.broadcast(name, result)
         return self._state["stages"][name]
 
-    def add_timing(self, stage: str, seconds: float, **values: float | str) -> None:
+    def add_timing(self, stage: str, seconds: float, **values: Any) -> None:
         """Adds a line to timings.jsonl."""
         if not distributed.is_writer():
             return
