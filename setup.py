@@ -116,7 +116,7 @@ setup(
         ],
         # What .ci/run and the hooks of .pre-commit-config.yaml check.
         "dev": ["import-linter>=2.5", "pre-commit>=4.2", "pyright[nodejs]>=1.1.400", "ruff>=0.12"],
-        # tests/report/test_report_page.py in a browser; the browser itself is the system's Chromium.
+        # tests/report/test_report_page.py; the browser itself is the system's Chromium.
         "browser": ["playwright>=1.49"],
         # transformers reads GGUF files with accelerate.
         "bench": ["accelerate>=1.15", "psutil>=7.0", "torch>=2.13", "transformers>=5.23"],

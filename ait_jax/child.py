@@ -13,6 +13,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main() -> int:
+    """Runs the command line as a child and returns the exit code."""
     parent, cpus = int(sys.argv[1]), sys.argv[2]
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

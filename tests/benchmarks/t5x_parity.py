@@ -188,8 +188,8 @@ def main() -> None:
     machine = common.machine()
     print(f"\n{common.describe_machine(machine)}")
     print(
-        f"{options.steps} steps of {options.batch_size} examples; the largest difference of a step's "
-        "loss from the first row's, up to a step; the median time of a step.\n"
+        f"{options.steps} steps of {options.batch_size} examples; the largest difference of a "
+        "step's loss from the first row's, up to a step; the median time of a step.\n"
     )
     print(common.table([table_row(result, results[0]) for result in results]))
     common.warn_if_shared(results)

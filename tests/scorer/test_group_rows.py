@@ -73,7 +73,8 @@ def test_a_group_longer_than_a_row_is_in_several():
     assert [len(row[0].members) for row in job.rows] == [4, 4, 4]
 
 
-# On one data shard groups stay whole; on eight and four prefixes of 36 and of 18 tokens run twice more.
+# On one data shard groups stay whole; on eight and four, prefixes of 36 and 18 tokens run twice
+# more.
 ALL_SHARED = 18 * 9 + 30 * 3 + 36 * 6
 
 

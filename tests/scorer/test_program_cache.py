@@ -56,7 +56,7 @@ def test_results_are_the_same_with_few_maps(monkeypatch):
     found, kept = [], []
     for scarce in (False, True):
         for module in (program_cache, continuous):
-            monkeypatch.setattr(module, "maps_are_scarce", lambda: scarce)
+            monkeypatch.setattr(module, "maps_are_scarce", lambda scarce=scarce: scarce)
         engine = Engine(model, Partitioner(), LengthBuckets((64,), (8,)), 64)
         params = engine.place(random_params(model.config, 3))
         for _ in range(2):

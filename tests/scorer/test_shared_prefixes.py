@@ -1,6 +1,7 @@
 """Groups of prompts against every way of grouping them."""
 
 import itertools
+from functools import partial
 
 from ait_jax import randomness
 from ait_jax.scorer.shared_prefixes import SharedPrefix, grouped
@@ -40,8 +41,11 @@ def best(rows, shortest, most_members):
 
 
 def test_groups_save_most():
+    def drawn(case, *bounds_and_key):
+        return randomness.integer(*bounds_and_key, case)
+
     for case in range(120):
-        draw = lambda *bounds_and_key: randomness.integer(*bounds_and_key, case)  # noqa: E731
+        draw = partial(drawn, case)
         shortest, most_members = 1 + draw(0, 3, "shortest"), 2 + draw(0, 6, "most")
         rows = [
             [draw(2, 4, "token", row, place) for place in range(1 + draw(0, 7, "length", row))]

@@ -10,6 +10,7 @@ the request is answered well: by `answer`, a function from the request's JSON to
 misbehaviour is a function (handler, body) that writes what it likes.
 """
 
+import contextlib
 import json
 import socket
 import threading
@@ -235,7 +236,5 @@ def echo_key(code: int = 400) -> Misbehaviour:
 
 def _close(handler: _Handler) -> None:
     handler.close_connection = True
-    try:
+    with contextlib.suppress(OSError):
         handler.connection.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass

@@ -18,7 +18,7 @@ needs_shared = pytest.mark.skipif(
 
 
 def combine_dev_and_test(folder: Path) -> None:
-    """Turns split files into the authors' form: both files hold the test tasks, then the dev tasks."""
+    """Turns split files into the authors' form: both hold the test tasks, then the dev tasks."""
     dev, test = (folder / f"{split}_tasks.txt" for split in ("dev", "test"))
     both = test.read_bytes() + dev.read_bytes()
     dev.write_bytes(both)

@@ -1,4 +1,4 @@
-"""Stands in for `ait-jax run` in tests of what starts it: writes run.json stage by stage, and no more.
+"""Stands in for `ait-jax run` in tests of what starts it: writes run.json stage by stage.
 
     python tests/support/stand_in_run.py PARENT CPUS run --gin.MODEL_DIR=DIR [--round_0_from=DIR]
 

@@ -2,7 +2,8 @@
 
     python tests/support/tiny_experiment.py MODEL_DIR POINT CALL [NUM_PARTITIONS] [TRAINER]
 
-runs it, with the embedded trainer, "t5x" or "both", and sends itself SIGKILL at the CALL-th call of POINT ("never" runs to the end).
+runs it, with the embedded trainer, "t5x" or "both", and sends itself SIGKILL at the CALL-th call of
+POINT ("never" runs to the end).
 """
 
 import dataclasses

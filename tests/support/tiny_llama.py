@@ -43,7 +43,8 @@ SETTINGS = {
 TEXTS = [
     "Definition: In this task, you are given 2 numbers; say which is larger.\n\n",
     "  spaces   and\ttabs\n\n\n 12  345, 6.78 ½² Now complete the following example -\n",
-    "Grüße aus 東京, \U0001f600\U0001f469‍\U0001f4bb \u0645\u0631\u062d\u0628\u0627 \u200b\ufb01 don't",
+    "Grüße aus 東京, \U0001f600\U0001f469‍\U0001f4bb "
+    "\u0645\u0631\u062d\u0628\u0627 \u200b\ufb01 don't",
     "",
     "x",
 ]
@@ -128,15 +129,15 @@ def write_gguf(path, tensors, config, **metadata):
     heads = {"q_proj": config.num_heads, "k_proj": config.num_kv_heads}
     for name, array in tensors.items():
         part = name.split(".")[-2]
-        array = np.ascontiguousarray(array)
+        values = np.ascontiguousarray(array)
         if part in heads:
-            halves = array.reshape(heads[part], 2, -1, *array.shape[1:])
-            array = halves.swapaxes(1, 2).reshape(array.shape)
+            halves = values.reshape(heads[part], 2, -1, *values.shape[1:])
+            values = halves.swapaxes(1, 2).reshape(values.shape)
         kind = GGMLQuantizationType.F32
         if array.ndim == 2:
             low = part in ("q_proj", "gate_proj")
             kind = GGMLQuantizationType.Q4_1 if low else GGMLQuantizationType.Q8_0
-        writer.add_tensor(_gguf_name(name), quants.quantize(array, kind), raw_dtype=kind)
+        writer.add_tensor(_gguf_name(name), quants.quantize(values, kind), raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -146,7 +147,8 @@ def write_gguf(path, tensors, config, **metadata):
 def _gguf_name(name):
     for theirs, ours in (
         ("model.embed_tokens", "token_embd"), ("model.norm", "output_norm"), ("lm_head", "output"),
-        ("model.layers", "blk"), ("input_layernorm", "attn_norm"), ("self_attn.o_proj", "attn_output"),
+        ("model.layers", "blk"), ("input_layernorm", "attn_norm"),
+        ("self_attn.o_proj", "attn_output"),
         ("post_attention_layernorm", "ffn_norm"), ("self_attn.", "attn_"), ("mlp.", "ffn_"),
         ("_proj", ""),
     ):  # fmt: skip

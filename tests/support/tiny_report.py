@@ -79,7 +79,7 @@ def write_run(
     config: str = "tiny.seed = 5\n",
     log_likelihood=None,
 ) -> list[Splits]:
-    """Writes the files of a finished run with high prompt uncertainty, and returns every round's splits.
+    """Writes the files of a finished run with high prompt uncertainty; returns the rounds' splits.
 
     Args:
       log_likelihood: (task, instance, j, kept words of the definition or None) -> float.
@@ -194,7 +194,9 @@ def _evaluate(folder: Path, pool: TaskPool, splits: Splits, gain: int) -> None:
         return figures | {
             "num_without_references": 0, "cls": figures, "gen": figures,
             "per_category": {pool[name].category: figures for name in names},
-            "per_task": {name: {k: v for k, v in figures.items() if k != "num_tasks"} for name in names},
+            "per_task": {
+                name: {k: v for k, v in figures.items() if k != "num_tasks"} for name in names
+            },
         }  # fmt: skip
 
     files.write_json(

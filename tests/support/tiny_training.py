@@ -54,9 +54,8 @@ class OnDevices(Partitioner):
 class FirstTokens:
     """Examples whose target is the input's first token and how many tokens there are."""
 
-    feature_lengths = {"inputs": 8, "targets": 4}
-
     def __init__(self, size=20):
+        self.feature_lengths = {"inputs": 8, "targets": 4}
         self.size = size
 
     def __len__(self):
