@@ -10,8 +10,8 @@ from ait_jax.tasks.lazy_instances import LazyInstances
 
 from ait_jax import randomness
 from ait_jax.errors import UserError
+from ait_jax.pool import Instance, Splits, Task, TaskPool, read_task, task_digest
 from ait_jax.pool.cls_gen import labels_from_file
-from ait_jax.pool.pool import Instance, Splits, Task, TaskPool, read_task, task_digest
 from ait_jax.runtime.files import as_path
 
 NAME = "dynosaur"

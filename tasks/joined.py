@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 
 from ait_jax.errors import UserError
-from ait_jax.pool.pool import TaskPool
+from ait_jax.pool import TaskPool
 from ait_jax.pool.splits import SPLIT_NAMES, Splits
 
 

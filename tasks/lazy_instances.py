@@ -4,7 +4,7 @@ import operator
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ait_jax.pool.pool import Instance
+from ait_jax.pool import Instance
 
 # Instances fetched at a time when a task is read from end to end.
 _CHUNK = 256

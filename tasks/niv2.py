@@ -30,8 +30,8 @@ from ait_jax.tasks.source_files import SourceFile, fingerprint
 from tensorflow_datasets.core.utils import tqdm_utils
 
 from ait_jax.errors import UserError, nearest
+from ait_jax.pool import Task, TaskPool, read_task
 from ait_jax.pool.cls_gen import labels_from_file
-from ait_jax.pool.pool import Task, TaskPool, read_task
 from ait_jax.pool.splits import Splits
 
 

@@ -10,7 +10,7 @@ from ait_jax.tasks.source_files import SourceFiles, text_name
 from ait_jax.tasks.task_names import word_names
 
 from ait_jax.errors import UserError
-from ait_jax.pool.pool import Task, read_task
+from ait_jax.pool import Task, read_task
 from ait_jax.pool.splits import read_names
 
 NAME = "niv2"

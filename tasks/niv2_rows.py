@@ -11,7 +11,7 @@ from ait_jax.tasks.lazy_instances import LazyInstances
 from ait_jax.tasks.prepared_folder import local_copies
 
 from ait_jax.errors import UserError
-from ait_jax.pool.pool import Example, Instance, Instruction, Task
+from ait_jax.pool import Example, Instance, Instruction, Task
 from ait_jax.runtime import buckets
 from ait_jax.runtime.files import as_path
 

@@ -34,7 +34,7 @@ from ait_jax.tasks.task_names import word_names
 
 from ait_jax import randomness
 from ait_jax.errors import UserError, nearest
-from ait_jax.pool.pool import Task, TaskPool
+from ait_jax.pool import Task, TaskPool
 from ait_jax.prompts.prompts import Encoding, TkInstructEncoding
 from ait_jax.prompts.tokenizers_vocabulary import TokenizersVocabulary, vocabulary_at
 from ait_jax.prompts.vocabulary import Vocabulary

@@ -29,8 +29,8 @@ from ait_jax.tasks.prepared_folder import PreparedFolder, check_on_bad_task
 from ait_jax.tasks.source_files import SourceFile, SourceFiles, text_name
 
 from ait_jax.errors import UserError
+from ait_jax.pool import Instance, Instruction, Splits, Task, TaskPool
 from ait_jax.pool.cls_gen import labels_from_file
-from ait_jax.pool.pool import Instance, Instruction, Splits, Task, TaskPool
 
 NAME = "self_instruct"
 Files = str | Sequence[str | os.PathLike[str]]

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from ait_jax import randomness
 from ait_jax.evaluation import evaluation
-from ait_jax.pool.pool import Task
+from ait_jax.pool import Task
 from ait_jax.prompts.prompts import Encoding
 from ait_jax.prompts.tokenizers_vocabulary import TokenizersVocabulary
 from ait_jax.prompts.vocabulary import EOS_ID, Vocabulary

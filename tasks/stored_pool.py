@@ -19,7 +19,7 @@ from ait_jax.tasks.prepared_folder import local_copies
 from ait_jax.tasks.stored_rows import StoredInstances, TableWriter, open_table
 
 from ait_jax.errors import UserError
-from ait_jax.pool.pool import Splits, Task, TaskPool, fingerprint_of, task_digest
+from ait_jax.pool import Splits, Task, TaskPool, fingerprint_of, task_digest
 from ait_jax.pool.splits import SPLIT_NAMES
 from ait_jax.runtime.files import absolute, as_path, new_folder, read_text, replace_with, write_json
 

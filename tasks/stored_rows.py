@@ -11,7 +11,7 @@ import pyarrow as pa
 from ait_jax.tasks.lazy_instances import LazyInstances
 
 from ait_jax.errors import UserError
-from ait_jax.pool.pool import Example, Instance, Instruction, Task
+from ait_jax.pool import Example, Instance, Instruction, Task
 
 # Rows of every batch but a table's last: part of the format, for a row is found by division.
 ROWS_PER_BATCH = 4096

@@ -15,7 +15,7 @@ from ait_jax.config.gin_flags import GinFlags
 from ait_jax.errors import UserError
 from ait_jax.models.interface import Model, runs_prefixes
 from ait_jax.plan.compiled_program import CompiledProgram
-from ait_jax.pool.pool import TaskPool
+from ait_jax.pool import TaskPool
 from ait_jax.randomness import Key
 from ait_jax.rounds.experiment import Experiment
 from ait_jax.rounds.pretraining import Pretraining

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from ait_jax import randomness
 from ait_jax.errors import UserError
+from ait_jax.pool import TaskPool
 from ait_jax.pool.cls_gen import Quotas
-from ait_jax.pool.pool import TaskPool
 from ait_jax.pool.splits import Splits, read_splits
 
 

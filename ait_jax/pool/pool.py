@@ -7,31 +7,8 @@ from typing import Any
 from ait_jax.errors import UserError, nearest
 from ait_jax.pool.cls_gen import is_classification
 from ait_jax.pool.splits import Splits
-from ait_jax.pool.task import (
-    Example,
-    Instance,
-    Instruction,
-    Task,
-    read_task,
-    task_from_json,
-    task_to_json,
-)
+from ait_jax.pool.task import Task
 from ait_jax.runtime.files import check_name
-
-# Everything about pools, in one place.
-__all__ = [
-    "Example",
-    "Instance",
-    "Instruction",
-    "Splits",
-    "Task",
-    "TaskPool",
-    "fingerprint_of",
-    "read_task",
-    "task_digest",
-    "task_from_json",
-    "task_to_json",
-]
 
 
 class TaskPool(Mapping[str, Task]):
@@ -128,18 +105,6 @@ class TaskPool(Mapping[str, Task]):
     def given_labels(self) -> Mapping[str, bool]:
         """The given labels: task name -> True for classification."""
         return {name: label for name, label in self._given_labels.items() if name in self}
-
-    @property
-    def few_examples(self) -> tuple[str, ...]:
-        """Names of tasks with fewer than 2 positive examples, so that their prompts have fewer."""
-        return tuple(
-            n for n, task in self._tasks.items() if len(task.instruction.positive_examples) < 2
-        )
-
-    def drop_missing(self, names: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Returns which of `names` the pool has and which it lacks, both in the order given."""
-        names = tuple(names)
-        return tuple(n for n in names if n in self), tuple(n for n in names if n not in self)
 
     def subset(self, names: Iterable[str]) -> "TaskPool":
         """Returns a pool of the named tasks, with their labels and their part of the splits.

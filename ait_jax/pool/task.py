@@ -102,11 +102,11 @@ def task_from_json(data: Any, name: str, source: str) -> Task:
     """Returns the task of a JSON object in NIV2's schema.
 
     Definition, Positive Examples and Instances are required. There may be fewer than two positive
-    examples, even none; prompts then have fewer (the authors' code tolerates it;
-    `TaskPool.few_examples` names such tasks). A string is read as a list of one where NIV2 has a
-    list of strings. An instance without id is called `<name>-<index>`; a repeated id gets
-    `-<index>` appended, because tables are keyed by id. In `metadata`, null and NaN (empty cells of
-    a spreadsheet) become "". Lone surrogates, which UTF-8 files cannot hold, become U+FFFD.
+    examples, even none; prompts then have fewer, as in the authors' code. A string is read as a
+    list of one where NIV2 has a list of strings. An instance without id is called `<name>-<index>`;
+    a repeated id gets `-<index>` appended, because tables are keyed by id. In `metadata`, null and
+    NaN (empty cells of a spreadsheet) become "". Lone surrogates, which UTF-8 files cannot hold,
+    become U+FFFD.
 
     Args:
       data: the parsed JSON.

@@ -10,7 +10,7 @@ from ait_jax.config import configuration, gin_checks
 from ait_jax.config.gin_flags import GinFlags
 from ait_jax.errors import UserError
 from ait_jax.plan.planned import Values
-from ait_jax.pool.pool import TaskPool
+from ait_jax.pool import TaskPool
 from ait_jax.pool.splits import SPLIT_NAMES, Splits, read_splits
 from ait_jax.report.run_results import REGIONS, names_in
 from ait_jax.rounds import continual, record, scoring

@@ -9,7 +9,7 @@ from typing import Any
 
 from ait_jax import __version__
 from ait_jax.errors import UserError
-from ait_jax.pool.pool import TaskPool
+from ait_jax.pool import TaskPool
 from ait_jax.report import page, run_results, settings
 from ait_jax.report.run_results import TaskIndex
 from ait_jax.report.settings import Settings, of_parts

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ait_jax.evaluation.evaluation import EXACT_MATCH, ROUGE_L
-from ait_jax.pool.pool import TaskPool
+from ait_jax.pool import TaskPool
 from ait_jax.pool.splits import read_names
 from ait_jax.rounds.record import (
     CONTINUAL,

@@ -5,7 +5,7 @@ from typing import Any
 
 from ait_jax.config.config_values import ConfigValues, Reference
 from ait_jax.errors import UserError
-from ait_jax.pool.pool import TaskPool
+from ait_jax.pool import TaskPool
 from ait_jax.runtime.terminal import quiet_stderr
 
 _CLASSES = ("Experiment", "Scoring", "Continual")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ait_jax.errors import UserError
-from ait_jax.pool.pool import TaskPool
+from ait_jax.pool import TaskPool
 from ait_jax.pool.task import Instance, Instruction, Task
 from ait_jax.prompts.perturb import kept_words, perturbed_instruction
 from ait_jax.randomness import Key

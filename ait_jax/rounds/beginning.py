@@ -47,9 +47,8 @@ def _say_remarks(run: Run[Experiment], splits: Splits) -> None:
             f"{len(bare):,} of the pool's {len(pool):,} tasks have no instances to train on or "
             f"score, such as {bare[0]}"
         )
-    has_few = set(pool.few_examples if run.experiment.encoding.shows_examples else ())
-    few = [name for name in splits.names if name in has_few]
-    if few:
+    few = [n for n in splits.names if len(pool[n].instruction.positive_examples) < 2]
+    if few and run.experiment.encoding.shows_examples:
         reporter.say(f"{len(few)} tasks have fewer than 2 positive examples, such as {few[0]}")
     generations = run.generations
     pending = generations.pending(pool) if generations else 0

@@ -14,8 +14,7 @@ import numpy as np
 
 from ait_jax.errors import UserError
 from ait_jax.evaluation.prediction import predict
-from ait_jax.pool import replay
-from ait_jax.pool.pool import Task, TaskPool
+from ait_jax.pool import Task, TaskPool, replay
 from ait_jax.pool.splits import read_names
 from ait_jax.rounds import stages
 from ait_jax.rounds.learning_curve import CurvePoint, render_continual

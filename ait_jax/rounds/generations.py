@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ait_jax.errors import UserError
-from ait_jax.pool.pool import TaskPool
+from ait_jax.pool import TaskPool
 from ait_jax.pool.splits import read_names
 from ait_jax.rounds.record import round_name
 from ait_jax.rounds.run_directory import RunDirectory
@@ -105,7 +105,7 @@ class Generations:
         if not self._directory.state["stages"][_stage_of(round_index)]["joined"]:
             return ()
         names = read_names(self._joined_path(round_index))
-        _, missing = pool.drop_missing(names)
+        missing = [name for name in names if name not in pool]
         if missing:
             raise UserError(
                 f"{self._joined_path(round_index)} names {missing[0]!r}, which this process's pool "

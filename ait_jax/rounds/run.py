@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 from ait_jax.errors import UserError
 from ait_jax.models.checkpoints.restore import open_fitting, restore_params
 from ait_jax.models.parameters import abstract_params, init_params
-from ait_jax.pool.pool import TaskPool
+from ait_jax.pool import TaskPool
 from ait_jax.rounds.generations import Generations
 from ait_jax.rounds.record import durations
 from ait_jax.rounds.run_directory import RunDirectory

@@ -12,7 +12,7 @@ import numpy as np
 
 from ait_jax.config import configuration
 from ait_jax.evaluation.evaluation import EXACT_MATCH, ROUGE_L, Prediction, read_predictions
-from ait_jax.pool.pool import TaskPool
+from ait_jax.pool import TaskPool
 from ait_jax.pool.splits import read_names
 from ait_jax.rounds.record import Timing, read_timings, round_name
 from ait_jax.rounds.run_directory import RunDirectory

@@ -88,7 +88,7 @@ def tasks_to_score(scoring: Scoring) -> tuple[str, ...]:
         raise UserError(f"TASKS = {scoring.tasks!r}: {error}") from error
     if not names:
         raise UserError(f"TASKS = {scoring.tasks!r} names no task; write one name per line.")
-    _, unknown = scoring.pool.drop_missing(names)
+    unknown = [name for name in names if name not in scoring.pool]
     if unknown:
         raise UserError(
             f"TASKS = {scoring.tasks!r} names {unknown[0]!r}, which the pool "

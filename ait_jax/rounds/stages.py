@@ -12,8 +12,8 @@ from ait_jax.evaluation.evaluation import (
     evaluate_splits,
     write_predictions,
 )
+from ait_jax.pool import TaskPool
 from ait_jax.pool.cls_gen import Quotas
-from ait_jax.pool.pool import TaskPool
 from ait_jax.randomness import Key
 from ait_jax.rounds.pictures import plot_task_map
 from ait_jax.rounds.record import round_name

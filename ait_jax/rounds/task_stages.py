@@ -7,7 +7,7 @@ from typing import Any
 
 from ait_jax import randomness
 from ait_jax.errors import UserError
-from ait_jax.pool.pool import Instance, Splits, Task, TaskPool
+from ait_jax.pool import Instance, Splits, Task, TaskPool
 from ait_jax.pool.splits import read_names
 from ait_jax.scorer.parts import check_positive
 

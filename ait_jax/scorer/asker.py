@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ait_jax.errors import UserError
-from ait_jax.pool.pool import Instance, TaskPool
+from ait_jax.pool import Instance, TaskPool
 from ait_jax.prompts.prompts import Encoding
 from ait_jax.prompts.vocabulary import EOS_ID, Vocabulary
 from ait_jax.scorer.engine import Engine

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ait_jax.pool.pool import Instance
+from ait_jax.pool import Instance
 from ait_jax.scorer.asker import Answered, Asker
 from ait_jax.scorer.prompts_of_task import PromptPlan, TaskPrompts
 from ait_jax.scorer.work import PromptCounts

@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from ait_jax.errors import UserError
-from ait_jax.pool.pool import Task
+from ait_jax.pool import Task
 from ait_jax.prompts.vocabulary import Vocabulary
 from ait_jax.runtime import distributed
 from ait_jax.scorer.engine import Engine

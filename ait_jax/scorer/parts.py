@@ -6,7 +6,7 @@ from typing import Any
 
 from ait_jax.errors import UserError
 from ait_jax.models.interface import Model, check_positions, gin_name
-from ait_jax.pool.pool import TaskPool
+from ait_jax.pool import TaskPool
 from ait_jax.prompts.prompts import Encoding, TkInstructEncoding
 from ait_jax.prompts.vocabulary import Vocabulary
 from ait_jax.runtime.partitioning import Partitioner

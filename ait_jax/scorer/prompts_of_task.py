@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ait_jax import randomness
-from ait_jax.pool.pool import Instance, Task, TaskPool
+from ait_jax.pool import Instance, Task, TaskPool
 from ait_jax.pool.task import Instruction
 from ait_jax.prompts.perturb import perturbed_instruction
 from ait_jax.prompts.prompts import Encoding

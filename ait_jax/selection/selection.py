@@ -23,8 +23,8 @@ import numpy as np
 
 from ait_jax import randomness
 from ait_jax.errors import UserError, nearest
+from ait_jax.pool import TaskPool
 from ait_jax.pool.cls_gen import Quotas
-from ait_jax.pool.pool import TaskPool
 from ait_jax.randomness import Key
 from ait_jax.selection.uncertainty import PerTask, TaskScores
 

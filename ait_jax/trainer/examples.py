@@ -6,7 +6,7 @@ import numpy as np
 
 from ait_jax import randomness
 from ait_jax.errors import UserError
-from ait_jax.pool.pool import TaskPool
+from ait_jax.pool import TaskPool
 from ait_jax.prompts.prompts import Encoding
 from ait_jax.prompts.vocabulary import EOS_ID, Vocabulary
 from ait_jax.scorer.batching import LengthBuckets, Tokens

@@ -23,7 +23,7 @@ from ait_jax.tasks.grow.roles import language_name, language_of_column
 from ait_jax.tasks.grow.screening import NOT_RECORDED, license_id
 
 from ait_jax.errors import UserError
-from ait_jax.pool.pool import Instance, Instruction, Task, task_digest, task_from_json, task_to_json
+from ait_jax.pool import Instance, Instruction, Task, task_digest, task_from_json, task_to_json
 from ait_jax.pool.task import without_lone_surrogates
 from ait_jax.runtime.files import as_path, check_name, read_bytes, write_json, write_lines
 

@@ -10,7 +10,7 @@ from typing import Any
 from ait_jax.tasks.grow.dataset import Dataset
 from ait_jax.tasks.grow.proposal import Proposal
 
-from ait_jax.pool.pool import Instance
+from ait_jax.pool import Instance
 from ait_jax.pool.task import without_lone_surrogates
 
 _MAX_LENGTH = 2000

@@ -11,7 +11,7 @@ from pathlib import Path
 from ait_jax.tasks.mini import heldout_families, number_families, sentence_families, word_families
 from ait_jax.tasks.mini.generator import TaskSpec, build_task
 
-from ait_jax.pool.pool import Splits, Task, TaskPool
+from ait_jax.pool import Splits, Task, TaskPool
 
 _INSTRUCTIONS = tomllib.loads(
     Path(__file__).with_name("instructions.toml").read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from ait_jax import randomness
-from ait_jax.pool.pool import Example, Instance, Instruction, Task
+from ait_jax.pool import Example, Instance, Instruction, Task
 
 Drawn = tuple[str, str | tuple[str, ...]]
 T = TypeVar("T")

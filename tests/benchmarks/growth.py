@@ -21,7 +21,7 @@ import common
 import workload
 
 from ait_jax import randomness
-from ait_jax.pool.pool import Instance, Instruction, Task, TaskPool
+from ait_jax.pool import Instance, Instruction, Task, TaskPool
 
 VERBS = ("Rewrite", "Summarize", "Translate", "Classify", "Explain", "Shorten", "Continue", "Rate")
 OBJECTS = ("sentence", "review", "recipe", "headline", "email", "poem", "question", "dialogue")

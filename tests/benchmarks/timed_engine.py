@@ -8,7 +8,7 @@ import common
 import workload
 
 from ait_jax.models.t5 import Transformer
-from ait_jax.pool.pool import TaskPool
+from ait_jax.pool import TaskPool
 from ait_jax.prompts.prompts import TkInstructEncoding
 from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.scorer.asker import Asker

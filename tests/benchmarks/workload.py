@@ -10,7 +10,7 @@ import common
 import numpy as np
 
 from ait_jax import assets, randomness
-from ait_jax.pool.pool import Task, TaskPool, read_task
+from ait_jax.pool import Task, TaskPool, read_task
 from ait_jax.prompts.perturb import WordDrop, perturbed_instruction
 from ait_jax.prompts.prompts import TkInstructEncoding
 from ait_jax.prompts.vocabulary import EOS_ID, Vocabulary

@@ -12,7 +12,7 @@ from rich.console import Console
 from ait_jax import assets, cli
 from ait_jax.commands import subcommand
 from ait_jax.config.gin_flags import GinFlags
-from ait_jax.pool.pool import Splits, TaskPool, task_from_json
+from ait_jax.pool import Splits, TaskPool, task_from_json
 from ait_jax.pool.splits import write_splits
 from ait_jax.prompts.perturb import WordDrop
 from ait_jax.prompts.prompts import TkInstructEncoding

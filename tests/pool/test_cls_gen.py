@@ -5,8 +5,8 @@ import pytest
 from shared_data import ACTIVE_IT, NIV2, needs_shared
 
 from ait_jax.errors import UserError
+from ait_jax.pool import Instance, Instruction, Task, read_task
 from ait_jax.pool.cls_gen import MAX_LABELS, is_classification, labels_from_file
-from ait_jax.pool.pool import Instance, Instruction, Task, read_task
 
 
 def task(definition, *outputs):
@@ -97,6 +97,6 @@ def test_no_label_file(tmp_path):
 
 def test_labels_serve_a_pool(tmp_path):
     (tmp_path / "labels.json").write_text(json.dumps({"t": "CLS"}))
-    from ait_jax.pool.pool import TaskPool
+    from ait_jax.pool import TaskPool
 
     assert TaskPool([task("d", "x")], labels_from_file(tmp_path / "labels.json")).is_cls("t")

@@ -4,9 +4,9 @@ import pytest
 from shared_data import ACTIVE_IT, NIV2, combine_dev_and_test, needs_shared
 
 from ait_jax.errors import UserError
+from ait_jax.pool import Instance, Instruction, Splits, Task, TaskPool
 from ait_jax.pool.cls_gen import labels_from_file
 from ait_jax.pool.initial import Drawn, FromFiles
-from ait_jax.pool.pool import Instance, Instruction, Splits, Task, TaskPool
 from ait_jax.pool.splits import read_names, write_splits
 
 NAMES = [f"{kind}{i:02d}" for i in range(10) for kind in ("cls", "gen")]

@@ -4,7 +4,7 @@ import pytest
 from shared_data import ACTIVE_IT, NIV2, needs_shared
 
 from ait_jax.errors import UserError
-from ait_jax.pool.pool import Example, Instance, Instruction, Task, TaskPool
+from ait_jax.pool import Example, Instance, Instruction, Task, TaskPool
 from ait_jax.pool.splits import Splits, read_splits
 
 
@@ -62,18 +62,6 @@ def test_subset_keeps_labels_and_what_is_left_of_the_splits():
     assert pool.splits.remain == ("b",)
     with pytest.raises(UserError, match="no task 'd'"):
         pool.subset(["a", "d"])
-
-
-def test_drop_missing():
-    assert TaskPool([task("a"), task("b")]).drop_missing(["x", "b", "y", "a"]) == (
-        ("b", "a"),
-        ("x", "y"),
-    )
-
-
-def test_few_examples_are_named():
-    pool = TaskPool([task("two"), task("one", positives=1), task("none", positives=0)])
-    assert pool.few_examples == ("one", "none")
 
 
 def test_fingerprint_depends_on_content_not_on_order():

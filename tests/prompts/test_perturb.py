@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from ait_jax.errors import UserError
-from ait_jax.pool.pool import Example, Instance, Instruction, Task
+from ait_jax.pool import Example, Instance, Instruction, Task
 from ait_jax.prompts.perturb import ExampleResampling, WordDrop, WordMask, perturbed_instruction
 from ait_jax.randomness import Key, uniform
 

@@ -4,7 +4,7 @@ import pytest
 from shared_data import NIV2, needs_shared
 
 from ait_jax.errors import UserError
-from ait_jax.pool.pool import Example, Instruction, read_task
+from ait_jax.pool import Example, Instruction, read_task
 from ait_jax.prompts.prompts import AlpacaEncoding, Prompt, TkInstructEncoding
 
 

@@ -7,7 +7,7 @@ import pytest
 from tiny_report import SEED, settings_of, synthetic_pool, write_run
 
 from ait_jax import assets
-from ait_jax.pool.pool import Splits
+from ait_jax.pool import Splits
 from ait_jax.prompts.perturb import (
     ExampleResampling,
     WordDrop,

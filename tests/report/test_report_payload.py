@@ -10,7 +10,7 @@ from tiny_report import score as score_round
 
 from ait_jax import cli
 from ait_jax.errors import UserError
-from ait_jax.pool.pool import Splits, TaskPool
+from ait_jax.pool import Splits, TaskPool
 from ait_jax.pool.splits import read_names
 from ait_jax.report import run_report, settings
 from ait_jax.report.run_report import payload_and_details

@@ -16,7 +16,7 @@ from tiny_experiment import CONFIG, Stopped, boards, stopping_at, tiny_experimen
 from ait_jax.errors import UserError
 from ait_jax.models.checkpoints.checkpoints import read_params
 from ait_jax.models.parameters import flatten
-from ait_jax.pool.pool import TaskPool
+from ait_jax.pool import TaskPool
 from ait_jax.pool.splits import read_names, read_splits
 from ait_jax.report import settings
 from ait_jax.report.run_report import make_page, payload_and_details

@@ -10,7 +10,7 @@ from test_active import CONFIG, checkpoints, stable_files
 from tiny_experiment import TRAINING, Stopped, tiny_experiment, tiny_pool
 
 from ait_jax.errors import UserError
-from ait_jax.pool.pool import Splits, TaskPool
+from ait_jax.pool import Splits, TaskPool
 from ait_jax.pool.splits import read_names, read_splits
 from ait_jax.rounds import active, stages
 from ait_jax.rounds.generations import changes

@@ -16,7 +16,7 @@ from tiny_scoring import tiny_scoring
 from ait_jax.errors import UserError
 from ait_jax.models.checkpoints.weights import save_weights
 from ait_jax.models.parameters import init_params
-from ait_jax.pool.pool import TaskPool
+from ait_jax.pool import TaskPool
 from ait_jax.pool.splits import read_names
 from ait_jax.rounds import active, scoring
 from ait_jax.scorer.engine import Engine

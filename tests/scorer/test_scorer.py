@@ -13,7 +13,7 @@ from ait_jax.errors import UserError
 from ait_jax.models.checkpoints.checkpoints import read_params
 from ait_jax.models.parameters import init_params
 from ait_jax.models.t5 import T5Config, Transformer
-from ait_jax.pool.pool import TaskPool
+from ait_jax.pool import TaskPool
 from ait_jax.prompts.perturb import ExampleResampling, WordDrop, perturbed_instruction
 from ait_jax.randomness import Key
 from ait_jax.runtime import reporter

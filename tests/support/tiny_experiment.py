@@ -17,8 +17,8 @@ from ait_jax.tasks import mini
 from ait_jax import assets, cli
 from ait_jax.commands import subcommand
 from ait_jax.models.t5 import T5Config, Transformer
+from ait_jax.pool import Splits, TaskPool
 from ait_jax.pool.initial import Drawn
-from ait_jax.pool.pool import Splits, TaskPool
 from ait_jax.prompts.perturb import WordDrop
 from ait_jax.prompts.prompts import TkInstructEncoding
 from ait_jax.prompts.vocabulary import Vocabulary

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from selecting import table_of
 
-from ait_jax.pool.pool import Example, Instance, Instruction, Splits, Task, TaskPool
+from ait_jax.pool import Example, Instance, Instruction, Splits, Task, TaskPool
 from ait_jax.pool.splits import write_splits
 from ait_jax.prompts.perturb import WordDrop, kept_words
 from ait_jax.prompts.prompts import TkInstructEncoding

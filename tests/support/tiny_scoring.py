@@ -11,7 +11,7 @@ import sys
 
 from tiny_experiment import CONFIG, kill_at, tiny_experiment, tiny_pool
 
-from ait_jax.pool.pool import TaskPool
+from ait_jax.pool import TaskPool
 from ait_jax.rounds import scoring
 from ait_jax.rounds.scoring import Scoring
 from ait_jax.scorer.racing import Racing

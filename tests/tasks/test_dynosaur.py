@@ -11,7 +11,7 @@ from tiny_datasets import instruction, reviews, write_lines
 from ait_jax.config import configuration
 from ait_jax.config.gin_flags import GinFlags
 from ait_jax.errors import UserError
-from ait_jax.pool.pool import TaskPool, read_task
+from ait_jax.pool import TaskPool, read_task
 from ait_jax.rounds import experiment
 
 

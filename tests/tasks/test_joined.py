@@ -9,8 +9,8 @@ from ait_jax.cli import main
 from ait_jax.config import configuration
 from ait_jax.config.gin_flags import GinFlags
 from ait_jax.errors import UserError
+from ait_jax.pool import Splits, TaskPool
 from ait_jax.pool.initial import Drawn
-from ait_jax.pool.pool import Splits, TaskPool
 from ait_jax.rounds import experiment
 
 

@@ -16,7 +16,7 @@ from ait_jax.tasks import niv2
 from shared_data import NIV2, needs_shared
 
 from ait_jax.errors import UserError
-from ait_jax.pool.pool import read_task, task_to_json
+from ait_jax.pool import read_task, task_to_json
 
 DOTTED = "task1529_scitail1.1_classification"
 PLAIN = "task001_colour_naming"
@@ -110,7 +110,7 @@ def test_instances_are_a_lazy_sequence(made):
 
 
 def test_pool_equals_the_one_read_from_the_files(made):
-    from ait_jax.pool.pool import TaskPool
+    from ait_jax.pool import TaskPool
 
     clone, data, _ = made
     pool = niv2.load_pool(data)

@@ -11,7 +11,7 @@ import pytest
 from ait_jax.tasks import registry
 
 from ait_jax.errors import UserError
-from ait_jax.pool.pool import Example, Instance, Instruction, Splits, Task, TaskPool
+from ait_jax.pool import Example, Instance, Instruction, Splits, Task, TaskPool
 from ait_jax.prompts.prompts import AlpacaEncoding, TkInstructEncoding
 from ait_jax.prompts.vocabulary import EOS_ID, Vocabulary
 

@@ -9,7 +9,7 @@ from ait_jax.tasks import stored_pool, stored_rows
 from test_niv2 import task_json
 
 from ait_jax.errors import UserError
-from ait_jax.pool.pool import (
+from ait_jax.pool import (
     Instance,
     Instruction,
     Splits,

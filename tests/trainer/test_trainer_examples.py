@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ait_jax.assets import mini_vocabulary
-from ait_jax.pool.pool import Example, Instance, Instruction, Task, TaskPool
+from ait_jax.pool import Example, Instance, Instruction, Task, TaskPool
 from ait_jax.prompts.prompts import TkInstructEncoding
 from ait_jax.prompts.vocabulary import Vocabulary
 from ait_jax.scorer.batching import LengthBuckets

@@ -8,7 +8,7 @@ from ait_jax.tasks.grow.grown_pool import GrownPool, make_task, read_entries, re
 from ait_jax.tasks.grow.proposal import Proposal
 
 from ait_jax.errors import UserError
-from ait_jax.pool.pool import Instance, read_task, task_digest
+from ait_jax.pool import Instance, read_task, task_digest
 
 DATASET = Dataset("a/b c", "lines", license="CC BY-SA 3.0", website="https://example.org")
 INSTANCES = (Instance("0", "in", ("out",)), Instance("1", "more", ("out",)))

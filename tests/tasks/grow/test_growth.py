@@ -15,7 +15,7 @@ from tiny_endpoint import KEY, connect, server  # noqa: F401
 
 from ait_jax.endpoint.endpoint import Prices
 from ait_jax.errors import UserError
-from ait_jax.pool.pool import read_task
+from ait_jax.pool import read_task
 from ait_jax.runtime import reporter
 
 RELEASED = SHARED / "data/dynosaur/instructions-full.json"
