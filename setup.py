@@ -59,6 +59,7 @@ setup(
         "ait_jax": ["py.typed"],
         "ait_jax.gin": ["*.gin", "*/*.gin"],
         "ait_jax.assets": ["*/*"],
+        "ait_jax.launch": ["assets/*"],
         "ait_jax.report": ["assets/*"],
         "ait_jax.tasks.grow": ["*.toml"],
         "ait_jax.tasks.mini": ["*.toml"],

@@ -10,8 +10,12 @@ accelerator labels).
 """
 
 import dataclasses
+import importlib.resources
 import math
 import re
+import tomllib
+from collections.abc import Sequence
+from typing import Any
 
 from ait_jax.errors import UserError, nearest
 
@@ -21,7 +25,7 @@ GKE_ONLY = ("tpu7x", "v7x", "ironwood")
 
 @dataclasses.dataclass(frozen=True)
 class Generation:
-    """What all slices of one TPU generation share.
+    """What all slices of one TPU generation share: a table of assets/generations.toml.
 
     Attributes:
       name: of the API's accelerator types, before the dash.
@@ -35,32 +39,17 @@ class Generation:
 
     name: str
     cores_per_chip: int
-    single_host_chips: tuple[int, ...]
-    topologies: tuple[str, ...]
+    single_host_chips: Sequence[int]
+    topologies: Sequence[str]
     runtime_version: str
     gke_accelerator: str
     gke_machine_type: str
     flex_start: bool = False
 
 
-_PLANES = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
-_CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16")
-_LARGE_CUBES = ("8x16x16", "16x16x16")
-_V5P_CUBES = (
-    *_CUBES[:6],
-    *("4x4x12", "4x8x8", "4x4x20", "4x8x12", "4x4x28", "8x8x8", "4x12x12", "8x8x12", "8x8x16"),
-    *(*_LARGE_CUBES, "16x16x24"),
-)
-_GENERATIONS = (
-    Generation("v4", 2, (4,), (*_CUBES, "8x16x16"), "tpu-ubuntu2204-base",
-               "tpu-v4-podslice", "ct4p-hightpu-{}t"),
-    Generation("v5litepod", 1, (1, 4, 8), _PLANES, "v2-alpha-tpuv5-lite",
-               "tpu-v5-lite-podslice", "ct5lp-hightpu-{}t", flex_start=True),
-    Generation("v5p", 2, (4,), _V5P_CUBES, "v2-alpha-tpuv5", "tpu-v5p-slice", "ct5p-hightpu-{}t"),
-    Generation("v6e", 1, (1, 4, 8), _PLANES, "v2-alpha-tpuv6e",
-               "tpu-v6e-slice", "ct6e-standard-{}t", flex_start=True),
-)  # fmt: skip
-GENERATIONS = {generation.name: generation for generation in _GENERATIONS}
+_FILE = importlib.resources.files("ait_jax.launch") / "assets" / "generations.toml"
+_TABLES: dict[str, dict[str, Any]] = tomllib.loads(_FILE.read_text("utf-8"))
+GENERATIONS = {name: Generation(name, **values) for name, values in _TABLES.items()}
 ALIASES = {"v5e": "v5litepod", "v5lite": "v5litepod"}
 
 

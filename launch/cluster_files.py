@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Sequence
 
 from ait_jax.launch import gcloud, launch_spec
-from ait_jax.launch.launch_spec import LaunchSpec
+from ait_jax.launch.launch_spec import LaunchSpec, filled
 
 from ait_jax.errors import ExitCode, UserError
 
@@ -28,98 +28,6 @@ _FOLDER = re.compile(r"/[A-Za-z0-9._/-]+")
 _PARTITION = re.compile(r"[A-Za-z0-9_.,-]*")
 _TIME = re.compile(r"([0-9]+-)?[0-9]+(:[0-9]{2}){0,2}")
 
-_JOBSET = """\
-# ait-jax run {name} on GKE: {slice}.
-#   kubectl apply -f THIS_FILE       the same again resumes; logs: {logs}
-# After it has failed for good, before trying again: {forget}
-# Needs JobSet 0.6 or later and a node pool of {machine} machines, topology {topology}.
-apiVersion: jobset.x-k8s.io/v1alpha2
-kind: JobSet
-metadata:
-  name: {name}
-  annotations:
-    alpha.jobset.sigs.k8s.io/exclusive-topology: cloud.google.com/gke-nodepool
-spec:
-  failurePolicy:
-    maxRestarts: {restarts}
-    rules:
-    - name: given-up
-      action: FailJobSet
-      onJobFailureReasons: [PodFailurePolicy]
-  replicatedJobs:
-  - name: hosts
-    replicas: 1
-    template:
-      spec:
-        parallelism: {hosts}
-        completions: {hosts}
-        completionMode: Indexed
-        backoffLimit: 0
-        podFailurePolicy:
-          rules:
-          - action: FailJob  # the worker has given up; its status says why
-            onExitCodes:
-              containerName: worker
-              operator: In
-              values: [{given_up}]
-        template:
-          spec:
-            restartPolicy: Never
-            terminationGracePeriodSeconds: {grace}
-            nodeSelector:
-              cloud.google.com/gke-tpu-accelerator: {accelerator}
-              cloud.google.com/gke-tpu-topology: {topology}
-{spot}            containers:
-            - name: worker
-              image: {image}
-              env:
-              - name: AIT_JAX_DISTRIBUTED
-                value: tpu
-              - name: PYTHONSAFEPATH
-                value: "1"
-              ports:
-{ports}
-              resources:
-                requests:
-                  google.com/tpu: {chips_per_host}
-                limits:
-                  google.com/tpu: {chips_per_host}
-              command:
-{command}
-"""
-
-_SLURM = """\
-#!/bin/bash
-# ait-jax run {name} on SLURM, one process a GPU: sbatch THIS_FILE; the same again resumes.
-# Logs: {run}/logs/host_N.log. After it has failed for good, before trying again: rm -r {run}/status
-#SBATCH --job-name={name}
-#SBATCH --nodes={nodes}
-#SBATCH --ntasks-per-node={gpus}
-#SBATCH --gpus-per-node={gpus}
-#SBATCH --time={time}
-{partition}#SBATCH --output={run}/slurm.log
-#SBATCH --open-mode=append
-#SBATCH --requeue
-# Before the time limit: the run saves, and is put into the queue again.
-#SBATCH --signal=TERM@{notice}
-set -uo pipefail
-export AIT_JAX_DISTRIBUTED=slurm PYTHONSAFEPATH=1
-srun --kill-on-bad-exit=0 {venv}/bin/python -m ait_jax.launch.worker \\
-  {flags} \\
-  -- {command}
-code=$?
-case "$code" in
-  0) echo "done" ;;
-  {given_up}) echo "given up; see {run}/status" ;;
-  {preempted}) scontrol requeue "$SLURM_JOB_ID" ;;
-  *) # a node was lost
-    if [ "${{SLURM_RESTART_COUNT:-0}}" -lt {restarts} ]; then
-      scontrol requeue "$SLURM_JOB_ID"
-    fi ;;
-esac
-exit "$code"
-"""
-
 
 def worker(spec: LaunchSpec) -> list[str]:
     """Returns the worker's command line in a container."""
@@ -135,11 +43,12 @@ def jobset(spec: LaunchSpec, image: str) -> str:
     spot = '              cloud.google.com/gke-spot: "true"\n' if spec.tier == "spot" else ""
     # Kubernetes replaces $(NAME) in a command and reads $$ as $. JSON's strings are YAML's.
     arguments = [json.dumps(argument.replace("$", "$$")) for argument in worker(spec)]
-    return _JOBSET.format(
+    return filled(
+        "jobset.yaml",
         name=spec.name,
         slice=slice_.describe(),
         logs=f"{spec.folder}/logs/host_N.log",
-        forget=gcloud.show(gcloud.remove(f"{spec.folder}/status/**")),
+        forget=shlex.join(gcloud.remove(f"{spec.folder}/status/**")),
         restarts=_MAX_RESTARTS,
         hosts=slice_.hosts,
         given_up=ExitCode.PREFLIGHT,
@@ -155,11 +64,14 @@ def jobset(spec: LaunchSpec, image: str) -> str:
     )
 
 
-def xpk(spec: LaunchSpec, image: str, cluster: str) -> list[str]:
-    """Returns the xpk call; the container's shell reads its --command, which is quoted twice."""
+def xpk_comment(spec: LaunchSpec, image: str, cluster: str) -> str:
+    """Returns the xpk call as a comment for the JobSet's file.
+
+    The container's shell reads its --command, which is therefore quoted twice.
+    """
     _check("cluster", cluster, _CLUSTER, "letters, digits and '-'")
     place = {"project": spec.project, "zone": spec.zone}
-    return [
+    arguments = [
         *("xpk", "workload", "create", f"--cluster={cluster}", f"--workload={spec.name}"),
         *(f"--{name}={value}" for name, value in place.items() if value),
         f"--tpu-type={spec.accelerator.name}",
@@ -169,12 +81,7 @@ def xpk(spec: LaunchSpec, image: str, cluster: str) -> list[str]:
         f"--restart-on-exit-codes={ExitCode.PREEMPTED}",
         f"--command={shlex.join(['env', *_VARIABLES, *worker(spec)])}",
     ]
-
-
-def xpk_comment(spec: LaunchSpec, image: str, cluster: str) -> str:
-    """Returns the xpk call as a comment for the JobSet's file."""
-    line = gcloud.show(xpk(spec, image, cluster))
-    return f"# The same with xpk, instead of this file:\n#   {line}\n"
+    return f"# The same with xpk, instead of this file:\n#   {shlex.join(arguments)}\n"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,7 +125,8 @@ def slurm(job: SlurmJob, command: Sequence[str]) -> str:
         f"--grace_s={_SLURM_NOTICE_S - 10}",
         f"--work_dir=/tmp/ait_jax_{job.name}",
     ]
-    return _SLURM.format(
+    return filled(
+        "slurm.sh",
         name=job.name,
         run=run,
         nodes=job.nodes,

@@ -102,9 +102,14 @@ def call(arguments: Sequence[str], missing: str | None = None) -> str:
     return done.stdout
 
 
-def show(arguments: Sequence[str]) -> str:
-    """Returns a call as one line for a shell."""
-    return shlex.join(arguments)
+def shown(arguments: Sequence[str]) -> Any:
+    """Runs a `describe`; returns its JSON, {} for what does not exist; raises as `call` does."""
+    text = call(arguments, missing="{}")
+    try:
+        return json.loads(text)
+    except ValueError:
+        line = f"gcloud describe did not print JSON: {text[:80]!r}"
+        raise GcloudError("other", line) from None
 
 
 def _tpus(spec: LaunchSpec, *command: str) -> list[str]:
@@ -165,7 +170,7 @@ def delete(spec: LaunchSpec, wait: bool = True) -> list[str]:
 def deliver(spec: LaunchSpec, script_url: str) -> list[str]:
     """Returns the call that installs the start-up script on an existing TPU VM over ssh.
 
-    The last argument is a line for the host's shell; `show` quotes it for this one.
+    The last argument is a line for the host's shell; `shlex.join` quotes it for this one.
     """
     inner = f"set -o pipefail; gcloud storage cat {shlex.quote(script_url)} | bash"
     return ssh(spec, "all", shlex.join(["sudo", "bash", "-c", inner]))
@@ -189,11 +194,3 @@ def cat(url: str) -> list[str]:
 def remove(url: str) -> list[str]:
     """Returns the call that deletes files of the bucket."""
     return ["gcloud", "storage", "rm", "--quiet", url]
-
-
-def parse_json(text: str, what: str) -> Any:
-    """Returns the JSON that `gcloud` printed; raises GcloudError for anything else."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        raise GcloudError("other", f"{what} did not print JSON: {text[:80]!r}") from None

@@ -6,9 +6,11 @@ its owner allows.
 
 import dataclasses
 import hashlib
+import importlib.resources
 import re
 import unicodedata
 from collections.abc import Sequence
+from typing import Any
 
 from ait_jax.launch.accelerators import Accelerator
 
@@ -38,6 +40,12 @@ _RULES = {
     "valid_until_duration": (_DURATION, "a duration: 6h, 90m or 1d12h"),
     "max_run_duration": (_DURATION, "a duration: 6h, 90m or 1d12h"),
 }
+
+
+def filled(asset: str, **values: Any) -> str:
+    """Returns a file of launch/assets with its {{name}}s replaced; values are not looked into."""
+    text = (importlib.resources.files("ait_jax.launch") / "assets" / asset).read_text("utf-8")
+    return re.sub(r"\{\{(\w+)\}\}", lambda name: str(values[name[1]]), text)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,25 +8,20 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from ait_jax.errors import ExitCode, UserError
-from ait_jax.runtime import distributed
+from ait_jax.runtime import distributed, preemption
 
 # The others notice a dead process and leave by themselves; after this they are killed.
 _SECONDS_TO_LEAVE = 60.0
 _DEVICES_FLAG = "--xla_force_host_platform_device_count"
 
 
-@dataclass
 class _Process:
-    """One started process."""
+    """One started process, whose lines are printed with its number."""
 
-    index: int
-    handle: subprocess.Popen
-    reader: threading.Thread = field(init=False)
-
-    def __post_init__(self) -> None:
+    def __init__(self, index: int, handle: subprocess.Popen) -> None:
+        self.index, self.handle = index, handle
         self.reader = threading.Thread(target=self._forward, daemon=True)
         self.reader.start()
 
@@ -51,8 +46,6 @@ def launch(
     failure (1). SIGTERM and Ctrl-C are passed on.
 
     Args:
-      command: what follows `ait-jax`.
-      processes: how many.
       devices_per_process: CPU devices of each; None leaves JAX the devices it finds.
       program: what Python runs.
 
@@ -63,36 +56,26 @@ def launch(
     with socket.socket() as free:
         free.bind(("localhost", 0))
         coordinator = f"localhost:{free.getsockname()[1]}"
+    line = [*program, *command]
     started = [
-        _Process(
-            index,
-            _start([*program, *command], coordinator, index, processes, devices_per_process),
-        )
-        for index in range(processes)
+        _Process(i, _start(line, coordinator, i, processes, devices_per_process))
+        for i in range(processes)
     ]
-    former = {
-        number: signal.signal(number, lambda number, _: _tell(started, number))
-        for number in (signal.SIGTERM, signal.SIGINT)
-    }
-    try:
-        _wait(started)
-    finally:
-        for process in started:
-            process.handle.kill()
-            process.handle.wait()
-            process.reader.join(timeout=5)
-        for number, handler in former.items():
-            signal.signal(number, handler)
+    with preemption.caught(lambda number: _tell(started, number)):
+        try:
+            _wait(started)
+        finally:
+            for process in started:
+                process.handle.kill()
+                process.handle.wait()
+                process.reader.join(timeout=5)
     return _together([process.handle.returncode for process in started])
 
 
 def _check(command: Sequence[str], processes: int, devices_per_process: int | None) -> None:
-    for flag, value in {
-        "--processes": processes,
-        "--devices_per_process": devices_per_process,
-    }.items():
+    for flag, value in (("processes", processes), ("devices_per_process", devices_per_process)):
         if value is not None and value < 1:
-            raise UserError(f"{flag}={value} must be at least 1.")
+            raise UserError(f"--{flag}={value} must be at least 1.")
     if not command:
         raise UserError(
             "Nothing to run: give the command after `--`: `ait-jax launch local --processes=2 -- "
@@ -103,8 +86,7 @@ def _check(command: Sequence[str], processes: int, devices_per_process: int | No
 def _start(
     command: Sequence[str], coordinator: str, index: int, count: int, devices: int | None
 ) -> subprocess.Popen:
-    environment = dict(os.environ)
-    environment |= {
+    environment = os.environ | {
         distributed.KIND: "local",
         distributed.COORDINATOR: coordinator,
         distributed.COUNT: str(count),
@@ -145,17 +127,14 @@ def _wait(started: Sequence[_Process]) -> None:
             if process.handle.returncode:
                 failed_at = failed_at or time.monotonic()
                 process.reader.join(timeout=5)
-                ended = _ended(process.handle.returncode)
+                code = process.handle.returncode
+                ended = f"exited with {code}"
+                if code < 0:
+                    ended = f"was killed by {signal.Signals(-code).name}"
                 print(f"ait-jax: process {process.index} {ended}", file=sys.stderr, flush=True)
         if failed_at is not None and time.monotonic() - failed_at > _SECONDS_TO_LEAVE:
             return
         time.sleep(0.1)
-
-
-def _ended(code: int) -> str:
-    if code < 0:
-        return f"was killed by {signal.Signals(-code).name}"
-    return f"exited with {code}"
 
 
 def _together(codes: Sequence[int]) -> int:

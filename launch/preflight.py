@@ -24,7 +24,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -205,7 +205,7 @@ class Preflight:
         self, folder: Any, host: int, asked: Asked, probe: Any, say: Callable[[str], None] = print
     ) -> None:
         self.folder, self.host, self.asked, self.probe, self.say = folder, host, asked, probe, say
-        self.path = statuses.report_path(folder, host)
+        self.path = statuses.path_of(folder, "preflight", host)
         self.report: dict[str, Any] = {
             "host": host,
             "hostname": socket.gethostname(),
@@ -246,26 +246,23 @@ class Preflight:
 
     def _device_stage(self) -> int:
         """Starts the accelerator in a thread, because a driver that hangs cannot be interrupted."""
-        found: list[Devices] = []
-        failed: list[Exception] = []
+        found: Future[Devices] = Future()
 
         def look() -> None:
             try:
-                found.append(self.probe.devices())
+                found.set_result(self.probe.devices())
             except Exception as error:
-                failed.append(error)
+                found.set_exception(error)
 
         began = time.monotonic()
-        thread = threading.Thread(target=look, daemon=True)
-        thread.start()
-        thread.join(self.asked.checks_timeout_s)
-        if found:
-            problems = device_problems(found[0], self.asked)
-        elif failed:
-            problems = [f"JAX found no devices: {' '.join(str(failed[0]).split())[:300]}"]
-        else:
+        threading.Thread(target=look, daemon=True).start()
+        timed_out = not wait([found], self.asked.checks_timeout_s).done
+        if timed_out:
             problems = [f"JAX found no devices within {self.asked.checks_timeout_s:g} s"]
-        timed_out = not (found or failed)
+        elif failed := found.exception():
+            problems = [f"JAX found no devices: {' '.join(str(failed).split())[:300]}"]
+        else:
+            problems = device_problems(found.result(), self.asked)
         self.report |= {"stage": "devices", "problems": problems, "timed_out": timed_out}
         self._write()
         left = self.asked.checks_timeout_s - (time.monotonic() - began)
@@ -322,7 +319,7 @@ class Preflight:
         newest = statuses.modified(self.path)
 
         def read(host: int) -> dict | None:
-            path = statuses.report_path(self.folder, host)
+            path = statuses.path_of(self.folder, "preflight", host)
             report = statuses.read_json(path)
             if not report or report.get("host") != host or not report.get("identity"):
                 return None
@@ -337,21 +334,29 @@ class Preflight:
             return {report["host"]: report for report in pool.map(read, hosts) if report}
 
 
+def shared_flags() -> argparse.ArgumentParser:
+    """Returns the flags that the worker hands on, as a parent of both parsers."""
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--folder", required=True, help="of all hosts: reports, logs, statuses")
+    shared.add_argument("--hosts", type=int, required=True)
+    shared.add_argument("--chips", type=int, required=True, help="JAX devices of all hosts")
+    shared.add_argument("--topology", default="")
+    shared.add_argument("--expect_backend", default="tpu")
+    shared.add_argument("--commit", default="")
+    shared.add_argument("--lock", default="", help="the lock file used to install")
+    shared.add_argument("--arrival_timeout_s", type=float, default=Asked.arrival_timeout_s)
+    return shared
+
+
 def parser() -> argparse.ArgumentParser:
-    """Returns the parser of the flags."""
-    parser = argparse.ArgumentParser(prog="ait_jax.launch.preflight", allow_abbrev=False)
-    parser.add_argument("--folder", required=True, help="where hosts leave their reports")
+    """Returns the parser of all flags."""
+    parser = argparse.ArgumentParser(
+        prog="ait_jax.launch.preflight", allow_abbrev=False, parents=[shared_flags()]
+    )
     parser.add_argument("--host", type=int, required=True)
-    parser.add_argument("--hosts", type=int, required=True)
-    parser.add_argument("--chips", type=int, required=True, help="JAX devices of all hosts")
-    parser.add_argument("--topology", default="")
-    parser.add_argument("--expect_backend", default="tpu")
-    parser.add_argument("--commit", default="")
-    parser.add_argument("--lock", default="")
-    parser.add_argument("--arrival_timeout_s", type=float, default=Asked.arrival_timeout_s)
     parser.add_argument("--checks_timeout_s", type=float, default=CHECKS_TIMEOUT_S)
     parser.add_argument("--min_free_gb", type=float, default=MIN_FREE_GB)
-    parser.add_argument("--poll_s", type=float, default=2.0)
+    parser.add_argument("--poll_s", type=float, default=Asked.poll_s)
     return parser
 
 

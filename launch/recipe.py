@@ -1,5 +1,7 @@
 """A launch in words: every command of a dry run, and what it costs."""
 
+import shlex
+
 from ait_jax.launch import gcloud, startup
 from ait_jax.launch.launch_spec import LaunchSpec
 from ait_jax.launch.source import Source
@@ -7,7 +9,7 @@ from ait_jax.launch.source import Source
 
 def logs_command(spec: LaunchSpec) -> str:
     """Returns the line that prints the hosts' logs."""
-    return gcloud.show(
+    return shlex.join(
         ["ait-jax", "launch", "logs", f"--name={spec.name}", f"--bucket={spec.bucket}"]
     )
 
@@ -16,14 +18,12 @@ def costs(spec: LaunchSpec) -> str:
     """Says that the TPU costs money, and how to stop that."""
     if spec.use_existing:
         return f"It costs money until whoever created {spec.node} deletes it."
-    return f"It costs money until it is deleted: {gcloud.show(gcloud.delete(spec))}"
+    return f"It costs money until it is deleted: {shlex.join(gcloud.delete(spec))}"
 
 
 def going_on(spec: LaunchSpec) -> str:
     """Says what goes on after Ctrl-C."""
-    end = ""
-    if spec.deletes:
-        end = " Host 0 tries to delete it 15 minutes after the run's end."
+    end = " Host 0 tries to delete it 15 minutes after the run's end." if spec.deletes else ""
     return (
         f"{spec.node} goes on without this program, and its hosts restart by themselves. "
         f"{costs(spec)}\n"
@@ -39,32 +39,31 @@ def dry_run(spec: LaunchSpec, source: Source) -> str:
     status = f"{folder}/status/**"
     lines = [
         f"# {spec.accelerator.describe()}, {spec.tier}, runtime {spec.runtime_version}",
-        f"# hosts run: {gcloud.show(['ait-jax', *spec.command])}",
+        f"# hosts run: {shlex.join(['ait-jax', *spec.command])}",
         "",
         "# Code: one commit, and the script that every host runs at boot.",
-        gcloud.show(["git", "archive", "--format=tar.gz", f"--output={archive}", source.commit]),
-        gcloud.show(gcloud.copy(archive, f"{folder}/code/{archive}")),
+        shlex.join(["git", "archive", "--format=tar.gz", f"--output={archive}", source.commit]),
+        shlex.join(gcloud.copy(archive, f"{folder}/code/{archive}")),
         "cat > startup.sh <<'AIT_JAX_STARTUP'",
         f"{script}AIT_JAX_STARTUP",
-        gcloud.show(gcloud.copy("startup.sh", f"{folder}/startup.sh")),
-        f"{gcloud.show(gcloud.remove(status))} || true",
+        shlex.join(gcloud.copy("startup.sh", f"{folder}/startup.sh")),
+        f"{shlex.join(gcloud.remove(status))} || true",
         "",
     ]
     if spec.use_existing:
-        lines += ["# Start on a TPU VM that is there.", gcloud.show(_existing(spec))]
+        lines += [
+            "# Start on a TPU VM that is there.",
+            shlex.join(gcloud.deliver(spec, f"{folder}/startup.sh")),
+        ]
     else:
-        lines += ["# Ask for the TPU.", gcloud.show(gcloud.create(spec, "startup.sh"))]
+        lines += ["# Ask for the TPU.", shlex.join(gcloud.create(spec, "startup.sh"))]
     watch = [] if spec.use_existing else [gcloud.describe(spec)]
     watch += [gcloud.describe_node(spec), gcloud.cat(f"{folder}/status/host_*.json")]
     lines += ["", "# Watch, until every host is done or one has given up."]
-    lines += [f"# {gcloud.show(arguments)}" for arguments in watch]
+    lines += [f"# {shlex.join(arguments)}" for arguments in watch]
     if not spec.use_existing:
         lines += ["# When it was preempted or suspended: delete, then ask again."]
         what = "At the end" if spec.deletes else "It is kept at the end. To stop paying"
-        lines += [f"# {what}:", f"# {gcloud.show(gcloud.delete(spec))}"]
+        lines += [f"# {what}:", f"# {shlex.join(gcloud.delete(spec))}"]
     lines += ["# Logs of all hosts:", f"# {logs_command(spec)}"]
     return "\n".join(lines) + "\n"
-
-
-def _existing(spec: LaunchSpec) -> list[str]:
-    return gcloud.deliver(spec, f"{spec.folder}/startup.sh")

@@ -21,19 +21,10 @@ SILENT_AFTER_S = 300.0
 # --- by the hosts ---
 
 
-def status_path(folder: Any, host: int) -> Any:
-    """Returns the path of a host's status."""
-    return files.as_path(folder) / "status" / f"host_{host}.json"
-
-
-def report_path(folder: Any, host: int) -> Any:
-    """Returns the path of a host's preflight report."""
-    return files.as_path(folder) / "preflight" / f"host_{host}.json"
-
-
-def log_path(folder: Any, host: int) -> Any:
-    """Returns the path of a host's log."""
-    return files.as_path(folder) / "logs" / f"host_{host}.log"
+def path_of(folder: Any, kind: str, host: int) -> Any:
+    """Returns the path of a host's `kind`: "status", "preflight" (its report) or "logs"."""
+    ending = "log" if kind == "logs" else "json"
+    return files.as_path(folder) / kind / f"host_{host}.{ending}"
 
 
 def write_json(path: Any, value: dict[str, Any]) -> None:
@@ -75,10 +66,10 @@ class Status:
 def parse(text: str) -> list[Status]:
     """Returns the statuses in lines of JSON, by host; other lines are skipped."""
     found = {}
+    kinds = Status.__annotations__
     for line in text.splitlines():
         try:
             value = json.loads(line)
-            kinds = Status.__annotations__
             status = Status(**{name: kinds[name](value[name]) for name in kinds if name in value})
         except (ValueError, KeyError, TypeError):
             continue

@@ -5,6 +5,7 @@ program may be stopped and started again at any time.
 """
 
 import dataclasses
+import shlex
 import shutil
 import tempfile
 import time
@@ -103,8 +104,8 @@ class Launch:
                 if error.kind != "transient" or self.errors > TRANSIENT_ERRORS:
                     raise error.for_user("gcloud") from None
                 self.say(f"{error.line} (asking again)")
-                code = None
                 self._pause()
+                continue
             if code is not None:
                 return code
 
@@ -156,11 +157,11 @@ class Launch:
         """Looks up the resource, its TPU VM and its hosts' statuses; raises GcloudError."""
         spec = self.spec
         if spec.use_existing:
-            node = self._describe(gcloud.describe_node(spec))
+            node = gcloud.shown(gcloud.describe_node(spec))
             self._check_slice(node.get("acceleratorType", ""))
             hosts = self._statuses() if node else ()
             return Seen("EXISTING", "", node.get("state", "ABSENT"), hosts)
-        resource = self._describe(gcloud.describe(spec))
+        resource = gcloud.shown(gcloud.describe(spec))
         if not resource:
             return Seen("ABSENT", hosts=self._statuses())
         specs = resource.get("tpu", {}).get("nodeSpec", [{}])
@@ -173,16 +174,12 @@ class Launch:
             return Seen(name, _reason(state), hosts=self._statuses())
         if name != "ACTIVE":
             return Seen(name, _reason(state))
-        found = self._describe(gcloud.describe_node(spec))
+        found = gcloud.shown(gcloud.describe_node(spec))
         return Seen(name, "", found.get("state", "ABSENT"), self._statuses())
 
-    def _describe(self, arguments: list[str]) -> dict[str, Any]:
-        return gcloud.parse_json(gcloud.call(arguments, missing="{}"), "gcloud describe")
-
     def _statuses(self) -> tuple[statuses.Status, ...]:
-        fingerprint = self.spec.fingerprint()
         found = statuses.read(self.spec.folder)
-        return tuple(status for status in found if status.fingerprint == fingerprint)
+        return tuple(status for status in found if status.fingerprint == self.spec.fingerprint())
 
     def _check_slice(self, name: str) -> None:
         name = name.rsplit("/", 1)[-1]
@@ -196,7 +193,7 @@ class Launch:
         if label and label != self.spec.fingerprint():
             raise UserError(
                 f"{self.spec.name} already exists and runs another command. Give another "
-                f"--name, or delete it first: {gcloud.show(gcloud.delete(self.spec))}"
+                f"--name, or delete it first: {shlex.join(gcloud.delete(self.spec))}"
             )
 
     def _absent(self, seen: Seen, ended: str) -> int | None:
@@ -214,7 +211,7 @@ class Launch:
             folder = self.spec.folder
             print(
                 f"{self.spec.name} is done already; nothing was created. To run it again: "
-                f"{gcloud.show(gcloud.remove(f'{folder}/status/**'))}"
+                f"{shlex.join(gcloud.remove(f'{folder}/status/**'))}"
             )
             return ExitCode.OK
         if not self.uploaded:  # after a preemption statuses keep counting
@@ -320,7 +317,7 @@ class Launch:
             return
         spec = self.spec
         journal = f"sudo journalctl --no-pager -n 50 -u ait-jax-{spec.name}"
-        look = gcloud.show(gcloud.ssh(spec, 0, journal))
+        look = shlex.join(gcloud.ssh(spec, 0, journal))
         if spec.deletes:
             self._delete()
             look = f"with --keep: {look}"

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ait_jax.launch import statuses
+from ait_jax.launch import preflight, statuses
 
 from ait_jax.errors import ExitCode
 from ait_jax.runtime import files
@@ -92,13 +92,14 @@ class Log:
         if not local.exists():  # a replacement machine continues its predecessor's log
             with contextlib.suppress(Exception):
                 local.write_bytes(remote.read_bytes())
-        self.file = open(local, "ab", buffering=0)  # noqa: SIM115 - open as long as the process
+        local.touch()
         self.uploaded = 0
         self.lock = threading.Lock()
 
     def write(self, data: bytes) -> None:
         """Writes to the log and to standard output."""
-        self.file.write(data)
+        with open(self.local, "ab") as file:
+            file.write(data)
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
@@ -135,9 +136,9 @@ class Worker:
         self.options, self.command = options, list(command)
         self.log = Log(
             Path(options.work_dir) / f"host_{options.host}.log",
-            statuses.log_path(options.folder, options.host),
+            statuses.path_of(options.folder, "logs", options.host),
         )
-        self.status_path = statuses.status_path(options.folder, options.host)
+        self.status_path = statuses.path_of(options.folder, "status", options.host)
         self.status: dict[str, Any] = {
             "attempt": 0,
             "began": 0.0,
@@ -276,8 +277,9 @@ class Worker:
         return code
 
     def _copy(self, pipe: Any) -> None:
-        while data := os.read(pipe.fileno(), 2**16):
-            self.log.write(data)
+        with pipe:
+            while data := os.read(pipe.fileno(), 2**16):
+                self.log.write(data)
 
     def _stop(self, *_: Any) -> None:
         """On SIGTERM: lets the command save, and kills it after the grace period."""
@@ -320,7 +322,7 @@ class Worker:
 
     def _read(self, host: int) -> dict | None:
         try:
-            status = statuses.read_json(statuses.status_path(self.options.folder, host))
+            status = statuses.read_json(statuses.path_of(self.options.folder, "status", host))
         except Exception as error:  # it is read again; ending here would count as a failure
             self.log.say(f"cannot read the status of host {host}: {error}")
             return None
@@ -347,23 +349,15 @@ class Worker:
 
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of the worker's own flags."""
-    parser = argparse.ArgumentParser(prog="ait_jax.launch.worker", allow_abbrev=False)
-    parser.add_argument("--run_id", required=True)
-    parser.add_argument(
-        "--folder", required=True, help="shared by all hosts, for logs and statuses"
+    parser = argparse.ArgumentParser(
+        prog="ait_jax.launch.worker", allow_abbrev=False, parents=[preflight.shared_flags()]
     )
+    parser.add_argument("--run_id", required=True)
     parser.add_argument("--host", type=int, help="default: GKE's or SLURM's number")
-    parser.add_argument("--hosts", type=int, required=True)
-    parser.add_argument("--chips", type=int, required=True, help="JAX devices of all hosts")
-    parser.add_argument("--topology", default="")
-    parser.add_argument("--expect_backend", default="tpu")
-    parser.add_argument("--commit", default="")
-    parser.add_argument("--lock", default="", help="the lock file used to install")
     parser.add_argument("--fingerprint", default="")
     parser.add_argument("--max_retries", type=int, default=5)
     parser.add_argument("--work_dir", required=True)
     parser.add_argument("--skip_preflight", action="store_true")
-    parser.add_argument("--arrival_timeout_s", type=float, default=900.0)
     parser.add_argument("--poll_s", type=float, default=15.0)
     parser.add_argument("--pause_scale", type=float, default=1.0)
     parser.add_argument("--grace_s", type=float, default=GRACE_S, help="to save after SIGTERM")

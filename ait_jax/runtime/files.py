@@ -22,6 +22,12 @@ _UNWRITABLE = {errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EISDIR}
 _UNWRITABLE |= {errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS}
 
 
+def user_cache(name: str) -> str:
+    """Returns the folder of this user's cache of that name."""
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return os.path.join(cache, "ait_jax", name)
+
+
 def as_path(path: Any) -> Any:
     """Returns `path` as an object with pathlib's methods.
 

@@ -2,6 +2,9 @@
 
 import signal
 import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any
 
 from ait_jax.runtime import distributed
 
@@ -20,6 +23,20 @@ def heed() -> None:
     """
     if distributed.process_count() == 1:
         signal.signal(signal.SIGTERM, lambda number, frame: _noticed.set())
+
+
+@contextmanager
+def caught(handle: Callable[[int], Any]) -> Generator[None, None, None]:
+    """Calls `handle` with the number of each SIGTERM or SIGINT that arrives during the block."""
+    former = {
+        number: signal.signal(number, lambda number, _: handle(number))
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def is_due() -> bool:

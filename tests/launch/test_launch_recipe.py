@@ -7,6 +7,7 @@ difference before committing it.
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -289,7 +290,7 @@ def test_the_ssh_line_survives_two_shells(bin_folder):
     launches.executable(bin_folder / "sudo", '#!/bin/sh\nexec "$@"\n')
     launches.executable(bin_folder / "gcloud", PRINTER)
     url = "gs://b/a  b/$HOME/it's \\.sh"
-    given = json.loads(sh(gcloud.show(gcloud.deliver(spec, url))))
+    given = json.loads(sh(shlex.join(gcloud.deliver(spec, url))))
     (inner,) = [a.removeprefix("--command=") for a in given if a.startswith("--command=")]
     seen = '#!/bin/sh\nprintf "%s" "$3" > seen\necho echo started\n'
     launches.executable(bin_folder / "gcloud", seen)

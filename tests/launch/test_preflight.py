@@ -143,7 +143,7 @@ def test_a_host_that_does_not_come_is_named(tmp_path):
 
 def test_a_report_of_an_earlier_attempt_is_no_host(tmp_path):
     check(tmp_path, *[Probe()] * 4)
-    path = statuses.report_path(tmp_path, 2)
+    path = statuses.path_of(tmp_path, "preflight", 2)
     os.utime(path, (time.time() - 60, time.time() - 60))
     asked = Asked(4, 16, "4x4", arrival_timeout_s=0.3, checks_timeout_s=5, poll_s=0.02)
     codes, said = check(tmp_path, Probe(), Probe(), None, Probe(), asked=asked)

@@ -52,7 +52,7 @@ def make(tmp_path):
 
 
 def status(tmp_path, host: int = 0) -> dict:
-    return statuses.read_json(statuses.status_path(tmp_path / "bucket", host))
+    return statuses.read_json(statuses.path_of(tmp_path / "bucket", "status", host))
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_retries_until_done(make, tmp_path):
     assert made.run() == 0
     end = status(tmp_path)
     assert (end["state"], end["attempt"], end["failures"]) == ("done", 4, 2)
-    log = statuses.log_path(tmp_path / "bucket", 0).read_text()
+    log = statuses.path_of(tmp_path / "bucket", "logs", 0).read_text()
     assert log.count("attempt says ['run', \"--gin.A=$x 'y'\"]") == 4
     assert "failed (exit code 1); retry 1 of 5" in log
     assert "another host was lost (exit code 69); retry 2 of 5" in log
@@ -125,19 +125,19 @@ def test_sigterm_lets_the_command_save_and_the_next_start_goes_on(make, tmp_path
     assert made.run() == 0
     end = status(tmp_path)
     assert (end["attempt"], end["failures"]) == (3, 1)
-    assert "saved" in statuses.log_path(tmp_path / "bucket", 0).read_text()
+    assert "saved" in statuses.path_of(tmp_path / "bucket", "logs", 0).read_text()
 
 
 def test_an_attempt_that_ended_without_a_word_counts(make, tmp_path):
     silent = {"attempt": 3, "began": 1000.0, "failures": 5, "fingerprint": "f", "state": "running",
               "hostname": socket.gethostname()}  # fmt: skip
     statuses.write_json(
-        statuses.status_path(tmp_path / "bucket", 0), silent | {"host": 0, "time": 1500.0}
+        statuses.path_of(tmp_path / "bucket", "status", 0), silent | {"host": 0, "time": 1500.0}
     )
     assert make("0").run() == 78
     assert "ended without a status" in status(tmp_path)["message"]
     statuses.write_json(
-        statuses.status_path(tmp_path / "bucket", 0), silent | {"host": 0, "time": 9999.0}
+        statuses.path_of(tmp_path / "bucket", "status", 0), silent | {"host": 0, "time": 9999.0}
     )
     assert make("0").run() == 0  # it had lasted for hours
 
@@ -145,9 +145,9 @@ def test_an_attempt_that_ended_without_a_word_counts(make, tmp_path):
 def test_a_machine_that_was_taken_away_without_notice_is_no_failure(make, tmp_path):
     silent = {"attempt": 3, "began": 1000.0, "failures": 5, "fingerprint": "f", "state": "running",
               "host": 0, "time": 1500.0, "hostname": "another"}  # fmt: skip
-    statuses.write_json(statuses.status_path(tmp_path / "bucket", 0), silent)
+    statuses.write_json(statuses.path_of(tmp_path / "bucket", "status", 0), silent)
     assert make("1 0").run() == 78  # the sixth failure is this machine's own
-    log = statuses.log_path(tmp_path / "bucket", 0).read_text()
+    log = statuses.path_of(tmp_path / "bucket", "logs", 0).read_text()
     assert "replaces another, which is gone" in log and "attempt 4" in log
 
 
@@ -211,7 +211,7 @@ def test_a_host_that_gave_up_ends_the_others(make, tmp_path):
 
 def test_a_host_waits_for_host_0_and_comes_again_when_it_does(make, tmp_path):
     """Host 1 is done, host 0 (which writes the shared files) needs another attempt."""
-    path = statuses.status_path(tmp_path / "bucket", 0)
+    path = statuses.path_of(tmp_path / "bucket", "status", 0)
     state = {"attempt": 1, "fingerprint": "f", "host": 0, "state": "waiting", "time": time.time()}
     statuses.write_json(path, state)
 
