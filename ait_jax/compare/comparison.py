@@ -259,15 +259,14 @@ def run(comparison: Comparison, jobs: Sequence[Job], processes: int = 1) -> bool
 
 def _compare_jobs(comparison: Comparison, jobs: Sequence[Job]) -> None:
     """Compares the finished ones among a comparison's runs."""
-    runs: list[FinishedRun] = []
-    left_out: list[dict[str, Any]] = []
-    strategies = cast(tuple[str, ...], comparison.strategies)
-    order = {strategy_name(name): i for i, name in enumerate(strategies)}
-    for job in sorted(jobs, key=lambda job: (order[job.strategy], job.seed)):
-        if job.is_finished:
-            runs.append(finished_runs.read(job.folder, job.strategy))
-        else:
-            left_out.append(_left_out(job.strategy, job.seed, job.folder, _reason(job)))
+    names = [strategy_name(name) for name in cast(tuple[str, ...], comparison.strategies)]
+    jobs = sorted(jobs, key=lambda job: (names.index(job.strategy), job.seed))
+    runs = [finished_runs.read(job.folder, job.strategy) for job in jobs if job.is_finished]
+    left_out = [
+        _left_out(job.strategy, job.seed, job.folder, _reason(job))
+        for job in jobs
+        if not job.is_finished
+    ]
     _compare(comparison, runs, left_out)
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from ait_jax.summaries import figures
 
 # Okabe and Ito's colors: distinct for the color-blind, and dark enough for text. Line styles repeat
@@ -37,9 +39,6 @@ def plot(path: Any, result: Mapping[str, Any]) -> None:
     On the left the curves: thick means, thin seeds, bands of one standard error on either side.
     Then differences to the baseline with paired intervals, and the paper's own curves if the
     result has them.
-
-    Args:
-      result: from `comparison_result.compare`.
     """
     has_forest = any(result["differences"].values())
     panels = [_CURVES + _LABELS]
@@ -120,26 +119,14 @@ def _label_curves(
 
 def spread(values: Sequence[float], least: float) -> list[float]:
     """Returns `values`, moved apart as little as puts `least` between neighbors."""
+    from scipy import optimize  # pyright: ignore[reportMissingTypeStubs] - SciPy has none
 
-    def middle(group: list[int]) -> float:
-        return sum(values[i] for i in group) / len(group)
-
-    def reach(*neighbors: list[int]) -> float:
-        return least * sum(map(len, neighbors)) / 2
-
-    order = sorted(range(len(values)), key=lambda i: values[i])
-    # Groups that touch become one.
-    groups: list[list[int]] = []
-    for i in order:
-        groups.append([i])
-        while len(groups) > 1 and middle(groups[-1]) - middle(groups[-2]) < reach(*groups[-2:]):
-            last = groups.pop()
-            groups[-1] += last
-    places = [0.0] * len(values)
-    for group in groups:
-        for rank, i in enumerate(group):
-            places[i] = middle(group) + (rank - (len(group) - 1) / 2) * least
-    return places
+    order, steps = np.argsort(values, kind="stable"), least * np.arange(len(values))
+    places = np.empty(len(values))
+    # Without the steps, places at least that far apart are a sequence that does not fall.
+    rising: Any = optimize.isotonic_regression(np.asarray(values)[order] - steps)
+    places[order] = rising.x + steps
+    return places.tolist()
 
 
 def _draw_differences(axes: Any, result: Mapping[str, Any]) -> None:

@@ -1,14 +1,14 @@
 """The numbers of a comparison: from finished runs to compare.json."""
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, product
 from statistics import fmean
 from typing import Any
 
 from ait_jax import __version__, assets
 from ait_jax.compare import paired
 from ait_jax.compare.finished_runs import FinishedRun
-from ait_jax.compare.overlap import Draw, Overlap, known_names, only, overlap
+from ait_jax.compare.overlap import Draw, Overlap, only, overlap
 from ait_jax.errors import UserError, nearest
 from ait_jax.rounds.learning_curve import GROUPS
 
@@ -24,7 +24,7 @@ def compare(
     confidence: float = 0.95,
     left_out: Sequence[Mapping[str, Any]] = (),
     remarks: Sequence[str] = (),
-    released: Mapping[str, Mapping[str, list[Draw]]] | None = None,
+    released: Mapping[tuple[str, str], list[Draw]] | None = None,
     paper: bool = False,
 ) -> dict[str, Any]:
     """Compares runs; returns what compare.json holds.
@@ -137,15 +137,14 @@ def _rounds(of_seed: Mapping[int, FinishedRun]) -> list[dict[str, Any]]:
 
 
 def _curves(of_seed: Mapping[int, FinishedRun], confidence: float) -> dict[str, Any]:
-    curves: dict[str, Any] = {}
-    for group in GROUPS:
-        scores = list(_by_seed(of_seed, group).values())
-        if scores:
-            curves[group] = [
-                place | vars(paired.summarize(values, confidence))
-                for place, values in zip(_rounds(of_seed), zip(*scores, strict=True), strict=True)
-            ]
-    return curves
+    return {
+        group: [
+            place | vars(paired.summarize(values, confidence))
+            for place, values in zip(_rounds(of_seed), zip(*scores, strict=True), strict=True)
+        ]
+        for group in GROUPS
+        if (scores := list(_by_seed(of_seed, group).values()))
+    }
 
 
 def _area_by_seed(of_seed: Mapping[int, FinishedRun], group: str) -> dict[int, float]:
@@ -156,13 +155,11 @@ def _area_by_seed(of_seed: Mapping[int, FinishedRun], group: str) -> dict[int, f
 
 
 def _areas(of_seed: Mapping[int, FinishedRun], confidence: float) -> dict[str, Any]:
-    areas: dict[str, Any] = {}
-    for group in GROUPS:
-        found = _area_by_seed(of_seed, group)
-        if found:
-            summary = paired.summarize(list(found.values()), confidence)
-            areas[group] = {"by_seed": _keyed(found), **vars(summary)}
-    return areas
+    return {
+        group: {"by_seed": _keyed(areas)} | vars(paired.summarize(list(areas.values()), confidence))
+        for group in GROUPS
+        if (areas := _area_by_seed(of_seed, group))
+    }
 
 
 def _keyed(by_seed: Mapping[int, Any]) -> dict[str, Any]:
@@ -260,37 +257,32 @@ def _mean_overlap(by_seed: Mapping[int, Overlap]) -> dict[str, Any]:
         return fmean(known) if known else None
 
     names = ("jaccard", "common", "expected_jaccard", "expected_common")
-    return {"by_seed": {str(s): o.jaccard for s, o in by_seed.items()}} | {
-        n: mean(n) for n in names
-    }
+    jaccards = {str(seed): found.jaccard for seed, found in by_seed.items()}
+    return {"by_seed": jaccards, **{name: mean(name) for name in names}}
 
 
 def _released(
-    runs: Sequence[FinishedRun], released: Mapping[str, Mapping[str, list[Draw]]]
+    runs: Sequence[FinishedRun], released: Mapping[tuple[str, str], list[Draw]]
 ) -> dict[str, Any]:
     """Compares each run's selections with the released ones, on the tasks that both know."""
-    names = known_names(released)
+    names = frozenset().union(*(d.offered for draws in released.values() for d in draws))
     known = frozenset().union(*(run.tasks for run in runs))
     found: list[dict[str, Any]] = []
-    for run in runs:
-        for split, strategies in released.items():
-            for strategy, draws in strategies.items():
-                theirs = [only(draw, run.tasks) for draw in draws]
-                ours = [only(draw, names) for draw in run.draws]
-                both = list(zip(ours, theirs, strict=False))
-                if not both:
-                    continue
-                found.append(
-                    {
-                        "strategy": run.strategy,
-                        "seed": run.seed,
-                        "split": split,
-                        "released_strategy": strategy,
-                        "selections": [
-                            {"after_round": i, **vars(overlap(*pair))}
-                            for i, pair in enumerate(both)
-                        ],
-                        "together": vars(overlap(*map(_together, zip(*both, strict=True)))),
-                    }
-                )
+    for run, ((split, strategy), draws) in product(runs, released.items()):
+        theirs = [only(draw, run.tasks) for draw in draws]
+        ours = [only(draw, names) for draw in run.draws]
+        both = list(zip(ours, theirs, strict=False))
+        if both:
+            found.append(
+                {
+                    "strategy": run.strategy,
+                    "seed": run.seed,
+                    "split": split,
+                    "released_strategy": strategy,
+                    "selections": [
+                        {"after_round": i, **vars(overlap(*pair))} for i, pair in enumerate(both)
+                    ],
+                    "together": vars(overlap(*map(_together, zip(*both, strict=True)))),
+                }
+            )
     return {"names": len(names), "unknown_names": len(names - known), "overlaps": found}

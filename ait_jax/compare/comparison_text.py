@@ -81,7 +81,7 @@ def _target(result: Mapping[str, Any]) -> str:
     target = result["target"]
     rows = [["", "mean curve", "single seeds"]]
     for name, found in target["tasks"].items():
-        seeds = ", ".join(_tasks(tasks) for tasks in found["by_seed"].values())
+        seeds = ", ".join(map(_tasks, found["by_seed"].values()))
         rows.append([name, _tasks(found["mean_curve"]), seeds])
     what = "" if target["given"] else f" (the last mean of {result['baseline']})"
     return f"tasks needed to reach {target['score']:.2f}{what}\n{table(rows)}"
@@ -135,11 +135,9 @@ def _released(result: Mapping[str, Any]) -> str:
                 if (each["strategy"], each["released_strategy"]) == (name, other)
                 and each["together"]["jaccard"] is not None
             ]
-            means = {
-                key: fmean(each[key] or 0 for each in found) if found else None
-                for key in ("jaccard", "expected_jaccard")
-            }
-            cells.append(_overlap(means))
+            keys = ("jaccard", "expected_jaccard")
+            means = [fmean(each[key] or 0 for each in found) if found else None for key in keys]
+            cells.append(_overlap(dict(zip(keys, means, strict=True))))
         rows.append([name, *cells])
     return f"{head}\n{table(rows)}{unknown if missing else ''}"
 
@@ -159,14 +157,11 @@ def _paper(result: Mapping[str, Any]) -> str:
 
 def verdict(result: Mapping[str, Any]) -> list[str]:
     """Returns a line per strategy: is its last difference to the baseline noise?"""
-    lines: list[str] = []
-    for name, groups in result["differences"].items():
-        if "overall" in groups:
-            lines.append(_judged(name, groups, result))
-        else:
-            lines.append(
-                f"{name} has no seed in common with {result['baseline']}: nothing to compare"
-            )
+    no_pair = f"has no seed in common with {result['baseline']}: nothing to compare"
+    lines = [
+        _judged(name, groups, result) if "overall" in groups else f"{name} {no_pair}"
+        for name, groups in result["differences"].items()
+    ]
     return lines or [f"only {result['baseline']}: nothing to compare it with"]
 
 

@@ -4,7 +4,7 @@ The overlap of two sets is their Jaccard index, |A and B| / |A or B|.
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,7 +71,7 @@ def overlap(first: Draw, second: Draw) -> Overlap:
     return Overlap(common, _jaccard(common, a, b), expected, _jaccard(expected, a, b))
 
 
-def released(folder: Any) -> dict[str, dict[str, list[Draw]]]:
+def released(folder: Any) -> dict[tuple[str, str], list[Draw]]:
     """Reads the authors' released splits (Active-IT, `reproduce_splits`).
 
     Args:
@@ -79,8 +79,9 @@ def released(folder: Any) -> dict[str, dict[str, list[Draw]]]:
         `<strategy>_<round>` with train_tasks.txt and remain_tasks.txt.
 
     Returns:
-      split ("TLAL_Exp0_all_10") -> strategy -> selections after round 0, 1, ... They end at a
-      folder that does not continue the previous one: for two seeds the last has initial tasks.
+      (split, strategy), such as ("TLAL_Exp0_all_10", "random") -> selections after round 0, 1, ...
+      They end at a folder that does not continue the previous one: for two seeds the last has
+      initial tasks.
 
     Raises:
       UserError: no such folder, no such splits in it, or a file that cannot be read.
@@ -88,11 +89,12 @@ def released(folder: Any) -> dict[str, dict[str, list[Draw]]]:
     folder = files.as_path(folder)
     if not folder.is_dir():
         raise UserError(f"RELEASED_SELECTIONS = {str(folder)!r} is not a folder.")
-    found: dict[str, dict[str, list[Draw]]] = {}
-    for split in (folder, *sorted(folder.iterdir())):
-        selections = dict(_selections(split)) if split.is_dir() else {}
-        if selections:
-            found[split.name] = selections
+    found = {
+        (split.name, strategy): draws
+        for split in (folder, *sorted(folder.iterdir()))
+        if split.is_dir()
+        for strategy, draws in _selections(split)
+    }
     if not found:
         raise UserError(
             f"RELEASED_SELECTIONS = {str(folder)!r} has no folders of splits, such as "
@@ -119,17 +121,6 @@ def _selections(split: Any) -> Iterator[tuple[str, list[Draw]]]:
             draws.append(Draw(selected, offered))
         if draws:
             yield strategy, draws
-
-
-def known_names(selections: Mapping[str, Mapping[str, list[Draw]]]) -> frozenset[str]:
-    """Returns every task in the released selections, chosen or not."""
-    return frozenset(
-        name
-        for strategies in selections.values()
-        for draws in strategies.values()
-        for draw in draws
-        for name in draw.offered
-    )
 
 
 def only(draw: Draw, names: Collection[str]) -> Draw:

@@ -10,6 +10,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -52,11 +53,10 @@ def summarize(scores: Sequence[float], confidence: float = 0.95) -> Summary:
         if n == 1:
             return Summary(1, mean)
         return Summary(n, mean, 0.0, mean, mean, 0.0 if mean else 1.0)
-    mean, std = float(values.mean()), float(values.std(ddof=1))
-    error = std / math.sqrt(n)
-    half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * error
-    p = 2 * float(stats.t.sf(abs(mean) / error, n - 1))
-    return Summary(n, mean, std, mean - half, mean + half, p)
+    found: Any = stats.ttest_1samp(values, 0.0)
+    low, high = found.confidence_interval(confidence)
+    numbers = (values.mean(), values.std(ddof=1), low, high, found.pvalue)
+    return Summary(n, *map(float, numbers))
 
 
 def differences(ours: dict[int, float], baseline: dict[int, float]) -> list[float]:
@@ -66,13 +66,12 @@ def differences(ours: dict[int, float], baseline: dict[int, float]) -> list[floa
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Returns p-values adjusted for their number by Holm's method, in the same order."""
-    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
-    adjusted = [0.0] * len(p_values)
-    highest = 0.0
-    for rank, i in enumerate(order):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))
-        adjusted[i] = highest
-    return adjusted
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty(len(p))
+    times_left = np.arange(len(p), 0, -1) * p[order]
+    adjusted[order] = np.maximum.accumulate(np.minimum(times_left, 1.0))
+    return adjusted.tolist()
 
 
 def power(effect: float, n: int, confidence: float = 0.95) -> float:
@@ -87,11 +86,8 @@ def power(effect: float, n: int, confidence: float = 0.95) -> float:
     quantiles = (np.arange(4000) + 0.5) / 4000
     spread = np.sqrt(stats.chi2.ppf(quantiles, n - 1) / (n - 1))
     shift = abs(effect) * math.sqrt(n)
-    above, below = (
-        stats.norm.sf(critical * spread - shift),
-        stats.norm.cdf(-critical * spread - shift),
-    )
-    return float(np.mean(above + below))
+    above = stats.norm.sf(critical * spread - shift)
+    return float(np.mean(above + stats.norm.cdf(-critical * spread - shift)))
 
 
 def seeds_needed(mean: float, std: float, confidence: float = 0.95) -> int | None:
@@ -116,10 +112,11 @@ def area(num_tasks: Sequence[float], scores: Sequence[float]) -> float:
 
     The area of a single point is its score.
     """
-    x, y = np.asarray(num_tasks, dtype=np.float64), np.asarray(scores, dtype=np.float64)
-    if len(x) == 1:
-        return float(y[0])
-    return float(np.sum((y[1:] + y[:-1]) / 2 * np.diff(x)) / (x[-1] - x[0]))
+    from scipy.integrate import trapezoid
+
+    if len(num_tasks) == 1:
+        return float(scores[0])
+    return float(trapezoid(scores, num_tasks) / (num_tasks[-1] - num_tasks[0]))
 
 
 def tasks_to_reach(

@@ -6,8 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 from ait_jax.errors import ExitCode, UserError
 from ait_jax.rounds import record, round_zero
 from ait_jax.rounds.record import round_name
-from ait_jax.runtime import reporter
+from ait_jax.runtime import preemption, reporter
 
 _LOG_LINES = 15
 _SECONDS_TO_SAVE = 120.0
@@ -122,10 +121,12 @@ def run(
     for job in jobs:
         if job not in waiting:
             reporter.say(f"{job.name}: finished before")
-        job.told = _evaluated(job)
+        stages = job.stages()
+        job.told = next(n for n in itertools.count() if f"{round_name(n)}/evaluate" not in stages)
     slots = _slots(processes)
     failed: list[Job] = []
-    with _signals() as noticed:
+    noticed: list[int] = []
+    with preemption.caught(noticed.append):
         try:
             while waiting or any(job.is_running for job in jobs):
                 if noticed:
@@ -195,14 +196,6 @@ def _start(job: Job, jobs: Sequence[Job], cpus: str, program: Sequence[str]) -> 
     reporter.say(f"{job.name}: started{shared}; log: {job.log}")
 
 
-def _evaluated(job: Job) -> int:
-    """Returns how many rounds in a row are evaluated."""
-    stages, count = job.stages(), 0
-    while f"{round_name(count)}/evaluate" in stages:
-        count += 1
-    return count
-
-
 def _tell_rounds(job: Job) -> None:
     stages = job.stages()
     while (stage := f"{round_name(job.told)}/evaluate") in stages:
@@ -231,21 +224,6 @@ def _settle(job: Job, code: int, failed: list[Job]) -> None:
 def _last_lines(path: Path) -> str:
     lines = path.read_bytes()[-20_000:].decode("utf-8", "replace").splitlines()
     return "\n".join(f"  {line}" for line in lines[-_LOG_LINES:]) or "  (nothing)"
-
-
-@contextmanager
-def _signals() -> Generator[list[int], None, None]:
-    """Yields a list that collects the numbers of SIGTERM and SIGINT as they arrive."""
-    noticed: list[int] = []
-    former = {
-        number: signal.signal(number, lambda number, _: noticed.append(number))
-        for number in (signal.SIGTERM, signal.SIGINT)
-    }
-    try:
-        yield noticed
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
 
 
 def _end(running: Sequence[Job], noticed: Sequence[int]) -> None:

@@ -171,13 +171,13 @@ def test_the_baseline(tmp_path):
 def test_released_selections(tmp_path):
     selection = Draw(frozenset([*NAMES[4:7], "elsewhere"]), frozenset([*NAMES[4:14], "elsewhere"]))
     made = runs(tmp_path)
-    result = comparison_result.compare(made, released={"split": {"random": [selection]}})
+    result = comparison_result.compare(made, released={("split", "random"): [selection]})
     assert (result["released"]["names"], result["released"]["unknown_names"]) == (11, 1)
     found = {each["strategy"]: each["selections"][0] for each in result["released"]["overlaps"]}
     # Of the 10 tasks that both know "uncertain" took the first six, they the first three.
     assert (found["uncertain"]["common"], found["uncertain"]["jaccard"]) == (3, 3 / 6)
     assert "left out: 1 of their 11 tasks, not in this pool" in comparison_text.render(result)
-    foreign = {"split": {"random": [Draw(frozenset("a"), frozenset("ab"))]}}
+    foreign = {("split", "random"): [Draw(frozenset("a"), frozenset("ab"))]}
     assert "nothing to compare" in comparison_text.render(
         comparison_result.compare(made, released=foreign)
     )

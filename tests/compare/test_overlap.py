@@ -52,8 +52,7 @@ def test_released_layout(tmp_path):
     write(split, "Random_2", "ab", "cdef")  # the initial tasks again, as in two released splits
     write(split, "init", "ab", "cdef")
     for folder in (tmp_path, split):
-        assert overlap.released(folder) == {split.name: {"random": [draw("c", "cdef")]}}
-    assert overlap.known_names(overlap.released(split)) == frozenset("cdef")
+        assert overlap.released(folder) == {(split.name, "random"): [draw("c", "cdef")]}
     assert overlap.only(draw("c", "cdef"), "abd") == draw("", "d")
     with pytest.raises(UserError, match="RELEASED_SELECTIONS = .*no folders of splits"):
         overlap.released(split / "init")
@@ -63,7 +62,9 @@ def test_released_layout(tmp_path):
 
 @needs_shared
 def test_the_released_splits():
-    (split,) = overlap.released(ACTIVE_IT).values()
+    found = overlap.released(ACTIVE_IT)
+    assert len({split for split, _ in found}) == 1
+    split = {strategy: draws for (_, strategy), draws in found.items()}
     sizes = {name: [len(each.selected) for each in draws] for name, draws in split.items()}
     assert sizes.pop("prompt_uncertainty") == [68] * 4
     assert sizes == {name: [68] * 5 for name in ("random", "high_perplexity", "low_perplexity")}
