@@ -43,8 +43,8 @@ class LikelihoodRows:
                 self._groups.setdefault(name, []).append(group)
         self.tasks = tuple(self._groups)
 
-    def read(self, tasks: Collection[str]) -> "TaskRows":
-        """Returns the rows of those of `tasks` that have any.
+    def read(self, tasks: Collection[str]) -> Any:
+        """Returns a table of the rows of those of `tasks` that have any, a few bytes each.
 
         Raises:
           UserError: the file is damaged.
@@ -52,40 +52,32 @@ class LikelihoodRows:
         import pyarrow as pa
 
         wanted = {name for name in tasks if name in self._groups}
+        groups = sorted({group for name in wanted for group in self._groups[name]})
+        columns = list(_COLUMNS)
         with errors_of(self._path):
-            found = [
-                _only(self._file.read_row_group(group, list(_COLUMNS)), wanted)
-                for group in sorted({group for name in wanted for group in self._groups[name]})
-            ]
-        return TaskRows(
-            pa.concat_tables(found).unify_dictionaries().combine_chunks() if found else None
-        )
+            # Of no group if there is no such task: an empty table.
+            found = [_only(self._file.read_row_groups([], columns), wanted)]
+            found += [_only(self._file.read_row_group(each, columns), wanted) for each in groups]
+        return pa.concat_tables(found).unify_dictionaries().combine_chunks()
 
 
-class TaskRows:
-    """Rows of some tasks in memory, a few bytes each."""
-
-    def __init__(self, table: Any) -> None:
-        self._table = table
-
-    def of(self, tasks: Collection[str]) -> dict[str, dict[str, ScoredInstance]]:
-        """Returns {task: {instance id: how it was scored}} for those of `tasks` with rows."""
-        found: dict[str, dict[str, ScoredInstance]] = {}
-        if self._table is None:
-            return found
-        rows = _only(self._table, tasks)
-        columns = [rows[name].to_pylist() for name in _COLUMNS]
-        for task, instance, j, answer, tokens, value in zip(*columns, strict=True):
-            scored = found.setdefault(task, {}).setdefault(instance, ScoredInstance(answer))
-            scored.log_likelihood[j] = value
-            scored.prompt_tokens[j] = tokens
-        return found
+def scored_instances(table: Any, tasks: Collection[str]) -> dict[str, dict[str, ScoredInstance]]:
+    """Returns {task: {instance id: how it was scored}} for those of `tasks` in the `table`."""
+    found: dict[str, dict[str, ScoredInstance]] = {}
+    rows = _only(table, tasks)
+    columns = [rows[name].to_pylist() for name in _COLUMNS]
+    for task, instance, j, answer, tokens, value in zip(*columns, strict=True):
+        scored = found.setdefault(task, {}).setdefault(instance, ScoredInstance(answer))
+        scored.log_likelihood[j] = value
+        scored.prompt_tokens[j] = tokens
+    return found
 
 
 def _only(table: Any, tasks: Collection[str]) -> Any:
+    import pyarrow as pa
     import pyarrow.compute as pc
 
-    return table.filter(pc.field("task").isin(sorted(tasks)))
+    return table.filter(pc.field("task").isin(pa.array(sorted(tasks), pa.string())))
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from ait_jax.errors import UserError
 from ait_jax.plan.planned import Values
 from ait_jax.pool import TaskPool
 from ait_jax.pool.splits import SPLIT_NAMES, Splits, read_splits
-from ait_jax.report.run_results import REGIONS, names_in
+from ait_jax.report.run_results import names_in, regions
 from ait_jax.rounds import continual, record, scoring
 from ait_jax.rounds.experiment import Experiment
 from ait_jax.rounds.record import Record
@@ -148,7 +148,7 @@ def _found(run: Record) -> dict[str, Found]:
 
 def _scores(folder: Any, round_index: int) -> dict[str, Found]:
     scores = read_task_scores(folder / "task_scores.parquet")
-    regions = {name: r for r in REGIONS[1:] for name in names_in(folder / f"{r}.txt")}
+    region_of = regions(folder)
     figures = zip(
         scores.tasks,
         scores.prompt_uncertainty.tolist(),
@@ -156,6 +156,6 @@ def _scores(folder: Any, round_index: int) -> dict[str, Found]:
         strict=True,
     )
     return {
-        name: Found(uncertainty, probability, regions.get(name, "other"), round_index)
+        name: Found(uncertainty, probability, region_of.get(name, "other"), round_index)
         for name, uncertainty, probability in figures
     }

@@ -1,6 +1,7 @@
 """One task as the model sees it: the prompt, its tokens, a perturbed form, the model's answers."""
 
 import difflib
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -162,10 +163,5 @@ def compared(original: str, perturbed: str) -> list[tuple[str, str]]:
         else:
             parts += [(DROPPED, word) for word in before[a:b]]
             parts += [(ADDED, f" {word}") for word in words[c:d]]
-    joined: list[tuple[str, str]] = []
-    for kind, text in parts:
-        if joined and joined[-1][0] == kind:
-            joined[-1] = (kind, joined[-1][1] + text)
-        else:
-            joined.append((kind, text))
-    return joined
+    runs = itertools.groupby(parts, key=lambda part: part[0])
+    return [(kind, "".join(text for _, text in run)) for kind, run in runs]

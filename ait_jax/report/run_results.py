@@ -102,6 +102,11 @@ def names_in(path: Any) -> tuple[str, ...]:
     return read_names(path) if path.exists() else ()
 
 
+def regions(folder: Any) -> dict[str, str]:
+    """Returns task -> its region of a round's task map; tasks of no region are missing."""
+    return {name: region for region in REGIONS[1:] for name in names_in(folder / f"{region}.txt")}
+
+
 def cut(text: str, characters: int) -> str:
     """Returns at most `characters` of `text`; an ellipsis stands for the rest."""
     return text if len(text) <= characters else text[: characters - 1].rstrip() + "…"
@@ -145,13 +150,11 @@ def _scored_round(run: Record, index: TaskIndex, round_index: int) -> dict[str, 
     if table.exists():
         scores = read_task_scores(table)
         rows = [row for row, name in enumerate(scores.tasks) if name in index]
-        region_of = {
-            name: number
-            for number, region in enumerate(REGIONS[1:], 1)
-            for name in names_in(folder / f"{region}.txt")
-        }
+        region_of = regions(folder)
         found["task"] = index.numbers(scores.tasks)
-        found["region"] = [region_of.get(scores.tasks[row], 0) for row in rows]
+        found["region"] = [
+            REGIONS.index(region_of.get(scores.tasks[row], task_map.OTHER)) for row in rows
+        ]
         for name in ("prompt_uncertainty", "prediction_probability"):
             found[name] = rounded(getattr(scores, name)[rows])
         found["measures"] = _measures(scores, rows)
@@ -207,8 +210,8 @@ def _num_tasks(run: Record, round_index: int) -> int:
     """Returns how many tasks a round's model was trained on, replayed ones counted once."""
     if run.kind != CONTINUAL:
         return len(names_in(run.folder(round_index) / "train_tasks.txt"))
-    trained = (run.stage(each, "train") or {} for each in run.rounds if each <= round_index)
-    return sum(stage.get("tasks", 0) for stage in trained)
+    rounds = (each for each in run.rounds if each <= round_index)
+    return sum((run.stage(each, "train") or {}).get("tasks", 0) for each in rounds)
 
 
 def _metrics(metrics: Mapping[str, Any], index: TaskIndex) -> dict[str, Any]:

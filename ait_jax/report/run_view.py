@@ -43,7 +43,8 @@ def live_lines(status: Mapping[str, Any], columns: int) -> list[Text]:
     """Returns the lines below a running program's own, the most telling ones first."""
     lines: list[Text] = []
     if status["stage"]:
-        lines.append(_spread(_stage_text(status), _elapsed(status), columns))
+        elapsed = Text(f"for {duration(status['stage_seconds'] or 0)}", style=_FAINT)
+        lines.append(_spread(_stage_text(status), elapsed, columns))
     lines += [_bar(activity, columns) for activity in status["activities"][:2]]
     figures = _figures(status, columns)
     if figures:
@@ -65,10 +66,6 @@ def _stage_text(status: Mapping[str, Any]) -> Text:
         number = min(status["stages_done"] + 1, status["stages_total"])
         text.append(f"  stage {number} of {status['stages_total']}", style=_FAINT)
     return text
-
-
-def _elapsed(status: Mapping[str, Any]) -> Text:
-    return Text(f"for {duration(status['stage_seconds'] or 0)}", style=_FAINT)
 
 
 def _spread(left: Text, right: Text, columns: int) -> Text:

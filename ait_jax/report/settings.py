@@ -63,12 +63,7 @@ def of_parts(parts: Any, pool: TaskPool) -> Settings:
 
 
 def of_config(text: str, seed: int) -> Settings:
-    """Returns what config.gin says; a part that it does not name is None, and `problem` says why.
-
-    Args:
-      text: config.gin.
-      seed: of the run.
-    """
+    """Returns what config.gin says; parts that it does not name are None, `problem` says why."""
     try:
         config = ConfigValues(text)
     except UserError as error:

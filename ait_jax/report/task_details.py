@@ -15,8 +15,7 @@ from ait_jax.pool import TaskPool
 from ait_jax.pool.task import Instance, Instruction, Task
 from ait_jax.prompts.perturb import kept_words, perturbed_instruction
 from ait_jax.randomness import Key
-from ait_jax.report import likelihood_rows
-from ait_jax.report.likelihood_rows import LikelihoodRows, ScoredInstance
+from ait_jax.report.likelihood_rows import LikelihoodRows, ScoredInstance, opened, scored_instances
 from ait_jax.report.run_results import REGIONS, TaskIndex, cut, names_in, rounded
 from ait_jax.report.settings import Settings
 from ait_jax.rounds.record import Record
@@ -76,7 +75,7 @@ def details(
     done = 0
     with ExitStack() as stack:
         tables = {
-            number: stack.enter_context(likelihood_rows.opened(path))
+            number: stack.enter_context(opened(path))
             for number in run.rounds
             if (path := run.folder(number) / "likelihoods.parquet").exists()
         }
@@ -87,7 +86,9 @@ def details(
             numbers = index.numbers(names)
             data = {str(number): built[name] for number, name in zip(numbers, names, strict=True)}
             chunk = {"tasks": numbers, "data": data}
-            room -= _size(chunk)
+            # Its bytes in the page: compressed, as base64.
+            text = json.dumps(chunk, ensure_ascii=False).encode()
+            room -= len(zlib.compress(text, 6)) * 4 // 3
             if room < 0:
                 break
             chunks.append(chunk)
@@ -127,7 +128,7 @@ def _built(
         read = {number: rows.read(names) for number, rows in tables.items()}
         for first in range(0, len(names), TASKS_PER_CHUNK):
             chunk = names[first : first + TASKS_PER_CHUNK]
-            scored = {number: rows.of(chunk) for number, rows in read.items()}
+            scored = {number: scored_instances(table, chunk) for number, table in read.items()}
             built = {}
             for name in chunk:
                 of_task = {n: found[name] for n, found in scored.items() if name in found}
@@ -147,26 +148,16 @@ def _detail(task: Task, scored: Mapping[int, Any], settings: Settings) -> dict[s
 
 def _check(pool: TaskPool, settings: Settings, tables: Mapping[int, LikelihoodRows]) -> None:
     """Compares the prompts of a few tasks with the scored ones."""
-    if not _can_encode(settings.vocabulary):
+    try:
+        if settings.vocabulary is None or not settings.vocabulary.encode("a"):
+            return
+    except (UserError, OSError):  # its file is gone
         return
     for number, rows in tables.items():
         names = [name for name in rows.tasks if name in pool][:_CHECKED_TASKS]
-        for name, scored in rows.read(names).of(names).items():
+        for name, scored in scored_instances(rows.read(names), names).items():
             _detail(pool[name], {number: scored}, settings)
             check_prompts(pool, name, number, scored, settings)
-
-
-def _can_encode(vocabulary: Any) -> bool:
-    """Says whether there is a vocabulary and its file is still there."""
-    try:
-        return vocabulary is not None and bool(vocabulary.encode("a"))
-    except (UserError, OSError):
-        return False
-
-
-def _size(chunk: Mapping[str, Any]) -> int:
-    """Returns the bytes of a chunk in the page: compressed, as base64."""
-    return len(zlib.compress(json.dumps(chunk, ensure_ascii=False).encode(), 6)) * 4 // 3
 
 
 # --- one task in one round ---

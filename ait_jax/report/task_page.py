@@ -11,19 +11,28 @@ from rich.table import Table
 from rich.text import Text
 
 from ait_jax.report.pool_view import PoolView
-from ait_jax.report.prompt_view import ADDED, DROPPED, Form, Seen, compared
+from ait_jax.report.prompt_view import ADDED, DROPPED, SAME, Form, Seen, compared
 from ait_jax.runtime.terminal import visible
 
 _WIDE = 120
 _FEW_PIECES = 80
 _MOST_REFERENCES = 8
+# Style on a terminal with colors, and brackets elsewhere.
+_MARKS = {
+    SAME: ("", "", ""),
+    DROPPED: ("strike red", "[-", "-]"),
+    ADDED: ("bold green", "{+", "+}"),
+}
 
 
 def show(console: Console, view: PoolView, seen: Seen, all_tokens: bool = False) -> None:
     """Prints the task; on wide terminals the perturbed form is beside the prompt."""
     _metadata(console, view, seen)
     original, *others = seen.forms
-    sides = [(f"prompt{_about_instance(seen)}", _shown(original.prompt.text))]
+    about = ", without an input: the task has no instances"
+    if seen.instance is not None:
+        about = f" of the instance {visible(seen.instance.id)}, exactly as encoded"
+    sides = [(f"prompt{about}", Text(visible(original.prompt.text, keep_lines=True)))]
     marked = console.is_terminal and not console.no_color
     for form in others:
         title = f"perturbed form {form.j}: " + (
@@ -51,10 +60,6 @@ def _section(console: Console, title: str, body: Any) -> None:
     console.print()
     console.print(Text(title, style="bold"))
     console.print(body)
-
-
-def _shown(text: str) -> Text:
-    return Text(visible(text, keep_lines=True))
 
 
 def _metadata(console: Console, view: PoolView, seen: Seen) -> None:
@@ -91,27 +96,15 @@ def _metadata(console: Console, view: PoolView, seen: Seen) -> None:
     console.print(table)
 
 
-def _about_instance(seen: Seen) -> str:
-    if seen.instance is None:
-        return ", without an input: the task has no instances"
-    return f" of the instance {visible(seen.instance.id)}, exactly as encoded"
-
-
 def _perturbed(original: Form, form: Form, marked: bool) -> Text:
     """Returns the perturbed prompt, with dropped and added words marked."""
     text = Text()
     for kind, part in compared(original.prompt.text, form.prompt.text):
         shown = visible(part, keep_lines=True)
-        space = shown[: len(shown) - len(shown.lstrip())]
-        word = shown[len(space) :]
-        if kind == DROPPED:
-            text.append(space)
-            text.append(word if marked else f"[-{word}-]", style="strike red" if marked else "")
-        elif kind == ADDED:
-            text.append(space)
-            text.append(word if marked else f"{{+{word}+}}", style="bold green" if marked else "")
-        else:
-            text.append(shown)
+        word = shown.lstrip()
+        style, opening, closing = _MARKS[kind]
+        text.append(shown[: len(shown) - len(word)])
+        text.append(word, style) if marked else text.append(f"{opening}{word}{closing}")
     return text
 
 

@@ -131,7 +131,7 @@ def write_csv(table: Sequence[dict[str, Any]], names: Sequence[str], stream: Any
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(names)
     for row in table:
-        cells = ["" if row[n] is None else row[n] for n in names]
+        cells = (row[name] for name in names)
         writer.writerow([visible(cell) if isinstance(cell, str) else cell for cell in cells])
 
 
@@ -181,8 +181,8 @@ def printed(
             overflow="ellipsis",
             width=widths[name],
         )
-    for place in range(1, len(table) + 1):
-        made.add_row(*(Text(cells[name][place]) for name in names))
+    for texts in zip(*(cells[name][1:] for name in names), strict=True):
+        made.add_row(*map(Text, texts))
     return made, left_out
 
 

@@ -17,7 +17,7 @@ from ait_jax.prompts.perturb import (
 )
 from ait_jax.prompts.vocabulary import Vocabulary
 from ait_jax.randomness import Key
-from ait_jax.report.likelihood_rows import opened
+from ait_jax.report.likelihood_rows import opened, scored_instances
 from ait_jax.report.run_report import payload_and_details
 from ait_jax.report.run_results import TaskIndex
 from ait_jax.report.task_details import details, in_order_of_interest, word_effects
@@ -202,9 +202,9 @@ def test_only_rows_of_the_tasks_asked_for_are_read(run):
     with opened(run / "round_000" / "likelihoods.parquet") as rows:
         assert set(rows.tasks) == set(SPLITS.remain)
         read = rows.read([NAMES[3], NAMES[4], "no such task"])
-        assert set(read.of(NAMES)) == {NAMES[3], NAMES[4]}
-        (of_task,) = read.of([NAMES[3]]).values()
+        assert set(scored_instances(read, NAMES)) == {NAMES[3], NAMES[4]}
+        (of_task,) = scored_instances(read, [NAMES[3]]).values()
         assert len(of_task) == 2 and all(
             len(each.log_likelihood) == 13 for each in of_task.values()
         )
-        assert rows.read(["no such task"]).of(NAMES) == {}
+        assert scored_instances(rows.read(["no such task"]), NAMES) == {}

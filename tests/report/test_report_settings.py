@@ -58,7 +58,7 @@ def test_nothing_else_is_called(tmp_path, pool):
     marker = tmp_path / "marker"
     found = settings.of_config(HOSTILE.format(pool=pool, marker=marker), 0)
     assert found.pool is None and found.encoding is None and found.rounds == 4
-    assert "is called by a run only" in found.problem
+    assert "only a run calls it" in found.problem
     assert not marker.exists()
 
 
