@@ -103,30 +103,20 @@ def run(options: argparse.Namespace, flags: GinFlags) -> int:
             raise UserError(f"--{flag}={value} must be at least 1.")
     if options.steer_only and not options.steer:
         raise UserError("--steer_only needs --steer=MODEL_DIR/round_NNN, a round that was scored.")
+    from ait_jax.tasks.grow.conversation import STYLES
     from ait_jax.tasks.grow.growth import Growth, grow
     from ait_jax.tasks.grow.screening import Screening
 
     endpoint = _endpoint(options)
+    same = ("pool", "sources", "rows", "max_datasets", "max_tasks", "steer", "steer_only")
     growth = Growth(
-        pool=options.pool,
-        sources=options.sources,
-        rows=options.rows,
+        **{name: getattr(options, name) for name in same},
         endpoint=endpoint,
-        styles=_styles(options.style),
+        styles=STYLES if options.style == "both" else (f"description-{options.style}",),
         screening=Screening(options.languages, options.unlicensed),
-        max_datasets=options.max_datasets,
-        max_tasks=options.max_tasks,
-        steer=options.steer,
-        steer_only=options.steer_only,
     )
     grow(growth)
     return ExitCode.UNFINISHED if endpoint and endpoint.stopped else ExitCode.OK
-
-
-def _styles(style: str) -> tuple[str, ...]:
-    from ait_jax.tasks.grow.conversation import STYLES
-
-    return STYLES if style == "both" else (f"description-{style}",)
 
 
 def _endpoint(options: argparse.Namespace) -> Any:

@@ -65,14 +65,10 @@ def _add_run(kind: argparse.ArgumentParser) -> None:
     kind.add_argument("--max_retries", type=int, default=5, help="after failures (default: 5)")
 
 
-def _add_place(kind: argparse.ArgumentParser) -> None:
-    kind.add_argument("--zone", required=True)
-    kind.add_argument("--project", required=True)
-
-
 def _add_tpu_vm(kind: argparse.ArgumentParser) -> None:
     _add_run(kind)
-    _add_place(kind)
+    kind.add_argument("--zone", required=True)
+    kind.add_argument("--project", required=True)
     kind.add_argument("--allow_dirty", action="store_true", help="launch uncommitted changes")
     kind.add_argument("--dry_run", action="store_true", help="print every command; run none")
     tier = kind.add_mutually_exclusive_group()

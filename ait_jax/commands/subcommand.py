@@ -5,7 +5,7 @@ import logging
 import os
 from typing import TypeAlias
 
-from ait_jax.runtime import distributed, preemption
+from ait_jax.runtime import distributed, files, preemption
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -51,9 +51,7 @@ def start_jax(*, joins: bool = False) -> None:
     # Orbax and Grain log every save and read through absl, and Orbax warns at every checkpoint
     # between two evaluations that it has no dev metric.
     logging.getLogger("absl").setLevel(logging.ERROR)
-    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "ait_jax", "xla"
-    )
+    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or files.user_cache("xla")
     jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     if joins:

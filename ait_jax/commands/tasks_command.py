@@ -103,14 +103,9 @@ def _list(view: Any, options: argparse.Namespace) -> None:
 
     plain = options.csv or options.json
     limit = options.limit if options.limit is not None else (None if plain else _FEW)
-    query = task_table.Query(
-        search=options.search,
-        category=options.category,
-        kind=options.kind,
-        split=options.split,
-        sort=options.sort,
-        limit=limit or None,
-    )
+    same = ("search", "category", "kind", "split", "sort")
+    given = {name: getattr(options, name) for name in same}
+    query = task_table.Query(**given, limit=limit or None)
     rows, count = task_table.rows(view, query)
     names = task_table.columns(view)
     if options.csv:

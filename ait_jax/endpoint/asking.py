@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import os
 import random
-import threading
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ait_jax.endpoint import endpoint_call
@@ -41,7 +42,7 @@ class Asking:
         self.replies: dict[str, Reply] = {}
         self.reserved, self.in_flight = 0.0, 0
         self.failed = self.failures_in_a_row = 0
-        self.refusals: dict[str, int] = {}
+        self.refusals: Counter[str] = Counter()
         self.answers = 0
         self.not_before = 0.0
         self.error: BaseException | None = None
@@ -197,10 +198,9 @@ class Asking:
         """Returns the reply for one refusal; sets `self.error` if every request is refused."""
         text = str(error)
         self.failures_in_a_row = 0
-        if error.shared:
-            self.refusals[text] = self.refusals.get(text, 0) + 1
+        self.refusals[text] += error.shared
         enough = min(len(self.pending), _SAME_REFUSALS)
-        all_refused = not self.answers and self.refusals.get(text, 0) >= enough
+        all_refused = not self.answers and self.refusals[text] >= enough
         if error.fatal or all_refused:
             self.error = self.error or UserError(self._advice(error))
             await self._stop_asking("")
@@ -236,17 +236,6 @@ def _run_to_the_end(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         asyncio.get_running_loop()
     except RuntimeError:
         asyncio.run(work())
-        return
-    raised: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            asyncio.run(work())
-        except BaseException as error:
-            raised.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if raised:
-        raise raised[0]
+    else:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(lambda: asyncio.run(work())).result()

@@ -166,10 +166,13 @@ class Endpoint:
         """
         if max_tokens < 1:
             raise UserError(f"max_tokens = {max_tokens} must be at least 1.")
-        requests = [
-            self._request(check_conversation(conversation, i), temperature, max_tokens)
-            for i, conversation in enumerate(conversations)
-        ]
+        parameters: dict[str, Any] = {self.tokens_name: max_tokens}
+        if temperature is not None:
+            parameters["temperature"] = float(temperature)
+        requests: list[ChatRequest] = []
+        for i, conversation in enumerate(conversations):
+            asked = {"model": self.model, "messages": check_conversation(conversation, i)}
+            requests.append(ChatRequest(self.base_url, asked | parameters, max_tokens))
         replies: dict[str, Reply] = {}
         pending: dict[str, ChatRequest] = {}
         for request in requests:
@@ -197,15 +200,6 @@ class Endpoint:
         if totals.unanswered_cost:
             text += f" (and at most ${totals.unanswered_cost:.4f} for answers that never arrived)"
         return text
-
-    def _request(
-        self, messages: list[dict[str, str]], temperature: float | None, max_tokens: int
-    ) -> ChatRequest:
-        body: dict[str, Any] = {"model": self.model, "messages": messages}
-        body[self.tokens_name] = max_tokens
-        if temperature is not None:
-            body["temperature"] = float(temperature)
-        return ChatRequest(self.base_url, body, max_tokens)
 
     def _say_damaged(self) -> None:
         if self.cache and self.cache.damaged:

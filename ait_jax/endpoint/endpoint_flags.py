@@ -1,10 +1,10 @@
 """The flags of commands that ask an endpoint (`ait-jax judge`, `grow`); imports nothing slow."""
 
 import argparse
-import os
 from typing import Any
 
 from ait_jax.errors import UserError
+from ait_jax.runtime import files
 
 # Flags without effect unless an endpoint is asked; their default is None.
 _OF_AN_ENDPOINT = ("model", "base_url", "prices", "budget", "cache_dir")
@@ -12,12 +12,7 @@ _CACHE = "ait_jax/endpoint in XDG_CACHE_HOME, else ~/.cache"
 
 
 def add(parser: argparse.ArgumentParser, cache: str = _CACHE) -> None:
-    """Adds the flags of an endpoint, in their own group.
-
-    Args:
-      parser: of the command.
-      cache: where answers are kept by default, in words.
-    """
+    """Adds an endpoint's flags in their own group; `cache` is the default --cache_dir, in words."""
     group = parser.add_argument_group(
         "endpoint",
         "any server of OpenAI's chat completions; its key comes from OPENAI_API_KEY only\n"
@@ -57,9 +52,7 @@ def given(options: argparse.Namespace) -> list[str]:
 def build(options: argparse.Namespace, cache_dir: Any = None) -> Any:
     """Returns the `endpoint.Endpoint` that the flags describe; raises UserError.
 
-    Args:
-      options: the parsed flags.
-      cache_dir: where answers are kept without --cache_dir; None for `default_cache_dir`.
+    Without --cache_dir answers are kept in `cache_dir`, and if that is None in the user's cache.
     """
     from ait_jax.endpoint.endpoint import Endpoint, Pacing
 
@@ -68,18 +61,12 @@ def build(options: argparse.Namespace, cache_dir: Any = None) -> Any:
     return Endpoint(
         base_url=options.base_url,
         model=options.model,
-        cache_dir=options.cache_dir or cache_dir or default_cache_dir(),
+        cache_dir=options.cache_dir or cache_dir or files.user_cache("endpoint"),
         prices=_prices(options.prices),
         budget=options.budget,
         pacing=Pacing(options.concurrency, options.timeout_s, options.max_attempts),
         tokens_name=options.tokens_name,
     )
-
-
-def default_cache_dir() -> str:
-    """Returns the folder for answers when no flag names one."""
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return os.path.join(cache, "ait_jax", "endpoint")
 
 
 def _prices(text: str | None) -> Any:

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partialmethod
 from operator import methodcaller
-from typing import Any, ClassVar, Protocol, Self, TypeAlias, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, TypeAlias, cast, runtime_checkable
 
 from ait_jax.errors import UserError
 from ait_jax.runtime import distributed, files, reporter
@@ -156,7 +157,8 @@ class Summaries:
         name = str(files.absolute(path)).removeprefix(f"{files.absolute(self._model_dir)}/")
         boards = [board for board in self._boards if not (has_events and board.reads_events)]
         opened = methodcaller("folder", name, last_step)
-        return _Folder([(board, board.attempt(opened, board.session)) for board in boards])
+        writers = [(board, board.attempt(opened, board.session)) for board in boards]
+        return cast(SummaryWriter, _Folder(writers))
 
     def close(self, failed: bool = False) -> None:
         """Ends all sessions; `failed` says whether by an error."""
@@ -214,25 +216,10 @@ class _Folder:
         for board, writer in self._writers:
             board.attempt(methodcaller(method, *given), writer)
 
-    def scalar(self, name: str, value: float, step: int) -> None:
-        self._each("scalar", name, value, step)
-
-    def text(self, name: str, text: str, step: int) -> None:
-        self._each("text", name, text, step)
-
-    def table(self, name: str, columns: Sequence[str], rows: Rows, step: int) -> None:
-        self._each("table", name, columns, rows, step)
-
-    def image(self, name: str, png: bytes, step: int) -> None:
-        self._each("image", name, png, step)
-
-    def hyperparameters(
-        self, values: Mapping[str, str | int | float], metrics: Sequence[str]
-    ) -> None:
-        self._each("hyperparameters", values, metrics)
-
-    def flush(self) -> None:
-        self._each("flush")
-
-    def close(self) -> None:
-        self._each("close")
+    scalar = partialmethod(_each, "scalar")
+    text = partialmethod(_each, "text")
+    table = partialmethod(_each, "table")
+    image = partialmethod(_each, "image")
+    hyperparameters = partialmethod(_each, "hyperparameters")
+    flush = partialmethod(_each, "flush")
+    close = partialmethod(_each, "close")

@@ -8,7 +8,7 @@ from misbehaving_endpoint import closed, status
 from tiny_endpoint import KEY, connect, server  # noqa: F401
 
 from ait_jax import cli
-from ait_jax.endpoint import endpoint_flags
+from ait_jax.runtime import files
 
 
 @pytest.fixture
@@ -88,4 +88,4 @@ def test_no_model_and_a_refused_key(judge, server, tmp_path):
 
 def test_the_default_cache_is_the_users(monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert endpoint_flags.default_cache_dir() == "/somewhere/ait_jax/endpoint"
+    assert files.user_cache("endpoint") == "/somewhere/ait_jax/endpoint"

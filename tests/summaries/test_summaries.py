@@ -103,8 +103,10 @@ def test_a_board_that_fails_is_left_out_and_said_once(tmp_path, said):
         train.close()
     assert len(said) == 1 and said[0].endswith("continues without: ConnectionError: no network")
     assert [s for s, _ in read_events(tmp_path / "round_000" / "train")["train/loss"]] == [1, 2, 3]
+    session = TensorBoard().begin(tmp_path)
     with pytest.raises(ValueError, match="not a PNG"):
-        TensorBoard().begin(tmp_path).folder("rounds").image("x", b"JFIF" * 9, 0)
+        session.folder("rounds").image("x", b"JFIF" * 9, 0)
+    session.close(failed=True)
 
 
 class FakeRun:
