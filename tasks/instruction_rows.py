@@ -20,7 +20,7 @@ from typing import Any
 from ait_jax.tasks.source_files import text_name
 
 from ait_jax.errors import UserError
-from ait_jax.pool.task import without_lone_surrogates
+from ait_jax.pool.task import kind_of, without_lone_surrogates
 
 _USED = {
     "id", "instruction", "input", "output", "instances", "is_classification", "motivation_app",
@@ -186,7 +186,7 @@ def _lost(detail: str) -> _Bad:
 
 def _row(value: Any, where: str, findings: Findings) -> Row:
     if not isinstance(value, Mapping):
-        raise _Bad("rows of a wrong type", f"a row is an object, found {_kind(value)}")
+        raise _Bad("rows of a wrong type", f"a row is an object, found {kind_of(value)}")
     if "instruction" not in value:
         fields = ", ".join(map(repr, list(value)[:5])) or "no field"
         raise _Bad("rows of another schema", f"no field 'instruction', but {fields}")
@@ -197,10 +197,8 @@ def _row(value: Any, where: str, findings: Findings) -> Row:
     if not instruction:
         raise _Bad("empty instructions", "field 'instruction' is empty")
     label = value.get("is_classification")
-    if label is not None and not isinstance(label, bool):
-        raise _Bad(
-            "fields of a wrong type", f"'is_classification' is {_kind(label)}, not a boolean"
-        )
+    if label is not None:
+        _check_type(label, bool, "'is_classification'", "a boolean")
     identity = value.get("id", "")
     return Row(
         where=where,
@@ -223,13 +221,11 @@ def _instances(
     if "output" in value or "input" in value:
         raise _Bad("rows of mixed schemas", "both 'instances' and 'input' or 'output'")
     instances = value["instances"]
-    if not isinstance(instances, list):
-        raise _Bad("fields of a wrong type", f"'instances' is {_kind(instances)}, not a list")
+    _check_type(instances, list, "'instances'", "a list")
     if not instances:
         raise _Bad("rows without an instance", "'instances' is empty")
     for instance in instances:
-        if not isinstance(instance, Mapping):
-            raise _Bad("fields of a wrong type", f"an instance is {_kind(instance)}, not an object")
+        _check_type(instance, Mapping, "an instance", "an object")
     return tuple(_instance(instance, where, findings) for instance in instances)
 
 
@@ -248,16 +244,15 @@ def _instance(
     return text if text.strip() else "", tuple(o for o in outputs if o.strip())
 
 
+def _check_type(value: Any, kind: type, what: str, needed: str) -> None:
+    if not isinstance(value, kind):
+        raise _Bad("fields of a wrong type", f"{what} is {kind_of(value)}, not {needed}")
+
+
 def _text(value: Mapping[str, Any], key: str) -> str:
     """Returns a field's text, "" where it is absent or null."""
     text = value.get(key)
     if text is None:
         return ""
-    if not isinstance(text, str):
-        raise _Bad("fields of a wrong type", f"{key!r} is {_kind(text)}, not a string")
+    _check_type(text, str, repr(key), "a string")
     return without_lone_surrogates(text)
-
-
-def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean"}
-    return "null" if value is None else names.get(type(value), "a number")

@@ -35,7 +35,7 @@ from ait_jax.tasks.task_names import word_names
 from ait_jax import randomness
 from ait_jax.errors import UserError, nearest
 from ait_jax.pool import Task, TaskPool
-from ait_jax.prompts.prompts import Encoding, TkInstructEncoding
+from ait_jax.prompts.prompts import Encoding, TkInstructEncoding, check_whole_numbers
 from ait_jax.prompts.tokenizers_vocabulary import TokenizersVocabulary, vocabulary_at
 from ait_jax.prompts.vocabulary import Vocabulary
 
@@ -65,16 +65,9 @@ class InstanceSplits:
     num_test_instances: int = 100
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("first_train_instance", 0),
-            ("max_train_instances", 1),
-            ("num_test_instances", 1),
-        ):
-            value = getattr(self, name)
-            if value is not None and (type(value) is not int or value < least):
-                raise UserError(
-                    f"InstanceSplits.{name} is {value!r}; it must be an integer, {least} or more."
-                )
+        check_whole_numbers(self, first_train_instance=0, num_test_instances=1)
+        if self.max_train_instances is not None:
+            check_whole_numbers(self, max_train_instances=1)
 
     def positions(self, task: Task, seed: int) -> dict[str, Sequence[int]]:
         """Returns split -> positions; "train" is missing if no instance is left for it."""

@@ -11,6 +11,7 @@ import functools
 import itertools
 import json
 import string
+import types
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -86,18 +87,11 @@ def _scorer() -> Any:
     from nltk.stem import porter
     from rouge_score import rouge_scorer, tokenize  # imported late: loads NLTK
 
-    class RememberingStemmer:
-        def __init__(self) -> None:
-            self.stem = functools.lru_cache(maxsize=1 << 17)(porter.PorterStemmer().stem)
-
-    class RememberingTokenizer:
-        def __init__(self) -> None:
-            stemmer = RememberingStemmer()
-            self.tokenize = functools.lru_cache(maxsize=1 << 14)(
-                lambda text: tokenize.tokenize(text, stemmer)
-            )
-
-    return rouge_scorer.RougeScorer(["rougeL"], tokenizer=RememberingTokenizer())
+    stem = functools.lru_cache(maxsize=1 << 17)(porter.PorterStemmer().stem)
+    stemmer = types.SimpleNamespace(stem=stem)
+    tokens = functools.lru_cache(maxsize=1 << 14)(lambda text: tokenize.tokenize(text, stemmer))
+    tokenizer = types.SimpleNamespace(tokenize=tokens)
+    return rouge_scorer.RougeScorer(["rougeL"], tokenizer=tokenizer)
 
 
 class _Group:

@@ -244,10 +244,12 @@ class AnswerComparison:
         result = {
             "schema": SCHEMA,
             "files": {
-                which: {"path": str(path), "sha256": _sha256(path), "empty_answers": empty}
-                for which, path, empty in zip(
-                    (A, B), self.paths, _empty_answers(pairs), strict=True
-                )
+                which: {
+                    "path": str(path),
+                    "sha256": hashlib.sha256(files.read_bytes(path)).hexdigest(),
+                    "empty_answers": sum(not getattr(pair, which).strip() for pair in pairs),
+                }
+                for which, path in zip((A, B), self.paths, strict=True)
             },
             "instructions": len(pairs),
             "left_out": problems,
@@ -283,14 +285,6 @@ def _names(paths: Sequence[Any]) -> list[str]:
     """Returns the files' names, or their whole paths if the names are equal."""
     names = [PurePath(path).name for path in paths]
     return names if len(set(names)) == len(names) else [str(path) for path in paths]
-
-
-def _sha256(path: Any) -> str:
-    return hashlib.sha256(files.read_bytes(path)).hexdigest()
-
-
-def _empty_answers(pairs: Sequence[Pair]) -> list[int]:
-    return [sum(not getattr(pair, which).strip() for pair in pairs) for which in (A, B)]
 
 
 def _record(item: Judged) -> dict[str, Any]:

@@ -118,7 +118,7 @@ def task_from_json(data: Any, name: str, source: str) -> Task:
     """
     check_name(name, f"{source}: task name")
     if not isinstance(data, Mapping):
-        raise UserError(f"{source}: a task is a JSON object, found {_kind(data)}.")
+        raise UserError(f"{source}: a task is a JSON object, found {kind_of(data)}.")
     for required in ("Definition", "Positive Examples", "Instances"):
         if required not in data:
             raise UserError(
@@ -153,20 +153,17 @@ def task_from_json(data: Any, name: str, source: str) -> Task:
     )
 
 
-def _kind(value: Any) -> str:
-    names = {
-        dict: "an object",
-        list: "a list",
-        str: "a string",
-        bool: "a boolean",
-        type(None): "null",
-    }
-    return names.get(type(value), "a number")
+_KINDS = {dict: "an object", list: "a list", str: "a string", bool: "a boolean"}
+
+
+def kind_of(value: Any) -> str:
+    """Returns what a JSON value is, in words."""
+    return "null" if value is None else _KINDS.get(type(value), "a number")
 
 
 def _text(value: Any, source: str, where: str) -> str:
     if not isinstance(value, str):
-        raise UserError(f"{source}: field {where} must be a string, found {_kind(value)}.")
+        raise UserError(f"{source}: field {where} must be a string, found {kind_of(value)}.")
     return without_lone_surrogates(value)
 
 
@@ -183,7 +180,9 @@ def _texts(value: Any, source: str, where: str) -> tuple[str, ...]:
     if isinstance(value, str):
         value = [value]
     if not isinstance(value, list):
-        raise UserError(f"{source}: field {where} must be a list of strings, found {_kind(value)}.")
+        raise UserError(
+            f"{source}: field {where} must be a list of strings, found {kind_of(value)}."
+        )
     return tuple(_text(item, source, f"{where}[{i}]") for i, item in enumerate(value))
 
 
@@ -201,10 +200,14 @@ def _objects(
     value: Any, source: str, where: str, required: Sequence[str]
 ) -> Iterator[tuple[str, Mapping]]:
     if not isinstance(value, list):
-        raise UserError(f"{source}: field {where} must be a list of objects, found {_kind(value)}.")
+        raise UserError(
+            f"{source}: field {where} must be a list of objects, found {kind_of(value)}."
+        )
     for i, item in enumerate(value):
         if not isinstance(item, Mapping):
-            raise UserError(f"{source}: field {where}[{i}] must be an object, found {_kind(item)}.")
+            raise UserError(
+                f"{source}: field {where}[{i}] must be an object, found {kind_of(item)}."
+            )
         for key in required:
             if key not in item:
                 raise UserError(f"{source}: field {where}[{i}].{key} is missing.")

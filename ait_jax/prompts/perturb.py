@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from ait_jax.errors import UserError, nearest
 from ait_jax.pool.task import Example, Instruction, Task
+from ait_jax.prompts.prompts import check_whole_numbers
 from ait_jax.randomness import Key, KeyPart, integer, uniforms
 
 PARTS = ("TD", "TE", "TDTE")
@@ -197,13 +198,7 @@ class ExampleResampling:
     max_unused_instances: int = 20
 
     def __post_init__(self) -> None:
-        for name, least in (("num_examples", 1), ("max_unused_instances", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise UserError(
-                    f"ExampleResampling.{name} is {value!r}; "
-                    f"it must be a whole number, {least} or more."
-                )
+        check_whole_numbers(self, num_examples=1, max_unused_instances=0)
 
     def perturb(
         self,

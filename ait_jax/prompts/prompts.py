@@ -92,12 +92,9 @@ class TkInstructEncoding:
     max_source_length: int = 1024
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("num_positive_examples", 0),
-            ("num_negative_examples", 0),
-            ("max_source_length", 1),
-        ):
-            _check_whole_number(self, name, least)
+        check_whole_numbers(
+            self, num_positive_examples=0, num_negative_examples=0, max_source_length=1
+        )
 
     @property
     def shows_examples(self) -> bool:
@@ -188,7 +185,7 @@ class AlpacaEncoding:
     max_source_length: int = 512
 
     def __post_init__(self) -> None:
-        _check_whole_number(self, "max_source_length", 1)
+        check_whole_numbers(self, max_source_length=1)
 
     @property
     def shows_examples(self) -> bool:
@@ -204,12 +201,8 @@ class AlpacaEncoding:
         task_name: str = "",
     ) -> Prompt:
         """See `Encoding.encode`; the template has no place for the task's name."""
-        if instance_input.strip():
-            text = _ALPACA_WITH_INPUT.format(
-                instruction=instruction.definition, input=instance_input
-            )
-        else:
-            text = _ALPACA_WITHOUT_INPUT.format(instruction=instruction.definition)
+        template = _ALPACA_WITH_INPUT if instance_input.strip() else _ALPACA_WITHOUT_INPUT
+        text = template.format(instruction=instruction.definition, input=instance_input)
         return _cut(
             text,
             self.max_source_length,
@@ -248,13 +241,15 @@ def _cut(
     return Prompt(text=text, tokens=tokens, tokens_cut=tokens_cut, **examples)
 
 
-def _check_whole_number(owner: object, name: str, least: int) -> None:
-    value = getattr(owner, name)
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise UserError(
-            f"{type(owner).__name__}.{name} is {value!r}; "
-            f"it must be a whole number, {least} or more."
-        )
+def check_whole_numbers(owner: object, **least: int) -> None:
+    """Raises UserError unless attributes of `owner` are whole numbers, at least these."""
+    for name, lowest in least.items():
+        value = getattr(owner, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+            raise UserError(
+                f"{type(owner).__name__}.{name} is {value!r}; "
+                f"it must be a whole number, {lowest} or more."
+            )
 
 
 def _ended(text: str) -> str:

@@ -94,7 +94,7 @@ def _plural_phrase(draw: Draw) -> Drawn:
 
 def _described(vowel: bool) -> TextDrawer:
     adjectives = [w for w in lex.GOOD + lex.BAD + lex.COLOURS if (w[0] in VOWELS) == vowel]
-    return lambda draw: f"{draw.pick(adjectives)} {draw.pick(lex.ANIMALS + lex.JOBS)}"
+    return _filled("{} {}", adjectives, lex.ANIMALS + lex.JOBS)
 
 
 def _caesar(word: str) -> str:
@@ -140,6 +140,14 @@ def _star_at(end: bool) -> TextDrawer:
     return draw_list
 
 
+def _filled(frame: str, *slots: Sequence[str]) -> TextDrawer:
+    return lambda draw: frame.format(*map(draw.pick, slots))
+
+
+def _two(separator: str, choices: Sequence[str]) -> TextDrawer:
+    return lambda draw: separator.join(draw.sample(choices, 2))
+
+
 DRAWERS: dict[str, Drawer] = {
     "copy_the_words": words(2, 6, " ".join),
     "copy_quoted_words": _quoted,
@@ -158,8 +166,7 @@ DRAWERS: dict[str, Drawer] = {
     ),
     "person_or_place_classification": labelled(person=lex.NAMES, place=lex.CITIES + lex.COUNTRIES),
     "woman_or_man_classification": labelled(
-        woman=lambda draw: f"{draw.pick(lex.WOMEN)}, {draw.pick(lex.JOBS)}",
-        man=lambda draw: f"{draw.pick(lex.MEN)}, {draw.pick(lex.JOBS)}",
+        woman=_filled("{}, {}", lex.WOMEN, lex.JOBS), man=_filled("{}, {}", lex.MEN, lex.JOBS)
     ),
     "living_or_not_classification": labelled(living=lex.ANIMALS + lex.PLANTS, thing=lex.THINGS),
     "animal_no_or_yes_classification": labelled(
@@ -169,25 +176,19 @@ DRAWERS: dict[str, Drawer] = {
         yes=lex.ANIMALS, no=lex.PLANTS + lex.TOOLS + lex.JOBS + lex.VEHICLES
     ),
     "wear_ride_or_sit_classification": labelled(
-        wear=lambda draw: " ".join(draw.sample(lex.CLOTHES, 2)),
-        ride=lambda draw: " ".join(draw.sample(lex.VEHICLES, 2)),
-        sit=lambda draw: " ".join(draw.sample(lex.FURNITURE, 2)),
+        wear=_two(" ", lex.CLOTHES), ride=_two(" ", lex.VEHICLES), sit=_two(" ", lex.FURNITURE)
     ),
-    "good_or_bad_word_classification": labelled(
-        good=lambda draw: " ".join(draw.sample(lex.GOOD, 2)),
-        bad=lambda draw: " ".join(draw.sample(lex.BAD, 2)),
-    ),
+    "good_or_bad_word_classification": labelled(good=_two(" ", lex.GOOD), bad=_two(" ", lex.BAD)),
     "fruit_or_vegetable_classification": labelled(
-        fruit=lambda draw: " and ".join(draw.sample(lex.FRUITS, 2)),
-        vegetable=lambda draw: " and ".join(draw.sample(lex.VEGETABLES, 2)),
+        fruit=_two(" and ", lex.FRUITS), vegetable=_two(" and ", lex.VEGETABLES)
     ),
     "city_or_country_classification": labelled(
-        city=lambda draw: f"{draw.pick(lex.NAMES)} from {draw.pick(lex.CITIES)}",
-        country=lambda draw: f"{draw.pick(lex.NAMES)} from {draw.pick(lex.COUNTRIES)}",
+        city=_filled("{} from {}", lex.NAMES, lex.CITIES),
+        country=_filled("{} from {}", lex.NAMES, lex.COUNTRIES),
     ),
     "job_true_or_false_classification": labelled(
-        true=lambda draw: f"{draw.pick(lex.COLOURS)} {draw.pick(lex.JOBS)}",
-        false=lambda draw: f"{draw.pick(lex.COLOURS)} {draw.pick(lex.ANIMALS + lex.THINGS)}",
+        true=_filled("{} {}", lex.COLOURS, lex.JOBS),
+        false=_filled("{} {}", lex.COLOURS, lex.ANIMALS + lex.THINGS),
     ),
     "odd_one_out": _odd_one,
     "find_the_plant": _of_class("plant", ("animal", "tool", "job")),

@@ -351,7 +351,7 @@ def test_real_seed_tasks_and_user_oriented_instructions(tmp_path):
     assert len(pool.splits.test) == 251, "one instruction is there twice, with two inputs"
     assert len(pool.splits.remain) == 174, "one seed task is a user-oriented instruction"
     assert len({pool[name].category for name in pool.splits.test}) == 71
-    lines = [json.loads(line) for line in seed.open()]
+    lines = [json.loads(line) for line in seed.read_bytes().splitlines()]
     listed = tmp_path / "seed_list.json"
     listed.write_text(json.dumps(lines, indent=1))
     again = self_instruct.collect([listed], [], Findings())
