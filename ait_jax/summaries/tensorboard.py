@@ -51,7 +51,7 @@ class _Session:
         self._model_dir = model_dir
         self._record = model_dir / RUN_FOLDERS[0] / "stages.json"
         self._stages: list[str] = []
-        self._writers: dict[str, EventsFolder] = {}
+        self._writers: dict[str, _Folder] = {}
 
     def start(self) -> None:
         pass
@@ -79,12 +79,12 @@ class _Session:
         self._stages.append(name)
         files.write_json(self._record, self._stages)
 
-    def folder(self, name: str, last_step: int | None = None) -> "EventsFolder":
+    def folder(self, name: str, last_step: int | None = None) -> "_Folder":
         if last_step is not None:
-            return EventsFolder(self._model_dir / name, last_step + 1)
+            return _Folder(self._model_dir / name, last_step + 1)
         if name not in self._writers:
             purge_step = None if self._stages else -1
-            self._writers[name] = EventsFolder(self._model_dir / name, purge_step)
+            self._writers[name] = _Folder(self._model_dir / name, purge_step)
         return self._writers[name]
 
     def close(self, failed: bool) -> None:
@@ -93,7 +93,7 @@ class _Session:
         self._writers = {}
 
 
-class EventsFolder:
+class _Folder:
     """A folder of event files, a `SummaryWriter`; in a bucket they arrive with each `flush`.
 
     Args:
@@ -121,17 +121,14 @@ class EventsFolder:
             self._write(step=purge_step, session_log=start)
 
     def scalar(self, name: str, value: float, step: int) -> None:
-        """Adds a point to a curve."""
         from tensorboardX.summary import scalar
 
         self._add(scalar(_tag(name), value), step)
 
     def text(self, name: str, text: str, step: int) -> None:
-        """Adds lines, to be shown as they are."""
         self._add_markdown(name, markdown_code(text), step)
 
     def table(self, name: str, columns: Sequence[str], rows: Rows, step: int) -> None:
-        """Adds a table; a row may be shorter than `columns`."""
         self._add_markdown(name, markdown_table(columns, rows), step)
 
     def _add_markdown(self, name: str, source: str, step: int) -> None:
@@ -156,7 +153,6 @@ class EventsFolder:
     def hyperparameters(
         self, values: Mapping[str, str | int | float], metrics: Sequence[str]
     ) -> None:
-        """Adds what distinguishes this run, and the names of the curves that judge it."""
         from tensorboardX.summary import hparams
 
         for summary in hparams(dict(values), dict.fromkeys(metrics, 0.0)):
@@ -172,14 +168,12 @@ class EventsFolder:
         self._writer.write_event(self._events.Event(wall_time=time.time(), **what))
 
     def flush(self) -> None:
-        """Makes everything so far survive the end of this process."""
         self._writer.flush()
         if self._elsewhere:
             for file in sorted(self._folder.iterdir()):
                 buckets.upload(file, self.path / file.name)
 
     def close(self) -> None:
-        """Flushes; nothing comes after it."""
         self.flush()
         self._writer.close()
         if self._elsewhere:
