@@ -72,7 +72,9 @@ def read(path: Any, strategy: str = "") -> FinishedRun:
     run = record.read(path)
     count = _count_rounds(run)
     try:
-        points = [_point(run, round_index) for round_index in range(count)]
+        names = map(round_name, range(count))
+        stages = [(run.stages[f"{n}/train"]["tasks"], run.stages[f"{n}/evaluate"]) for n in names]
+        points = [CurvePoint.from_evaluation(i, *stage) for i, stage in enumerate(stages)]
         if base := run.stages.get("base/evaluate"):
             points.insert(0, CurvePoint.from_evaluation(None, 0, base))
         name = str(run.stages["round_000/select"]["strategy"]) if count > 1 else "no selection"
@@ -106,12 +108,6 @@ def _count_rounds(run: Record) -> int:
         of = f" of {wanted}" if wanted else ""
         raise Unfinished(f"{run.path} is not finished: {count}{of} rounds are evaluated.")
     return count
-
-
-def _point(run: Record, round_index: int) -> CurvePoint:
-    name = round_name(round_index)
-    tasks = run.stages[f"{name}/train"]["tasks"]
-    return CurvePoint.from_evaluation(round_index, tasks, run.stages[f"{name}/evaluate"])
 
 
 def _draw(folder: Any) -> Draw:

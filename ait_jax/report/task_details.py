@@ -137,13 +137,16 @@ def _built(
 
 
 def _detail(task: Task, scored: Mapping[int, Any], settings: Settings) -> dict[str, Any]:
-    detail = instruction_detail(task, settings.encoding)
     try:
-        for number, instances in scored.items():
-            detail["rounds"][str(number)] = round_detail(task, number, instances, settings)
+        rounds = {str(n): round_detail(task, n, found, settings) for n, found in scored.items()}
     except UserError as error:  # instances are read from where the pool lies
         raise OtherPrompts(str(error)) from error
-    return detail
+    # Of the examples those that prompts show where they fit.
+    return {
+        "definition": task.instruction.definition,
+        "examples": _examples(task.instruction, settings.encoding),
+        "rounds": rounds,
+    }
 
 
 def _check(pool: TaskPool, settings: Settings, tables: Mapping[int, LikelihoodRows]) -> None:
@@ -161,15 +164,6 @@ def _check(pool: TaskPool, settings: Settings, tables: Mapping[int, LikelihoodRo
 
 
 # --- one task in one round ---
-
-
-def instruction_detail(task: Task, encoding: Any) -> dict[str, Any]:
-    """Returns a task's definition and the examples that prompts show where they fit."""
-    return {
-        "definition": task.instruction.definition,
-        "examples": _examples(task.instruction, encoding),
-        "rounds": {},
-    }
 
 
 def round_detail(
@@ -192,11 +186,9 @@ def round_detail(
         for j, value in scored[id].log_likelihood.items():
             p[row, j] = np.exp(np.float64(value))
     change = _mean_change(p)
-    kept = [kept_words(task, settings.perturbation, j, key) for j in range(1, k + 1)]
-    used = tuple(instances)
-    forms = [
-        perturbed_instruction(task, settings.perturbation, j, key, used) for j in range(1, k + 1)
-    ]
+    drop, used = settings.perturbation, tuple(instances)
+    kept = [kept_words(task, drop, j, key) for j in range(1, k + 1)]
+    forms = [perturbed_instruction(task, drop, j, key, used) for j in range(1, k + 1)]
     return {
         "forms": [
             _form(form, task.instruction, words, moved, settings.encoding)
