@@ -303,6 +303,7 @@ def test_killed_and_prepared_again(clone, tmp_path, made):
     finally:
         child.send_signal(signal.SIGKILL)
         child.wait()
+        child.stdout.close()
     assert (data / ".niv2-preparing").is_dir() and not (data / "niv2").exists()
     with pytest.raises(UserError, match="NIV2_DIR"):
         niv2.load_pool(data)
