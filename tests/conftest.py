@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
-CHECKED = ("selection",)
+# Modules of arrays. Not those whose classes gin builds: it would see the wrapped constructors.
+CHECKED = (
+    "models.group_windows", "models.grouped_attention", "models.likelihood",
+    "scorer.group_rows", "scorer.likelihoods", "scorer.partial_scores", "scorer.shared_prefixes",
+    "selection.likelihood_table", "selection.task_map", "selection.uncertainty",
+)  # fmt: skip
 # Eight virtual devices for meshes. Compiling is most of what the suite costs: without LLVM's passes
 # and MLIR's fusions it takes a third of the time. What the user gets is tested as well by
 # XLA_FLAGS="--xla_backend_optimization_level=3 --xla_cpu_use_fusion_emitters=true" pytest
@@ -33,8 +38,8 @@ os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 # Tracing makes many small objects that live on: at Python's thresholds looking through them
 # again and again takes a tenth of the time.
 gc.set_threshold(50_000, 20, 100)
-# Shapes, dtypes and types of what this room is given and returns are checked in every call.
-install_import_hook([f"ait_jax.{room}" for room in CHECKED], "checked.types")
+# Shapes, dtypes and types of what they are given and return are checked in every call.
+install_import_hook([f"ait_jax.{module}" for module in CHECKED], "checked.types")
 
 
 @pytest.fixture

@@ -267,7 +267,7 @@ def test_only_adapters_have_moments_and_the_rank_is_whole():
         ({"alpha": 0.0}, "LORA_ALPHA.* = 0.0 must be above 0"),
         ({"dropout": 1.0}, "LORA_DROPOUT.* = 1.0 must be at least 0 and below 1"),
         ({"targets": ("quary",)}, "LORA_TARGETS.*'quary'.*Did you mean 'query'.*key, out, query"),
-        ({"targets": ("decoder/*/attention/query",)}, "which no kernel of the model is called"),
+        ({"targets": ("decoder/*/attention/query",)}, "but the model has no such kernel"),
         ({"targets": "query"}, r"must be a tuple: write \('query',\)"),
         ({"targets": ()}, "names no kernel to adapt"),
     ],

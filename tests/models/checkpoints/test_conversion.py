@@ -186,7 +186,7 @@ def test_the_gin_file_scores(tmp_path, capsys, without_torch, clean_gin, monkeyp
     flags = ["--to=t5x", f"--vocabulary_path={assets.mini_vocabulary()}"]
     assert convert(capsys, assets.mini_weights(), "out", *flags)[0] == 0
     made = []
-    monkeypatch.setattr(scoring, "run", lambda built, config: made.append(built))
+    monkeypatch.setattr(scoring, "run", lambda built, config, page: made.append(built))
     arguments = ["score", "--gin_file=experiments/score.gin", "--gin_file=out/model.gin"]
     assert cli.main([*arguments, "--gin.mini.load_pool.instances_per_task=2"]) == 0
     assert made[0].init_checkpoint == "out/checkpoint_0"
