@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from processes import environment
+from shared_data import TESTS
 
 from ait_jax.config.configuration import gin_folder
 from ait_jax.models.checkpoints.checkpoints import read_params
@@ -41,7 +42,8 @@ def t5x(program: str, file: str, folder: Path, *bindings: str, after: tuple[str,
         "--gin_file=models/mini.gin",
         *(f"--gin.{binding}" for binding in (*TINY, *bindings)),
     ]
-    path = os.pathsep.join(path for path in sys.path if path)
+    # Not the tests' own folders: gin would take tests/models/ for the package of models/mini.gin.
+    path = os.pathsep.join(p for p in sys.path if p and not Path(p).is_relative_to(TESTS))
     done = subprocess.run(
         command,
         cwd=folder,
