@@ -29,9 +29,9 @@ class UserError(Exception):
     """
 
 
-def first_line(error: Exception, most: int = 300) -> str:
+def first_line(error: Exception) -> str:
     """Returns the first line of what a library said, or the kind of an error without words."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:most]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:500]
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str:

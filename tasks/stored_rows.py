@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 from ait_jax.tasks.lazy_instances import LazyInstances
 
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, first_line
 from ait_jax.pool import Example, Instance, Instruction, Task
 
 # Rows of every batch but a table's last: part of the format, for a row is found by division.
@@ -170,9 +170,8 @@ class Table:
         try:
             yield
         except (pa.ArrowException, OSError, ValueError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(
-                f"{self._path} is damaged ({reason}); prepare the pool again."
+                f"{self._path} is damaged ({first_line(error)}); prepare the pool again."
             ) from error
 
     def _batch(self, index: int) -> pa.RecordBatch:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, first_line
 from gin import config_parser
 
 # Function -> parameters that are not passed on, because they would prepare a pool.
@@ -87,7 +87,7 @@ class ConfigValues:
             for statement in config_parser.ConfigParser(text, _Delegate()):
                 self._add(statement)
         except (SyntaxError, ValueError, RecursionError) as error:
-            raise UserError(f"config.gin is damaged ({str(error).splitlines()[0]})") from error
+            raise UserError(f"config.gin is damaged ({first_line(error)})") from error
 
     def _add(self, statement: Any) -> None:
         if hasattr(statement, "module"):

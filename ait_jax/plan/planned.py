@@ -12,7 +12,7 @@ import numpy as np
 
 from ait_jax.config import configuration, gin_checks
 from ait_jax.config.gin_flags import GinFlags
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, first_line
 from ait_jax.models.interface import Model, runs_prefixes
 from ait_jax.plan.compiled_program import CompiledProgram
 from ait_jax.pool import TaskPool
@@ -190,9 +190,7 @@ def _workload(values: Mapping[str, Any], given: Mapping[str, Any]) -> Workload:
     try:
         known |= _measured(values["pool"], values)
     except (UserError, ValueError, TypeError, RuntimeError) as error:  # gin raises them, too
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        reason = lines[0].partition(": ")[0]
-        known["source"] = f"assumed, NIV2's: {reason}"
+        known["source"] = f"assumed, NIV2's: {first_line(error).partition(': ')[0]}"
     given = {name: value for name, value in given.items() if value is not None}
     if given:
         known["source"] += f"; given: {', '.join(sorted(given))}"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ait_jax.errors import UserError, nearest
+from ait_jax.errors import UserError, first_line, nearest
 from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.runtime.terminal import quiet_stderr
 
@@ -86,8 +86,7 @@ def devices_of(name: str) -> list[Any]:
             found = topologies.get_topology_desc(platform="tpu", topology_name=name, **options)
         return list(found.devices)
     except Exception as error:  # XLA's own kinds of errors
-        reason = str(error).splitlines()[0]
         raise UserError(
-            f"--topology={name} is not a slice that libtpu knows ({reason}); "
+            f"--topology={name} is not a slice that libtpu knows ({first_line(error)}); "
             f"{_EXAMPLES[generation]} is one."
         ) from error

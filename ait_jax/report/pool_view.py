@@ -8,7 +8,7 @@ from typing import Any
 
 from ait_jax.config import configuration, gin_checks
 from ait_jax.config.gin_flags import GinFlags
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, first_line
 from ait_jax.plan.planned import Values
 from ait_jax.pool import TaskPool
 from ait_jax.pool.splits import SPLIT_NAMES, Splits, read_splits
@@ -72,8 +72,7 @@ class PoolView:
         try:
             return self.values.get(name)
         except (UserError, ValueError, TypeError, RuntimeError) as error:  # also gin's own
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            self.problems.append(f"no {name}: {reason}")
+            self.problems.append(f"no {name}: {first_line(error)}")
             return None
 
     @cached_property

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, first_line
 from ait_jax.models.checkpoints.restore import open_fitting, restore_params
 from ait_jax.models.parameters import abstract_params, init_params
 from ait_jax.pool import TaskPool
@@ -259,8 +259,7 @@ def write_page(run: Run[Any]) -> None:
     try:
         run.page(run.directory.path, run.experiment, run.pool)
     except Exception as error:  # no defect of a page may end a run of days
-        text = (str(error).splitlines() or [""])[0]
-        reporter.say(f"cannot make report.html: {type(error).__name__}: {text}")
+        reporter.say(f"cannot make report.html: {type(error).__name__}: {first_line(error)}")
 
 
 def say_page(run: Run[Any]) -> None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ait_jax.errors import UserError, nearest
+from ait_jax.errors import UserError, first_line, nearest
 
 CACHE = "AIT_JAX_CACHE"
 # Scheme -> (the fsspec implementation, what brings it).
@@ -134,8 +134,7 @@ def errors_of(path: Any) -> Iterator[None]:
     except (UserError, Unavailable, FileNotFoundError, FileExistsError):
         raise
     except Exception as error:  # those of gcsfs, s3fs, adlfs and google-auth have no common class
-        line = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        told = f"{type(error).__name__}: {line}"
+        told = f"{type(error).__name__}: {first_line(error)}"
         if _is_passing(error):
             raise Unavailable(f"{path}: the bucket does not answer ({told})") from error
         raise UserError(

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ait_jax.errors import ExitCode, UserError, nearest
+from ait_jax.errors import ExitCode, UserError, first_line, nearest
 
 # How this process finds the others: "local" through the next three variables, "tpu" and "slurm"
 # through what the machine provides.
@@ -91,8 +91,7 @@ def initialize(environ: Mapping[str, str] = os.environ) -> None:
         jax.distributed.initialize(**arguments, initialization_timeout=_START_SECONDS)
     except RuntimeError as error:
         raise PeerLost(
-            f"not all processes connected within {_START_SECONDS} s: "
-            f"{str(error).splitlines()[0][:200]}"
+            f"not all processes connected within {_START_SECONDS} s: {first_line(error)}"
         ) from error
     from jax._src import distributed  # the only way to the client
 

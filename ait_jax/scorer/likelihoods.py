@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, first_line
 from ait_jax.runtime import files
 from ait_jax.selection.likelihood_table import Encoded, LikelihoodTable
 from ait_jax.selection.uncertainty import TaskScores
@@ -160,6 +160,6 @@ def errors_of(path: Path) -> Iterator[None]:
         yield
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(
-            f"{path} cannot be read as parquet ({str(error).splitlines()[0]}); "
+            f"{path} cannot be read as parquet ({first_line(error)}); "
             "delete it and run the same command to make it again."
         ) from error

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ait_jax.errors import UserError, nearest
+from ait_jax.errors import UserError, first_line, nearest
 from ait_jax.runtime import buckets, files, reporter
 from ait_jax.runtime.files import LinesFile
 from ait_jax.summaries.writers import Rows, SummaryWriter
@@ -234,7 +234,7 @@ def _begin(chosen: WeightsAndBiases, id: str, model_dir: Any, folder: Path) -> A
         )
     except wandb.errors.UsageError as error:
         raise UserError(
-            f"Weights & Biases: {str(error).splitlines()[0]} Or set --gin.WANDB_MODE=offline and "
+            f"Weights & Biases: {first_line(error)} Or set --gin.WANDB_MODE=offline and "
             "run `wandb sync` later."
         ) from error
 

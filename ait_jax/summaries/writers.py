@@ -6,7 +6,7 @@ from functools import partialmethod
 from operator import methodcaller
 from typing import Any, ClassVar, Protocol, Self, TypeAlias, cast, runtime_checkable
 
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, first_line
 from ait_jax.runtime import distributed, files, reporter
 
 Rows: TypeAlias = Sequence[Sequence[str]]
@@ -198,10 +198,9 @@ class _Guarded:
             raise
         except Exception as error:  # each library has its own kinds
             self._failed = True
-            line = (str(error).splitlines() or [""])[0][:300]
             reporter.say(
                 f"{self.name} gets no more summaries from this process, which continues without: "
-                f"{type(error).__name__}: {line}"
+                f"{type(error).__name__}: {first_line(error)}"
             )
             return None
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, first_line
 from ait_jax.models.interface import Model, Params
 from ait_jax.models.llama import LlamaConfig, LlamaTransformer
 from ait_jax.models.t5 import T5Config, Transformer
@@ -114,8 +114,7 @@ def torch_logits(
     try:
         model = getattr(transformers, kind).from_pretrained(str(folder), **options).eval()
     except Exception as error:  # transformers raises many types on what it cannot read
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"transformers cannot read {folder}: {first[:300]}") from error
+        raise UserError(f"transformers cannot read {folder}: {first_line(error)}") from error
     with torch.no_grad():
         if order is not None:
             return _continued(model, asked, order)

@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 from flax import serialization, traverse_util
 
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, first_line
 from ait_jax.models.checkpoints.stored_arrays import Index, StoredArray, StoredParams, stored_params
 from ait_jax.runtime import files
 
@@ -130,5 +130,5 @@ def _chunks(store: Any, index: Index) -> list[str]:
 def _unreadable(directory: Any, name: str, error: Exception) -> UserError:
     return UserError(
         f"{directory} is incomplete: parameter {name} cannot be read "
-        f"({str(error).splitlines()[0][:200]}). Copy the checkpoint again."
+        f"({first_line(error)}). Copy the checkpoint again."
     )

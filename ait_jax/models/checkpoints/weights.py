@@ -14,7 +14,7 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
-from ait_jax.errors import UserError, nearest
+from ait_jax.errors import UserError, first_line, nearest
 from ait_jax.models.checkpoints.stored_arrays import StoredArray, StoredParams, stored_params
 from ait_jax.models.interface import Params
 from ait_jax.models.parameters import flatten
@@ -111,7 +111,7 @@ def open_tensors(path: Any) -> dict[str, StoredArray]:
         stored = _in_memory(whole) if whole is not None else _in_file(path)
     except (safetensors.SafetensorError, OSError) as error:
         raise UserError(
-            f"{path} is not a complete safetensors file ({str(error).splitlines()[0]}); "
+            f"{path} is not a complete safetensors file ({first_line(error)}); "
             "copy or write it again."
         ) from error
     for name, (code, _, _) in stored.items():
