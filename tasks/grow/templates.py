@@ -5,7 +5,9 @@ dataset's name chooses the wording, so that wordings vary within a pool but not 
 """
 
 import re
+import tomllib
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from ait_jax.tasks.grow.dataset import Dataset, Field
 from ait_jax.tasks.grow.proposal import Proposal
@@ -21,6 +23,7 @@ _MAX_TABLE_FIELDS = 12
 _MAX_INPUTS = 4
 # (category, wordings, input columns, output column)
 _Task = tuple[str, Sequence[str], Sequence[Field], Field]
+_PATTERNS = tomllib.loads(Path(__file__).with_name("wordings.toml").read_text(encoding="utf-8"))
 
 
 def propose(dataset: Dataset) -> list[Proposal]:
@@ -52,7 +55,7 @@ def propose(dataset: Dataset) -> list[Proposal]:
                 continue
             # Configurations of one dataset get the same words, by which duplicates are known.
             named = dataset.family or dataset.name
-            wording = randomness.choice(list(wordings), named, category, output.name)
+            wording = randomness.choice(wordings, named, category, output.name)
             proposals[inputs, output.name] = Proposal(
                 dataset.name,
                 about + wording,
@@ -89,6 +92,18 @@ def _a(text: str) -> str:
     return f"{'an' if text[:1] in 'aeiou' and not text.startswith(('uni', 'use')) else 'a'} {text}"
 
 
+def _task(pattern: str, inputs: Sequence[Field], output: Field, /, **called: Field | str) -> _Task:
+    """Returns a task in the words of a pattern of wordings.toml, in which columns are `called` so.
+
+    A column is called by its noun, and `the_inputs` by theirs.
+    """
+    said = {name: noun(what) if isinstance(what, Field) else what for name, what in called.items()}
+    said = {"the_inputs": _the(inputs), **said, **{f"a_{k}": _a(what) for k, what in said.items()}}
+    words_of = _PATTERNS[pattern]
+    wordings = [wording.format(**said) for wording in words_of["wordings"]]
+    return words_of["category"], wordings, inputs, output
+
+
 def _translation(roles: Roles) -> Iterator[_Task]:
     names = list(roles.languages)
     fields = {field.name: field for field in roles.texts}
@@ -96,30 +111,17 @@ def _translation(roles: Roles) -> Iterator[_Task]:
     for name in (n for n in names if n != centre):
         for source, target in ((centre, name), (name, centre)):
             one, other = roles.languages[source], roles.languages[target]
-            wordings = (
-                f"Translate the {one} text into {other}.",
-                f"Given a text in {one}, write its translation into {other}.",
-                f"Write in {other} what the {one} text says.",
-            )
-            yield "Translation", wordings, [fields[source]], fields[target]
+            yield _task("translation", [fields[source]], fields[target], one=one, other=other)
 
 
 def _inference(roles: Roles) -> Iterator[_Task]:
     premise, hypothesis = roles.get("premise") or roles.get("passage"), roles.get("hypothesis")
     if not premise or not hypothesis:
         return
-    one, other = noun(premise), noun(hypothesis)
     for label in roles.labels[:1]:
-        wordings = (
-            f"Given a {one} and a {other}, decide how the {other} relates to the {one}.",
-            f"Read the {one} and say what follows for the {other}.",
-        )
-        yield "Textual Entailment", wordings, [premise, hypothesis], label
-        wordings = (
-            f"Write a {other} that stands in the given relation to the {one}.",
-            f"Given a {one} and a {noun(label)}, write a {other} that this {noun(label)} fits.",
-        )
-        yield "Sentence Composition", wordings, [premise, label], hypothesis
+        called = {"one": premise, "other": hypothesis, "label": label}
+        yield _task("inference", [premise, hypothesis], label, **called)
+        yield _task("hypothesis", [premise, label], hypothesis, **called)
 
 
 def _question_answering(roles: Roles) -> Iterator[_Task]:
@@ -132,42 +134,22 @@ def _question_answering(roles: Roles) -> Iterator[_Task]:
         return
     about = [passage] if passage else []
     answer = answer or _truth(roles)
+    called: dict[str, Field | str] = {"question": question, "passage": passage or ""}
     if answer and answer.kind != "texts":
-        given = f" using the {noun(passage)}" if passage else ""
         if choices:
-            wordings = (
-                f"Choose the right answer to the {noun(question)} from the {noun(choices)}{given}.",
-                f"Of the {noun(choices)} given, say which one answers the {noun(question)}{given}.",
-            )
-            yield "Question Answering", wordings, [*about, question, choices], answer
+            given = f" using the {noun(passage)}" if passage else ""
+            inputs = [*about, question, choices]
+            yield _task("choice", inputs, answer, choices=choices, given=given, **called)
         elif passage:
-            wordings = (
-                f"Answer the {noun(question)} using the {noun(passage)}.",
-                f"Read the {noun(passage)} and answer the {noun(question)} about it.",
-                f"Find the answer to the {noun(question)} in the {noun(passage)}.",
-            )
-            yield "Question Answering", wordings, [passage, question], answer
+            yield _task("answer_from_passage", [passage, question], answer, **called)
         else:
-            verb = "Solve" if noun(question) == "problem" else "Answer"
-            done = "solve" if verb == "Solve" else "answer"
-            wordings = (
-                f"{verb} the {noun(question)}.",
-                f"Read the {noun(question)} and {done} it.",
-            )
-            yield "Question Answering", wordings, [question], answer
+            pattern = "solution" if noun(question) == "problem" else "answer"
+            yield _task(pattern, [question], answer, **called)
     if answer and answer.kind == "text" and question.kind == "text":
         given = f" about the {noun(passage)}" if passage else ""
-        wordings = (
-            f"Write {_a(noun(question))}{given} that has the given answer.",
-            f"Given an answer, ask the {noun(question)}{given} that it belongs to.",
-        )
-        yield "Question Generation", wordings, [*about, answer], question
+        yield _task("question_of_answer", [*about, answer], question, given=given, **called)
     elif passage and question.kind == "text":
-        wordings = (
-            f"Ask {_a(noun(question))} that the {noun(passage)} is about.",
-            f"Write {_a(noun(question))} about the {noun(passage)}.",
-        )
-        yield "Question Generation", wordings, [passage], question
+        yield _task("question_of_passage", [passage], question, **called)
 
 
 def _truth(roles: Roles) -> Field | None:
@@ -184,25 +166,11 @@ def _summarization(roles: Roles) -> Iterator[_Task]:
         or next((f for f in roles.texts if words(f.name) in ("description", "review body")), None)
     )
     if body and summary and summary.kind == "text":
-        what = noun(summary)
-        wordings = (
-            f"Summarize the {noun(body)}.",
-            f"Write a short summary of the {noun(body)}.",
-            f"Say in brief what the {noun(body)} is about.",
-        )
-        if what not in ("summary", "synopsis", "abstractive summary"):
-            wordings = (
-                f"Write {_a(what)} for the {noun(body)}.",
-                f"Given the {noun(body)}, write its {what}.",
-            )
-        yield "Summarization", wordings, [body], summary
+        is_plain = noun(summary) in ("summary", "synopsis", "abstractive summary")
+        pattern = "summary" if is_plain else "highlights"
+        yield _task(pattern, [body], summary, body=body, summary=summary)
     if body and title and title.kind == "text":
-        wordings = (
-            f"Write a title for the {noun(body)}.",
-            f"Suggest a fitting title for the {noun(body)}.",
-            f"Read the {noun(body)} and give it a title.",
-        )
-        yield "Title Generation", wordings, [body], title
+        yield _task("title", [body], title, body=body)
 
 
 def _explanation(roles: Roles) -> Iterator[_Task]:
@@ -217,12 +185,8 @@ def _explanation(roles: Roles) -> Iterator[_Task]:
     if not inputs or inputs[-1] is roles.get("choices"):
         return
     what = words(explanation.name).rstrip("0123456789 ")
-    last = noun(inputs[-1])
-    wordings = (
-        f"Given {_the(inputs)}, write {_a(what)} of the {last}.",
-        f"Explain the {last}: write {_a(what)} from {_the(inputs)}.",
-    )
-    yield "Explanation", wordings, inputs[:_MAX_INPUTS], explanation
+    called = {"the_inputs": _the(inputs), "what": what, "last": inputs[-1]}
+    yield _task("explanation", inputs[:_MAX_INPUTS], explanation, **called)
 
 
 def _classification(roles: Roles) -> Iterator[_Task]:
@@ -233,27 +197,13 @@ def _classification(roles: Roles) -> Iterator[_Task]:
     for label in roles.labels[:3]:
         kind = _label_noun(label)
         if roles.pair and roles.pair[0] in texts:
-            one = noun(roles.pair[0])
-            wordings = (
-                f"Given two {one}s, decide which {kind} applies to them.",
-                f"Compare the two {one}s and name the {kind}.",
-            )
             others = [field for field in texts if field not in roles.pair]
-            yield "Classification", wordings, [*others[:1], *roles.pair], label
+            inputs = [*others[:1], *roles.pair]
+            yield _task("class_of_pair", inputs, label, one=roles.pair[0], kind=kind)
             continue
-        inputs = texts[:2]
-        wordings = (
-            f"Classify {_the(inputs)} by {kind}.",
-            f"Determine the {kind} of {_the(inputs)}.",
-            f"Given {_the(inputs)}, name the {kind}.",
-        )
-        yield "Classification", wordings, inputs, label
-        if len(texts) == 1 and inputs[0].kind == "text" and label is roles.labels[0]:
-            wordings = (
-                f"Write {_a(noun(inputs[0]))} with the given {kind}.",
-                f"Create {_a(noun(inputs[0]))} whose {kind} is the one stated.",
-            )
-            yield "Text Generation", wordings, [label], inputs[0]
+        yield _task("class", texts[:2], label, kind=kind)
+        if len(texts) == 1 and texts[0].kind == "text" and label is roles.labels[0]:
+            yield _task("text_of_class", [label], texts[0], text=texts[0], kind=kind)
 
 
 def _label_noun(label: Field) -> str:
@@ -280,11 +230,7 @@ def _keywords(roles: Roles) -> Iterator[_Task]:
     keywords = roles.get("keywords")
     target = next((f for f in roles.texts if words(f.name) in ("target", "text", "sentence")), None)
     if keywords and keywords.kind == "texts" and target and target.kind == "text":
-        wordings = (
-            f"Write a sentence that uses all of the {noun(keywords)}.",
-            f"Given a list of {noun(keywords)}, write a text with every one of them.",
-        )
-        yield "Text Generation", wordings, [keywords], target
+        yield _task("keywords", [keywords], target, keywords=keywords)
 
 
 def _yes_or_no(roles: Roles) -> Iterator[_Task]:
@@ -292,41 +238,31 @@ def _yes_or_no(roles: Roles) -> Iterator[_Task]:
     if not texts or roles.pair or roles.get("question") in texts:
         return
     for flag in roles.booleans[:4]:
-        said = words(flag.name)
-        wordings = (
-            f'Decide whether "{said}" is true of {_the(texts[:2])}.',
-            f'Given {_the(texts[:2])}, say whether "{said}" applies.',
-        )
-        yield "Classification", wordings, texts[:2], flag
+        yield _task("flag", texts[:2], flag, flag=words(flag.name))
 
 
 def _preference(roles: Roles) -> Iterator[_Task]:
     if len(roles.pair) != 2 or not any(word in roles.pair[0].name for word in ("good", "bad")):
         return
     bad, good = sorted(roles.pair, key=lambda field: "good" in field.name)
-    one = noun(good).replace(" good", "")
-    wordings = (
-        f"The {one} given is not well formed. Rewrite it so that it is.",
-        f"Correct the {one}.",
-    )
-    yield "Grammar Error Correction", wordings, [bad], good
+    yield _task("preference", [bad], good, one=noun(good).replace(" good", ""))
 
 
 def _rewriting(roles: Roles) -> Iterator[_Task]:
     """Pairs of texts named by their relation: normal and simple, original and rewritten."""
     texts = [field for field in roles.texts if field.kind == "text"]
-    for source, target, verb in (
-        ("normal", "simple", "Simplify the {}"),
-        ("complex", "simple", "Simplify the {}"),
-        ("original", "rewrite", "Rewrite the {}"),
-        ("meaning representation", "human reference", "Put the {} into words"),
-        ("commands", "actions", "Turn the {} into actions"),
-        ("question", "query", "Turn the {} into a query"),
+    for source, target, pattern in (
+        ("normal", "simple", "simplification"),
+        ("complex", "simple", "simplification"),
+        ("original", "rewrite", "rewriting"),
+        ("meaning representation", "human reference", "words"),
+        ("commands", "actions", "actions"),
+        ("question", "query", "query"),
     ):
         one = next((f for f in texts if source in words(f.name)), None)
         other = next((f for f in texts if target in words(f.name) and f is not one), None)
         if one and other:
-            yield "Text Rewriting", (f"{verb.format(noun(one))}.",), [one], other
+            yield _task(pattern, [one], other, one=one)
 
 
 def _table(roles: Roles) -> Iterator[_Task]:
@@ -336,8 +272,7 @@ def _table(roles: Roles) -> Iterator[_Task]:
         return
     label = roles.labels[-1]
     inputs = [field for field in columns if field is not label]
-    said = _the(inputs)
-    yield "Classification", (f"From {said}, predict the {_label_noun(label)}.",), inputs, label
+    yield _task("table", inputs, label, kind=_label_noun(label))
 
 
 def _generic(roles: Roles) -> Iterator[_Task]:
@@ -350,9 +285,5 @@ def _generic(roles: Roles) -> Iterator[_Task]:
             continue
         inputs = [field for field in roles.texts if field is not output][:2]
         if inputs:
-            wordings = (
-                f"Given {_the(inputs)}, write the {noun(output)}.",
-                f"Write the {noun(output)} that goes with {_the(inputs)}.",
-            )
-            yield "Text Generation", wordings, inputs, output
+            yield _task("generic", inputs, output, output=output)
             return
