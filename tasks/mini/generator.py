@@ -71,6 +71,7 @@ class TaskSpec:
       labels: all answers of a CLS task, each named in the definition; empty for GEN.
       because: the explanation of an example; `{answer}` stands for its answer.
       difficulty: one of DIFFICULTIES, for a model of a few million parameters.
+      split: "remain", "dev" or "test".
     """
 
     name: str
@@ -79,6 +80,7 @@ class TaskSpec:
     labels: Sequence[str] = ()
     because: str = "The answer to this input is {answer}."
     difficulty: str = "easy"
+    split: str = "remain"
 
     @property
     def is_cls(self) -> bool:
@@ -101,6 +103,11 @@ def labelled(**inputs: Sequence[str] | TextDrawer) -> Drawer:
         return (source(draw) if callable(source) else draw.pick(source)), label
 
     return draw_labelled
+
+
+def filled(frame: str, *slots: Sequence[str]) -> TextDrawer:
+    """Returns what draws a word for each slot of a frame and fills them in."""
+    return lambda draw: frame.format(*map(draw.pick, slots))
 
 
 def _answers(answer: str | tuple[str, ...]) -> tuple[str, ...]:

@@ -6,8 +6,8 @@ look up a word's class), so that following instructions is what carries over.
 
 from ait_jax.tasks.mini import lexicon as lex
 from ait_jax.tasks.mini.generator import Draw, Drawer, Drawn, TextDrawer, labelled
-from ait_jax.tasks.mini.scenes import Scene, scene, two_scenes
-from ait_jax.tasks.mini.sentence_families import from_scene
+from ait_jax.tasks.mini.scenes import scene, told
+from ait_jax.tasks.mini.sentence_families import fact
 
 
 def _review(adjectives: tuple[str, ...]) -> TextDrawer:
@@ -22,27 +22,6 @@ def _two_opinions(draw: Draw) -> Drawn:
     people = draw.sample(lex.NAMES, 2)
     text = f"{people[0]} found it {words[0]} and {people[1]} found it {words[1]}."
     return text, "agreement" if first == second else "quarrel"
-
-
-def _opinion_word(draw: Draw) -> Drawn:
-    word = draw.pick(lex.GOOD + lex.BAD)
-    return f"{draw.pick(lex.NAMES)} said that the {draw.pick(lex.REVIEWED)} was {word}.", word
-
-
-def _entail(draw: Draw) -> Drawn:
-    premise, other = two_scenes(draw)
-    holds = draw.chance(0.5)
-    place, thing = (premise.place, premise.thing) if holds else (other.place, other.thing)
-    hypothesis = draw.pick(
-        (
-            f"{premise.person} was in the {place}.",
-            f"{premise.person} {premise.past} {lex.with_article(thing)}.",
-        )
-    )
-    return (
-        f"Premise: {premise.placed()} Hypothesis: {hypothesis}",
-        "entailment" if holds else "contradiction",
-    )
 
 
 def _kind_follows(draw: Draw) -> Drawn:
@@ -60,12 +39,8 @@ def _kind_follows(draw: Draw) -> Drawn:
 def _negated(draw: Draw) -> Drawn:
     drawn = scene(draw)
     denied = draw.chance(0.5)
-    second = (
-        f"{drawn.person} did not {drawn.base} {lex.with_article(drawn.thing)}."
-        if denied
-        else drawn.short()
-    )
-    return f"{drawn.short()} {second}", "conflict" if denied else "same"
+    second = f"{drawn.person} did not {drawn.base} {drawn.a_thing}." if denied else drawn.short
+    return f"{drawn.short} {second}", "conflict" if denied else "same"
 
 
 def _pronoun(asked_subject: bool) -> Drawer:
@@ -91,7 +66,7 @@ def _it(draw: Draw) -> Drawn:
     drawn = scene(draw)
     word = draw.pick(lex.GOOD)
     return (
-        f"{drawn.person} {drawn.past} {lex.with_article(drawn.thing)}. It was {word}.",
+        f"{drawn.person} {drawn.past} {drawn.a_thing}. It was {word}.",
         drawn.thing,
     )
 
@@ -100,32 +75,7 @@ def _replace_pronoun(draw: Draw) -> Drawn:
     drawn = scene(draw)
     pronoun = "She" if drawn.person in lex.WOMEN else "He"
     feeling = draw.pick(("was happy", "was tired", "went home", "felt fine", "was late"))
-    return f"{drawn.short()} {pronoun} {feeling}.", f"{drawn.person} {feeling}."
-
-
-def _keyword(kind: str, frame: str) -> Drawer:
-    def draw_keyword(draw: Draw) -> Drawn:
-        word, person = draw.pick(lex.CLASSES[kind]), draw.pick(lex.NAMES)
-        place, colour = draw.pick(lex.PLACES), draw.pick(lex.COLOURS)
-        return frame.format(person=person, place=place, colour=colour, word=word), word
-
-    return draw_keyword
-
-
-def _title(draw: Draw) -> Drawn:
-    drawn = scene(draw)
-    ending = draw.pick(
-        ("It was a long day.", "Nobody knew why.", "Then the rain came.", "Everyone was pleased.")
-    )
-    return f"{drawn.short()} {ending}", (
-        f"{drawn.person} and the {drawn.thing}",
-        f"The {drawn.thing} of {drawn.person}",
-    )
-
-
-def _headline(draw: Draw) -> Drawn:
-    drawn = scene(draw)
-    return drawn.full(), f"{drawn.person} {drawn.past} {drawn.thing}"
+    return f"{drawn.short} {pronoun} {feeling}.", f"{drawn.person} {feeling}."
 
 
 def _answerable(draw: Draw) -> Drawn:
@@ -134,7 +84,7 @@ def _answerable(draw: Draw) -> Drawn:
     asked = draw.pick((f"Who {drawn.past} it?", f"What did {drawn.person} {drawn.base}?"))
     unknown = draw.pick((f"How old is {drawn.person}?", f"Why did {drawn.person} {drawn.base} it?"))
     return (
-        f"{drawn.short()} {asked if answerable else unknown}",
+        f"{drawn.short} {asked if answerable else unknown}",
         "answerable" if answerable else "unanswerable",
     )
 
@@ -143,7 +93,7 @@ def _mentions(draw: Draw) -> Drawn:
     drawn = scene(draw)
     known = draw.chance(0.5)
     person = drawn.person if known else draw.sample(lex.NAMES, 1, [drawn.person])[0]
-    return f"{drawn.placed()} Where was {person}?", "known" if known else "unknown"
+    return f"{drawn.placed} Where was {person}?", "known" if known else "unknown"
 
 
 def _overlap(draw: Draw) -> Drawn:
@@ -153,11 +103,7 @@ def _overlap(draw: Draw) -> Drawn:
     return f"{' '.join(lists[0])} | {' '.join(lists[1])}", common
 
 
-def _sentence_overlap(draw: Draw) -> Drawn:
-    first, second = two_scenes(draw)
-    return f"{first.short()} {second.person} {second.past} the {first.thing}.", first.thing
-
-
+_SETTING = {"person": lex.NAMES, "place": lex.PLACES, "colour": lex.COLOURS}
 DRAWERS: dict[str, Drawer] = {
     "review_sentiment_classification": labelled(
         positive=_review(lex.GOOD), negative=_review(lex.BAD)
@@ -166,25 +112,28 @@ DRAWERS: dict[str, Drawer] = {
         recommended=_review(lex.GOOD), avoid=_review(lex.BAD)
     ),
     "two_opinions_classification": _two_opinions,
-    "opinion_word": _opinion_word,
-    "premise_hypothesis_classification": _entail,
+    "opinion_word": fact(
+        "{person} said that the {thing} was {word}.",
+        "{word}",
+        word=lex.GOOD + lex.BAD,
+        person=lex.NAMES,
+        thing=lex.REVIEWED,
+    ),
     "class_conclusion_classification": _kind_follows,
     "conflicting_sentences_classification": _negated,
     "who_is_the_pronoun": _either,
     "what_is_it": _it,
     "replace_the_pronoun": _replace_pronoun,
     "pronoun_gender_classification": labelled(
-        she=lambda draw: scene(draw, person=draw.pick(lex.WOMEN)).short(),
-        he=lambda draw: scene(draw, person=draw.pick(lex.MEN)).short(),
+        she=told("{s.short}", person=lex.WOMEN), he=told("{s.short}", person=lex.MEN)
     ),
-    "tag_the_animal": _keyword("animal", "{person} met the {colour} {word} near the {place}."),
-    "tag_the_vehicle": _keyword("vehicle", "The {word} of {person} stood behind the {place}."),
-    "tag_the_place": from_scene(Scene.full, lambda s: s.place),
-    "tag_two_keywords": from_scene(Scene.coloured, lambda s: f"{s.person}, {s.thing}"),
-    "title_of_a_story": _title,
-    "headline_of_a_sentence": _headline,
+    "tag_the_animal": fact(
+        "{person} met the {colour} {word} near the {place}.", "{word}", word=lex.ANIMALS, **_SETTING
+    ),
+    "tag_the_vehicle": fact(
+        "The {word} of {person} stood behind the {place}.", "{word}", word=lex.VEHICLES, **_SETTING
+    ),
     "answerable_question_classification": _answerable,
     "known_person_classification": _mentions,
     "common_word_of_two_lists": _overlap,
-    "common_noun_of_two_sentences": _sentence_overlap,
 }

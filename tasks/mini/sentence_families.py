@@ -1,65 +1,24 @@
 """Families over sentences: questions, extraction, kinds, matching, topics, rewriting, records."""
 
-import operator
-from collections.abc import Callable
+from collections.abc import Sequence
 
 from ait_jax.tasks.mini import lexicon as lex
-from ait_jax.tasks.mini.generator import Draw, Drawer, Drawn, TextDrawer, labelled
-from ait_jax.tasks.mini.scenes import Scene, scene, two_scenes
+from ait_jax.tasks.mini.generator import Draw, Drawer, Drawn, TextDrawer, filled, labelled
+from ait_jax.tasks.mini.scenes import scene, told, two_scenes
 
 
-def from_scene(text: Callable[[Scene], str], answer: Callable[[Scene], str]) -> Drawer:
-    """Returns a drawer of a scene's text and answer."""
+def fact(text: str, *answers: str, **slots: Sequence[str]) -> Drawer:
+    """Returns a drawer of a word for each slot, and of the text and the answers with them.
 
-    def draw_scene(draw: Draw) -> Drawn:
-        drawn = scene(draw)
-        return text(drawn), answer(drawn)
+    In the text "a_city" stands for the word of the slot "city" with its article.
+    """
 
-    return draw_scene
+    def draw_fact(draw: Draw) -> Drawn:
+        said = {slot: draw.pick(choices) for slot, choices in slots.items()}
+        said |= {f"a_{slot}": lex.with_article(word) for slot, word in said.items()}
+        return text.format(**said), tuple(answer.format(**said) for answer in answers)
 
-
-def _two(text: Callable[[Scene, Scene, Scene], str], answer: Callable[[Scene], str]) -> Drawer:
-    """Returns a drawer of two scenes, asking about either."""
-
-    def draw_scenes(draw: Draw) -> Drawn:
-        first, second = two_scenes(draw)
-        asked = first if draw.chance(0.5) else second
-        return text(first, second, asked), answer(asked)
-
-    return draw_scenes
-
-
-def _two_short(first: Scene, second: Scene, question: str) -> str:
-    return f"{first.short()} {second.short()} {question}"
-
-
-def _did_not(draw: Draw) -> Drawn:
-    first, second = two_scenes(draw)
-    return _two_short(first, second, f"Who did not {first.base} the {first.thing}?"), second.person
-
-
-def _did_it(draw: Draw) -> Drawn:
-    first, second = two_scenes(draw)
-    did = draw.chance(0.5)
-    asked = first.thing if did else second.thing
-    return (
-        f"{first.short()} Did {first.person} {first.base} {lex.with_article(asked)}?",
-        "yes" if did else "no",
-    )
-
-
-def _which_sentence(draw: Draw) -> Drawn:
-    first, second = two_scenes(draw)
-    in_first = draw.chance(0.5)
-    return (
-        f"{(first if in_first else second).person}: {first.short()} {second.short()}",
-        "first" if in_first else "second",
-    )
-
-
-def _letter(draw: Draw) -> Drawn:
-    city, name, tool = draw.pick(lex.CITIES), draw.pick(lex.NAMES), draw.pick(lex.TOOLS)
-    return f"{name} sent a letter from {city} about a {tool}.", city
+    return draw_fact
 
 
 def _counted(draw: Draw) -> Drawn:
@@ -83,42 +42,14 @@ def _verb_sentence(form: str) -> TextDrawer:
     return draw_sentence
 
 
-def _question(draw: Draw) -> str:
-    drawn = scene(draw)
-    return draw.pick(
-        (
-            f"Did {drawn.person} {drawn.base} the {drawn.thing}?",
-            f"Who {drawn.past} the {drawn.noun}?",
-            f"Where is the {drawn.noun}?",
-        )
-    )
-
-
-def _command(draw: Draw) -> str:
-    drawn = scene(draw)
-    return f"{drawn.base.capitalize()} the {drawn.noun}!"
-
-
-def _statement(draw: Draw) -> str:
-    return scene(draw).short()
+_QUESTION = told(
+    "Did {s.person} {s.base} the {s.thing}?", "Who {s.past} the {s.noun}?", "Where is the {s.noun}?"
+)
 
 
 def _bare(source: TextDrawer) -> TextDrawer:
     """Drops the last character, so that punctuation gives nothing away."""
     return lambda draw: source(draw)[:-1]
-
-
-def _on(days: tuple[str, ...]) -> TextDrawer:
-    return lambda draw: scene(draw, day=draw.pick(days)).full()
-
-
-def _please(polite: bool) -> TextDrawer:
-    def draw_command(draw: Draw) -> str:
-        drawn = scene(draw)
-        text = f"{drawn.base} the {drawn.noun}"
-        return f"Please {text}." if polite else f"{text.capitalize()} now."
-
-    return draw_command
 
 
 def _contains(draw: Draw) -> Drawn:
@@ -142,20 +73,13 @@ def _same_person(draw: Draw) -> Drawn:
     same = draw.chance(0.5)
     if same:
         second = scene(draw, person=first.person)
-    return f"{first.short()} {second.short()}", "one" if same else "two"
+    return f"{first.short} {second.short}", "one" if same else "two"
 
 
 def _has_colour(draw: Draw) -> Drawn:
     coloured = draw.chance(0.5)
     drawn = scene(draw)
-    return (drawn.coloured() if coloured else drawn.placed()), "yes" if coloured else "no"
-
-
-def _same_colour(draw: Draw) -> Drawn:
-    first, second = two_scenes(draw)
-    same = draw.chance(0.5)
-    other = lex.with_article(f"{(first if same else second).colour} {second.thing}")
-    return f"{lex.with_article(first.noun)} and {other}", "equal" if same else "unequal"
+    return (drawn.coloured if coloured else drawn.placed), "yes" if coloured else "no"
 
 
 def _topic(words: tuple[str, ...]) -> TextDrawer:
@@ -168,69 +92,28 @@ def _topic(words: tuple[str, ...]) -> TextDrawer:
     ).format(draw.pick(lex.NAMES), *(lex.plural(word) for word in draw.sample(words, 2)))
 
 
-def _at(places: tuple[str, ...]) -> TextDrawer:
-    return lambda draw: (
-        f"{draw.pick(lex.NAMES)} lost a {draw.pick(lex.TOOLS)} in the {draw.pick(places)}."
-    )
-
-
-def _very(draw: Draw) -> Drawn:
-    noun, word = draw.pick(lex.THINGS), draw.pick(lex.GOOD + lex.BAD)
-    return f"The {noun} is {word}.", f"The {noun} is very {word}."
-
-
-def _record(fields: str, *sentences: str) -> Drawer:
-    """Returns a drawer of the fields of a person and of sentences that say the same."""
-
-    def draw_record(draw: Draw) -> Drawn:
-        record = {
-            "name": draw.pick(lex.NAMES),
-            "job": draw.pick(lex.JOBS),
-            "city": draw.pick(lex.CITIES),
-            "thing": draw.pick(lex.ANIMALS),
-            "colour": draw.pick(lex.COLOURS),
-        }
-        text = "; ".join(f"{field}: {record[field]}" for field in fields.split())
-        record |= {f"a_{field}": lex.with_article(record[field]) for field in ("job", "colour")}
-        return text, tuple(sentence.format(**record) for sentence in sentences)
-
-    return draw_record
-
-
-def _name_and_job(draw: Draw) -> Drawn:
-    name, job = draw.pick(lex.NAMES), draw.pick(lex.JOBS)
-    return f"{name} is {lex.with_article(job)}.", f"{name}, {job}"
-
-
+_LOST = "{} lost a {} in the {}."
+_PERSON = {
+    "name": lex.NAMES,
+    "job": lex.JOBS,
+    "city": lex.CITIES,
+    "thing": lex.ANIMALS,
+    "colour": lex.COLOURS,
+}
 DRAWERS: dict[str, Drawer] = {
-    "who_did_it": _two(
-        lambda a, b, asked: _two_short(a, b, f"Who {asked.past} the {asked.thing}?"),
-        lambda s: s.person,
+    "extract_the_city": fact(
+        "{name} sent a letter from {city} about a {tool}.",
+        "{city}",
+        city=lex.CITIES,
+        name=lex.NAMES,
+        tool=lex.TOOLS,
     ),
-    "what_was_it": _two(
-        lambda a, b, asked: _two_short(a, b, f"What did {asked.person} {asked.base}?"),
-        lambda s: s.thing,
-    ),
-    "where_was_it": _two(
-        lambda a, b, asked: f"{a.placed()} {b.placed()} Where was {asked.person}?",
-        lambda s: s.place,
-    ),
-    "which_colour_was_it": _two(
-        lambda a, b, asked: f"{a.coloured()} {b.coloured()} What colour was the {asked.thing}?",
-        lambda s: s.colour,
-    ),
-    "who_did_not_do_it": _did_not,
-    "did_it_happen_classification": _did_it,
-    "first_or_second_sentence_classification": _which_sentence,
-    "extract_the_colour": from_scene(Scene.coloured, operator.attrgetter("colour")),
-    "extract_the_person": from_scene(Scene.full, operator.attrgetter("person")),
-    "extract_the_day": from_scene(Scene.full, operator.attrgetter("day")),
-    "extract_the_verb": from_scene(Scene.coloured, operator.attrgetter("past")),
-    "extract_the_city": _letter,
     "extract_the_number": _counted,
-    "question_or_statement_classification": labelled(question=_question, statement=_statement),
+    "question_or_statement_classification": labelled(
+        question=_QUESTION, statement=told("{s.short}")
+    ),
     "command_or_question_classification": labelled(
-        command=_bare(_command), question=_bare(_question)
+        command=told("{s.command}"), question=_bare(_QUESTION)
     ),
     "past_or_future_classification": labelled(
         past=_verb_sentence("past"), future=_verb_sentence("future")
@@ -242,14 +125,15 @@ DRAWERS: dict[str, Drawer] = {
         denied=_verb_sentence("not"), affirmed=_verb_sentence("present")
     ),
     "weekend_or_workday_classification": labelled(
-        weekend=_on(lex.DAYS[5:]), workday=_on(lex.DAYS[:5])
+        weekend=told("{s.full}", day=lex.DAYS[5:]), workday=told("{s.full}", day=lex.DAYS[:5])
     ),
-    "polite_or_rude_classification": labelled(polite=_please(True), rude=_please(False)),
+    "polite_or_rude_classification": labelled(
+        polite=told("Please {s.base} the {s.noun}."), rude=told("{s.command} now.")
+    ),
     "word_in_list_classification": _contains,
     "identical_lists_classification": _identical,
     "one_or_two_people_classification": _same_person,
     "colour_mentioned_classification": _has_colour,
-    "equal_colours_classification": _same_colour,
     "nature_or_traffic_topic_classification": labelled(
         nature=_topic(lex.ANIMALS), traffic=_topic(lex.VEHICLES)
     ),
@@ -260,39 +144,30 @@ DRAWERS: dict[str, Drawer] = {
         plants=_topic(lex.PLANTS), tools=_topic(lex.TOOLS), jobs=_topic(lex.JOBS)
     ),
     "indoors_or_outdoors_classification": labelled(
-        indoors=_at(lex.INDOOR_PLACES), outdoors=_at(lex.OUTDOOR_PLACES)
+        indoors=filled(_LOST, lex.NAMES, lex.TOOLS, lex.INDOOR_PLACES),
+        outdoors=filled(_LOST, lex.NAMES, lex.TOOLS, lex.OUTDOOR_PLACES),
     ),
-    "ask_who": from_scene(Scene.coloured, lambda s: f"Who {s.past} {lex.with_article(s.noun)}?"),
-    "ask_where": from_scene(
-        Scene.placed, lambda s: f"Where did {s.person} {s.base} {lex.with_article(s.thing)}?"
+    "make_it_very": fact(
+        "The {noun} is {word}.",
+        "The {noun} is very {word}.",
+        noun=lex.THINGS,
+        word=lex.GOOD + lex.BAD,
     ),
-    "ask_whether": from_scene(
-        Scene.short, lambda s: f"Did {s.person} {s.base} {lex.with_article(s.thing)}?"
+    "name_and_job_to_sentence": fact(
+        "name: {name}; job: {job}", "{name} is {a_job}.", "{name} works as {a_job}.", **_PERSON
     ),
-    "ask_politely": from_scene(
-        lambda s: f"{s.base.capitalize()} the {s.noun}!",
-        lambda s: f"Could you please {s.base} the {s.noun}?",
+    "name_and_city_to_sentence": fact(
+        "name: {name}; city: {city}",
+        "{name} lives in {city}.",
+        "{city} is the home of {name}.",
+        **_PERSON,
     ),
-    "negate_the_sentence": from_scene(
-        Scene.short, lambda s: f"{s.person} did not {s.base} {lex.with_article(s.thing)}."
+    "name_and_animal_to_sentence": fact(
+        "name: {name}; colour: {colour}; thing: {thing}",
+        "{name} has {a_colour} {thing}.",
+        **_PERSON,
     ),
-    "put_into_the_future": from_scene(
-        Scene.short, lambda s: f"{s.person} will {s.base} {lex.with_article(s.thing)}."
+    "sentence_to_name_and_job": fact(
+        "{name} is {a_job}.", "{name}, {job}", name=lex.NAMES, job=lex.JOBS
     ),
-    "remove_the_colour": from_scene(
-        lambda s: f"{s.person} {s.past} the {s.noun}.",
-        lambda s: f"{s.person} {s.past} the {s.thing}.",
-    ),
-    "replace_the_person": from_scene(
-        Scene.coloured, lambda s: f"Somebody {s.past} {lex.with_article(s.noun)}."
-    ),
-    "make_it_very": _very,
-    "name_and_job_to_sentence": _record(
-        "name job", "{name} is {a_job}.", "{name} works as {a_job}."
-    ),
-    "name_and_city_to_sentence": _record(
-        "name city", "{name} lives in {city}.", "{city} is the home of {name}."
-    ),
-    "name_and_animal_to_sentence": _record("name colour thing", "{name} has {a_colour} {thing}."),
-    "sentence_to_name_and_job": _name_and_job,
 }

@@ -4,7 +4,7 @@ import operator
 from collections.abc import Callable, Sequence
 
 from ait_jax.tasks.mini import lexicon as lex
-from ait_jax.tasks.mini.generator import Draw, Drawer, Drawn, TextDrawer, labelled
+from ait_jax.tasks.mini.generator import Draw, Drawer, Drawn, TextDrawer, filled, labelled
 
 VOWELS = "aeiou"
 COUNTED = tuple(w for w in lex.ANIMALS + lex.THINGS + lex.JOBS if w not in lex.UNCOUNTED)
@@ -94,7 +94,7 @@ def _plural_phrase(draw: Draw) -> Drawn:
 
 def _described(vowel: bool) -> TextDrawer:
     adjectives = [w for w in lex.GOOD + lex.BAD + lex.COLOURS if (w[0] in VOWELS) == vowel]
-    return _filled("{} {}", adjectives, lex.ANIMALS + lex.JOBS)
+    return filled("{} {}", adjectives, lex.ANIMALS + lex.JOBS)
 
 
 def _caesar(word: str) -> str:
@@ -140,10 +140,6 @@ def _star_at(end: bool) -> TextDrawer:
     return draw_list
 
 
-def _filled(frame: str, *slots: Sequence[str]) -> TextDrawer:
-    return lambda draw: frame.format(*map(draw.pick, slots))
-
-
 def _two(separator: str, choices: Sequence[str]) -> TextDrawer:
     return lambda draw: separator.join(draw.sample(choices, 2))
 
@@ -166,7 +162,7 @@ DRAWERS: dict[str, Drawer] = {
     ),
     "person_or_place_classification": labelled(person=lex.NAMES, place=lex.CITIES + lex.COUNTRIES),
     "woman_or_man_classification": labelled(
-        woman=_filled("{}, {}", lex.WOMEN, lex.JOBS), man=_filled("{}, {}", lex.MEN, lex.JOBS)
+        woman=filled("{}, {}", lex.WOMEN, lex.JOBS), man=filled("{}, {}", lex.MEN, lex.JOBS)
     ),
     "living_or_not_classification": labelled(living=lex.ANIMALS + lex.PLANTS, thing=lex.THINGS),
     "animal_no_or_yes_classification": labelled(
@@ -183,12 +179,12 @@ DRAWERS: dict[str, Drawer] = {
         fruit=_two(" and ", lex.FRUITS), vegetable=_two(" and ", lex.VEGETABLES)
     ),
     "city_or_country_classification": labelled(
-        city=_filled("{} from {}", lex.NAMES, lex.CITIES),
-        country=_filled("{} from {}", lex.NAMES, lex.COUNTRIES),
+        city=filled("{} from {}", lex.NAMES, lex.CITIES),
+        country=filled("{} from {}", lex.NAMES, lex.COUNTRIES),
     ),
     "job_true_or_false_classification": labelled(
-        true=_filled("{} {}", lex.COLOURS, lex.JOBS),
-        false=_filled("{} {}", lex.COLOURS, lex.ANIMALS + lex.THINGS),
+        true=filled("{} {}", lex.COLOURS, lex.JOBS),
+        false=filled("{} {}", lex.COLOURS, lex.ANIMALS + lex.THINGS),
     ),
     "odd_one_out": _odd_one,
     "find_the_plant": _of_class("plant", ("animal", "tool", "job")),

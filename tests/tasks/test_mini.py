@@ -94,7 +94,7 @@ def test_default_splits(pool, table):
         families["remain"] | families["dev"]
     )
     assert families["dev"] <= families["remain"]
-    assert len(splits.dev) == len(mini.DEV_TASKS)
+    assert len(splits.dev) == 12
     assert not (families["test"] | families["dev"]) & set(NOISE_FAMILIES)
     for part in (splits.remain, splits.dev, splits.test):
         assert 0 < sum(pool.is_cls(name) for name in part) < len(part)
