@@ -59,6 +59,7 @@ def number_word(number: int) -> str:
 
 
 VERBS = _rows("verbs")
+ACTIONS = _rows("actions")
 
 GOOD = _words("good")
 BAD = _words("bad")

@@ -6,23 +6,7 @@ from dataclasses import dataclass
 from ait_jax.tasks.mini import lexicon
 from ait_jax.tasks.mini.generator import Draw, Drawer, Drawn, TextDrawer
 
-# past form, base form, words of the object
-ACTIONS = (
-    ("bought", "buy", lexicon.THINGS),
-    ("sold", "sell", lexicon.THINGS),
-    ("found", "find", lexicon.THINGS),
-    ("lost", "lose", lexicon.THINGS),
-    ("painted", "paint", lexicon.FURNITURE),
-    ("repaired", "repair", lexicon.VEHICLES),
-    ("carried", "carry", lexicon.FRUITS),
-    ("saw", "see", lexicon.ANIMALS),
-    ("fed", "feed", lexicon.ANIMALS),
-    ("followed", "follow", lexicon.ANIMALS),
-    ("washed", "wash", lexicon.VEHICLES),
-    ("hid", "hide", lexicon.FRUITS),
-    ("ate", "eat", lexicon.FRUITS),
-    ("wanted", "want", lexicon.INSTRUMENTS),
-)
+_OBJECTS = lexicon.CLASSES | {"thing": lexicon.THINGS}
 
 
 @dataclass(frozen=True)
@@ -85,13 +69,13 @@ class Scene:
 
 def scene(draw: Draw, **fixed: str) -> Scene:
     """Draws a scene, except for the fields in `fixed`."""
-    past, base, objects = draw.pick(ACTIONS)
+    past, base, kind = draw.pick(lexicon.ACTIONS)
     drawn = {
         "person": draw.pick(lexicon.NAMES),
         "past": past,
         "base": base,
         "colour": draw.pick(lexicon.COLOURS),
-        "thing": draw.pick([word for word in objects if word not in lexicon.UNCOUNTED]),
+        "thing": draw.pick([word for word in _OBJECTS[kind] if word not in lexicon.UNCOUNTED]),
         "place": draw.pick(lexicon.PLACES),
         "day": draw.pick(lexicon.DAYS),
     }

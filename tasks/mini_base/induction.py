@@ -6,36 +6,17 @@ pool's prompts.
 """
 
 import itertools
+import tomllib
 from collections.abc import Callable
+from pathlib import Path
 
 from ait_jax.tasks.mini import lexicon as lex
 from ait_jax.tasks.mini.generator import Draw
 
-NONSENSE = (
-    "tam blip dax wug zorp fep lom nim gub pilk sarn tove mip rell quon brill vask jex pib lorn "
-    "hask dorv zim klee munt fosk yarl trell bosk neff".split()
-)
-LABEL_SETS = (
-    ("yes", "no"),
-    ("A", "B", "C"),
-    ("1", "2", "3"),
-    ("true", "false"),
-    ("left", "right"),
-    ("x", "y", "z"),
-)
-LAYOUTS = (
-    ("{a} => {b}", " ; ", "{a} =>"),
-    ("{a} -> {b}", " | ", "{a} ->"),
-    ("{a} = {b}", " , ", "{a} ="),
-    ("Q {a} A {b}", " . ", "Q {a} A"),
-    ("in ( {a} ) out ( {b} )", " ", "in ( {a} ) out"),
-    ("{a} gives {b}", ". ", "{a} gives"),
-)
+_FORMS = tomllib.loads(Path(__file__).with_name("induction.toml").read_text(encoding="utf-8"))
+NONSENSE = tuple(_FORMS["nonsense"].split())
 Pair = tuple[str, str]
-_CLASSES = (
-    "animal/plant/fruit/tool/vehicle/job/clothing/furniture/colour/body part/sport/instrument"
-)
-INDUCED_CLASSES: tuple[str, ...] = tuple(_CLASSES.split("/"))
+INDUCED_CLASSES: tuple[str, ...] = tuple(_FORMS["classes"])
 _OTHER_CLASSES = {
     "good": lex.GOOD,
     "bad": lex.BAD,
@@ -48,14 +29,14 @@ _OTHER_CLASSES = {
 
 def show(draw: Draw, pairs: list[Pair]) -> Pair:
     """Returns (the pairs with the last answer missing, the last answer)."""
-    shown, separator, asked = draw.pick(LAYOUTS)
+    shown, separator, asked = draw.pick(_FORMS["layouts"])
     lines = [shown.format(a=a, b=b) for a, b in pairs[:-1]] + [asked.format(a=pairs[-1][0])]
     return separator.join(lines), pairs[-1][1]
 
 
 def draw_labels(draw: Draw, count: int) -> list[str]:
     """Draws `count` labels: nonsense words, any words, or a usual set of labels."""
-    fitting = [labels for labels in LABEL_SETS if len(labels) >= count]
+    fitting = [labels for one in _FORMS["label_sets"] if len(labels := one.split()) >= count]
     source = draw.pick((NONSENSE, lex.CONTENT_WORDS, draw.pick(fitting)))
     return draw.sample(source, count)
 
@@ -95,13 +76,7 @@ def class_labels_listed(draw: Draw) -> Pair:
 def class_labels_ruled(draw: Draw) -> Pair:
     """The labels' meaning is given in words, with or without shown pairs."""
     kinds, labels = _contrast(draw), draw_labels(draw, 2)
-    rule = draw.pick(
-        (
-            "say {1} for {0} and {3} for {2} .",
-            "rule : {0} is {1} , {2} is {3} .",
-            "if it is of kind {0} , reply {1} ; if it is of kind {2} , reply {3} .",
-        )
-    ).format(kinds[0], labels[0], kinds[1], labels[1])
+    rule = draw.pick(_FORMS["rules"]).format(kinds[0], labels[0], kinds[1], labels[1])
     shots = draw.integer(2, 4)
     pairs = _labelled_pairs(draw, kinds, labels, shots)
     text, answer = show(draw, pairs[-1:] if draw.chance(0.3) else pairs)
@@ -111,15 +86,7 @@ def class_labels_ruled(draw: Draw) -> Pair:
 def sentence_labels(draw: Draw) -> Pair:
     """Sentences labelled by the kind of one of their words."""
     kinds, labels = _contrast(draw), draw_labels(draw, 2)
-    template = draw.pick(
-        (
-            "we talked about {} again",
-            "there was something like {} here",
-            "my word is {}",
-            "{} was on the paper",
-            "they said {} twice",
-        )
-    )
+    template = draw.pick(_FORMS["sentences"])
     pairs = _labelled_pairs(draw, kinds, labels, draw.integer(2, 5))
     return show(draw, [(template.format(word), label) for word, label in pairs])
 
@@ -165,24 +132,14 @@ def wrap(draw: Draw) -> Pair:
     """A word set into a template that the pairs reveal."""
     affixes = [*NONSENSE, *lex.COLOURS, "the", "my", "very", "not", "this"]
     before, after = draw.sample(affixes, 2)
-    templates = "{b} {w}/{w} {a}/{b} {w} {a}/{w} {b} {w}/{b}, {w}!/({w})/<{w}>/{w} or {a}"
-    template = draw.pick(templates.split("/"))
+    template = draw.pick(_FORMS["wrappers"])
     words = draw.sample(lex.CONTENT_WORDS, draw.integer(3, 5))
     return show(draw, [(word, template.format(w=word, b=before, a=after)) for word in words])
 
 
 def slot(draw: Draw) -> Pair:
     """One of two slots of a repeated sentence."""
-    template = draw.pick(
-        (
-            "{0} lives in {1}",
-            "{0} was born in {1}",
-            "from {1} came {0}",
-            "{0} has never seen {1}",
-            "the letter of {0} reached {1}",
-            "{1} is the town of {0}",
-        )
-    )
+    template = draw.pick(_FORMS["residences"])
     names, cities = draw.sample(lex.NAMES, 5), draw.sample(lex.CITIES, 5)
     which = draw.integer(0, 2)
     count = draw.integer(3, 6)
@@ -192,18 +149,7 @@ def slot(draw: Draw) -> Pair:
 
 def rephrase(draw: Draw) -> Pair:
     """A sentence with two slots turned into another with the same slots."""
-    verb = draw.pick(("likes", "knows", "trusts", "fears", "misses"))
-    target = draw.pick(
-        (
-            "{1} is dear to {0}",
-            "{0} and {1}",
-            "{1} and {0}",
-            "dear {1} , yours {0}",
-            "{0} thinks of {1}",
-            "it is {1} that {0} means",
-            "{1} ! said {0}",
-        )
-    )
+    verb, target = draw.pick(_FORMS["feelings"]), draw.pick(_FORMS["rephrased"])
     pairs = []
     for _ in range(draw.integer(3, 5)):
         first, second = draw.sample(lex.NAMES, 2)
