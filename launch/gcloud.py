@@ -68,6 +68,15 @@ def classify(text: str) -> GcloudError:
     return GcloudError(kind, line)
 
 
+def check_installed() -> None:
+    """Raises UserError unless `gcloud` is on PATH."""
+    if shutil.which("gcloud") is None:
+        raise UserError(
+            "gcloud is not on PATH: install the Google Cloud CLI "
+            "(https://cloud.google.com/sdk/docs/install), then run `gcloud auth login`."
+        )
+
+
 def call(arguments: Sequence[str], missing: str | None = None) -> str:
     """Runs `arguments` and returns its standard output, or `missing` for what does not exist.
 
@@ -75,11 +84,7 @@ def call(arguments: Sequence[str], missing: str | None = None) -> str:
       UserError: `gcloud` is not installed.
       GcloudError: the call failed.
     """
-    if shutil.which(arguments[0]) is None:
-        raise UserError(
-            "gcloud is not on PATH: install the Google Cloud CLI "
-            "(https://cloud.google.com/sdk/docs/install), then run `gcloud auth login`."
-        )
+    check_installed()
     environment = os.environ | {"CLOUDSDK_CORE_DISABLE_PROMPTS": "1"}
     try:
         done = subprocess.run(
@@ -119,33 +124,31 @@ def _tpus(spec: LaunchSpec, *command: str) -> list[str]:
 
 def create(spec: LaunchSpec, startup_script: str) -> list[str]:
     """Returns the call that requests the TPU; `startup_script` is a local file."""
+    tiers = {
+        "spot": ["--spot"],
+        "on_demand": [],
+        "reserved": ["--reserved"],
+        "flex_start": ["--provisioning-model=flex-start"],
+    }
+    optional = {
+        "max-run-duration": spec.max_run_duration,
+        "reservation": spec.reservation,
+        "valid-until-duration": spec.valid_until_duration,
+        "service-account": spec.service_account,
+    }
     arguments = [
         *_tpus(spec, "queued-resources", "create", spec.name, f"--node-id={spec.name}"),
         f"--accelerator-type={spec.accelerator.name}",
         f"--runtime-version={spec.runtime_version}",
+        *tiers[spec.tier],
+        *(f"--{flag}={value}" for flag, value in optional.items() if value),
+        f"--labels=ait-jax-run={spec.name},ait-jax-command={spec.fingerprint()}",
+        f"--metadata-from-file=startup-script={startup_script}",
+        "--async",  # otherwise the call waits, silently, until the TPU exists
     ]
     if spec.tier == "flex_start" or spec.reservation:
         arguments.insert(1, "alpha")
-    arguments += {
-        "spot": ["--spot"],
-        "on_demand": [],
-        "reserved": ["--reserved"],
-        "flex_start": [
-            "--provisioning-model=flex-start",
-            f"--max-run-duration={spec.max_run_duration}",
-        ],
-    }[spec.tier]
-    if spec.reservation:
-        arguments.append(f"--reservation={spec.reservation}")
-    if spec.valid_until_duration:
-        arguments.append(f"--valid-until-duration={spec.valid_until_duration}")
-    if spec.service_account:
-        arguments.append(f"--service-account={spec.service_account}")
-    labels = f"ait-jax-run={spec.name},ait-jax-command={spec.fingerprint()}"
-    arguments.append(f"--labels={labels}")
-    arguments.append(f"--metadata-from-file=startup-script={startup_script}")
-    # Otherwise the call waits, silently, until the TPU exists.
-    return [*arguments, "--async"]
+    return arguments
 
 
 def describe(spec: LaunchSpec) -> list[str]:

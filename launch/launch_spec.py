@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import importlib.resources
 import re
+import tomllib
 import unicodedata
 from collections.abc import Sequence
 from typing import Any
@@ -18,34 +19,17 @@ from ait_jax.errors import UserError, nearest
 
 COMMANDS = ("run", "score", "pretrain")
 TIERS = ("spot", "on_demand", "reserved", "flex_start")
-# Kubernetes appends up to 23 characters to a JobSet's name; a pod's name may have 63.
-_RUN_ID = re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?")
-_RESOURCE = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
-_PROJECT = re.compile(r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]")
-_ZONE = re.compile(r"[a-z]+-[a-z]+[0-9]+-[a-z]")
-_BUCKET = re.compile(r"gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](/[A-Za-z0-9][A-Za-z0-9._-]*)*")
-_VERSION = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
-_ACCOUNT = re.compile(r"[a-z0-9-]+@[a-z0-9.-]+")
-_DURATION = re.compile(r"([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?")
 _FLEX_START_DAYS = 7
-_RULES = {
-    "name": (_RUN_ID, "a lower-case letter, then letters, digits and '-', 40 at most: t5-xl-seed0"),
-    "use_existing": (_RESOURCE, "the name of a TPU VM: letters, digits and '-'"),
-    "project": (_PROJECT, "a project id from `gcloud projects list`: my-project"),
-    "zone": (_ZONE, "a zone: us-west4-a"),
-    "bucket": (_BUCKET, "gs://BUCKET or gs://BUCKET/FOLDER of letters, digits, '.', '_', '-'"),
-    "runtime_version": (_VERSION, "an image: v2-alpha-tpuv5-lite"),
-    "reservation": (_RESOURCE, "a reservation's name: letters, digits and '-'"),
-    "service_account": (_ACCOUNT, "an address: NAME@PROJECT.iam.gserviceaccount.com"),
-    "valid_until_duration": (_DURATION, "a duration: 6h, 90m or 1d12h"),
-    "max_run_duration": (_DURATION, "a duration: 6h, 90m or 1d12h"),
-}
 
 
 def filled(asset: str, **values: Any) -> str:
     """Returns a file of launch/assets with its {{name}}s replaced; values are not looked into."""
     text = (importlib.resources.files("ait_jax.launch") / "assets" / asset).read_text("utf-8")
     return re.sub(r"\{\{(\w+)\}\}", lambda name: str(values[name[1]]), text)
+
+
+# Flag -> pattern, and what to give.
+_NAMES: dict[str, tuple[str, str]] = tomllib.loads(filled("names.toml"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,21 +80,25 @@ class LaunchSpec:
 
     def worker_flags(self, commit: str = "") -> list[str]:
         """Returns the flags of `ait_jax.launch.worker` that are the same on every host."""
-        flags = {
-            "run_id": self.name,
-            "folder": self.folder,
-            "hosts": self.accelerator.hosts,
-            "chips": self.accelerator.chips,
-            "topology": self.accelerator.topology,
-            "commit": commit,
-            "fingerprint": self.fingerprint(),
-            "max_retries": self.max_retries,
-        }
-        return [f"--{name}={value}" for name, value in flags.items() if value != ""]
+        return flags(
+            run_id=self.name,
+            folder=self.folder,
+            hosts=self.accelerator.hosts,
+            chips=self.accelerator.chips,
+            topology=self.accelerator.topology,
+            commit=commit,
+            fingerprint=self.fingerprint(),
+            max_retries=self.max_retries,
+        )
 
     def fingerprint(self) -> str:
         """Returns a hash of slice and command."""
         return fingerprint([self.accelerator.name, *self.command])
+
+
+def flags(**values: Any) -> list[str]:
+    """Returns `--name=value` for each value that is not empty."""
+    return [f"--{name}={value}" for name, value in values.items() if value not in ("", None)]
 
 
 def fingerprint(parts: Sequence[str]) -> str:
@@ -124,30 +112,32 @@ def checked(spec: LaunchSpec) -> LaunchSpec:
     Raises:
       UserError: a name or flag is invalid, or settings contradict each other.
     """
-    check_names(**{field: getattr(spec, field) for field in _RULES})
-    if not spec.name:
-        raise UserError("--name is empty; give the run an id: --name=t5-xl-seed0.")
-    if spec.max_retries < 0:
-        raise UserError(f"--max_retries={spec.max_retries} must be 0 or more.")
     spec = dataclasses.replace(spec, bucket=_bucket(spec).rstrip("/"))
-    spec = dataclasses.replace(spec, command=_completed(spec))
+    check_names(**vars(spec))
+    check_least(0, max_retries=spec.max_retries)
     _check_tier(spec)
     image = spec.runtime_version or spec.accelerator.generation.runtime_version
-    return dataclasses.replace(spec, runtime_version=image)
+    return dataclasses.replace(spec, command=_completed(spec), runtime_version=image)
 
 
-def check_names(**names: str) -> None:
-    """Raises UserError for a name that its owner does not allow; keywords are flags."""
-    for flag, value in names.items():
-        pattern, needed = _RULES[flag]
-        if value and not pattern.fullmatch(value):
-            raise UserError(f"--{flag}={value!r} is not valid; give {needed}.")
+def check_names(**given: Any) -> None:
+    """Raises UserError for a name that its owner does not allow; other flags pass."""
+    for flag, (pattern, needed) in _NAMES.items():
+        if flag in given and not re.fullmatch(pattern, given[flag]):
+            raise UserError(f"--{flag}={given[flag]!r} is not valid; give {needed}.")
+
+
+def check_least(least: int, **given: float | None) -> None:
+    """Raises UserError for a number below `least`."""
+    for flag, value in given.items():
+        if value is not None and value < least:
+            raise UserError(f"--{flag}={value} must be at least {least}.")
 
 
 def _bucket(spec: LaunchSpec) -> str:
-    model_dir = binding(spec.command, "MODEL_DIR")
     if spec.bucket:
         return spec.bucket
+    model_dir = binding(spec.command, "MODEL_DIR")
     if model_dir and model_dir.startswith("gs://"):
         return "/".join(model_dir.split("/")[:3])
     raise UserError(

@@ -9,6 +9,8 @@ import threading
 import time
 from collections.abc import Sequence
 
+from ait_jax.launch.launch_spec import check_least
+
 from ait_jax.errors import ExitCode, UserError
 from ait_jax.runtime import distributed, preemption
 
@@ -52,7 +54,12 @@ def launch(
     Raises:
       UserError: a number is below 1, or there is no command.
     """
-    _check(command, processes, devices_per_process)
+    check_least(1, processes=processes, devices_per_process=devices_per_process)
+    if not command:
+        raise UserError(
+            "Nothing to run: give the command after `--`: `ait-jax launch local --processes=2 -- "
+            "run --gin.MODEL_DIR=runs/a`."
+        )
     with socket.socket() as free:
         free.bind(("localhost", 0))
         coordinator = f"localhost:{free.getsockname()[1]}"
@@ -70,17 +77,6 @@ def launch(
                 process.handle.wait()
                 process.reader.join(timeout=5)
     return _together([process.handle.returncode for process in started])
-
-
-def _check(command: Sequence[str], processes: int, devices_per_process: int | None) -> None:
-    for flag, value in (("processes", processes), ("devices_per_process", devices_per_process)):
-        if value is not None and value < 1:
-            raise UserError(f"--{flag}={value} must be at least 1.")
-    if not command:
-        raise UserError(
-            "Nothing to run: give the command after `--`: `ait-jax launch local --processes=2 -- "
-            "run --gin.MODEL_DIR=runs/a`."
-        )
 
 
 def _start(

@@ -34,26 +34,11 @@ from ait_jax.errors import ExitCode
 from ait_jax.runtime.buckets import Unavailable
 
 CHECKS_TIMEOUT_S = 55.0
-MIN_FREE_GB = 5.0
 MAX_CLOCK_SKEW_S = 10.0
 # Waiting hosts rewrite their report; one older than this is from an earlier attempt, or its host
 # is gone.
 FRESH_S = 45.0
 REWRITE_S = 10.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Asked:
-    """What was asked for: hosts, chips of all hosts, `4x4` or "", `tpu`, seconds."""
-
-    hosts: int
-    chips: int
-    topology: str = ""
-    backend: str = "tpu"
-    arrival_timeout_s: float = 900.0
-    checks_timeout_s: float = CHECKS_TIMEOUT_S
-    poll_s: float = 2.0
-    min_free_gb: float = MIN_FREE_GB
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,12 +111,12 @@ def code_sha256(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def host_problems(free_gb: float, skew_s: float, asked: Asked) -> list[str]:
+def host_problems(free_gb: float, skew_s: float, least_gb: float) -> list[str]:
     """Returns what is wrong with one host before its accelerator is started."""
     problems = []
-    if free_gb < asked.min_free_gb:
+    if free_gb < least_gb:
         problems.append(
-            f"{free_gb:.1f} GB of disk are free, {asked.min_free_gb:.1f} are needed; delete old "
+            f"{free_gb:.1f} GB of disk are free, {least_gb:.1f} are needed; delete old "
             "runs in /opt/ait_jax and /tmp"
         )
     if abs(skew_s) > MAX_CLOCK_SKEW_S:
@@ -142,12 +127,13 @@ def host_problems(free_gb: float, skew_s: float, asked: Asked) -> list[str]:
     return problems
 
 
-def device_problems(devices: Devices, asked: Asked) -> list[str]:
+def device_problems(devices: Devices, asked: argparse.Namespace) -> list[str]:
     """Returns what is wrong with the devices that one host sees."""
-    if devices.backend != asked.backend:
+    if devices.backend != asked.expect_backend:
         return [
-            f"JAX's backend is {devices.backend}, not {asked.backend}; another process holds the "
-            "TPU (sudo fuser -v /dev/accel* /dev/vfio/*), or jax was installed without [tpu]"
+            f"JAX's backend is {devices.backend}, not {asked.expect_backend}; another process "
+            "holds the TPU (sudo fuser -v /dev/accel* /dev/vfio/*), or jax was installed without "
+            "[tpu]"
         ]
     problems = []
     if devices.count != asked.chips:
@@ -199,15 +185,21 @@ def _name(report: dict) -> str:
 
 
 class Preflight:
-    """One host's part; `run` returns the exit code and says why in a line."""
+    """One host's part; `run` returns the exit code and says why in a line.
+
+    Args:
+      asked: the flags of `parser`.
+      probe: a `Probe`.
+      say: takes lines.
+    """
 
     def __init__(
-        self, folder: Any, host: int, asked: Asked, probe: Any, say: Callable[[str], None] = print
+        self, asked: argparse.Namespace, probe: Any, say: Callable[[str], None] = print
     ) -> None:
-        self.folder, self.host, self.asked, self.probe, self.say = folder, host, asked, probe, say
-        self.path = statuses.path_of(folder, "preflight", host)
+        self.asked, self.probe, self.say = asked, probe, say
+        self.path = statuses.path_of(asked.folder, "preflight", asked.host)
         self.report: dict[str, Any] = {
-            "host": host,
+            "host": asked.host,
             "hostname": socket.gethostname(),
             "identity": {},
             "problems": [],
@@ -222,8 +214,9 @@ class Preflight:
         if code == ExitCode.OK:
             took = time.monotonic() - began
             self.say(
-                f"preflight: {self.asked.hosts} hosts, {self.asked.chips} {self.asked.backend} "
-                f"devices, same code and packages everywhere; {took:.0f} s"
+                f"preflight: {self.asked.hosts} hosts, {self.asked.chips} "
+                f"{self.asked.expect_backend} devices, same code and packages everywhere; "
+                f"{took:.0f} s"
             )
         return code
 
@@ -236,11 +229,12 @@ class Preflight:
             return ExitCode.FAILED
         except Exception as error:
             self.say(
-                f"preflight: {_name(self.report)} cannot write to {self.folder}: {error}. Give its "
-                "service account roles/storage.objectAdmin on the bucket."
+                f"preflight: {_name(self.report)} cannot write to {self.asked.folder}: {error}. "
+                "Give its service account roles/storage.objectAdmin on the bucket."
             )
             return ExitCode.PREFLIGHT
-        self.report["problems"] = host_problems(self.probe.free_gb(), skew, self.asked)
+        free_gb = self.probe.free_gb()
+        self.report["problems"] = host_problems(free_gb, skew, self.asked.min_free_gb)
         self._write()
         return self._wait("host", self.asked.arrival_timeout_s)
 
@@ -306,7 +300,7 @@ class Preflight:
                 self.say(
                     f"preflight: host {named} of {self.asked.hosts} did not reach the check of "
                     f"{'its devices' if stage == 'devices' else 'all hosts'} within "
-                    f"{timeout_s:.3g} s; its log: {self.folder}/logs/host_{missing[0]}.log"
+                    f"{timeout_s:.3g} s; its log: {self.asked.folder}/logs/host_{missing[0]}.log"
                 )
                 return ExitCode.HOST_LOST
             if time.monotonic() > rewrite:
@@ -319,7 +313,7 @@ class Preflight:
         newest = statuses.modified(self.path)
 
         def read(host: int) -> dict | None:
-            path = statuses.path_of(self.folder, "preflight", host)
+            path = statuses.path_of(self.asked.folder, "preflight", host)
             report = statuses.read_json(path)
             if not report or report.get("host") != host or not report.get("identity"):
                 return None
@@ -344,7 +338,7 @@ def shared_flags() -> argparse.ArgumentParser:
     shared.add_argument("--expect_backend", default="tpu")
     shared.add_argument("--commit", default="")
     shared.add_argument("--lock", default="", help="the lock file used to install")
-    shared.add_argument("--arrival_timeout_s", type=float, default=Asked.arrival_timeout_s)
+    shared.add_argument("--arrival_timeout_s", type=float, default=900.0)
     return shared
 
 
@@ -355,22 +349,18 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--host", type=int, required=True)
     parser.add_argument("--checks_timeout_s", type=float, default=CHECKS_TIMEOUT_S)
-    parser.add_argument("--min_free_gb", type=float, default=MIN_FREE_GB)
-    parser.add_argument("--poll_s", type=float, default=Asked.poll_s)
+    parser.add_argument("--min_free_gb", type=float, default=5.0)
+    parser.add_argument("--poll_s", type=float, default=2.0)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Checks this host; returns the exit code."""
     options = parser().parse_args(arguments)
-    asked = Asked(
-        options.hosts, options.chips, options.topology, options.expect_backend,
-        options.arrival_timeout_s, options.checks_timeout_s, options.poll_s, options.min_free_gb,
-    )  # fmt: skip
     # JAX does not count one host as a cluster.
     distributed = os.environ.get("AIT_JAX_DISTRIBUTED", "") if options.hosts > 1 else ""
     probe = Probe(options.commit, options.lock, distributed)
-    return Preflight(options.folder, options.host, asked, probe).run()
+    return Preflight(options, probe).run()
 
 
 if __name__ == "__main__":

@@ -19,13 +19,13 @@ class Source:
       commit: its full hash; with --allow_dirty, of a commit of the tracked changes.
       archive: the local file.
       sha256: of the archive, in hex.
-      warnings: what the hosts will not see.
+      warning: what the hosts will not see.
     """
 
     commit: str
     archive: str
     sha256: str
-    warnings: tuple[str, ...] = ()
+    warning: str = ""
 
     @property
     def stem(self) -> str:
@@ -67,7 +67,7 @@ def archive(target: Path, allow_dirty: bool = False, folder: Path | None = None)
         )
     commit = _git(folder, "rev-parse", "HEAD").strip()
     changes = _git(folder, "status", "--porcelain").splitlines()
-    warnings: tuple[str, ...] = ()
+    warning = ""
     if changes and not allow_dirty:
         shown = ", ".join(line[3:] for line in changes[:3]) + (", ..." if changes[3:] else "")
         raise UserError(
@@ -78,14 +78,14 @@ def archive(target: Path, allow_dirty: bool = False, folder: Path | None = None)
         commit = _git(folder, "stash", "create").strip() or commit
         left_out = [line[3:] for line in changes if line.startswith("??")]
         if left_out:
-            warnings = (f"untracked files are not sent: {', '.join(left_out[:5])}",)
+            warning = f"untracked files are not sent: {', '.join(left_out[:5])}"
     if LOCK not in tracked(folder, commit):
         raise UserError(
             f"{folder} has no {LOCK} at commit {commit[:12]}; the hosts install from it."
         )
     _git(folder, "archive", "--format=tar.gz", f"--output={target}", commit)
     digest = hashlib.sha256(target.read_bytes()).hexdigest()
-    return Source(commit, str(target), digest, warnings)
+    return Source(commit, str(target), digest, warning)
 
 
 def tracked(folder: Path, commit: str) -> set[str]:

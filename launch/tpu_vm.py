@@ -6,17 +6,13 @@ program may be stopped and started again at any time.
 
 import dataclasses
 import shlex
-import shutil
-import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ait_jax.launch import gcloud, startup, statuses
+from ait_jax.launch import gcloud, recipe, statuses
 from ait_jax.launch.gcloud import GcloudError
 from ait_jax.launch.launch_spec import LaunchSpec, seconds
-from ait_jax.launch.recipe import costs, going_on, logs_command
 from ait_jax.launch.source import Source
 
 from ait_jax.errors import ExitCode, UserError
@@ -58,7 +54,7 @@ class Seen:
 class Launch:
     """One launch of a checked spec; `run` returns the exit code of the command line."""
 
-    def __init__(self, spec: LaunchSpec, source: Source, poll_s: float = 30.0) -> None:
+    def __init__(self, spec: LaunchSpec, source: Source, poll_s: float) -> None:
         self.spec, self.source, self.poll_s = spec, source, poll_s
         self.script = Path(source.archive).with_name("startup.sh")
         self.began = time.monotonic()
@@ -85,29 +81,29 @@ class Launch:
         try:
             return self._run()
         except KeyboardInterrupt:
-            print(f"\nStopped watching. {going_on(self.spec)}")
+            print(f"\nStopped watching. {recipe.going_on(self.spec)}")
             return ExitCode.INTERRUPTED
         except UserError:
             if self.costing:
-                print(f"This program ends here. {going_on(self.spec)}")
+                print(f"This program ends here. {recipe.going_on(self.spec)}")
             raise
 
     def _run(self) -> int:
-        for warning in self.source.warnings:
-            self.say(warning)
+        if self.source.warning:
+            self.say(self.source.warning)
         while True:
             try:
                 code = self._step(self._look())
-                self.errors = 0
             except GcloudError as error:
                 self.errors += 1
                 if error.kind != "transient" or self.errors > TRANSIENT_ERRORS:
                     raise error.for_user("gcloud") from None
                 self.say(f"{error.line} (asking again)")
                 self._pause()
-                continue
-            if code is not None:
-                return code
+            else:
+                self.errors = 0
+                if code is not None:
+                    return code
 
     def _step(self, seen: Seen) -> int | None:
         """Acts on what was seen; returns an exit code at the end."""
@@ -117,8 +113,7 @@ class Launch:
         if seen.resource == "ABSENT":
             return self._absent(seen, ended)
         if seen.resource == "DELETING":  # decide once it is gone
-            self._watch(seen)
-            return None
+            return self._watch(seen)
         # A failure from before this program started, on a TPU that is gone, is retried.
         new = self.delivered or seen.resource == "ACTIVE"
         self.delivered = self.costing = True
@@ -130,8 +125,7 @@ class Launch:
             return self._suspended(seen)
         if seen.resource == "FAILED":
             return self._failed(seen)
-        self._watch(seen)
-        return None
+        return self._watch(seen)
 
     def _step_existing(self, seen: Seen, ended: str) -> int | None:
         passing = self.delivered and seen.node in _PASSING_NODES
@@ -142,16 +136,15 @@ class Launch:
             )
         if not self.delivered and ended != "done" and (not seen.hosts or ended == "failed"):
             self._upload()
-            self.say(f"starting on {self.spec.node}")
-            url = f"{self.spec.folder}/startup.sh"
-            self._call(gcloud.deliver(self.spec, url), f"starting on {self.spec.node}")
+            doing = f"starting on {self.spec.node}"
+            self.say(doing)
+            self._call(gcloud.deliver(self.spec, f"{self.spec.folder}/startup.sh"), doing)
             self.delivered = self.costing = True
             return None
         self.delivered = True
         if ended:
             return self._end(seen, ended)
-        self._watch(seen)
-        return None
+        return self._watch(seen)
 
     def _look(self) -> Seen:
         """Looks up the resource, its TPU VM and its hosts' statuses; raises GcloudError."""
@@ -198,20 +191,18 @@ class Launch:
 
     def _absent(self, seen: Seen, ended: str) -> int | None:
         """Creates the resource, unless the run is over or somebody has deleted it."""
-        if self.delivered and ended:
-            return self._end(seen, ended)
         if self.delivered:
+            if ended:
+                return self._end(seen, ended)
             self.absences += 1
             if self.absences <= _ABSENCES:
-                self._pause()
-                return None
+                return self._pause()
             print(f"{self.spec.name} was deleted by somebody. {_RESUME}")
             return ExitCode.FAILED
         if ended == "done":
-            folder = self.spec.folder
+            again = shlex.join(gcloud.remove(f"{self.spec.folder}/status/**"))
             print(
-                f"{self.spec.name} is done already; nothing was created. To run it again: "
-                f"{shlex.join(gcloud.remove(f'{folder}/status/**'))}"
+                f"{self.spec.name} is done already; nothing was created. To run it again: {again}"
             )
             return ExitCode.OK
         if not self.uploaded:  # after a preemption statuses keep counting
@@ -223,11 +214,12 @@ class Launch:
         """Sends code and start-up script, and deletes the statuses of an earlier launch."""
         folder = self.spec.folder
         self.say(f"sending commit {self.source.commit[:12]} to {folder}/code")
-        code = gcloud.copy(self.source.archive, f"{folder}/code/{self.source.stem}.tar.gz")
-        self._call(code, f"writing to {self.spec.bucket}")
-        self.script.write_text(startup.script(self.spec, self.source))
-        script = gcloud.copy(str(self.script), f"{folder}/startup.sh")
-        self._call(script, f"writing to {self.spec.bucket}")
+        self.script.write_text(recipe.script(self.spec, self.source))
+        for file, name in (
+            (self.source.archive, f"code/{self.source.stem}.tar.gz"),
+            (str(self.script), "startup.sh"),
+        ):
+            self._call(gcloud.copy(file, f"{folder}/{name}"), f"writing to {self.spec.bucket}")
         gcloud.call(gcloud.remove(f"{folder}/status/**"), missing="")
         self.uploaded = True
 
@@ -346,17 +338,18 @@ class Launch:
                 self._delete()
             else:
                 node = self.spec.node
-                print(f"{node} was kept. {costs(self.spec)}")
+                print(f"{node} was kept. {recipe.costs(self.spec)}")
                 if not self.spec.use_existing:
                     resume = f"With --use_existing={node} the command continues there."
-        print(f"Logs: {logs_command(self.spec)}")
+        print(f"Logs: {recipe.logs_command(self.spec)}")
         if ended == "failed":
             print(resume)
         return ExitCode.OK if ended == "done" else ExitCode.FAILED
 
     def _delete(self) -> None:
-        self.say(f"deleting {self.spec.name}")
-        self._call(gcloud.delete(self.spec), f"deleting {self.spec.name}", fine="missing")
+        doing = f"deleting {self.spec.name}"
+        self.say(doing)
+        self._call(gcloud.delete(self.spec), doing, fine="missing")
         self.costing = False
 
 
@@ -368,11 +361,3 @@ def _reason(state: dict[str, Any]) -> str:
             return str(error["message"]).strip()
     initiator = str(state.get("stateInitiator", ""))
     return f"by {initiator}" if initiator else ""
-
-
-def start(spec: LaunchSpec, archive: Callable[[Path], Source], poll_s: float) -> int:
-    """Archives the code and launches; raises UserError before anything is created."""
-    if shutil.which("gcloud") is None:
-        gcloud.call(["gcloud"])
-    with tempfile.TemporaryDirectory() as temporary:
-        return Launch(spec, archive(Path(temporary, "code.tar.gz")), poll_s).run()

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from ait_jax.launch import preflight, statuses
+from ait_jax.launch.launch_spec import flags
 
 from ait_jax.errors import ExitCode
 from ait_jax.runtime import files
@@ -244,17 +245,13 @@ class Worker:
         if not self.options.skip_preflight:
             self._report("preflight", "")
             module = (sys.executable, "-m", "ait_jax.launch.preflight")
-            code = self._call([*module, *self._preflight()])
+            names = "folder host hosts chips topology expect_backend commit lock arrival_timeout_s"
+            given = {name: getattr(self.options, name) for name in names.split()}
+            code = self._call([*module, *flags(**given)])
             if code != ExitCode.OK:
                 return code
         self._report("running", "")
         return self._call([*self.program, *self.command])
-
-    def _preflight(self) -> list[str]:
-        names = ("folder", "host", "hosts", "chips", "topology", "expect_backend", "commit", "lock")
-        given = [(name, getattr(self.options, name)) for name in names]
-        flags = [f"--{name}={value}" for name, value in given if value not in ("", None)]
-        return [*flags, f"--arrival_timeout_s={self.options.arrival_timeout_s}"]
 
     def _call(self, command: list[str]) -> int:
         """Runs `command` into the log and kills what it leaves behind, which would keep the TPU."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from ait_jax.commands import subcommand
 from ait_jax.config.gin_flags import GinFlags
-from ait_jax.errors import ExitCode, UserError
+from ait_jax.errors import ExitCode
 
 _TIERS = {
     "spot": "spare capacity, cheapest; may be preempted, and the run then resumes by itself "
@@ -139,26 +139,20 @@ def _spec(options: argparse.Namespace, command: list[str]) -> Any:
     )
 
 
-def _archived(options: argparse.Namespace, spec: Any, path: Path) -> Any:
-    from ait_jax.launch import source
-
-    made = source.archive(path, options.allow_dirty)
-    source.check_gin_files(spec.command, source.root(), made.commit)
-    return made
-
-
 def _tpu_vm(options: argparse.Namespace, command: list[str]) -> int:
-    from ait_jax.launch import recipe, tpu_vm
+    from ait_jax.launch import gcloud, launch_spec, recipe, source, tpu_vm
 
-    if options.poll_s < 0:
-        raise UserError(f"--poll_s={options.poll_s} must be 0 or more seconds.")
+    launch_spec.check_least(0, poll_s=options.poll_s)
     spec = _spec(options, command)
+    if not options.dry_run:
+        gcloud.check_installed()
     with tempfile.TemporaryDirectory() as temporary:
-        if options.dry_run:
-            made = _archived(options, spec, Path(temporary, "code.tar.gz"))
-            print(recipe.dry_run(spec, made), end="")
-            return ExitCode.OK
-        return tpu_vm.start(spec, lambda path: _archived(options, spec, path), options.poll_s)
+        made = source.archive(Path(temporary, "code.tar.gz"), options.allow_dirty)
+        source.check_gin_files(spec.command, source.root(), made.commit)
+        if not options.dry_run:
+            return tpu_vm.Launch(spec, made, options.poll_s).run()
+        print(recipe.dry_run(spec, made), end="")
+        return ExitCode.OK
 
 
 def _local(options: argparse.Namespace, command: list[str]) -> int:

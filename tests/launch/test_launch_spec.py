@@ -114,7 +114,7 @@ def test_uncommitted_changes_are_refused_or_sent(tmp_path):
     subprocess.run(["git", "-C", clone, "config", "user.email", "a@b.example"], check=True)
     dirty = source.archive(tmp_path / "b.tar.gz", allow_dirty=True, folder=clone)
     assert dirty.commit != clean.commit and dirty.sha256 != clean.sha256
-    assert dirty.warnings == ("untracked files are not sent: new.gin",)
+    assert dirty.warning == "untracked files are not sent: new.gin"
     text = subprocess.run(
         ["tar", "-xzOf", dirty.archive, "mine.gin"], capture_output=True, text=True
     )

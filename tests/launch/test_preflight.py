@@ -8,16 +8,13 @@ import time
 
 import pytest
 from ait_jax.launch import preflight, statuses
-from ait_jax.launch.preflight import Asked, Devices, Preflight
+from ait_jax.launch.preflight import Devices, Preflight
 from processes import environment
 
 from ait_jax.runtime.buckets import Unavailable
 
 GRID = tuple((x, y, 0) for x in range(4) for y in range(4))
 GOOD = Devices("tpu", 16, 4, GRID)
-ASKED = Asked(
-    hosts=4, chips=16, topology="4x4", arrival_timeout_s=5, checks_timeout_s=5, poll_s=0.02
-)
 IDENTITY = {
     "code": "c" * 64, "commit": "d" * 40, "lock": "e" * 64, "python": "3.11.9",
     "packages": ["jax==0.10.2", "numpy==2.4.6"],
@@ -48,12 +45,16 @@ class Probe:
         return self._devices
 
 
-def check(folder, *probes, asked=ASKED):
+def check(folder, *probes, hosts=4, arrival=5, checks=5):
     """Runs one host for each probe, together; returns their exit codes and what each said."""
     codes, said = [None] * len(probes), [[] for _ in probes]
+    flags = [f"--folder={folder}", f"--hosts={hosts}", "--chips=16", "--topology=4x4",
+             f"--arrival_timeout_s={arrival}", f"--checks_timeout_s={checks}",
+             "--poll_s=0.02"]  # fmt: skip
 
     def host(number):
-        made = Preflight(folder, number, asked, probes[number], said[number].append)
+        asked = preflight.parser().parse_args([*flags, f"--host={number}"])
+        made = Preflight(asked, probes[number], said[number].append)
         made.report["hostname"] = f"tpu-w-{number}"
         codes[number] = made.run()
 
@@ -115,8 +116,7 @@ def test_a_wrong_host_is_named_by_all(tmp_path, probe, expected):
 
 
 def test_a_host_that_hangs_is_named(tmp_path):
-    asked = Asked(4, 16, "4x4", arrival_timeout_s=5, checks_timeout_s=0.5, poll_s=0.02)
-    codes, said = check(tmp_path, Probe(), Probe(None), Probe(), Probe(), asked=asked)
+    codes, said = check(tmp_path, Probe(), Probe(None), Probe(), Probe(), checks=0.5)
     # Not for good: so it is, too, when another host is taken away in between.
     assert codes == [69] * 4 and "JAX found no devices within 0.5 s" in said[1]
     assert "host 1" in said[0]
@@ -134,8 +134,7 @@ def test_hosts_that_have_come_are_not_read_again_and_again(tmp_path, monkeypatch
 
 
 def test_a_host_that_does_not_come_is_named(tmp_path):
-    asked = Asked(4, 16, "4x4", arrival_timeout_s=0.3, checks_timeout_s=5, poll_s=0.02)
-    codes, said = check(tmp_path, Probe(), Probe(), None, Probe(), asked=asked)
+    codes, said = check(tmp_path, Probe(), Probe(), None, Probe(), arrival=0.3)
     assert codes == [69, 69, None, 69]
     assert "host 2 of 4 did not reach the check of all hosts within 0.3 s" in said[0]
     assert "logs/host_2.log" in said[0]
@@ -145,14 +144,13 @@ def test_a_report_of_an_earlier_attempt_is_no_host(tmp_path):
     check(tmp_path, *[Probe()] * 4)
     path = statuses.path_of(tmp_path, "preflight", 2)
     os.utime(path, (time.time() - 60, time.time() - 60))
-    asked = Asked(4, 16, "4x4", arrival_timeout_s=0.3, checks_timeout_s=5, poll_s=0.02)
-    codes, said = check(tmp_path, Probe(), Probe(), None, Probe(), asked=asked)
+    codes, said = check(tmp_path, Probe(), Probe(), None, Probe(), arrival=0.3)
     assert codes == [69, 69, None, 69] and "host 2 of 4" in said[0]
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "preflight").write_text("a file in the way")
-    codes, said = check(tmp_path, Probe(), asked=Asked(1, 16))
+    codes, said = check(tmp_path, Probe(), hosts=1)
     assert codes == [78]
     assert "cannot write to" in said[0] and "roles/storage.objectAdmin" in said[0]
 
@@ -168,7 +166,7 @@ def test_a_bucket_that_does_not_answer_is_tried_again(tmp_path, monkeypatch):
         raise Unavailable(f"{path}: the bucket does not answer (TimeoutError)")
 
     monkeypatch.setattr(statuses, "write_json", unavailable)
-    codes, said = check(tmp_path, Probe(), asked=Asked(1, 16))
+    codes, said = check(tmp_path, Probe(), hosts=1)
     assert codes == [1] and "does not answer" in said[0]
 
 
@@ -194,9 +192,11 @@ def test_two_processes_of_jax_distributed(tmp_path):
         "index, address, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3]\n"
         "start = jax.distributed.initialize\n"
         "jax.distributed.initialize = lambda **_: start(address, 2, index)\n"
-        "asked = preflight.Asked(2, 4, '', 'cpu', 60.0)\n"
+        "flags = ['--hosts=2', '--chips=4', '--expect_backend=cpu', '--arrival_timeout_s=60']\n"
+        "flags += [f'--folder={folder}', f'--host={index}']\n"
+        "asked = preflight.parser().parse_args(flags)\n"
         "probe = preflight.Probe(distributed='tpu')\n"
-        "code = preflight.Preflight(folder, index, asked, probe).run()\n"
+        "code = preflight.Preflight(asked, probe).run()\n"
         "sys.stdout.flush()\n"
         "import os\nos._exit(code)\n"
     )
