@@ -62,6 +62,9 @@ class Partitioner:
 
     def __post_init__(self) -> None:
         _check_rules(self.logical_axis_rules)
+        # Gin gives lists, which are not hashable.
+        rules = tuple((axis, mesh_axis) for axis, mesh_axis in self.logical_axis_rules)
+        object.__setattr__(self, "logical_axis_rules", rules)
 
     @property
     def devices(self) -> Sequence[Any]:

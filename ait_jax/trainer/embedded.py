@@ -3,17 +3,21 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
+from ait_jax.models.interface import Model
 from ait_jax.runtime import distributed, preemption, reporter
+from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.trainer.checkpointing import Checkpoints
 from ait_jax.trainer.data import Batch, batches
-from ait_jax.trainer.interface import Trained, Trainer, TrainingJob
+from ait_jax.trainer.interface import CompiledStep, Trained, Trainer, TrainingJob
 from ait_jax.trainer.metrics import TrainingLog, TrainingWork
 from ait_jax.trainer.optimizer import schedule_over
 from ait_jax.trainer.step import Metrics, TrainState, init_state
@@ -28,6 +32,15 @@ class EmbeddedTrainer(Trainer):
     def train(self, job: TrainingJob) -> Trained:
         """See `Trainer.train`."""
         return Training(self, job).run()
+
+
+@lru_cache(maxsize=2)
+def _compiled_step(
+    config: Trainer, schedule: optax.Schedule, model: Model, partitioner: Partitioner
+) -> tuple[optax.GradientTransformation, *CompiledStep]:
+    """Returns the optimizer and `Trainer.compiled_step`: traced once for all rounds of a run."""
+    optimizer = config.optimizer(schedule)
+    return optimizer, *config.compiled_step(model, optimizer, partitioner)
 
 
 class Training(Generic[TrainerT]):
@@ -48,7 +61,6 @@ class Training(Generic[TrainerT]):
             self.kept_in, best_metric=config.best_metric if job.evaluate else None
         )
         self.schedule = schedule_over(config.schedule, self.total_steps)
-        self.optimizer = config.optimizer(self.schedule)
         self.work = TrainingWork()
         self.others: tuple[Any, ...] = ()  # arguments of a step between state and batch
         self._compile_step()
@@ -57,8 +69,8 @@ class Training(Generic[TrainerT]):
         return self.job.directory
 
     def _compile_step(self) -> None:
-        self.train_step, (self.abstract_state, *self.abstract_others) = self.config.compiled_step(
-            self.job.model, self.optimizer, self.job.partitioner
+        self.optimizer, self.train_step, (self.abstract_state, *self.abstract_others) = (
+            _compiled_step(self.config, self.schedule, self.job.model, self.job.partitioner)
         )
 
     def _initial_state(self) -> TrainState:

@@ -127,6 +127,7 @@ class _Feedback(Training[FeedbackTrainer]):
 
     def _compile_step(self) -> None:
         config = self.config
+        self.optimizer = config.optimizer(self.schedule)
         function = make_feedback_step(
             self.job.model,
             self.optimizer,

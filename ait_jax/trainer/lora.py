@@ -50,6 +50,8 @@ class LoRATrainer(Trainer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if isinstance(self.targets, list):  # as gin may give it: not hashable
+            object.__setattr__(self, "targets", tuple(self.targets))
         self._check("rank", "LORA_RANK", self.rank >= 1, "at least 1")
         self._check("alpha", "LORA_ALPHA", self.alpha > 0, "above 0")
         self._check("dropout", "LORA_DROPOUT", 0 <= self.dropout < 1, "at least 0 and below 1")

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 
+import whole_arrays  # noqa: F401
 from ait_jax.tasks import mini
 
 from ait_jax import assets, cli

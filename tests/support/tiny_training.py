@@ -7,6 +7,7 @@ from functools import cache, cached_property
 import jax
 import numpy as np
 import optax
+import whole_arrays  # noqa: F401
 
 from ait_jax import randomness
 from ait_jax.models import parameters, t5
