@@ -19,24 +19,6 @@ NAME = "dynosaur"
 _MAX_OPEN_TASKS = 256
 
 
-class FileInstances(LazyInstances):
-    """The instances of tasks/NAME.json. Safe to pickle."""
-
-    __slots__ = ("_digest", "_length", "_path")
-
-    def __init__(self, path: str, digest: str, length: int) -> None:
-        self._path = path
-        self._digest = digest
-        self._length = length
-
-    def _read(self, positions: Sequence[int]) -> tuple[Instance, ...]:
-        instances = _read_instances(self._path, self._digest)
-        return tuple(instances[position] for position in positions)
-
-    def __repr__(self) -> str:
-        return f"FileInstances({self._path!r}, {self._length})"
-
-
 @functools.lru_cache(maxsize=_MAX_OPEN_TASKS)
 def _read_instances(path: str, digest: str) -> Sequence[Instance]:
     task = read_task(path)
@@ -45,6 +27,11 @@ def _read_instances(path: str, digest: str) -> Sequence[Instance]:
             f"{path!r} is not what was grown; restore it, or remove it and grow the pool again."
         )
     return task.instances
+
+
+def _instances_at(positions: Sequence[int], path: str, digest: str) -> tuple[Instance, ...]:
+    instances = _read_instances(path, digest)
+    return tuple(instances[position] for position in positions)
 
 
 def load_pool(
@@ -111,7 +98,7 @@ def _task(entry: Entry, folder: Any) -> Task:
     if not entry.num_instances:
         return entry.task
     path = str(folder / f"{entry.task.name}.json")
-    instances = FileInstances(path, entry.digest, entry.num_instances)
+    instances = LazyInstances(entry.num_instances, _instances_at, path, entry.digest)
     return dataclasses.replace(entry.task, instances=instances)
 
 

@@ -1,7 +1,7 @@
-"""Instances that are read on demand: what every stored pool's sequences share."""
+"""Instances of stored pools, which are read on demand."""
 
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ait_jax.pool import Instance
@@ -11,14 +11,24 @@ _CHUNK = 256
 
 
 class LazyInstances(Sequence[Instance]):
-    """A task's instances, stored elsewhere. Subclasses have `_length` and `_read`."""
+    """A task's instances, stored elsewhere. Small, and safe to pickle.
 
-    __slots__ = ()
-    _length: int
+    Args:
+      length: how many there are.
+      read: a module's function; takes positions in this task and `where`, returns the instances.
+      *where: they are.
+    """
+
+    __slots__ = ("_length", "_read_at", "_where")
+
+    def __init__(self, length: int, read: Callable[..., tuple[Instance, ...]], *where: Any) -> None:
+        self._length, self._read_at, self._where = length, read, where
 
     def _read(self, positions: Sequence[int]) -> tuple[Instance, ...]:
-        """Returns the instances at positions of this task."""
-        raise NotImplementedError
+        return self._read_at(positions, *self._where)
+
+    def __repr__(self) -> str:
+        return f"LazyInstances({self._length}, {', '.join(map(str, self._where))})"
 
     def __len__(self) -> int:
         return self._length

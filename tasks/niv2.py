@@ -24,6 +24,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 from ait_jax.tasks import niv2_rows
+from ait_jax.tasks.lazy_instances import LazyInstances
 from ait_jax.tasks.niv2_builder import NAME, TASKS_SPLIT, Clone, Niv2
 from ait_jax.tasks.prepared_folder import PreparedFolder, check_on_bad_task
 from ait_jax.tasks.source_files import SourceFile, fingerprint
@@ -237,5 +238,5 @@ def _tasks(prepared: Prepared) -> Iterator[Task]:
     place = (str(prepared.directory), prepared.fingerprint)
     for row in niv2_rows.read_rows(*place, "tasks", TASKS_SPLIT):
         split, length = row["split"].decode(), int(row["num_instances"])
-        instances = niv2_rows.StoredInstances(*place, split, length)
+        instances = LazyInstances(length, niv2_rows.read_instances, *place, split)
         yield niv2_rows.task_from_row(row, instances)

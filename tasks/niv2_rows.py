@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from ait_jax.tasks.lazy_instances import LazyInstances
 from ait_jax.tasks.prepared_folder import local_copies
 
 from ait_jax.errors import UserError
@@ -191,20 +190,11 @@ def read_rows(
         ) from error
 
 
-class StoredInstances(LazyInstances):
-    """A task's instances on disk, read on demand. Small, and safe to pickle."""
-
-    def __init__(self, directory: str, fingerprint: str, split: str, length: int) -> None:
-        self._key = (directory, fingerprint, split)
-        self._length = length
-
-    def _read(self, positions: Sequence[int]) -> tuple[Instance, ...]:
-        directory, fingerprint, split = self._key
-        rows = read_rows(directory, fingerprint, "instances", split, positions)
-        return tuple(
-            Instance(row["id"].decode(), row["input"].decode(), _texts(row["outputs"]))
-            for row in rows
-        )
-
-    def __repr__(self) -> str:
-        return f"StoredInstances({self._key[2]!r}, {self._length})"
+def read_instances(
+    positions: Sequence[int], directory: str, fingerprint: str, split: str
+) -> tuple[Instance, ...]:
+    """Returns instances of the task whose split is given; arguments as of `read_rows`."""
+    rows = read_rows(directory, fingerprint, "instances", split, positions)
+    return tuple(
+        Instance(row["id"].decode(), row["input"].decode(), _texts(row["outputs"])) for row in rows
+    )

@@ -39,6 +39,28 @@ _UNWRITABLE = {
 Build = Callable[[Path, Mapping[str, SourceFile], Callable[[int], None]], Mapping[str, Any]]
 
 
+def read_record(path: Any, schema: int, remedy: str) -> dict[str, Any] | None:
+    """Returns the JSON object that says what a folder holds, None if there is no such file.
+
+    Raises:
+      UserError: it is damaged, or its "schema" is another; the `remedy` is what to do then.
+    """
+    try:
+        record = json.loads(read_text(path))
+        if not isinstance(record, dict):
+            raise ValueError("not an object")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({error}); {remedy}.") from error
+    if record.get("schema") != schema:
+        raise UserError(
+            f"{path} was written by another version of ait-jax (schema {record.get('schema')!r}; "
+            f"this one reads {schema}); {remedy}."
+        )
+    return record
+
+
 def check_on_bad_task(value: str) -> None:
     """Refuses anything but "error" and "skip"."""
     if value not in ON_BAD_TASK:
@@ -120,29 +142,9 @@ class PreparedFolder:
         return _write_record(self.path, values, now)
 
     def read_record(self) -> dict[str, Any] | None:
-        """Returns the record of a prepared pool, None if there is no pool.
-
-        Raises:
-          UserError: it is damaged, or of another version.
-        """
-        path = self.path / _RECORD
-        try:
-            record = json.loads(read_text(path))
-            if not isinstance(record, dict):
-                raise ValueError("not an object")
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"{path} is damaged ({error}); remove {str(self.path)!r} and prepare again."
-            ) from error
-        if record.get("schema") != _SCHEMA:
-            raise UserError(
-                f"{path} was written by another version of ait-jax (schema "
-                f"{record.get('schema')!r}; this one reads {_SCHEMA}); prepare again with "
-                "overwrite, or into another data_dir."
-            )
-        return record
+        """Returns the record of a prepared pool, None if there is no pool; see `read_record`."""
+        remedy = "prepare again with overwrite, or into another data_dir"
+        return read_record(self.path / _RECORD, _SCHEMA, remedy)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

@@ -10,18 +10,17 @@ table. A pool grows by another pair of tables (`extend`): earlier ones are never
 pool.json, replaced last, says which pairs count. TensorFlow is not needed.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ait_jax.tasks import stored_rows
-from ait_jax.tasks.prepared_folder import local_copies
-from ait_jax.tasks.stored_rows import StoredInstances, TableWriter, open_table
+from ait_jax.tasks import prepared_folder, stored_rows
+from ait_jax.tasks.lazy_instances import LazyInstances
+from ait_jax.tasks.stored_rows import TableWriter, open_table, read_instances
 
 from ait_jax.errors import UserError
 from ait_jax.pool import Splits, Task, TaskPool, fingerprint_of, task_digest
 from ait_jax.pool.splits import SPLIT_NAMES
-from ait_jax.runtime.files import absolute, as_path, new_folder, read_text, replace_with, write_json
+from ait_jax.runtime.files import absolute, as_path, new_folder, replace_with, write_json
 
 SCHEMA_VERSION = 1
 _RECORD = "pool.json"
@@ -121,20 +120,15 @@ def read_record(directory: Any) -> dict[str, Any]:
       UserError: it is missing, damaged or of another version.
     """
     path = as_path(directory) / _RECORD
+    record = prepared_folder.read_record(path, SCHEMA_VERSION, "prepare the pool again")
+    if record is None:
+        raise UserError(f"{str(directory)!r} is not a stored pool: it has no {_RECORD}.")
     try:
-        record = json.loads(read_text(path))
-        if record["schema"] != SCHEMA_VERSION:
-            raise UserError(
-                f"{path} has schema {record['schema']!r}; this version of ait-jax reads "
-                f"{SCHEMA_VERSION}. Prepare the pool again."
-            )
         shards = [(int(shard["tasks"]), int(shard["instances"])) for shard in record["shards"]]
         texts = (record["name"], record["fingerprint"])
         if not shards or not all(isinstance(text, str) for text in texts):
             raise ValueError("name, fingerprint or shards are missing")
-    except FileNotFoundError as error:
-        raise UserError(f"{str(directory)!r} is not a stored pool: it has no {_RECORD}.") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error!r}); prepare the pool again.") from error
     return record
 
@@ -185,17 +179,17 @@ def load(directory: Any, cls_labels: Mapping[str, bool] | None = None) -> TaskPo
 
 def _rows(
     directory: Any, record: Mapping[str, Any]
-) -> Iterator[tuple[dict[str, Any], StoredInstances]]:
+) -> Iterator[tuple[dict[str, Any], LazyInstances]]:
     """Yields every task's row and its instances."""
     fingerprint = record["fingerprint"]
     tables = range(len(record["shards"]))
     names = [_path(directory, table, n).name for n in tables for table in _TABLES]
-    directory = local_copies(directory, fingerprint, names)
+    directory = prepared_folder.local_copies(directory, fingerprint, names)
     for number, shard in enumerate(record["shards"]):
-        path = str(_path(directory, "instances", number))
+        place = (str(_path(directory, "instances", number)), fingerprint, shard["instances"])
         table = open_table(str(_path(directory, "tasks", number)), fingerprint, shard["tasks"])
         # Opened now: a missing or cut table is an error of the pool, not of the first task read.
-        instances = open_table(path, fingerprint, shard["instances"])
+        instances = open_table(*place)
         needed = (stored_rows.task_schema(), stored_rows.instance_schema())
         if (table.schema, instances.schema) != needed:
             raise _damaged(directory, f"other columns than needed in shard {number}")
@@ -203,7 +197,7 @@ def _rows(
             first, length = row["first_instance"], row["num_instances"]
             if first < 0 or length < 0 or first + length > shard["instances"]:
                 raise _damaged(directory, f"task {row['name']!r} has instances beyond the table")
-            yield row, StoredInstances(path, fingerprint, shard["instances"], first, length)
+            yield row, LazyInstances(length, read_instances, place, first)
 
 
 def _damaged(directory: Any, what: str) -> UserError:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from ait_jax.tasks.lazy_instances import LazyInstances
 
 from ait_jax.errors import UserError, first_line
 from ait_jax.pool import Example, Instance, Instruction, Task
@@ -208,24 +207,13 @@ def open_table(path: str, fingerprint: str, num_rows: int) -> Table:
     return Table(path, num_rows)
 
 
-@functools.lru_cache(maxsize=64)
-def _shared_key(path: str, fingerprint: str, num_rows: int) -> tuple[str, str, int]:
-    return path, fingerprint, num_rows
+def read_instances(
+    positions: Sequence[int], table: tuple[str, str, int], first: int
+) -> tuple[Instance, ...]:
+    """Returns instances of the task whose rows begin at `first` of the table.
 
-
-class StoredInstances(LazyInstances):
-    """A task's rows of a table of instances. Small, and safe to pickle."""
-
-    __slots__ = ("_first", "_length", "_table")
-
-    def __init__(self, path: str, fingerprint: str, num_rows: int, first: int, length: int) -> None:
-        self._table = _shared_key(path, fingerprint, num_rows)
-        self._first, self._length = first, length
-
-    def _read(self, positions: Sequence[int]) -> tuple[Instance, ...]:
-        table = open_table(*self._table)
-        rows = (table.row(self._first + position) for position in positions)
-        return tuple(Instance(identity, text, tuple(outputs)) for identity, text, outputs in rows)
-
-    def __repr__(self) -> str:
-        return f"StoredInstances({self._table[0]!r}, {self._first}, {self._length})"
+    `table` is the arguments of `open_table`.
+    """
+    opened = open_table(*table)
+    rows = (opened.row(first + position) for position in positions)
+    return tuple(Instance(identity, text, tuple(outputs)) for identity, text, outputs in rows)

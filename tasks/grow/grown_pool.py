@@ -21,6 +21,7 @@ from ait_jax.tasks.grow.dataset import Dataset
 from ait_jax.tasks.grow.proposal import Proposal
 from ait_jax.tasks.grow.roles import language_name, language_of_column
 from ait_jax.tasks.grow.screening import NOT_RECORDED, license_id
+from ait_jax.tasks.prepared_folder import read_record
 
 from ait_jax.errors import UserError
 from ait_jax.pool import Instance, Instruction, Task, task_digest, task_from_json, task_to_json
@@ -237,20 +238,10 @@ def read_report(directory: Any) -> dict[str, Any]:
     Raises:
       UserError: it is damaged or of another version.
     """
-    path = Path(directory).expanduser() / REPORT
-    try:
-        report = json.loads(path.read_bytes().decode())
-    except FileNotFoundError:
-        return {"schema": _SCHEMA, "growths": []}
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path} is damaged ({error}); remove it: the pool does not need it."
-        ) from error
-    if not isinstance(report, dict) or report.get("schema") != _SCHEMA:
-        raise UserError(f"{path} was written by another version of ait-jax; move it elsewhere.")
+    path = as_path(directory) / REPORT
+    remedy = "move it elsewhere: the pool does not need it"
+    report = read_record(path, _SCHEMA, remedy) or {"schema": _SCHEMA, "growths": []}
     growths = report.get("growths")
     if not isinstance(growths, list) or not all(isinstance(item, dict) for item in growths):
-        raise UserError(
-            f"{path} is damaged (no list of growths); remove it: the pool does not need it."
-        )
+        raise UserError(f"{path} is damaged (no list of growths); {remedy}.")
     return report
