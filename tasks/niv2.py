@@ -46,7 +46,7 @@ class Prepared:
       num_tasks: tasks prepared.
       skipped: task file -> why it was left out (`on_bad_task="skip"`).
       splits: the clone's split files: {"default": {"train_tasks": [names], ...}}.
-      fresh: whether this call prepared it; False if it was prepared before.
+      fresh: whether this call prepared it.
     """
 
     directory: Path
@@ -181,10 +181,9 @@ def load_pool(
 ) -> TaskPool:
     """Opens the prepared pool; prepares it first if `source` is given and that is not done.
 
-    The tasks' own texts are in memory; instances are read on demand, by random access and without
-    TensorFlow. `TaskPool.splits` are the clone's: its training tasks remain to be chosen from, its
-    test tasks are the test tasks, and there are no dev tasks. They may name tasks that the pool
-    lacks; `Splits.restrict_to` refuses or drops those.
+    Instances are read on demand, by random access and without TensorFlow. `TaskPool.splits` are the
+    clone's: its training tasks remain to be chosen from, and there are no dev tasks. They may name
+    tasks that the pool lacks; `Splits.restrict_to` refuses or drops those.
 
     Args:
       data_dir: as given to `prepare`.

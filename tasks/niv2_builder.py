@@ -63,10 +63,10 @@ class Niv2(tfds.core.GeneratorBasedBuilder):
     manual directory; `niv2.prepare` adds what TFDS lacks: the record of the source, skipping of
     bad files, both configurations at once or neither.
 
-    ArrayRecord is read by `tfds.data_source`, and by `tfds.load` through `_as_dataset` below. If a
-    version is asked for by name, TFDS uses the files without this class and can do only the
-    former: `seqio.TfdsDataSource("niv2/instances:1.0.0", ...)` therefore needs a keyword for this
-    class, as in `tfds_builder_kwargs={"task_paths": None}`. `ait_jax.tasks.registry` does not.
+    ArrayRecord is read by `tfds.data_source`, and by `tfds.load` through `_as_dataset` below. Asked
+    for a version by name, TFDS reads the files without this class and can do only the former:
+    `seqio.TfdsDataSource("niv2/instances:1.0.0", ...)` therefore needs a keyword for this class, as
+    in `tfds_builder_kwargs={"task_paths": None}`.
 
     Args:
       task_paths: the task files, if not all of the clone's.

@@ -73,16 +73,13 @@ def check_on_bad_task(value: str) -> None:
 class PreparedFolder:
     """`<data_dir>/<name>`, with source.json: what the pool was made from.
 
-    A source that has changed since is refused rather than prepared beside the old one: runs under
-    way read by task name from this folder, and other instances in it would change them.
+    A source that has changed since is refused: runs under way read by task name from this folder,
+    and other instances in it would change them.
 
     Args:
       data_dir: local or in a bucket (gin name DATA_DIR).
-      name: of the pool and of the folder.
+      name: of the pool and of the folder; UserError if it is unsafe.
       command: that prepares it, for messages: "ait-jax prepare niv2".
-
-    Raises:
-      UserError: the name is unsafe.
     """
 
     def __init__(self, data_dir: Any, name: str, command: str) -> None:
@@ -103,7 +100,7 @@ class PreparedFolder:
         Args:
           source: what to make the pool from.
           build: makes it.
-          label: what is done, for the progress: "Preparing 3 NIV2 tasks".
+          label: for the progress: "Preparing 3 NIV2 tasks".
           passes: how often `build` reads all files.
           overwrite: prepare in any case, and replace what is there.
 
@@ -111,8 +108,8 @@ class PreparedFolder:
           the record, and whether this call prepared the pool.
 
         Raises:
-          UserError: the source differs from that of the pool that is there, changes meanwhile,
-            or cannot be read; the data directory cannot be written to.
+          UserError: the source is not that of the pool that is there, changes meanwhile, or cannot
+            be read; the data directory cannot be written to.
         """
         with self.locked():
             record = None if overwrite else self.read_record()
@@ -148,9 +145,7 @@ class PreparedFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other preparations out until the block or the process ends; waits for them.
-
-        Every process of a pod comes here before it reads the pool.
+        """Keeps other preparations, and the other processes of a pod, out; waits for them.
 
         Raises:
           UserError: the data directory cannot be written to.
@@ -243,10 +238,7 @@ def _in_turn(lock: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yields a function that takes how much more of `total` is done.
-
-    Shows a bar on a terminal, elsewhere a line on standard error from time to time.
-    """
+    """Yields what to call with amounts done; shows a bar, without a terminal lines on stderr."""
     done, last = 0, time.monotonic()
     is_terminal = terminal.is_terminal()
     if not is_terminal:
@@ -268,10 +260,7 @@ def _progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
 def local_copies(folder: Any, fingerprint: str, names: Sequence[str]) -> Any:
     """Returns a local folder with the named files of a pool: `folder` itself if it is local.
 
-    Args:
-      folder: holds the files.
-      fingerprint: of the pool's content; another content has other copies.
-      names: which files; each machine fetches them once.
+    Each machine fetches them once; another `fingerprint` of the pool's content has other copies.
     """
     if buckets.is_local(folder):
         return folder

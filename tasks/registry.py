@@ -1,10 +1,9 @@
 """SeqIO tasks and mixtures of a pool, for T5X and other readers of SeqIO.
 
-`register` makes one SeqIO task per pool task and the mixtures `<prefix>_default_train` and
-`<prefix>_default_test` (and `_dev` if the pool has dev tasks). In a pool of more than 2,000 tasks
-each of these mixtures, and every other selection (`add_mixture`), is one SeqIO task that reads all
-instances of its pool tasks: SeqIO opens a pipeline for each task of a mixture, and 50,000 are too
-many. For NIV2 from plain T5X, either in a gin file
+`register` makes one SeqIO task per pool task and the mixtures `<prefix>_default_train`, `_test`
+and, if the pool has dev tasks, `_dev`. In a pool of more than 2,000 tasks each mixture is one SeqIO
+task that reads all instances of its pool tasks: SeqIO opens a pipeline for each task of a mixture,
+and 50,000 are too many. For NIV2 from plain T5X, either in a gin file
 
     from ait_jax.tasks import registry
     MIXTURE_OR_TASK_NAME = @registry.register_niv2()
@@ -15,11 +14,6 @@ many. For NIV2 from plain T5X, either in a gin file
 or by environment variables and an import of this module (`import ait_jax.tasks` after
 `import seqio` will do): AIT_JAX_DATA_DIR (where NIV2 is, or is to be, prepared),
 AIT_JAX_NIV2_DIR (a clone, if it is not prepared yet), AIT_JAX_VOCABULARY_PATH.
-
-Splits of every task:
-- "train": all instances. As in Tk-Instruct, whole tasks are held out, not instances;
-  `first_train_instance = 100` keeps a task's own test instances out of its training split.
-- "test" and "validation": the first 100 instances, the official test instances of test tasks.
 """
 
 import functools
@@ -52,10 +46,11 @@ _arguments: dict[str, tuple[Any, ...]] = {}
 
 @dataclass(frozen=True)
 class InstanceSplits:
-    """Which instances of a task are in which SeqIO split.
+    """Which instances of a task are in which SeqIO split; as in Tk-Instruct, "train" has all.
 
     Attributes:
-      first_train_instance: "train" begins with this position of the file.
+      first_train_instance: where "train" begins; 100 keeps a test task's official test instances
+        out of it.
       max_train_instances: at most this many in "train", drawn by (seed, task); None for all.
       num_test_instances: this many, from the first on, in "test" and in "validation".
     """
@@ -154,11 +149,10 @@ def register(
 ) -> Registered:
     """Registers a pool with SeqIO; a pool registered before under this prefix is replaced.
 
-    Tasks are named `<prefix>_<task>`; dots, and characters that SeqIO does not allow, become
-    underscores (task1530_scitail1.1_sentence_generation is
-    niv2_task1530_scitail1_1_sentence_generation; see `Registered.task_names`). In a mixture a
-    task's rate is its number of instances, so that all instances are equally likely. If the pool's
-    splits name tasks that it lacks, the mixtures leave them out and the log says how many.
+    Tasks are named `<prefix>_<task>`, with underscores for characters that SeqIO does not allow
+    (see `Registered.task_names`). In a mixture a task's rate is its number of instances, so that
+    all instances are equally likely. If the pool's splits name tasks that it lacks, the mixtures
+    leave them out and the log says how many.
 
     Args:
       pool: e.g. `niv2.load_pool(...)`.
@@ -166,23 +160,20 @@ def register(
       vocabulary: path of a SentencePiece model (100 sentinels are added) or of a tokenizer, or a
         vocabulary, also SeqIO's.
       encoding: of the prompts.
-      splits: which instances are in which split.
+      splits: of the instances.
       seed: for training targets and `max_train_instances`.
       max_seqio_tasks: in a larger pool each selection is one SeqIO task.
 
     Raises:
       UserError: there is no vocabulary, or it cannot be used.
     """
-    import seqio
     from ait_jax.tasks import seqio_tasks
 
     seqio_tasks.hide_accelerators()
     _arguments.pop(prefix, None)
     maker = TaskMaker(pool, _vocabulary(vocabulary), encoding, splits, seed)
     if prefix in _registered:
-        for name in _registered[prefix].task_names.values():
-            seqio.TaskRegistry.remove(name)
-        for name in _registered[prefix].mixtures:
+        for name in (*_registered[prefix].task_names.values(), *_registered[prefix].mixtures):
             _remove(name)
     if len(pool) > max_seqio_tasks:
         registered = Registered({}, (), maker)
@@ -200,11 +191,11 @@ def register(
     return _registered[prefix]
 
 
-def _remove(mixture: str) -> None:
+def _remove(name: str) -> None:
     import seqio
 
-    seqio.MixtureRegistry.remove(mixture)
-    seqio.TaskRegistry.remove(mixture)
+    seqio.MixtureRegistry.remove(name)
+    seqio.TaskRegistry.remove(name)
 
 
 def _default_mixtures(pool: TaskPool, prefix: str) -> list[tuple[str, str, tuple[str, ...]]]:
@@ -238,8 +229,7 @@ def add_mixture(
       name: of the mixture.
       tasks: names of pool tasks.
       registered: what `register` returned for their pool.
-      split: a task's rate is its number of instances in this split; tasks without any are left
-        out.
+      split: whose number of instances is a task's rate; tasks without any are left out.
 
     Returns:
       its SeqIO tasks; empty, and no mixture is added, if none has an instance in `split`.
@@ -304,9 +294,8 @@ def register_pool(
     Args:
       mixture: a SeqIO mixture or task of the pool.
       load_pool: makes the pool.
-      vocabulary: as for `register`; by default the variable AIT_JAX_VOCABULARY_PATH.
-      prefix: of all names.
-      encoding, splits, seed, max_seqio_tasks: as for `register`.
+      vocabulary: by default the variable AIT_JAX_VOCABULARY_PATH; this and the others as for
+        `register`.
 
     Raises:
       UserError: there is no vocabulary, or no such mixture.
@@ -347,15 +336,12 @@ def register_niv2(
     """Registers NIV2, once for the same arguments, and returns `mixture`: for use in gin files.
 
     Args:
-      mixture: a SeqIO mixture or task of NIV2.
       data_dir: where NIV2 is prepared; by default the variable AIT_JAX_DATA_DIR.
       source: a clone, prepared first if need be; by default the variable AIT_JAX_NIV2_DIR.
-      vocabulary: as for `register`; by default the variable AIT_JAX_VOCABULARY_PATH.
-      encoding, splits, seed: as for `register`.
+      mixture, vocabulary, encoding, splits, seed: as for `register_pool`.
 
     Raises:
-      UserError: NIV2 is not prepared and there is no clone, or there is no vocabulary, or no such
-        mixture.
+      UserError: NIV2 is not prepared and there is no clone, or as `register_pool`.
     """
     from ait_jax.tasks import niv2
 

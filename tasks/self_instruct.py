@@ -3,12 +3,10 @@
 Prepared once (`ait-jax prepare self_instruct --source FILE[,FILE...] --test_source FILE`) into a
 stored pool (`stored_pool`) below `data_dir`; `instruction_rows` says what the files may hold.
 
-- A task's name is made from its instruction alone: its first words and a hash of it. It has no
-  examples; its definition is the instruction.
+- A task's definition is the instruction, its name that one's first words and hash; no examples.
 - Rows of one instruction are its instances. Rows of one instruction and input become one instance
   with several references; exact duplicates are dropped.
-- Rows with an empty output are dropped, except in test files, where they are instances without
-  references.
+- Rows with an empty output are dropped, in test files they are instances without references.
 - An instruction that is also a test instruction is only a test task.
 
 Each of these is counted. White space around a text makes no difference.
@@ -46,9 +44,9 @@ class Prepared:
     Attributes:
       directory: `<data_dir>/<name>`.
       num_tasks, num_instances: of the whole pool.
-      num_test_tasks: tasks that are test tasks.
+      num_test_tasks: of these tasks.
       findings: what was left out, and why.
-      fresh: whether this call prepared it; False if it was prepared before.
+      fresh: whether this call prepared it.
     """
 
     directory: Path
@@ -109,8 +107,8 @@ def prepare(
       data_dir: local or in a bucket; created if need be.
       test_source: likewise, for the test tasks (gin name TEST_FILES).
       name: of the pool and its folder, to keep several in one `data_dir`.
-      on_bad_task: "error" refuses files with malformed rows and says how many of each kind there
-        are and where the first is; "skip" leaves them out.
+      on_bad_task: "error" refuses malformed rows and says how many of each kind there are and
+        where the first is; "skip" leaves them out.
       overwrite: prepare in any case, and replace what is there.
 
     Raises:
@@ -152,21 +150,27 @@ def prepare(
         }
 
     record, fresh = folder.prepare(files, build, f"Preparing {name}", passes=1, overwrite=overwrite)
+    prepared = _prepared(folder.path, record, fresh)
+    if (bad := prepared.findings).num_bad and on_bad_task == "error":
+        raise UserError(
+            f"{str(folder.path)!r} was prepared without {bad.num_bad} bad rows "
+            f"({'; '.join(Findings.describe(bad.bad))}). Fix them, or accept that with "
+            "on_bad_task='skip'."
+        )
+    return prepared
+
+
+def _prepared(directory: Any, record: Mapping[str, Any], fresh: bool) -> Prepared:
     try:
         numbers = (int(record[key]) for key in ("num_tasks", "num_instances", "num_test_tasks"))
         findings = Findings(**record["tally"])
-        prepared = Prepared(folder.path, *numbers, findings=findings, fresh=fresh)
-        num_bad, bad = findings.num_bad, Findings.describe(findings.bad)
+        prepared = Prepared(directory, *numbers, findings=findings, fresh=fresh)
+        prepared.describe()  # fails now if these are no findings
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
-            f"{str(folder.path)!r} was not prepared by `ait-jax prepare {NAME}` ({error!r}); give "
+            f"{str(directory)!r} was not prepared by `ait-jax prepare {NAME}` ({error!r}); give "
             "another name or data_dir."
         ) from error
-    if num_bad and on_bad_task == "error":
-        raise UserError(
-            f"{str(folder.path)!r} was prepared without {num_bad} bad rows ({'; '.join(bad)}). Fix "
-            "them, or accept that with on_bad_task='skip'."
-        )
     return prepared
 
 

@@ -123,10 +123,9 @@ def make_preprocessor(
 ) -> Callable[..., tf.data.Dataset]:
     """Returns the SeqIO preprocessor that turns a `PoolSource` into prompts and tokens.
 
-    Text and tokens are made in Python, by the code that the loop uses. A second implementation in
-    TensorFlow operations would be faster (this one makes some hundred examples a second, one at a
-    time under the interpreter lock) and, sooner or later, different. So the pipeline runs only in
-    the process that made it, not as a saved graph.
+    Text and tokens are made in Python, by the loop's own code: TensorFlow operations would be
+    faster (this makes some hundred examples a second, one at a time under the interpreter lock)
+    and, sooner or later, different. So the pipeline runs only in the process that made it.
 
     An element's `inputs` are what the model reads (T5's end with end-of-sequence), at most
     sequence_length["inputs"] tokens, which also replaces the encoding's max_source_length;
@@ -143,11 +142,6 @@ def make_preprocessor(
             as_dataclass: Any = encoding
             used = dataclasses.replace(as_dataclass, max_source_length=lengths["inputs"])
 
-        def tokens(text: str, max_length: int | None) -> np.ndarray:
-            ids = vocabulary.encode(text)
-            kept = ids[: max_length - 1] if max_length else ids
-            return np.array([*kept, EOS_ID], np.int32)
-
         def encode(name: bytes, text: bytes, target: bytes) -> tuple[Any, ...]:
             task = task_of[name.decode()]
             prompt = used.encode(
@@ -161,8 +155,10 @@ def make_preprocessor(
             inputs = vocabulary.encode_prompt(prompt.text)
             longest = lengths.get("inputs") or len(inputs) + vocabulary.source_overhead
             inputs = np.array(vocabulary.finish_source(inputs, longest), np.int32)
-            targets = tokens(target.decode(), lengths.get("targets"))
-            return inputs, targets, prompt.text.encode()
+            ids = vocabulary.encode(target.decode())
+            if lengths.get("targets"):
+                ids = ids[: lengths["targets"] - 1]
+            return inputs, np.array([*ids, EOS_ID], np.int32), prompt.text.encode()
 
         def features(element: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             inputs, targets, prompt = tf.numpy_function(
@@ -178,9 +174,7 @@ def make_preprocessor(
                 "inputs_pretokenized": prompt,
                 "targets": targets,
                 "targets_pretokenized": element["target"],
-                "id": element["id"],
-                "task": element["task"],
-                "references": element["references"],
+                **{key: element[key] for key in ("id", "task", "references")},
             }
 
         return dataset.map(features)

@@ -32,9 +32,7 @@ def read_cards(folder: Any, tally: Tally) -> Iterator[Dataset]:
     categories, and the columns if it has `dataset_info`; from the text the section "Dataset
     Summary" and, if the header has no columns, those of "Data Fields".
 
-    Args:
-      folder: of cards.
-      tally: counts all cards, the unreadable ones by reason.
+    `tally` counts all cards, the unreadable ones by reason.
 
     Raises:
       UserError: there is no card.

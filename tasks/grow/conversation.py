@@ -55,11 +55,8 @@ def conversation(dataset: Dataset, style: str) -> tuple[Mapping[str, str], ...] 
 
     They show at most two rows, every text cut to 1,000 characters. Fields whose name contains
     "id", nested ones and nulls are left out; a dataset with one field left is not asked about. If
-    there are no rows (the TFDS catalog), types and class names stand in for them.
-
-    Args:
-      dataset: to make tasks from.
-      style: one of STYLES; "description-aware" needs a description.
+    there are no rows (the TFDS catalog), types and class names stand in for them. The style (one of
+    STYLES) "description-aware" needs a description.
     """
     if style == "description-aware" and not dataset.description.strip():
         return "no description"

@@ -18,13 +18,7 @@ _EXAMPLES, _LONGEST_EXAMPLE = 3, 120
 
 @dataclass(frozen=True)
 class Field:
-    """A column of a dataset.
-
-    Attributes:
-      name: of the column.
-      kind: one of KINDS.
-      labels: the class names of a "label".
-    """
+    """A column of a dataset: its name, one of KINDS, and the class names of a "label"."""
 
     name: str
     kind: str

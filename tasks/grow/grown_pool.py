@@ -60,10 +60,7 @@ def task_name(proposal: Proposal) -> str:
 def make_task(
     proposal: Proposal, dataset: Dataset, instances: Sequence[Instance], suffix: str = ""
 ) -> Task:
-    """Returns the task with its provenance and license as NIV2 metadata.
-
-    `suffix` is appended to the instruction (the label-space rule names the labels).
-    """
+    """Returns the task with provenance and license; `suffix` ends the instruction (its labels)."""
     provenance = {
         "Contributors": ["ait-jax grow"],
         "Source": [dataset.name],
@@ -122,12 +119,10 @@ class GrownPool:
     def locked(self) -> Iterator[None]:
         """Keeps other growths out until the block or the process ends; reads the pool again.
 
-        Otherwise, what another growth committed since would be lost: a commit writes the whole
-        list.
+        A commit writes the whole list: what another growth committed since must be in it.
 
         Raises:
-          UserError: another growth is at work, the folder cannot be written to, or its report
-            is damaged.
+          UserError: another growth is at work, the folder is not writable, its report is damaged.
         """
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
@@ -170,14 +165,10 @@ class GrownPool:
         self._fresh[task.name] = Entry(without, len(task.instances), digest, is_cls)
 
     def commit(self, growth: Mapping[str, Any]) -> None:
-        """Writes the list of tasks, with those added, and adds `growth` to the report.
+        """Writes the list of tasks, with those added, and adds `growth` (JSON) to the report.
 
         Earlier tasks keep their lines and places. The list is written first: it alone says what
-        the pool is. A growth that added nothing leaves the list alone and is reported once:
-        repeating it changes nothing.
-
-        Args:
-          growth: for JSON; its "growth" says what was asked for.
+        the pool is. A growth that added nothing is reported once, by what its "growth" asked for.
         """
         report = read_report(self.directory)
         if self._fresh:

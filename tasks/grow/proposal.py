@@ -50,12 +50,7 @@ def proposal_from_json(data: Any, dataset: str, **provenance: str) -> Proposal |
     """Reads a dictionary as models write it; returns the proposal, or what is wrong with it.
 
     Keys may differ in case, in spaces, or be plural; a lone field name may stand for a list of
-    one.
-
-    Args:
-      data: a parsed dictionary.
-      dataset: the name of the dataset; whatever `data` says about that is ignored.
-      **provenance: `generator` and `model`.
+    one. `dataset` is its name, whatever `data` says; `provenance` the generator and the model.
     """
     if not isinstance(data, Mapping):
         return "not a dictionary"

@@ -29,12 +29,7 @@ _KNOWN = (
 
 @dataclass(frozen=True)
 class Source:
-    """One `--from`.
-
-    Attributes:
-      given: as the user wrote it.
-      kind: "tfds", "cards", "lines" or "instructions".
-    """
+    """A `--from` as given, and its kind: "tfds", "cards", "lines" or "instructions"."""
 
     given: str
     kind: str
@@ -93,14 +88,10 @@ def _open(path: Path) -> Any:
 class DatasetLines:
     """A JSONL file of datasets, read line by line; random access by name.
 
-    A line that is not a dataset is skipped and counted by reason, and so is a second line with
-    the same name.
-
-    Args:
-      path: of the file.
+    Lines that are not a dataset, or the second of its name, are skipped and counted by reason.
 
     Raises:
-      UserError: it cannot be read.
+      UserError: the file cannot be read.
     """
 
     def __init__(self, path: Any) -> None:

@@ -33,13 +33,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ScoredTask:
-    """A task of the pool and its score.
-
-    Attributes:
-      entry: of the pool.
-      uncertainty: prompt uncertainty, finite.
-      is_ambiguous: whether the task map calls it so.
-    """
+    """A task, its (finite) prompt uncertainty, and whether the task map calls it ambiguous."""
 
     entry: Entry
     uncertainty: float
@@ -56,7 +50,7 @@ class Estimate:
     """The expected uncertainty of a dataset.
 
     Attributes:
-      uncertainty: mean prompt uncertainty of `tasks`.
+      uncertainty: mean over `tasks`.
       evidence: OWN, KIND, NEAREST or NOTHING.
       tasks: the scored tasks behind it, most uncertain first.
     """

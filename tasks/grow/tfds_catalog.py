@@ -34,9 +34,8 @@ _SCALARS = dict.fromkeys("OSU", "text") | dict.fromkeys("iuf", "number") | {"b":
 def read_catalog(tally: Tally, names: Sequence[str] = ()) -> Iterator[Dataset]:
     """Yields a dataset for every configuration of every builder, without rows.
 
-    Args:
-      tally: counts builders and configurations, the unreadable ones by reason.
-      names: of builders; all when empty.
+    `tally` counts builders and configurations, the unreadable ones by reason; without `names` of
+    builders all are read.
 
     Raises:
       UserError: TFDS has no builder of that name.
