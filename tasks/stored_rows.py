@@ -151,17 +151,13 @@ class Table:
 
     def __init__(self, path: str, num_rows: int) -> None:
         self._path, self._num_rows = path, num_rows
-        self._batches: dict[int, pa.RecordBatch] = {}
+        self._batch = functools.cache(self._read_batch)
         with self._checked():
             self._reader = pa.ipc.open_file(pa.memory_map(path))
+            self.schema: pa.Schema = self._reader.schema
             found, needed = self._reader.num_record_batches, -(-num_rows // ROWS_PER_BATCH)
             if found != needed:
                 raise ValueError(f"{found} batches instead of {needed}")
-
-    @property
-    def schema(self) -> pa.Schema:
-        """The columns."""
-        return self._reader.schema
 
     @contextlib.contextmanager
     def _checked(self) -> Iterator[None]:
@@ -173,17 +169,14 @@ class Table:
                 f"{self._path} is damaged ({first_line(error)}); prepare the pool again."
             ) from error
 
-    def _batch(self, index: int) -> pa.RecordBatch:
-        batch = self._batches.get(index)
-        if batch is None:
-            with self._checked():
-                batch = self._reader.get_batch(index)
-                # A wrong offset in a mapped file would be a wrong address in this process.
-                batch.validate(full=True)
-                rows = min(ROWS_PER_BATCH, self._num_rows - index * ROWS_PER_BATCH)
-                if len(batch) != rows:
-                    raise ValueError(f"{len(batch)} rows in batch {index} instead of {rows}")
-            self._batches[index] = batch
+    def _read_batch(self, index: int) -> pa.RecordBatch:
+        with self._checked():
+            batch = self._reader.get_batch(index)
+            # A wrong offset in a mapped file would be a wrong address in this process.
+            batch.validate(full=True)
+            rows = min(ROWS_PER_BATCH, self._num_rows - index * ROWS_PER_BATCH)
+            if len(batch) != rows:
+                raise ValueError(f"{len(batch)} rows in batch {index} instead of {rows}")
         return batch
 
     def rows(self) -> Iterator[dict[str, Any]]:

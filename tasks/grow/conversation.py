@@ -12,29 +12,11 @@ from typing import Any
 from ait_jax.tasks.grow.dataset import Dataset
 
 STYLES = ("description-aware", "description-unaware")
-SYSTEM = "You are a helpful assistant for task design."
 MAX_TOKENS = 256
 _MAX_TEXT = 1000
 _ROWS = 2
-
-_OPENING = {
-    "description-aware": "Given a dictionary containing a dataset description and a few examples",
-    "description-unaware": "Given a few examples of a dataset",
-}
-_ASK = (
-    "{opening}, design up to three different tasks based on this dataset. Each task should still "
-    "be a dictionary, including the instruction, input fields and one output field."
-)
-_NOTE = (
-    "Note that the input and output fields should not be duplicated and should both appear in "
-    "{fields}. Each task should still be a dictionary, containing no text or explanations outside "
-    "the dictionary.\n\nTasks:"
-)
-
-
-_DEMONSTRATIONS = tomllib.loads(
-    Path(__file__).with_name("demonstrations.toml").read_text(encoding="utf-8")
-)
+_TEXTS = tomllib.loads(Path(__file__).with_name("question.toml").read_text(encoding="utf-8"))
+SYSTEM: str = _TEXTS["system"]
 
 
 def _demonstration(shown: Mapping[str, Any]) -> str:
@@ -67,8 +49,8 @@ def conversation(dataset: Dataset, style: str) -> tuple[Mapping[str, str], ...] 
     about: dict[str, Any] = {"task_name": dataset.name[:_MAX_TEXT], "selected_data": rows}
     if style == "description-aware":
         about["summary"] = " ".join(dataset.description.split())[:_MAX_TEXT]
-    parts = [_ASK.format(opening=_OPENING[style]) + "\n"]
-    parts += map(_demonstration, _DEMONSTRATIONS[style])
+    parts = [_TEXTS["ask"].format(opening=_TEXTS["opening"][style]) + "\n"]
+    parts += map(_demonstration, _TEXTS[style])
     parts.append(_question(about, fields))
     return (
         {"role": "system", "content": SYSTEM},
@@ -78,7 +60,8 @@ def conversation(dataset: Dataset, style: str) -> tuple[Mapping[str, str], ...] 
 
 def _question(about: Mapping[str, Any], fields: list[str]) -> str:
     shown = json.dumps(about, ensure_ascii=False)
-    return f"Dictionary: {shown}\n\n{_NOTE.format(fields=json.dumps(fields, ensure_ascii=False))}"
+    note = _TEXTS["note"].format(fields=json.dumps(fields, ensure_ascii=False))
+    return f"Dictionary: {shown}\n\n{note}\n\nTasks:"
 
 
 def _row(row: Mapping[str, Any]) -> dict[str, Any]:

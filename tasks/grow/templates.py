@@ -251,14 +251,7 @@ def _preference(roles: Roles) -> Iterator[_Task]:
 def _rewriting(roles: Roles) -> Iterator[_Task]:
     """Pairs of texts named by their relation: normal and simple, original and rewritten."""
     texts = [field for field in roles.texts if field.kind == "text"]
-    for source, target, pattern in (
-        ("normal", "simple", "simplification"),
-        ("complex", "simple", "simplification"),
-        ("original", "rewrite", "rewriting"),
-        ("meaning representation", "human reference", "words"),
-        ("commands", "actions", "actions"),
-        ("question", "query", "query"),
-    ):
+    for source, target, pattern in _PATTERNS["rewriting"]:
         one = next((f for f in texts if source in words(f.name)), None)
         other = next((f for f in texts if target in words(f.name) and f is not one), None)
         if one and other:

@@ -1,7 +1,7 @@
 """The built-in pool: short generated tasks in NIV2's schema, from trivial to pure noise.
 
-`instructions.toml` has the texts of the tasks by family, four modules have what draws their inputs.
-Its texts also say which tasks are for tests and development.
+`instructions.toml` has the texts of the tasks by family, their splits, and what their inputs are
+drawn from; what takes code to draw is in four modules.
 """
 
 import tomllib
@@ -44,12 +44,16 @@ def _spec(
     scene: Sequence[str] = (),
     two_scenes: Sequence[str] = (),
     answers: Sequence[str] = (),
+    noise: int = 0,
     **texts: Any,
 ) -> TaskSpec:
+    """Returns the row that instructions.toml describes."""
     if scene:
         draw = about_scene(scene, answers)
     elif two_scenes:
         draw = about_two_scenes(two_scenes, answers)
+    elif noise:
+        draw = number_families.noise(name, texts.get("labels", ()), noise)
     else:
         draw = _DRAWERS[name]
     return TaskSpec(name, draw=draw, **texts)
@@ -67,18 +71,16 @@ def generate_tasks(instances_per_task: int = 120, seed: int = 0) -> tuple[Task, 
     )
 
 
-def default_splits() -> Splits:
-    """Returns the default splits; the loop draws the initial training tasks."""
-    rows = specs()
-    names = {
-        split: tuple(name for name, (_, row) in rows.items() if row.split == split)
-        for split in ("remain", "dev", "test")
-    }
-    return Splits(**names)
-
-
 def load_pool(instances_per_task: int = 120, seed: int = 0) -> TaskPool:
     """Returns the pool with its default splits and its CLS/GEN labels."""
-    labels = {name: row.is_cls for name, (_, row) in specs().items()}
-    tasks = generate_tasks(instances_per_task, seed)
-    return TaskPool(tasks, cls_labels=labels, name="mini", splits=default_splits())
+    rows = {name: row for name, (_, row) in specs().items()}
+    splits = {
+        split: tuple(name for name, row in rows.items() if row.split == split)
+        for split in ("remain", "dev", "test")
+    }
+    return TaskPool(
+        generate_tasks(instances_per_task, seed),
+        cls_labels={name: row.is_cls for name, row in rows.items()},
+        name="mini",
+        splits=Splits(**splits),
+    )

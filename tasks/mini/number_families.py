@@ -1,6 +1,6 @@
 """Families over numbers (arithmetic, comparison) and the families without any rule (noise)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ait_jax.tasks.mini import lexicon as lex
 from ait_jax.tasks.mini.generator import Draw, Drawer, Drawn
@@ -73,18 +73,19 @@ def _longer(draw: Draw) -> Drawn:
     return " | ".join(lists), "first" if lengths[0] > lengths[1] else "second"
 
 
-def _hashed(words: tuple[str, ...], purpose: str, count: int | None = None) -> Drawer:
+def noise(purpose: str, labels: Sequence[str], count: int) -> Drawer:
     """Returns a drawer whose answer hashes the input: each input has one answer, and no rule.
 
-    The answer is one of `words`, or `count` of them.
+    The answer is one of `labels`, or `count` words if there are none.
     """
 
     def draw_noise(draw: Draw) -> Drawn:
         text = " ".join(draw.sample(lex.CONTENT_WORDS, draw.integer(1, 4)))
         key = ("mini noise", purpose, text)
-        if count is None:
-            return text, randomness.choice(words, *key)
-        return text, " ".join(randomness.choice(words, *key, i) for i in range(count))
+        if labels:
+            return text, randomness.choice(labels, *key)
+        words = (randomness.choice(lex.CONTENT_WORDS, *key, i) for i in range(count))
+        return text, " ".join(words)
 
     return draw_noise
 
@@ -103,25 +104,4 @@ DRAWERS: dict[str, Drawer] = {
     "younger_person": _older(False),
     "rising_or_falling_classification": _order,
     "longer_list_classification": _longer,
-    **{
-        name: _hashed(labels, name)
-        for name, labels in (
-            ("lucky_words_classification", ("lucky", "unlucky")),
-            ("box_of_words_classification", ("left", "right")),
-            ("coin_classification", ("heads", "tails")),
-            ("vote_classification", ("agree", "disagree")),
-            ("team_classification", ("north", "south", "west")),
-            ("grade_classification", ("high", "middle", "low")),
-        )
-    },
-    **{
-        name: _hashed(lex.CONTENT_WORDS, name, count)
-        for name, count in (
-            ("first_thought", 1),
-            ("secret_code_word", 1),
-            ("dream_words", 2),
-            ("next_page", 3),
-            ("hidden_gift", 1),
-        )
-    },
 }

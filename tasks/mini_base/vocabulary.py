@@ -21,14 +21,7 @@ NUM_GENERATED = 6000
 # Common English words beyond the lexicon, so that each becomes a piece.
 _COMMON_WORDS = Path(__file__).with_name("common_words.txt")
 # Words that open sentences and fields; their capitalized forms deserve pieces of their own.
-_OPENING_WORDS = """
-    A An The In Is Are Do Does Did Was Were It He She They We You Your I My This That These There
-    What When Where Which Who Why How If For From On At And But So Then Now Given Write Read Find
-    Classify Generate Answer Question Sentence Context Definition Positive Negative Example Examples
-    Input Output Explanation Complete Title Text Review Label Labels Statement Option True False Yes
-    No Not One Two Here All Some Word Words Note Each Choose Name Story Fact Passage Paragraph
-    Premise Hypothesis Otherwise Make Please
-""".split()
+_OPENING_WORDS = Path(__file__).with_name("opening_words.txt")
 
 
 def general_english() -> Iterator[str]:
@@ -55,7 +48,7 @@ def word_lines() -> Iterator[str]:
     words += map(lexicon.plural, itertools.chain(*lexicon.CLASSES.values()))
     for start in range(0, len(words), 8):
         yield " ".join(words[start : start + 8])
-    yield from 5 * _OPENING_WORDS
+    yield from 5 * _OPENING_WORDS.read_text("utf-8").split()
 
 
 def corpus(seed: int = 0, num_generated: int = NUM_GENERATED) -> Iterator[str]:
