@@ -61,6 +61,7 @@ setup(
         "ait_jax.assets": ["*/*"],
         "ait_jax.launch": ["assets/*"],
         "ait_jax.report": ["assets/*"],
+        "ait_jax.runtime": ["*.toml"],
         "ait_jax.tasks.grow": ["*.toml"],
         "ait_jax.tasks.mini": ["*.toml"],
         "ait_jax.tasks.mini_base": ["*.toml", "*.txt"],

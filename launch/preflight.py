@@ -103,9 +103,9 @@ class Probe:
 
 
 def code_sha256(folder: Path) -> str:
-    """Hashes the names and bytes of the Python and gin files below `folder`, ordered by name."""
+    """Hashes names and bytes of the Python, gin and TOML files below `folder`, ordered by name."""
     digest = hashlib.sha256()
-    for path in sorted(path for kind in ("*.py", "*.gin") for path in folder.rglob(kind)):
+    for path in sorted(p for kind in ("*.py", "*.gin", "*.toml") for p in folder.rglob(kind)):
         digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -141,11 +141,6 @@ def _arguments(environ: Mapping[str, str]) -> dict[str, Any]:
 # --- who does what ---
 
 
-def process_index() -> int:
-    """Returns this process's number, from 0."""
-    return _pod.index if _pod else 0
-
-
 def process_count() -> int:
     """Returns the number of processes."""
     return _pod.count if _pod else 1
@@ -153,12 +148,12 @@ def process_count() -> int:
 
 def is_writer() -> bool:
     """Says whether this process writes the shared files."""
-    return process_index() == 0
+    return _pod is None or _pod.index == 0
 
 
 def own(items: Sequence[Any]) -> list[Any]:
     """Returns this process's share of items that every process has."""
-    return list(items[process_index() :: process_count()])
+    return list(items if _pod is None else items[_pod.index :: _pod.count])
 
 
 def barrier(name: str) -> None:
@@ -223,7 +218,7 @@ def _barrier_seconds() -> int:
 
 def _watch(pod: Pod, leaving: threading.Event) -> None:
     """Ends this process when another has died or failed."""
-    beat, heard = 0, {}
+    beat, heard = 0, dict.fromkeys(range(pod.count), ("", time.monotonic()))
     while not leaving.is_set():
         beat += 1
         try:
@@ -232,10 +227,7 @@ def _watch(pod: Pod, leaving: threading.Event) -> None:
         except Exception:
             return  # the service is gone: the program ends, or `_explain_aborts` says why
         now = time.monotonic()
-        for index in range(pod.count):
-            if heard.get(index, (None, 0))[0] != alive.get(index):
-                heard[index] = (alive.get(index), now)
-            heard.setdefault(index, (None, now))
+        heard |= {i: (said, now) for i, said in alive.items() if said != heard[i][0]}
         for index in sorted(failed.keys() - {pod.index}):
             time.sleep(_GRACE_SECONDS)
             _end(f"{pod.names([index])} failed: {failed[index]}")

@@ -76,18 +76,10 @@ def replace_with(path: Any, any_process: bool = False) -> Iterator[Path]:
             if writes:
                 buckets.upload(temporary, path)
         return
-    temporary = path.parent / (_TEMPORARY_PREFIX + path.name)
-    with _unwritable_as_user_error(path):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield temporary
-            _sync(temporary)
-            temporary.replace(path)
-            _sync(path.parent)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
+    with _replacing(path) as temporary:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        _sync(temporary)
 
 
 @contextlib.contextmanager
@@ -119,11 +111,18 @@ def remove_tree(path: Any) -> None:
 
 
 @contextlib.contextmanager
-def _unwritable_as_user_error(path: Any) -> Iterator[None]:
+def _replacing(path: Any) -> Iterator[Any]:
+    """Yields the name beside `path` whose file or folder becomes `path`, and goes if that fails."""
+    temporary = path.parent / (_TEMPORARY_PREFIX + path.name)
     try:
-        yield
-    except OSError as error:
-        if error.errno not in _UNWRITABLE:
+        yield temporary
+        temporary.replace(path)
+        _sync(path.parent)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        if not isinstance(error, OSError) or error.errno not in _UNWRITABLE:
             raise
         raise UserError(
             f"cannot write {str(path)!r}: {error.strerror}. Give a writable folder (for a run, set "
@@ -155,18 +154,10 @@ def new_folder(path: Any) -> Iterator[Path]:
     Raises:
       UserError: it is not empty, a file, not local or not writable.
     """
-    path = check_new_folder(path)
-    temporary = path.parent / (_TEMPORARY_PREFIX + path.name)
-    with _unwritable_as_user_error(path):
-        try:
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
-            yield temporary
-            temporary.replace(path)
-            _sync(path.parent)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
+    with _replacing(check_new_folder(path)) as temporary:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        yield temporary
 
 
 def _sync(path: Any) -> None:
@@ -187,8 +178,6 @@ def read_bytes(path: Any) -> bytes:
       UserError, buckets.Unavailable: as `buckets.errors_of`.
     """
     path = as_path(path)
-    if buckets.is_local(path):
-        return path.read_bytes()
     with buckets.errors_of(path):
         return path.read_bytes()
 
@@ -318,8 +307,7 @@ def check_name(name: Any, what: str) -> str:
       UserError: not a string, empty, longer than 200 bytes of UTF-8, or it has path separators,
         control characters, a leading dot, or white space at an end.
     """
-    problem = _name_problem(name)
-    if problem:
+    if problem := _name_problem(name):
         shown = repr(name) if len(str(name)) <= 80 else repr(str(name)[:80]) + "..."
         raise UserError(
             f"{what} {shown} {problem}. Names become file names: use letters, digits, "
@@ -331,19 +319,16 @@ def check_name(name: Any, what: str) -> str:
 def _name_problem(name: Any) -> str:
     if not isinstance(name, str):
         return f"is of type {type(name).__name__}, not a string"
-    if not name:
-        return "is empty"
-    if "/" in name or "\\" in name:
-        return "contains a path separator"
     # Almost all names are printable ASCII, and a run checks every name several times.
-    if not (name.isascii() and name.isprintable()) and any(
-        unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in name
-    ):
-        return "contains a control character"
-    if name.startswith("."):
-        return "starts with a dot"
-    if name != name.strip():
-        return "starts or ends with white space"
-    if len(name.encode()) > MAX_NAME_BYTES:
-        return f"is {len(name.encode())} bytes long"
-    return ""
+    plain = name.isascii() and name.isprintable()
+    categories = set() if plain else {unicodedata.category(c) for c in name}
+    size = len(name.encode("utf-8", "replace"))
+    problems = {
+        "is empty": not name,
+        "contains a path separator": "/" in name or "\\" in name,
+        "contains a control character": bool(categories & {"Cc", "Cs", "Zl", "Zp"}),
+        "starts with a dot": name.startswith("."),
+        "starts or ends with white space": name != name.strip(),
+        f"is {size} bytes long": size > MAX_NAME_BYTES,
+    }
+    return next((problem for problem, found in problems.items() if found), "")

@@ -2,8 +2,10 @@
 
 import os
 import time
+import tomllib
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -28,35 +30,9 @@ class Chip(NamedTuple):
     link_bandwidth: float
 
 
-_GIB = 2**30
+_TABLE = tomllib.loads(Path(__file__).with_name("chips.toml").read_text(encoding="utf-8"))
 # By JAX's device_kind; the longest matching name wins.
-#
-# FLOP/s, HBM and its bandwidth, of TPUs: docs.cloud.google.com/tpu/docs/v2, v3 (halved, a device is
-# one of two cores), v4, v5e, v5p and v6e. The pages say GB or GiB; XLA has 15.75 GiB of v5e's 16.
-# Links of TPUs: jax-ml.github.io/scaling-book/tpus, both directions of an axis: v4 and v5e 2 x 45
-# GB/s, v5p and v6e 2 x 90, nine tenths of what Google's pages give for all axes (v5e 400, v5p 1200,
-# v6e 800 GB/s a chip in both senses, over 4, 6 and 4 links). v2 and v3: four links of 62 and 82
-# GB/s a chip (Norrie et al., The Design Process for Google's Training Chips: TPUv2 and TPUv3).
-# This holds for an axis that closes to a ring: on v5e and v6e only one of 16 chips, on v4 and v5p
-# multiples of 4. Collectives over shorter axes take up to twice as long, over several axes less.
-# GPUs: NVIDIA's data sheets of A100, H100 and H200; SXM modules unless the name says another.
-CHIPS = {
-    "TPU v2": Chip(22.5e12, 8 * _GIB, 350e9, 60e9),
-    "TPU v3": Chip(61.5e12, 16 * _GIB, 450e9, 80e9),
-    "TPU v4": Chip(275e12, 32 * _GIB, 1228e9, 90e9),
-    "TPU v5 lite": Chip(197e12, 16 * _GIB, 819e9, 90e9),
-    "TPU v5e": Chip(197e12, 16 * _GIB, 819e9, 90e9),
-    "TPU v5": Chip(459e12, 95 * _GIB, 2765e9, 180e9),
-    "TPU v5p": Chip(459e12, 95 * _GIB, 2765e9, 180e9),
-    "TPU v6 lite": Chip(918e12, 32 * _GIB, 1600e9, 180e9),
-    "TPU v6e": Chip(918e12, 32 * _GIB, 1600e9, 180e9),
-    "NVIDIA A100": Chip(312e12, 80e9, 2039e9, 300e9),
-    "NVIDIA A100-SXM4-40GB": Chip(312e12, 40e9, 1555e9, 300e9),
-    "NVIDIA H100": Chip(989e12, 80e9, 3350e9, 450e9),
-    "NVIDIA H100 PCIe": Chip(756e12, 80e9, 2000e9, 300e9),
-    "NVIDIA H100 NVL": Chip(835e12, 94e9, 3900e9, 300e9),
-    "NVIDIA H200": Chip(989e12, 141e9, 4800e9, 450e9),
-}
+CHIPS = {name: Chip(*limits) for name, limits in _TABLE.items()}
 
 
 def known_chip(device_kind: str) -> Chip | None:

@@ -2,8 +2,8 @@
 
 A process has one reporter, as it has one root logger. Anything can `say` a line; work of a known
 size is an `activity`; training reports its loss and speed with `trained`. `watching.watch` shows
-all of it and writes it to live.json. Everything here is cheap, and without a reporter only `say`
-and `progress` have an effect.
+all of it and writes it to live.json. Everything here is cheap; outside of `watch` only `say` and
+`progress` are seen.
 """
 
 import os
@@ -127,13 +127,9 @@ class Reporter:
         }
 
 
-_current: Reporter | None = None
+_UNSEEN = Reporter()
+_current = _UNSEEN
 _prefix = ""
-
-
-def current() -> Reporter | None:
-    """Returns this process's reporter, if it has one."""
-    return _current
 
 
 @contextmanager
@@ -150,8 +146,7 @@ def using(reporter: Reporter) -> Iterator[Reporter]:
 def say(text: str) -> None:
     """Prints a line with the prefixes of `prefixed`, in the process that writes files."""
     if distributed.is_writer():
-        line = _current.line if _current else print
-        line(f"{_prefix}{text}")
+        _current.line(f"{_prefix}{text}")
 
 
 @contextmanager
@@ -168,23 +163,19 @@ def prefixed(name: str) -> Iterator[None]:
 @contextmanager
 def activity(what: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
     """Yields a function that takes how much of `total` is done, and a note to show."""
-    reporter = _current
-    if reporter is None:
-        yield lambda done, note="": None
-        return
-    mine = Activity(what, total, done)
-    reporter.activities.append(mine)
+    activities, mine = _current.activities, Activity(what, total, done)
+    activities.append(mine)
     try:
         yield mine.update
     finally:
-        reporter.activities.remove(mine)
+        activities.remove(mine)
 
 
 @contextmanager
 def progress(description: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
     """An `activity` that a terminal shows even outside of a run, as a bar below the lines."""
     with ExitStack() as stack:
-        if _current is None and terminal.is_terminal():
+        if _current is _UNSEEN and terminal.is_terminal():
             from ait_jax.runtime.watching import watch  # it shows reporters
 
             stack.enter_context(watch(Reporter()))
@@ -193,29 +184,23 @@ def progress(description: str, total: int, done: int = 0) -> Iterator[Callable[.
 
 def trained(loss: float, **speed: float) -> None:
     """Reports the loss of a training step, and tokens_per_second and mfu."""
-    if _current is not None:
-        _current.losses.append(loss)
-        _current.training_speed = speed
+    _current.losses.append(loss)
+    _current.training_speed = speed
 
 
 def plan(stages: Sequence[tuple[str, float]]) -> None:
     """Announces the stages and the amount of work in each."""
-    if _current is not None:
-        _current.plan = list(stages)
+    _current.plan = list(stages)
 
 
 def owned(stages: Mapping[str, Any], speed: Callable[[], Mapping[str, float]]) -> None:
     """Declares the run directory this program's; `stages` of run.json and `speed`: `Reporter`."""
-    if _current is not None:
-        _current.is_owner, _current.stages, _current.speed = True, stages, speed
+    _current.is_owner, _current.stages, _current.speed = True, stages, speed
 
 
 @contextmanager
 def stage(name: str) -> Iterator[None]:
     """Makes `name` the stage in progress; it stays that if the block raises."""
-    if _current is None:
-        yield
-        return
     mine = _current
     mine.stage, mine.stage_since, mine.training_speed = name, time.monotonic(), {}
     mine.losses.clear()

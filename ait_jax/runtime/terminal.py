@@ -21,10 +21,9 @@ _HARMLESS_FORMATS = "\u200c\u200d"
 _UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
-def is_terminal(stream: TextIO | None = None) -> bool:
+def is_terminal() -> bool:
     """Says whether lines can be redrawn: on a terminal whose TERM is not dumb."""
-    stream = stream or sys.stdout
-    if stream is None or not stream.isatty():  # Python without a console has no streams
+    if sys.stdout is None or not sys.stdout.isatty():  # Python without a console has no streams
         return False
     return os.environ.get("TERM", "").lower() not in ("", "dumb", "unknown")
 

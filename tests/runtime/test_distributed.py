@@ -230,7 +230,7 @@ threads = threading.enumerate
 atexit.register(lambda: print("left behind:", [t.name for t in threads()][1:], flush=True))
 distributed._SILENCE_SECONDS, distributed._BEAT_SECONDS = 3.0, 0.5
 distributed.initialize()
-time.sleep(6.0 * distributed.process_index())
+time.sleep(0.0 if distributed.is_writer() else 6.0)
 """
 
 

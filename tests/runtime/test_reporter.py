@@ -185,7 +185,7 @@ def test_live_json_says_how_it_goes_and_how_it_ended(tmp_path, monkeypatch):
     assert running["losses"] == [0.5] and running["pid"] == os.getpid()
     ended = json.loads(path.read_text())
     assert (ended["state"], ended["stage"]) == ("interrupted", "round_000/train")
-    assert reporter.current() is None
+    assert reporter._current is reporter._UNSEEN
 
 
 def test_time_left_comes_from_the_pace_after_compiling(monkeypatch):
