@@ -42,7 +42,7 @@ def jobset(spec: LaunchSpec, image: str) -> str:
         name=spec.name,
         slice=slice_.describe(),
         logs=f"{spec.folder}/logs/host_N.log",
-        forget=shlex.join(gcloud.remove(f"{spec.folder}/status/**")),
+        forget=shlex.join(gcloud.storage("rm", f"{spec.folder}/status/**")),
         restarts=_MAX_RESTARTS,
         hosts=slice_.hosts,
         given_up=ExitCode.PREFLIGHT,

@@ -151,14 +151,12 @@ def create(spec: LaunchSpec, startup_script: str) -> list[str]:
     return arguments
 
 
-def describe(spec: LaunchSpec) -> list[str]:
-    """Returns the call that shows the queued resource, as JSON."""
-    return [*_tpus(spec, "queued-resources", "describe", spec.name), "--format=json"]
-
-
-def describe_node(spec: LaunchSpec) -> list[str]:
-    """Returns the call that shows the TPU VM, as JSON."""
-    return [*_tpus(spec, "tpu-vm", "describe", spec.node), "--format=json"]
+def describe(spec: LaunchSpec, node: bool = False) -> list[str]:
+    """Returns the call that shows the queued resource, or the TPU VM, as JSON."""
+    what = (
+        ("tpu-vm", "describe", spec.node) if node else ("queued-resources", "describe", spec.name)
+    )
+    return [*_tpus(spec, *what), "--format=json"]
 
 
 def delete(spec: LaunchSpec, wait: bool = True) -> list[str]:
@@ -184,16 +182,7 @@ def ssh(spec: LaunchSpec, worker: int | str, line: str) -> list[str]:
     return [*_tpus(spec, "tpu-vm", "ssh", spec.node), f"--worker={worker}", f"--command={line}"]
 
 
-def copy(source: str, url: str) -> list[str]:
-    """Returns the call that uploads a file."""
-    return ["gcloud", "storage", "cp", "--quiet", source, url]
-
-
-def cat(url: str) -> list[str]:
-    """Returns the call that prints files of the bucket."""
-    return ["gcloud", "storage", "cat", url]
-
-
-def remove(url: str) -> list[str]:
-    """Returns the call that deletes files of the bucket."""
-    return ["gcloud", "storage", "rm", "--quiet", url]
+def storage(command: str, *arguments: str) -> list[str]:
+    """Returns a call about files of the bucket: `cp` from, to; `cat`, `ls` or `rm` what."""
+    quiet = ["--quiet"] if command in ("cp", "rm") else []
+    return ["gcloud", "storage", command, *quiet, *arguments]

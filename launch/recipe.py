@@ -91,7 +91,10 @@ def going_on(spec: LaunchSpec) -> str:
 def dry_run(spec: LaunchSpec, source: Source) -> str:
     """Returns every command of a launch, as a script for bash up to the TPU's creation."""
     archive, url = f"{source.stem}.tar.gz", f"{spec.folder}/startup.sh"
-    watch = [gcloud.describe_node(spec), gcloud.cat(f"{spec.folder}/status/host_*.json")]
+    watch = [
+        gcloud.describe(spec, node=True),
+        gcloud.storage("cat", f"{spec.folder}/status/host_*.json"),
+    ]
     after = []
     if spec.use_existing:
         starting, start = "Start on a TPU VM that is there.", gcloud.deliver(spec, url)
@@ -109,10 +112,10 @@ def dry_run(spec: LaunchSpec, source: Source) -> str:
         runtime_version=spec.runtime_version,
         command=shlex.join(["ait-jax", *spec.command]),
         archive=shlex.join(archiving),
-        send_archive=shlex.join(gcloud.copy(archive, f"{spec.folder}/code/{archive}")),
+        send_archive=shlex.join(gcloud.storage("cp", archive, f"{spec.folder}/code/{archive}")),
         script=script(spec, source),
-        send_script=shlex.join(gcloud.copy("startup.sh", url)),
-        forget=shlex.join(gcloud.remove(f"{spec.folder}/status/**")),
+        send_script=shlex.join(gcloud.storage("cp", "startup.sh", url)),
+        forget=shlex.join(gcloud.storage("rm", f"{spec.folder}/status/**")),
         starting=starting,
         start=shlex.join(start),
         watch="\n".join(f"# {line}" for line in [*map(shlex.join, watch), *after]),

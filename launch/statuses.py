@@ -7,7 +7,7 @@ gcloud.
 import collections
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ait_jax.launch import gcloud
@@ -79,10 +79,10 @@ def parse(text: str) -> list[Status]:
 
 def read(folder: str) -> list[Status]:
     """Returns the statuses in the bucket, perhaps none; raises GcloudError."""
-    return parse(gcloud.call(gcloud.cat(f"{folder}/status/host_*.json"), missing=""))
+    return parse(gcloud.call(gcloud.storage("cat", f"{folder}/status/host_*.json"), missing=""))
 
 
-def outcome(statuses: list[Status], hosts: int) -> str:
+def outcome(statuses: Sequence[Status], hosts: int) -> str:
     """Returns `done` when all hosts are, `failed` when one has given up, else ""."""
     if any(status.state == "failed" for status in statuses):
         return "failed"
@@ -90,14 +90,14 @@ def outcome(statuses: list[Status], hosts: int) -> str:
     return "done" if done == hosts else ""
 
 
-def culprit(statuses: list[Status]) -> Status:
+def culprit(statuses: Sequence[Status]) -> Status:
     """Returns the first host that failed by itself; others gave up only because of it."""
     failed = [status for status in statuses if status.state == "failed"]
     own = [status for status in failed if not status.message.startswith("given up")]
     return min(own or failed, key=lambda status: status.time)
 
 
-def summary(statuses: list[Status], hosts: int, now: float) -> str:
+def summary(statuses: Sequence[Status], hosts: int, now: float) -> str:
     """Returns one line: how many hosts are in which state, which are silent."""
     if not statuses:
         return f"no host of {hosts} has reported yet (booting, installing)"
@@ -113,13 +113,13 @@ def summary(statuses: list[Status], hosts: int, now: float) -> str:
     return line
 
 
-def logs(folder: str, host: int | None = None) -> Iterator[str]:
+def logs(folder: str, host: int | None) -> Iterator[str]:
     """Yields the lines of the hosts' logs, each with its host; UserError if there are none."""
     pattern = f"{folder}/logs/host_{'*' if host is None else host}.log"
     try:
-        urls = gcloud.call(["gcloud", "storage", "ls", pattern]).split()
+        urls = gcloud.call(gcloud.storage("ls", pattern)).split()
         for url in sorted(urls, key=_host_of):
-            for line in gcloud.call(gcloud.cat(url)).splitlines():
+            for line in gcloud.call(gcloud.storage("cat", url)).splitlines():
                 yield f"[host {_host_of(url)}] {line}"
     except gcloud.GcloudError as error:
         if error.kind == "missing":
@@ -130,13 +130,3 @@ def logs(folder: str, host: int | None = None) -> Iterator[str]:
 def _host_of(url: str) -> int:
     number = url.rsplit("host_", 1)[-1].removesuffix(".log")
     return int(number) if number.isdigit() else -1
-
-
-def tail(folder: str, host: int, lines: int, say: Callable[[str], None]) -> None:
-    """Says the last lines of one host's log, if it exists."""
-    try:
-        text = gcloud.call(gcloud.cat(f"{folder}/logs/host_{host}.log"))
-    except gcloud.GcloudError:
-        return
-    for line in text.splitlines()[-lines:]:
-        say(f"[host {host}] {line}")

@@ -4,9 +4,11 @@ No state is kept here: all of it lies with Google's resource manager and in the 
 program may be stopped and started again at any time.
 """
 
+import contextlib
 import dataclasses
 import shlex
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +109,7 @@ class Launch:
 
     def _step(self, seen: Seen) -> int | None:
         """Acts on what was seen; returns an exit code at the end."""
-        ended = statuses.outcome(list(seen.hosts), self.spec.accelerator.hosts)
+        ended = statuses.outcome(seen.hosts, self.spec.accelerator.hosts)
         if self.spec.use_existing:
             return self._step_existing(seen, ended)
         if seen.resource == "ABSENT":
@@ -150,7 +152,7 @@ class Launch:
         """Looks up the resource, its TPU VM and its hosts' statuses; raises GcloudError."""
         spec = self.spec
         if spec.use_existing:
-            node = gcloud.shown(gcloud.describe_node(spec))
+            node = gcloud.shown(gcloud.describe(spec, node=True))
             self._check_slice(node.get("acceleratorType", ""))
             hosts = self._statuses() if node else ()
             return Seen("EXISTING", "", node.get("state", "ABSENT"), hosts)
@@ -167,7 +169,7 @@ class Launch:
             return Seen(name, _reason(state), hosts=self._statuses())
         if name != "ACTIVE":
             return Seen(name, _reason(state))
-        found = gcloud.shown(gcloud.describe_node(spec))
+        found = gcloud.shown(gcloud.describe(spec, node=True))
         return Seen(name, "", found.get("state", "ABSENT"), self._statuses())
 
     def _statuses(self) -> tuple[statuses.Status, ...]:
@@ -200,7 +202,7 @@ class Launch:
             print(f"{self.spec.name} was deleted by somebody. {_RESUME}")
             return ExitCode.FAILED
         if ended == "done":
-            again = shlex.join(gcloud.remove(f"{self.spec.folder}/status/**"))
+            again = shlex.join(gcloud.storage("rm", f"{self.spec.folder}/status/**"))
             print(
                 f"{self.spec.name} is done already; nothing was created. To run it again: {again}"
             )
@@ -219,8 +221,10 @@ class Launch:
             (self.source.archive, f"code/{self.source.stem}.tar.gz"),
             (str(self.script), "startup.sh"),
         ):
-            self._call(gcloud.copy(file, f"{folder}/{name}"), f"writing to {self.spec.bucket}")
-        gcloud.call(gcloud.remove(f"{folder}/status/**"), missing="")
+            self._call(
+                gcloud.storage("cp", file, f"{folder}/{name}"), f"writing to {self.spec.bucket}"
+            )
+        gcloud.call(gcloud.storage("rm", f"{folder}/status/**"), missing="")
         self.uploaded = True
 
     def _create(self) -> None:
@@ -293,7 +297,7 @@ class Launch:
         self._check_silence(seen)
         if seen.node == "READY":
             hosts = self.spec.accelerator.hosts
-            line += f", {statuses.summary(list(seen.hosts), hosts, time.time())}"
+            line += f", {statuses.summary(seen.hosts, hosts, time.time())}"
             self.waits = 0
         elif seen.node:
             line += f", TPU VM {seen.node}"
@@ -327,8 +331,10 @@ class Launch:
 
     def _end(self, seen: Seen, ended: str) -> int:
         if ended == "failed":
-            status = statuses.culprit(list(seen.hosts))
-            statuses.tail(self.spec.folder, status.host, _LOG_LINES, print)
+            status = statuses.culprit(seen.hosts)
+            with contextlib.suppress(UserError):
+                for line in deque(statuses.logs(self.spec.folder, status.host), _LOG_LINES):
+                    print(line)
             self.say(f"failed on host {status.host} ({status.hostname}): {status.message}")
         else:
             self.say("done on all hosts")

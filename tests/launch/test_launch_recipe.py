@@ -174,7 +174,7 @@ class Host:
 
     def upload(self) -> None:
         url = f"{self.spec.folder}/code/{self.source.stem}.tar.gz"
-        self.call(*gcloud.copy(self.source.archive, url))
+        self.call(*gcloud.storage("cp", self.source.archive, url))
 
     def call(self, *arguments) -> subprocess.CompletedProcess:
         return subprocess.run(
