@@ -33,12 +33,7 @@ _KINDS = (
 
 
 class GcloudError(Exception):
-    """A call that failed.
-
-    Attributes:
-      kind: exists, missing, login, quota, permission, transient or other.
-      line: the first line of the error itself.
-    """
+    """A call that failed: `kind` of `_KINDS` or other, `line` the first of the error itself."""
 
     def __init__(self, kind: str, line: str) -> None:
         super().__init__(line)
@@ -85,14 +80,13 @@ def call(arguments: Sequence[str], missing: str | None = None) -> str:
       GcloudError: the call failed.
     """
     check_installed()
-    environment = os.environ | {"CLOUDSDK_CORE_DISABLE_PROMPTS": "1"}
     try:
         done = subprocess.run(
             arguments,
             capture_output=True,
             text=True,
             errors="replace",
-            env=environment,
+            env=os.environ | {"CLOUDSDK_CORE_DISABLE_PROMPTS": "1"},
             timeout=TIMEOUT_S,
             check=False,
         )

@@ -185,13 +185,7 @@ def _name(report: dict) -> str:
 
 
 class Preflight:
-    """One host's part; `run` returns the exit code and says why in a line.
-
-    Args:
-      asked: the flags of `parser`.
-      probe: a `Probe`.
-      say: takes lines.
-    """
+    """One host's part, `asked` for by the flags; `run` returns the exit code and says why."""
 
     def __init__(
         self, asked: argparse.Namespace, probe: Any, say: Callable[[str], None] = print

@@ -17,8 +17,7 @@ class Source:
 
     Attributes:
       commit: its full hash; with --allow_dirty, of a commit of the tracked changes.
-      archive: the local file.
-      sha256: of the archive, in hex.
+      archive: the local file; `sha256` is its hash, in hex.
       warning: what the hosts will not see.
     """
 

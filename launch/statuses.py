@@ -18,7 +18,19 @@ from ait_jax.runtime import files
 SILENT_AFTER_S = 300.0
 
 
-# --- by the hosts ---
+@dataclasses.dataclass
+class Status:
+    """The last status of one host; times are in seconds since 1970."""
+
+    host: int
+    state: str
+    hostname: str = ""
+    message: str = ""
+    attempt: int = 0
+    failures: int = 0
+    began: float = 0.0
+    time: float = 0.0
+    fingerprint: str = ""
 
 
 def path_of(folder: Any, kind: str, host: int) -> Any:
@@ -45,22 +57,6 @@ def modified(path: Any) -> float:
     """Returns when `path` was written by its storage's clock, in seconds since 1970."""
     stat = path.stat()
     return float(getattr(stat, "st_mtime", None) or stat.mtime)
-
-
-# --- by the launcher ---
-
-
-@dataclasses.dataclass(frozen=True)
-class Status:
-    """The last status of one host; see `worker.Worker.status`."""
-
-    host: int
-    state: str
-    hostname: str = ""
-    message: str = ""
-    attempt: int = 0
-    time: float = 0.0
-    fingerprint: str = ""
 
 
 def parse(text: str) -> list[Status]:

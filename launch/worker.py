@@ -9,7 +9,6 @@ on counting from there.
 
 import argparse
 import contextlib
-import dataclasses
 import datetime
 import os
 import shlex
@@ -21,10 +20,11 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ait_jax.launch import preflight, statuses
 from ait_jax.launch.launch_spec import flags
+from ait_jax.launch.statuses import Status
 
 from ait_jax.errors import ExitCode
 from ait_jax.runtime import files
@@ -41,20 +41,12 @@ SERIES_ENDS_AFTER_S = 3600.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 10.0, 300.0
 
 
-@dataclasses.dataclass(frozen=True)
-class Verdict:
-    """What to do after an attempt.
+class Verdict(NamedTuple):
+    """What to do after an attempt."""
 
-    Attributes:
-      state: `done`, `failed` (final), `preempted` or `waiting` (another attempt follows).
-      failures: in the series so far, this one included if it counts.
-      pause_s: until the next attempt.
-      reason: in words.
-    """
-
-    state: str
-    failures: int
-    pause_s: float
+    state: str  # `done`, `failed` (final), `preempted` or `waiting` (another attempt follows)
+    failures: int  # in the series so far, this one included if it counts
+    pause_s: float  # until the next attempt
     reason: str
 
 
@@ -140,18 +132,9 @@ class Worker:
             statuses.path_of(options.folder, "logs", options.host),
         )
         self.status_path = statuses.path_of(options.folder, "status", options.host)
-        self.status: dict[str, Any] = {
-            "attempt": 0,
-            "began": 0.0,
-            "exit_code": None,
-            "failures": 0,
-            "fingerprint": options.fingerprint,
-            "host": options.host,
-            "hostname": socket.gethostname(),
-            "message": "",
-            "state": "starting",
-            "time": 0.0,
-        }
+        hostname = socket.gethostname()
+        self.status = Status(options.host, "starting", hostname, fingerprint=options.fingerprint)
+        self.exit_code: int | None = None
         self.stopping = threading.Event()
         self.ended = threading.Event()
         self.lock = threading.Lock()
@@ -161,13 +144,13 @@ class Worker:
         """Runs attempts until the run is over or SIGTERM comes."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
-        known = self._read(self.options.host) or {}
-        self.status |= {key: known.get(key, 0) for key in ("attempt", "failures")}
-        if known.get("state") == "failed":
-            self.log.say(f"failed already: {known.get('message', '')}")
-            return self._over(ExitCode.PREFLIGHT)
-        if known.get("state") in ("preflight", "running") and not self._survives(known):
-            return self._over(ExitCode.PREFLIGHT)
+        if known := self._read(self.options.host):
+            self.status.attempt, self.status.failures = known.attempt, known.failures
+            if known.state == "failed":
+                self.log.say(f"failed already: {known.message}")
+                return self._over(ExitCode.PREFLIGHT)
+            if known.state in ("preflight", "running") and not self._survives(known):
+                return self._over(ExitCode.PREFLIGHT)
         threading.Thread(target=self._upload_until_ended, daemon=True).start()
         try:
             code = self._attempts()
@@ -188,8 +171,8 @@ class Worker:
             if self.stopping.is_set():
                 self._report("preempted", f"stopped by SIGTERM (exit code {code})", code)
                 return ExitCode.PREEMPTED
-            verdict = judge(code, self.status["failures"], lasted, self.options.max_retries)
-            self.status["failures"] = verdict.failures
+            verdict = judge(code, self.status.failures, lasted, self.options.max_retries)
+            self.status.failures = verdict.failures
             self._report(verdict.state, verdict.reason, code)
             if verdict.state == "failed":
                 return self._over(ExitCode.PREFLIGHT)
@@ -199,17 +182,17 @@ class Worker:
                 self._report("preempted", "stopped by SIGTERM between attempts", code)
                 return ExitCode.PREEMPTED
 
-    def _survives(self, known: dict) -> bool:
+    def _survives(self, known: Status) -> bool:
         """Counts an attempt that ended without a status: the host rebooted or ran out of memory.
 
         It does not count on a replacement machine: losing a machine is never a failure of the run.
         """
-        if known.get("hostname") != self.status["hostname"]:
-            self._report("starting", f"replaces {known.get('hostname')}, which is gone")
+        if known.hostname != self.status.hostname:
+            self._report("starting", f"replaces {known.hostname}, which is gone")
             return True
-        lasted = float(known.get("time", 0.0)) - float(known.get("began", 0.0))
-        verdict = judge(-9, self.status["failures"], lasted, self.options.max_retries)
-        self.status["failures"] = verdict.failures
+        lasted = known.time - known.began
+        verdict = judge(-9, self.status.failures, lasted, self.options.max_retries)
+        self.status.failures = verdict.failures
         state = "failed" if verdict.state == "failed" else "starting"
         self._report(state, f"the last attempt ended without a status: {verdict.reason}")
         return state != "failed"
@@ -221,10 +204,9 @@ class Worker:
         """
         for host in range(self.options.hosts):
             status = self._read(host)
-            if status and status["state"] == "failed":
-                name = f"host {host} ({status.get('hostname')})"
-                return "failed", f"given up: {name}: {status.get('message')}"
-            if status and status["state"] == "done" and host == 0:
+            if status and status.state == "failed":
+                return "failed", f"given up: host {host} ({status.hostname}): {status.message}"
+            if status and status.state == "done" and host == 0:
                 return "done", "host 0 is done"
         return None
 
@@ -232,16 +214,17 @@ class Worker:
         """Waits for host 0 to end; False if it, and so this host, needs another attempt."""
         while self.options.host != 0:
             status = self._read(0)
-            if status and status["state"] in ("done", "failed"):
+            if status and status.state in ("done", "failed"):
                 return True
-            if status and status["state"] in ("waiting", "preempted", "preflight"):
+            if status and status.state in ("waiting", "preempted", "preflight"):
                 return False
             if self.stopping.wait(self.options.poll_s):
                 return True
         return True
 
     def _attempt(self) -> int:
-        self.status |= {"attempt": self.status["attempt"] + 1, "began": round(time.time(), 1)}
+        self.status.attempt += 1
+        self.status.began = round(time.time(), 1)
         if not self.options.skip_preflight:
             self._report("preflight", "")
             module = (sys.executable, "-m", "ait_jax.launch.preflight")
@@ -257,7 +240,7 @@ class Worker:
         """Runs `command` into the log and kills what it leaves behind, which would keep the TPU."""
         if self.stopping.is_set():
             return ExitCode.PREEMPTED
-        self.log.say(f"attempt {self.status['attempt']}: {shlex.join(command)}")
+        self.log.say(f"attempt {self.status.attempt}: {shlex.join(command)}")
         self.child = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
         )
@@ -293,7 +276,7 @@ class Worker:
                 timer.start()
 
     def _report(self, state: str, message: str, code: int | None = None) -> None:
-        self.status |= {"state": state, "message": message, "exit_code": code}
+        self.status.state, self.status.message, self.exit_code = state, message, code
         if message:
             self.log.say(f"{state}: {message}")
         self.log.upload()
@@ -304,8 +287,10 @@ class Worker:
 
     def _write_status(self) -> bool:
         with self.lock:  # an older status must not follow a newer one
+            self.status.time = round(time.time(), 1)
             try:
-                statuses.write_json(self.status_path, self.status | {"time": round(time.time(), 1)})
+                value = vars(self.status) | {"exit_code": self.exit_code}
+                statuses.write_json(self.status_path, value)
                 return True
             except Exception as error:
                 self.log.say(f"cannot write the status: {error}")
@@ -314,18 +299,20 @@ class Worker:
     def _upload_until_ended(self) -> None:
         while not self.ended.wait(UPLOAD_EVERY_S):
             self.log.upload()
-            if self.status["state"] not in ("done", "failed"):
+            if self.status.state not in ("done", "failed"):
                 self._write_status()
 
-    def _read(self, host: int) -> dict | None:
+    def _read(self, host: int) -> Status | None:
+        path = statuses.path_of(self.options.folder, "status", host)
         try:
-            status = statuses.read_json(statuses.path_of(self.options.folder, "status", host))
+            found = statuses.parse(files.read_text(path))
+        except FileNotFoundError:
+            return None
         except Exception as error:  # it is read again; ending here would count as a failure
             self.log.say(f"cannot read the status of host {host}: {error}")
             return None
-        if not status or status.get("fingerprint") != self.options.fingerprint:
-            return None
-        return status if isinstance(status.get("state"), str) else None
+        own = [status for status in found if status.fingerprint == self.options.fingerprint]
+        return own[0] if own else None
 
     def _over(self, code: int) -> int:
         """Host 0 deletes the TPU if nobody else has: an idle TPU costs as much as a busy one."""

@@ -95,11 +95,7 @@ def download(path: Any, local: Any) -> None:
 def cached(path: Any, folder: Path) -> Path:
     """Returns a local copy of an object that never changes, made in `folder` unless it is there.
 
-    Several processes may ask at once.
-
-    Raises:
-      FileNotFoundError: there is no such object.
-      UserError, Unavailable: as `errors_of`.
+    Several processes may ask at once. Raises as `download`.
     """
     local = folder / path.name
     if not local.exists():

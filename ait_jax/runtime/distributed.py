@@ -41,14 +41,7 @@ class PeerLost(Exception):
 
 @dataclass
 class Pod:
-    """The processes of this program.
-
-    Attributes:
-      index: of this process.
-      count: of all processes.
-      client: of the coordination service.
-      hosts: the processes' machines.
-    """
+    """The processes of this program, on `hosts`; `client` is of the coordination service."""
 
     index: int
     count: int
@@ -138,9 +131,6 @@ def _arguments(environ: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-# --- who does what ---
-
-
 def process_count() -> int:
     """Returns the number of processes."""
     return _pod.count if _pod else 1
@@ -211,9 +201,6 @@ def all_gather(data: bytes) -> list[bytes]:
 
 def _barrier_seconds() -> int:
     return int(os.environ.get(BARRIER_SECONDS, "1800"))
-
-
-# --- who is missing ---
 
 
 def _watch(pod: Pod, leaving: threading.Event) -> None:

@@ -84,12 +84,7 @@ def replace_with(path: Any, any_process: bool = False) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def local_copy(path: Any) -> Iterator[Path]:
-    """Yields a local path with the bytes of `path`: itself, or a copy of a bucket's object.
-
-    Raises:
-      FileNotFoundError: there is no such object.
-      UserError: the bucket does not answer.
-    """
+    """Yields a local path with the bytes of `path`: itself, or a copy as `buckets.download`."""
     path = as_path(path)
     if buckets.is_local(path):
         yield path
@@ -170,13 +165,7 @@ def _sync(path: Any) -> None:
 
 
 def read_bytes(path: Any) -> bytes:
-    """Returns a file's bytes.
-
-    Raises:
-      OSError: a file on a disk is missing or unreadable.
-      FileNotFoundError: the bucket has no such object.
-      UserError, buckets.Unavailable: as `buckets.errors_of`.
-    """
+    """Returns a file's bytes. Raises OSError, for an object as `buckets.download`."""
     path = as_path(path)
     with buckets.errors_of(path):
         return path.read_bytes()

@@ -33,14 +33,8 @@ def lease(path: Any, say: Callable[[str], None] = reporter.say) -> Iterator["Hol
     """Holds the object `path` for the block.
 
     A dead process's lease is taken over: at once if it ran on this machine, otherwise after
-    `STALE_SECONDS` without a sign of life.
-
-    Args:
-      path: in a bucket.
-      say: takes a line if there is something to wait for.
-
-    Raises:
-      Held: its holder is alive.
+    `STALE_SECONDS` without a sign of life; `say` is told of the wait. Raises Held if its holder is
+    alive.
     """
     holder = Holder(path)
     holder.acquire(say)

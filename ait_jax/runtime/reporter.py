@@ -22,12 +22,9 @@ _MOST_LOSSES = 60
 
 
 class Activity:
-    """Work of a known size in progress: steps of a training, tasks to score.
+    """Work of a known size in any unit: steps of a training, tasks to score.
 
-    Attributes:
-      what: in words, for the terminal.
-      total, done: in any unit.
-      note: a few words beside the bar.
+    On the terminal it is called `what`, and `note` is beside its bar.
     """
 
     def __init__(self, what: str, total: int, done: int = 0) -> None:

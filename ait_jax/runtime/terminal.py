@@ -43,9 +43,7 @@ def size(stream: TextIO | None = None) -> tuple[int, int]:
 def visible(text: str, *, keep_lines: bool = False) -> str:
     r"""Returns `text` with escapes (`\x1b`, `\u202e`) for control and direction characters.
 
-    Args:
-      text: from anywhere.
-      keep_lines: keep line ends, and make tabs four spaces; otherwise both are escaped.
+    With `keep_lines` line ends stay and tabs become four spaces; otherwise both are escaped.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -94,11 +92,10 @@ def quiet_stderr() -> Iterator[None]:
 
 
 class LiveArea:
-    """Lines at the bottom of the terminal, and the streams that write above them.
+    """Lines at the bottom of the terminal `stream`, and the streams that write above them.
 
-    Args:
-      render: columns, most rows -> lines and their widths, at most `columns`; may hold colors.
-      stream: the terminal.
+    `render` takes columns and most rows; it returns lines, which may hold colors, and their widths,
+    at most `columns`.
     """
 
     def __init__(

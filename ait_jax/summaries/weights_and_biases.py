@@ -83,9 +83,7 @@ def is_installed() -> bool:
 class _Record:
     """What was sent, as lines: the run's id, then {"row", "stage"} or {"row", "folder", "step"}.
 
-    Attributes:
-      id: of the W&B run, drawn once.
-      rows: how many rows were sent.
+    `id` is the W&B run's, drawn once; `rows` is the number of the next row.
     """
 
     def __init__(self, path: Any) -> None:
@@ -343,15 +341,10 @@ class _TrainingFolder(_Folder):
 
 
 def read_offline_rows(folder: Any, run_id: str) -> list[dict[str, Any]]:
-    """Returns the rows in an offline run's files, in order; nested names are joined by "/".
+    """Returns the rows in an offline run's files in `folder`; nested names are joined by "/".
 
-    W&B writes late, and a kill loses the rest.
-
-    Args:
-      folder: MODEL_DIR/wandb, local or in a bucket.
-
-    Raises:
-      Exception: of many kinds, if W&B has changed its format.
+    W&B writes late, and a kill loses the rest. Errors are of many kinds if W&B has changed its
+    format.
     """
     from wandb.proto import wandb_internal_pb2
 

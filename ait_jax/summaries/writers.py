@@ -107,13 +107,10 @@ class Summaries:
         self, boards: Sequence[Board], model_dir: Any, stages: Collection[str] = ()
     ) -> None:
         self._model_dir = files.as_path(model_dir)
-        self._boards: list[_Guarded] = []
-        self._written: dict[_Guarded, set[str]] = {}
         self._stages = tuple(stages)
-        for board in boards if distributed.is_writer() else ():
-            guarded = _Guarded(board, self._model_dir)
-            self._boards.append(guarded)
-            self._ask(guarded)
+        chosen = boards if distributed.is_writer() else ()
+        self._boards = [_Guarded(board, self._model_dir) for board in chosen]
+        self._ask()
 
     def __enter__(self) -> Self:
         return self
@@ -129,11 +126,12 @@ class Summaries:
         """
         for board in self._boards:
             board.attempt(methodcaller("start"), board.session)
-            self._ask(board)  # by now the other side may know what it lacks
+        self._ask()  # by now the other side may know what it lacks
 
-    def _ask(self, board: "_Guarded") -> None:
-        written = board.attempt(methodcaller("written", self._stages), board.session)
-        self._written[board] = set(written or ())
+    def _ask(self) -> None:
+        for board in self._boards:
+            written = board.attempt(methodcaller("written", self._stages), board.session)
+            board.written = set(written or ())
 
     def stage(self, name: str, write: Callable[[Callable[[str], SummaryWriter]], None]) -> None:
         """Calls `write` for every board that lacks this stage's points.
@@ -142,8 +140,8 @@ class Summaries:
           write: gets a function from a folder of the run to its writer.
         """
         for board in self._boards:
-            if name not in self._written[board]:
-                self._written[board].add(name)
+            if name not in board.written:
+                board.written.add(name)
                 board.attempt(_write_stage, board.session, name, write)
 
     def folder(self, path: Any, last_step: int, has_events: bool = False) -> SummaryWriter:
@@ -179,6 +177,7 @@ class _Guarded:
 
     def __init__(self, board: Board, model_dir: Any) -> None:
         self.name, self.reads_events = type(board).__name__, board.reads_events
+        self.written: set[str] = set()
         self._failed = False
         self.session: Any = self.attempt(board.begin, model_dir)
 

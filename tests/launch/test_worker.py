@@ -169,7 +169,7 @@ def test_statuses_that_cannot_be_read_are_no_failure(make, tmp_path, monkeypatch
     def fail(path):
         raise OSError("no network")
 
-    monkeypatch.setattr(statuses, "read_json", fail)
+    monkeypatch.setattr(worker.files, "read_text", fail)
     made = make("0", host=0, hosts=2)
     assert made.run() == 0
     assert (
