@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Never
 
 from ait_jax import __version__
+from ait_jax.assets import help_text
 from ait_jax.commands import (
     compare_command,
     convert_command,
@@ -24,7 +25,6 @@ from ait_jax.commands import (
     run_command,
     score_command,
     status_command,
-    subcommand,
     tasks_command,
 )
 from ait_jax.errors import ExitCode, UserError, nearest
@@ -65,7 +65,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentP
     parser = _Parser(
         prog="ait-jax",
         description="Active instruction tuning: find the tasks worth training on.",
-        epilog=subcommand.GIN_HELP,
+        epilog=help_text("gin_flags", "continuing"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

@@ -1,4 +1,4 @@
-"""Files that ship with this package or another: vocabularies, weights, the paper's curves."""
+"""Files that ship with this package or another: vocabularies, weights, curves, help texts."""
 
 import importlib.util
 import json
@@ -7,7 +7,8 @@ from typing import Any
 
 from ait_jax.errors import UserError
 
-_MINI = Path(__file__).resolve().parent / "mini"
+_HERE = Path(__file__).resolve().parent
+_MINI = _HERE / "mini"
 
 
 def mini_vocabulary() -> str:
@@ -46,4 +47,9 @@ def smollm2_weights() -> str:
 
 def paper_curves() -> dict[str, Any]:
     """Returns the paper's published curves (Figure 3) as numbers: paper/curves.json."""
-    return json.loads((Path(__file__).resolve().parent / "paper" / "curves.json").read_text())
+    return json.loads((_HERE / "paper" / "curves.json").read_text())
+
+
+def help_text(*names: str) -> str:
+    """Returns texts of `ait-jax --help` (help/NAME.txt), a blank line between them."""
+    return "\n".join((_HERE / "help" / f"{name}.txt").read_text("utf-8") for name in names)

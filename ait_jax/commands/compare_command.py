@@ -8,25 +8,11 @@ from ait_jax.errors import ExitCode, UserError
 from ait_jax.runtime import distributed
 
 _HELP = "strategies x seeds: run them, and say whether their difference is noise"
-_EPILOG = """\
-examples:
-  ait-jax compare                                        experiments/compare_mini.gin
-  ait-jax compare --gin_file=experiments/mini.gin --gin.STRATEGIES=prompt_uncertainty,random \\
-    --gin.SEEDS=0,1,2 --gin.COMPARISON_DIR=runs/comparison --processes=2
-  ait-jax compare --gin_file=experiments/niv2_paper.gin --print_commands ... > commands.txt
-  ait-jax compare runs/a_0 runs/a_1 runs/random_0 runs/random_1
-
-Gin says what to compare (STRATEGIES, SEEDS, COMPARISON_DIR, BASELINE, TARGET_SCORE, CONFIDENCE,
-RELEASED_SELECTIONS, PAPER_CURVES: experiments/comparison.gin); any experiment's gin file works.
-Each run is an ordinary one in COMPARISON_DIR/<strategy>_<seed>; runs with the same seed share
-round 0. The same command continues and skips finished runs; seeds may be added.
-Given folders of runs, it only reads. Exit code 3: some runs failed; the others were compared.
-"""
 
 
 def add(subparsers: subcommand.Subparsers) -> None:
     """Adds the command and its flags."""
-    compare = subcommand.add(subparsers, "compare", _HELP, _EPILOG)
+    compare = subcommand.add(subparsers, "compare", _HELP, "compare")
     compare.add_argument(
         "runs", nargs="*", metavar="RUN", help="compare these finished runs; run nothing"
     )

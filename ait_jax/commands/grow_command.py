@@ -10,35 +10,12 @@ from ait_jax.endpoint import endpoint_flags
 from ait_jax.errors import ExitCode, UserError
 
 _HELP = "turn datasets' metadata into tasks, as Dynosaur does"
-_EPILOG = """\
-sources (--from, may be repeated):
-  tfds                         the catalog of the installed TensorFlow Datasets: no network, no
-                               download, no rows, so the tasks have no instances
-  tfds:squad,glue              some of its datasets
-  FOLDER                       Hugging Face dataset cards: NAME/README.md with a YAML header
-  huggingface_metadata.jsonl   one dataset per line, as Dynosaur's code writes it
-  huggingface_data.jsonl       the same with rows, so the tasks have instances
-  instructions-full.json       Dynosaur's released instructions, unchanged
-
-examples:
-  ait-jax grow --pool=pools/tfds --from=tfds
-  ait-jax grow --pool=pools/dynosaur --from=instructions-full.json --rows=huggingface_data.jsonl
-  ait-jax grow --pool=pools/new --from=cards/ --generator=endpoint \\
-    --model=gpt-4o-mini --prices=0.15,0.60 --budget=2
-  ait-jax grow --pool=pools/dynosaur --from=huggingface_data.jsonl --steer=runs/a/round_000 \\
-    --max_tasks=100
-  ait-jax run --gin_file=experiments/mini.gin --gin_file=pools/dynosaur.gin \\
-    --gin.DYNOSAUR_DIR=pools/dynosaur
-
-The same command continues; a different one extends the pool and leaves its tasks as they are.
-Exit code 3: the endpoint failed or the budget ran out; everything paid for is kept.
-"""
 
 
 def add(subparsers: subcommand.Subparsers) -> None:
     """Adds the command and its flags."""
     description = f"{_HELP}; counts every dataset, answer and task left out, by reason"
-    grow = subcommand.add(subparsers, "grow", _HELP, _EPILOG, description)
+    grow = subcommand.add(subparsers, "grow", _HELP, "grow", description=description)
     grow.add_argument("--pool", required=True, metavar="DIR", help="the pool to create or extend")
     grow.add_argument(
         "--from",

@@ -9,21 +9,11 @@ from ait_jax.errors import ExitCode
 from ait_jax.runtime import distributed
 
 _HELP = "compare two files of answers: ROUGE-L, and which one a judge prefers"
-_EPILOG = """\
-examples:
-  ait-jax judge a.jsonl b.jsonl --offline
-  ait-jax judge a.jsonl b.jsonl --instructions=user_oriented_instructions.jsonl \\
-    --model=gpt-4o-mini --prices=0.15,0.60 --budget=1
-  ait-jax judge a.jsonl b.jsonl --model=local --base_url=http://localhost:8000/v1
-
-Every pair is judged in both orders; a wins if it wins both. Exit code 3: the endpoint failed or the
-budget ran out; everything paid for is kept, and the same command continues.
-"""
 
 
 def add(subparsers: subcommand.Subparsers) -> None:
     """Adds the command and its flags."""
-    judge = subcommand.add(subparsers, "judge", _HELP, _EPILOG)
+    judge = subcommand.add(subparsers, "judge", _HELP, "judge")
     judge.add_argument("a", metavar="A", help="JSON lines of instruction, input, response, target")
     judge.add_argument("b", metavar="B", help="the same from another model")
     judge.add_argument(

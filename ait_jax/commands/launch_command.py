@@ -17,11 +17,6 @@ _TIERS = {
     "reserved": "from a reservation",
     "flex_start": "for at most 7 days, v5e and v6e; needs --max_run_duration",
 }
-_EPILOG = """\
-COMMAND is what follows `ait-jax` on one host: `-- run --gin_file=... --gin.X=Y`. Quote values with
-spaces for this shell only. The run id is the key to resuming: the same line again watches a live
-run, or continues one that stopped.
-"""
 
 
 def add(subparsers: subcommand.Subparsers) -> None:
@@ -33,7 +28,7 @@ def add(subparsers: subcommand.Subparsers) -> None:
     )
     kinds = launch.add_subparsers(dest="kind", metavar="KIND", required=True)
     for name, (summary, add_flags, _) in KINDS.items():
-        kind = subcommand.add(kinds, name, summary, _EPILOG)
+        kind = subcommand.add(kinds, name, summary, "launch")
         kind.allow_abbrev = False
         kind.add_argument(
             "--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS

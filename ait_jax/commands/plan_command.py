@@ -7,23 +7,11 @@ from ait_jax.config.gin_flags import GinFlags
 from ait_jax.errors import ExitCode
 
 _HELP = "compile for devices you do not have: memory, FLOPs, time (experiments/mini.gin by default)"
-_EPILOG = """\
-examples:
-  ait-jax plan                                      the mini experiment on this machine
-  ait-jax plan --topology=v5e:16x16 --gin_file=experiments/niv2_paper.gin \\
-    --gin_file=models/xxl.gin --gin_file=partitioning/fsdp_2d.gin \\
-    --gin.OPTIMIZER=@optimizer.adafactor --gin.BATCH_SIZE=256
-  ait-jax plan --topology=v5p:2x2x4 --gin_file=experiments/niv2_paper.gin \\
-    --gin_file=models/xl.gin --quick --no_search --json=plan.json
-
-Needs no checkpoint, vocabulary or pool; without a pool NIV2's sizes are assumed.
-Slices: v4:4x4x8, v5e:16x16, v5p:4x4x8, v6e:8x8, ... (needs libtpu: pip install 'ait-jax[plan]').
-"""
 
 
 def add(subparsers: subcommand.Subparsers) -> None:
     """Adds the command and its flags."""
-    plan = subcommand.add(subparsers, "plan", _HELP, f"{subcommand.GIN_FLAGS}\n{_EPILOG}")
+    plan = subcommand.add(subparsers, "plan", _HELP, "gin_flags", "plan")
     plan.add_argument("--topology", help="a TPU slice, v5e:16x16 (default: this machine's devices)")
     plan.add_argument("--json", metavar="FILE", help="also write everything to this file")
     plan.add_argument(

@@ -12,7 +12,7 @@ _DEFAULT_FILE = "experiments/mini_base.gin"
 def add(subparsers: subcommand.Subparsers) -> None:
     """Adds the command."""
     summary = f"pre-train a small model from scratch ({_DEFAULT_FILE} by default)"
-    subcommand.add(subparsers, "pretrain", summary, subcommand.GIN_HELP)
+    subcommand.add(subparsers, "pretrain", summary, "gin_flags", "continuing")
 
 
 def run(options: argparse.Namespace, flags: GinFlags) -> int:

@@ -8,22 +8,11 @@ from ait_jax.config.gin_flags import GinFlags
 from ait_jax.errors import ExitCode, UserError
 
 _HELP = "one page of a run: learning curves, task maps, prompts, time and cost"
-_EPILOG = """\
-The page is one file that opens from disk, without a network. A run writes it after every round;
-this command writes it at any time, also for a run that is still going or was killed: it takes no
-lock and writes nothing but the page. If the pool that config.gin names can be opened, the page
-shows the tasks' instructions and the scored prompts.
-
-examples:
-  ait-jax report runs/mini
-  ait-jax report runs/niv2 --out=niv2.html --price_per_device_hour=1.2
-  ait-jax report gs://bucket/runs/niv2 --out=niv2.html --detail_megabytes=20
-"""
 
 
 def add(subparsers: subcommand.Subparsers) -> None:
     """Adds the command and its flags."""
-    report = subcommand.add(subparsers, "report", _HELP, _EPILOG)
+    report = subcommand.add(subparsers, "report", _HELP, "report")
     report.add_argument(
         "model_dir", metavar="MODEL_DIR", help="of `ait-jax run` or `ait-jax score`"
     )

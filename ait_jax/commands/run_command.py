@@ -10,7 +10,7 @@ from ait_jax.errors import ExitCode, UserError
 def add(subparsers: subcommand.Subparsers) -> None:
     """Adds the command and its flags."""
     summary = "rounds of train, evaluate, score, select (experiments/mini.gin by default)"
-    subcommand.add(subparsers, "run", summary, subcommand.GIN_HELP).add_argument(
+    subcommand.add(subparsers, "run", summary, "gin_flags", "continuing").add_argument(
         "--round_0_from",
         metavar="MODEL_DIR",
         help="reuse round 0 of a run that differs only in its strategy",

@@ -12,7 +12,7 @@ _DEFAULT_FILE = "experiments/score.gin"
 def add(subparsers: subcommand.Subparsers) -> None:
     """Adds the command."""
     summary = f"score a pool with a checkpoint, no training ({_DEFAULT_FILE} by default)"
-    subcommand.add(subparsers, "score", summary, subcommand.GIN_HELP)
+    subcommand.add(subparsers, "score", summary, "gin_flags", "continuing")
 
 
 def run(options: argparse.Namespace, flags: GinFlags) -> int:

@@ -12,27 +12,13 @@ from ait_jax.config.gin_flags import GinFlags
 from ait_jax.errors import ExitCode, UserError
 
 _HELP = "what a run is doing now, or how it ended: stage, progress, loss, time left, curve"
-_EPILOG = """\
-examples:
-  ait-jax status runs/mini
-  ait-jax status runs/mini --follow        updated until it ends
-  ait-jax status runs/mini --json
-  ait-jax status runs/comparison           every run below a folder, one line each
-  ait-jax status gs://bucket/runs/xl       from the bucket, at most half a minute old
-
-Only reads files, from any shell, also while the run is going. About a run on another machine it
-knows what that machine wrote to live.json.
-
-Exit codes: 0 running or finished; 2 not a run directory, or a damaged one; 3 ended but not finished
-(stopped, preempted, interrupted, failed, killed): the same command continues the run.
-"""
 _FOLLOW_SECONDS = 1.0
 _WELL = ("running", "finished")
 
 
 def add(subparsers: subcommand.Subparsers) -> None:
     """Adds the command and its flags."""
-    status = subcommand.add(subparsers, "status", _HELP, _EPILOG)
+    status = subcommand.add(subparsers, "status", _HELP, "status")
     status.add_argument(
         "directory", metavar="MODEL_DIR", help="of `run` or `score`, or a folder of several"
     )

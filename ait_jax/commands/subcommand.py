@@ -1,40 +1,31 @@
-"""What the subcommands share: how one is added, the help on gin flags, and starting JAX."""
+"""What the subcommands share: how one is added, and starting JAX."""
 
 import argparse
 import logging
 import os
 from typing import TypeAlias
 
+from ait_jax.assets import help_text
 from ait_jax.runtime import distributed, files, preemption
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
-GIN_FLAGS = """\
-gin flags (run, compare, score, pretrain, plan, tasks):
-  --gin_file=FILE          a configuration, from the working folder or the shipped ones
-                           (experiments/mini.gin, experiments/niv2.gin, ...); may be repeated,
-                           later files win
-  --gin.NAME=VALUE         overrides one value: --gin.ROUNDS=5, --gin.MODEL_DIR=runs/a,
-                           --gin.scorer.Scorer.num_instances=5
-  --gin_search_paths=A,B   more folders to search for gin files and the modules they import
-"""
-GIN_HELP = f"{GIN_FLAGS}\nThe same command continues an interrupted run.\n"
-
 
 def add(
-    subparsers: Subparsers, name: str, summary: str, epilog: str = "", description: str = ""
+    subparsers: Subparsers, name: str, summary: str, *texts: str, description: str = ""
 ) -> argparse.ArgumentParser:
-    """Adds a subcommand whose epilog is printed as it is written.
+    """Adds a subcommand.
 
     Args:
       summary: the line in the list of subcommands.
+      texts: the end of its own help, as `assets.help_text` takes them.
       description: the first lines of its own help; by default the summary.
     """
     return subparsers.add_parser(
         name,
         help=summary,
         description=description or summary,
-        epilog=epilog,
+        epilog=help_text(*texts),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 

@@ -9,23 +9,12 @@ from ait_jax.config.gin_flags import GinFlags
 from ait_jax.errors import ExitCode, UserError
 
 _HELP = "list and search a pool, or show tasks as the model sees them (the mini pool by default)"
-_EPILOG = """\
-examples:
-  ait-jax tasks --gin_file=experiments/mini.gin --search "count letters"
-  ait-jax tasks --run=runs/mini --sort=uncertainty --limit=20
-  ait-jax tasks --run=runs/mini --split=remain --csv > tasks.csv
-  ait-jax tasks mini_add_numbers
-  ait-jax tasks --run=runs/mini NAME --perturbation=3 --tokens
-
-Columns to sort by: task, category, kind, split, instances; with --run also uncertainty,
-probability, region, selected. Listing needs neither a checkpoint nor a vocabulary.
-"""
 _FEW = 40
 
 
 def add(subparsers: subcommand.Subparsers) -> None:
     """Adds the command and its flags."""
-    tasks = subcommand.add(subparsers, "tasks", _HELP, f"{subcommand.GIN_FLAGS}\n{_EPILOG}")
+    tasks = subcommand.add(subparsers, "tasks", _HELP, "gin_flags", "tasks")
     tasks.add_argument("names", metavar="NAME", nargs="*", help="show these tasks; none: list all")
     tasks.add_argument(
         "--run", metavar="MODEL_DIR", help="the pool of a run or of scores, with its results"
