@@ -167,18 +167,11 @@ def measure(
         memory=memory,
         flops=cost.flops,
         bytes=cost.bytes,
-        collectives={
-            kind: {
-                "count": cost.counts[kind],
-                "bytes": cost.payload[kind],
-                "sent_bytes": cost.wire[kind],
-            }
-            for kind in sorted(cost.counts)
-        },
+        collectives=dict(sorted(cost.collectives.items())),
         seconds={
             "FLOPs": cost.flops / chip.flops,
             "memory": cost.bytes / chip.memory_bandwidth,
-            "links": sum(cost.wire.values()) / chip.link_bandwidth,
+            "links": sum(c["sent_bytes"] for c in cost.collectives.values()) / chip.link_bandwidth,
         },
         compile_seconds=seconds,
         **described,

@@ -6,6 +6,7 @@ scheduling. Only what determines its costs (`hlo_cost`) is read.
 
 import math
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 _BYTES = {
@@ -187,8 +188,7 @@ def shapes_in(text: str) -> tuple[Shape, ...]:
     for dtype, dimensions, layout in _SHAPE.findall(text):
         if dtype in _BYTES:
             sizes = tuple(int(size.lstrip("<=")) for size in dimensions.split(",") if size)
-            space = re.search(r"S\((\d+)\)", layout)
-            found.append(Shape(dtype, sizes, space is not None and space[1] != "0"))
+            found.append(Shape(dtype, sizes, re.search(r"S\([1-9]\d*\)", layout) is not None))
     return tuple(found)
 
 
@@ -215,23 +215,11 @@ def trip_count(program: Program, computation: str, loop: Instruction) -> int | N
 
 def _bound(program: Program, condition: str) -> tuple[int, int] | None:
     """Returns (which member of the loop's tuple is compared, the number that it stays below)."""
-    inside, root = condition, program.root(condition)
-    outer: tuple[str, ...] = ()
-    if root.opcode == "fusion":
-        outer, inside = root.operands, called(root)[0]
-        root = program.root(inside)
+    root, place_of = _within(program, condition, program.root(condition))
     if root.opcode != "compare" or root.attribute("direction") != "LT":
         return None
-
-    def follow(name: str) -> tuple[str, str]:
-        """Goes out of the fusion, to the condition's own instruction."""
-        made = program.origin(inside, name)
-        if outer and made is not None and made.opcode == "parameter":
-            return condition, outer[int(made.operands[0])]
-        return inside, name if made is None else made.name
-
-    compared = program.origin(*follow(root.operands[0]))
-    bound = program.integer(*follow(root.operands[1]))
+    compared = program.origin(*place_of(root.operands[0]))
+    bound = program.integer(*place_of(root.operands[1]))
     if compared is None or compared.opcode != "get-tuple-element" or bound is None:
         return None
     return compared.numbers("index")[0], bound
@@ -243,19 +231,29 @@ def _step(program: Program, body: str, place: int) -> int | None:
     made = program.origin(body, root.operands[place]) if root.opcode == "tuple" else None
     if made is None:
         return None
-    inside, outer = body, made.operands
-    if made.opcode == "fusion":
-        inside = called(made)[0]
-        made = program.root(inside)
+    made, place_of = _within(program, body, made)
     if made.opcode != "add":
         return None
+    values = [program.integer(*place_of(name)) for name in made.operands]
+    known = [value for value in values if value is not None]
+    return known[0] if len(known) == 1 else None
 
-    def addend(name: str) -> int | None:
-        value = program.integer(inside, name)
-        other = program.computations[inside].get(name)
-        if value is None and inside != body and other is not None and other.opcode == "parameter":
-            value = program.integer(body, outer[int(other.operands[0])])
-        return value
 
-    values = [value for value in map(addend, made.operands) if value is not None]
-    return values[0] if len(values) == 1 else None
+def _within(
+    program: Program, computation: str, instruction: Instruction
+) -> tuple[Instruction, Callable[[str], tuple[str, str]]]:
+    """Returns what makes an instruction's result, for a fusion its root, and where operands are.
+
+    The latter maps an operand's name to (computation, name), for a fusion's parameter outside it.
+    """
+    if instruction.opcode != "fusion":
+        return instruction, lambda name: (computation, name)
+    inside = called(instruction)[0]
+
+    def place_of(name: str) -> tuple[str, str]:
+        made = program.origin(inside, name)
+        if made is not None and made.opcode == "parameter":
+            return computation, instruction.operands[int(made.operands[0])]
+        return inside, name
+
+    return program.root(inside), place_of

@@ -1,13 +1,12 @@
 """What a compiled program costs one device: matrix FLOPs, traffic to memory, collectives.
 
 XLA's own cost analysis counts the body of a loop once. Here a body counts as often as it runs
-(`hlo.trip_count`). Loops whose end depends on the data (decoding) are reported, and counted
-`unknown_trips` times.
+(`hlo.trip_count`), and a loop whose end depends on the data (decoding) `unknown_trips` times.
 """
 
 import math
 import re
-from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ait_jax.plan.hlo import IN_PLACE, Instruction, Program, Shape, called, trip_count
@@ -32,30 +31,22 @@ class Cost:
     Attributes:
       flops: of matrix products and convolutions, two per multiply-add.
       bytes: read from and written to main memory.
-      counts, payload, wire: by kind of collective, how many, the bytes of their results (operands
-        where these are larger), and the bytes that a device sends in a ring.
-      unknown_loops: loops whose number of runs depends on the data.
+      collectives: by kind, "count", "bytes" of their results (operands where these are larger),
+        and "sent_bytes" that a device sends in a ring.
     """
 
     flops: float = 0.0
     bytes: float = 0.0
-    counts: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
-    payload: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
-    wire: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
-    unknown_loops: int = 0
+    collectives: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def add(self, other: "Cost", times: float = 1.0) -> None:
         """Adds what `times` runs of another part cost."""
         self.flops += times * other.flops
         self.bytes += times * other.bytes
-        for mine, theirs in (
-            (self.counts, other.counts),
-            (self.payload, other.payload),
-            (self.wire, other.wire),
-        ):
-            for kind, value in theirs.items():
-                mine[kind] += times * value
-        self.unknown_loops += other.unknown_loops
+        for kind, figures in other.collectives.items():
+            mine = self.collectives.setdefault(kind, dict.fromkeys(figures, 0.0))
+            for name, value in figures.items():
+                mine[name] += times * value
 
 
 def cost_of(program: Program, unknown_trips: int = 1) -> Cost:
@@ -65,25 +56,26 @@ def cost_of(program: Program, unknown_trips: int = 1) -> Cost:
       unknown_trips: how often the most expensive of the loops without a known end runs; the
         others, which take over what that one leaves, do not run.
     """
-    return _Costs(program, unknown_trips).program_cost()
+    costs, total = _Costs(program), Cost()
+    total.add(costs.computation(program.entry, False))
+    if costs.unknown:
+        total.add(max(costs.unknown, key=_size), unknown_trips)
+    return total
+
+
+def _size(cost: Cost) -> tuple[float, float]:
+    return cost.flops, cost.bytes
 
 
 class _Costs:
-    def __init__(self, program: Program, unknown_trips: int) -> None:
-        self.program, self.unknown_trips = program, unknown_trips
+    """Costs of a program's computations; `unknown` are bodies of loops without a known end."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.unknown: list[Cost] = []
         self._known: dict[tuple[str, bool], Cost] = {}
-        self._unknown: list[Cost] = []
 
-    def program_cost(self) -> Cost:
-        total = Cost()
-        total.add(self._computation(self.program.entry, False))
-        if self._unknown:
-            largest = max(self._unknown, key=lambda cost: (cost.flops, cost.bytes))
-            total.add(largest, self.unknown_trips)
-            total.unknown_loops += len(self._unknown)
-        return total
-
-    def _computation(self, name: str, fused: bool) -> Cost:
+    def computation(self, name: str, fused: bool) -> Cost:
         """Returns a computation's cost; inside a fusion nothing goes to memory."""
         if (name, fused) not in self._known:
             cost = self._known[name, fused] = Cost()
@@ -92,113 +84,50 @@ class _Costs:
         return self._known[name, fused]
 
     def _add(self, cost: Cost, computation: str, instruction: Instruction, fused: bool) -> None:
-        opcode = instruction.opcode
+        opcode, body = instruction.opcode, self.program.computations[computation]
         if opcode == "while":
-            body = self._computation(instruction.computation("body"), fused)
+            looped = self.computation(instruction.computation("body"), fused)
             trips = trip_count(self.program, computation, instruction)
             if trips is None:
-                self._unknown.append(body)
+                self.unknown.append(looped)
             else:
-                cost.add(body, trips)
+                cost.add(looped, trips)
         elif opcode == "conditional":
-            branches = [self._computation(name, fused) for name in called(instruction)]
-            cost.add(max(branches, key=lambda branch: (branch.flops, branch.bytes)))
-        elif opcode == "call":
+            cost.add(max((self.computation(n, fused) for n in called(instruction)), key=_size))
+        elif opcode in ("call", "fusion", "async-start"):
             for name in called(instruction):
-                cost.add(self._computation(name, fused))
-        elif opcode in ("fusion", "async-start"):
-            for name in called(instruction):
-                cost.add(self._computation(name, True))
-        elif opcode in ("convolution", "dot"):
-            cost.flops += self._product_flops(computation, instruction)
-        elif opcode == "custom-call":
-            cost.flops += self._library_product_flops(computation, instruction)
+                cost.add(self.computation(name, fused or opcode != "call"))
+        elif opcode in ("convolution", "dot") or "__cublas$" in instruction.attributes:
+            cost.flops += _product_flops(body, instruction)
         elif opcode.removesuffix("-start") in COLLECTIVES:
-            self._add_collective(cost, computation, instruction)
+            _add_collective(cost, computation, body, instruction)
         if not fused and opcode not in _FREE and not opcode.endswith(("-done", "-update")):
-            cost.bytes += self._traffic(computation, instruction)
-
-    # FLOPs
-
-    def _operand(self, computation: str, instruction: Instruction, place: int) -> Shape:
-        return self._shapes(computation, instruction.operands[place])[0]
-
-    def _shapes(self, computation: str, name: str) -> tuple[Shape, ...]:
-        instruction = self.program.computations[computation].get(name)
-        return instruction.shapes if instruction is not None else ()
-
-    def _memory_bytes(self, computation: str, name: str) -> float:
-        return sum(shape.memory_bytes for shape in self._shapes(computation, name))
-
-    def _product_flops(self, computation: str, instruction: Instruction) -> float:
-        left = self._operand(computation, instruction, 0)
-        if instruction.opcode == "dot":
-            summed = (left.dimensions[axis] for axis in instruction.numbers("lhs_contracting_dims"))
-            return 2.0 * instruction.shapes[0].elements * math.prod(summed)
-        right = self._operand(computation, instruction, 1)
-        return convolution_flops(left, right, instruction.shapes[0], instruction.attributes)
-
-    def _library_product_flops(self, computation: str, instruction: Instruction) -> float:
-        """Returns the FLOPs of a product that XLA gives to cuBLAS."""
-        if "__cublas$" not in instruction.attributes:
-            return 0.0
-        left = self._operand(computation, instruction, 0)
-        axes = re.search(r'"lhs_contracting_dimensions":\[([^\]]*)\]', instruction.attributes)
-        numbers = re.findall(r"\d+", axes[1]) if axes else []
-        summed = [left.dimensions[int(axis)] for axis in numbers]
-        return 2.0 * instruction.shapes[0].elements * math.prod(summed)
-
-    # Collectives
-
-    def _add_collective(self, cost: Cost, computation: str, instruction: Instruction) -> None:
-        # TPUs spread a collective over several fusions, all of which repeat it: only the first,
-        # where it starts, counts.
-        around = self.program.computations[computation].values()
-        if _in_background(instruction) and not any(
-            "AsyncCollectiveStart" in other.attributes for other in around
-        ):
-            return
-        kind = instruction.opcode.removesuffix("-start")
-        if kind == "all-reduce" and computation.startswith("all-reduce-scatter"):
-            kind = "reduce-scatter"
-        operands = [
-            shape for name in instruction.operands for shape in self._shapes(computation, name)
-        ]
-        sent = sum(shape.bytes for shape in operands)
-        results = instruction.bytes - (sent if instruction.opcode.endswith("-start") else 0.0)
-        size = max(results, sent) if kind in _GROWING else sent
-        cost.counts[kind] += 1
-        cost.payload[kind] += size
-        cost.wire[kind] += size * sent_share(kind, group_size(instruction.attributes))
+            cost.bytes += self._traffic(body, instruction)
 
     # Memory
 
-    def _traffic(self, computation: str, instruction: Instruction) -> float:
+    def _traffic(self, body: Mapping[str, Instruction], instruction: Instruction) -> float:
         """Returns the bytes that a top-level instruction reads from and writes to main memory."""
         opcode = instruction.opcode
         if opcode in ("dynamic-slice", "slice", "gather"):
             return 2.0 * instruction.memory_bytes
+        reads = [
+            sum(shape.memory_bytes for shape in _shapes(body, name))
+            for name in instruction.operands
+        ]
         if opcode in ("dynamic-update-slice", "scatter"):
-            place = -1 if opcode == "scatter" else 1
-            return 2.0 * self._memory_bytes(computation, instruction.operands[place])
+            return 2.0 * reads[-1 if opcode == "scatter" else 1]
         if opcode in ("copy-start", "slice-start", "dynamic-slice-start"):
-            return self._copied(instruction)
-        reads = [self._memory_bytes(computation, name) for name in instruction.operands]
+            # Its result is a tuple of source and target, in either order.
+            source, target = instruction.shapes[:2]
+            size = min(source.bytes, target.bytes)
+            return size * ((not source.on_chip) + (not target.on_chip))
         writes = instruction.memory_bytes
         if opcode == "fusion":
             reads, writes = self._fusion_traffic(instruction, reads, writes)
         elif opcode.endswith("-start"):
             writes = max(0.0, writes - sum(reads))
         return sum(reads) + writes
-
-    def _copied(self, instruction: Instruction) -> float:
-        """Returns the traffic of an asynchronous copy or slice.
-
-        Its result is a tuple of source and target (a slice's source comes first, a copy's target).
-        """
-        source, target = instruction.shapes[:2]
-        size = min(source.bytes, target.bytes)
-        return size * ((not source.on_chip) + (not target.on_chip))
 
     def _fusion_traffic(
         self, instruction: Instruction, reads: list[float], writes: float
@@ -214,7 +143,7 @@ class _Costs:
         writes -= self._passed_through(body, instruction)
         for other in body.values():
             if other.opcode == "dynamic-update-slice" and len(other.operands) > 1:
-                update = sum(shape.bytes for shape in _shapes_of(body, other.operands[1]))
+                update = sum(shape.bytes for shape in _shapes(body, other.operands[1]))
                 if self._is_output(body, other) and writes >= other.bytes:
                     writes -= other.bytes - update
         return reads, writes
@@ -295,40 +224,53 @@ def _in_background(instruction: Instruction) -> bool:
     return kind in COLLECTIVES and "chain_id=" in instruction.attributes
 
 
-def _shapes_of(body: dict[str, Instruction], name: str) -> tuple[Shape, ...]:
+def _shapes(body: Mapping[str, Instruction], name: str) -> tuple[Shape, ...]:
     return body[name].shapes if name in body else ()
 
 
-def convolution_flops(left: Shape, right: Shape, output: Shape, attributes: str) -> float:
+# FLOPs
+
+
+def _product_flops(body: Mapping[str, Instruction], instruction: Instruction) -> float:
+    """Returns the FLOPs of a product, also of one that XLA gives to cuBLAS."""
+    left = body[instruction.operands[0]].shapes[0]
+    if instruction.opcode == "convolution":
+        return convolution_flops(left, body[instruction.operands[1]].shapes[0], instruction)
+    axes = instruction.numbers("lhs_contracting_dims")
+    listed = re.search(r'"lhs_contracting_dimensions":\[([^\]]*)\]', instruction.attributes)
+    if listed:
+        axes = tuple(map(int, re.findall(r"\d+", listed[1])))
+    return 2.0 * instruction.shapes[0].elements * math.prod(left.dimensions[axis] for axis in axes)
+
+
+def convolution_flops(left: Shape, right: Shape, instruction: Instruction) -> float:
     """Returns the FLOPs of XLA's general convolution, which is every product on TPUs.
 
     Positions where the kernel meets padding or the gaps of a dilation do not count.
     """
-    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", attributes)
+    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.attributes)
     if labels is None:
         return 0.0
     of_left, of_right, of_output = labels.groups()
-    window = re.search(r"window=\{([^}]*)\}", attributes)
-    options = dict(o.split("=") for o in window[1].split()) if window else {}
+    output = instruction.shapes[0]
+    window = dict(o.split("=") for o in (instruction.attribute("window") or "").split())
     total = 2.0 * output.dimensions[of_output.index("b")] * output.dimensions[of_output.index("f")]
     total *= right.dimensions[of_right.index("i")]
     for number in sorted(label for label in of_output if label.isdigit()):
-        axis = int(number)
 
-        def option(name: str, default: str, axis: int = axis) -> str:
-            return options[name].split("x")[axis] if name in options else default
+        def option(name: str, default: int, axis: int = int(number)) -> int:
+            return int(window[name].split("x")[axis].split("_")[0]) if name in window else default
 
         total *= _valid_positions(
             left.dimensions[of_left.index(number)],
             right.dimensions[of_right.index(number)],
             output.dimensions[of_output.index(number)],
-            stride=int(option("stride", "1")),
-            padding=int(option("pad", "0_0").split("_")[0]),
-            left_dilation=int(option("lhs_dilate", "1")),
-            right_dilation=int(option("rhs_dilate", "1")),
+            stride=option("stride", 1),
+            padding=option("pad", 0),
+            left_dilation=option("lhs_dilate", 1),
+            right_dilation=option("rhs_dilate", 1),
         )
-    batches = re.search(r"batch_group_count=(\d+)", attributes)
-    return total / (int(batches[1]) if batches else 1)
+    return total / int(instruction.attribute("batch_group_count") or 1)
 
 
 def _valid_positions(
@@ -346,6 +288,28 @@ def _valid_positions(
         positions = (output * stride + offset for output in range(outputs))
         count += sum(0 <= at <= last and at % left_dilation == 0 for at in positions)
     return count
+
+
+# Collectives
+
+
+def _add_collective(
+    cost: Cost, computation: str, body: Mapping[str, Instruction], instruction: Instruction
+) -> None:
+    # TPUs spread a collective over several fusions, all of which repeat it: only the first, where
+    # it starts, counts.
+    if _in_background(instruction) and not any(
+        "AsyncCollectiveStart" in other.attributes for other in body.values()
+    ):
+        return
+    kind = instruction.opcode.removesuffix("-start")
+    if kind == "all-reduce" and computation.startswith("all-reduce-scatter"):
+        kind = "reduce-scatter"
+    sent = sum(shape.bytes for name in instruction.operands for shape in _shapes(body, name))
+    results = instruction.bytes - (sent if instruction.opcode.endswith("-start") else 0.0)
+    size = max(results, sent) if kind in _GROWING else sent
+    sent_bytes = size * sent_share(kind, group_size(instruction.attributes))
+    cost.add(Cost(collectives={kind: {"count": 1, "bytes": size, "sent_bytes": sent_bytes}}))
 
 
 def sent_share(kind: str, members: int | None) -> float:

@@ -117,7 +117,10 @@ def _run(flags: GinFlags, options: Options) -> Plan:
         partitioner, chip = wanted.partitioner, local_chip()
     else:
         devices = topology.devices_of(options.topology)
-        partitioner = topology.PlannedPartitioner.of(wanted.partitioner, devices)
+        rules = wanted.partitioner.logical_axis_rules
+        partitioner = topology.PlannedPartitioner(
+            wanted.partitioner.num_partitions, rules, tuple(devices)
+        )
         chip = known_chip(devices[0].device_kind)
         if chip is None:
             raise UserError(f"--topology={options.topology}: no peaks in hardware.CHIPS; add them.")
@@ -186,16 +189,8 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "device": plan.device,
         "stages": {name: program.to_json() for name, program in plan.programs.items()},
         "suggestions": {
-            name: None if program is None else program.to_json()
-            for name, program in plan.suggestions.items()
+            name: program and program.to_json() for name, program in plan.suggestions.items()
         },
-        "workload": None if plan.planned.workload is None else vars(plan.planned.workload),
-        "chip_hours": None
-        if plan.hours is None
-        else {
-            "efficiency": plan.hours.efficiency,
-            "by_stage": plan.hours.by_stage,
-            "total": plan.hours.total,
-            "tasks_per_chip_hour": plan.hours.tasks_per_chip_hour,
-        },
+        "workload": plan.planned.workload and vars(plan.planned.workload),
+        "chip_hours": plan.hours and vars(plan.hours) | {"total": plan.hours.total},
     }

@@ -4,8 +4,8 @@ Needs no checkpoint, and no pool where there is none.
 """
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from ait_jax.config.gin_flags import GinFlags
 from ait_jax.errors import UserError, first_line
 from ait_jax.models.interface import Model, runs_prefixes
 from ait_jax.plan.compiled_program import CompiledProgram
-from ait_jax.pool import TaskPool
+from ait_jax.pool import Splits, TaskPool
 from ait_jax.randomness import Key
 from ait_jax.rounds.experiment import Experiment
 from ait_jax.rounds.pretraining import Pretraining
@@ -33,14 +33,14 @@ from ait_jax.trainer.interface import Trainer
 
 TRAIN, FORCE, DECODE = "train step", "teacher forcing", "decode"
 PROGRAMS = (TRAIN, FORCE, DECODE)
+_Reader = Callable[[str], Any]  # see `_reader`
 
-# In place of a pool that cannot be read here: NIV2's English tasks (756 to train on, 119 to test)
-# and the mean lengths of their prompts and answers.
-ASSUMED_TASKS = 756
-ASSUMED_TEST_TASKS = 119
-ASSUMED_PROMPT_TOKENS = 300
-ASSUMED_ANSWER_TOKENS = 16
 _SAMPLED_TASKS, _WHOLE_TASKS = 40, 10
+# The settings of an experiment, and the one of a scoring, that chip-hours depend on.
+_SETTINGS = (
+    "tokens_per_batch", "tasks_per_round", "rounds", "evaluate_base", "max_instances_per_task",
+    "max_eval_instances", "max_dev_instances",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -119,76 +119,56 @@ def planned(flags: GinFlags, default_file: str, **given: Any) -> Planned:
             "The gin files configure no experiment to plan. --gin_file replaces the default: give "
             f"an experiment first (--gin_file={default_file}), then the files that change it."
         )
-    values = Values(kind)
+    value = _reader(kind)
+    model, partitioner, trainer = value("model"), value("partitioner"), value("trainer")
     if kind is Pretraining:
-        buckets = LengthBuckets((values["input_length"],), (values["target_length"],))
-        return Planned(
-            kind, values["model"], values["partitioner"], values["trainer"], None, buckets, {}, None
-        )
-    trainer = values["trainer"] if kind is Experiment else None
-    names = ("tokens_per_batch", "length_growth", "tasks_per_round", "rounds", "evaluate_base",
-             "max_instances_per_task", "max_eval_instances", "max_dev_instances")  # fmt: skip
-    return Planned(
-        kind,
-        values["model"],
-        values["partitioner"],
-        _supervised(trainer[0] if isinstance(trainer, Mapping) else trainer),
-        values["scorer"],
-        values["buckets"],
-        {name: values[name] for name in names if name in values},
-        _workload(values, given),
-    )
+        buckets = LengthBuckets((value("input_length"),), (value("target_length"),))
+        return Planned(kind, model, partitioner, trainer, None, buckets, {}, None)
+    if isinstance(trainer, Mapping):
+        trainer = trainer[0]
+    if isinstance(trainer, FeedbackTrainer):  # feedback is not part of a plan
+        trainer = trainer.supervised
+    settings = {name: value(name) for name in _SETTINGS}
+    workload = _workload(value, given)
+    scorer, buckets = value("scorer"), value("buckets")
+    return Planned(kind, model, partitioner, trainer, scorer, buckets, settings, workload)
 
 
-def _supervised(trainer: Trainer | None) -> Trainer | None:
-    """Returns the trainer before feedback, which is not part of a plan."""
-    return trainer.supervised if isinstance(trainer, FeedbackTrainer) else trainer
+def _reader(kind: type) -> _Reader:
+    """Returns a function that makes what gin binds to a parameter of a class, or its default.
 
+    Without either that is None.
+    """
+    import gin
 
-class Values(Mapping[str, Any]):
-    """What gin binds to a class's parameters, or their defaults; each is made when it is read."""
+    bound = gin.get_bindings(kind, resolve_references=False)
 
-    def __init__(self, kind: type) -> None:
-        import gin
-
-        self._kind = kind
-        self._bound = gin.get_bindings(kind, resolve_references=False)
-        self._defaults = {}
-        for field in fields(kind):
-            if field.default is not MISSING:
-                self._defaults[field.name] = lambda field=field: field.default
-            elif field.default_factory is not MISSING:
-                self._defaults[field.name] = field.default_factory
-
-    def __getitem__(self, name: str) -> Any:
-        if name in self._bound:
+    def value(name: str) -> Any:
+        try:
             # To call what a reference names, gin copies it.
-            try:
-                return copy.deepcopy(self._bound[name])
-            except UserError as error:
-                raise configuration.original(error) from None
-        return self._defaults[name]()
+            return copy.deepcopy(bound[name]) if name in bound else getattr(kind, name, None)
+        except UserError as error:
+            raise configuration.original(error) from None
 
-    def __iter__(self) -> Iterator[str]:
-        return iter({**self._defaults, **self._bound})
-
-    def __len__(self) -> int:
-        return len(set(self))
+    return value
 
 
-def _workload(values: Mapping[str, Any], given: Mapping[str, Any]) -> Workload:
-    """Measures the pool where it and its vocabulary can be read; otherwise assumes NIV2."""
-    splits = values.get("initial_splits")
+def _workload(value: _Reader, given: Mapping[str, Any]) -> Workload:
+    """Measures the pool where it and its vocabulary can be read; otherwise assumes NIV2.
+
+    That is its English tasks, and the mean lengths of their prompts and answers.
+    """
+    splits = value("initial_splits")
     known = {
-        "tasks": ASSUMED_TASKS,
-        "test_tasks": ASSUMED_TEST_TASKS,
+        "tasks": 756,
+        "test_tasks": 119,
         "initial_tasks": getattr(splits, "initial_tasks", 68),
         "dev_tasks": getattr(splits, "dev_tasks", 68),
-        "prompt_tokens": ASSUMED_PROMPT_TOKENS,
-        "answer_tokens": ASSUMED_ANSWER_TOKENS,
+        "prompt_tokens": 300,
+        "answer_tokens": 16,
     }
     try:
-        known |= _measured(values["pool"], values)
+        known |= _measured(value("pool"), value)
     except (UserError, ValueError, TypeError, RuntimeError) as error:  # gin raises them, too
         known["source"] = f"assumed, NIV2's: {first_line(error).partition(': ')[0]}"
     given = {name: value for name, value in given.items() if value is not None}
@@ -197,17 +177,9 @@ def _workload(values: Mapping[str, Any], given: Mapping[str, Any]) -> Workload:
     return Workload(**(known | given))
 
 
-def _measured(pool: TaskPool, values: Mapping[str, Any]) -> dict[str, Any]:
-    own = pool.splits
-    found: dict[str, Any] = {"tasks": len(pool), "test_tasks": 0}
-    if own is not None:
-        found = {
-            "tasks": len(own.train) + len(own.remain) + len(own.dev),
-            "test_tasks": len(own.test),
-        }
-        if own.dev:
-            found["dev_tasks"] = len(own.dev)
-    vocabulary, encoding = values["vocabulary"], values["encoding"]
+def _measured(pool: TaskPool, value: _Reader) -> dict[str, Any]:
+    own = pool.splits or Splits(remain=tuple(pool))
+    vocabulary, encoding = value("vocabulary"), value("encoding")
     prompts = TaskPrompts(pool, vocabulary, encoding, None, 2, Key(0, 0))
     names = [name for name in pool if len(pool[name].instances)]
     sizes = [
@@ -216,23 +188,27 @@ def _measured(pool: TaskPool, values: Mapping[str, Any]) -> dict[str, Any]:
         for instance, prompt, _, _ in prompts.build(name, same_prompts([0]))
     ]
     lengths, answers = zip(*sizes, strict=True)
-    found |= {
+    found = {
+        "tasks": len(own.names) - len(own.test),
+        "test_tasks": len(own.test),
         "prompt_tokens": sum(lengths) / len(lengths),
         "answer_tokens": sum(answers) / len(answers),
         "source": f"measured on {len(sizes)} prompts of the pool {pool.name!r}",
     }
-    return found | (_shared(pool, names, values) if runs_prefixes(values["model"]) else {})
+    if own.dev:
+        found["dev_tasks"] = len(own.dev)
+    if runs_prefixes(value("model")):
+        scorer = value("scorer")
+        scored = (scorer.perturbation, scorer.num_instances, Key(0, 0))
+        prompts = TaskPrompts(pool, vocabulary, encoding, *scored)
+        found |= _shared(prompts, names, scorer.num_perturbations)
+    return found
 
 
-def _shared(pool: TaskPool, names: Sequence[str], values: Mapping[str, Any]) -> dict[str, float]:
+def _shared(prompts: TaskPrompts, names: Sequence[str], num_perturbations: int) -> dict[str, float]:
     """Returns the shares of tokens in shared prefixes, of a few whole tasks."""
-    scorer = values["scorer"]
-    prompts = TaskPrompts(
-        pool, values["vocabulary"], values["encoding"], scorer.perturbation, scorer.num_instances,
-        Key(0, 0),
-    )  # fmt: skip
     few = names[:: max(1, len(names) // _WHOLE_TASKS)]
-    ready = prepare(few, same_prompts(range(1, scorer.num_perturbations + 1)), prompts)
+    ready = prepare(few, same_prompts(range(1, num_perturbations + 1)), prompts)
 
     def share(rows: np.ndarray, most_members: int) -> float:
         texts = [ready.inputs[row] for row in np.unique(rows)]

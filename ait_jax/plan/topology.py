@@ -17,7 +17,7 @@ _EXAMPLES = {"v4": "v4:4x4x8", "v5e": "v5e:16x16", "v5p": "v5p:4x4x8", "v6e": "v
 
 @dataclass(frozen=True)
 class PlannedPartitioner(Partitioner):
-    """The mesh and rules of a partitioner, on given devices."""
+    """A partitioner on given devices."""
 
     given_devices: Sequence[Any] = ()
 
@@ -25,11 +25,6 @@ class PlannedPartitioner(Partitioner):
     def devices(self) -> Sequence[Any]:
         """The given ones."""
         return self.given_devices
-
-    @classmethod
-    def of(cls, partitioner: Partitioner, devices: Sequence[Any]) -> "PlannedPartitioner":
-        """Returns a partitioner's mesh and rules on `devices`."""
-        return cls(partitioner.num_partitions, partitioner.logical_axis_rules, tuple(devices))
 
 
 def check_name(name: str) -> str:
@@ -59,7 +54,7 @@ def devices_of(name: str) -> list[Any]:
     Raises:
       UserError: a malformed name, a slice that does not exist, or no libtpu.
     """
-    check_name(name)
+    generation = check_name(name)
     if importlib.util.find_spec("libtpu") is None:
         raise UserError(
             f"--topology={name} needs the TPU compiler, which is not installed: "
@@ -74,8 +69,7 @@ def devices_of(name: str) -> list[Any]:
     os.environ.setdefault("TPU_MIN_LOG_LEVEL", "3")
     from jax.experimental import topologies
 
-    generation, _, shape = name.partition(":")
-    sizes = [int(size) for size in shape.split("x")]
+    sizes = [int(size) for size in name.partition(":")[2].split("x")]
     options: dict[str, Any] = {}
     if generation == "v4":
         options["chip_config_name"] = "megacore"  # one device a chip, as on a TPU VM

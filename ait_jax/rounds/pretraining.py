@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -146,7 +146,7 @@ class Pretraining:
     text: Callable[[int, int], str]
     task_example: Callable[[int, int], tuple[str, str]]
     trainer: EmbeddedTrainer
-    partitioner: Partitioner = field(default_factory=Partitioner)
+    partitioner: Partitioner = Partitioner()
     text_fraction: float = 0.4
     passages: int = 2
     input_length: int = 128

@@ -31,7 +31,7 @@ def test_without_the_compiler(monkeypatch):
 
 
 def test_the_rules_on_other_devices():
-    partitioner = topology.PlannedPartitioner.of(Partitioner(2), Partitioner().devices[:4])
+    partitioner = topology.PlannedPartitioner(2, given_devices=Partitioner().devices[:4])
     assert dict(partitioner.mesh.shape) == {"data": 2, "model": 2}
     assert partitioner.logical_axis_rules == Partitioner().logical_axis_rules
 
