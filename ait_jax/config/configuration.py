@@ -1,18 +1,20 @@
 """Gin, T5X style: files, overrides, search paths, and errors that name the nearest valid name."""
 
 import ast
+import copy
 import logging
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import gin
 from ait_jax.config import gin_checks, gin_errors, gin_internals
 from ait_jax.config.gin_flags import GinFlags
 from ait_jax.errors import UserError, nearest
 
+Kind = TypeVar("Kind", bound=Callable[..., Any])
 _REFERENCE = re.compile(r"%([A-Za-z_]\w*)")
 
 
@@ -151,11 +153,7 @@ def build(configurable: Callable[..., Any], default_file: str = "experiments/min
       UserError: the configuration is for something else, or a value is missing, of the wrong type
         or refused by the parts themselves.
     """
-    if not gin_checks.is_configured(configurable):
-        raise UserError(
-            f"the gin files configure no {configurable.__name__}. --gin_file replaces the default: "
-            f"give an experiment first (--gin_file={default_file}), then the files that change it."
-        )
+    _configured([configurable], configurable.__name__, default_file)
     gin_checks.check_types()
     try:
         return gin.get_configurable(configurable)()
@@ -166,6 +164,44 @@ def build(configurable: Callable[..., Any], default_file: str = "experiments/min
         if missing is None:
             raise
         raise UserError(missing) from error
+
+
+def _configured(kinds: Iterable[Kind], what: str, default_file: str) -> Kind:
+    """Returns the first of `kinds` that gin binds something to."""
+    for kind in kinds:
+        if gin_checks.is_configured(kind):
+            return kind
+    raise UserError(
+        f"the gin files configure no {what}. --gin_file replaces the default: give an experiment "
+        f"first (--gin_file={default_file}), then the files that change it."
+    )
+
+
+def read(
+    flags: GinFlags, default_file: str, unused: Iterable[str], kinds: Iterable[Kind]
+) -> tuple[Kind, Callable[[str], Any]]:
+    """Loads gin files and flags as `parse` does, but what is not asked for needs no value.
+
+    Returns:
+      The first class of `kinds` that they configure, and a function that makes what gin binds to
+      one of its parameters, or its default, or else None.
+
+    Raises:
+      UserError: as `parse` and `build`.
+    """
+    parse(flags, default_file, unused, required=False)
+    gin_checks.check_types()
+    kind = _configured(kinds, "experiment", default_file)
+    bound = gin.get_bindings(kind, resolve_references=False)
+
+    def value(name: str) -> Any:
+        try:
+            # To call what a reference names, gin copies it.
+            return copy.deepcopy(bound[name]) if name in bound else getattr(kind, name, None)
+        except UserError as error:
+            raise original(error) from None
+
+    return kind, value
 
 
 def original(error: BaseException) -> BaseException:

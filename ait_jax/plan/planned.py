@@ -3,14 +3,13 @@
 Needs no checkpoint, and no pool where there is none.
 """
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ait_jax.config import configuration, gin_checks
+from ait_jax.config import configuration
 from ait_jax.config.gin_flags import GinFlags
 from ait_jax.errors import UserError, first_line
 from ait_jax.models.interface import Model, runs_prefixes
@@ -33,7 +32,7 @@ from ait_jax.trainer.interface import Trainer
 
 TRAIN, FORCE, DECODE = "train step", "teacher forcing", "decode"
 PROGRAMS = (TRAIN, FORCE, DECODE)
-_Reader = Callable[[str], Any]  # see `_reader`
+_Reader = Callable[[str], Any]  # from `configuration.read`
 
 _SAMPLED_TASKS, _WHOLE_TASKS = 40, 10
 # The settings of an experiment, and the one of a scoring, that chip-hours depend on.
@@ -107,19 +106,10 @@ def planned(flags: GinFlags, default_file: str, **given: Any) -> Planned:
       given: fields of `Workload` that the user set.
 
     Raises:
-      UserError: as `configuration.parse`, or a configuration of something else.
+      UserError: as `configuration.read`.
     """
-    configuration.parse(flags, default_file, unused=UNUSED_MACROS, required=False)
-    gin_checks.check_types()
-    kind = next(
-        (k for k in (Experiment, Scoring, Pretraining) if gin_checks.is_configured(k)), None
-    )
-    if kind is None:
-        raise UserError(
-            "The gin files configure no experiment to plan. --gin_file replaces the default: give "
-            f"an experiment first (--gin_file={default_file}), then the files that change it."
-        )
-    value = _reader(kind)
+    kinds = (Experiment, Scoring, Pretraining)
+    kind, value = configuration.read(flags, default_file, UNUSED_MACROS, kinds)
     model, partitioner, trainer = value("model"), value("partitioner"), value("trainer")
     if kind is Pretraining:
         buckets = LengthBuckets((value("input_length"),), (value("target_length"),))
@@ -132,25 +122,6 @@ def planned(flags: GinFlags, default_file: str, **given: Any) -> Planned:
     workload = _workload(value, given)
     scorer, buckets = value("scorer"), value("buckets")
     return Planned(kind, model, partitioner, trainer, scorer, buckets, settings, workload)
-
-
-def _reader(kind: type) -> _Reader:
-    """Returns a function that makes what gin binds to a parameter of a class, or its default.
-
-    Without either that is None.
-    """
-    import gin
-
-    bound = gin.get_bindings(kind, resolve_references=False)
-
-    def value(name: str) -> Any:
-        try:
-            # To call what a reference names, gin copies it.
-            return copy.deepcopy(bound[name]) if name in bound else getattr(kind, name, None)
-        except UserError as error:
-            raise configuration.original(error) from None
-
-    return value
 
 
 def _workload(value: _Reader, given: Mapping[str, Any]) -> Workload:

@@ -1,15 +1,14 @@
 """A pool to look at: opened from gin files as `run` opens it, or a run's with its results."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from ait_jax.config import configuration, gin_checks
+from ait_jax.config import configuration
 from ait_jax.config.gin_flags import GinFlags
 from ait_jax.errors import UserError, first_line
-from ait_jax.plan.planned import Values
 from ait_jax.pool import TaskPool
 from ait_jax.pool.splits import SPLIT_NAMES, Splits, read_splits
 from ait_jax.report.run_results import names_in, regions
@@ -46,13 +45,13 @@ class PoolView:
     """A pool, the parts that make its prompts, and what a run found out about its tasks.
 
     Attributes:
-      values: what gin binds to the experiment's parameters, made when taken.
+      value: makes what gin binds to a parameter of the experiment (`configuration.read`).
       run: the run, or None.
       found: task -> what the run found out; empty without one.
       problems: what could not be opened and is therefore missing, in words.
     """
 
-    values: Mapping[str, Any]
+    value: Callable[[str], Any]
     run: Record | None = None
     found: dict[str, Found] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -60,17 +59,17 @@ class PoolView:
     @cached_property
     def pool(self) -> TaskPool:
         """The tasks."""
-        return self.values["pool"]
+        return self.value("pool")
 
     @cached_property
     def seed(self) -> int:
         """The seed of the prompts' draws."""
-        return self.values.get("seed", 0)
+        return self.value("seed")
 
     def part(self, name: str) -> Any:
         """Returns a part ("vocabulary", "encoding", "scorer"), None if it cannot be opened."""
         try:
-            return self.values.get(name)
+            return self.value(name)
         except (UserError, ValueError, TypeError, RuntimeError) as error:  # also gin's own
             self.problems.append(f"no {name}: {first_line(error)}")
             return None
@@ -86,8 +85,8 @@ class PoolView:
             if (folder / "train_tasks.txt").exists():
                 return read_splits(folder)
         try:
-            return self.values["initial_splits"].draw(self.pool, self.seed)[0]
-        except (UserError, KeyError, ValueError, TypeError):
+            return self.value("initial_splits").draw(self.pool, self.seed)[0]
+        except (UserError, AttributeError, ValueError, TypeError):
             return self.pool.splits or Splits()
 
     def folders(self) -> list[Any]:
@@ -112,25 +111,17 @@ def open_pool(flags: GinFlags, run: str | None = None) -> PoolView:
       UserError: as `configuration.parse`; no run directory, or a damaged one.
     """
     if run is None:
-        return PoolView(_values(flags))
+        return PoolView(_reader(flags))
     found = record.read(run)
     with files.local_copy(found.path / "config.gin") as config:
-        values = _values(replace(flags, files=(str(config), *flags.files)), known=found.config)
-    return PoolView(values, found, _found(found))
+        value = _reader(replace(flags, files=(str(config), *flags.files)), known=found.config)
+    return PoolView(value, found, _found(found))
 
 
-def _values(flags: GinFlags, known: str = "") -> Values:
+def _reader(flags: GinFlags, known: str = "") -> Callable[[str], Any]:
     # What a run's own configuration names was in use there.
     named = re.findall(r"^([A-Z][A-Z0-9_]*) =", known, re.MULTILINE)
-    configuration.parse(flags, DEFAULT_FILE, unused=_UNUSED | set(named), required=False)
-    gin_checks.check_types()
-    kind = next((kind for kind in _KINDS if gin_checks.is_configured(kind)), None)
-    if kind is None:
-        raise UserError(
-            "the gin files configure no experiment, so there is no pool to show. --gin_file "
-            f"replaces the default: give it first (--gin_file={DEFAULT_FILE}), then your changes."
-        )
-    return Values(kind)
+    return configuration.read(flags, DEFAULT_FILE, _UNUSED | set(named), _KINDS)[1]
 
 
 def _found(run: Record) -> dict[str, Found]:

@@ -44,7 +44,7 @@ def opened():
 
     source = pool_view.open_pool(GinFlags(bindings=("mini.load_pool.instances_per_task = 6",)))
     assert len(source.pool) == 139 and source.split_of
-    values = {name: source.values[name] for name in ("vocabulary", "encoding", "scorer", "seed")}
+    values = {name: source.value(name) for name in ("vocabulary", "encoding", "scorer", "seed")}
     gin.clear_config()
     return {"pool": source.pool, **values}, source.split_of
 
@@ -53,7 +53,7 @@ def opened():
 def mini(opened, monkeypatch):
     """Commands find that pool, and what is put into its `found`."""
     values, splits = opened
-    source = PoolView(values)
+    source = PoolView(values.get)
     source.__dict__["split_of"] = splits
     monkeypatch.setattr(pool_view, "open_pool", lambda flags, run: source)
     monkeypatch.setattr(subcommand, "start_jax", lambda **_: None)
@@ -145,8 +145,9 @@ def evil_pool(max_source_length=160, **changes) -> PoolView:
         "vocabulary": Vocabulary(assets.mini_vocabulary()),
         "encoding": TkInstructEncoding(max_source_length=max_source_length),
         "scorer": Scorer(WordDrop(), num_perturbations=2, num_instances=2),
+        "seed": 0,
     }
-    return PoolView(values | changes)
+    return PoolView((values | changes).get)
 
 
 @pytest.mark.parametrize(("width", "beside"), [(80, False), (160, True)])
