@@ -42,9 +42,8 @@ class Findings:
     """What was wrong with a pool's files, or left out.
 
     Attributes:
-      bad: reason -> {"count", "first": place and details of the first case}, for malformed rows;
-        the reader decides whether they are an error.
-      noted: likewise for what is in order but worth reporting: duplicates dropped, unused fields.
+      bad: reason -> {"count", "first": place and details of the first case}, of malformed rows.
+      noted: likewise of what is in order but worth reporting: duplicates dropped, unused fields.
     """
 
     bad: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -50,5 +50,4 @@ def _splits(pools: Sequence[TaskPool]) -> Splits:
         for split, names in groups.items():
             # Names that the pool lacks stay: whoever draws from the splits refuses or drops them.
             names += [n for n in getattr(own, split) if n not in pool or len(pool[n].instances)]
-    train, remain, dev, test = (tuple(groups[split]) for split in SPLIT_NAMES)
-    return Splits(train, remain, dev, test)
+    return Splits(**{split: tuple(names) for split, names in groups.items()})

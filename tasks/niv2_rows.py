@@ -171,8 +171,8 @@ def read_rows(
       directory: of the prepared pool, `<data_dir>/niv2`.
       fingerprint: of its source.
       config: "instances" or "tasks".
-      split: a split of that configuration.
-      positions: within the split.
+      split: of that configuration.
+      positions: in the split.
 
     Raises:
       UserError: the files are damaged.

@@ -34,8 +34,7 @@ def write(tasks: TaskPool | Iterable[Task], directory: Any, name: str = "", **gi
       tasks: a pool, or tasks with distinct names.
       directory: a local folder that is empty or does not exist.
       name: of the pool; by default that of `tasks`.
-      **given: `cls_labels` (task name -> True for CLS; other tasks have no label) and `splits`
-        (`Splits` or None); by default those of `tasks`.
+      **given: `cls_labels` (task name -> True for CLS) and `splits`; by default those of `tasks`.
 
     Raises:
       UserError: no task, two of one name, an unsafe name, or a folder that cannot be written.
@@ -49,10 +48,7 @@ def write(tasks: TaskPool | Iterable[Task], directory: Any, name: str = "", **gi
 def extend(directory: Any, tasks: TaskPool | Iterable[Task], **given: Any) -> None:
     """Adds tasks to a stored pool; its other tasks stay as they are, byte for byte.
 
-    Args:
-      directory: of the stored pool.
-      tasks: to add.
-      **given: labels and splits of the added tasks, as for `write`.
+    Labels and splits of the added tasks are `given` as for `write`.
 
     Raises:
       UserError: no stored pool, no task, or a name that the pool already has.
@@ -136,11 +132,8 @@ def read_record(directory: Any) -> dict[str, Any]:
 def load(directory: Any, cls_labels: Mapping[str, bool] | None = None) -> TaskPool:
     """Opens a stored pool: tasks' own texts in memory, instances read on demand.
 
-    Its splits name tasks in the pool's order.
-
-    Args:
-      directory: of the pool.
-      cls_labels: task name -> True for CLS; they override stored ones.
+    Its splits name tasks in the pool's order; `cls_labels` (task name -> True for CLS) override
+    stored ones.
 
     Raises:
       UserError: there is no stored pool, or it is damaged.
@@ -164,8 +157,7 @@ def load(directory: Any, cls_labels: Mapping[str, bool] | None = None) -> TaskPo
             yield stored_rows.task_from_row(row, instances)
 
     made = list(tasks())
-    train, remain, dev, test = (tuple(groups[split]) for split in SPLIT_NAMES)
-    splits = Splits(train, remain, dev, test)
+    splits = Splits(**{split: tuple(names) for split, names in groups.items()})
     return TaskPool(
         made,
         labels | dict(cls_labels or {}),

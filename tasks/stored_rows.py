@@ -26,10 +26,9 @@ def instance_schema() -> pa.Schema:
 
 
 def task_schema() -> pa.Schema:
-    """One row per task.
+    """One row per task; `first_instance` and `num_instances` are its rows of the other table.
 
-    `first_instance` and `num_instances` say which rows of the table of instances belong to the
-    task; `metadata` is JSON; `is_cls` and `split` may be null; `digest` is `pool.task_digest`.
+    `metadata` is JSON; `is_cls` and `split` may be null; `digest` is `pool.task_digest`.
     """
     texts = pa.list_(pa.string())
     example = pa.struct([(key, pa.string()) for key in ("input", "output", "explanation")])
@@ -106,11 +105,7 @@ def _metadata(text: str) -> Mapping[str, tuple[str, ...]]:
 
 
 class TableWriter:
-    """Writes rows to an Arrow IPC file, a batch at a time; a context manager.
-
-    Attributes:
-      count: rows so far.
-    """
+    """Writes rows, of which it has a `count`, to an Arrow IPC file; a context manager."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.count = 0
@@ -141,12 +136,8 @@ class TableWriter:
 class Table:
     """An Arrow IPC file, memory-mapped; batches are checked when they are first read.
 
-    Args:
-      path: of the file.
-      num_rows: that it must have.
-
     Raises:
-      UserError: it is missing, cut short or no such table.
+      UserError: it is missing, cut short, no such table, or does not have `num_rows`.
     """
 
     def __init__(self, path: str, num_rows: int) -> None:

@@ -124,8 +124,8 @@ def _datasets(name: str, source: str, values: Mapping[str, Any], body: str) -> I
         family=name,
     )
     infos = values.get("dataset_info")
-    infos = [info for info in (infos if isinstance(infos, list) else [infos]) if info]
-    infos = [info for info in infos if isinstance(info, dict)]
+    infos = infos if isinstance(infos, list) else [infos]
+    infos = [info for info in infos if info and isinstance(info, dict)]
     if not infos:
         yield dataclasses.replace(about, fields=_data_fields(sections))
     for info in infos:

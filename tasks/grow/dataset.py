@@ -83,11 +83,10 @@ class Dataset:
 
 
 def fields_from_rows(rows: Sequence[Mapping[str, Any]]) -> tuple[Field, ...]:
-    """Returns the columns of the first row, their kinds taken from all rows.
+    """Returns the columns of the first row (as in the authors' code), their kinds from all rows.
 
-    As in the authors' code, the first row says which columns there are. A column's kind is that
-    of its first value that is not null; columns of nulls alone are "nested", which no prompt and
-    no template uses. A few short texts that recur in many rows are classes.
+    A column's kind is that of its first value that is not null; columns of nulls alone are
+    "nested", which nothing uses. A few short texts that recur in many rows are classes.
     """
     fields = []
     for name in rows[0] if rows else ():

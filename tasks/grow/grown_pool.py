@@ -142,9 +142,6 @@ class GrownPool:
             read_report(self.directory)  # fails now if it is damaged, not after the work
             yield
 
-    def __len__(self) -> int:
-        return len(self._entries) + len(self._fresh)
-
     @property
     def entries(self) -> tuple[Entry, ...]:
         """The tasks that are part of the pool, in its order."""

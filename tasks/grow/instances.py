@@ -29,17 +29,12 @@ def instances(
     rows: Sequence[Mapping[str, Any]],
     count: Callable[[str], None] = lambda reason: None,
 ) -> list[Instance]:
-    """Makes the instances of a proposal.
+    """Makes the instances of a proposal from the rows of its dataset.
 
     A single input field is written as it is, several as "field is 'value'. " each. Lists of
     strings become "'a', 'b'. ", or " A. 'a', B. 'b'." if the field is called choices. Rows with
-    another type, an empty output or the same text as an earlier row are left out. Input and
-    output are cut to 2,000 characters.
-
-    Args:
-      proposal: says which columns are input and output.
-      rows: of its dataset.
-      count: called once per row, with "kept" or the reason why it is left out.
+    another type, an empty output or the same text as an earlier row are left out; `count` is called
+    with each row's "kept" or reason. Input and output are cut to 2,000 characters.
     """
     made: list[Instance] = []
     seen = set()

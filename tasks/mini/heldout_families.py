@@ -43,32 +43,21 @@ def _negated(draw: Draw) -> Drawn:
     return f"{drawn.short} {second}", "conflict" if denied else "same"
 
 
-def _pronoun(asked_subject: bool) -> Drawer:
-    def draw_pronoun(draw: Draw) -> Drawn:
-        woman, man = draw.pick(lex.WOMEN), draw.pick(lex.MEN)
-        first, second = draw.shuffled((woman, man))
-        adjective = draw.pick(("tired", "happy", "late", "ill", "angry", "hungry", "busy"))
-        asked = first if asked_subject else second
-        pronoun = "she" if asked == woman else "he"
-        return (
-            f"{first} met {second} in the {draw.pick(lex.PLACES)}, and {pronoun} was {adjective}.",
-            asked,
-        )
-
-    return draw_pronoun
-
-
-def _either(draw: Draw) -> Drawn:
-    return _pronoun(draw.chance(0.5))(draw)
+def _pronoun(draw: Draw) -> Drawn:
+    asked_subject = draw.chance(0.5)
+    woman, man = draw.pick(lex.WOMEN), draw.pick(lex.MEN)
+    first, second = draw.shuffled((woman, man))
+    adjective = draw.pick(("tired", "happy", "late", "ill", "angry", "hungry", "busy"))
+    asked = first if asked_subject else second
+    pronoun = "she" if asked == woman else "he"
+    place = draw.pick(lex.PLACES)
+    return f"{first} met {second} in the {place}, and {pronoun} was {adjective}.", asked
 
 
 def _it(draw: Draw) -> Drawn:
     drawn = scene(draw)
     word = draw.pick(lex.GOOD)
-    return (
-        f"{drawn.person} {drawn.past} {drawn.a_thing}. It was {word}.",
-        drawn.thing,
-    )
+    return f"{drawn.short} It was {word}.", drawn.thing
 
 
 def _replace_pronoun(draw: Draw) -> Drawn:
@@ -121,7 +110,7 @@ DRAWERS: dict[str, Drawer] = {
     ),
     "class_conclusion_classification": _kind_follows,
     "conflicting_sentences_classification": _negated,
-    "who_is_the_pronoun": _either,
+    "who_is_the_pronoun": _pronoun,
     "what_is_it": _it,
     "replace_the_pronoun": _replace_pronoun,
     "pronoun_gender_classification": labelled(

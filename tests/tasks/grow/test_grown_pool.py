@@ -86,7 +86,7 @@ def test_growth_keeps_what_was_there(tmp_path):
     before = (tmp_path / "instructions.jsonl").read_text()
     folder = grown(tmp_path, made("New."), growth={"n": 2})
     after = (tmp_path / "instructions.jsonl").read_text()
-    assert after.startswith(before) and len(folder) == 3
+    assert after.startswith(before) and len(folder.entries) == 3
     assert [growth["n"] for growth in read_report(tmp_path)["growths"]] == [1, 2]
 
 
