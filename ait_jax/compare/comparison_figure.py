@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ait_jax.rounds.learning_curve import LABELS
 from ait_jax.summaries import figures
 
 # Okabe and Ito's colors: distinct for the color-blind, and dark enough for text. Line styles repeat
@@ -13,7 +14,6 @@ _COLORS = (figures.VERMILION, "#0072B2", "#007A59", "#B0528A", "#8A6500", figure
 _DASHES = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (7, 2, 1.5, 2)), (0, (4, 1)), (0, (1, 1)))
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _NAME = {"fontsize": 9.5, "fontweight": "bold", "va": "center"}
-_GROUPS = {"overall": "overall", "cls": "CLS", "gen": "GEN"}
 _LEFT, _RIGHT, _BOTTOM, _TOP = 0.85, 0.35, 0.75, 0.9  # inches around a panel
 _HEIGHT, _CURVES, _LABELS, _FOREST = 5.2, 5.6, 1.9, 3.4
 
@@ -136,7 +136,7 @@ def _draw_differences(axes: Any, result: Mapping[str, Any]) -> None:
     row = 0.0
     for name, groups in result["differences"].items():
         style = look(name, result)
-        rows = {label: groups[g]["rounds"][-1] for g, label in _GROUPS.items() if g in groups}
+        rows = {label: groups[g]["rounds"][-1] for g, label in LABELS.items() if g in groups}
         if "overall" in groups:
             rows["whole curve"] = groups["overall"]["area"]
         if rows:

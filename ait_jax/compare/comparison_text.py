@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from ait_jax.rounds.learning_curve import GROUPS
+from ait_jax.rounds.learning_curve import GROUPS, LABELS, table
 
-LABELS = {"overall": "overall", "cls": "CLS", "gen": "GEN"}
 # With fewer, an interval says more about Student's t than about the strategies.
 FEW_SEEDS = 5
 
@@ -27,17 +26,6 @@ def render(result: Mapping[str, Any]) -> str:
 
 def _wrapped(line: str) -> str:
     return textwrap.fill(line, 100, initial_indent="- ", subsequent_indent="  ")
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Returns rows with aligned columns, the first flush left, the others flush right."""
-    widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(max(map(len, rows)))]
-    lines: list[str] = []
-    for row in rows:
-        cells = [row[0].ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=False)]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
 
 
 def _curves(result: Mapping[str, Any]) -> str:

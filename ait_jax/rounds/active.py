@@ -8,9 +8,9 @@ from ait_jax.rounds import beginning, round_zero
 from ait_jax.rounds.experiment import Experiment
 from ait_jax.rounds.learning_curve import CurvePoint, render_text
 from ait_jax.rounds.pictures import plot_learning_curve
-from ait_jax.rounds.record import round_name
+from ait_jax.rounds.record import ACTIVE, round_name
 from ait_jax.rounds.round import evaluate, grow, score, select, train
-from ait_jax.rounds.run import MakePage, Opening, Run, opened, say_page, write_page
+from ait_jax.rounds.run import MakePage, Run, opened, say_page, write_page
 from ait_jax.runtime import reporter
 
 
@@ -24,11 +24,9 @@ def run(
     """Runs all rounds, or continues where an earlier call stopped.
 
     Args:
-      config: the operative configuration, kept as config.gin.
-      report: takes lines for the terminal.
+      config, report, page: as for `run.opened`.
       round_0_from: a run that differs in its strategy alone and has done round 0; a run that
         begins takes that over (`round_zero`).
-      page: makes report.html after every round.
 
     Returns:
       The learning curve's points.
@@ -38,10 +36,7 @@ def run(
         if round_0_from is not None:
             round_zero.take_over(directory, round_0_from, experiment, config)
 
-    opening = Opening(
-        "run", config, report, experiment.summaries, {}, experiment.grow_pool, take_over, page
-    )
-    with opened(experiment, opening) as opened_run:
+    with opened(experiment, ACTIVE, config, report, page, before=take_over) as opened_run:
         return _rounds(opened_run, config)
 
 
@@ -77,14 +72,12 @@ def _rounds(run: Run[Experiment], config: str) -> list[CurvePoint]:
 
 def tell_evaluation(run: Run[Experiment], points: list[CurvePoint], splits: Splits) -> None:
     """Draws learning_curve.png after every round, and tells the summaries."""
-    last = points[-1]
-    if last.round_index is not None:
+    last, is_trained = points[-1], points[-1].round_index is not None
+    if is_trained:
         path = run.directory.path / "learning_curve.png"
         plot_learning_curve(path, points, strategy=run.experiment.strategy.name)
     groups = {"test": splits.test, "dev": splits.dev}
-    run.summaries.evaluated(
-        last.round_index, last.num_tasks, groups, curve=last.round_index is not None
-    )
+    run.summaries.evaluated(last.round_index, last.num_tasks, groups, curve=is_trained)
 
 
 def summarize(run: Run[Experiment], points: list[CurvePoint]) -> None:

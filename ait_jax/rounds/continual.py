@@ -19,25 +19,15 @@ from ait_jax.pool.splits import read_names
 from ait_jax.rounds import stages
 from ait_jax.rounds.learning_curve import CurvePoint, render_continual
 from ait_jax.rounds.pictures import plot_learning_curve
-from ait_jax.rounds.record import round_name
-from ait_jax.rounds.run import (
-    Done,
-    MakePage,
-    OnDemand,
-    Opening,
-    Run,
-    opened,
-    say_page,
-    stage,
-    write_page,
-)
+from ait_jax.rounds.record import CONTINUAL, round_name
+from ait_jax.rounds.run import Done, MakePage, OnDemand, Run, opened, say_page, stage, write_page
 from ait_jax.rounds.task_stages import DrawnStages, TaskGroup
 from ait_jax.runtime import files, reporter
 from ait_jax.scorer import embeddings
 from ait_jax.scorer.embeddings import Embedder, T5Encoder, TextEncoder
 from ait_jax.scorer.parts import ModelParts, check_positive
 from ait_jax.summaries import Board, TensorBoard
-from ait_jax.trainer.interface import Trained, Trainer
+from ait_jax.trainer.interface import Trainer, TrainingJob
 
 # Macros of a pool's gin file that only runs with selections use.
 UNUSED_MACROS = ("INITIAL_SPLITS", "PERTURBED_PARTS")
@@ -101,17 +91,12 @@ def run(
     """Trains all rounds, or continues where an earlier call stopped.
 
     Args:
-      config: the operative configuration, kept as config.gin.
-      report: takes lines for the terminal.
-      page: makes report.html after every round.
+      config, report, page: as for `run.opened`.
 
     Returns:
       For every round the headline figures of "test", "holdout" and "previous_000", ...
     """
-    opening = Opening(
-        "continual", config, report, continual.summaries, {}, continual.grow_pool, page=page
-    )
-    with opened(continual, opening) as opened_run:
+    with opened(continual, CONTINUAL, config, report, page) as opened_run:
         return _rounds(opened_run, config)
 
 
@@ -306,38 +291,22 @@ def _embedded(
 def train(
     run: Run[Continual], group: TaskGroup, replayed: Sequence[str], earlier: Sequence[Round]
 ) -> OnDemand:
-    """Trains on the round's and the replayed tasks, from the model of the round before.
-
-    Returns:
-      The chosen checkpoint, read when it is needed.
-    """
-    settings, name = run.experiment, round_name(group.index)
+    """Trains on the round's and the replayed tasks, from the model of the round before."""
+    settings = run.experiment
     start = earlier[-1].model if earlier else run.base
 
-    def work() -> Trained:
+    def job() -> TrainingJob:
         pools = [group.training, *(each.group.training for each in earlier)]
         tasks = {task: pool[task] for pool in pools for task in pool}
         pool = TaskPool([tasks[task] for task in (*group.tasks, *replayed)], name=run.pool.name)
         most = dict.fromkeys(group.tasks, settings.max_instances_per_task)
         most |= dict.fromkeys(replayed, settings.replay_instances)
-        job = stages.training_job(
+        return stages.training_job(
             run, group.index, tuple(pool), start.params(), max_instances_per_task=most, pool=pool
         )
-        with reporter.prefixed(name):
-            trained = settings.trainer.train(job)
-        start.forget()  # nothing needs the parameters of the round before any more
-        return trained
 
-    model = OnDemand(work)
-
-    def done() -> Done:
-        own, again = len(group.tasks), len(replayed)
-        reporter.say(f"{name}: training on {own} tasks and {again} replayed ones")
-        summary = {"tasks": own, "replayed": again, "checkpoint_step": model.trained().step}
-        return Done(summary, training=model.trained().work)
-
-    stage(run, f"{name}/train", done)
-    return model
+    counts = {"tasks": len(group.tasks), "replayed": len(replayed)}
+    return stages.train(run, group.index, settings.trainer, job, counts, used_up=start)
 
 
 def summarize(run: Run[Continual], rounds: Sequence[Round], test: Sequence[str]) -> None:

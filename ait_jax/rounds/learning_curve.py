@@ -98,15 +98,19 @@ def render_text(points: Sequence[CurvePoint]) -> str:
                 gain = f"{known[-1] - known[0]:+.2f}" if len(known) > 1 else ""
                 header = split if group == "overall" else f"{split} {LABELS[group]}"
                 columns.append([header, *cells, gain, sparkline(values)])
-    widths = [max(map(len, column)) for column in columns]
+    lines = table(list(zip(*columns, strict=True))).split("\n")
+    return "\n".join(["ROUGE-L", *(lines[:2] if len(points) == 1 else lines)])
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Returns rows with aligned columns, the first flush left, the others flush right."""
+    widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(max(map(len, rows)))]
     lines: list[str] = []
-    for row in zip(*columns, strict=True):
+    for row in rows:
         cells = [row[0].ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=False)]
         lines.append("  ".join(cells).rstrip())
-    if len(points) == 1:
-        lines = lines[:2]
-    return "\n".join(["ROUGE-L", *lines])
+    return "\n".join(lines)
 
 
 def render_continual(rows: Sequence[Mapping[str, Any]]) -> str:

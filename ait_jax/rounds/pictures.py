@@ -186,15 +186,15 @@ def _draw_labels(axes: Any, scores: TaskScores, names: Sequence[str]) -> None:
     # In a crowd a long leader line would cross other points.
     near = _NAME_OFFSETS[:16] if len(scores) > 100 else _NAME_OFFSETS
     for name in names:
-        text = name if len(name) <= 34 else f"{name[:33]}…"
-        spot = place.find(row_of[name], text, 7.5, near)
-        if spot is None:
-            text = str(len(listed) + 1)
-            spot = place.find(row_of[name], text, 8.5, _NUMBER_OFFSETS, may_cover=True)
-            if spot is None:
+        text, size = (name if len(name) <= 34 else f"{name[:33]}…"), 7.5
+        offset = place.find(row_of[name], text, size, near)
+        if offset is None:
+            text, size = str(len(listed) + 1), 8.5
+            offset = place.find(row_of[name], text, size, _NUMBER_OFFSETS, may_cover=True)
+            if offset is None:
                 continue
             listed.append(place.fitted(f"{text}  {name}", 7.5))
-        place.write(row_of[name], text, spot)
+        place.write(row_of[name], text, size, offset)
     axes.annotate(
         "\n".join(listed),
         xy=(1.035, 0.02),
@@ -224,31 +224,25 @@ class _Placement:
         font_size: float,
         offsets: Sequence[tuple[float, float]],
         may_cover: bool = False,
-    ) -> tuple | None:
-        """Returns (offset in points, font size) of the nearest free place, or None.
+    ) -> tuple[float, float] | None:
+        """Takes the nearest free place that covers no point; returns its offset in points.
 
         With `may_cover`, the place that covers the fewest points wins.
         """
         pixels = figures.DPI / 72
         width, height = self._size(text, font_size)
-        best = None
+        spots = []
         for dx, dy in offsets:
             x = self.points[row, 0] + dx * pixels + width * (np.sign(dx) - 1) / 2
             y = self.points[row, 1] + dy * pixels + height * (np.sign(dy) - 1) / 2
             box = (x - 3, y - 3, x + width + 3, y + height + 3)
-            if not self._free(box):
-                continue
-            covered = self._covered(box, margin=5 if may_cover else 9)
-            if covered and not may_cover:
-                continue
-            if best is None or covered < best[0]:
-                best = (covered, (dx, dy), font_size, box)
-            if not covered:
-                break
-        if best is None:
+            if self._free(box):
+                spots.append((self._covered(box, margin=5 if may_cover else 9), (dx, dy), box))
+        covered, offset, box = min(spots, key=lambda spot: spot[0], default=(1, None, None))
+        if offset is None or (covered and not may_cover):
             return None
-        self.taken.append(best[3])
-        return best[1], best[2]
+        self.taken.append(box)
+        return offset
 
     def fitted(self, text: str, font_size: float) -> str:
         """Returns `text` cut to the width of the list beside the axes."""
@@ -264,11 +258,11 @@ class _Placement:
         font = FontProperties(family="DejaVu Sans", size=font_size)
         return self.renderer.get_text_width_height_descent(text, font, False)[:2]
 
-    def write(self, row: int, text: str, spot: tuple) -> None:
+    def write(self, row: int, text: str, font_size: float, offset: tuple[float, float]) -> None:
         """Writes beside a row's point, with a line to it if they are far apart."""
         from matplotlib.patheffects import withStroke
 
-        (dx, dy), font_size = spot
+        dx, dy = offset
         far = np.hypot(dx, dy) > 12
         line = {"arrowstyle": "-", "color": figures.FAINT_INK, "lw": 0.6}
         line |= {"shrinkA": 1, "shrinkB": 6}

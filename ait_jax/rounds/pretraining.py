@@ -66,36 +66,22 @@ def _partition(total: int, parts: int, key: tuple[randomness.KeyPart, ...]) -> l
 
 @dataclass(frozen=True)
 class PretrainingExamples:
-    """The first `num_rows` of an endless stream of rows, each packed from short examples.
+    """The rows that a pretraining needs of an endless stream, each packed from short examples.
 
     Row i is a function of (seed, i): its examples (i, 0), (i, 1), ... are packed until the next
     one does not fit.
-
-    Args:
-      text: (seed, index) -> a passage to corrupt.
-      task_example: (seed, index) -> (input text, target text).
-      text_fraction: share of corrupted texts among the examples; the rest are tasks.
-      passages: of one text.
-      input_length, target_length: tokens of a packed row.
     """
 
-    vocabulary: Vocabulary
-    text: Callable[[int, int], str]
-    task_example: Callable[[int, int], tuple[str, str]]
-    num_rows: int
-    seed: int
-    text_fraction: float
-    passages: int
-    input_length: int
-    target_length: int
+    settings: "Pretraining"
 
     def __len__(self) -> int:
-        return self.num_rows
+        return (self.settings.trainer.steps or 0) * self.settings.trainer.batch_size
 
     def __getitem__(self, row: int) -> dict[str, np.ndarray]:
+        lengths = {"inputs": self.settings.input_length, "targets": self.settings.target_length}
         packed = {
             name: np.zeros(length, np.int32)
-            for feature, length in (("inputs", self.input_length), ("targets", self.target_length))
+            for feature, length in lengths.items()
             for name in (feature, f"{feature}_segments")
         }
         used = {"inputs": 0, "targets": 0}
@@ -117,15 +103,16 @@ class PretrainingExamples:
         return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
     def _example(self, row: int, segment: int) -> dict[str, list[int]]:
+        settings, vocabulary = self.settings, self.settings.vocabulary
         index = row * MAX_EXAMPLES_PER_ROW + segment - 1
-        key = (self.seed, "pretrain", index)
-        if randomness.uniform(*key, "kind") < self.text_fraction:
-            first = index * self.passages
-            passages = [self.text(self.seed, first + i) for i in range(self.passages)]
-            tokens = self.vocabulary.encode(" ".join(passages))
-            inputs, targets = span_corruption(tokens, self.vocabulary.sentinel, key=key)
+        key = (settings.seed, "pretrain", index)
+        if randomness.uniform(*key, "kind") < settings.text_fraction:
+            first = index * settings.passages
+            passages = [settings.text(settings.seed, first + i) for i in range(settings.passages)]
+            tokens = vocabulary.encode(" ".join(passages))
+            inputs, targets = span_corruption(tokens, vocabulary.sentinel, key=key)
         else:
-            inputs, targets = self.vocabulary.encode_batch(self.task_example(self.seed, index))
+            inputs, targets = vocabulary.encode_batch(settings.task_example(settings.seed, index))
         return {"inputs": [*inputs, EOS_ID], "targets": [*targets, EOS_ID]}
 
 
@@ -135,9 +122,13 @@ class Pretraining:
 
     Args:
       model_dir: gets checkpoints, metrics and model.safetensors; the same command continues.
+      text: (seed, index) -> a passage to corrupt.
+      task_example: (seed, index) -> (input text, target text).
       trainer: with `steps` set.
+      text_fraction: share of corrupted texts among the examples; the rest are tasks.
+      passages: of one text.
+      input_length, target_length: tokens of a packed row.
       seed: of weights, data order and dropout.
-      Others: see `PretrainingExamples`.
     """
 
     model_dir: str
@@ -168,17 +159,7 @@ class Pretraining:
 
         directory = files.as_path(self.model_dir)
         params, _ = init_params(self.model, self.seed)
-        examples = PretrainingExamples(
-            self.vocabulary,
-            self.text,
-            self.task_example,
-            num_rows=(self.trainer.steps or 0) * self.trainer.batch_size,
-            seed=self.seed,
-            text_fraction=self.text_fraction,
-            passages=self.passages,
-            input_length=self.input_length,
-            target_length=self.target_length,
-        )
+        examples = PretrainingExamples(self)
         job = TrainingJob(examples, params, directory, self.model, self.partitioner, self.seed)
         trained = self.trainer.train(job)
         path = directory / "model.safetensors"

@@ -26,7 +26,9 @@ _STATE_TYPES = {
     "seed": int,
     "stages": dict,
 }
-_OWNERS = {
+_RESTORE = "restore it from a copy or set another --gin.MODEL_DIR"
+# Class of the settings -> kind of run.
+OWNERS = {
     "experiment.Experiment": ACTIVE,
     "continual.Continual": CONTINUAL,
     "scoring.Scoring": SCORE,
@@ -85,7 +87,7 @@ class Record:
     @cached_property
     def kind(self) -> str:
         """ACTIVE, CONTINUAL or SCORE."""
-        for owner, kind in _OWNERS.items():
+        for owner, kind in OWNERS.items():
             if any(name.startswith(f"{owner}.") for name in self.parameters):
                 return kind
         if "tasks" in self.pool:
@@ -147,12 +149,7 @@ def runs_below(path: Any) -> list[Any]:
 
 
 def _state(file: Any) -> dict[str, Any]:
-    try:
-        state = json.loads(files.read_text(file))
-    except (ValueError, OSError, RecursionError) as error:  # JSON and UTF-8 errors are ValueErrors
-        raise _damaged(file, error) from error
-    if not isinstance(state, dict):
-        raise _damaged(file, "not an object")
+    state = read_json(file, _RESTORE) or {}
     version = state.get("schema_version", SCHEMA_VERSION)
     if version != SCHEMA_VERSION:
         raise UserError(
@@ -161,7 +158,7 @@ def _state(file: Any) -> dict[str, Any]:
         )
     for name, kind in _STATE_TYPES.items():
         if not isinstance(state.get(name), kind):
-            raise _damaged(file, f"{name} must be of type {kind.__name__}")
+            raise _damaged(file, f"{name} must be of type {kind.__name__}", _RESTORE)
     return state
 
 
@@ -169,13 +166,11 @@ def _config(file: Any) -> str:
     try:
         return files.read_text(file)
     except (ValueError, OSError) as error:
-        raise _damaged(file, error) from error
+        raise _damaged(file, error, _RESTORE) from error
 
 
-def _damaged(file: Any, problem: object) -> UserError:
-    return UserError(
-        f"{file} is damaged ({problem}); restore it from a copy or set another --gin.MODEL_DIR."
-    )
+def _damaged(file: Any, problem: object, remedy: str) -> UserError:
+    return UserError(f"{file} is damaged ({problem}); {remedy}.")
 
 
 def _no_run(path: Any) -> str:
@@ -219,7 +214,7 @@ def read_metrics(folder: Any) -> list[dict[str, Any]]:
     return read_lines(folder / "metrics.jsonl")
 
 
-def read_json(file: Any) -> dict[str, Any] | None:
+def read_json(file: Any, remedy: str = "delete it and run again") -> dict[str, Any] | None:
     """Returns the object of a JSON file (eval.json, race.json), None where it is absent.
 
     Raises:
@@ -229,10 +224,10 @@ def read_json(file: Any) -> dict[str, Any] | None:
         value = json.loads(files.read_text(file))
     except FileNotFoundError:
         return None
-    except (ValueError, OSError, RecursionError) as error:
-        raise UserError(f"{file} is damaged ({error}); delete it and run again.") from error
+    except (ValueError, OSError, RecursionError) as error:  # JSON and UTF-8 errors are ValueErrors
+        raise _damaged(file, error, remedy) from error
     if not isinstance(value, dict):
-        raise UserError(f"{file} is damaged (not an object); delete it and run again.")
+        raise _damaged(file, "not an object", remedy)
     return value
 
 

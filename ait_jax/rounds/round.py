@@ -13,19 +13,12 @@ from ait_jax.rounds.run import Done, OnDemand, Run, stage
 from ait_jax.runtime import reporter
 from ait_jax.scorer.likelihoods import read_task_scores
 from ait_jax.selection.uncertainty import TaskScores
-from ait_jax.trainer.interface import Trained
+from ait_jax.trainer.interface import TrainingJob
 
 
 def train(run: Run[Experiment], round_index: int, start: OnDemand, splits: Splits) -> OnDemand:
-    """Trains on the tasks chosen so far; writes round_NNN/checkpoint_* and metrics.jsonl.
-
-    Args:
-      start: what to train from.
-
-    Returns:
-      The checkpoint with the best dev metric, read when it is needed.
-    """
-    experiment, name = run.experiment, round_name(round_index)
+    """Trains on the tasks chosen so far, from `start`; keeps the best checkpoint on dev tasks."""
+    experiment = run.experiment
 
     def dev_metrics(params: Any) -> dict[str, float]:
         asked = stages.asker(run, params)
@@ -33,8 +26,8 @@ def train(run: Run[Experiment], round_index: int, start: OnDemand, splits: Split
         run.engine.work.pause()  # it trains on
         return stages.flat_headline(stages.metrics(run, answers, {"dev": splits.dev})["dev"])
 
-    def work() -> Trained:
-        job = stages.training_job(
+    def job() -> TrainingJob:
+        return stages.training_job(
             run,
             round_index,
             splits.train,
@@ -42,21 +35,10 @@ def train(run: Run[Experiment], round_index: int, start: OnDemand, splits: Split
             max_instances_per_task=experiment.max_instances_per_task,
             evaluate=dev_metrics if splits.dev else None,
         )
-        with reporter.prefixed(name):
-            trained = experiment.trainer_of(round_index).train(job)
-        if start is not run.base:
-            start.forget()
-        return trained
 
-    model = OnDemand(work)
-
-    def done() -> Done:
-        reporter.say(f"{name}: training on {len(splits.train)} tasks")
-        summary = {"tasks": len(splits.train), "checkpoint_step": model.trained().step}
-        return Done(summary, training=model.trained().work)
-
-    stage(run, f"{name}/train", done)
-    return model
+    trainer, counts = experiment.trainer_of(round_index), {"tasks": len(splits.train)}
+    used_up = None if start is run.base else start
+    return stages.train(run, round_index, trainer, job, counts, used_up)
 
 
 def evaluate(

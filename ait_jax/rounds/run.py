@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -23,7 +23,6 @@ from ait_jax.scorer import processes
 from ait_jax.scorer.engine import Engine
 from ait_jax.scorer.parts import ModelParts
 from ait_jax.scorer.work import PromptCounts
-from ait_jax.summaries import Board
 from ait_jax.trainer.interface import Trained
 from ait_jax.trainer.metrics import TrainingWork
 
@@ -101,49 +100,41 @@ class Done:
     training: TrainingWork | None = None
 
 
-@dataclass(frozen=True)
-class Opening:
-    """How a run directory is opened.
+@contextmanager
+def opened(
+    experiment: Experiment,
+    kind: str,
+    config: str,
+    report: Callable[[str], None],
+    page: MakePage | None,
+    *,
+    identity: Mapping[str, str] | None = None,
+    before: Callable[[RunDirectory], None] | None = None,
+) -> Iterator[Run[Experiment]]:
+    """Locks and opens the run directory of an experiment for the block.
 
-    Attributes:
-      kind: "run", "continual" or "score", for live.json.
+    Args:
+      kind: of `record.Record`, for live.json.
       config: the operative configuration, kept as config.gin.
       report: takes lines for the terminal.
-      boards: where summaries go.
-      identity: JSON values that must be the same when the run is continued.
-      grow_pool: let the pool have more tasks when the run is continued.
-      before: called once the directory is locked, before it is opened.
       page: see `Run`.
-    """
-
-    kind: str
-    config: str
-    report: Callable[[str], None] = print
-    boards: Sequence[Board] = ()
-    identity: Mapping[str, str] = field(default_factory=dict)
-    grow_pool: bool = False
-    before: Callable[[RunDirectory], None] | None = None
-    page: MakePage | None = None
-
-
-@contextmanager
-def opened(experiment: Experiment, opening: Opening) -> Iterator[Run[Experiment]]:
-    """Locks and opens the run directory of an experiment for the block.
+      identity: JSON values that must be the same when the run is continued.
+      before: called once the directory is locked, before it is opened.
 
     Raises:
       UserError: INIT_CHECKPOINT is missing or does not fit, or the directory holds another run.
     """
     directory = RunDirectory(experiment.model_dir)
     _check_checkpoint(experiment, directory)
-    shown = reporter.Reporter(opening.kind, opening.report)
+    shown = reporter.Reporter(kind, report)
     with directory.lock(), watch(shown, directory.path, durations(directory.path)):
-        if opening.before:
-            opening.before(directory)
+        if before:
+            before(directory)
         pool = experiment.pool
-        generations = Generations(directory) if opening.grow_pool else None
+        generations = Generations(directory) if getattr(experiment, "grow_pool", False) else None
         continued = directory.open(
-            opening.config,
-            {"name": pool.name, "fingerprint": pool.fingerprint(), **opening.identity},
+            config,
+            {"name": pool.name, "fingerprint": pool.fingerprint(), **(identity or {})},
             experiment.seed,
             functools.partial(generations.changes, pool) if generations else None,
         )
@@ -156,7 +147,7 @@ def opened(experiment: Experiment, opening: Opening) -> Iterator[Run[Experiment]
         )
         reporter.owned(directory.state["stages"], engine.work.speed)
         base = OnDemand(lambda: Trained(_base_params(experiment, directory), 0, directory.path))
-        with RunSummaries(opening.boards, directory) as summaries:
+        with RunSummaries(getattr(experiment, "summaries", ()), directory) as summaries:
             yield Run(
                 experiment,
                 directory,
@@ -167,7 +158,7 @@ def opened(experiment: Experiment, opening: Opening) -> Iterator[Run[Experiment]
                 generations,
                 continued,
                 len(directory.state["stages"]),
-                opening.page if experiment.report else None,
+                page if experiment.report else None,
             )
 
 
@@ -219,19 +210,12 @@ def stage(run: Run[Any], name: str, work: Callable[[], Done]) -> dict[str, Any]:
     """
     if run.directory.is_done(name):
         return run.directory.state["stages"][name]
-    done = Done({})
-
-    def summarized() -> dict[str, Any]:
-        nonlocal done
-        done = work()
-        return done.summary
-
     start = time.perf_counter()
     run.engine.work.clear()
     with reporter.stage(name):
-        summary = run.directory.stage(name, summarized)
-    seconds = time.perf_counter() - start
-    _record_time(run, name, seconds, done)
+        done = work()
+        summary = run.directory.stage(name, lambda: done.summary)
+    _record_time(run, name, time.perf_counter() - start, done)
     return summary
 
 

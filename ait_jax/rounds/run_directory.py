@@ -10,7 +10,7 @@ from typing import Any
 from ait_jax import __version__
 from ait_jax.config import configuration
 from ait_jax.errors import UserError
-from ait_jax.rounds.record import SCHEMA_VERSION, round_name
+from ait_jax.rounds.record import OWNERS, SCHEMA_VERSION, round_name
 from ait_jax.rounds.record import read as read_record
 from ait_jax.runtime import buckets, distributed, files
 from ait_jax.runtime.files import LinesFile
@@ -22,11 +22,7 @@ _LOCK_ATTEMPTS = 4
 _MAY_DIFFER = (
     "MODEL_DIR",
     "REPORT",
-    *(
-        f"{owner}.{name}"
-        for owner in ("continual.Continual", "experiment.Experiment", "scoring.Scoring")
-        for name in ("model_dir", "report", "summaries")
-    ),
+    *(f"{owner}.{name}" for owner in OWNERS for name in ("model_dir", "report", "summaries")),
 )
 _OF_SUMMARIES = ("SUMMARIES", "WANDB_", "summaries.")
 
@@ -37,13 +33,16 @@ class RunDirectory:
     Wall-clock values are only in `timings.jsonl`, `live.json` (what the run is doing, see
     `watching`), `report.html`, summaries (`train/`, `rounds/`, `inference_eval/`, `wandb/`) and
     Orbax's own metadata; all other files of a resumed run equal those of an uninterrupted one.
+
+    Attributes:
+      state: what run.json holds, once the run is open.
     """
 
     def __init__(self, path: Any) -> None:
         self.path = files.as_path(path)
         self._record = self.path / "run.json"
         self._config = self.path / "config.gin"
-        self._state: dict[str, Any] = {}
+        self.state: dict[str, Any] = {}
         self._lease: Holder | None = None
 
     def folder(self, round_index: int) -> Any:
@@ -108,7 +107,7 @@ class RunDirectory:
         """
         continued = distributed.is_writer() and self._open(config, pool, seed, pool_changes)
         # Others may see the disk a moment later.
-        self._state, continued = distributed.broadcast("run.json", (self._state, continued))
+        self.state, continued = distributed.broadcast("run.json", (self.state, continued))
         return continued
 
     def _open(
@@ -118,17 +117,17 @@ class RunDirectory:
             self._refuse_foreign_files()
             return self._start(config, pool, seed)
         record = read_record(self.path)
-        self._state, saved = record.state, record.config
-        if not self._state["stages"]:  # stopped before a stage was done: nothing to protect
+        self.state, saved = record.state, record.config
+        if not self.state["stages"]:  # stopped before a stage was done: nothing to protect
             return self._start(config, pool, seed)
         changes = differences(saved, config)
-        before = self._state["pool"]
+        before = self.state["pool"]
         if pool_changes and {**before, "fingerprint": ""} == {**pool, "fingerprint": ""}:
-            changes += pool_changes(self._state)
+            changes += pool_changes(self.state)
         elif before != pool:
             changes.append(f"pool: was {_words(before)}, now {_words(pool)}")
-        if not changes and self._state["seed"] != seed:
-            changes.append(f"seed: was {self._state['seed']}, now {seed}")
+        if not changes and self.state["seed"] != seed:
+            changes.append(f"seed: was {self.state['seed']}, now {seed}")
         if changes:
             raise UserError(
                 f"MODEL_DIR = {str(self.path)!r} holds a run of another configuration:\n  "
@@ -139,7 +138,7 @@ class RunDirectory:
 
     def _start(self, config: str, pool: dict[str, Any], seed: int) -> bool:
         files.write_text(self._config, config)
-        self._state = {
+        self.state = {
             "schema_version": SCHEMA_VERSION,
             "code_version": __version__,
             "pool": pool,
@@ -175,22 +174,17 @@ class RunDirectory:
             self._refuse_foreign_files()
         self._start(config, pool, seed)
         copy()
-        self._state["stages"] = dict(stages)
+        self.state["stages"] = dict(stages)
         self._save()
 
     def _save(self) -> None:
         if self._lease is not None:
             self._lease.check()
-        files.write_json(self._record, self._state)
-
-    @property
-    def state(self) -> dict[str, Any]:
-        """What run.json holds, once the run is open."""
-        return self._state
+        files.write_json(self._record, self.state)
 
     def is_done(self, stage: str) -> bool:
         """Says whether a stage is in run.json."""
-        return stage in self._state["stages"]
+        return stage in self.state["stages"]
 
     def stage(self, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Runs `work` unless the stage is done; returns its summary, from now or then.
@@ -204,10 +198,10 @@ class RunDirectory:
             # Through JSON, so that a resumed run sees what this one sees.
             result = json.loads(json.dumps(work()))
             if distributed.is_writer():
-                self._state["stages"][name] = result
+                self.state["stages"][name] = result
                 self._save()
-            self._state["stages"][name] = distributed.broadcast(name, result)
-        return self._state["stages"][name]
+            self.state["stages"][name] = distributed.broadcast(name, result)
+        return self.state["stages"][name]
 
     def add_timing(self, stage: str, seconds: float, **values: Any) -> None:
         """Adds a line to timings.jsonl."""

@@ -186,7 +186,7 @@ def _read_live(path: Any) -> dict[str, Any]:
         for name, item in value.items()
         if isinstance(item, _KINDS.get(name, ()))
     }
-    live["plan"] = [item for item in live.get("plan", ()) if _fits(item, (str, _NUMBER))]
+    live["plan"] = [item for item in live.get("plan", ()) if _is_planned(item)]
     live["losses"] = [item for item in live.get("losses", ()) if isinstance(item, _NUMBER)]
     live["activities"] = [
         {name: visible(v) if isinstance(v := item[name], str) else v for name in _ACTIVITY}
@@ -197,9 +197,9 @@ def _read_live(path: Any) -> dict[str, Any]:
     return live
 
 
-def _fits(value: Any, kinds: tuple) -> bool:
-    same = isinstance(value, list) and len(value) == len(kinds)
-    return same and all(map(isinstance, value, kinds))
+def _is_planned(item: Any) -> bool:
+    """Says whether an item is [stage, amount of work]."""
+    return isinstance(item, list) and len(item) == 2 and all(map(isinstance, item, (str, _NUMBER)))
 
 
 def _losses(path: Any, stage: str | None) -> list[float]:

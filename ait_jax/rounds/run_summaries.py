@@ -4,7 +4,6 @@ All of it comes from the stage's files, so another process can write it again, o
 board that was added later. The x axis is the round; the base model is at -1.
 """
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from ait_jax.config import configuration
 from ait_jax.evaluation.evaluation import EXACT_MATCH, ROUGE_L, Prediction, read_predictions
 from ait_jax.pool import TaskPool
 from ait_jax.pool.splits import read_names
-from ait_jax.rounds.record import Timing, read_timings, round_name
+from ait_jax.rounds.record import Timing, read_json, read_timings, round_name
 from ait_jax.rounds.run_directory import RunDirectory
 from ait_jax.runtime import files
 from ait_jax.scorer.likelihoods import read_task_scores
@@ -74,7 +73,7 @@ class RunSummaries(Summaries):
 
         def write(writer_of: OpenWriter) -> None:
             folder = self._directory.path / name
-            result = json.loads(files.read_text(folder / "eval.json"))
+            result = read_json(folder / "eval.json") or {}
             predictions = read_predictions(folder / "predictions.jsonl")
             for group, metrics in result.items():
                 writer = writer_of(f"inference_eval/{group}")
@@ -173,21 +172,17 @@ def samples(predictions: Sequence[Prediction], tasks: Sequence[str]) -> list[lis
     return [
         [
             task,
-            _first(item.prediction, _ANSWER),
-            _first("\n".join(item.references), _ANSWER),
-            _last(item.input, _PROMPT_END),
+            _beginning(item.prediction),
+            _beginning("\n".join(item.references)),
+            text if len(text := item.input) <= _PROMPT_END else f"…{text[-_PROMPT_END:]}",
         ]
         for task in wanted
         if (item := first.get(task))
     ]
 
 
-def _first(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[:length]}…"
-
-
-def _last(text: str, length: int) -> str:
-    return text if len(text) <= length else f"…{text[-length:]}"
+def _beginning(text: str) -> str:
+    return text if len(text) <= _ANSWER else f"{text[:_ANSWER]}…"
 
 
 def selection_scalars(scores: TaskScores, chosen: Sequence[str]) -> dict[str, float]:

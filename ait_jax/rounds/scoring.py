@@ -8,7 +8,8 @@ from typing import Any
 from ait_jax.errors import UserError, nearest
 from ait_jax.pool.splits import read_names
 from ait_jax.rounds import stages
-from ait_jax.rounds.run import Done, MakePage, Opening, Run, opened, say_page, stage, write_page
+from ait_jax.rounds.record import SCORE
+from ait_jax.rounds.run import Done, MakePage, Run, opened, say_page, stage, write_page
 from ait_jax.runtime import files, reporter
 from ait_jax.scorer.likelihoods import read_task_scores
 from ait_jax.scorer.parts import Parts
@@ -58,9 +59,7 @@ def run(
     """Scores the tasks, or continues where an earlier call stopped.
 
     Args:
-      config: the operative configuration, kept as config.gin.
-      report: takes lines for the terminal.
-      page: makes report.html at the end.
+      config, report, page: as for `run.opened`.
 
     Returns:
       The tasks' scores, ascending by name.
@@ -73,7 +72,7 @@ def run(
     # The file may change while its path stays the same.
     digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
     identity = {"tasks": f"{len(names)} named {digest[:16]}"}
-    with opened(scoring, Opening("score", config, report, (), identity, page=page)) as opened_run:
+    with opened(scoring, SCORE, config, report, page, identity=identity) as opened_run:
         return _score_and_map(opened_run, names)
 
 
@@ -155,8 +154,8 @@ def _map(run: Run[Scoring], scores: TaskScores) -> Done:
         selection = stages.write_selection(run, context, folder, strategy)
         selected = selection.tasks
         summary = {"selection": stages.selection_summary(strategy, selection)}
-    title = {"strategy": strategy.name if strategy else ""}
-    ranked = stages.write_task_map(context, folder, selected, **title)
+    name = strategy.name if strategy else ""
+    ranked = stages.write_task_map(context, folder, selected, strategy=name)
     first = {category: names[:_NUM_SHOWN] for category, names in ranked.items()}
     return Done({"categories": first, **summary})
 
@@ -174,9 +173,8 @@ def _summarize(run: Run[Scoring], scores: TaskScores, first: Mapping[str, Sequen
     for category, names in first.items():
         reporter.say(f"{titles[category]}; all in {folder / category}.txt")
         for name in names:
-            row = row_of[name]
-            uncertainty = scores.prompt_uncertainty[row]
-            probability = scores.prediction_probability[row]
+            figures = (scores.prompt_uncertainty, scores.prediction_probability)
+            uncertainty, probability = (each[row_of[name]] for each in figures)
             reporter.say(f"{uncertainty:11.4f}  {probability:11.4f}  {name}")
     reporter.say(f"task map: {folder / 'task_map.png'}")
     if strategy is not None:

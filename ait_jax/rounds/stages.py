@@ -1,7 +1,7 @@
 """The steps that every kind of run shares: train, answer, score, select, map."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ait_jax import randomness
@@ -17,7 +17,7 @@ from ait_jax.pool.cls_gen import Quotas
 from ait_jax.randomness import Key
 from ait_jax.rounds.pictures import plot_task_map
 from ait_jax.rounds.record import round_name
-from ait_jax.rounds.run import Done, Experiment, Run
+from ait_jax.rounds.run import Done, Experiment, OnDemand, Run, stage
 from ait_jax.runtime import files, reporter
 from ait_jax.scorer import likelihoods, raced_scoring
 from ait_jax.scorer.asker import Asker
@@ -27,7 +27,7 @@ from ait_jax.selection import task_map
 from ait_jax.selection.selection import Selection, SelectionContext, Strategy, select
 from ait_jax.selection.uncertainty import TaskScores, task_scores
 from ait_jax.trainer.examples import InstructionExamples
-from ait_jax.trainer.interface import Evaluate, TrainingJob
+from ait_jax.trainer.interface import Evaluate, Trained, Trainer, TrainingJob
 
 _METRICS = (ROUGE_L, EXACT_MATCH)
 
@@ -112,6 +112,45 @@ def training_job(
         evaluate=evaluate,
         summaries=run.summaries,
     )
+
+
+def train(
+    run: Run[Any],
+    round_index: int,
+    trainer: Trainer,
+    job: Callable[[], TrainingJob],
+    counts: Mapping[str, int],
+    used_up: OnDemand | None,
+) -> OnDemand:
+    """Does the training of a round; writes round_NNN/checkpoint_* and metrics.jsonl.
+
+    Args:
+      counts: of "tasks" and "replayed" ones, for run.json.
+      used_up: parameters that nothing needs after the training.
+
+    Returns:
+      The chosen checkpoint, read when it is needed.
+    """
+    name = round_name(round_index)
+
+    def work() -> Trained:
+        made = job()
+        with reporter.prefixed(name):
+            trained = trainer.train(made)
+        if used_up is not None:
+            used_up.forget()
+        return trained
+
+    model = OnDemand(work)
+
+    def done() -> Done:
+        again = f" and {counts['replayed']} replayed ones" if "replayed" in counts else ""
+        reporter.say(f"{name}: training on {counts['tasks']} tasks{again}")
+        trained = model.trained()
+        return Done({**counts, "checkpoint_step": trained.step}, training=trained.work)
+
+    stage(run, f"{name}/train", done)
+    return model
 
 
 def metrics(

@@ -95,13 +95,10 @@ def hold_out(task: Task, num_instances: int, seed: int) -> tuple[Task, Task]:
     """
     count = len(task.instances)
     drawn = randomness.shuffled(range(count), seed, "holdout", task.name)
-    held_out = set(drawn[: min(num_instances, count // 2)])
-    groups: tuple[list[int], list[int]] = ([], [])
-    for position in range(count):
-        groups[position in held_out].append(position)
+    number = min(num_instances, count // 2)
     kept, out = (
-        dataclasses.replace(task, instances=PickedInstances(task.instances, positions))
-        for positions in groups
+        dataclasses.replace(task, instances=PickedInstances(task.instances, sorted(positions)))
+        for positions in (drawn[number:], drawn[:number])
     )
     return kept, out
 

@@ -77,17 +77,14 @@ def test_span_corruption_needs_two_tokens():
 
 def rows(seed=5, **changes):
     arguments = {
-        "vocabulary": VOCABULARY,
-        "text": text,
-        "task_example": task_example,
-        "num_rows": 40,
+        "trainer": trainer(steps=10, batch_size=4),
         "seed": seed,
         "text_fraction": 0.5,
         "passages": 1,
         "input_length": 64,
         "target_length": 32,
     }
-    return PretrainingExamples(**(arguments | changes))
+    return PretrainingExamples(pretraining("unused", **(arguments | changes)))
 
 
 def parts(row, feature):
