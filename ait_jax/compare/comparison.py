@@ -260,13 +260,14 @@ def run(comparison: Comparison, jobs: Sequence[Job], processes: int = 1) -> bool
 def _compare_jobs(comparison: Comparison, jobs: Sequence[Job]) -> None:
     """Compares the finished ones among a comparison's runs."""
     names = [strategy_name(name) for name in cast(tuple[str, ...], comparison.strategies)]
-    jobs = sorted(jobs, key=lambda job: (names.index(job.strategy), job.seed))
-    runs = [finished_runs.read(job.folder, job.strategy) for job in jobs if job.is_finished]
-    left_out = [
-        _left_out(job.strategy, job.seed, job.folder, _reason(job))
-        for job in jobs
-        if not job.is_finished
-    ]
+    runs: list[FinishedRun] = []
+    left_out: list[dict[str, Any]] = []
+    for job in sorted(jobs, key=lambda job: (names.index(job.strategy), job.seed)):
+        if job.is_finished:
+            runs.append(finished_runs.read(job.folder, job.strategy))
+        else:
+            about = {"strategy": job.strategy, "seed": job.seed, "path": str(job.folder)}
+            left_out.append(about | {"reason": _reason(job)})
     _compare(comparison, runs, left_out)
 
 
@@ -274,10 +275,6 @@ def _reason(job: Job) -> str:
     if job.code:
         return f"it failed with exit code {job.code}, see {job.log}"
     return "it is not finished" if job.stages() else "it has not begun"
-
-
-def _left_out(strategy: str, seed: int | None, path: Any, reason: str) -> dict[str, Any]:
-    return {"strategy": strategy, "seed": seed, "path": str(path), "reason": reason}
 
 
 def compare_folders(comparison: Comparison, folders: Sequence[str]) -> None:
@@ -288,7 +285,8 @@ def compare_folders(comparison: Comparison, folders: Sequence[str]) -> None:
         try:
             runs.append(finished_runs.read(folder))
         except finished_runs.Unfinished as error:
-            left_out.append(_left_out(Path(folder).name, None, folder, str(error)))
+            about = {"strategy": Path(folder).name, "seed": None, "path": str(folder)}
+            left_out.append(about | {"reason": str(error)})
     _compare(comparison, runs, left_out)
 
 

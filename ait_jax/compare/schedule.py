@@ -42,6 +42,7 @@ class Job:
       rounds: how many it has.
       takes_scores: whether it may also reuse the scores of another run's round 0.
       code: its exit code once it has ended.
+      process: a `subprocess.Popen` once it has started.
     """
 
     strategy: str
@@ -52,7 +53,7 @@ class Job:
     rounds: int
     takes_scores: bool
     code: int | None = None
-    handle: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
+    process: Any = field(default=None, repr=False)
     cpus: str = ""
     started: float = 0.0
     told: int = 0
@@ -77,13 +78,7 @@ class Job:
     @property
     def is_running(self) -> bool:
         """Whether it has started and not ended."""
-        return self.handle is not None and self.code is None
-
-    @property
-    def process(self) -> "subprocess.Popen[bytes]":
-        """Its process, once it has started."""
-        assert self.handle is not None
-        return self.handle
+        return self.process is not None and self.code is None
 
     def offers(self, taker: "Job") -> int:
         """Returns how much of round 0 `taker` can reuse: 0 nothing, 1 all but scores, 2 all."""
@@ -183,7 +178,7 @@ def _start(job: Job, jobs: Sequence[Job], cpus: str, program: Sequence[str]) -> 
     job.log.parent.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     with open(job.log, "ab") as log:
-        job.handle = subprocess.Popen(
+        job.process = subprocess.Popen(
             [sys.executable, *program, str(os.getpid()), cpus, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -93,13 +93,6 @@ class PoolView:
         """Returns the folders of the run's rounds, none without a run."""
         return [self.run.folder(round_index) for round_index in self.run.rounds] if self.run else []
 
-    def folder_of(self, name: str) -> tuple[Any, int] | None:
-        """Returns the folder with a task's last scores and the round; None without scores."""
-        found = self.found.get(name)
-        if self.run is None or found is None or found.scored is None:
-            return None
-        return self.run.folder(found.scored), found.scored
-
 
 def open_pool(flags: GinFlags, run: str | None = None) -> PoolView:
     """Reads gin files and flags as `ait-jax run` does; needs no checkpoint or vocabulary.

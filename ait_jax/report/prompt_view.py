@@ -13,9 +13,9 @@ from ait_jax.pool.task import Instance, Instruction, Task
 from ait_jax.prompts.perturb import WordDrop, perturbed_instruction
 from ait_jax.prompts.prompts import Prompt, TkInstructEncoding
 from ait_jax.randomness import Key
-from ait_jax.report.pool_view import PoolView
+from ait_jax.report.likelihood_rows import opened, scored_instances
+from ait_jax.report.pool_view import Found, PoolView
 from ait_jax.runtime.terminal import visible
-from ait_jax.scorer.likelihoods import read_rows
 from ait_jax.scorer.prompts_of_task import scoring_instances
 from ait_jax.scorer.scorer import Scorer
 
@@ -70,8 +70,9 @@ def see(view: PoolView, name: str, instance: str | None = None, perturbation: in
             f"--perturbation={perturbation}: the forms are 1 to {scorer.num_perturbations} "
             "(NUM_PERTURBATIONS), 0 is the original."
         )
-    folder, round_index = view.folder_of(name) or (None, 0)
-    key = Key(view.seed, round_index)
+    # Of a task that was not scored, the prompts are those of round 0.
+    scored_in = view.found.get(name, Found()).scored
+    key = Key(view.seed, scored_in or 0)
     scored = scoring_instances(task, scorer.num_instances, key)
     chosen = _instance(task, scored, instance)
     encoding = view.part("encoding") or TkInstructEncoding()
@@ -83,7 +84,7 @@ def see(view: PoolView, name: str, instance: str | None = None, perturbation: in
         )
         text = chosen.input if chosen else ""
         forms.append(_form(j, instruction, text, task.name, encoding, vocabulary))
-    answer, likelihoods = _answers(view, folder, name, chosen)
+    answer, likelihoods = _answers(view, scored_in, name, chosen)
     return Seen(task, chosen, tuple(forms), answer, likelihoods)
 
 
@@ -129,17 +130,18 @@ def _instance(task: Task, scored: Sequence[Instance], wanted: str | None) -> Ins
 
 
 def _answers(
-    view: PoolView, folder: Any, name: str, instance: Instance | None
+    view: PoolView, scored_in: int | None, name: str, instance: Instance | None
 ) -> tuple[str | None, dict[int, float]]:
     """Returns the model's answer to an instance, and its log-likelihood under every form."""
     if view.run is None or instance is None:
         return None, {}
-    if folder is not None and (folder / "likelihoods.parquet").exists():
-        rows = read_rows(folder / "likelihoods.parquet", name)
-        mine = [i for i, identity in enumerate(rows["instance_id"]) if identity == instance.id]
-        if mine:
-            values = {rows["prompt"][i]: rows["log_likelihood"][i] for i in mine}
-            return rows["answer"][mine[0]], values
+    if scored_in is not None:
+        path = view.run.folder(scored_in) / "likelihoods.parquet"
+        if path.exists():
+            with opened(path) as rows:
+                found = scored_instances(rows.read([name]), [name]).get(name, {})
+            if instance.id in found:
+                return found[instance.id].answer, found[instance.id].log_likelihood
     answered = [f / "predictions.jsonl" for f in view.folders()]
     latest = next((path for path in reversed(answered) if path.exists()), None)
     for item in read_predictions(latest) if latest else ():

@@ -13,7 +13,7 @@ from ait_jax.pool import TaskPool
 from ait_jax.report import page, run_results, settings
 from ait_jax.report.run_results import TaskIndex
 from ait_jax.report.settings import Settings, of_parts
-from ait_jax.report.task_details import Details, OtherPrompts, details
+from ait_jax.report.task_details import OtherPrompts, details
 from ait_jax.rounds import record
 from ait_jax.rounds.generations import known_changes
 from ait_jax.rounds.record import CONTINUAL, SCORE, Record, read_json, round_name
@@ -38,9 +38,7 @@ def make(
     detail_megabytes: float = DETAIL_MEGABYTES,
     price_per_device_hour: float | None = None,
 ) -> Any:
-    """Writes the report of a run, finished or not, and returns its path.
-
-    Writes nothing else and takes no lock.
+    """Writes the report of a run, finished or not, and nothing else; returns its path.
 
     Args:
       model_dir: of `ait-jax run` or `ait-jax score`.
@@ -95,7 +93,7 @@ def payload_and_details(
     settings = _with_the_runs_pool(run, settings)
     index = TaskIndex(run)
     rounds = run_results.scored_rounds(run, index)
-    shown, problem = _details(run, index, settings, rounds, detail_megabytes)
+    chunks, left_out, problem = _details(run, index, settings, rounds, detail_megabytes)
     tasks, categories = index.columns(settings.pool)
     state = _state(run, settings)
     timings = run_results.timings(run)
@@ -127,10 +125,10 @@ def payload_and_details(
         "cost": run_results.cost(timings, price_per_device_hour),
         "config": run.config,
         "commands": _commands(run, title.rstrip("/"), state),
-        "details_left_out": shown.left_out,
-        "details_note": _details_note(shown, problem, len(index)),
+        "details_left_out": left_out,
+        "details_note": _details_note(chunks, left_out, problem, len(index)),
     }
-    return payload, list(shown.chunks)
+    return payload, chunks
 
 
 def _with_the_runs_pool(run: Record, settings: Settings) -> Settings:
@@ -150,29 +148,25 @@ def _with_the_runs_pool(run: Record, settings: Settings) -> Settings:
 
 def _details(
     run: Record, index: TaskIndex, settings: Settings, rounds: list[dict[str, Any]], room: float
-) -> tuple[Details, str]:
-    """Returns the details, and "" or why there are none."""
-    nothing = Details(left_out=len(index))
-    problem = settings.problem.rstrip(".")
+) -> tuple[list[dict[str, Any]], int, str]:
+    """Returns the details, how many are left out, and "" or why there are none."""
+    missing, why = "details", settings.problem.rstrip(".")
     if settings.pool is None:
-        why = problem or "the pool is not available"
-        return nothing, f"Without instructions, categories and details of tasks: {why}."
-    if settings.encoding is None:
-        return nothing, f"Without details of tasks: {problem}."
-    try:
-        return details(run, index, settings.pool, settings, rounds, room), ""
-    except OtherPrompts as error:
-        why = str(error).rstrip(".")
-        return nothing, (f"Without details of tasks: the scored prompts cannot be rebuilt ({why}).")
+        missing = "instructions, categories and details"
+        why = why or "the pool is not available"
+    elif settings.encoding is not None:
+        try:
+            return *details(run, index, settings.pool, settings, rounds, room), ""
+        except OtherPrompts as error:
+            why = f"the scored prompts cannot be rebuilt ({str(error).rstrip('.')})"
+    return [], len(index), f"Without {missing} of tasks: {why}."
 
 
-def _details_note(shown: Details, problem: str, num_tasks: int) -> str:
-    if not shown.left_out:
-        return ""
-    if problem or not shown.chunks:
-        return problem
+def _details_note(chunks: list[Any], left_out: int, problem: str, num_tasks: int) -> str:
+    if problem or not (chunks and left_out):
+        return problem if left_out else ""
     return (
-        f"Details of {num_tasks - shown.left_out:,} of {num_tasks:,} tasks: selected ones first, "
+        f"Details of {num_tasks - left_out:,} of {num_tasks:,} tasks: selected ones first, "
         "then the most telling ones of each region. `ait-jax report --detail_megabytes=N` shows "
         "more."
     )

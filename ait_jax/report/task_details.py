@@ -4,7 +4,6 @@ import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
@@ -37,19 +36,6 @@ class OtherPrompts(Exception):
     """The scored prompts can no longer be rebuilt; the message says why."""
 
 
-@dataclass(frozen=True)
-class Details:
-    """What the page shows when a task is clicked.
-
-    Attributes:
-      chunks: {"tasks": [numbers], "data": {number: detail}}, the most telling tasks first.
-      left_out: how many tasks did not fit.
-    """
-
-    chunks: tuple[dict[str, Any], ...] = ()
-    left_out: int = 0
-
-
 def details(
     run: Record,
     index: TaskIndex,
@@ -57,8 +43,11 @@ def details(
     settings: Settings,
     rounds: Sequence[Mapping[str, Any]],
     megabytes: float,
-) -> Details:
-    """Returns the details of as many tasks as fit.
+) -> tuple[list[dict[str, Any]], int]:
+    """Returns what the page shows when a task is clicked, and how many tasks did not fit.
+
+    The details are in chunks {"tasks": [numbers], "data": {number: detail}}, the most telling
+    tasks first.
 
     Args:
       settings: with an encoding, and a perturbation where tasks were scored.
@@ -93,7 +82,7 @@ def details(
                 break
             chunks.append(chunk)
             done += len(names)
-    return Details(tuple(chunks), len(order) - done)
+    return chunks, len(order) - done
 
 
 def in_order_of_interest(
@@ -160,7 +149,33 @@ def _check(pool: TaskPool, settings: Settings, tables: Mapping[int, LikelihoodRo
         names = [name for name in rows.tasks if name in pool][:_CHECKED_TASKS]
         for name, scored in scored_instances(rows.read(names), names).items():
             _detail(pool[name], {number: scored}, settings)
-            check_prompts(pool, name, number, scored, settings)
+            _check_lengths(pool, name, number, scored, settings)
+
+
+def _check_lengths(
+    pool: TaskPool,
+    name: str,
+    round_index: int,
+    scored: Mapping[str, ScoredInstance],
+    settings: Settings,
+) -> None:
+    """Refuses a task whose prompts have other lengths now, as other words were dropped."""
+    prompts = TaskPrompts(
+        pool,
+        settings.vocabulary,
+        settings.encoding,
+        settings.perturbation,
+        settings.num_instances,
+        Key(settings.seed, round_index),
+    )
+    everything = same_prompts(range(settings.num_perturbations + 1))
+    for instance, _, numbers, built in prompts.build(name, everything):
+        tokens = scored[instance.id].prompt_tokens
+        for j, prompt in zip(numbers, built, strict=True):
+            if tokens.get(j, len(prompt.tokens)) != len(prompt.tokens):
+                raise OtherPrompts(
+                    f"prompt {j} of task {name!r} in round {round_index} would be different now"
+                )
 
 
 # --- one task in one round ---
@@ -200,36 +215,6 @@ def round_detail(
             for id, row in zip(instances, p, strict=True)
         ],
     }
-
-
-def check_prompts(
-    pool: TaskPool,
-    name: str,
-    round_index: int,
-    scored: Mapping[str, ScoredInstance],
-    settings: Settings,
-) -> None:
-    """Rebuilds a task's prompts and compares their lengths with the scored ones.
-
-    Raises:
-      OtherPrompts: a different number of tokens, so different words were dropped.
-    """
-    prompts = TaskPrompts(
-        pool,
-        settings.vocabulary,
-        settings.encoding,
-        settings.perturbation,
-        settings.num_instances,
-        Key(settings.seed, round_index),
-    )
-    everything = same_prompts(range(settings.num_perturbations + 1))
-    for instance, _, numbers, built in prompts.build(name, everything):
-        tokens = scored[instance.id].prompt_tokens
-        for j, prompt in zip(numbers, built, strict=True):
-            if tokens.get(j, len(prompt.tokens)) != len(prompt.tokens):
-                raise OtherPrompts(
-                    f"prompt {j} of task {name!r} in round {round_index} would be different now"
-                )
 
 
 def _mean_change(p: np.ndarray) -> np.ndarray:

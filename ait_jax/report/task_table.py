@@ -12,6 +12,7 @@ from ait_jax.report.pool_view import Found, PoolView
 from ait_jax.runtime.terminal import visible
 
 COLUMNS = ("task", "category", "kind", "split", "instances")
+# Of `Found`.
 RUN_COLUMNS = ("uncertainty", "probability", "region", "selected")
 _GAP = 2
 # Dropped on narrow terminals, the first one first.
@@ -111,18 +112,15 @@ def _check_category(view: PoolView, category: str) -> None:
 
 def _value(view: PoolView, name: str, column: str) -> Any:
     """Returns one cell, and computes no other: CLS or GEN may take reading a task's instances."""
+    if column in RUN_COLUMNS:
+        return getattr(view.found.get(name, Found()), column)
     task = view.pool[name]
-    found = view.found.get(name, Found())
     return {
         "task": lambda: name,
         "category": lambda: task.category,
         "kind": lambda: "CLS" if view.pool.is_cls(name) else "GEN",
         "split": lambda: view.split_of.get(name, ""),
         "instances": lambda: len(task.instances),
-        "uncertainty": lambda: found.uncertainty,
-        "probability": lambda: found.probability,
-        "region": lambda: found.region,
-        "selected": lambda: found.selected,
     }[column]()
 
 

@@ -36,11 +36,7 @@ class Generations:
         self._write(0, pool.digests())
 
     def changes(self, pool: TaskPool, state: Mapping[str, Any]) -> list[str]:
-        """Returns a line for each of the run's tasks that `pool` lacks or has changed.
-
-        Args:
-          state: of run.json.
-        """
+        """Returns lines about the tasks of run.json's `state` that `pool` lacks or has changed."""
         number, fingerprint = _latest(state)
         if fingerprint == pool.fingerprint():
             return []

@@ -200,13 +200,12 @@ def _base_params(parts: ModelParts, directory: RunDirectory) -> Any:
 
 
 def stage(run: Run[Any], name: str, work: Callable[[], Done]) -> dict[str, Any]:
-    """Does a step of a run unless it is done; returns its summary from run.json.
+    """Does a step of a run, such as "round_000/train", unless it is done.
 
     Duration and throughput go to timings.jsonl.
 
-    Args:
-      name: "round_000/train", for example.
-      work: writes the step's files.
+    Returns:
+      Its summary from run.json.
     """
     if run.directory.is_done(name):
         return run.directory.state["stages"][name]

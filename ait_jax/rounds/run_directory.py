@@ -96,8 +96,7 @@ class RunDirectory:
 
         Args:
           config: the operative configuration.
-          pool: the pool's name and fingerprint, as JSON values.
-          seed: of the run.
+          pool: its name and fingerprint, as JSON values.
           pool_changes: state of run.json -> how the pool differs, if it may be extended; without
             it, another fingerprint is another pool.
 
@@ -113,14 +112,11 @@ class RunDirectory:
     def _open(
         self, config: str, pool: dict[str, Any], seed: int, pool_changes: PoolChanges | None
     ) -> bool:
-        if not self._record.exists():
-            self._refuse_foreign_files()
+        record = read_record(self.path) if self._record.exists() else None
+        if record is None or not record.stages:  # before a stage is done: nothing to protect
             return self._start(config, pool, seed)
-        record = read_record(self.path)
-        self.state, saved = record.state, record.config
-        if not self.state["stages"]:  # stopped before a stage was done: nothing to protect
-            return self._start(config, pool, seed)
-        changes = differences(saved, config)
+        self.state = record.state
+        changes = differences(record.config, config)
         before = self.state["pool"]
         if pool_changes and {**before, "fingerprint": ""} == {**pool, "fingerprint": ""}:
             changes += pool_changes(self.state)
@@ -137,6 +133,11 @@ class RunDirectory:
         return True
 
     def _start(self, config: str, pool: dict[str, Any], seed: int) -> bool:
+        if not self._record.exists() and any(self.path.glob("round_*")):  # someone else's
+            raise UserError(
+                f"MODEL_DIR = {str(self.path)!r} has rounds but no run.json; "
+                "set another --gin.MODEL_DIR or remove that folder."
+            )
         files.write_text(self._config, config)
         self.state = {
             "schema_version": SCHEMA_VERSION,
@@ -147,14 +148,6 @@ class RunDirectory:
         }
         self._save()
         return False
-
-    def _refuse_foreign_files(self) -> None:
-        """Refuses a folder with rounds but no run.json: it is someone else's."""
-        if any(self.path.glob("round_*")):
-            raise UserError(
-                f"MODEL_DIR = {str(self.path)!r} has rounds but no run.json; "
-                "set another --gin.MODEL_DIR or remove that folder."
-            )
 
     def adopt(
         self,
@@ -170,8 +163,6 @@ class RunDirectory:
         """
         if not distributed.is_writer():
             return
-        if not self._record.exists():
-            self._refuse_foreign_files()
         self._start(config, pool, seed)
         copy()
         self.state["stages"] = dict(stages)
@@ -189,10 +180,8 @@ class RunDirectory:
     def stage(self, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Runs `work` unless the stage is done; returns its summary, from now or then.
 
-        Args:
-          name: "round_000/train", for example.
-          work: writes the stage's files and returns a summary for JSON, without wall-clock
-            values (`add_timing` takes those).
+        `work` writes the stage's files and returns a summary for JSON, without wall-clock values
+        (`add_timing` takes those).
         """
         if not self.is_done(name):
             # Through JSON, so that a resumed run sees what this one sees.

@@ -5,18 +5,17 @@ timings.jsonl how long that took. The live view and `ait-jax status` show the sa
 """
 
 import fcntl
-import json
-import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ait_jax.errors import UserError
 from ait_jax.rounds.learning_curve import CurvePoint
-from ait_jax.rounds.record import SCORE, Record, durations, read_metrics, round_name
+from ait_jax.rounds.record import SCORE, Record, durations, read_json, read_metrics, round_name
 from ait_jax.rounds.record import read as read_record
-from ait_jax.runtime import buckets, files
+from ait_jax.runtime import buckets
 from ait_jax.runtime.reporter import FINISHED, RUNNING
 from ait_jax.runtime.terminal import visible
 from ait_jax.runtime.watching import LIVE_FILE
@@ -176,10 +175,8 @@ _ACTIVITY = {"what": str, "done": int, "total": int, "note": str}
 def _read_live(path: Any) -> dict[str, Any]:
     """Returns the values of live.json, without those that are missing or of a wrong type."""
     try:
-        value = json.loads(files.read_text(path))
-    except (OSError, ValueError):
-        return {}
-    if not isinstance(value, dict):
+        value = read_json(path) or {}
+    except UserError:
         return {}
     live = {
         name: visible(item) if isinstance(item, str) else item
@@ -253,15 +250,10 @@ def _is_locked(path: Path) -> bool:
     The test holds a shared lock for an instant, so `RunDirectory.lock` tries several times.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return False
+        with open(path) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:  # a file system without locks
+    except OSError:  # there is no lock, or the file system has none
         return False
-    finally:
-        os.close(descriptor)
+    return False

@@ -33,11 +33,7 @@ OpenWriter = Callable[[str], SummaryWriter]
 
 
 class RunSummaries(Summaries):
-    """The summaries of a run over rounds.
-
-    Args:
-      directory: open.
-    """
+    """The summaries of a run over rounds, of whose open directory they take the files."""
 
     def __init__(self, boards: Sequence[Board], directory: RunDirectory) -> None:
         finished = [s for s in directory.state["stages"] if s.endswith(("/evaluate", "/select"))]

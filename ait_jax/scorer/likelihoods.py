@@ -43,14 +43,13 @@ def write_rows(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
     _write(path, pa.table({name: columns[name] for name in COLUMNS}, schema=schema()))
 
 
-def read_rows(path: Path, task: str | None = None) -> dict[str, list[Any]]:
-    """Returns the columns of a table, of one task's rows if `task` is given.
+def read_rows(path: Path) -> dict[str, list[Any]]:
+    """Returns the columns of a table.
 
     Raises:
       UserError: the file is truncated or has another layout.
     """
-    options = {} if task is None else {"filters": [("task", "==", task)]}
-    table = _read(path, COLUMNS, **options)
+    table = _read(path, COLUMNS)
     return {name: table[name].to_pylist() for name in COLUMNS}
 
 

@@ -190,10 +190,10 @@ def test_little_room_keeps_the_selected_tasks(run, monkeypatch):
     order = in_order_of_interest(files, index, payload["rounds"])
     assert sorted(order) == sorted(NAMES)
     assert index.numbers(order[:2]) == payload["rounds"][0]["selected"]
-    some = details(files, index, SETTINGS.pool, SETTINGS, payload["rounds"], 0.003)
-    shown = [number for chunk in some.chunks for number in chunk["tasks"]]
+    some, left_out = details(files, index, SETTINGS.pool, SETTINGS, payload["rounds"], 0.003)
+    shown = [number for chunk in some for number in chunk["tasks"]]
     assert shown[:2] == payload["rounds"][0]["selected"] and 2 <= len(shown) < 10
-    assert some.left_out == 10 - len(shown)
+    assert left_out == 10 - len(shown)
     payload, _ = payload_and_details(files, SETTINGS, title="t", detail_megabytes=0.003)
     assert f"Details of {len(shown)} of 10 tasks" in payload["details_note"]
 
