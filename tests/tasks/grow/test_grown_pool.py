@@ -104,7 +104,7 @@ def test_instances_may_come_later(tmp_path):
 def test_what_was_not_committed_is_no_part_of_the_pool(tmp_path):
     GrownPool(tmp_path).add(made(), is_cls=True)
     assert list(read_entries(tmp_path)) == []
-    assert len(grown(tmp_path, made())) == 1
+    assert len(grown(tmp_path, made()).entries) == 1
 
 
 def test_what_another_growth_committed_meanwhile_is_kept(tmp_path):
