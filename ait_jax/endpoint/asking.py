@@ -20,13 +20,9 @@ _LONGEST_WAIT_S = 300.0
 
 
 class Asking:
-    """One call of `Endpoint.ask`, for what the cache does not hold.
+    """One call of `Endpoint.ask`, for what the cache does not hold: `pending`, by key.
 
-    Args:
-      endpoint: the `endpoint.Endpoint`.
-      pending: {key of the request: request}.
-      done: replies that the cache gave, for the progress bar.
-      description: for the progress bar.
+    The progress bar is called `description` and begins at `done`, the replies of the cache.
     """
 
     def __init__(

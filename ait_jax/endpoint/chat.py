@@ -65,10 +65,7 @@ class Reply:
 class ChatRequest:
     """One request: everything the answer depends on, and nothing secret.
 
-    Attributes:
-      base_url: of the endpoint.
-      body: the JSON object to post: model, messages, temperature, a token limit.
-      max_tokens: that limit.
+    `body` is the JSON object to post: model, messages, temperature, `max_tokens` by some name.
     """
 
     base_url: str

@@ -29,8 +29,6 @@ from ait_jax.endpoint.endpoint_call import OPENAI_URL
 from ait_jax.errors import UserError
 from ait_jax.runtime import reporter
 
-__all__ = ["BUDGET", "DOWN", "Endpoint", "Pacing", "Prices", "Reply", "Totals"]
-
 _FREE = Prices(0.0, 0.0)
 
 

@@ -110,14 +110,9 @@ class Redaction:
 async def post(
     opened: Any, request: ChatRequest, timeout_s: float, redaction: Redaction, prices: Prices
 ) -> Reply:
-    """Sends `request` once and returns the reply.
+    """Sends `request` once through a `client`; raises Transient or Refused if no reply comes.
 
-    Args:
-      opened: from `client`.
-      timeout_s: for the whole answer, even one that trickles in.
-
-    Raises:
-      Transient, Refused: no reply came.
+    `timeout_s` is for the whole answer, even one that trickles in.
     """
     import openai
 

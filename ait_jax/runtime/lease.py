@@ -11,7 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +62,9 @@ class Holder:
     def acquire(self, say: Callable[[str], None]) -> None:
         """Takes the lease, waiting for a dead holder's to go stale; raises Held."""
         with buckets.errors_of(self.path):
-            try:
+            with suppress(FileExistsError):
                 self.system.pipe_file(self.name, self._content(), mode="create")
                 return
-            except FileExistsError:
-                pass
             self._await_death(say)
             self.system.pipe_file(self.name, self._content())
             # Others may have waited for the same death: the last one to write has the lease.
@@ -78,10 +76,8 @@ class Holder:
         first = self._read()
         if _is_dead_here(first):
             return
-        say(
-            f"{self.path} is held by {_words(first)}; waiting {STALE_SECONDS:.0f} s for a sign of "
-            "life"
-        )
+        held = f"{self.path} is held by {_words(first)}"
+        say(f"{held}; waiting {STALE_SECONDS:.0f} s for a sign of life")
         end = time.monotonic() + STALE_SECONDS
         while time.monotonic() < end:
             time.sleep(_LOOK_SECONDS)
@@ -117,11 +113,9 @@ class Holder:
         """Rewrites the object until `done` is set."""
         while not self.done.wait(RENEW_SECONDS):
             self.beats += 1
-            try:
+            with suppress(Exception):  # the bucket may answer next time
                 if self._is_own(self._read()):
                     self.system.pipe_file(self.name, self._content())
-            except Exception:  # the bucket may answer next time
-                continue
 
     def check(self) -> None:
         """Raises Held if another process has taken the lease, believing this one dead."""
@@ -132,11 +126,9 @@ class Holder:
 
     def release(self) -> None:
         """Deletes the object, if it is still this process's."""
-        try:
+        with suppress(Exception):  # then others wait until it looks dead
             if self._is_own(self._read()):
                 self.system.rm_file(self.name)
-        except Exception:  # then others wait until it looks dead
-            pass
 
 
 def _boot() -> str:

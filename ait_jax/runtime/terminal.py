@@ -4,7 +4,6 @@ The cursor is never hidden and rests on its own line below the area, so a killed
 working terminal.
 """
 
-import io
 import os
 import shutil
 import sys
@@ -12,7 +11,7 @@ import tempfile
 import threading
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 MOST_COLUMNS = 110
@@ -30,14 +29,11 @@ def is_terminal() -> bool:
 
 def size(stream: TextIO | None = None) -> tuple[int, int]:
     """Returns the columns and rows of the terminal."""
-    try:
+    with suppress(OSError, ValueError):
         found = os.get_terminal_size((stream or sys.stdout).fileno())
         if found.columns:
-            return found.columns, found.lines
-    except (OSError, ValueError, io.UnsupportedOperation):
-        pass
-    columns, rows = shutil.get_terminal_size()
-    return columns, rows
+            return found
+    return shutil.get_terminal_size()
 
 
 def visible(text: str, *, keep_lines: bool = False) -> str:
