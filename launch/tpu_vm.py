@@ -214,16 +214,13 @@ class Launch:
 
     def _upload(self) -> None:
         """Sends code and start-up script, and deletes the statuses of an earlier launch."""
-        folder = self.spec.folder
+        folder, archive = self.spec.folder, self.source.archive
         self.say(f"sending commit {self.source.commit[:12]} to {folder}/code")
         self.script.write_text(recipe.script(self.spec, self.source))
-        for file, name in (
-            (self.source.archive, f"code/{self.source.stem}.tar.gz"),
-            (str(self.script), "startup.sh"),
-        ):
-            self._call(
-                gcloud.storage("cp", file, f"{folder}/{name}"), f"writing to {self.spec.bucket}"
-            )
+        code = gcloud.storage("cp", archive, f"{folder}/code/{self.source.stem}.tar.gz")
+        script = gcloud.storage("cp", str(self.script), f"{folder}/startup.sh")
+        for call in (code, script):
+            self._call(call, f"writing to {self.spec.bucket}")
         gcloud.call(gcloud.storage("rm", f"{folder}/status/**"), missing="")
         self.uploaded = True
 
