@@ -221,8 +221,8 @@ def _check_folders(out: Any, jobs: Sequence[Job], config: str) -> None:
     for job in jobs:
         if not job.stages():
             continue
-        saved = files.read_text(job.folder / "config.gin")
-        changes = round_zero.other_differences(saved, config, set(SEED_NAMES))
+        saved = record.read(job.folder).config
+        changes = round_zero.other_differences(saved, config, SEED_NAMES)
         if changes:
             raise UserError(
                 f"COMPARISON_DIR = {str(out)!r} holds another comparison; {job.name} differs:\n  "

@@ -40,27 +40,21 @@ def plot(path: Any, result: Mapping[str, Any]) -> None:
     Then differences to the baseline with paired intervals, and the paper's own curves if the
     result has them.
     """
-    has_forest = any(result["differences"].values())
-    panels = [_CURVES + _LABELS]
-    panels += [_FOREST + 0.6] if has_forest else []
-    panels += [_CURVES * 0.75 + _LABELS] if result["paper"] else []
-    width = sum(panels) + _LEFT * len(panels) + _RIGHT
+    # What draws a panel, the indent and width of its axes, the width of the panel.
+    panels = [(_draw_curves, 0.0, _CURVES, _CURVES + _LABELS)]
+    if any(result["differences"].values()):
+        panels.append((_draw_differences, 0.5, _FOREST, _FOREST + 0.6))
+    if result["paper"]:
+        panels.append((_draw_paper, 0.0, _CURVES * 0.75, _CURVES * 0.75 + _LABELS))
+    width = sum(panel[-1] for panel in panels) + _LEFT * len(panels) + _RIGHT
     height = max(_HEIGHT, 2.2 + 0.75 * len(result["strategies"]))
     with figures.style():
         figure = figures.new_figure(width, height)
-
-        def add_axes(left: float, wide: float) -> Any:
-            box = (left / width, _BOTTOM / height, wide / width, (height - _BOTTOM - _TOP) / height)
-            return figure.add_axes(box)
-
+        bottom, tall = _BOTTOM / height, (height - _BOTTOM - _TOP) / height
         left = _LEFT
-        _draw_curves(add_axes(left, _CURVES), result)
-        left += panels[0] + _LEFT
-        if has_forest:
-            _draw_differences(add_axes(left + 0.5, _FOREST), result)
-            left += panels[1] + _LEFT
-        if result["paper"]:
-            _draw_paper(add_axes(left, _CURVES * 0.75), result)
+        for draw, indent, wide, whole in panels:
+            draw(figure.add_axes(((left + indent) / width, bottom, wide / width, tall)), result)
+            left += whole + _LEFT
         figures.save_png(figure, path)
 
 

@@ -1,4 +1,31 @@
-"""The numbers of a comparison: from finished runs to compare.json."""
+"""The numbers of a comparison: from finished runs to compare.json.
+
+In it a "summary" is {"n", "mean", "std", "low", "high", "p"} (`paired.Summary`), over seeds; a
+"group" is "overall", "cls" or "gen", of test ROUGE-L. Keys:
+  schema_version, code_version, pool {"name", "fingerprint"}, confidence, baseline;
+  strategies, seeds: in order;
+  num_tasks: of round 0, 1, ...
+  runs: [{"strategy", "seed", "path", "points": [{"round" (null: base model), "num_tasks",
+    "test": {group: score or null}, "dev": the same or {}}]}]
+  left_out, remarks: as given;
+  curves: {strategy: {group: [{"round", "num_tasks", ...summary}]}};
+  areas: {strategy: {group: {"by_seed": {seed: area}, ...summary}}}: area under the curve from
+    round 0 over the number of tasks, divided by its width;
+  differences: {strategy but the baseline: {group: {"rounds": [{"round", "num_tasks",
+    "seeds_needed", ...summary}], "area": {"seeds_needed", ...summary}}}}: minus the baseline,
+    paired by seed; groups and rounds without a common seed are missing;
+  holm: {strategy: p of the last round's overall difference, adjusted for all strategies};
+  target: {"score", "given", "tasks": {strategy: {"mean_curve", "by_seed": {seed: tasks}}}}, null
+    if the score is not reached;
+  overlaps: [{"first", "second", "selections": [{"after_round", ...overlap}], "together": overlap of
+    all selections of a run as one}] for every two strategies; an overlap is {"by_seed": {seed:
+    Jaccard}, "jaccard", "common", "expected_jaccard", "expected_common"}, means over seeds;
+    expected: of random draws;
+  released: null, or {"names", "unknown_names": how many of them the pool lacks, "overlaps":
+    [{"strategy", "seed", "split", "released_strategy", "selections": [{"after_round", "jaccard",
+    "common", "expected_jaccard", "expected_common"}], "together": the same}]};
+  paper: null, or paper/curves.json.
+"""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations, product
@@ -31,40 +58,10 @@ def compare(
 
     Args:
       runs: from `finished_runs.grouped`, in the order in which strategies are shown.
-      baseline: strategy that the others are compared with; by default random, else the first.
-      target: how many tasks does this score take? By default the baseline's last mean.
-      confidence: of each interval by itself.
+      baseline, target, confidence, paper: as in `comparison.Comparison`.
       left_out: {"strategy", "seed" (or null), "path", "reason"} of runs that are missing.
       remarks: for the reader.
       released: the authors' selections (`overlap.released`).
-      paper: include the paper's published curves.
-
-    Returns:
-      A "summary" is {"n", "mean", "std", "low", "high", "p"} (`paired.Summary`), over seeds; a
-      "group" is "overall", "cls" or "gen", of test ROUGE-L. Keys:
-        schema_version, code_version, pool {"name", "fingerprint"}, confidence, baseline;
-        strategies, seeds: in order;
-        num_tasks: of round 0, 1, ...
-        runs: [{"strategy", "seed", "path", "points": [{"round" (null: base model), "num_tasks",
-          "test": {group: score or null}, "dev": the same or {}}]}]
-        left_out, remarks: as given;
-        curves: {strategy: {group: [{"round", "num_tasks", ...summary}]}};
-        areas: {strategy: {group: {"by_seed": {seed: area}, ...summary}}}: area under the curve
-          from round 0 over the number of tasks, divided by its width;
-        differences: {strategy but the baseline: {group: {"rounds": [{"round", "num_tasks",
-          "seeds_needed", ...summary}], "area": {"seeds_needed", ...summary}}}}: minus the
-          baseline, paired by seed; groups and rounds without a common seed are missing;
-        holm: {strategy: p of the last round's overall difference, adjusted for all strategies};
-        target: {"score", "given", "tasks": {strategy: {"mean_curve", "by_seed": {seed: tasks}}}},
-          null if the score is not reached;
-        overlaps: [{"first", "second", "selections": [{"after_round", ...overlap}], "together":
-          overlap of all selections of a run as one}] for every two strategies; an overlap is
-          {"by_seed": {seed: Jaccard}, "jaccard", "common", "expected_jaccard",
-          "expected_common"}, means over seeds; expected: of random draws;
-        released: null, or {"names", "unknown_names": how many of them the pool lacks, "overlaps":
-          [{"strategy", "seed", "split", "released_strategy", "selections": [{"after_round",
-          "jaccard", "common", "expected_jaccard", "expected_common"}], "together": the same}]};
-        paper: null, or paper/curves.json.
 
     Raises:
       UserError: no runs, or the baseline is not among the strategies.
@@ -194,12 +191,11 @@ def _difference(
 
 
 def _holm(differences: Mapping[str, Any]) -> dict[str, float]:
-    last = {
-        name: groups["overall"]["rounds"][-1]["p"]
+    known = {
+        name: p
         for name, groups in differences.items()
-        if "overall" in groups
+        if "overall" in groups and (p := groups["overall"]["rounds"][-1]["p"]) is not None
     }
-    known = {name: p for name, p in last.items() if p is not None}
     return dict(zip(known, paired.holm(list(known.values())), strict=True))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from ait_jax.rounds.learning_curve import GROUPS, LABELS, table
+from ait_jax.rounds.learning_curve import LABELS, table
 
 # With fewer, an interval says more about Student's t than about the strategies.
 FEW_SEEDS = 5
@@ -31,13 +31,11 @@ def _wrapped(line: str) -> str:
 def _curves(result: Mapping[str, Any]) -> str:
     rows = [["tasks", "", *(f"{n:,}" for n in result["num_tasks"]), "area", "seeds"]]
     for name in result["strategies"]:
-        for group in GROUPS:
-            if group in result["curves"][name]:
-                points = result["curves"][name][group]
-                scores = [f"{point['mean']:.2f}" for point in points]
-                area = f"{result['areas'][name][group]['mean']:.2f}"
-                first = name if group == "overall" else ""
-                rows.append([first, LABELS[group], *scores, area, str(points[-1]["n"])])
+        for group, points in result["curves"][name].items():
+            scores = [f"{point['mean']:.2f}" for point in points]
+            area = f"{result['areas'][name][group]['mean']:.2f}"
+            first = name if group == "overall" else ""
+            rows.append([first, LABELS[group], *scores, area, str(points[-1]["n"])])
     return f"test ROUGE-L, means over seeds (area: mean height of the curve)\n{table(rows)}"
 
 
@@ -49,8 +47,6 @@ def _interval(summary: Mapping[str, Any]) -> str:
 
 
 def _differences(result: Mapping[str, Any]) -> str:
-    if not result["differences"]:
-        return ""
     # Round 0 is shared: nothing was selected yet.
     shown = range(1 if len(result["num_tasks"]) > 1 else 0, len(result["num_tasks"]))
     rows = [["tasks", "", *(f"{result['num_tasks'][i]:,}" for i in shown), "area"]]

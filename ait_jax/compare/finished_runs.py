@@ -1,5 +1,6 @@
 """Finished run directories as a comparison reads them: curves, selections, configurations."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from ait_jax.compare.overlap import Draw
 from ait_jax.errors import UserError
 from ait_jax.pool.splits import SPLIT_NAMES, read_names
+from ait_jax.report.run_results import names_in
 from ait_jax.rounds import record
 from ait_jax.rounds.learning_curve import CurvePoint
 from ait_jax.rounds.record import Record, round_name
@@ -27,11 +29,8 @@ class FinishedRun:
     """What a comparison needs to know about a run.
 
     Attributes:
-      path: the run directory.
       strategy: the name of its group.
-      seed: of the run.
       config: the operative configuration.
-      pool: name and fingerprint.
       points: the base model's if it was evaluated, then one per round.
       draws: the selections after round 0, 1, ...
       initial: round 0's training tasks.
@@ -111,9 +110,7 @@ def _count_rounds(run: Record) -> int:
 
 
 def _draw(folder: Any) -> Draw:
-    offered = read_names(folder / "remain_tasks.txt")
-    if (folder / "joined_tasks.txt").exists():
-        offered += read_names(folder / "joined_tasks.txt")
+    offered = read_names(folder / "remain_tasks.txt") + names_in(folder / "joined_tasks.txt")
     return Draw(frozenset(read_names(folder / "selected.txt")), frozenset(offered))
 
 
@@ -142,23 +139,19 @@ def grouped(runs: Sequence[FinishedRun]) -> tuple[list[FinishedRun], list[str]]:
                 f"{run.path} trained on {list(run.num_tasks)} tasks, {first.path} on "
                 f"{list(first.num_tasks)}, but curves are compared point by point; leave one out."
             )
-    variants: dict[str, dict[tuple[str, ...], None]] = {}
-    keys: list[tuple[str, ...]] = []
-    for run in runs:
-        keys.append(tuple(other_differences(first.config, run.config, set(SEED_NAMES))))
-        variants.setdefault(run.strategy, {})[keys[-1]] = None
+    changes = [tuple(other_differences(first.config, run.config, SEED_NAMES)) for run in runs]
+    variants = {(run.strategy, lines) for run, lines in zip(runs, changes, strict=True)}
+    count = Counter(strategy for strategy, _ in variants)
     named: list[FinishedRun] = []
-    remarks: list[str] = []
-    for run, key in zip(runs, keys, strict=True):
-        several = len(variants[run.strategy]) > 1
-        name = f"{run.strategy} [{'; '.join(map(_value, key)) or 'as ' + first.path.name}]"
-        named.append(replace(run, strategy=name if several else run.strategy))
-        for line in key:
-            remark = f"{named[-1].strategy} differs in more than its strategy: {line}"
-            if remark not in remarks:
-                remarks.append(remark)
+    remarks: dict[str, None] = {}
+    for run, lines in zip(runs, changes, strict=True):
+        name = run.strategy
+        if count[name] > 1:
+            name += f" [{'; '.join(map(_value, lines)) or 'as ' + first.path.name}]"
+        named.append(replace(run, strategy=name))
+        remarks |= dict.fromkeys(f"{name} differs in more than its strategy: {x}" for x in lines)
     _check_pairs(named)
-    return named, remarks
+    return named, list(remarks)
 
 
 def _value(difference: str) -> str:

@@ -21,11 +21,9 @@ MOST_SEEDS = 1000
 
 @dataclass(frozen=True)
 class Summary:
-    """A mean over seeds.
+    """A mean over n seeds.
 
     Attributes:
-      n: how many seeds.
-      mean: over them.
       std: sample standard deviation (n - 1); None for one seed, like the following.
       low, high: Student's t confidence interval of the mean.
       p: two-sided p-value of the mean being 0.

@@ -28,11 +28,7 @@ class ScoredInstance:
 
 
 class LikelihoodRows:
-    """An open likelihoods.parquet, made by `opened`.
-
-    Attributes:
-      tasks: all tasks with rows, in the order of the file.
-    """
+    """An open likelihoods.parquet, made by `opened`, and its `tasks` in the order of the file."""
 
     def __init__(self, path: Any, file: Any) -> None:
         self._path, self._file = path, file

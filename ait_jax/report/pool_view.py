@@ -46,7 +46,6 @@ class PoolView:
 
     Attributes:
       value: makes what gin binds to a parameter of the experiment (`configuration.read`).
-      run: the run, or None.
       found: task -> what the run found out; empty without one.
       problems: what could not be opened and is therefore missing, in words.
     """
@@ -123,22 +122,11 @@ def _found(run: Record) -> dict[str, Found]:
     for round_index in run.rounds:
         folder = run.folder(round_index)
         if (folder / "task_scores.parquet").exists():
-            found |= _scores(folder, round_index)
+            scores, region_of = read_task_scores(folder / "task_scores.parquet"), regions(folder)
+            figures = (scores.prompt_uncertainty.tolist(), scores.prediction_probability.tolist())
+            for name, uncertainty, probability in zip(scores.tasks, *figures, strict=True):
+                region = region_of.get(name, "other")
+                found[name] = Found(uncertainty, probability, region, round_index)
         for name in names_in(folder / "selected.txt"):
             found[name] = replace(found.get(name, Found()), selected=round_index)
     return found
-
-
-def _scores(folder: Any, round_index: int) -> dict[str, Found]:
-    scores = read_task_scores(folder / "task_scores.parquet")
-    region_of = regions(folder)
-    figures = zip(
-        scores.tasks,
-        scores.prompt_uncertainty.tolist(),
-        scores.prediction_probability.tolist(),
-        strict=True,
-    )
-    return {
-        name: Found(uncertainty, probability, region_of.get(name, "other"), round_index)
-        for name, uncertainty, probability in figures
-    }

@@ -103,13 +103,12 @@ def _vocabulary(view: PoolView) -> Any:
 def _form(
     j: int, instruction: Instruction, text: str, task_name: str, encoding: Any, vocabulary: Any
 ) -> Form:
+    tools = (lambda text: 0), (lambda text, length: text)
+    if vocabulary is not None:
+        tools = vocabulary.count_tokens, vocabulary.truncate
+    prompt = encoding.encode(instruction, text, *tools, task_name=task_name)
     if vocabulary is None:
-        prompt = encoding.encode(
-            instruction, text, lambda text: 0, lambda text, length: text, task_name=task_name
-        )
         return Form(j, prompt, None)
-    count, truncate = vocabulary.count_tokens, vocabulary.truncate
-    prompt = encoding.encode(instruction, text, count, truncate, task_name=task_name)
     ids = vocabulary.encode_source(prompt.text, encoding.max_source_length)
     return Form(j, prompt, tuple(vocabulary.pieces(ids)))
 
@@ -142,9 +141,8 @@ def _answers(
                 found = scored_instances(rows.read([name]), [name]).get(name, {})
             if instance.id in found:
                 return found[instance.id].answer, found[instance.id].log_likelihood
-    answered = [f / "predictions.jsonl" for f in view.folders()]
-    latest = next((path for path in reversed(answered) if path.exists()), None)
-    for item in read_predictions(latest) if latest else ():
+    answered = [p for f in view.folders() if (p := f / "predictions.jsonl").exists()]
+    for item in read_predictions(answered[-1]) if answered else ():
         if (item.task, item.instance_id) == (name, instance.id):
             return item.prediction, {}
     return None, {}

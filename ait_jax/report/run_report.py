@@ -224,8 +224,7 @@ def _notes(run: Record) -> list[str]:
     version = run.state["code_version"]
     if version != __version__:
         found.append(f"The run was begun with ait-jax {version}; this report is by {__version__}.")
-    dropped = run.stages.get("round_000/splits", {}).get("dropped_tasks")
-    if dropped:
+    if dropped := run.stages.get("round_000/splits", {}).get("dropped_tasks"):
         found.append(f"{dropped:,} tasks named in the split files are not in the pool.")
     for round_index in run.rounds:
         found += _notes_of_round(run, round_index)
@@ -233,14 +232,11 @@ def _notes(run: Record) -> list[str]:
 
 
 def _notes_of_round(run: Record, round_index: int) -> Iterator[str]:
-    joined = (run.stage(round_index, "pool") or {}).get("joined")
-    if joined:
+    if joined := (run.stage(round_index, "pool") or {}).get("joined"):
         yield f"{joined:,} new tasks joined the pool in round {round_index}."
-    cut = (run.stage(round_index, "score") or {}).get("prompts_cut")
-    if cut:
+    if cut := (run.stage(round_index, "score") or {}).get("prompts_cut"):
         yield f"{cut:,} prompts of round {round_index} were too long and were cut at their end."
-    race = (read_json(run.folder(round_index) / "race.json") or {}).get("report")
-    if race:
+    if race := (read_json(run.folder(round_index) / "race.json") or {}).get("report"):
         passes, full = race.get("passes"), race.get("full_passes")
         share = f" with {passes / full:.0%} of the prompts" if passes and full else ""
         yield (
@@ -254,8 +250,7 @@ def _notes_of_round(run: Record, round_index: int) -> Iterator[str]:
             "select differently."
         )
     evaluation = read_json(run.folder(round_index) / "eval.json") or {}
-    without = (evaluation.get("test") or {}).get("num_without_references")
-    if without:
+    if without := (evaluation.get("test") or {}).get("num_without_references"):
         yield (
             f"{without:,} test instances of round {round_index} have no reference and are not "
             "measured."

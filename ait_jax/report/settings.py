@@ -16,11 +16,7 @@ class Settings:
     """A run's settings as far as they are known.
 
     Attributes:
-      rounds: trainings; None if unknown.
-      evaluate_base: whether the base model is evaluated.
-      needs_scores: whether the strategy does; None if unknown.
-      strategy: its name.
-      seed: of the run.
+      rounds, needs_scores: None if unknown.
       num_instances, num_perturbations, answers: of `scorer.Scorer`.
       perturbation, encoding, vocabulary, pool: the parts; None if they cannot be opened.
       problem: why the pool or another part cannot be opened.
@@ -74,15 +70,9 @@ def of_config(text: str, seed: int) -> Settings:
     strategy, _ = _followed(config, bound.get("strategy"))
     name = strategy.selector.rpartition(".")[2] if isinstance(strategy, Reference) else ""
     problems: list[str] = []
-    parts = {
-        part: _part(config, values, part, problems)
-        for values, part in (
-            (scorer, "perturbation"),
-            (bound, "encoding"),
-            (bound, "vocabulary"),
-            (bound, "pool"),
-        )
-    }
+    parts = {"perturbation": _part(config, scorer, "perturbation", problems)}
+    for part in ("encoding", "vocabulary", "pool"):
+        parts[part] = _part(config, bound, part, problems)
     return Settings(
         rounds=_literal(config, bound, "rounds", int),
         evaluate_base=_literal(config, bound, "evaluate_base", bool) is not False,

@@ -61,7 +61,6 @@ def details(
     order = [name for name in in_order_of_interest(run, index, rounds) if name in pool]
     room = megabytes * 1e6
     chunks: list[dict[str, Any]] = []
-    done = 0
     with ExitStack() as stack:
         tables = {
             number: stack.enter_context(opened(path))
@@ -81,8 +80,7 @@ def details(
             if room < 0:
                 break
             chunks.append(chunk)
-            done += len(names)
-    return chunks, len(order) - done
+    return chunks, len(order) - sum(len(chunk["tasks"]) for chunk in chunks)
 
 
 def in_order_of_interest(
@@ -139,43 +137,26 @@ def _detail(task: Task, scored: Mapping[int, Any], settings: Settings) -> dict[s
 
 
 def _check(pool: TaskPool, settings: Settings, tables: Mapping[int, LikelihoodRows]) -> None:
-    """Compares the prompts of a few tasks with the scored ones."""
+    """Compares the lengths of a few tasks' prompts, rebuilt, with those of the scored ones."""
     try:
         if settings.vocabulary is None or not settings.vocabulary.encode("a"):
             return
     except (UserError, OSError):  # its file is gone
         return
+    parts = (settings.vocabulary, settings.encoding, settings.perturbation, settings.num_instances)
+    everything = same_prompts(range(settings.num_perturbations + 1))
     for number, rows in tables.items():
+        prompts = TaskPrompts(pool, *parts, Key(settings.seed, number))
         names = [name for name in rows.tasks if name in pool][:_CHECKED_TASKS]
         for name, scored in scored_instances(rows.read(names), names).items():
             _detail(pool[name], {number: scored}, settings)
-            _check_lengths(pool, name, number, scored, settings)
-
-
-def _check_lengths(
-    pool: TaskPool,
-    name: str,
-    round_index: int,
-    scored: Mapping[str, ScoredInstance],
-    settings: Settings,
-) -> None:
-    """Refuses a task whose prompts have other lengths now, as other words were dropped."""
-    prompts = TaskPrompts(
-        pool,
-        settings.vocabulary,
-        settings.encoding,
-        settings.perturbation,
-        settings.num_instances,
-        Key(settings.seed, round_index),
-    )
-    everything = same_prompts(range(settings.num_perturbations + 1))
-    for instance, _, numbers, built in prompts.build(name, everything):
-        tokens = scored[instance.id].prompt_tokens
-        for j, prompt in zip(numbers, built, strict=True):
-            if tokens.get(j, len(prompt.tokens)) != len(prompt.tokens):
-                raise OtherPrompts(
-                    f"prompt {j} of task {name!r} in round {round_index} would be different now"
-                )
+            for instance, _, forms, built in prompts.build(name, everything):
+                tokens = scored[instance.id].prompt_tokens
+                for j, length in zip(forms, (len(each.tokens) for each in built), strict=True):
+                    if tokens.get(j, length) != length:
+                        raise OtherPrompts(
+                            f"prompt {j} of task {name!r} in round {number} would be different now"
+                        )
 
 
 # --- one task in one round ---

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 from ait_jax.pool.splits import Splits, read_names
-from ait_jax.rounds import beginning, round_zero
+from ait_jax.rounds import round_zero
 from ait_jax.rounds.experiment import Experiment
 from ait_jax.rounds.learning_curve import CurvePoint, render_text
 from ait_jax.rounds.pictures import plot_learning_curve
 from ait_jax.rounds.record import ACTIVE, round_name
-from ait_jax.rounds.round import evaluate, grow, score, select, train
+from ait_jax.rounds.round import begin, evaluate, grow, planned, score, select, train
 from ait_jax.rounds.run import MakePage, Run, opened, say_page, write_page
 from ait_jax.runtime import reporter
 
@@ -45,8 +45,8 @@ def _rounds(run: Run[Experiment], config: str) -> list[CurvePoint]:
     experiment = run.experiment
     verb = "continuing" if run.continued else "starting"
     reporter.say(f"{verb} in {run.directory.path}: {experiment.rounds} rounds on {run.pool!r}")
-    splits = beginning.begin(run)
-    reporter.plan(beginning.planned(run, splits))
+    splits = begin(run)
+    reporter.plan(planned(run, splits))
     if not run.directory.is_done(f"{round_name(experiment.rounds - 1)}/evaluate"):
         run.summaries.start()
     run.summaries.begun(config)

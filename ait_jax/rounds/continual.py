@@ -167,8 +167,7 @@ def begin(run: Run[Continual]) -> tuple[list[tuple[str, ...]], tuple[str, ...]]:
             raise UserError(f"task {empty[0]!r} has no instances to train on; leave it out.")
         for round_index, names in enumerate(groups):
             files.write_lines(directory.folder(round_index) / "stage_tasks.txt", names)
-        test = pool.splits.test if pool.splits else ()
-        test = [name for name in test if name in pool]
+        test = [name for name in (pool.splits.test if pool.splits else ()) if name in pool]
         files.write_lines(directory.folder(0) / "test_tasks.txt", test)
         if run.generations:
             run.generations.begin(pool)

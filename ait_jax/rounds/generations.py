@@ -22,11 +22,7 @@ _LINE = re.compile(r"([0-9a-f]{64}) (.+)")
 
 
 class Generations:
-    """The generations of one run's pool.
-
-    Args:
-      directory: of the run; may be opened later.
-    """
+    """The generations of the pool of one run, whose `directory` may be opened later."""
 
     def __init__(self, directory: RunDirectory) -> None:
         self._directory = directory

@@ -39,11 +39,9 @@ class CurvePoint:
         """Takes the ROUGE-L figures out of an `evaluation.evaluate_splits` result (eval.json)."""
 
         def figures(split: str) -> dict[str, float | None]:
-            result = evaluation.get(split)
-            groups = (
-                {"overall": result, "cls": result["cls"], "gen": result["gen"]} if result else {}
-            )
-            return {group: measured[ROUGE_L] for group, measured in groups.items()}
+            if not (result := evaluation.get(split)):
+                return {}
+            return {"overall": result[ROUGE_L]} | {g: result[g][ROUGE_L] for g in ("cls", "gen")}
 
         return cls(round_index, num_tasks, figures("test"), figures("dev"))
 

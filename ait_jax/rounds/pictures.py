@@ -46,7 +46,6 @@ def plot_task_map(
     """Writes the task map as a PNG of 1500 x 900 pixels; the same input gives the same bytes.
 
     Args:
-      path: file to write, local or any epath.
       context: finite scores of 1 to tens of thousands of tasks; its pool's CLS tasks are circles,
         GEN tasks triangles.
       categories: as from `task_map.classify`.
@@ -92,8 +91,8 @@ def _set_map_axes(axes: Any, scores: TaskScores) -> None:
     largest = max(float(scores.prompt_uncertainty.max()), 1e-6)
     axes.set_xscale("function", functions=(np.cbrt, lambda x: x**3))
     axes.set_xlim(-((0.03 * np.cbrt(largest)) ** 3), (1.05 * np.cbrt(largest)) ** 3)
-    axes.set_xticks(_ticks(largest))
-    axes.set_xticklabels([f"{tick:.5f}".rstrip("0").rstrip(".") for tick in _ticks(largest)])
+    ticks = _ticks(largest)
+    axes.set_xticks(ticks, [f"{tick:.5f}".rstrip("0").rstrip(".") for tick in ticks])
     axes.set_xlabel("prompt uncertainty (cube-root axis)")
     low, high = scores.prediction_probability.min(), scores.prediction_probability.max()
     axes.set_ylim(np.floor(low * 10 - 0.3) / 10, min(1.025, np.ceil(high * 10 + 0.3) / 10))
@@ -238,8 +237,10 @@ class _Placement:
             box = (x - 3, y - 3, x + width + 3, y + height + 3)
             if self._free(box):
                 spots.append((self._covered(box, margin=5 if may_cover else 9), (dx, dy), box))
-        covered, offset, box = min(spots, key=lambda spot: spot[0], default=(1, None, None))
-        if offset is None or (covered and not may_cover):
+        if not spots:
+            return None
+        covered, offset, box = min(spots, key=lambda spot: spot[0])
+        if covered and not may_cover:
             return None
         self.taken.append(box)
         return offset

@@ -37,11 +37,9 @@ OWNERS = {
 
 @dataclass(frozen=True)
 class Timing:
-    """A line of timings.jsonl.
+    """A line of timings.jsonl: a stage and how long it took, in the call that ended it.
 
     Attributes:
-      stage: that has ended.
-      seconds: it took, in the call that ended it.
       figures: the rest of the line (tokens_per_second, padding_fraction, devices, ...).
     """
 

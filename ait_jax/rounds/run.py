@@ -31,11 +31,7 @@ MakePage = Callable[[Any, ModelParts, TaskPool], None]
 
 
 class OnDemand:
-    """Parameters that are trained, read or drawn when first needed, and kept until forgotten.
-
-    Args:
-      read: trains, or reads the checkpoint that a finished training chose.
-    """
+    """Parameters that `read` trains, reads or draws when first needed; kept until forgotten."""
 
     def __init__(self, read: Callable[[], Trained]) -> None:
         self._read = read

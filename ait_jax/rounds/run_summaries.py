@@ -159,8 +159,7 @@ def samples(predictions: Sequence[Prediction], tasks: Sequence[str]) -> list[lis
 
     The choice depends only on `tasks`, so every round shows the same ones.
     """
-    shown = [tasks[i * len(tasks) // _SAMPLES] for i in range(_SAMPLES)] if tasks else []
-    wanted = dict.fromkeys(shown)
+    wanted = dict.fromkeys(tasks[i * len(tasks) // _SAMPLES] for i in range(_SAMPLES) if tasks)
     first: dict[str, Prediction] = {}
     for item in predictions:
         if item.task in wanted:

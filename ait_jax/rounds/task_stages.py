@@ -45,11 +45,7 @@ class DrawnStages:
 
 @dataclass(frozen=True)
 class StageFiles:
-    """A file of task names for every round.
-
-    Args:
-      files: one name per line, in the order of the rounds (STAGE_FILES).
-    """
+    """Files of task names, one per line; a file for every round, in order (STAGE_FILES)."""
 
     files: Sequence[str]
 
@@ -105,13 +101,7 @@ def hold_out(task: Task, num_instances: int, seed: int) -> tuple[Task, Task]:
 
 @dataclass(frozen=True)
 class TaskGroup:
-    """The tasks that come with one round.
-
-    Attributes:
-      index: of the round.
-      tasks: their names.
-      training, held_out: the same tasks with their training and with their held-out instances.
-    """
+    """The tasks that come with one round, with their training and with their held-out instances."""
 
     index: int
     tasks: tuple[str, ...]
