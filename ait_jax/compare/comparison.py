@@ -31,7 +31,6 @@ DEFAULT_FILE = "experiments/compare_mini.gin"
 MACROS_FILE = "experiments/comparison.gin"
 # What a comparison sets for every run, and what to set instead.
 _OF_RUNS = {"MODEL_DIR": "COMPARISON_DIR", "SEED": "SEEDS", "STRATEGY": "STRATEGIES"}
-LOGS = "logs"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +177,7 @@ def plan(comparison: Comparison, flags: GinFlags) -> list[Job]:
             seed,
             folder := out / f"{strategy_name(strategy)}_{seed}",
             _arguments(base, strategy, seed, folder),
-            out / LOGS / f"{folder.name}.log",
+            out / "logs" / f"{folder.name}.log",
             experiment.rounds,
             takes_scores=scored[strategy] and shares_scores,
         )

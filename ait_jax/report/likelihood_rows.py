@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ait_jax.runtime import files
-from ait_jax.scorer.likelihoods import errors_of
+from ait_jax.scorer.likelihoods import check_columns, errors_of
 
 _COLUMNS = ("task", "instance_id", "prompt", "answer", "num_prompt_tokens", "log_likelihood")
 _TEXTS = ("task", "instance_id", "answer")
@@ -85,5 +85,6 @@ def opened(path: Any) -> Iterator[LikelihoodRows]:
         with errors_of(path):
             local = stack.enter_context(files.local_copy(path))
             file = stack.enter_context(pq.ParquetFile(local, read_dictionary=list(_TEXTS)))
+            check_columns(path, file.schema_arrow.names, _COLUMNS)
             rows = LikelihoodRows(path, file)
         yield rows

@@ -16,7 +16,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-SCHEMA = 1
 # In the order in which they are joined into one script.
 SHARED_SCRIPTS = ("dom", "numbers", "data", "theme", "plot", "tables", "curves", "setup")
 SCRIPTS = {

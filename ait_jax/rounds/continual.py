@@ -153,10 +153,9 @@ class Round:
 
 
 def begin(run: Run[Continual]) -> tuple[list[tuple[str, ...]], tuple[str, ...]]:
-    """Draws the tasks of each round, or reads them; writes stage_tasks.txt and test_tasks.txt.
+    """Returns the tasks of each round that the run begins with, and the test tasks.
 
-    Returns:
-      The tasks of each round that the run begins with, and the test tasks.
+    Draws them, or reads them; writes stage_tasks.txt and test_tasks.txt.
     """
     directory, pool = run.directory, run.pool
 

@@ -196,12 +196,9 @@ def _base_params(parts: ModelParts, directory: RunDirectory) -> Any:
 
 
 def stage(run: Run[Any], name: str, work: Callable[[], Done]) -> dict[str, Any]:
-    """Does a step of a run, such as "round_000/train", unless it is done.
+    """Does a step of a run, such as "round_000/train", unless it is done; returns its summary.
 
     Duration and throughput go to timings.jsonl.
-
-    Returns:
-      Its summary from run.json.
     """
     if run.directory.is_done(name):
         return run.directory.state["stages"][name]

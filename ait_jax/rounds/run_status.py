@@ -22,7 +22,6 @@ from ait_jax.runtime.watching import LIVE_FILE
 
 # Without a sign of life for this long, a program that cannot be asked otherwise counts as dead.
 _SILENCE_SECONDS, _BUCKET_SILENCE_SECONDS = 20.0, 100.0
-STOPPED, KILLED = "stopped", "killed"
 _MOST_TEXT = 500
 
 
@@ -220,8 +219,8 @@ def _state(record: Record, live: Mapping[str, Any]) -> tuple[str, str]:
         if _last_stage(record) in record.stages:
             return FINISHED, ""
         if said is None:
-            return STOPPED, ""
-        return KILLED, "it ended without a message: killed, or its machine went down"
+            return "stopped", ""
+        return "killed", "it ended without a message: killed, or its machine went down"
     return said, problem
 
 

@@ -98,7 +98,7 @@ def _row_groups(path: Path) -> Iterator[Any]:
 
     wanted = schema()
     with errors_of(path), files.local_copy(path) as local, pq.ParquetFile(local) as file:
-        _check_columns(path, file.schema_arrow.names, COLUMNS)
+        check_columns(path, file.schema_arrow.names, COLUMNS)
         for group in range(file.num_row_groups):
             yield file.read_row_group(group, list(COLUMNS)).select(COLUMNS).cast(wanted)
 
@@ -138,11 +138,12 @@ def _read(path: Path, columns: Sequence[str] | None = None, **options: Any) -> A
 
     with errors_of(path), files.local_copy(path) as local:
         if columns is not None:
-            _check_columns(path, pq.read_schema(local).names, columns)
+            check_columns(path, pq.read_schema(local).names, columns)
         return pq.read_table(local, columns=columns and list(columns), **options)
 
 
-def _check_columns(path: Path, names: Sequence[str], needed: Sequence[str]) -> None:
+def check_columns(path: Path, names: Sequence[str], needed: Sequence[str]) -> None:
+    """Refuses a table with the columns `names` that lacks one of those `needed`."""
     missing = [name for name in needed if name not in names]
     if missing:
         raise UserError(

@@ -3,10 +3,13 @@
 import dataclasses
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tiny_report import SEED, settings_of, synthetic_pool, write_run
 
 from ait_jax import assets
+from ait_jax.errors import UserError
 from ait_jax.pool import Splits
 from ait_jax.prompts.perturb import (
     ExampleResampling,
@@ -196,6 +199,13 @@ def test_little_room_keeps_the_selected_tasks(run, monkeypatch):
     assert left_out == 10 - len(shown)
     payload, _ = payload_and_details(files, SETTINGS, title="t", detail_megabytes=0.003)
     assert f"Details of {len(shown)} of 10 tasks" in payload["details_note"]
+
+
+def test_a_table_without_a_column_is_refused(tmp_path):
+    pq.write_table(pa.table({"task": NAMES[:1]}), tmp_path / "likelihoods.parquet")
+    refused = pytest.raises(UserError, match="lacks the column.*instance_id")
+    with refused, opened(tmp_path / "likelihoods.parquet"):
+        pass
 
 
 def test_only_rows_of_the_tasks_asked_for_are_read(run):
