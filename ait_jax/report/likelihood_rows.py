@@ -84,7 +84,7 @@ def opened(path: Any) -> Iterator[LikelihoodRows]:
     with ExitStack() as stack:
         with errors_of(path):
             local = stack.enter_context(files.local_copy(path))
+            check_columns(path, pq.read_schema(local).names, _COLUMNS)
             file = stack.enter_context(pq.ParquetFile(local, read_dictionary=list(_TEXTS)))
-            check_columns(path, file.schema_arrow.names, _COLUMNS)
             rows = LikelihoodRows(path, file)
         yield rows
