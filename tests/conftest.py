@@ -48,7 +48,7 @@ def clean_gin():
     import gin
     from ait_jax.config import gin_internals
 
-    path, folders = list(sys.path), gin_internals.search_path()
+    path, folders = list(sys.path), list(gin.config._LOCATION_PREFIXES)
     gin.clear_config()
     yield gin
     gin.clear_config()

@@ -35,11 +35,6 @@ def short_name(selector: str) -> str:
     return gin.config._REGISTRY.minimal_selector(selector)
 
 
-def search_path() -> list[str]:
-    """Returns the folders in which gin looks for files."""
-    return list(gin.config._LOCATION_PREFIXES)
-
-
 def set_search_path(folders: Sequence[str]) -> None:
     """Replaces the folders in which gin looks for files."""
     gin.config._LOCATION_PREFIXES[:] = folders

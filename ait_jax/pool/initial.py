@@ -1,5 +1,6 @@
 """The splits a run starts from: dev tasks, the first training tasks, and the remaining tasks."""
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -55,10 +56,9 @@ class Drawn:
 
         Args:
           names: of the training pool, without the test tasks.
-          is_cls: task name -> True for classification; called only when dev is balanced.
-          seed: the split's seed; the paper's runs differ in nothing else.
+          is_cls: called only when dev is balanced.
+          seed: the paper's runs differ in nothing else.
           dev: the pool's own dev tasks; none are drawn then.
-          test: test tasks, kept as they are.
 
         Returns:
           Splits: train and dev in drawn order, remain ascending by name, test as given.
@@ -122,7 +122,5 @@ class FromFiles:
 
 
 def _drawn(names: Sequence[str], seed: int, purpose: str) -> list[str]:
-    def key(name: str) -> tuple[int, str]:
-        return randomness.stable_hash(seed, "initial splits", purpose, name), name
-
-    return sorted(names, key=key)
+    draw = functools.partial(randomness.stable_hash, seed, "initial splits", purpose)
+    return sorted(names, key=lambda name: (draw(name), name))

@@ -106,22 +106,6 @@ class TaskPool(Mapping[str, Task]):
         """The given labels: task name -> True for classification."""
         return {name: label for name, label in self._given_labels.items() if name in self}
 
-    def subset(self, names: Iterable[str]) -> "TaskPool":
-        """Returns a pool of the named tasks, with their labels and their part of the splits.
-
-        Raises:
-          UserError: there is no name, one appears twice, or the pool lacks one.
-        """
-        tasks = [self[name] for name in names]
-        splits = self.splits and self.splits.only({task.name for task in tasks})
-        known = self._digests
-        digests = known and {task.name: known[task.name] for task in tasks}
-        subset = TaskPool(tasks, self._given_labels, self.name, splits, digests=digests)
-        subset._derived_labels.update(
-            (n, v) for n, v in self._derived_labels.items() if n in subset
-        )
-        return subset
-
     def fingerprint(self) -> str:
         """Returns a SHA-256 (hex) of the content: names, instructions, instances.
 

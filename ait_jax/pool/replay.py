@@ -24,8 +24,6 @@ NONE, RANDOM = "none", "random"
 DIVERSE, SIMILAR, SUPPORT = "instruction_diverse", "instruction_similar", "instruction_support"
 DATA_DIVERSE = "data_diverse"
 RULES = (NONE, RANDOM, DIVERSE, SIMILAR, SUPPORT, DATA_DIVERSE)
-# What a rule embeds; the others need no embeddings.
-ON_INSTRUCTIONS, ON_DATA = (DIVERSE, SIMILAR, SUPPORT), (DATA_DIVERSE,)
 
 
 def check_rule(rule: str) -> None:

@@ -8,7 +8,7 @@ the training pool) together; here a task is one or the other.
 
 import itertools
 import os
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,11 +44,8 @@ class Splits:
             object.__setattr__(self, split, names)
             for name in names:
                 if name in seen:
-                    where = (
-                        f"twice in {split}"
-                        if seen[name] == split
-                        else f"in {seen[name]} and in {split}"
-                    )
+                    first = seen[name]
+                    where = f"twice in {split}" if first == split else f"in {first} and in {split}"
                     raise UserError(f"task {name!r} is {where}: a task belongs to one split, once.")
                 seen[name] = split
 
@@ -58,14 +55,13 @@ class Splits:
         return self.train + self.remain + self.dev + self.test
 
     def restrict_to(
-        self, pool: Mapping[str, Any] | Iterable[str], missing_tasks: str = "error"
+        self, pool: Collection[str], missing_tasks: str = "error"
     ) -> tuple["Splits", int]:
         """Returns the splits without the tasks that `pool` lacks, and the number of those.
 
         Args:
-          pool: a TaskPool or any collection of names.
-          missing_tasks: "error" refuses names that the pool lacks, "drop" leaves them out. The gin
-            name is MISSING_TASKS.
+          missing_tasks: "error" refuses names that the pool lacks, "drop" leaves them out
+            (MISSING_TASKS).
 
         Raises:
           UserError: a name is missing under "error", no training task is left under "drop", or
@@ -76,18 +72,17 @@ class Splits:
                 f"MISSING_TASKS is {missing_tasks!r}; it must be 'error' or 'drop'."
                 + nearest(str(missing_tasks), ("error", "drop"))
             )
-        known = pool if isinstance(pool, Mapping) else frozenset(pool)
-        missing = [name for name in self.names if name not in known]
+        missing = [name for name in self.names if name not in pool]
         if not missing:
             return self, 0
         if missing_tasks == "error":
             raise UserError(
                 f"the splits name task {missing[0]!r}, which the pool lacks"
                 f" ({len(missing)} of {len(self.names)} names are missing)."
-                + nearest(missing[0], known)
+                + nearest(missing[0], pool)
                 + ' Add the tasks to the pool, or set MISSING_TASKS = "drop" to go on without them.'
             )
-        restricted = self.only(known)
+        restricted = self.only(pool)
         if self.train and not restricted.train:
             raise UserError(
                 f"none of the {len(self.train)} training tasks of the splits is in the pool"
@@ -128,8 +123,8 @@ def _read_lines(path: Any) -> dict[str, int]:
         check_name(name, f"{path}, line {number}: task name")
         if name in lines:
             raise UserError(
-                f"{path}, line {number}: task {name!r} is already on line "
-                f"{lines[name]}; remove one."
+                f"{path}, line {number}: task {name!r} is already on line {lines[name]}; remove "
+                "one."
             )
         lines[name] = number
     return lines

@@ -196,9 +196,8 @@ def _metadata(value: Any, source: str, where: str) -> tuple[str, ...]:
     return _texts(cells, source, where)
 
 
-def _objects(
-    value: Any, source: str, where: str, required: Sequence[str]
-) -> Iterator[tuple[str, Mapping]]:
+def _objects(value: Any, source: str, where: str) -> Iterator[tuple[str, Mapping]]:
+    """Yields the place and the value of every example or instance of a list."""
     if not isinstance(value, list):
         raise UserError(
             f"{source}: field {where} must be a list of objects, found {kind_of(value)}."
@@ -208,7 +207,7 @@ def _objects(
             raise UserError(
                 f"{source}: field {where}[{i}] must be an object, found {kind_of(item)}."
             )
-        for key in required:
+        for key in ("input", "output"):
             if key not in item:
                 raise UserError(f"{source}: field {where}[{i}].{key} is missing.")
         yield f"{where}[{i}]", item
@@ -221,14 +220,14 @@ def _examples(value: Any, source: str, where: str) -> tuple[Example, ...]:
             output=_text(item["output"], source, f"{at}.output"),
             explanation=_text(item.get("explanation", ""), source, f"{at}.explanation"),
         )
-        for at, item in _objects(value, source, where, ("input", "output"))
+        for at, item in _objects(value, source, where)
     )
 
 
 def _instances(value: Any, name: str, source: str) -> tuple[Instance, ...]:
     instances = []
     seen: set[str] = set()
-    for i, (at, item) in enumerate(_objects(value, source, "Instances", ("input", "output"))):
+    for i, (at, item) in enumerate(_objects(value, source, "Instances")):
         outputs = _texts(item["output"], source, f"{at}.output")
         if not outputs:
             raise UserError(

@@ -142,9 +142,8 @@ class _WordPerturbation:
 class WordDrop(_WordPerturbation):
     """Drops words at random, each independently; the paper's perturbation.
 
-    A word is a token of `str.split`; it is kept if a uniform draw is greater than `rate`, and the
-    kept words are joined by single spaces. A part that keeps no word becomes the empty text, as in
-    the authors' code.
+    The kept words are joined by single spaces. A part that keeps no word becomes the empty text, as
+    in the authors' code.
 
     Attributes:
       rate: probability of dropping a word, 0 <= rate < 1; the paper's is 0.2.
@@ -160,14 +159,10 @@ class WordDrop(_WordPerturbation):
 class WordMask(_WordPerturbation):
     """Replaces words at random by T5's sentinels: the authors' "Mask" variant.
 
-    The words that WordDrop would drop with the same rate and key become <extra_id_0>,
+    The words that WordDrop would drop with the same attributes and key become <extra_id_0>,
     <extra_id_1>, ..., one sentinel per word, also for neighbors. Our choices, where the facts at
     hand are silent: numbering restarts in the definition and in each example's input, and after
     <extra_id_99>.
-
-    Attributes:
-      rate: probability of masking a word, 0 <= rate < 1.
-      parts: as for WordDrop.
     """
 
     def _rewrite(self, words: Sequence[tuple[str, bool]]) -> str:

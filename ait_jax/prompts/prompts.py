@@ -6,34 +6,33 @@ are exact to the character, because published checkpoints and numbers depend on 
 
 import string
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 from ait_jax.errors import UserError
 from ait_jax.pool.task import Example, Instruction
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Prompt:
     """A model input.
 
     Attributes:
       text: what the model reads.
-      positive_examples: how many positive examples it shows.
-      negative_examples: how many negative examples it shows.
       tokens: `count_tokens(text)`. After a cut it may be max_source_length + 1: the cut keeps
         max_source_length pieces, and counting adds the end of sequence. Token arrays are cut at
         max_source_length, as by the authors' tokenizer call.
       tokens_cut: tokens of the whole text beyond max_source_length, lost from its end.
+      positive_examples, negative_examples: how many it shows.
       examples_left_out: available examples that were asked for but did not fit.
     """
 
     text: str
-    positive_examples: int
-    negative_examples: int
     tokens: int
     tokens_cut: int
-    examples_left_out: int
+    positive_examples: int = 0
+    negative_examples: int = 0
+    examples_left_out: int = 0
 
 
 @runtime_checkable
@@ -135,17 +134,12 @@ class TkInstructEncoding:
         positive = self._fitting(wanted_positive, "Positive", definition, fits)
         negative = self._fitting(wanted_negative, "Negative", definition + " ".join(positive), fits)
         text = name + definition + "".join(positive) + "".join(negative) + task_input
-        return _cut(
-            text,
-            self.max_source_length,
-            count_tokens,
-            truncate,
+        shown, wanted = len(positive) + len(negative), len(wanted_positive) + len(wanted_negative)
+        return replace(
+            _cut(text, self.max_source_length, count_tokens, truncate),
             positive_examples=len(positive),
             negative_examples=len(negative),
-            examples_left_out=len(wanted_positive)
-            + len(wanted_negative)
-            - len(positive)
-            - len(negative),
+            examples_left_out=wanted - shown,
         )
 
     def _fitting(
@@ -203,15 +197,7 @@ class AlpacaEncoding:
         """See `Encoding.encode`; the template has no place for the task's name."""
         template = _ALPACA_WITH_INPUT if instance_input.strip() else _ALPACA_WITHOUT_INPUT
         text = template.format(instruction=instruction.definition, input=instance_input)
-        return _cut(
-            text,
-            self.max_source_length,
-            count_tokens,
-            truncate,
-            positive_examples=0,
-            negative_examples=0,
-            examples_left_out=0,
-        )
+        return _cut(text, self.max_source_length, count_tokens, truncate)
 
 
 _ALPACA_WITH_INPUT = (
@@ -230,7 +216,6 @@ def _cut(
     max_source_length: int,
     count_tokens: Callable[[str], int],
     truncate: Callable[[str, int], str],
-    **examples: int,
 ) -> Prompt:
     """Returns the prompt of a text, cut at its end if it is too long."""
     tokens = count_tokens(text)
@@ -238,7 +223,7 @@ def _cut(
     if tokens_cut:
         text = truncate(text, max_source_length)
         tokens = count_tokens(text)
-    return Prompt(text=text, tokens=tokens, tokens_cut=tokens_cut, **examples)
+    return Prompt(text=text, tokens=tokens, tokens_cut=tokens_cut)
 
 
 def check_whole_numbers(owner: object, **least: int) -> None:

@@ -65,13 +65,7 @@ class TokenOrder:
 
 
 def order_of(
-    special: Mapping[str, int],
-    *,
-    eos_id: int | None,
-    pad_id: int | None,
-    unk_id: int | None,
-    chat_template: str,
-    source: object,
+    special: Mapping[str, int], roles: Mapping[str, int], chat_template: str, source: object
 ) -> TokenOrder:
     """Returns the order of a model with these special tokens.
 
@@ -81,9 +75,7 @@ def order_of(
 
     Args:
         special: ids of the special tokens, in the model's own order.
-        eos_id: what the files name, or None, and likewise pad_id and unk_id.
-        pad_id: see eos_id.
-        unk_id: see eos_id.
+        roles: ids of "eos", "pad" and "unk", as far as the files name them.
         chat_template: "" if there is none.
         source: where all this came from, for messages.
 
@@ -92,7 +84,7 @@ def order_of(
     """
     known = set(special.values())
     turns = [special[t] for t in _ENDS_OF_TURN if t in special and t in chat_template]
-    eos = turns[0] if turns else eos_id
+    eos = turns[0] if turns else roles.get("eos")
     if eos is None:
         raise UserError(
             f"{source} names no end-of-sequence token; add eos_token to tokenizer_config.json, or "
@@ -103,7 +95,7 @@ def order_of(
             f"{source}: the end-of-sequence id {eos} is not a special token of the vocabulary, so "
             "it might occur in text; use tokenizer files that belong together."
         )
-    named = [pad_id, unk_id, *(special.get(token) for token in _UNUSED_TOKENS)]
+    named = [roles.get("pad"), roles.get("unk"), *(special.get(token) for token in _UNUSED_TOKENS)]
     for pad in named:
         if pad in known and pad != eos:
             return TokenOrder(pad, eos)

@@ -179,14 +179,7 @@ def _special(
     ids: Mapping[str, int], roles: Mapping[str, str], chat_template: str, source: Any
 ) -> SpecialTokens:
     numbers = {role: ids[text] for role, text in roles.items()}
-    order = order_of(
-        ids,
-        eos_id=numbers.get("eos"),
-        pad_id=numbers.get("pad"),
-        unk_id=numbers.get("unk"),
-        chat_template=chat_template,
-        source=source,
-    )
+    order = order_of(ids, numbers, chat_template, source)
     return SpecialTokens(ids, roles, chat_template, order)
 
 

@@ -17,11 +17,6 @@ _ROWS_MULTIPLE = 128  # so that token tables can be divided among devices
 _WORD_START = "\N{LOWER ONE EIGHTH BLOCK}"
 
 
-def padded_rows(vocab_size: int) -> int:
-    """Returns how many rows T5X gives a vocabulary's token table: a multiple of 128."""
-    return -(-vocab_size // _ROWS_MULTIPLE) * _ROWS_MULTIPLE
-
-
 def _user_defined_piece(piece: str) -> bytes:
     """Returns one entry of a SentencePiece model file, in Protocol Buffers' format.
 
@@ -95,7 +90,7 @@ class Vocabulary:
     @property
     def padded_size(self) -> int:
         """Rows of the token table, as in T5X: a multiple of 128."""
-        return padded_rows(self.vocab_size)
+        return -(-self.vocab_size // _ROWS_MULTIPLE) * _ROWS_MULTIPLE
 
     def sentinel(self, index: int) -> int:
         """Returns the id of `<extra_id_{index}>`."""

@@ -277,7 +277,7 @@ def _embedded(
     encoder = TextEncoder(run.engine, params, settings.vocabulary)
 
     def embedded(tasks: Sequence[Task]) -> np.ndarray:
-        if rule in replay.ON_DATA:
+        if rule == replay.DATA_DIVERSE:
             count = settings.embedded_instances
             return embeddings.embed_data(tasks, settings.embedder, encoder, count)
         return embeddings.embed_instructions(tasks, settings.embedder, encoder)

@@ -114,7 +114,7 @@ def measure_devices(options: argparse.Namespace) -> dict[str, Any]:
     whole = mini.load_pool()
     names = list(whole)
     step = max(1, len(names) // options.tasks)
-    pool = whole.subset(names[::step][: options.tasks])
+    pool = TaskPool([whole[name] for name in names[::step][: options.tasks]])
     engine, params = mini_engine((96, 112, 128, 160))
     with tempfile.TemporaryDirectory() as folder:
         settings = {"instances": 4, "perturbations": options.perturbations}
@@ -141,7 +141,7 @@ def measure_pool(options: argparse.Namespace) -> dict[str, Any]:
     settings = {"instances": 1, "perturbations": options.perturbations}
     with tempfile.TemporaryDirectory() as folder:
         # Enough tasks for every shape of batch; where the pool has fewer, all of it.
-        first = pool.subset(list(pool)[:512])
+        first = TaskPool(list(pool.values())[:512])
         score(first, Path(folder) / "cold.parquet", engine, params, **settings)
         log.start()
         stopwatch = common.Stopwatch()

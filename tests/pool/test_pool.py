@@ -5,7 +5,7 @@ from shared_data import ACTIVE_IT, NIV2, needs_shared
 
 from ait_jax.errors import UserError
 from ait_jax.pool import Example, Instance, Instruction, Task, TaskPool
-from ait_jax.pool.splits import Splits, read_splits
+from ait_jax.pool.splits import read_splits
 
 
 def task(name, definition="d", outputs=("x",), positives=2):
@@ -50,18 +50,6 @@ def test_labels_are_the_given_ones_else_derived():
     assert not TaskPool([closed], {"closed": False}).is_cls("closed")
     with pytest.raises(UserError, match="no task 'elsewhere'"):
         pool.is_cls("elsewhere")
-
-
-def test_subset_keeps_labels_and_what_is_left_of_the_splits():
-    pool = TaskPool(
-        [task("a"), task("b"), task("c")], {"a": True}, "toy", Splits(("a",), ("b",), (), ("c",))
-    )
-    subset = pool.subset(["c", "a"])
-    assert list(subset) == ["c", "a"] and subset.is_cls("a") and not subset.is_cls("c")
-    assert subset.splits == Splits(train=("a",), test=("c",)) and subset.name == "toy"
-    assert pool.splits.remain == ("b",)
-    with pytest.raises(UserError, match="no task 'd'"):
-        pool.subset(["a", "d"])
 
 
 def test_fingerprint_depends_on_content_not_on_order():

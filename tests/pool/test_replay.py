@@ -44,7 +44,7 @@ def test_scores_are_the_sums_of_cosines_entry_by_entry():
 
 
 def test_lengths_of_vectors_do_not_matter_and_zeros_are_like_nothing():
-    for rule in (*replay.ON_INSTRUCTIONS, *replay.ON_DATA):
+    for rule in replay.RULES[2:]:
         assert chosen(rule, 4, CURRENT * 7, PREVIOUS * [[1], [5], [0.1], [3]]) == chosen(rule, 4)
     assert replay.cosine_similarities(np.zeros((1, 2)), PREVIOUS).tolist() == [[0.0] * 4]
 

@@ -41,7 +41,7 @@ def test_the_papers_form_to_the_character():
         "Now complete the following example -\nInput: Great stuff.\nOutput: "
     )
     assert prompt == Prompt(
-        prompt.text, 2, 0, tokens=count(prompt.text), tokens_cut=0, examples_left_out=0
+        text=prompt.text, positive_examples=2, tokens=count(prompt.text), tokens_cut=0
     )
 
 
@@ -253,7 +253,7 @@ def test_alpacas_template_with_and_without_an_input():
         "completes the request.\n\n### Instruction:\n{input} Add up.\n\n### Response:"
     )
     shown = alpaca("Add up.", "1 and {instruction}")
-    assert shown == Prompt(with_input, 0, 0, len(with_input.split()) + 1, 0, 0)
+    assert shown == Prompt(text=with_input, tokens=len(with_input.split()) + 1, tokens_cut=0)
     assert alpaca("{input} Add up.", "").text == without == alpaca("{input} Add up.", " \n").text
 
 

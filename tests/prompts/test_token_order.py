@@ -8,10 +8,8 @@ from ait_jax.prompts.token_order import TokenOrder, order_of
 IDS = {"<|endoftext|>": 0, "<|im_start|>": 1, "<|im_end|>": 2, "<pad>": 9}
 
 
-def order(ids=IDS, eos_id=2, pad_id=None, unk_id=None, chat_template=""):
-    return order_of(
-        ids, eos_id=eos_id, pad_id=pad_id, unk_id=unk_id, chat_template=chat_template, source="x"
-    )
+def order(ids=IDS, chat_template="", **roles):
+    return order_of(ids, {"eos": 2} | roles, chat_template, "x")
 
 
 @pytest.mark.parametrize(
@@ -27,26 +25,26 @@ def test_an_exact_exchange(pad, eos):
 
 
 def test_padding_is_what_never_occurs():
-    assert order(pad_id=9) == TokenOrder(9, 2)
+    assert order(pad=9) == TokenOrder(9, 2)
     # Padding with the end itself, as many files say, leaves the unknown or a spare token.
-    assert order(pad_id=2, unk_id=0) == TokenOrder(0, 2)
-    assert order(pad_id=2) == TokenOrder(9, 2)
+    assert order(pad=2, unk=0) == TokenOrder(0, 2)
+    assert order(pad=2) == TokenOrder(9, 2)
     # A token that text may hold is none.
-    assert order(pad_id=5, unk_id=0) == TokenOrder(0, 2)
+    assert order(pad=5, unk=0) == TokenOrder(0, 2)
 
 
 def test_the_end_of_a_turn_ends():
     llama = {"<|begin_of_text|>": 8, "<|end_of_text|>": 9, "<|reserved_special_token_0|>": 10}
     llama |= {"<|eot_id|>": 12}
-    assert order(llama, eos_id=9) == TokenOrder(10, 9)
-    assert order(llama, eos_id=9, chat_template="... <|eot_id|>") == TokenOrder(10, 12)
+    assert order(llama, eos=9) == TokenOrder(10, 9)
+    assert order(llama, eos=9, chat_template="... <|eot_id|>") == TokenOrder(10, 12)
 
 
 def test_refused():
     with pytest.raises(UserError, match="names no end-of-sequence"):
-        order(eos_id=None)
+        order(eos=None)
     with pytest.raises(UserError, match="might occur in text"):
-        order(eos_id=5)
+        order(eos=5)
     with pytest.raises(UserError, match="has no padding token"):
         order({"</s>": 2})
     with pytest.raises(UserError, match="must be two different ids"):

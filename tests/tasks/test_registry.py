@@ -276,7 +276,7 @@ def test_a_rounds_selection_as_a_mixture(registered):
 def test_registering_again_replaces(pool, vocabulary_path):
     registry.register(pool, "again", vocabulary=vocabulary_path)
     same = seqio.SentencePieceVocabulary(vocabulary_path, 100)
-    made = registry.register(pool.subset(["task003_c"]), "again", vocabulary=same)
+    made = registry.register(TaskPool([pool["task003_c"]]), "again", vocabulary=same)
     assert list(made.task_names) == ["task003_c"]
     assert "again_task001_a" not in seqio.TaskRegistry.names()
     assert "again_default_test" not in seqio.MixtureRegistry.names()
