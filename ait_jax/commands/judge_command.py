@@ -40,17 +40,18 @@ def add(subparsers: subcommand.Subparsers) -> None:
 
 def run(options: argparse.Namespace, flags: GinFlags) -> int:
     """Runs the command and returns the exit code."""
-    from ait_jax.evaluation.judging import AnswerComparison
+    from ait_jax.evaluation import judging
 
     endpoint = None if options.offline else endpoint_flags.build(options)
-    AnswerComparison(
-        paths=(options.a, options.b),
-        instructions=options.instructions,
-        out=options.out,
+    judging.compare(
+        (options.a, options.b),
+        endpoint,
+        options.out,
+        options.instructions,
         intersect=options.on_mismatch == "intersect",
         seed=options.seed,
         max_tokens=options.max_tokens,
-    ).run(endpoint)
+    )
     if endpoint is not None and endpoint.stopped:
         distributed.say(
             f"{endpoint.stopped}; the results so far are kept, and the same command continues."

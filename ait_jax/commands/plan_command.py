@@ -15,7 +15,11 @@ def add(subparsers: subcommand.Subparsers) -> None:
     plan.add_argument("--topology", help="a TPU slice, v5e:16x16 (default: this machine's devices)")
     plan.add_argument("--json", metavar="FILE", help="also write everything to this file")
     plan.add_argument(
-        "--stages", metavar="A,B", help="compile only these of: train step, teacher forcing, decode"
+        "--stages",
+        metavar="A,B",
+        type=lambda text: [stage.strip() for stage in text.split(",")],
+        default=argparse.SUPPRESS,
+        help="compile only these of: train step, teacher forcing, decode",
     )
     plan.add_argument(
         "--quick",
@@ -23,7 +27,10 @@ def add(subparsers: subcommand.Subparsers) -> None:
         help="spend less effort on compiling: several times as fast, nearly the same numbers",
     )
     plan.add_argument(
-        "--no_search", action="store_true", help="skip the search for the largest batches that fit"
+        "--no_search",
+        dest="search",
+        action="store_false",
+        help="skip the search for the largest batches that fit",
     )
     plan.add_argument(
         "--efficiency",
@@ -47,11 +54,6 @@ def run(options: argparse.Namespace, flags: GinFlags) -> int:
     from ait_jax.plan import plan
 
     names = vars(plan.Options())
-    given = {name: getattr(options, name) for name in names if hasattr(options, name)}
-    given["search"] = not options.no_search
-    if options.stages is None:
-        del given["stages"]
-    else:
-        given["stages"] = [stage.strip() for stage in options.stages.split(",")]
+    given = {name: value for name, value in vars(options).items() if name in names}
     plan.run(flags, plan.Options(**given))
     return ExitCode.OK

@@ -42,12 +42,8 @@ def explain(error: Exception, shipped_files: Iterable[str], override: str = "") 
 
 def _unknown_configurable(match: re.Match, file: str | None, shipped: Iterable[str]) -> str:
     wanted = match["name"]
-    names = {
-        short
-        for selector in gin_internals.selectors()
-        for short in _suffixes(selector)
-        if short.count(".") == wanted.count(".")
-    }
+    parts = wanted.count(".") + 1
+    names = {".".join(s.split(".")[-parts:]) for s in gin_internals.selectors()}
     hint = ""
     if file and "dynamic_registration" not in _read(file):
         hint = (
@@ -59,7 +55,8 @@ def _unknown_configurable(match: re.Match, file: str | None, shipped: Iterable[s
 
 def _not_imported(match: re.Match, file: str | None, shipped: Iterable[str]) -> str:
     wanted = match["name"]
-    names = _imported_names(file)
+    imports = _IMPORT.findall(_read(file)) if file else []
+    names = {alias or name.split(".")[0] for name, alias in imports} - {"dynamic_registration"}
     return (
         f"unknown name {wanted!r}.{nearest(wanted, names)} This file must import it; "
         f"imported: {', '.join(sorted(names)) or 'nothing'}."
@@ -119,17 +116,6 @@ def missing_arguments(error: Exception) -> str | None:
         f"{called[1]} has no value for {', '.join(names)}; bind {called[1]}.{names[0]} in a gin "
         f"file or give --gin.{called[1]}.{names[0]}=..."
     )
-
-
-def _suffixes(selector: str) -> list[str]:
-    parts = selector.split(".")
-    return [".".join(parts[i:]) for i in range(len(parts))]
-
-
-def _imported_names(file: str | None) -> set[str]:
-    """Returns the names that a gin file imports, without loading it again."""
-    found = _IMPORT.findall(_read(file)) if file else []
-    return {alias or name.split(".")[0] for name, alias in found} - {"dynamic_registration"}
 
 
 def _read(file: str) -> str:

@@ -142,8 +142,7 @@ def match(
     """Returns the questions that can be compared, and what does not match.
 
     Args:
-      a: one model's answers, from `read_answers`.
-      b: the other's.
+      a, b: each model's answers, from `read_answers`.
       instructions: from `read_instructions`: the questions and their references; without it all of
         both files, with the files' references.
       names: of `a` and `b`, for messages.

@@ -21,21 +21,15 @@ from ait_jax.runtime import files
 
 EXACT_MATCH, ROUGE_L = "exact_match", "rougeL"
 
-# The figure that Tk-Instruct reports for a category; ROUGE-L for others.
-CATEGORY_METRICS = {
-    "Textual Entailment": EXACT_MATCH,
-    "Cause Effect Classification": EXACT_MATCH,
-    "Coreference Resolution": EXACT_MATCH,
-    "Dialogue Act Recognition": EXACT_MATCH,
-    "Answerability Classification": EXACT_MATCH,
-    "Word Analogy": EXACT_MATCH,
-    "Overlap Extraction": ROUGE_L,
-    "Keyword Tagging": ROUGE_L,
-    "Question Rewriting": ROUGE_L,
-    "Title Generation": ROUGE_L,
-    "Data to Text": ROUGE_L,
-    "Grammar Error Correction": ROUGE_L,
-}
+# Categories of which Tk-Instruct reports exact match; of others it reports ROUGE-L.
+EXACT_MATCH_CATEGORIES = (
+    "Textual Entailment",
+    "Cause Effect Classification",
+    "Coreference Resolution",
+    "Dialogue Act Recognition",
+    "Answerability Classification",
+    "Word Analogy",
+)
 
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -130,8 +124,7 @@ def evaluate(
 
     Args:
       predictions: in any order, which does not affect the result.
-      is_cls: task name -> True for classification.
-      category_of: task name -> category.
+      is_cls, category_of: of a task's name.
 
     Returns:
       {"rougeL", "exact_match", "num_instances", "num_tasks" over all instances with references,
@@ -186,11 +179,8 @@ def evaluate_splits(
     """Returns {split: `evaluate` of the predictions for its tasks}, in the order of `splits`.
 
     Args:
-      predictions: of tasks of the splits.
       splits: split name ("test", "dev") -> its tasks. A task of two splits counts in both, as in
         the authors' files.
-      is_cls: as of `evaluate`.
-      category_of: as of `evaluate`.
 
     Raises:
       UserError: as `evaluate`, or a prediction is for a task of no split.
@@ -222,7 +212,7 @@ def _in_order(predictions: Iterable[Prediction]) -> list[Prediction]:
 
 def _with_headline(category: str, group: _Group) -> dict[str, Any]:
     summary = group.summary()
-    metric = CATEGORY_METRICS.get(category, ROUGE_L)
+    metric = EXACT_MATCH if category in EXACT_MATCH_CATEGORIES else ROUGE_L
     return {**summary, "metric": metric, "headline": summary[metric]}
 
 

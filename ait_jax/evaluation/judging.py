@@ -155,27 +155,24 @@ def summarize(judged: Sequence[Judged], seed: int) -> dict[str, Any]:
         if verdict in (A, B)
     ]
     first_chosen = sum(verdict == first for verdict, first in decided)
-    bootstrap = None
-    if total:
-        bootstrap = [round(x, 6) for x in bootstrap_difference(wins, ties, loses, seed)]
 
     def share(count: int) -> dict[str, Any]:
+        return {"count": count, "share": round(count / total, 6) if total else None}
+
+    def outcome(count: int) -> dict[str, Any]:
         interval = [round(x, 6) for x in wilson(count, total)] if total else None
-        return {
-            "count": count,
-            "share": round(count / total, 6) if total else None,
-            "wilson_95": interval,
-        }
+        return share(count) | {"wilson_95": interval}
+
+    bootstrap = bootstrap_difference(wins, ties, loses, seed) if total else None
 
     return {
         "judged": total,
-        "win": share(wins),
-        "tie": share(ties),
-        "lose": share(loses),
+        "win": outcome(wins),
+        "tie": outcome(ties),
+        "lose": outcome(loses),
         "win_minus_lose": {
-            "count": wins - loses,
-            "share": round((wins - loses) / total, 6) if total else None,
-            "bootstrap_95": bootstrap,
+            **share(wins - loses),
+            "bootstrap_95": bootstrap and [round(x, 6) for x in bootstrap],
             "resamples": RESAMPLES,
             "sign_test_p": round(sign_test(wins, loses), 6),
         },
@@ -200,85 +197,82 @@ def rouge(pairs: Sequence[Pair], which: str) -> dict[str, Any] | None:
     return {name: figures[name] for name in (evaluation.ROUGE_L, evaluation.EXACT_MATCH)}
 
 
-@dataclass
-class AnswerComparison:
-    """`ait-jax judge`: two files of answers and how to compare them.
+def compare(
+    paths: tuple[Any, Any],
+    endpoint: Any,
+    out: Any,
+    instructions: Any = None,
+    *,
+    intersect: bool = False,
+    seed: int = 0,
+    max_tokens: int = 16,
+) -> dict[str, Any]:
+    """Compares two files of answers, writes `out` and returns what is in it.
 
-    Attributes:
+    Args:
       paths: of a and b.
+      endpoint: an `endpoint.Endpoint`, or None to compute ROUGE-L alone.
+      out: a JSON file.
       instructions: a file of instructions and references, or None.
-      out: the JSON file to write.
       intersect: compare what matches instead of refusing what does not.
       seed: of the order of asking and of the bootstrap.
       max_tokens: of a verdict.
+
+    Raises:
+      UserError: a file is unusable, the files do not match, the endpoint refuses, or none of
+        its verdicts can be read (the result is still written).
     """
-
-    paths: tuple[Any, Any]
-    instructions: Any = None
-    out: Any = "judgement.json"
-    intersect: bool = False
-    seed: int = 0
-    max_tokens: int = 16
-
-    def run(self, endpoint: Any) -> dict[str, Any]:
-        """Compares, writes `out` and returns what is in it.
-
-        Args:
-          endpoint: an `endpoint.Endpoint`, or None to compute ROUGE-L alone.
-
-        Raises:
-          UserError: a file is unusable, the files do not match, the endpoint refuses, or none of
-            its verdicts can be read (the result is still written).
-        """
-        names = _names(self.paths)
-        pairs, problems = answers.match(
-            answers.read_answers(self.paths[0]),
-            answers.read_answers(self.paths[1]),
-            answers.read_instructions(self.instructions) if self.instructions else None,
-            names,
-            self.intersect,
-        )
-        for line in answers.describe(problems):
-            reporter.say(f"left out: {line}")
-        reporter.say(f"{len(pairs)} instructions; a: {names[0]}, b: {names[1]}")
-        result = {
-            "schema": SCHEMA,
-            "files": {
-                which: {
-                    "path": str(path),
-                    "sha256": hashlib.sha256(files.read_bytes(path)).hexdigest(),
-                    "empty_answers": sum(not getattr(pair, which).strip() for pair in pairs),
-                }
-                for which, path in zip((A, B), self.paths, strict=True)
+    names = _names(paths)
+    pairs, problems = answers.match(
+        answers.read_answers(paths[0]),
+        answers.read_answers(paths[1]),
+        answers.read_instructions(instructions) if instructions else None,
+        names,
+        intersect,
+    )
+    for line in answers.describe(problems):
+        reporter.say(f"left out: {line}")
+    reporter.say(f"{len(pairs)} instructions; a: {names[0]}, b: {names[1]}")
+    result = {
+        "schema": SCHEMA,
+        "files": {
+            which: {
+                "path": str(path),
+                "sha256": hashlib.sha256(files.read_bytes(path)).hexdigest(),
+                "empty_answers": sum(not getattr(pair, which).strip() for pair in pairs),
+            }
+            for which, path in zip((A, B), paths, strict=True)
+        },
+        "instructions": len(pairs),
+        "left_out": problems,
+        "rouge": {which: rouge(pairs, which) for which in (A, B)},
+        "seed": seed,
+    }
+    for line in _rouge_lines(result["rouge"]):
+        reporter.say(line)
+    judged: list[Judged] = []
+    lines: list[str] = []
+    if endpoint is not None:
+        judged = judge(pairs, endpoint, seed, max_tokens)
+        figures = summarize(judged, seed)
+        lines = [*_judgement_lines(figures), endpoint.summary()]
+        result |= {
+            "complete": figures["not_asked"] == figures[FAILED] == 0,
+            "judge": {
+                "model": endpoint.model,
+                "base_url": endpoint.base_url,
+                "prompt_version": judge_prompt.VERSION,
+                "max_tokens": max_tokens,
             },
-            "instructions": len(pairs),
-            "left_out": problems,
-            "rouge": {which: rouge(pairs, which) for which in (A, B)},
-            "seed": self.seed,
+            "judgement": figures,
+            "cost": vars(endpoint.totals),
+            "pairs": [_record(item) for item in judged],
         }
-        for line in _rouge_lines(result["rouge"]):
-            reporter.say(line)
-        if endpoint is None:
-            files.write_json(self.out, result)
-            reporter.say(f"written: {self.out}")
-            return result
-        judged = judge(pairs, endpoint, self.seed, self.max_tokens)
-        figures = summarize(judged, self.seed)
-        result["complete"] = figures["not_asked"] == figures[FAILED] == 0
-        result["judge"] = {
-            "model": endpoint.model,
-            "base_url": endpoint.base_url,
-            "prompt_version": judge_prompt.VERSION,
-            "max_tokens": self.max_tokens,
-        }
-        result["judgement"] = figures
-        result["cost"] = vars(endpoint.totals)
-        result["pairs"] = [_record(item) for item in judged]
-        files.write_json(self.out, result)
-        for line in (*_judgement_lines(figures), endpoint.summary(), f"written: {self.out}"):
-            reporter.say(line)
-        _refuse_unreadable(judged, figures, endpoint.model)
-        return result
+    files.write_json(out, result)
+    for line in (*lines, f"written: {out}"):
+        reporter.say(line)
+    _refuse_unreadable(judged, endpoint)
+    return result
 
 
 def _names(paths: Sequence[Any]) -> list[str]:
@@ -339,11 +333,12 @@ def _judgement_lines(figures: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _refuse_unreadable(judged: Sequence[Judged], figures: dict[str, Any], model: str) -> None:
+def _refuse_unreadable(judged: Sequence[Judged], endpoint: Any) -> None:
     sent = [item for item in judged if not _identical(item.pair)]
     unreadable = [item for item in sent if item.outcome == UNPARSABLE]
     if unreadable and len(unreadable) == len(sent):
         raise UserError(
-            f"None of {model!r}'s verdicts is FIRST, SECOND or TIE and nothing else; the first is "
-            f"{unreadable[0].note!r}. Use another --model, or a larger --max_tokens if it was cut."
+            f"None of {endpoint.model!r}'s verdicts is FIRST, SECOND or TIE and nothing else; the "
+            f"first is {unreadable[0].note!r}. Use another --model, or a larger --max_tokens if it "
+            "was cut."
         )

@@ -79,9 +79,7 @@ def read(path: Any) -> TokenizerFiles:
         header = gguf_header.read_header(path)
         special = _special_of_gguf(header)
         return TokenizerFiles(str(path), json.dumps(tokenizer_of(header, special.ids)), special)
-    folder = path if path.is_dir() else path.parent
-    special, text = _read_folder(folder)
-    return TokenizerFiles(str(folder), text, special)
+    return _read_folder(path if path.is_dir() else path.parent)
 
 
 def special_tokens(path: Any) -> SpecialTokens:
@@ -91,7 +89,7 @@ def special_tokens(path: Any) -> SpecialTokens:
     """
     path = files.as_path(path)
     if path.is_dir():
-        return _read_folder(path)[0]
+        return _read_folder(path).special
     return _special_of_gguf(gguf_header.read_header(path))
 
 
@@ -121,7 +119,7 @@ def read_json(path: Any) -> dict[str, Any]:
     return value
 
 
-def _read_folder(folder: Any) -> tuple[SpecialTokens, str]:
+def _read_folder(folder: Any) -> TokenizerFiles:
     stamp = ()
     if is_local(folder):
         names = (TOKENIZER, SETTINGS, *EXTRA_FILES, *_GENERATION)
@@ -135,7 +133,7 @@ def _stamp(path: Any) -> tuple[int, int]:
 
 # The vocabulary and the weights both read it.
 @lru_cache(maxsize=2)
-def _read_folder_once(folder: Any, stamp: tuple[tuple[int, int], ...]) -> tuple[SpecialTokens, str]:
+def _read_folder_once(folder: Any, stamp: tuple[tuple[int, int], ...]) -> TokenizerFiles:
     del stamp
     tokenizer = read_json(folder / TOKENIZER)
     settings = read_json(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
@@ -160,9 +158,9 @@ def _read_folder_once(folder: Any, stamp: tuple[tuple[int, int], ...]) -> tuple[
     # Of several templates, transformers takes the one named "default".
     if isinstance(template, list):
         entries = [e for e in template if isinstance(e, dict) and e.get("name") == "default"]
-        template = entries[0].get("template") if entries else ""
-    special = _special(ids, roles, template if isinstance(template, str) else "", folder)
-    return special, json.dumps(tokenizer, ensure_ascii=False)
+        template = entries[0].get("template") if entries else None
+    special = _special(ids, roles, template, folder)
+    return TokenizerFiles(str(folder), json.dumps(tokenizer, ensure_ascii=False), special)
 
 
 def _special_ids(path: Any, tokenizer: Mapping[str, Any]) -> dict[str, int]:
@@ -176,8 +174,9 @@ def _special_ids(path: Any, tokenizer: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _special(
-    ids: Mapping[str, int], roles: Mapping[str, str], chat_template: str, source: Any
+    ids: Mapping[str, int], roles: Mapping[str, str], template: Any, source: Any
 ) -> SpecialTokens:
+    chat_template = template if isinstance(template, str) else ""
     numbers = {role: ids[text] for role, text in roles.items()}
     order = order_of(ids, numbers, chat_template, source)
     return SpecialTokens(ids, roles, chat_template, order)
@@ -209,7 +208,7 @@ def _special_of_gguf(header: gguf_header.Header) -> SpecialTokens:
         if isinstance(i, int) and 0 <= i < len(tokens) and ids.get(tokens[i]) == i
     }
     template = header.metadata.get("tokenizer.chat_template", "")
-    return _special(ids, roles, template if isinstance(template, str) else "", header.path)
+    return _special(ids, roles, template, header.path)
 
 
 # --- writing ---

@@ -15,7 +15,7 @@ from ait_jax.endpoint.endpoint import Prices
 from ait_jax.errors import UserError
 from ait_jax.evaluation import answers, evaluation, judging
 from ait_jax.evaluation.answers import Pair, Question
-from ait_jax.evaluation.judging import AnswerComparison, Judged
+from ait_jax.evaluation.judging import Judged
 
 DATA = SHARED / "data" / "self-instruct"
 PREDICTIONS = DATA / "predictions"
@@ -147,8 +147,7 @@ def compare(tmp_path, said):
 
     def run(endpoint, **options):
         paths = (tmp_path / "a.jsonl", tmp_path / "b.jsonl")
-        made = AnswerComparison(paths, out=tmp_path / "out.json", **options)
-        result = made.run(endpoint)
+        result = judging.compare(paths, endpoint, tmp_path / "out.json", **options)
         assert json.loads((tmp_path / "out.json").read_text()) == json.loads(json.dumps(result))
         return result, "\n".join(said)
 
