@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import tensorflow_datasets as tfds
 from ait_jax.tasks import niv2_rows
 from ait_jax.tasks.source_files import SourceFiles, text_name
+from ait_jax.tasks.stored_rows import instance_to_row
 from ait_jax.tasks.task_names import word_names
 
 from ait_jax.errors import UserError
@@ -20,10 +21,7 @@ ReadTask = Callable[[Path], Task | None]
 
 
 class Clone:
-    """A folder laid out like NIV2's repository: tasks/*.json and splits/<name>/*_tasks.txt.
-
-    Args:
-      directory: the folder (gin name NIV2_DIR).
+    """A folder (gin name NIV2_DIR) like NIV2's: tasks/*.json and splits/<name>/*_tasks.txt.
 
     Raises:
       UserError: the folder does not exist or has no tasks.
@@ -34,8 +32,8 @@ class Clone:
         label = f"NIV2_DIR = {str(self.directory)!r}"
         if not self.directory.is_dir():
             raise UserError(
-                f"NIV2_DIR = {str(directory)!r} is not a folder; give a clone of Natural "
-                "Instructions (with tasks/*.json and splits/)."
+                f"{label} is not a folder; give a clone of Natural Instructions (with tasks/*.json "
+                "and splits/)."
             )
         # Hidden files are not tasks: archives made on macOS are full of `._task001.json`.
         self.task_paths = sorted(
@@ -71,7 +69,7 @@ class Niv2(tfds.core.GeneratorBasedBuilder):
     Args:
       task_paths: the task files, if not all of the clone's.
       read: path -> the task, or None to leave it out.
-      **builder: as for every TFDS builder (`config`, `data_dir`, ...).
+      **builder: as for every TFDS builder.
     """
 
     name = NAME
@@ -144,7 +142,7 @@ class Niv2(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         task = self._read(path)
         for index, instance in enumerate(task.instances if task else ()):
-            yield index, niv2_rows.instance_to_row(instance)
+            yield index, instance_to_row(instance)
 
     def _as_dataset(
         self,

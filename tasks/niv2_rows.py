@@ -18,16 +18,12 @@ VERSION = "1.0.0"
 # Files kept open; a pool has more tasks than a process may have open files.
 _MAX_OPEN_TASKS = 128
 
-# Metadata fields that every NIV2 file has -> their columns. Other fields are kept in the column
-# `other_fields`.
-_METADATA_COLUMNS = {
-    "Contributors": "contributors",
-    "Source": "source",
-    "URL": "url",
-    "Reasoning": "reasoning",
-    "Domains": "domains",
-    "Instance License": "instance_license",
-}
+# Columns -> fields of `Task`.
+_KINDS = ("input", "output", "instruction")
+_LANGUAGES = {f"{kind}_language": f"{kind}_languages" for kind in _KINDS}
+# Metadata fields that every NIV2 file has -> their columns; others are in `other_fields`.
+_METADATA = ("Contributors", "Source", "URL", "Reasoning", "Domains", "Instance License")
+_METADATA_COLUMNS = {field: field.lower().replace(" ", "_") for field in _METADATA}
 
 
 def instance_features() -> tfds.features.FeaturesDict:
@@ -61,19 +57,11 @@ def task_features() -> tfds.features.FeaturesDict:
             "positive_examples": examples,
             "negative_examples": examples,
             "categories": texts,
-            "input_language": texts,
-            "output_language": texts,
-            "instruction_language": texts,
-            **{column: texts for column in _METADATA_COLUMNS.values()},
+            **{column: texts for column in (*_LANGUAGES, *_METADATA_COLUMNS.values())},
             "metadata_fields": texts,
             "other_fields": tfds.features.Text(),
         }
     )
-
-
-def instance_to_row(instance: Instance) -> dict[str, Any]:
-    """Returns the row of an instance for `instance_features()`."""
-    return {"id": instance.id, "input": instance.input, "outputs": list(instance.outputs)}
 
 
 def task_to_row(task: Task, split: str) -> dict[str, Any]:
@@ -88,9 +76,7 @@ def task_to_row(task: Task, split: str) -> dict[str, Any]:
         "positive_examples": [vars(example) for example in task.instruction.positive_examples],
         "negative_examples": [vars(example) for example in task.instruction.negative_examples],
         "categories": list(task.categories),
-        "input_language": list(task.input_languages),
-        "output_language": list(task.output_languages),
-        "instruction_language": list(task.instruction_languages),
+        **{column: list(getattr(task, field)) for column, field in _LANGUAGES.items()},
         **{column: list(metadata.get(key, ())) for key, column in _METADATA_COLUMNS.items()},
         "metadata_fields": list(metadata),
         "other_fields": json.dumps(other, ensure_ascii=False),
@@ -110,14 +96,12 @@ def task_from_row(row: Mapping[str, Any], instances: Sequence[Instance]) -> Task
         ),
         instances=instances,
         categories=_texts(row["categories"]),
-        input_languages=_texts(row["input_language"]),
-        output_languages=_texts(row["output_language"]),
-        instruction_languages=_texts(row["instruction_language"]),
         metadata={
             key: tuple(other[key]) if key in other else _texts(row[_METADATA_COLUMNS[key]])
             for key in _texts(row["metadata_fields"])
         },
         further_definitions=definitions[1:],
+        **{field: _texts(row[column]) for column, field in _LANGUAGES.items()},
     )
 
 
