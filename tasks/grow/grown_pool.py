@@ -31,6 +31,8 @@ from ait_jax.runtime.files import as_path, check_name, read_bytes, write_json, w
 INSTRUCTIONS, TASKS, REPORT = "instructions.jsonl", "tasks", "report.json"
 _LOCK = ".lock"
 _SCHEMA = 1
+# What a line of the list has beside NIV2's schema.
+_OWN = {"name": str, "num_instances": int, "digest": str, "is_cls": bool}
 
 
 @dataclass(frozen=True)
@@ -207,13 +209,12 @@ def read_entries(directory: Any) -> Iterator[Entry]:
         source = f"{path}, line {number}"
         try:
             values = json.loads(line.decode())
-            own = {key: values.pop(key) for key in ("name", "num_instances", "digest", "is_cls")}
+            own = {key: values.pop(key) for key in _OWN}
+            typed = all(type(own[key]) is kind for key, kind in _OWN.items())
+            if not typed or not re.fullmatch(r"[0-9a-f]{64}", own["digest"]):
+                raise ValueError("a value of a wrong type")
         except (ValueError, RecursionError, KeyError, AttributeError) as error:
             raise UserError(f"{source} is damaged ({error}); grow the pool again.") from error
-        types = {"name": str, "num_instances": int, "digest": str, "is_cls": bool}
-        typed = all(type(own[key]) is kind for key, kind in types.items())
-        if not typed or not re.fullmatch(r"[0-9a-f]{64}", own["digest"]):
-            raise UserError(f"{source} is damaged; grow the pool again.")
         # `task_from_json` wants an instance.
         values["Instances"] = [{"input": "", "output": ""}]
         task = replace(task_from_json(values, own["name"], source), instances=())

@@ -18,20 +18,24 @@ def _rows(name: str) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(row.split("/")) for row in _words(name))
 
 
-ANIMALS = _words("animals")
-PLANTS = _words("plants")
-FRUITS = _words("fruits")
-VEGETABLES = _words("vegetables")
+# Class name -> its words: the classes that tasks on categories name.
+CLASSES: dict[str, tuple[str, ...]] = {
+    name: tuple(words.split()) for name, words in _TEXTS["classes"].items()
+}
+ANIMALS = CLASSES["animal"]
+PLANTS = CLASSES["plant"]
+FRUITS = CLASSES["fruit"]
+VEGETABLES = CLASSES["vegetable"]
 DISHES = _words("dishes")
-DRINKS = _words("drinks")
-TOOLS = _words("tools")
-VEHICLES = _words("vehicles")
-CLOTHES = _words("clothes")
-FURNITURE = _words("furniture")
-BODY_PARTS = _words("body_parts")
-INSTRUMENTS = _words("instruments")
-SPORTS = _words("sports")
-JOBS = _words("jobs")
+DRINKS = CLASSES["drink"]
+TOOLS = CLASSES["tool"]
+VEHICLES = CLASSES["vehicle"]
+CLOTHES = CLASSES["clothing"]
+FURNITURE = CLASSES["furniture"]
+BODY_PARTS = CLASSES["body part"]
+INSTRUMENTS = CLASSES["instrument"]
+SPORTS = CLASSES["sport"]
+JOBS = CLASSES["job"]
 WOMEN = _words("women")
 MEN = _words("men")
 NAMES = WOMEN + MEN
@@ -40,7 +44,7 @@ COUNTRIES = _words("countries")
 PLACES = _words("places")
 INDOOR_PLACES = _words("indoor_places")
 OUTDOOR_PLACES = _words("outdoor_places")
-COLOURS = _words("colours")
+COLOURS = CLASSES["colour"]
 DAYS = _words("days")
 MONTHS = _words("months")
 MATERIALS = _words("materials")
@@ -70,23 +74,6 @@ IRREGULAR_PLURALS = {singular: plural for singular, plural in _IRREGULAR}
 UNCOUNTED = frozenset(_words("uncounted"))
 BY_WEIGHT = _words("by_weight")
 CAPITALS = _rows("capitals")
-# Class name -> its words: the classes that tasks on categories name.
-CLASSES: dict[str, tuple[str, ...]] = {
-    "animal": ANIMALS,
-    "plant": PLANTS,
-    "fruit": FRUITS,
-    "vegetable": VEGETABLES,
-    "tool": TOOLS,
-    "vehicle": VEHICLES,
-    "job": JOBS,
-    "clothing": CLOTHES,
-    "furniture": FURNITURE,
-    "body part": BODY_PARTS,
-    "colour": COLOURS,
-    "instrument": INSTRUMENTS,
-    "sport": SPORTS,
-    "drink": DRINKS,
-}
 THINGS = tuple(
     word
     for words in (TOOLS, VEHICLES, CLOTHES, FURNITURE, INSTRUMENTS)
