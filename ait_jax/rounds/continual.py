@@ -24,7 +24,7 @@ from ait_jax.rounds.run import Done, MakePage, OnDemand, Run, opened, say_page, 
 from ait_jax.rounds.task_stages import DrawnStages, TaskGroup
 from ait_jax.runtime import files, reporter
 from ait_jax.scorer import embeddings
-from ait_jax.scorer.embeddings import Embedder, T5Encoder, TextEncoder
+from ait_jax.scorer.embeddings import Embedder, T5Encoder
 from ait_jax.scorer.parts import ModelParts, check_positive
 from ait_jax.summaries import Board, TensorBoard
 from ait_jax.trainer.interface import Trainer, TrainingJob
@@ -273,14 +273,13 @@ def _embedded(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the embeddings of the round's and of all earlier tasks."""
     settings = run.experiment
-    params = run.engine.place(earlier[-1].model.params())
-    encoder = TextEncoder(run.engine, params, settings.vocabulary)
+    asker = stages.asker(run, earlier[-1].model.params())
 
     def embedded(tasks: Sequence[Task]) -> np.ndarray:
         if rule == replay.DATA_DIVERSE:
             count = settings.embedded_instances
-            return embeddings.embed_data(tasks, settings.embedder, encoder, count)
-        return embeddings.embed_instructions(tasks, settings.embedder, encoder)
+            return embeddings.embed_data(tasks, settings.embedder, asker, count)
+        return embeddings.embed_instructions(tasks, settings.embedder, asker)
 
     previous = [task for each in earlier for task in each.group.training.values()]
     return embedded(list(group.training.values())), embedded(previous)

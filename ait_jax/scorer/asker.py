@@ -80,14 +80,10 @@ def decode(
     texts = [asker.vocabulary.decode(ids).strip() for ids in decoded.tokens]
     targets = [asker.target_of(text) for text in texts]
     most = asker.engine.buckets.max_target_length - 1
-    same = np.array(
-        [
-            target == (*ids[:most], EOS_ID)
-            for target, ids in zip(targets, decoded.tokens, strict=True)
-        ],
-        bool,
-    )
-    values = np.where(same, decoded.log_likelihoods, np.float32("nan"))
+    same = [
+        target == (*ids[:most], EOS_ID) for target, ids in zip(targets, decoded.tokens, strict=True)
+    ]
+    values = np.where(np.array(same, bool), decoded.log_likelihoods, np.float32("nan"))
     return Answered(
         [texts[i] for i in of_instance],
         [targets[i] for i in of_instance],
@@ -116,15 +112,10 @@ def gold(asker: Asker, instances: Sequence[Instance]) -> Answered:
 def earlier(
     asker: Asker, places: Sequence[tuple[str, Instance]], table: Path, answers: KnownAnswers
 ) -> Answered:
-    """Takes the answers of a table that has the original prompts' rows.
-
-    Args:
-      places: (task name, instance) pairs.
-      table: a likelihoods.parquet, named in errors.
-      answers: what `likelihoods.read_answers` returned for it.
+    """Takes, for (task name, instance) pairs, the answers that `likelihoods.read_answers` returned.
 
     Raises:
-      UserError: an answer is missing.
+      UserError: `table`, which they are from, lacks one.
     """
     try:
         found = [answers[task, instance.id] for task, instance in places]

@@ -1,10 +1,8 @@
 """Rows of tokens to padded batches of a few fixed shapes."""
 
 from bisect import bisect_left
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 
@@ -127,11 +125,11 @@ def batches_by_length(
     Yields:
       (shape, row indices).
     """
-    groups: dict[tuple[int, ...], deque[tuple[int, int]]] = {}
+    groups: dict[tuple[int, ...], list[tuple[int, int]]] = {}
     for row, (length, *targets) in enumerate(shapes):
-        groups.setdefault(tuple(targets), deque()).append((length, row))
-    for targets, rows in groups.items():
-        groups[targets] = deque(sorted(rows, key=lambda pair: (-pair[0], pair[1])))
+        groups.setdefault(tuple(targets), []).append((length, row))
+    for rows in groups.values():
+        rows.sort(key=lambda pair: (-pair[0], pair[1]))
     order = sorted(groups, reverse=True)
     for place, targets in enumerate(order):
         donors = [groups[donor] for donor in order[place:]]
@@ -145,13 +143,13 @@ def batches_by_length(
 
 
 def _worthwhile_rows(
-    donors: Sequence[deque[tuple[int, int]]], length: int, tokens_per_batch: int, multiple_of: int
+    donors: Sequence[list[tuple[int, int]]], length: int, tokens_per_batch: int, multiple_of: int
 ) -> int:
     """Returns `rows_per_batch`, halved while too much of the batch would be padding."""
     size = rows_per_batch(length, tokens_per_batch, multiple_of)
     lengths: list[int] = []
     for rows in donors:
-        lengths += [n for n, _ in _longest(rows, size - len(lengths), length)]
+        lengths += [n for n, _ in rows[_longest(rows, size - len(lengths), length)]]
     while 1 - sum(lengths[:size]) / (size * length) > _MAX_PADDING:
         half = size // 2 // multiple_of * multiple_of
         if half * length < tokens_per_batch * _SMALLEST_BATCH:
@@ -160,40 +158,38 @@ def _worthwhile_rows(
     return size
 
 
-def _longest(rows: deque[tuple[int, int]], count: int, length: int) -> list[tuple[int, int]]:
-    """Returns the `count` longest rows that are no longer than `length`."""
+def _longest(rows: list[tuple[int, int]], count: int, length: int) -> slice:
+    """Returns where the `count` longest rows that are no longer than `length` stand."""
     # Descending lengths: bisect on their negatives.
     first = bisect_left(rows, -length, key=lambda pair: -pair[0])
-    return list(islice(rows, first, first + max(0, count)))
+    return slice(first, first + max(0, count))
 
 
-def _take(rows: deque[tuple[int, int]], count: int, length: int) -> list[int]:
-    """Removes what `_longest` returns; returns the rows."""
-    first = bisect_left(rows, -length, key=lambda pair: -pair[0])
-    taken = _longest(rows, count, length)
-    rows.rotate(-first)
-    for _ in taken:
-        rows.popleft()
-    rows.rotate(first)
-    return [row for _, row in taken]
+def _take(rows: list[tuple[int, int]], count: int, length: int) -> list[int]:
+    """Removes and returns the rows at `_longest`."""
+    where = _longest(rows, count, length)
+    taken = [row for _, row in rows[where]]
+    del rows[where]
+    return taken
 
 
 class PaddedRows:
     """Rows of tokens, one text to a row, as batches of an engine.
 
     Args:
-      shapes: of every row, the length that each column is padded to.
-      columns: for example prompts and targets.
+      columns: for example prompts and targets, each with the lengths that it is padded to.
       tokens_per_batch: budget of padded tokens of the first column.
+
+    Attributes:
+      shapes: the padded length of every column of a row.
     """
 
     def __init__(
-        self,
-        shapes: Sequence[tuple[int, ...]],
-        columns: Sequence[Sequence[Tokens]],
-        tokens_per_batch: int,
+        self, *columns: tuple[Sequence[Tokens], Sequence[int]], tokens_per_batch: int
     ) -> None:
-        self.shapes, self.columns, self.tokens_per_batch = shapes, columns, tokens_per_batch
+        self.columns, self.tokens_per_batch = [rows for rows, _ in columns], tokens_per_batch
+        padded = ([padded_length(len(row), lengths) for row in rows] for rows, lengths in columns)
+        self.shapes: list[tuple[int, ...]] = list(zip(*padded, strict=True))
 
     def batches(
         self, shapes: Sequence[tuple[int, ...]], processes: int, multiple_of: int
@@ -202,11 +198,11 @@ class PaddedRows:
         return batches_by_length(shapes, self.tokens_per_batch // processes, multiple_of)
 
     def arrays(self, shape: tuple[int, ...], rows: Sequence[int | None]) -> list[np.ndarray]:
-        """Returns a padded array for every column; None is a row of padding."""
+        """Returns an array for every column that is not empty; None is a row of padding."""
         return [
             pad_rows([() if row is None else column[row] for row in rows], length)
-            # An embedding's shape has a length for the target that it lacks.
-            for column, length in zip(self.columns, shape, strict=False)
+            for column, length in zip(self.columns, shape, strict=True)
+            if length
         ]
 
     def padded_tokens(self, arrays: Sequence[np.ndarray], rows: Sequence[int | None]) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -12,19 +12,12 @@ from ait_jax.scorer.prompts_of_task import PromptPlan, TaskPrompts
 from ait_jax.scorer.work import PromptCounts
 
 
-class Place(NamedTuple):
-    """A scored instance and its task's name."""
-
-    task: str
-    instance: Instance
-
-
 @dataclass(frozen=True)
 class Chunk:
     """Prompts of a run of tasks, ready for the device.
 
     Attributes:
-      places: the scored instances, task after task.
+      places: task names and scored instances, task after task.
       prompts: int32[places, prompts], the numbers j, 0 for the original instruction.
       inputs: the distinct prompts, token ids that end in end-of-sequence.
       original: int32[places], the original prompt's index in `inputs`.
@@ -32,7 +25,7 @@ class Chunk:
       tokens_cut: int32[places, prompts], tokens lost to the maximum source length.
     """
 
-    places: list[Place]
+    places: list[tuple[str, Instance]]
     prompts: np.ndarray
     inputs: list[tuple[int, ...]]
     original: np.ndarray
@@ -57,13 +50,13 @@ def split(
 
 def prepare(tasks: Sequence[str], prompts: PromptPlan, task_prompts: TaskPrompts) -> Chunk:
     """Builds and tokenizes the prompts of `tasks`; needs no device."""
-    places: list[Place] = []
+    places: list[tuple[str, Instance]] = []
     index_of: dict[tuple[int, ...], int] = {}
     originals, numbers, rows, cuts = [], [], [], []
     for name in tasks:
         # The original prompt is always needed: it is decoded, and others may equal it.
         for instance, original, of_instance, built in task_prompts.build(name, prompts):
-            places.append(Place(name, instance))
+            places.append((name, instance))
             originals.append(index_of.setdefault(original.tokens, len(index_of)))
             numbers.append(of_instance)
             rows.append([index_of.setdefault(p.tokens, len(index_of)) for p in built])
@@ -120,8 +113,8 @@ def columns(chunk: Chunk, answered: Answered, values: np.ndarray) -> dict[str, A
 
     lengths = np.array([len(tokens) for tokens in chunk.inputs], np.int32)
     return {
-        "task": repeated(place.task for place in chunk.places),
-        "instance_id": repeated(place.instance.id for place in chunk.places),
+        "task": repeated(task for task, _ in chunk.places),
+        "instance_id": repeated(instance.id for _, instance in chunk.places),
         "prompt": chunk.prompts.ravel(),
         "answer": repeated(answered.texts),
         "num_answer_tokens": repeated(map(len, answered.targets)),

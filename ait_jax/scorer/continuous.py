@@ -66,10 +66,9 @@ class ContinuousDecoder:
         values_per_token = 2 * config.num_layers * config.num_kv_heads * config.head_dim
         weights = num_params(abstract_params(model)[0]) / values_per_token
         length, at_a_time = buckets.max_target_length, partitioner.data_size
-        self._apart = (
-            partitioner.platform == "cpu"
-        )  # stacked keys and values would be copied every step
-        if self._apart:
+        # On a CPU stacked keys and values would be copied every step.
+        self._apart = apart = partitioner.platform == "cpu"
+        if apart:
             bytes_per_token = values_per_token * jnp.dtype(config.dtype).itemsize
             tokens_per_batch = max(tokens_per_batch, _LEAST_ON_CPU // bytes_per_token)
         self._budget = Budget(tokens_per_batch, length, at_a_time, weights)
@@ -77,7 +76,6 @@ class ContinuousDecoder:
         lengths = (buckets.max_source_length,)
         self._slot_lengths = finer_lengths(lengths, _SLOT_GROWTH, multiple_of=32)
         self._prefill_lengths = finer_lengths(lengths, _PREFILL_GROWTH, multiple_of=16)
-        apart = self._apart
         self._prefill = jax.jit(
             partial(slots.prefill, model),
             static_argnames="lengths",

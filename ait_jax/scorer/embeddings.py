@@ -13,71 +13,49 @@ import numpy as np
 
 from ait_jax.errors import UserError
 from ait_jax.pool import Task
-from ait_jax.prompts.vocabulary import Vocabulary
 from ait_jax.runtime import distributed
-from ait_jax.scorer.engine import Engine
-
-
-@dataclass(frozen=True)
-class TextEncoder:
-    """The current model's encoder.
-
-    Args:
-      engine: batches by length and spreads them over the mesh, as in scoring.
-      params: parameters from `Engine.place`.
-      vocabulary: of the model.
-    """
-
-    engine: Engine
-    params: Any
-    vocabulary: Vocabulary
-
-    def embed(self, texts: Sequence[str], max_length: int | None = None) -> np.ndarray:
-        """Returns the mean of the last layer over each text's tokens, float32 [texts, emb_dim].
-
-        Every process embeds its share of the texts and gets all vectors.
-
-        Args:
-          max_length: in tokens, longer texts are cut; None is the longest prompt.
-        """
-        engine, partitioner = self.engine, self.engine.partitioner
-        longest = engine.buckets.max_source_length
-        longest = min(max_length or longest, longest)
-        tokens = [self.vocabulary.encode_source(text, longest) for text in partitioner.own(texts)]
-        size = engine.model.config.emb_dim
-        merged = np.zeros((len(texts), size), np.float32)
-        if not len(texts):
-            return merged
-        # Called even without texts: other processes may have some, and all run the same batches.
-        own = engine.embed(self.params, tokens).tobytes()
-        gathered = partitioner.first_of_groups(distributed.all_gather(own))
-        for group, data in enumerate(gathered):
-            merged[group :: len(gathered)] = np.frombuffer(data, np.float32).reshape(-1, size)
-        return merged
+from ait_jax.scorer.asker import Asker
 
 
 @runtime_checkable
 class Embedder(Protocol):
     """Texts -> vectors whose cosines say how alike the texts are."""
 
-    def embed(self, texts: Sequence[str], encoder: TextEncoder) -> np.ndarray:
-        """Returns float32 [texts, size], the same in every process."""
+    def embed(self, texts: Sequence[str], asker: Asker) -> np.ndarray:
+        """Returns float32 [texts, size], the same in every process.
+
+        Args:
+          asker: has the model as trained so far.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class T5Encoder:
-    """The encoder of the model as trained so far, mean over tokens.
+    """The encoder of the model as trained so far: mean of its last layer over a text's tokens.
 
     Args:
-      max_length: of a text in tokens; None is MAX_SOURCE_LENGTH.
+      max_length: of a text in tokens, longer ones are cut; None is MAX_SOURCE_LENGTH.
     """
 
     max_length: int | None = None
 
-    def embed(self, texts: Sequence[str], encoder: TextEncoder) -> np.ndarray:
-        """Returns float32 [texts, emb_dim]."""
-        return encoder.embed(texts, self.max_length)
+    def embed(self, texts: Sequence[str], asker: Asker) -> np.ndarray:
+        """Returns float32 [texts, emb_dim]; every process embeds its share of the texts."""
+        engine, partitioner = asker.engine, asker.engine.partitioner
+        longest = engine.buckets.max_source_length
+        longest = min(self.max_length or longest, longest)
+        tokens = [asker.vocabulary.encode_source(text, longest) for text in partitioner.own(texts)]
+        size = engine.model.config.emb_dim
+        merged = np.zeros((len(texts), size), np.float32)
+        if not len(texts):
+            return merged
+        # Called even without texts: other processes may have some, and all run the same batches.
+        own = engine.embed(asker.params, tokens).tobytes()
+        gathered = partitioner.first_of_groups(distributed.all_gather(own))
+        for group, data in enumerate(gathered):
+            merged[group :: len(gathered)] = np.frombuffer(data, np.float32).reshape(-1, size)
+        return merged
 
 
 @dataclass(frozen=True)
@@ -125,7 +103,7 @@ class HuggingFaceEncoder:
             raise UserError(f"HuggingFaceEncoder.path = {str(self.path)!r}: {error}") from error
         return tokenizer, model.eval()
 
-    def embed(self, texts: Sequence[str], encoder: TextEncoder | None = None) -> np.ndarray:
+    def embed(self, texts: Sequence[str], asker: Asker | None = None) -> np.ndarray:
         """Returns float32 [texts, size]; the model being trained takes no part."""
         tokenizer, model = self._loaded
         import torch
@@ -146,15 +124,13 @@ class HuggingFaceEncoder:
         return torch.cat(vectors).float().numpy()
 
 
-def embed_instructions(
-    tasks: Sequence[Task], embedder: Embedder, encoder: TextEncoder
-) -> np.ndarray:
+def embed_instructions(tasks: Sequence[Task], embedder: Embedder, asker: Asker) -> np.ndarray:
     """Returns an embedding of every task's definition, float32 [tasks, size]."""
-    return embedder.embed([task.instruction.definition.strip() for task in tasks], encoder)
+    return embedder.embed([task.instruction.definition.strip() for task in tasks], asker)
 
 
 def embed_data(
-    tasks: Sequence[Task], embedder: Embedder, encoder: TextEncoder, max_instances: int
+    tasks: Sequence[Task], embedder: Embedder, asker: Asker, max_instances: int
 ) -> np.ndarray:
     """Returns the mean embedding of every task's first inputs, float32 [tasks, size].
 
@@ -163,6 +139,6 @@ def embed_data(
       max_instances: of a task, at least 1.
     """
     inputs = [[i.input.strip() for i in task.instances[:max_instances]] for task in tasks]
-    vectors = embedder.embed([text for texts in inputs for text in texts], encoder)
+    vectors = embedder.embed([text for texts in inputs for text in texts], asker)
     ends = np.cumsum([len(texts) for texts in inputs])[:-1]
     return np.stack([rows.mean(axis=0) for rows in np.split(vectors, ends)])

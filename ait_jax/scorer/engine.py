@@ -22,13 +22,12 @@ from ait_jax.models.parameters import abstract_params, match_layout
 from ait_jax.prompts.vocabulary import EOS_ID
 from ait_jax.runtime import reporter
 from ait_jax.runtime.hardware import options_of_large_products, target_platform
-from ait_jax.runtime.partitioning import Partitioner, feed
+from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.scorer.batching import (
     LengthBuckets,
     PaddedRows,
     Tokens,
     finer_lengths,
-    padded_length,
 )
 from ait_jax.scorer.continuous import MOST_MEMBERS, ContinuousDecoder, DecodedRow
 from ait_jax.scorer.group_rows import GroupRows
@@ -61,7 +60,10 @@ class Answers(NamedTuple):
 
 
 class Engine:
-    """Runs a model over many prompts; every call is given parameters from `place`.
+    """Runs a model over many prompts.
+
+    Every call is given parameters from `place` and this process's texts: token ids that end in
+    end-of-sequence, at most `max_source_length`.
 
     Args:
       model: any form of it; the engine uses its own (`ModelConfig.for_scoring`).
@@ -127,13 +129,7 @@ class Engine:
         return jax.jit(convert, out_shardings=shardings)(params)
 
     def decode(self, params: Any, prompts: Sequence[Tokens]) -> Answers:
-        """Decodes greedily.
-
-        Args:
-          params: from `place`.
-          prompts: token ids, each ending in end-of-sequence, at most `max_source_length`; of
-            this process.
-        """
+        """Decodes greedily."""
         # One process alone knows which slots are free.
         in_slots = self.shares_prefixes and jax.process_count() == 1
         decoded = (self._decode_in_slots if in_slots else self._decode_in_batches)(params, prompts)
@@ -147,8 +143,8 @@ class Engine:
         return Answers(answers, log_likelihoods)
 
     def _decode_in_batches(self, params: Any, prompts: Sequence[Tokens]) -> Iterator[DecodedRow]:
-        shapes = [(padded_length(len(p), self.input_lengths),) for p in prompts]
-        job = PaddedRows(shapes, (prompts,), DECODING_BATCH * self.tokens_per_batch)
+        budget = DECODING_BATCH * self.tokens_per_batch
+        job = PaddedRows((prompts, self.input_lengths), tokens_per_batch=budget)
         for rows, slots, decoded in self._run("answers", params, job):
             tokens, lengths = decoded.tokens[slots].tolist(), decoded.lengths[slots].tolist()
             values = decoded.ended_log_likelihood[slots].tolist()
@@ -173,11 +169,7 @@ class Engine:
     def log_likelihoods(
         self, params: Any, prompts: Sequence[Tokens], targets: Sequence[Tokens]
     ) -> np.ndarray:
-        """Teacher-forces `targets` under `prompts`, both ending in end-of-sequence.
-
-        Args:
-          params: from `place`.
-          prompts, targets: of this process.
+        """Teacher-forces `targets`, which also end in end-of-sequence, under `prompts`.
 
         Returns:
           float32 [len(prompts)]: mean log-likelihood of a target's tokens.
@@ -187,14 +179,8 @@ class Engine:
             for row, value in self._in_groups(params, prompts, targets):
                 result[row] = value
         else:
-            shapes = [
-                (
-                    padded_length(len(prompt), self.input_lengths),
-                    padded_length(len(target), self.target_lengths),
-                )
-                for prompt, target in zip(prompts, targets, strict=True)
-            ]
-            job = PaddedRows(shapes, (prompts, targets), self.tokens_per_batch)
+            columns = (prompts, self.input_lengths), (targets, self.target_lengths)
+            job = PaddedRows(*columns, tokens_per_batch=self.tokens_per_batch)
             for rows, slots, values in self._run("likelihoods", params, job):
                 result[rows] = values[slots]
         self._count(prompts, targets)
@@ -217,17 +203,12 @@ class Engine:
     def embed(self, params: Any, texts: Sequence[Tokens]) -> np.ndarray:
         """Returns the mean of the (encoder's) last layer over the real tokens of each text.
 
-        Args:
-          params: from `place`.
-          texts: token ids, each ending in end-of-sequence, at most `max_source_length`; of
-            this process.
-
         Returns:
           float32 [len(texts), emb_dim].
         """
-        shapes = [(padded_length(len(t), self.input_lengths), _ENCODE_ONLY) for t in texts]
         result = np.zeros((len(texts), self.model.config.emb_dim), np.float32)
-        job = PaddedRows(shapes, (texts,), self.tokens_per_batch)
+        columns = (texts, self.input_lengths), ([()] * len(texts), (_ENCODE_ONLY,))
+        job = PaddedRows(*columns, tokens_per_batch=self.tokens_per_batch)
         for rows, slots, values in self._run("embeddings", params, job):
             result[rows] = values[slots]
         self.work.prompts += len(texts)
@@ -238,41 +219,35 @@ class Engine:
     def _run(
         self, what: str, params: Any, job: PaddedRows | GroupRows
     ) -> Iterator[tuple[list[int], list[int], Any]]:
-        """Yields as `_batches` does, and shows how far it is."""
-        done = 0
-        with reporter.activity(what, len(job.shapes)) as show:
-            for batch in self._batches(params, job):
-                done += len(batch[0])
-                show(done)
-                yield batch
-
-    def _batches(
-        self, params: Any, job: PaddedRows | GroupRows
-    ) -> Iterator[tuple[list[int], list[int], Any]]:
         """Yields (rows, their places in the batch, host arrays) of every batch."""
         start = time.perf_counter()
         groups = self.partitioner.row_groups[1]
         slots = slots_of_all_processes(job.shapes)
         shapes = [shape for shape, _ in slots]
-        batches = list(job.batches(shapes, groups, self.partitioner.data_size // groups))
-        program_of = self._programs.in_order((len(b) * groups, *shape) for shape, b in batches)
-        pending: deque[tuple[list[int], list[int], Any]] = deque()
-        for shape, places in batches:
-            rows = [slots[place][1] for place in places]
-            arrays = job.arrays(shape, rows)
-            waited = time.perf_counter()
-            program = program_of((len(places) * groups, *shape))
-            compile_wait = time.perf_counter() - waited
-            self.work.device_busy(compile_wait)
-            output = program(params, *(feed(x, self.partitioner.batch_sharding) for x in arrays))
-            jax.tree.map(lambda array: array.copy_to_host_async(), output)
-            self.work.padded_tokens += job.padded_tokens(arrays, rows)
-            real = [(row, slot) for slot, row in enumerate(rows) if row is not None]
-            pending.append(([row for row, _ in real], [slot for _, slot in real], output))
-            if len(pending) == _batches_in_flight():
-                yield _fetched(*pending.popleft())
-        while pending:
-            yield _fetched(*pending.popleft())
+        waiting = deque(job.batches(shapes, groups, self.partitioner.data_size // groups))
+        program_of = self._programs.in_order((len(b) * groups, *shape) for shape, b in waiting)
+        pending: deque[tuple[list[int | None], Any]] = deque()
+        done = 0
+        with reporter.activity(what, len(job.shapes)) as show:
+            while waiting or pending:
+                if waiting and len(pending) < _batches_in_flight():
+                    shape, places = waiting.popleft()
+                    rows = [slots[place][1] for place in places]
+                    arrays = job.arrays(shape, rows)
+                    waited = time.perf_counter()
+                    program = program_of((len(rows) * groups, *shape))
+                    self.work.device_busy(time.perf_counter() - waited)
+                    output = program(params, *self.partitioner.shard_batch(arrays))
+                    jax.tree.map(lambda array: array.copy_to_host_async(), output)
+                    self.work.padded_tokens += job.padded_tokens(arrays, rows)
+                    pending.append((rows, output))
+                    continue
+                rows, output = pending.popleft()
+                fetched = jax.tree.map(fetch, output)
+                real = [(row, slot) for slot, row in enumerate(rows) if row is not None]
+                done += len(real)
+                show(done)
+                yield [row for row, _ in real], [slot for _, slot in real], fetched
         self.work.device_idle()
         self.work.seconds += time.perf_counter() - start
 
@@ -358,10 +333,6 @@ class Engine:
             again = len(members) - 1
             self.work.shared_tokens += again * length
             self.work.flops -= again * self.model.config.reading_flops(length)
-
-
-def _fetched(rows: list[int], slots: list[int], output: Any) -> tuple[list[int], list[int], Any]:
-    return rows, slots, jax.tree.map(fetch, output)
 
 
 def _batches_in_flight() -> int:

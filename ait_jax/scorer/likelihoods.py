@@ -72,9 +72,8 @@ def read_answers(path: Path) -> KnownAnswers:
     """Returns the answers of a table that has the original prompts' rows."""
     names = ("task", "instance_id", "answer", "log_likelihood")
     table = _read(path, (*names, "prompt"), filters=[("prompt", "==", 0)])
-    tasks, instances, answers, values = (table[name].to_pylist() for name in names)
-    places = zip(tasks, instances, strict=True)
-    return dict(zip(places, zip(answers, values, strict=True), strict=True))
+    rows = zip(*(table[name].to_pylist() for name in names), strict=True)
+    return {(task, instance): (answer, value) for task, instance, answer, value in rows}
 
 
 def count_cut(path: Path) -> tuple[int, int]:

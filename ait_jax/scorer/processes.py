@@ -7,6 +7,7 @@ fewer feeds padding in their place.
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -33,21 +34,15 @@ def slots_of_all_processes(shapes: Sequence[Shape]) -> list[tuple[Shape, int | N
     rows_of: dict[Shape, list[int]] = {}
     for row, shape in enumerate(shapes):
         rows_of.setdefault(shape, []).append(row)
+    own = json.dumps([(shape, len(rows)) for shape, rows in rows_of.items()])
+    most: Counter[Shape] = Counter()
+    for data in distributed.all_gather(own.encode()):
+        most |= Counter({tuple(shape): count for shape, count in json.loads(data)})
     slots: list[tuple[Shape, int | None]] = []
-    counts = _largest_counts({shape: len(rows) for shape, rows in rows_of.items()})
-    for shape, count in sorted(counts.items()):
-        own = rows_of.get(shape, [])
-        slots += [(shape, own[i] if i < len(own) else None) for i in range(count)]
+    for shape, count in sorted(most.items()):
+        rows = [*rows_of.get(shape, []), *[None] * count][:count]
+        slots += [(shape, row) for row in rows]
     return slots
-
-
-def _largest_counts(counts: dict[Shape, int]) -> dict[Shape, int]:
-    """Returns the largest count of every shape over all processes."""
-    largest: dict[Shape, int] = {}
-    for data in distributed.all_gather(json.dumps(list(counts.items())).encode()):
-        for shape, count in json.loads(data):
-            largest[tuple(shape)] = max(count, largest.get(tuple(shape), 0))
-    return largest
 
 
 def fetch(array: jax.Array) -> np.ndarray:
@@ -68,12 +63,9 @@ def total(figures: Figures, partitioner: Partitioner) -> Figures:
         return figures
     own = json.dumps(dataclasses.asdict(figures)).encode()
     all_values = [json.loads(v) for v in partitioner.first_of_groups(distributed.all_gather(own))]
-    summed = {}
-    for name, value in all_values[0].items():
-        is_seconds = isinstance(value, float) and name != "flops"
-        of_all = sum(values[name] or 0 for values in all_values)
-        kind = float if value is None else type(value)
-        summed[name] = kind(of_all / (len(all_values) if is_seconds else 1))
+    summed = {name: sum(values[name] for values in all_values) for name in all_values[0]}
+    for name in summed.keys() & {"seconds", "compile_wait", "host_wait"}:
+        summed[name] /= len(all_values)
     return type(figures)(**summed)
 
 

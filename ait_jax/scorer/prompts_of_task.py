@@ -1,7 +1,8 @@
 """The prompts of one task: which instances are scored, and under which instructions."""
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,6 +40,7 @@ def scoring_instances(task: Task, num_instances: int, key: Key) -> list[Instance
     return [task.instances[i] for i in order[:num_instances]]
 
 
+@dataclass(frozen=True)
 class TaskPrompts:
     """Builds the prompts of tasks, one task at a time. Safe to use in one other thread.
 
@@ -48,28 +50,21 @@ class TaskPrompts:
       key: of every draw.
     """
 
-    def __init__(
-        self,
-        pool: TaskPool,
-        vocabulary: Vocabulary,
-        encoding: Encoding,
-        perturbation: Any,
-        num_instances: int,
-        key: Key,
-    ) -> None:
-        self.pool, self.vocabulary, self.encoding = pool, vocabulary, encoding
-        self.perturbation, self.num_instances = perturbation, num_instances
-        self.key = key
+    pool: TaskPool
+    vocabulary: Vocabulary
+    encoding: Encoding
+    perturbation: Any
+    num_instances: int
+    key: Key
+
+    @cached_property
+    def _tokens(self) -> Callable[[str], list[int]]:
         # The encoding already counts the tokens of the text that it returns.
-        self._tokens = lru_cache(maxsize=8)(vocabulary.encode_prompt)
+        return lru_cache(maxsize=8)(self.vocabulary.encode_prompt)
 
     def count_instances(self, name: str) -> int:
         """Returns how many instances of a task are scored."""
         return min(self.num_instances, len(self.pool[name].instances))
-
-    def instances(self, name: str) -> list[Instance]:
-        """Returns the scored instances of a task."""
-        return scoring_instances(self.pool[name], self.num_instances, self.key)
 
     def count_planned(self, name: str, plan: PromptPlan) -> int:
         """Returns how many prompts a plan asks of a task, without reading its instances."""
@@ -77,16 +72,17 @@ class TaskPrompts:
 
     def planned(self, name: str, plan: PromptPlan) -> np.ndarray:
         """Returns int[instances, prompts per instance], what a plan asks of a task."""
-        return plan([instance.id for instance in self.instances(name)])
+        instances = scoring_instances(self.pool[name], self.num_instances, self.key)
+        return plan([instance.id for instance in instances])
 
     def build(
         self, name: str, plan: PromptPlan
     ) -> Iterator[tuple[Instance, TokenizedPrompt, list[int], list[TokenizedPrompt]]]:
         """Yields (instance, prompt 0, planned numbers j, their prompts) of a task's instances."""
         task = self.pool[name]
-        instances = self.instances(name)
+        instances = scoring_instances(task, self.num_instances, self.key)
         used = [instance.id for instance in instances]
-        numbers = self.planned(name, plan).tolist()
+        numbers = plan(used).tolist()
         instructions = {
             j: perturbed_instruction(task, self.perturbation, j, self.key, used)
             for j in sorted({0}.union(*numbers))

@@ -5,7 +5,9 @@ next wave, so an interrupted race continues where it was.
 """
 
 import dataclasses
+import itertools
 import json
+from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -107,12 +109,10 @@ def _fill(cells: dict[str, np.ndarray], table: Path, num_perturbations: int) -> 
     """Writes a table's log-likelihoods into float64[n, k + 1] of every task, NaN elsewhere."""
     columns = likelihoods.read_rows(table)
     names = ("task", "instance_id", "prompt", "log_likelihood")
-    rows_of: dict[str, list[tuple[str, int, float]]] = {}
-    for task, *row in zip(*(columns[name] for name in names), strict=True):
-        rows_of.setdefault(task, []).append(tuple(row))
-    for task, rows in rows_of.items():
-        ids = sorted({instance for instance, _, _ in rows})
-        row_of = {instance: row for row, instance in enumerate(ids)}
+    rows = zip(*(columns[name] for name in names), strict=True)
+    for task, of_task in itertools.groupby(rows, key=lambda row: row[0]):
+        own = list(of_task)
+        ids = sorted({instance for _, instance, _, _ in own})
         matrix = cells.setdefault(task, np.full((len(ids), num_perturbations + 1), np.nan))
-        for instance, prompt, value in rows:
-            matrix[row_of[instance], prompt] = value
+        for _, instance, prompt, value in own:
+            matrix[bisect_left(ids, instance), prompt] = value

@@ -69,16 +69,15 @@ class Scorer:
     ) -> PromptCounts:
         """Writes likelihoods.parquet for `tasks`, chunk by chunk, and continues after a crash.
 
-        Of several processes each tokenizes and feeds its part of every chunk's tasks, and the
-        first one writes; all call this with the same arguments.
+        Of several processes, which all call this with the same arguments, each tokenizes and feeds
+        its part of every chunk's tasks, and the first one writes.
 
-        Prompts may be scored in parts: first a plan with prompt 0 into one table, then a plan of
-        others for some of its tasks into another, with `answers_from` the first. Together they
-        hold what one table would, up to the rounding of other batches.
+        Prompts may be scored in parts: a plan with prompt 0 into one table, then others for some
+        of its tasks into another, with `answers_from` the first. Together they hold what one table
+        would, up to the rounding of other batches.
 
         Args:
-          tasks: names in the asker's pool, in the order of the rows; one without instances has
-            no rows.
+          tasks: in the order of the rows; one without instances has none.
           path: the table; finished chunks wait in the folder `<path>.chunks`.
           round_index: with the asker's seed, keys the draws of instances and perturbations.
           prompts: which prompts j are scored; None is all, 0..k.
@@ -100,26 +99,21 @@ class Scorer:
             Key(asker.seed, round_index),
         )
         tasks = [name for name in tasks if task_prompts.count_instances(name)]
-        chunks = chunk.split(
-            tasks,
-            lambda name: task_prompts.count_planned(name, prompts),
-            self.prompts_per_chunk,
-        )
+        count = partial(task_prompts.count_planned, plan=prompts)
+        chunks = chunk.split(tasks, count, self.prompts_per_chunk)
         folder = path.with_suffix(".chunks")
-        parts = [folder / f"chunk_{index:05d}.parquet" for index in range(len(chunks))]
-        whole = [
-            _is_whole(*item, prompts, task_prompts) for item in zip(parts, chunks, strict=True)
-        ]
+        parts = {folder / f"chunk_{i:05d}.parquet": names for i, names in enumerate(chunks)}
+        whole = [_is_whole(*part, prompts, task_prompts) for part in parts.items()]
         whole = distributed.broadcast(str(path), whole)
         counts = _score_chunks(
-            [(parts[i], chunks[i]) for i in range(len(parts)) if not whole[i]],
+            [part for part, done in zip(parts.items(), whole, strict=True) if not done],
             partial(chunk.prepare, prompts=prompts, task_prompts=task_prompts),
             self._answerer(asker, answers_from),
             asker,
             len(tasks),
         )
         if distributed.is_writer():
-            likelihoods.concatenate(parts, path)
+            likelihoods.concatenate(list(parts), path)
             files.remove_tree(folder)
         distributed.barrier(str(path))
         return counts
@@ -130,7 +124,7 @@ class Scorer:
             known = likelihoods.read_answers(answers_from)
             return lambda ready: earlier(asker, ready.places, answers_from, known)
         if self.answers == "gold":
-            return lambda ready: gold(asker, [place.instance for place in ready.places])
+            return lambda ready: gold(asker, [instance for _, instance in ready.places])
         return lambda ready: decode(asker, ready.original, ready.inputs)
 
 

@@ -1,7 +1,8 @@
 """Scoring in figures: what was asked, and what the engine did for it."""
 
+import operator
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, astuple, dataclass
 
 from ait_jax.runtime.hardware import peak_flops
 
@@ -30,7 +31,9 @@ class Work:
     seconds: float = 0.0
     compile_wait: float = 0.0
     host_wait: float = 0.0
-    _idle_since: float | None = None
+
+    def __post_init__(self) -> None:
+        self._idle_since: float | None = None
 
     def clear(self) -> None:
         """Sets everything back to zero."""
@@ -93,7 +96,7 @@ class Work:
         )
 
 
-@dataclass
+@dataclass(frozen=True)
 class PromptCounts:
     """How many prompts this process scored, and how many of them the device did not see.
 
@@ -109,21 +112,14 @@ class PromptCounts:
     from_decode: int = 0
     identical: int = 0
 
-    def __iadd__(self, other: "PromptCounts") -> "PromptCounts":
-        self.asked += other.asked
-        self.from_decode += other.from_decode
-        self.identical += other.identical
-        return self
+    def __add__(self, other: "PromptCounts") -> "PromptCounts":
+        return PromptCounts(*map(operator.add, astuple(self), astuple(other)))
 
     def summary(self) -> dict[str, int]:
         """Returns {} or the figures of timings.jsonl."""
         if not self.asked:
             return {}
-        return {
-            "prompts_asked": self.asked,
-            "prompts_from_decode": self.from_decode,
-            "prompts_identical": self.identical,
-        }
+        return {f"prompts_{name}": count for name, count in asdict(self).items()}
 
     def describe(self) -> str:
         """Returns the same as text for the terminal."""

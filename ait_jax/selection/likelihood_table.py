@@ -26,8 +26,7 @@ class Encoded(NamedTuple):
     def in_name_order(self) -> "Encoded":
         """Returns the column with ascending names."""
         order = sorted(range(len(self.names)), key=self.names.__getitem__)
-        rank = np.empty(len(order), np.int64)
-        rank[order] = np.arange(len(order))
+        rank = np.argsort(np.array(order, np.int64))
         return Encoded(rank[self.codes], [self.names[i] for i in order])
 
 
@@ -37,13 +36,11 @@ class LikelihoodTable:
 
     Attributes:
       tasks: task names, ascending.
-      instance_ids: per task, the ids of its n instances, ascending.
-      log_likelihoods: per task [n, k + 1]; column 0 is the original prompt. n and k may differ
-        between tasks.
+      log_likelihoods: per task [n, k + 1], instances by ascending id; column 0 is the original
+        prompt. n and k may differ between tasks.
     """
 
     tasks: tuple[str, ...]
-    instance_ids: tuple[tuple[str, ...], ...]
     log_likelihoods: tuple[Float[np.ndarray, "_ _"], ...]
 
     @classmethod
@@ -137,17 +134,8 @@ class _Rows:
                 f"{missing[:5]} of 0..{len(wanted) - 1}; the file is cut short or mixes two "
                 "settings. Delete it and run again to score the round again."
             )
-        ids = [self.instance.names[i] for i in instance[new_instance]]
-        ends = np.append(new_task, len(task))[1:]
-        num_instances = np.bincount(task_of_instance, minlength=len(new_task))
-        last = np.cumsum(num_instances)
+        of_tasks = np.split(value, new_task)[1:]
         return LikelihoodTable(
-            tasks=tuple(self.task.names[i] for i in task[new_task]),
-            instance_ids=tuple(
-                tuple(ids[b - n : b]) for n, b in zip(num_instances, last, strict=True)
-            ),
-            log_likelihoods=tuple(
-                value[a:b].reshape(n, -1)
-                for a, b, n in zip(new_task, ends, num_instances, strict=True)
-            ),
+            tuple(self.task.names[i] for i in task[new_task]),
+            tuple(v.reshape(-1, k) for v, k in zip(of_tasks, num_prompts.tolist(), strict=True)),
         )

@@ -16,7 +16,7 @@ perplexity, so their ties depend on how the file was written.)
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -108,29 +108,15 @@ class PromptUncertainty(Strategy):
 
 
 @dataclass(frozen=True)
-class Perplexity(Strategy):
+class Perplexity(PromptUncertainty):
     """Highest or lowest perplexity of the model's own answers (the paper's baselines)."""
 
-    direction: str = "high"
-
-    def __post_init__(self) -> None:
-        _check_option(type(self).__name__, "direction", self.direction, ("high", "low"))
-
-    @property
-    def name(self) -> str:
-        """Direction and measure."""
-        return f"{self.direction}_perplexity"
-
-    def preference(self, scores: TaskScores, context: SelectionContext) -> PerTask:
-        """Returns the perplexity, or its negative."""
-        return scores.perplexity if self.direction == "high" else -scores.perplexity
+    measure: str = field(default="perplexity", init=False)
 
 
 @dataclass(frozen=True)
 class HighPerplexity(Perplexity):
     """`Perplexity` with direction "high"."""
-
-    direction: str = "high"
 
 
 @dataclass(frozen=True)
@@ -215,41 +201,12 @@ class Easy(RankMixture):
 class Difficult(RankMixture):
     """The task map's difficult region: lowest rank(PU) + rank(probability)."""
 
-    directions: tuple[str, ...] = ("low", "low")
-
 
 @dataclass(frozen=True)
 class Ambiguous(PromptUncertainty):
     """The task map's ambiguous region: highest prompt uncertainty."""
 
-    @property
-    def name(self) -> str:
-        """Always "ambiguous"."""
-        return "ambiguous"
-
-
-STRATEGIES = {
-    "prompt_uncertainty": PromptUncertainty,
-    "high_prompt_uncertainty": PromptUncertainty,
-    "low_prompt_uncertainty": lambda: PromptUncertainty(direction="low"),
-    "random": Random,
-    "random_category": RandomCategory,
-    "high_perplexity": HighPerplexity,
-    "low_perplexity": LowPerplexity,
-    "ambiguous": Ambiguous,
-    "easy": Easy,
-    "difficult": Difficult,
-}
-
-
-def strategy(name: str) -> Strategy:
-    """Returns the shipped strategy of that name; UserError with the nearest name otherwise."""
-    if name not in STRATEGIES:
-        raise UserError(
-            f"There is no strategy {name!r}.{nearest(name, STRATEGIES)} "
-            f"Strategies: {', '.join(STRATEGIES)}."
-        )
-    return STRATEGIES[name]()
+    name = Strategy.name
 
 
 @dataclass(frozen=True)
@@ -269,9 +226,9 @@ class Selection:
     num_gen: int
     margins: Mapping[str, float | None]
 
-    def close_calls(self, tolerance: float = SCORE_TOLERANCE) -> dict[str, float]:
-        """Returns the margins below `tolerance`: another machine may choose otherwise there."""
-        return {g: m for g, m in self.margins.items() if m is not None and m < tolerance}
+    def close_calls(self) -> dict[str, float]:
+        """Returns the margins so small that another machine may choose otherwise."""
+        return {g: m for g, m in self.margins.items() if m is not None and m < SCORE_TOLERANCE}
 
 
 def select(strategy: Strategy, context: SelectionContext) -> Selection:

@@ -34,7 +34,16 @@ class Checkpoints:
             with buckets.errors_of(self.directory):
                 self.directory.mkdir(parents=True, exist_ok=True)
                 self._remove_unfinished()
-            self._manager = ocp.CheckpointManager(self.directory, options=self._options())
+            options = ocp.CheckpointManagerOptions(
+                step_prefix="checkpoint",
+                create=True,
+                cleanup_tmp_directories=buckets.is_local(self.directory),
+                preservation_policy=self,
+                # Orbax stores metrics only where they rank checkpoints. Its own ranking prefers
+                # the latest of equals, so the choice is made here.
+                best_fn=self._value if best_metric else None,
+            )
+            self._manager = ocp.CheckpointManager(self.directory, options=options)
         except OSError as error:
             raise UserError(
                 f"Checkpoints cannot be written to {self.directory}: {first_line(error)}. Give a "
@@ -45,17 +54,6 @@ class Checkpoints:
                 f"The metrics of {_damaged_metrics(self.directory)} are damaged: "
                 f"{first_line(error)}. Delete that folder to continue without it."
             ) from error
-
-    def _options(self) -> Any:
-        return self._ocp.CheckpointManagerOptions(
-            step_prefix="checkpoint",
-            create=True,
-            cleanup_tmp_directories=buckets.is_local(self.directory),
-            preservation_policy=self,
-            # Orbax stores metrics only where they rank checkpoints. Its own ranking prefers the
-            # latest of equals, so the choice is made here.
-            best_fn=self._value if self.best_metric else None,
-        )
 
     def _remove_unfinished(self) -> None:
         """Deletes what a killed process left in a bucket, where whole files are not renamed.

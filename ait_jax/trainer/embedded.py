@@ -4,8 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -51,26 +50,23 @@ class Training(Generic[TrainerT]):
     training leaves).
     """
 
+    # In the job's, of the checkpoints.
+    folder: ClassVar[str] = ""
+
     def __init__(self, config: TrainerT, job: TrainingJob) -> None:
         config.check_batch_size(job.partitioner)
         self.config, self.job = config, job
         self.total_steps = config.total_steps(len(job.examples))
         self.eval_period = config.steps_between_evaluations(len(job.examples))
-        self.kept_in = self._checkpoint_folder()
+        self.kept_in = job.directory / self.folder
         self.checkpoints = Checkpoints(
             self.kept_in, best_metric=config.best_metric if job.evaluate else None
         )
         self.schedule = schedule_over(config.schedule, self.total_steps)
         self.work = TrainingWork()
         self.others: tuple[Any, ...] = ()  # arguments of a step between state and batch
-        self._compile_step()
-
-    def _checkpoint_folder(self) -> Path:
-        return self.job.directory
-
-    def _compile_step(self) -> None:
         self.optimizer, self.train_step, (self.abstract_state, *self.abstract_others) = (
-            _compiled_step(self.config, self.schedule, self.job.model, self.job.partitioner)
+            _compiled_step(config, self.schedule, job.model, job.partitioner)
         )
 
     def _initial_state(self) -> TrainState:

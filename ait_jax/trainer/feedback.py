@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Protocol, cast, runtime_checkable
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import jax
 import numpy as np
-from jaxtyping import Float32, Int
+import optax
 
 from ait_jax import randomness
 from ait_jax.errors import UserError
@@ -16,25 +16,13 @@ from ait_jax.models.sampling import Restriction, key_data, sample_decode
 from ait_jax.prompts.vocabulary import EOS_ID
 from ait_jax.runtime import reporter
 from ait_jax.runtime.hardware import target_platform
-from ait_jax.trainer.data import TokenPairs, in_order
+from ait_jax.trainer.data import in_order
 from ait_jax.trainer.embedded import Training
+from ait_jax.trainer.examples import InstructionExamples
 from ait_jax.trainer.feedback_step import make_feedback_step
 from ait_jax.trainer.interface import Trained, Trainer, TrainingJob
 from ait_jax.trainer.metrics import TrainingLog, TrainingWork
-from ait_jax.trainer.step import Metrics, TrainState, sharded_step
-
-
-@runtime_checkable
-class JudgedExamples(TokenPairs, Protocol):
-    """Training examples whose answers can be read and judged."""
-
-    def references(self, index: int, /) -> Sequence[str]:
-        """Returns an example's acceptable outputs."""
-        ...
-
-    def decode(self, tokens: Sequence[int], /) -> str:
-        """Returns an answer's text."""
-        ...
+from ait_jax.trainer.step import Metrics, Step, TrainState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +50,7 @@ class FeedbackTrainer(Trainer):
     """
 
     supervised: Trainer
-    reward: Callable[[str, Sequence[str]], float]
+    reward: Callable[[str, Sequence[str]], float] = field(hash=False)  # no part of a step
     num_samples: int = 4
     temperature: float = 1.0
     top_k: int | None = None
@@ -93,8 +81,13 @@ class FeedbackTrainer(Trainer):
         """See `Trainer.check_model`."""
         self.supervised.check_model(model)
 
+    def make_step(self, model: Model, optimizer: optax.GradientTransformation) -> Step:
+        """See `feedback_step.make_feedback_step`."""
+        weight = self.supervised_weight
+        return make_feedback_step(model, optimizer, supervised_weight=weight, **self.step_options)
+
     def train(self, job: TrainingJob) -> Trained:
-        """Trains on `JudgedExamples`; the result's step counts all updates on the way to it."""
+        """Trains on `InstructionExamples`; the result's step counts all updates on the way."""
         supervised = self.supervised.train(job)
         step, directory, work = supervised.step, supervised.directory, supervised.work
         feedback = _Feedback(
@@ -120,24 +113,10 @@ class FeedbackTrainer(Trainer):
 class _Feedback(Training[FeedbackTrainer]):
     """The feedback of one training."""
 
-    @property
-    def examples(self) -> JudgedExamples:
-        """The job's."""
-        return cast(JudgedExamples, self.job.examples)
-
-    def _compile_step(self) -> None:
-        config = self.config
-        self.optimizer = config.optimizer(self.schedule)
-        function = make_feedback_step(
-            self.job.model,
-            self.optimizer,
-            supervised_weight=config.supervised_weight,
-            **config.step_options,
-        )
-        self.train_step, self.abstract_state = sharded_step(
-            function, self.job.model, self.optimizer, self.job.partitioner
-        )
-        rows, replicated = self.job.partitioner.batch_sharding, self.job.partitioner.replicated
+    def __init__(self, config: FeedbackTrainer, job: TrainingJob) -> None:
+        super().__init__(config, job)
+        self.examples = cast(InstructionExamples, job.examples)
+        rows, replicated = job.partitioner.batch_sharding, job.partitioner.replicated
         param_shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state.params)
         # One program for each length of prompts.
         self.sample = jax.jit(
@@ -192,7 +171,8 @@ class _Feedback(Training[FeedbackTrainer]):
         work += TrainingWork(padded_tokens=sum(array.size for array in batch.values()))
         rows = self.job.partitioner.own_rows(len(item))
         batch = {name: array[rows] for name, array in batch.items()}
-        batch["rewards"] = self._rewards(item[rows], answers[rows])
+        judged = map(self._rewards, item[rows], answers[rows])
+        batch["rewards"] = np.array(list(judged), np.float32)
         fed = self.job.partitioner.shard_batch(batch)
         work += TrainingWork(host_wait=time.perf_counter() - since)
         state, metrics = self.train_step(state, fed, np.uint32(self.job.seed))
@@ -217,22 +197,12 @@ class _Feedback(Training[FeedbackTrainer]):
         flat = [ids[:length] for ids, length in zip(tokens.tolist(), lengths.tolist(), strict=True)]
         return [flat[i : i + size] for i in range(0, len(flat), size)]
 
-    def _rewards(
-        self, indices: Int[np.ndarray, " prompts"], answers: list[list[list[int]]]
-    ) -> Float32[np.ndarray, "prompts samples"]:
-        """Judges answers."""
-        return np.array(
-            [
-                [
-                    self.config.reward(
-                        self.examples.decode(answer), self.examples.references(int(index))
-                    )
-                    for answer in own
-                ]
-                for index, own in zip(indices, answers, strict=True)
-            ],
-            np.float32,
-        )
+    def _rewards(self, index: int, answers: list[list[int]]) -> list[float]:
+        """Judges the answers to an example."""
+        return [
+            self.config.reward(self.examples.decode(answer), self.examples.references(int(index)))
+            for answer in answers
+        ]
 
 
 def _real_work(

@@ -68,22 +68,20 @@ def make_feedback_step(
 ) -> Step:
     """Returns step(state, batch, dropout_seed) -> (state, metrics).
 
-    The loss is
+    For any number of microbatches, the loss is
 
         mean over answers of -(advantage x log-likelihood of the answer)
-        + supervised_weight x mean cross-entropy over the tokens of "targets",
+        + supervised_weight x mean cross-entropy over the tokens of "targets"
 
-    for any number of microbatches. The first mean's gradient is minus that of the expected reward,
-    so the log-likelihood is the sum over an answer's tokens, not their mean. The second term is
-    the supervised training's own, dropout included.
+    The first mean's gradient is minus that of the expected reward, so the log-likelihood is the
+    sum over an answer's tokens, not their mean. The second is training's own, dropout included.
 
-    A batch has "inputs" and "targets" as in training, "answers" int32 (B, S, T) with their
-    end-of-sequence, padded with 0, and "rewards" float32 (B, S).
+    A batch has what training's has, "answers" int32 (B, S, T) with their end-of-sequence, padded
+    with 0, and "rewards" float32 (B, S).
 
-    Metrics (float32 scalars): loss, policy_loss, supervised_loss, accuracy (of the targets'
-    tokens), reward (mean), right (share of answers with reward 1), advantage (mean of its absolute
-    value: 0 where a prompt's answers are all right or all wrong), answer_tokens (mean length),
-    grad_norm, param_norm, tokens (of the targets).
+    Metrics (float32 scalars): training's, policy_loss, supervised_loss, reward (mean), right (share
+    of answers with reward 1), advantage (mean of its absolute value: 0 where a prompt's answers are
+    all right or all wrong), answer_tokens (mean length).
     """
     supervised = supervised_sums(model, z_loss=z_loss, label_smoothing=label_smoothing)
 

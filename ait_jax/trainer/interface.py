@@ -6,22 +6,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-import jax
 import optax
 
 from ait_jax.errors import UserError, nearest
 from ait_jax.models.interface import Model
+from ait_jax.models.parameters import abstract_params
 from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.summaries import Summaries
 from ait_jax.trainer.data import Examples
 from ait_jax.trainer.metrics import TrainingWork
 from ait_jax.trainer.optimizer import Schedule, adamw, constant_with_warmup
-from ait_jax.trainer.step import sharded_train_step
+from ait_jax.trainer.step import CompiledStep, Step, make_train_step, placed_state, sharded_step
 
 Evaluate = Callable[[Any], Mapping[str, float]]
-# A jitted step, and its abstract, placed arguments before the batch and dropout's seed: the state,
-# which is donated, and what else the step needs.
-CompiledStep = tuple[jax.stages.Wrapped, tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
@@ -143,18 +140,19 @@ class Trainer:
     @property
     def step_options(self) -> dict[str, Any]:
         """Settings of `step.make_train_step`."""
-        return {
-            "num_microbatches": self.num_microbatches,
-            "z_loss": self.z_loss,
-            "label_smoothing": self.label_smoothing,
-        }
+        names = ("num_microbatches", "z_loss", "label_smoothing")
+        return {name: getattr(self, name) for name in names}
+
+    def make_step(self, model: Model, optimizer: optax.GradientTransformation) -> Step:
+        """Returns what makes an update."""
+        return make_train_step(model, optimizer, **self.step_options)
 
     def compiled_step(
         self, model: Model, optimizer: optax.GradientTransformation, partitioner: Partitioner
     ) -> CompiledStep:
-        """Returns the train step, compiled at its first call, and its first arguments."""
-        step, state = sharded_train_step(model, optimizer, partitioner, **self.step_options)
-        return step, (state,)
+        """Returns `make_step`'s step, compiled at its first call, and its first arguments."""
+        state = placed_state(*abstract_params(model), optimizer, partitioner)
+        return sharded_step(self.make_step(model, optimizer), (state,), partitioner)
 
     def total_steps(self, num_examples: int) -> int:
         """Returns the number of updates."""

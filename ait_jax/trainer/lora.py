@@ -1,7 +1,6 @@
 """LoRA: adapters (`models.adapters`) learn beside the frozen model; the result is their sum."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import jax
@@ -15,9 +14,16 @@ from ait_jax.runtime import reporter
 from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.trainer.checkpointing import Checkpoints
 from ait_jax.trainer.embedded import Training
-from ait_jax.trainer.interface import CompiledStep, Trained, Trainer, TrainingJob
+from ait_jax.trainer.interface import Trained, Trainer, TrainingJob
 from ait_jax.trainer.metrics import TrainingLog
-from ait_jax.trainer.step import Metrics, TrainState, make_train_step, placed_state
+from ait_jax.trainer.step import (
+    CompiledStep,
+    Metrics,
+    TrainState,
+    make_train_step,
+    placed_state,
+    sharded_step,
+)
 
 
 @dataclass(frozen=True)
@@ -89,14 +95,7 @@ class LoRATrainer(Trainer):
 
         shapes, axes = adapters.abstract_adapters(self.kernels(model), self.rank)
         placed = placed_state(shapes, axes, optimizer, partitioner), _frozen(model, partitioner)
-        shardings = jax.tree.map(lambda leaf: leaf.sharding, placed)
-        step = jax.jit(
-            lora_step,
-            in_shardings=(*shardings, partitioner.batch_sharding, partitioner.replicated),
-            out_shardings=(shardings[0], partitioner.replicated),
-            donate_argnums=0,
-        )
-        return step, placed
+        return sharded_step(lora_step, placed, partitioner)
 
 
 def _frozen(model: Model, partitioner: Partitioner) -> Any:
@@ -113,8 +112,7 @@ def _frozen(model: Model, partitioner: Partitioner) -> Any:
 class _LoRATraining(Training[LoRATrainer]):
     """One call of `LoRATrainer.train`: what learns, `state.params`, are the adapters."""
 
-    def _checkpoint_folder(self) -> Path:
-        return self.job.directory / "adapters"
+    folder = "adapters"
 
     def _first_params(self) -> Any:
         return adapters.init_adapters(

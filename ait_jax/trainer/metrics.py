@@ -1,6 +1,7 @@
 """What training reports: lines on the terminal, metrics.jsonl, summaries, and its work."""
 
 import json
+import operator
 import time
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass
@@ -12,7 +13,7 @@ from ait_jax.runtime.hardware import peak_flops
 from ait_jax.summaries import Summaries, TensorBoard
 
 
-class MetricsFile:
+class MetricsFile(LinesFile):
     """metrics.jsonl: one line per logged step, without wall-clock values.
 
     Lines are a function of the run's inputs alone, so a resumed run leaves the same file:
@@ -20,14 +21,13 @@ class MetricsFile:
     """
 
     def __init__(self, path: Any, resume_step: int) -> None:
-        self._file = LinesFile(path)
-        kept = [line for line in self.lines() if line["step"] <= resume_step]
-        self._file.replace([json.dumps(line) for line in kept])
+        super().__init__(path)
+        self.replace([json.dumps(line) for line in self.lines() if line["step"] <= resume_step])
 
     def lines(self) -> list[dict]:
         """Returns the lines, except one cut short by a crash."""
         lines = []
-        for text in self._file.read():
+        for text in self.read():
             try:
                 lines.append(json.loads(text))
             except json.JSONDecodeError:
@@ -37,11 +37,7 @@ class MetricsFile:
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Adds a line."""
         if distributed.is_writer():
-            self._file.add(json.dumps({"step": step, **values}))
-
-    def flush(self) -> None:
-        """Call this before saving a checkpoint: a run that resumes there needs the lines."""
-        self._file.flush()
+            self.add(json.dumps({"step": step, **values}))
 
 
 @dataclass(frozen=True)
@@ -67,7 +63,7 @@ class TrainingWork:
     evaluation_seconds: float = 0.0
 
     def __add__(self, other: "TrainingWork") -> "TrainingWork":
-        return TrainingWork(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+        return TrainingWork(*map(operator.add, astuple(self), astuple(other)))
 
     def speed(self) -> dict[str, float]:
         """Returns tokens_per_second and mfu."""
@@ -141,8 +137,7 @@ class TrainingLog:
         """Returns the speed since the last period, less the last `apart` seconds."""
         now = time.perf_counter()
         self.work += TrainingWork(seconds=now - self._since - apart)
-        before, after = astuple(self._before), astuple(self.work)
-        period = TrainingWork(*(a - b for a, b in zip(after, before, strict=True)))
+        period = TrainingWork(*map(operator.sub, astuple(self.work), astuple(self._before)))
         self._since, self._before = now, self.work
         return period.speed()
 

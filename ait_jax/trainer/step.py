@@ -10,7 +10,6 @@ from flax import struct
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ait_jax.models.likelihood import cross_entropy_loss, shift_right
-from ait_jax.models.parameters import abstract_params
 from ait_jax.runtime.partitioning import Partitioner
 
 Batch = dict[str, jax.Array]
@@ -184,29 +183,29 @@ def make_train_step(
     return train_step
 
 
-def sharded_train_step(
-    model: Any, optimizer: optax.GradientTransformation, partitioner: Partitioner, **options: Any
-) -> tuple[jax.stages.Wrapped, TrainState]:
-    """Returns `sharded_step` of `make_train_step`, which takes the options."""
-    return sharded_step(make_train_step(model, optimizer, **options), model, optimizer, partitioner)
+# A jitted step, and its abstract, placed arguments before the batch and dropout's seed: the state,
+# which is donated, and what else the step needs.
+CompiledStep = tuple[jax.stages.Wrapped, tuple[Any, ...]]
 
 
 def sharded_step(
-    function: Step, model: Any, optimizer: optax.GradientTransformation, partitioner: Partitioner
-) -> tuple[jax.stages.Wrapped, TrainState]:
-    """Returns a step jitted on a mesh, and the abstract state that it takes and returns.
+    function: Callable[..., tuple[TrainState, Metrics]],
+    placed: tuple[Any, ...],
+    partitioner: Partitioner,
+) -> CompiledStep:
+    """Returns a step jitted on a mesh; call or lower it under `partitioner.activate()`.
 
-    The state is donated. Call or lower it under `partitioner.activate()`.
+    Args:
+      function: takes what is `placed`, a batch and dropout's seed.
     """
-    abstract_state = placed_state(*abstract_params(model), optimizer, partitioner)
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, placed)
     step = jax.jit(
         function,
-        in_shardings=(shardings, partitioner.batch_sharding, partitioner.replicated),
-        out_shardings=(shardings, partitioner.replicated),
+        in_shardings=(*shardings, partitioner.batch_sharding, partitioner.replicated),
+        out_shardings=(shardings[0], partitioner.replicated),
         donate_argnums=0,
     )
-    return step, abstract_state
+    return step, placed
 
 
 def placed_state(

@@ -90,8 +90,8 @@ def _is_installed(name: str) -> bool:
     return spec is not None and (name != "t5x" or spec.origin is not None)
 
 
-def _import_t5x() -> tuple[Any, Any, Any]:
-    """Returns the modules t5x.train, t5x_parts and seqio_examples.
+def _import_t5x() -> tuple[Any, Any]:
+    """Returns the modules t5x.train and t5x_parts.
 
     Raises:
       UserError: T5X cannot be imported, or is too old.
@@ -104,7 +104,7 @@ def _import_t5x() -> tuple[Any, Any, Any]:
             from t5x import train as t5x_train  # pyright: ignore - optional
 
             from ait_jax.tasks.seqio_tasks import hide_accelerators
-            from ait_jax.trainer import seqio_examples, t5x_parts
+            from ait_jax.trainer import t5x_parts
 
             hide_accelerators()
     except (ImportError, AttributeError) as error:
@@ -118,7 +118,7 @@ def _import_t5x() -> tuple[Any, Any, Any]:
             f"T5X {version.__version__} in {Path(t5x_train.__file__).parent} is too old: its "
             f"train() lacks {', '.join(sorted(lacking))}; {_INSTALL}."
         )
-    return t5x_train, t5x_parts, seqio_examples
+    return t5x_train, t5x_parts
 
 
 class _Training:
@@ -200,7 +200,7 @@ class _Training:
         return Trained(params, step, folder, self.work)
 
     def _train(self, start: int | None) -> None:
-        t5x_train, parts, seqio_examples = _import_t5x()
+        t5x_train, parts = _import_t5x()
         if start:
             reporter.say(f"continuing from step {start}")
         self._step = self._saved = start or 0
@@ -210,7 +210,7 @@ class _Training:
         self._log = TrainingLog(
             self.directory, resumed, self.total_steps, self.job.summaries, has_events=True
         )
-        examples = seqio_examples.mixture(
+        examples = parts.mixture(
             "ait_jax_" + re.sub(r"\W", "_", self.directory.name),
             self.examples,
             vocab_size=self.job.model.config.vocab_size,

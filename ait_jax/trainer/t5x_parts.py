@@ -1,17 +1,22 @@
 """The parts of T5X's `train`, made from ours. Imports T5X: import this late.
 
 Model, optimizer, mesh, first state and the action after every step (t5x/models.py,
-t5x/adafactor.py, t5x/partitioning.py, t5x/utils.py, t5x/trainer.py at commit cc342d4).
+t5x/adafactor.py, t5x/partitioning.py, t5x/utils.py, t5x/trainer.py at commit cc342d4), and a
+trainer's examples as a SeqIO mixture.
 """
 
 # T5X is optional.
 # pyright: reportAttributeAccessIssue=false
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
 from typing import Any
 
+import numpy as np
 import optax
 import seqio
+import tensorflow as tf
 from flax import linen as nn
 from flax.core import freeze, unfreeze
 from jax.sharding import Mesh
@@ -24,23 +29,11 @@ from ait_jax.errors import UserError
 from ait_jax.models.t5 import Transformer
 from ait_jax.prompts.vocabulary import EOS_ID
 from ait_jax.runtime.partitioning import Partitioner
+from ait_jax.trainer.data import Examples, in_order
 from ait_jax.trainer.optimizer import Adafactor
 from ait_jax.trainer.t5x import check_network
 
-_CONFIG_FIELDS = (
-    "vocab_size",
-    "dtype",
-    "emb_dim",
-    "num_heads",
-    "num_encoder_layers",
-    "num_decoder_layers",
-    "head_dim",
-    "mlp_dim",
-    "mlp_activations",
-    "dropout_rate",
-    "logits_via_embedding",
-    "float32_attention_logits",
-)
+_SPLIT = "train"
 
 
 def network(model: Any, name: str = "ait_jax") -> nn.Module:
@@ -66,7 +59,8 @@ def network(model: Any, name: str = "ait_jax") -> nn.Module:
             "T5X's own T5 cannot scan its layers: set t5.T5Config.scan_layers = False or "
             "NETWORK = 'ait_jax'."
         )
-    values = {field: getattr(model.config, field) for field in _CONFIG_FIELDS}
+    known = {field.name for field in fields(t5x_network.T5Config)}
+    values = {name: value for name, value in vars(model.config).items() if name in known}
     return t5x_network.Transformer(config=t5x_network.T5Config(**values))
 
 
@@ -169,3 +163,110 @@ class EveryStep(t5x_trainer.BaseAction):
         values = {name: getattr(metric, "value", metric) for name, metric in metrics.items()}
         self._call(step, values, unfreeze(train_state.params))
         return False
+
+
+class OrderedExamples(seqio.DataSource):
+    """The (inputs, targets) examples of steps start..stop-1, in the embedded trainer's order.
+
+    The examples of a step do not depend on where a run stopped, so a run that continues at `start`
+    skips what it has seen without reading it.
+    """
+
+    def __init__(
+        self, examples: Examples, *, batch_size: int, seed: int, start: int, stop: int
+    ) -> None:
+        self._examples = in_order(examples, seed=seed, num_examples=stop * batch_size)
+        self._positions = range(start * batch_size, stop * batch_size)
+        self.error: UserError | None = None
+        super().__init__(splits=[_SPLIT])
+
+    @property
+    def supports_arbitrary_sharding(self) -> bool:
+        """SeqIO asks: true."""
+        return True
+
+    def list_shards(self, split: str) -> list[str]:
+        """Returns the only one."""
+        return [split]
+
+    def get_dataset(
+        self,
+        split: str = _SPLIT,
+        shuffle: bool = False,
+        seed: int | None = None,
+        shard_info: seqio.ShardInfo | None = None,
+        *,
+        sequence_length: Mapping[str, int] | None = None,
+        use_cached: bool = False,
+        num_epochs: int | None = 1,
+    ) -> tf.data.Dataset:
+        """Returns elements with "inputs" and "targets", int32 vectors of token ids."""
+        positions = self._positions
+        dataset = tf.data.Dataset.range(positions.start, positions.stop)
+        if shard_info and shard_info.num_shards > 1:
+            dataset = dataset.shard(shard_info.num_shards, shard_info.index)
+
+        def read(position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            try:
+                inputs, targets = self._examples[int(position)]
+            except UserError as error:
+                self.error = error
+                raise
+            return np.asarray(inputs, np.int32), np.asarray(targets, np.int32)
+
+        def features(position: tf.Tensor) -> dict[str, tf.Tensor]:
+            inputs, targets = tf.numpy_function(read, [position], [tf.int32, tf.int32])
+            inputs.set_shape([None])
+            targets.set_shape([None])
+            return {"inputs": inputs, "targets": targets}
+
+        return dataset.map(features)
+
+
+@contextmanager
+def mixture(
+    name: str,
+    examples: Examples,
+    *,
+    vocab_size: int,
+    batch_size: int,
+    seed: int,
+    start: int,
+    stop: int,
+) -> Iterator[str]:
+    """Registers the examples of steps start..stop-1 with SeqIO while the block runs.
+
+    Args:
+      name: letters, digits and underscores; replaces what had it before.
+      vocab_size: of the model; the examples are already token ids.
+
+    Yields:
+      The mixture's name. Its only task has the split "train".
+    """
+    task = f"{name}_examples"
+    vocabulary = seqio.PassThroughVocabulary(vocab_size, eos_id=EOS_ID)
+    feature = seqio.Feature(vocabulary, add_eos=False, dtype=tf.int32)
+    ordered = OrderedExamples(examples, batch_size=batch_size, seed=seed, start=start, stop=stop)
+    _remove(name, task)
+    seqio.TaskRegistry.add(
+        task,
+        source=ordered,  # pyright: ignore - SeqIO's protocol and base class differ
+        preprocessors=[],
+        output_features={"inputs": feature, "targets": feature},
+        shuffle_buffer_size=None,
+    )
+    seqio.MixtureRegistry.add(name, [(task, 1.0)])
+    try:
+        yield name
+    except Exception as error:
+        # TensorFlow passes on the text of an error, not the error.
+        if ordered.error is not None:
+            raise ordered.error from error
+        raise
+    finally:
+        _remove(name, task)
+
+
+def _remove(name: str, task: str) -> None:
+    seqio.MixtureRegistry.remove(name)
+    seqio.TaskRegistry.remove(task)

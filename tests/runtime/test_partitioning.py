@@ -22,8 +22,9 @@ from ait_jax.runtime.partitioning import (
 )
 from ait_jax.scorer.batching import LengthBuckets
 from ait_jax.scorer.engine import Engine
+from ait_jax.trainer.embedded import EmbeddedTrainer
 from ait_jax.trainer.optimizer import adafactor, adamw
-from ait_jax.trainer.step import init_state, sharded_train_step, state_shardings
+from ait_jax.trainer.step import init_state, state_shardings
 
 # gin/partitioning -> size of the 'model' axis on 8 devices.
 REGIMES = {"data_parallel": 1, "tensor_parallel": 2, "fsdp_2d": 2}
@@ -200,7 +201,8 @@ def test_the_activations_are_those_that_the_model_constrains(monkeypatch):
 def one_step(partitioner, optimizer, config):
     """Trains one step and scores with the result; returns loss, parameters and scores."""
     model, params = model_and_params(config)
-    step, abstract = sharded_train_step(model, optimizer, partitioner, num_microbatches=2)
+    trainer = EmbeddedTrainer(num_microbatches=2)
+    step, (abstract,) = trainer.compiled_step(model, optimizer, partitioner)
     where = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     with partitioner.activate():
         state = jax.jit(lambda p: init_state(p, optimizer), out_shardings=where)(params)

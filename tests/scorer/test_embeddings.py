@@ -14,10 +14,10 @@ from ait_jax.errors import UserError
 from ait_jax.models.parameters import init_params
 from ait_jax.models.t5 import Transformer
 from ait_jax.runtime.partitioning import Partitioner
+from ait_jax.scorer.asker import Asker
 from ait_jax.scorer.embeddings import (
     HuggingFaceEncoder,
     T5Encoder,
-    TextEncoder,
     embed_data,
     embed_instructions,
 )
@@ -35,15 +35,17 @@ def params(parts):
 
 
 @pytest.fixture(scope="module")
-def encoder(parts, params):
-    return encoder_of(parts, params, 1)
+def asker(parts, params):
+    return asker_of(parts, params, 1)
 
 
-def encoder_of(parts, params, num_partitions) -> TextEncoder:
+def asker_of(parts, params, num_partitions) -> Asker:
     engine = Engine(
         parts.model, Partitioner(num_partitions=num_partitions), parts.buckets, 1024, 1.5
     )
-    return TextEncoder(engine, engine.place(params), parts.vocabulary)
+    return Asker(
+        engine, engine.place(params), parts.pool, parts.vocabulary, parts.encoding, parts.seed
+    )
 
 
 def by_hand(parts, params, text: str, length: int = 128) -> np.ndarray:
@@ -58,45 +60,45 @@ def by_hand(parts, params, text: str, length: int = 128) -> np.ndarray:
 def test_embeddings_are_those_of_single_texts(parts, params, num_partitions):
     definitions = [task.instruction.definition for task in tiny_pool().values()]
     texts = [*definitions[::4], "a", "", "word " * 300]
-    embedded = T5Encoder().embed(texts, encoder_of(parts, params, num_partitions))
+    embedded = T5Encoder().embed(texts, asker_of(parts, params, num_partitions))
     assert embedded.dtype == np.float32 and embedded.shape == (len(texts), 16)
     expected = np.stack([by_hand(parts, params, text) for text in texts])
     np.testing.assert_allclose(embedded, expected, atol=2e-5)
     assert np.unique(embedded.round(3), axis=0).shape[0] == len(texts), "they differ"
 
 
-def test_texts_are_cut_where_asked(parts, params, encoder):
+def test_texts_are_cut_where_asked(parts, params, asker):
     text = "one two three four five six seven"
-    (cut,) = T5Encoder(max_length=4).embed([text], encoder)
+    (cut,) = T5Encoder(max_length=4).embed([text], asker)
     np.testing.assert_allclose(cut, by_hand(parts, params, text, 4), atol=2e-5)
-    assert np.abs(cut - T5Encoder().embed([text], encoder)[0]).max() > 1e-3
+    assert np.abs(cut - T5Encoder().embed([text], asker)[0]).max() > 1e-3
 
 
-def test_no_texts_no_embeddings(encoder):
-    assert T5Encoder().embed([], encoder).shape == (0, 16)
+def test_no_texts_no_embeddings(asker):
+    assert T5Encoder().embed([], asker).shape == (0, 16)
 
 
-def test_data_embeddings_are_means_over_the_first_instances(encoder):
+def test_data_embeddings_are_means_over_the_first_instances(asker):
     tasks = list(tiny_pool().values())[:3]
     tasks[1] = dataclasses.replace(tasks[1], instances=tasks[1].instances[:1])
-    embedded = embed_data(tasks, T5Encoder(), encoder, max_instances=2)
+    embedded = embed_data(tasks, T5Encoder(), asker, max_instances=2)
     for task, vector in zip(tasks, embedded, strict=True):
         inputs = [instance.input.strip() for instance in task.instances[:2]]
-        np.testing.assert_allclose(vector, encoder.embed(inputs).mean(axis=0), atol=1e-5)
+        np.testing.assert_allclose(vector, T5Encoder().embed(inputs, asker).mean(axis=0), atol=1e-5)
 
 
 def test_the_engine_counts_encoder_work(parts, params):
-    encoder = encoder_of(parts, params, 1)
-    encoder.embed(["a b c", "d"])
-    work = encoder.engine.work
+    asker = asker_of(parts, params, 1)
+    T5Encoder().embed(["a b c", "d"], asker)
+    work = asker.engine.work
     assert work.prompts == 2 and 0 < work.tokens <= work.padded_tokens and work.flops > 0
 
 
-def test_another_embedder_takes_its_place(encoder):
-    by_length = SimpleNamespace(embed=lambda texts, encoder: np.array([[len(t), 1] for t in texts]))
+def test_another_embedder_takes_its_place(asker):
+    by_length = SimpleNamespace(embed=lambda texts, asker: np.array([[len(t), 1] for t in texts]))
     tasks = list(tiny_pool().values())[:2]
     lengths = [len(task.instruction.definition.strip()) for task in tasks]
-    assert embed_instructions(tasks, by_length, encoder)[:, 0].tolist() == lengths
+    assert embed_instructions(tasks, by_length, asker)[:, 0].tolist() == lengths
 
 
 def test_a_sentence_encoder_in_a_folder():

@@ -232,12 +232,20 @@ def test_options_and_names_are_checked():
         selection.PromptUncertainty(direction="highest")
     with pytest.raises(UserError, match="Did you mean 'prompt_uncertainty'"):
         selection.PromptUncertainty(measure="prompt_uncertainy")
-    with pytest.raises(UserError, match="Did you mean 'random_category'"):
-        selection.strategy("random_categories")
     with pytest.raises(UserError, match="1 entries and RankMixture.directions 2"):
         selection.RankMixture(measures=("std",))
-    names = [selection.strategy(name).name for name in selection.STRATEGIES]
-    assert names[1:] == list(selection.STRATEGIES)[1:] and names[0] == "high_prompt_uncertainty"
+    names = {
+        "high_prompt_uncertainty": PU,
+        "low_prompt_uncertainty": LOW_PU,
+        "random": selection.Random(),
+        "random_category": selection.RandomCategory(),
+        "high_perplexity": selection.HighPerplexity(),
+        "low_perplexity": selection.LowPerplexity(),
+        "ambiguous": selection.Ambiguous(),
+        "easy": selection.Easy(),
+        "difficult": selection.Difficult(),
+    }
+    assert [strategy.name for strategy in names.values()] == list(names)
 
 
 @needs_shared

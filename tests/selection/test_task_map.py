@@ -31,9 +31,9 @@ def test_categories_by_hand():
 def test_categories_are_what_the_strategies_select():
     context = context_of(random_scores(300), 30, 0.356)
     categories = classify(context)
-    for name in ("ambiguous", "easy", "difficult"):
-        chosen = selection.select(selection.strategy(name), context)
-        assert {t for t, c in categories.items() if c == name} == set(chosen.tasks)
+    for strategy in (selection.Ambiguous(), selection.Easy(), selection.Difficult()):
+        chosen = selection.select(strategy, context)
+        assert {t for t, c in categories.items() if c == strategy.name} == set(chosen.tasks)
         assert chosen.num_cls == 10
     assert list(categories) == list(context.scores.tasks)
 
