@@ -9,6 +9,9 @@ import numpy as np
 from ait_jax.errors import UserError
 
 Tokens = Sequence[int] | np.ndarray
+# The padded lengths of a row or a batch, and batches as (shape, rows).
+Shape = tuple[int, ...]
+Batches = Iterator[tuple[Shape, list[int]]]
 
 # A batch is halved while more of it than this would be padding, down to this share of the
 # budget: small batches make poor use of a device, and each size costs a compilation.
@@ -106,9 +109,7 @@ def rows_per_batch(length: int, tokens_per_batch: int, multiple_of: int) -> int:
     return max(1, tokens_per_batch // length // multiple_of) * multiple_of
 
 
-def batches_by_length(
-    shapes: Sequence[tuple[int, ...]], tokens_per_batch: int, multiple_of: int
-) -> Iterator[tuple[tuple[int, ...], list[int]]]:
+def batches_by_length(shapes: Sequence[Shape], tokens_per_batch: int, multiple_of: int) -> Batches:
     """Groups rows into batches, one fixed number of rows for every padded shape, or half of it.
 
     From the longest to the shortest, so that a batch holds rows of neighbouring lengths. Rows
@@ -191,9 +192,7 @@ class PaddedRows:
         padded = ([padded_length(len(row), lengths) for row in rows] for rows, lengths in columns)
         self.shapes: list[tuple[int, ...]] = list(zip(*padded, strict=True))
 
-    def batches(
-        self, shapes: Sequence[tuple[int, ...]], processes: int, multiple_of: int
-    ) -> Iterator[tuple[tuple[int, ...], list[int]]]:
+    def batches(self, shapes: Sequence[Shape], processes: int, multiple_of: int) -> Batches:
         """Yields (shape, places in `shapes`) of batches; each process has an equal part of them."""
         return batches_by_length(shapes, self.tokens_per_batch // processes, multiple_of)
 

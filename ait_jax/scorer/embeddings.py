@@ -62,9 +62,8 @@ class T5Encoder:
 class HuggingFaceEncoder:
     """A sentence encoder in a Hugging Face folder (config.json, model.safetensors, tokenizer).
 
-    Mean over the tokens of the last layer, as all-MiniLM-L6-v2, all-roberta-large-v1 and similar
-    models pool. Nothing is downloaded, and no code in the folder is run. Every process embeds all
-    texts on its host, with PyTorch.
+    Mean over the tokens of the last layer, as all-MiniLM-L6-v2 and all-roberta-large-v1 pool.
+    Nothing is downloaded, no code in the folder is run. Every process embeds all texts on its host.
 
     Args:
       path: the folder.

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from ait_jax.models.group_windows import BLOCK
-from ait_jax.scorer.batching import Tokens, finer_lengths, padded_length
+from ait_jax.scorer.batching import Batches, Shape, Tokens, finer_lengths, padded_length
 from ait_jax.scorer.shared_prefixes import SharedPrefix
 
 # A row that is not full has a multiple of this fraction of the full length.
@@ -128,9 +128,7 @@ class GroupRows:
 
     # --- rows to batches, as an engine runs them ---
 
-    def batches(
-        self, shapes: Sequence[tuple[int, ...]], processes: int, multiple_of: int
-    ) -> Iterator[tuple[tuple[int, ...], list[int]]]:
+    def batches(self, shapes: Sequence[Shape], processes: int, multiple_of: int) -> Batches:
         """Yields (shape, places in `shapes`) of batches, a row for every device of a process.
 
         A batch has the longest window and the most targets of its rows; one with too few rows

@@ -53,19 +53,10 @@ def read_rows(path: Path) -> dict[str, list[Any]]:
     return {name: table[name].to_pylist() for name in COLUMNS}
 
 
-def has_rows(path: Path, planned: Mapping[str, Sequence[int]]) -> bool:
-    """Says whether a table has the rows of a chunk.
-
-    Args:
-      planned: the prompt numbers of every task's rows, tasks in the order of the rows.
-
-    Raises:
-      UserError: as `read_rows`.
-    """
-    table = _read(path, COLUMNS)
-    tasks = [name for name, prompts in planned.items() for _ in prompts]
-    prompts = [j for prompts in planned.values() for j in prompts]
-    return table["task"].to_pylist() == tasks and table["prompt"].to_pylist() == prompts
+def has_rows(path: Path, planned: Sequence[tuple[str, int]]) -> bool:
+    """Says whether a table has rows of these tasks and prompts; UserError as `read_rows`."""
+    rows = read_rows(path)
+    return list(zip(rows["task"], rows["prompt"], strict=True)) == planned
 
 
 def read_answers(path: Path) -> KnownAnswers:

@@ -17,9 +17,9 @@ import numpy as np
 from ait_jax.runtime import distributed
 from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.scorer import likelihoods
+from ait_jax.scorer.batching import Shape
 from ait_jax.scorer.work import PromptCounts, Work
 
-Shape = tuple[int, ...]
 Figures = TypeVar("Figures", Work, PromptCounts)
 
 
@@ -63,7 +63,8 @@ def total(figures: Figures, partitioner: Partitioner) -> Figures:
         return figures
     own = json.dumps(dataclasses.asdict(figures)).encode()
     all_values = [json.loads(v) for v in partitioner.first_of_groups(distributed.all_gather(own))]
-    summed = {name: sum(values[name] for values in all_values) for name in all_values[0]}
+    names = all_values[0]
+    summed: dict[str, Any] = {name: sum(values[name] for values in all_values) for name in names}
     for name in summed.keys() & {"seconds", "compile_wait", "host_wait"}:
         summed[name] /= len(all_values)
     return type(figures)(**summed)

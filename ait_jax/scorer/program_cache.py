@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-Shape = tuple[int, ...]
+from ait_jax.scorer.batching import Shape
 
 # Only so many shapes wait for the threads: a process that is interrupted must not go on compiling
 # for minutes.

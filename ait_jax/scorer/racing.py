@@ -35,13 +35,11 @@ class Racing:
       waves: cumulative steps after which tasks are judged, ascending, at least 2; a step is
         one perturbed prompt per instance. Those not below k are dropped: the last wave
         always completes k.
-      error: in (0, 1), an upper bound of the expected number of wrongly decided tasks. The
-        selection never differs from the full computation's in more tasks than are wrongly
-        decided, so `error` also bounds the probability that it differs at all. Every wave may
-        spend an equal share, on the tasks that cost least. This is a sum of predicted
-        chances rather than simultaneous intervals for all tasks and waves: sure tasks cost
-        next to nothing, and what they leave pays for those near the threshold. It is as good
-        as the predictions; a bound without assumptions would compute everything.
+      error: in (0, 1), an upper bound of the expected number of wrongly decided tasks, and so of
+        the probability that the selection differs from the full computation's at all. Every wave
+        may spend an equal share, on the tasks that cost least. This is a sum of predicted chances:
+        sure tasks cost next to nothing, and what they leave pays for those near the threshold. It
+        is as good as the predictions; a bound without assumptions would compute everything.
 
     Raises:
       UserError: one of them is impossible.
@@ -228,10 +226,9 @@ class Race:
         """Takes the numbers that `next_wave` asked for, and judges.
 
         Args:
-          log_likelihoods: for every task of the wave float[n, k + 1], mean token
-            log-likelihoods in nats: row i is the instance of row i of `Wave.prompts`, column
-            j the prompt j. Other tasks and the cells of later steps are ignored and may be
-            missing or NaN: full tables and partial ones give the same verdicts.
+          log_likelihoods: for every task of the wave float[n, k + 1], mean token log-likelihoods
+            in nats: row i is that of `Wave.prompts`, column j the prompt j. Other tasks and the
+            cells of later steps are ignored and may be missing or NaN.
 
         Raises:
           ValueError: the race is over, or a task or a cell is missing.

@@ -169,7 +169,8 @@ def _is_whole(
     """Says whether an earlier run left this chunk readable and with the same rows."""
     if not part.exists():
         return False
-    planned = {name: task_prompts.planned(name, prompts).ravel().tolist() for name in names}
+    numbers = {name: task_prompts.planned(name, prompts).ravel().tolist() for name in names}
+    planned = [(name, j) for name, of_task in numbers.items() for j in of_task]
     try:
         return likelihoods.has_rows(part, planned)
     except UserError as error:

@@ -87,8 +87,8 @@ class TaskScores:
 
     def columns(self) -> dict[str, list[str] | np.ndarray]:
         """Returns the columns in file order."""
-        arrays = {name: getattr(self, name) for name in self.column_names()[1:]}
-        return {"task": list(self.tasks), **arrays}
+        names = self.column_names()[1:]
+        return {"task": list(self.tasks), **{name: getattr(self, name) for name in names}}
 
     def subset(self, tasks: Iterable[str]) -> "TaskScores":
         """Returns the rows of `tasks`, in that order; KeyError for an unknown name."""

@@ -186,13 +186,11 @@ class Training(Generic[TrainerT]):
                 raise preemption.Preempted
 
     def _evaluate(self, log: TrainingLog, step: int, params: Any) -> dict[str, float] | None:
-        if self.job.evaluate is None:
+        evaluate = self.job.evaluate
+        if evaluate is None:
             return None
-        since = time.perf_counter()
-        figures = self.job.evaluate(self._whole(params))
-        dev = {name: float(value) for name, value in figures.items()}
+        dev = log.evaluation(step, lambda: evaluate(self._whole(params)))
         self.config.check_best_metric(dev)
-        log.evaluation(step, dev, time.perf_counter() - since)
         return dev
 
     def _log(self, log: TrainingLog, step: int, metrics: Metrics, work: TrainingWork) -> None:

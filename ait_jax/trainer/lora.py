@@ -32,9 +32,8 @@ class LoRATrainer(Trainer):
 
     An adapted matrix W becomes W + (alpha / rank) A B, with A (in, rank) random and B (rank, out)
     0 at the start. Only A and B have gradients, optimizer moments and a place in the training's
-    checkpoints, which are in the folder adapters/ of the round's. The training leaves one ordinary
-    checkpoint_<step> beside it, of the merged parameters and without optimizer states: its readers
-    need to know neither LoRA nor the base.
+    checkpoints, in the folder adapters/ of the round's. Beside it the training leaves one ordinary
+    checkpoint_<step>, of the merged parameters and without optimizer states.
 
     Args:
       rank: of A B.

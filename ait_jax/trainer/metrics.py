@@ -3,7 +3,7 @@
 import json
 import operator
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -158,13 +158,17 @@ class TrainingLog:
             f"{speed['tokens_per_second']:,.0f} tokens/s  MFU {speed['mfu']:.1%}"
         )
 
-    def evaluation(self, step: int, metrics: Mapping[str, float], seconds: float) -> None:
-        """Writes the dev metrics of an evaluation that took `seconds` and ended just now."""
+    def evaluation(self, step: int, evaluate: Callable[[], Mapping[str, Any]]) -> dict[str, float]:
+        """Makes an evaluation; writes and returns its dev metrics."""
+        since = time.perf_counter()
+        metrics = {name: float(value) for name, value in evaluate().items()}
+        seconds = time.perf_counter() - since
         self._end_period(apart=seconds)
         self.work += TrainingWork(evaluation_seconds=seconds)
         self.file.write(step, {f"dev/{name}": value for name, value in metrics.items()})
         for name, value in metrics.items():
             self.summaries.scalar(f"dev/{name}", value, step)
+        return metrics
 
     def flush(self) -> None:
         """Makes all lines so far safe; call this before saving a checkpoint."""

@@ -20,8 +20,7 @@ def constant_with_warmup(learning_rate: float = 5e-5, warmup_steps: int = 50) ->
 class CosineOfTraining:
     """Rises linearly, then falls along a cosine to 0, over a training's own number of steps.
 
-    As Alpaca's (Hugging Face's "cosine" with a warmup ratio): every round, whose number of steps
-    grows with its tasks, reaches the peak and ends low.
+    As Alpaca's (Hugging Face's "cosine" with a warmup ratio): every round reaches the peak.
 
     Attributes:
       learning_rate: the peak.

@@ -301,10 +301,8 @@ class _Training:
             rate = values.pop("learning_rate")
             self._log.step(step, values, rate)
         if evaluating and self.job.evaluate is not None:
-            since = time.perf_counter()
-            dev = {name: float(value) for name, value in self.job.evaluate(params).items()}
-            config.check_best_metric(dev)
-            self._log.evaluation(step, dev, time.perf_counter() - since)
+            evaluate = functools.partial(self.job.evaluate, params)
+            config.check_best_metric(self._log.evaluation(step, evaluate))
         if saving:
             self._log.flush()
             self._delete_all_but({*self.steps[-NUM_LATEST:], self._best_step()})

@@ -74,31 +74,24 @@ def encoder_decoder(
 ) -> models.EncoderDecoderModel:
     """Returns T5X's model around a network, for examples that are already token ids.
 
-    The loss is the mean over a (micro)batch's target tokens.
+    The loss is the mean over a (micro)batch's target tokens. Adafactor is T5X's own, which takes
+    the learning rate from T5X's Trainer; other optimizers are wrapped and follow their schedule.
     """
+    if isinstance(optimizer, Adafactor):
+        rules = t5x_adafactor.standard_logical_factor_rules()
+        definition = t5x_adafactor.Adafactor(**optimizer.settings, logical_factor_rules=rules)
+    else:
+        definition = optimizers.OptaxWrapper(optimizer)
     vocabulary = seqio.PassThroughVocabulary(vocab_size, eos_id=EOS_ID)
     return models.EncoderDecoderModel(
         module=module,
         input_vocabulary=vocabulary,
         output_vocabulary=vocabulary,
-        optimizer_def=optimizer_definition(optimizer),
+        optimizer_def=definition,
         z_loss=z_loss,
         label_smoothing=label_smoothing,
         loss_normalizing_factor="NUM_REAL_TARGET_TOKENS",
     )
-
-
-def optimizer_definition(optimizer: optax.GradientTransformation) -> optimizers.OptimizerDef:
-    """Returns T5X's own Adafactor if `optimizer` is Adafactor, else `optimizer` wrapped.
-
-    T5X's takes the learning rate from its Trainer; a wrapped one follows its own schedule.
-    """
-    if isinstance(optimizer, Adafactor):
-        return t5x_adafactor.Adafactor(
-            **optimizer.settings,
-            logical_factor_rules=t5x_adafactor.standard_logical_factor_rules(),
-        )
-    return optimizers.OptaxWrapper(optimizer)
 
 
 class MeshPartitioner(partitioning.PjitPartitioner):

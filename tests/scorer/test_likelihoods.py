@@ -139,7 +139,12 @@ def test_answers_are_those_of_the_original_prompts(parts, tmp_path):
 
 def test_rows_of_a_chunk_are_checked_by_task_and_prompt(parts):
     _, (path, *_) = parts
-    assert likelihoods.has_rows(path, {"task00000": [0, 1, 2, 3] * 2})
+
+    def has_rows(planned):
+        rows = [(name, j) for name, prompts in planned.items() for j in prompts]
+        return likelihoods.has_rows(path, rows)
+
+    assert has_rows({"task00000": [0, 1, 2, 3] * 2})
     for planned in (
         {"task00000": [0, 1, 2, 3]},
         {"task00001": [0, 1, 2, 3] * 2},
@@ -147,7 +152,7 @@ def test_rows_of_a_chunk_are_checked_by_task_and_prompt(parts):
         {"task00000": [0, 1] * 4},
         {"task00000": [0, 1, 2, 3] * 2, "task00001": [0, 1, 2, 3] * 2},
     ):
-        assert not likelihoods.has_rows(path, planned)
+        assert not has_rows(planned)
 
 
 def test_a_stack_of_tasks_is_measured_as_each_alone(tmp_path):
