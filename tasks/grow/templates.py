@@ -99,9 +99,9 @@ def _task(pattern: str, inputs: Sequence[Field], output: Field, /, **called: Fie
     """
     said = {name: noun(what) if isinstance(what, Field) else what for name, what in called.items()}
     said = {"the_inputs": _the(inputs), **said, **{f"a_{k}": _a(what) for k, what in said.items()}}
-    words_of = _PATTERNS[pattern]
-    wordings = [wording.format(**said) for wording in words_of["wordings"]]
-    return words_of["category"], wordings, inputs, output
+    texts = _PATTERNS[pattern]
+    wordings = [wording.format(**said) for wording in texts["wordings"]]
+    return texts["category"], wordings, inputs, output
 
 
 def _translation(roles: Roles) -> Iterator[_Task]:
