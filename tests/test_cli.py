@@ -176,7 +176,7 @@ def bad_checkpoints(folder):
         (folder / name / "config.json").write_text(json.dumps(config))
     (folder / "pickled" / "pytorch_model.bin").write_bytes(b"")
     (folder / "cut" / "model.safetensors").write_bytes(Path(mini).read_bytes()[:5000])
-    wide = parameters.flatten(checkpoints.read_params(mini))
+    wide = parameters.flatten(checkpoints.open_checkpoint(mini).load())
     wide["token_embedder.embedding"] = np.zeros((4224, 128), np.float32)
     orbax_checkpoint.write(folder / "wide", parameters.unflatten(wide), 3)
     return {

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ait_jax import randomness
@@ -165,6 +167,7 @@ class Pretraining:
         path = directory / "model.safetensors"
         metadata = {"steps": str(trained.step), "seed": str(self.seed)}
         metadata |= {"command": "ait-jax pretrain"}
-        save_weights(path, trained.params, dtype="bfloat16", metadata=metadata)
+        small = jax.tree.map(lambda x: np.asarray(x).astype(jnp.bfloat16), trained.params)
+        save_weights(path, small, metadata)
         reporter.say(f"weights: {path}")
         return path

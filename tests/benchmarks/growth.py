@@ -67,14 +67,14 @@ def mini_engine(input_lengths: tuple[int, ...]) -> tuple[Any, Any]:
     from timed_engine import TimedEngine
 
     from ait_jax import assets
-    from ait_jax.models.checkpoints.checkpoints import read_params
+    from ait_jax.models.checkpoints.checkpoints import open_checkpoint
     from ait_jax.models.t5 import Transformer
     from ait_jax.scorer.batching import LengthBuckets
 
     model = Transformer(workload.t5_config("mini", "float32"))
     buckets = LengthBuckets(inputs=input_lengths, targets=(16,))
     engine = TimedEngine.of(model, tokens_per_batch=8192, buckets=buckets)
-    return engine, engine.place(read_params(assets.mini_weights()))
+    return engine, engine.place(open_checkpoint(assets.mini_weights()).load())
 
 
 class MemoryLog:

@@ -95,7 +95,7 @@ def measure(side: str, options: argparse.Namespace) -> dict[str, Any]:
     import numpy as np
 
     from ait_jax import assets
-    from ait_jax.models.checkpoints.checkpoints import read_params
+    from ait_jax.models.checkpoints.checkpoints import open_checkpoint
     from ait_jax.models.parameters import flatten
     from ait_jax.models.t5 import T5Config, Transformer
     from ait_jax.runtime import reporter
@@ -128,7 +128,7 @@ def measure(side: str, options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         job = TrainingJob(
             examples,
-            read_params(assets.mini_weights()),
+            open_checkpoint(assets.mini_weights()).load(),
             Path(folder),
             model,
             Partitioner(),

@@ -14,7 +14,7 @@ from shared_data import SUPPORT
 from tiny_experiment import CONFIG, Stopped, boards, stopping_at, tiny_experiment, tiny_pool
 
 from ait_jax.errors import UserError
-from ait_jax.models.checkpoints.checkpoints import read_params
+from ait_jax.models.checkpoints.checkpoints import open_checkpoint
 from ait_jax.models.parameters import flatten
 from ait_jax.pool import TaskPool
 from ait_jax.pool.splits import read_names, read_splits
@@ -53,7 +53,7 @@ def stable_files(model_dir: Path) -> dict[str, bytes]:
 
 def checkpoints(model_dir: Path) -> dict[str, dict[str, np.ndarray]]:
     return {
-        str(path.relative_to(model_dir)): flatten(read_params(path))
+        str(path.relative_to(model_dir)): flatten(open_checkpoint(path).load())
         for path in sorted(model_dir.glob("round_*/checkpoint_*"))
     }
 

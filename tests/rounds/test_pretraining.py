@@ -10,7 +10,7 @@ from tiny_training import TINY, OnDevices, assert_trees_equal, trainer
 from ait_jax import randomness
 from ait_jax.assets import mini_vocabulary
 from ait_jax.errors import UserError
-from ait_jax.models.checkpoints.checkpoints import read_params
+from ait_jax.models.checkpoints.checkpoints import open_checkpoint
 from ait_jax.models.t5 import Transformer
 from ait_jax.prompts.vocabulary import Vocabulary
 from ait_jax.rounds.pretraining import Pretraining, PretrainingExamples, span_corruption
@@ -165,8 +165,8 @@ def pretraining(directory, **changes):
 def test_a_whole_run_leaves_weights(tmp_path, said):
     path = pretraining(tmp_path / "a").run()
     assert path == tmp_path / "a" / "model.safetensors" and said[-1] == f"weights: {path}"
-    params = read_params(path)
-    trained = read_params(tmp_path / "a" / "checkpoint_3")
+    params = open_checkpoint(path).load()
+    trained = open_checkpoint(tmp_path / "a" / "checkpoint_3").load()
     # bfloat16 on disk: 8 bits of mantissa.
     for name in ("encoder", "decoder", "token_embedder"):
         assert name in params
@@ -178,7 +178,7 @@ def test_a_whole_run_leaves_weights(tmp_path, said):
     whole = path.read_bytes()
     assert pretraining(tmp_path / "a").run().read_bytes() == whole
     assert pretraining(tmp_path / "b").run().read_bytes() == whole
-    assert_trees_equal(read_params(tmp_path / "b" / "checkpoint_3"), trained)
+    assert_trees_equal(open_checkpoint(tmp_path / "b" / "checkpoint_3").load(), trained)
 
 
 def test_wrong_settings_are_named(tmp_path):

@@ -10,7 +10,7 @@ from tiny_experiment import tiny_experiment
 
 from ait_jax import assets
 from ait_jax.errors import UserError
-from ait_jax.models.checkpoints.checkpoints import read_params
+from ait_jax.models.checkpoints.checkpoints import open_checkpoint
 from ait_jax.models.parameters import init_params
 from ait_jax.models.t5 import T5Config, Transformer
 from ait_jax.pool import TaskPool
@@ -50,7 +50,7 @@ def trained(setting):
     )
     buckets = LengthBuckets(inputs=(128,), targets=(8, 16))
     engine = Engine(Transformer(config), setting[0].partitioner, buckets, 1024)
-    return setting[0], engine, engine.place(read_params(assets.mini_weights()))
+    return setting[0], engine, engine.place(open_checkpoint(assets.mini_weights()).load())
 
 
 def count(setting, path, scorer=None, tasks=None, **options):

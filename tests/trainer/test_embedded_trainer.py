@@ -26,7 +26,7 @@ from tiny_training import (
 )
 
 from ait_jax.errors import UserError
-from ait_jax.models.checkpoints.checkpoints import read_params
+from ait_jax.models.checkpoints.checkpoints import open_checkpoint
 from ait_jax.trainer.data import batches
 from ait_jax.trainer.embedded import EmbeddedTrainer
 from ait_jax.trainer.metrics import TrainingWork
@@ -45,7 +45,7 @@ def test_what_a_training_leaves(whole):
     assert trained.step == 6 and trained.directory == directory / "checkpoint_6"
     assert [p.name for p in directory.glob("checkpoint_*")] == ["checkpoint_6"]
     assert list((directory / "train").glob("events.out.tfevents.*"))
-    assert_trees_equal(read_params(trained.directory), trained.params)
+    assert_trees_equal(open_checkpoint(trained.directory).load(), trained.params)
     _, initial = model_and_params(DROPPING)
     changed = jax.tree.map(lambda a, b: bool(np.any(a != np.asarray(b))), initial, trained.params)
     assert all(jax.tree.leaves(changed))
@@ -195,7 +195,7 @@ def test_the_best_checkpoint_is_kept_and_returned(tmp_path):
     assert trained.step == 4
     assert_trees_equal(trained.params, seen[4])
     assert sorted(p.name for p in tmp_path.glob("checkpoint_*")) == ["checkpoint_4", "checkpoint_8"]
-    assert_trees_equal(read_params(tmp_path / "checkpoint_8"), seen[8])
+    assert_trees_equal(open_checkpoint(tmp_path / "checkpoint_8").load(), seen[8])
     assert [line for line in metric_lines(tmp_path) if "dev/rougeL" in line] == [
         {"step": step, "dev/rougeL": value} for step, value in DEV.items()
     ]
@@ -227,7 +227,7 @@ def test_running_away_stops_and_keeps_the_last_good_checkpoint(tmp_path):
     with pytest.raises(UserError, match=r"step 5 is inf.*checkpoint_4 is kept.*LEARNING_RATE"):
         train(tmp_path / "wild", trainer(schedule=schedule))
     good = train(tmp_path / "calm", trainer(steps=4))
-    assert_trees_equal(read_params(tmp_path / "wild" / "checkpoint_4"), good.params)
+    assert_trees_equal(open_checkpoint(tmp_path / "wild" / "checkpoint_4").load(), good.params)
     assert [line["step"] for line in metric_lines(tmp_path / "wild")] == [1, 2, 3, 4]
 
 

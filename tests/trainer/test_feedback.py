@@ -27,7 +27,7 @@ from tiny_training import train as train_on
 
 from ait_jax import randomness
 from ait_jax.errors import UserError
-from ait_jax.models.checkpoints.checkpoints import read_params
+from ait_jax.models.checkpoints.checkpoints import open_checkpoint
 from ait_jax.trainer import feedback_step
 from ait_jax.trainer.feedback import FeedbackTrainer
 from ait_jax.trainer.interface import Trained, Trainer
@@ -161,7 +161,7 @@ def test_what_a_stage_leaves(whole):
     assert [p.name for p in directory.glob("checkpoint_*")] == ["checkpoint_4"]
     assert [p.name for p in (directory / "feedback").glob("checkpoint_*")] == ["checkpoint_6"]
     assert list((directory / "feedback" / "train").glob("events.out.tfevents.*"))
-    assert_trees_equal(read_params(trained.directory), trained.params)
+    assert_trees_equal(open_checkpoint(trained.directory).load(), trained.params)
     lines = feedback_lines(directory)
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
     for line in lines:
@@ -174,7 +174,7 @@ def test_what_a_stage_leaves(whole):
 
 def test_the_supervised_training_is_that_of_its_trainer(whole, tmp_path):
     alone = trainer(steps=4).train(job(tmp_path, DROPPING, examples=Echo()))
-    assert_trees_equal(read_params(whole[0] / "checkpoint_4"), alone.params)
+    assert_trees_equal(open_checkpoint(whole[0] / "checkpoint_4").load(), alone.params)
     assert (tmp_path / "metrics.jsonl").read_bytes() == (whole[0] / "metrics.jsonl").read_bytes()
 
 
@@ -277,7 +277,7 @@ def test_two_processes_draw_and_judge_what_one_does(whole, tmp_path):
         lambda index, address: ["-c", ONE_OF_TWO, str(index), address, str(tmp_path), here]
     )
     assert_trees_equal(
-        read_params(tmp_path / "feedback" / "checkpoint_6"), whole[1].params, atol=1e-5
+        open_checkpoint(tmp_path / "feedback" / "checkpoint_6").load(), whole[1].params, atol=1e-5
     )
     ours, theirs = feedback_lines(tmp_path), feedback_lines(whole[0])
     for name in ("reward", "answer_tokens"):
@@ -329,7 +329,7 @@ def test_the_best_checkpoint_of_both_stages_is_kept(tmp_path, way):
     )
     if way == "worse":
         assert trained.step == 4 and trained.directory == tmp_path / "checkpoint_4"
-        assert_trees_equal(trained.params, read_params(tmp_path / "checkpoint_4"))
+        assert_trees_equal(trained.params, open_checkpoint(tmp_path / "checkpoint_4").load())
         assert said[-1] == "feedback: no checkpoint is better than checkpoint_4, which is kept"
     else:
         assert trained.step == 7 and trained.directory == tmp_path / "feedback" / "checkpoint_3"

@@ -163,14 +163,14 @@ def test_what_a_training_leaves(whole):
     assert sorted(p.name for p in directory.glob("checkpoint_*")) == ["checkpoint_6"]
     opened = checkpoints.open_checkpoint(directory)
     assert opened.place.name == "checkpoint_6" and opened.stored.num_others == 0
-    assert_trees_equal(checkpoints.read_params(directory), trained.params)
+    assert_trees_equal(checkpoints.open_checkpoint(directory).load(), trained.params)
     _, initial = model_and_params(DROPPING)
     assert loaded_model.t5_config(trained.params) == dataclasses.replace(DROPPING, dropout_rate=0.1)
     for path, leaf in traverse_util.flatten_dict(trained.params).items():
         base = traverse_util.flatten_dict(initial)[path]
         adapted = path[-1] == "kernel" and path[-2] != "logits_dense"
         assert np.array_equal(leaf, base) != adapted, path
-    small = checkpoints.read_params(directory / "adapters" / "checkpoint_6")
+    small = checkpoints.open_checkpoint(directory / "adapters" / "checkpoint_6").load()
     assert {path[-1] for path in traverse_util.flatten_dict(small)} == {"a", "b"}
 
 

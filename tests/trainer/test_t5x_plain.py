@@ -12,7 +12,7 @@ from processes import environment
 from shared_data import TESTS
 
 from ait_jax.config.configuration import gin_folder
-from ait_jax.models.checkpoints.checkpoints import read_params
+from ait_jax.models.checkpoints.checkpoints import open_checkpoint
 from ait_jax.models.checkpoints.conversion import convert
 from ait_jax.models.parameters import flatten
 
@@ -75,7 +75,7 @@ def pretrained(tmp_path_factory):
 
 def test_finetune_eval_and_infer(pretrained, tmp_path):
     second = tmp_path / "finetuned"
-    assert read_params(pretrained)["token_embedder"]["embedding"].shape == (4096, 16)
+    assert open_checkpoint(pretrained).load()["token_embedder"]["embedding"].shape == (4096, 16)
     t5x(
         "train", "finetune", tmp_path, f"MODEL_DIR='{second}'", "TRAIN_STEPS=4", *PERIODS,
         f"INITIAL_CHECKPOINT_PATH='{pretrained}'",
@@ -108,7 +108,9 @@ def test_finetune_from_a_converted_checkpoint(pretrained, tmp_path):
         "utils.create_learning_rate_scheduler.base_learning_rate=0.0",
         after=("parameters_only",),
     )  # fmt: skip
-    before, after = (flatten(read_params(path)) for path in (pretrained, folder / "checkpoint_3"))
+    before, after = (
+        flatten(open_checkpoint(path).load()) for path in (pretrained, folder / "checkpoint_3")
+    )
     # At a rate of 0, which T5X makes a tiny one, what comes out is what was restored.
     for name, array in before.items():
         np.testing.assert_allclose(after[name], array, rtol=0, atol=1e-7)

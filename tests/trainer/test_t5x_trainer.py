@@ -25,7 +25,7 @@ from tiny_training import (
 
 from ait_jax import cli
 from ait_jax.errors import UserError
-from ait_jax.models.checkpoints.checkpoints import read_params
+from ait_jax.models.checkpoints.checkpoints import open_checkpoint
 from ait_jax.models.llama import LlamaTransformer
 from ait_jax.models.parameters import match_layout
 from ait_jax.trainer import t5x
@@ -66,7 +66,7 @@ def test_what_a_training_leaves(whole):
     assert trained.step == 6 and trained.directory == directory / "checkpoint_6"
     assert [p.name for p in directory.glob("checkpoint_*")] == ["checkpoint_6"]
     assert list((directory / "train").glob("events.out.tfevents.*"))
-    assert_trees_equal(read_params(trained.directory), trained.params)
+    assert_trees_equal(open_checkpoint(trained.directory).load(), trained.params)
     _, initial = model_and_params(DROPPING)
     changed = jax.tree.map(lambda a, b: bool(np.any(a != np.asarray(b))), initial, trained.params)
     assert all(jax.tree.leaves(changed))
@@ -175,7 +175,7 @@ def test_a_decoder_only_model_trains_as_with_the_embedded_trainer(tmp_path):
     np.testing.assert_allclose(losses[1], losses[0], rtol=0, atol=LOSS_TOLERANCE)
     np.testing.assert_allclose(rates[1], rates[0], rtol=1e-6)
     assert_trees_equal(theirs.params, ours.params, atol=2e-3)
-    assert_trees_equal(read_params(theirs.directory), theirs.params)
+    assert_trees_equal(open_checkpoint(theirs.directory).load(), theirs.params)
     with pytest.raises(UserError, match="no network of LLaMA's kind .* NETWORK = 'ait_jax'"):
         train(tmp_path / "t5x", t5x_trainer(network="t5x"), **extra)
 
@@ -188,7 +188,7 @@ def test_a_loss_that_is_not_finite_stops_before_a_checkpoint(tmp_path):
 
     with pytest.raises(UserError, match=r"at step [45] is (nan|inf).* checkpoint_2 is kept"):
         train(tmp_path, t5x_trainer(schedule=schedule))
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves(read_params(tmp_path)))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(open_checkpoint(tmp_path).load()))
 
 
 @pytest.mark.t5x

@@ -5,7 +5,6 @@ that a checkpoint names stay inside it.
 """
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,23 +42,19 @@ FORMS = {
 }
 
 
-def _open_hugging_face(folder: Any) -> tuple[Any, StoredParams]:
-    """Returns the configuration and the parameters of T5's or LLaMA's folder."""
-    if is_llama_folder(folder):
+def _open_hugging_face(folder: Any) -> StoredParams:
+    """Returns the parameters of T5's or LLaMA's folder."""
+    kind = hugging_face_folder.read_settings(folder).get("model_type")
+    if isinstance(kind, str) and kind in llama_settings.MODEL_TYPES:
         return llama_weights.open_folder(folder)
     return hugging_face.open_params(folder)
 
 
-def _without_config(opener: Callable[[Any], StoredParams]) -> Callable[[Any], Any]:
-    return lambda place: (None, opener(place))
-
-
-# Each returns the configuration, None where the form does not state it, and the parameters.
 _OPENERS = {
-    "t5x": _without_config(t5x_legacy.open_params),
-    "orbax": _without_config(orbax_checkpoint.open_params),
+    "t5x": t5x_legacy.open_params,
+    "orbax": orbax_checkpoint.open_params,
     "hugging_face": _open_hugging_face,
-    "safetensors": _without_config(weights.open_weights),
+    "safetensors": weights.open_weights,
     "gguf": gguf_weights.open_file,
 }
 
@@ -73,7 +68,6 @@ class Checkpoint:
         step: of a checkpoint_<step> folder, else None.
         stored: what it holds.
         layout: of its layers, as `parameters.layout_of`.
-        config: of the model, where the form states it.
     """
 
     form: str
@@ -81,7 +75,28 @@ class Checkpoint:
     step: int | None
     stored: StoredParams
     layout: str
-    config: T5Config | LlamaConfig | None = None
+
+    @property
+    def config(self) -> T5Config | LlamaConfig | None:
+        """Of the model, where the form states it."""
+        return self.stored.config
+
+    def load(self, dtype: Any = np.float32) -> Params:
+        """Returns all parameters on the host.
+
+        Args:
+            dtype: what the arrays are cast to; None keeps what is stored.
+
+        Returns:
+            Nested dict of numpy arrays under T5X's names, with layers one by one or stacked.
+
+        Raises:
+            UserError: an incomplete checkpoint.
+        """
+        params = self.stored.load(self.stored.shapes, dtype)
+        if self.layout == parameters.SCALABLE:
+            params = parameters.from_scalable(params, self.place)
+        return parameters.unflatten(params)
 
 
 def open_checkpoint(path: Any) -> Checkpoint:
@@ -91,39 +106,10 @@ def open_checkpoint(path: Any) -> Checkpoint:
         UserError: nothing there, no checkpoint, or an incomplete one.
     """
     form, place = find(path)
-    config, stored = _OPENERS[form](place)
+    stored = _OPENERS[form](place)
     folder = place if place.is_dir() else place.parent
     layout = parameters.layout_of(stored.shapes)
-    return Checkpoint(form, place, step_of(folder), stored, layout, config)
-
-
-def is_llama_folder(folder: Any) -> bool:
-    """Whether a Hugging Face folder's config.json is that of a LLaMA."""
-    try:
-        kind = hugging_face_folder.read_settings(folder).get("model_type")
-    except UserError:
-        return False  # `hugging_face.open_params` refuses it
-    return isinstance(kind, str) and kind in llama_settings.MODEL_TYPES
-
-
-def read_params(path: Any, dtype: Any = np.float32) -> Params:
-    """Returns all parameters of a checkpoint, in whatever form, on the host.
-
-    Args:
-        path: as in `find`.
-        dtype: what the arrays are cast to; None keeps what is stored.
-
-    Returns:
-        Nested dict of numpy arrays under T5X's names, with layers one by one or stacked.
-
-    Raises:
-        UserError: nothing there, no checkpoint, or an incomplete one.
-    """
-    checkpoint = open_checkpoint(path)
-    params = checkpoint.stored.load(checkpoint.stored.shapes, dtype)
-    if checkpoint.layout == parameters.SCALABLE:
-        params = parameters.from_scalable(params, checkpoint.place)
-    return parameters.unflatten(params)
+    return Checkpoint(form, place, step_of(folder), stored, layout)
 
 
 def find(path: Any) -> tuple[str, Any]:

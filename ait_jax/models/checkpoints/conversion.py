@@ -115,17 +115,16 @@ def _write(folder: Path, to: str, model: LoadedModel, max_shard_bytes: int) -> s
     """Writes parameters, which have their dtype already; returns what to read in `folder`."""
     params, config = model.params, model.config
     if to == "hf":
-        sizes: dict[str, Any] = {"dtype": None, "max_shard_bytes": max_shard_bytes}
         if isinstance(config, LlamaConfig):
             tokenizer = tokenizer_files.read(model.vocabulary)
-            llama_weights.write(folder, params, config, tokenizer, **sizes)
+            llama_weights.write(folder, params, config, tokenizer, max_shard_bytes)
         else:
-            hugging_face.write(folder, params, config, **sizes)
+            hugging_face.write(folder, params, config, max_shard_bytes)
         return "."
     if to == "t5x":
-        return orbax_checkpoint.write(folder, params, model.step, dtype=None).name
+        return orbax_checkpoint.write(folder, params, model.step).name
     name = "model.safetensors"
-    weights.save_weights(folder / name, params, dtype=None)
+    weights.save_weights(folder / name, params)
     return name
 
 

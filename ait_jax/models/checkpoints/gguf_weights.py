@@ -14,14 +14,14 @@ import numpy as np
 
 from ait_jax.errors import UserError
 from ait_jax.models.checkpoints import llama_settings, llama_weights
+from ait_jax.models.checkpoints.hugging_face_folder import OUTPUT
 from ait_jax.models.checkpoints.stored_arrays import StoredArray, StoredParams
-from ait_jax.models.llama import LlamaConfig
 from ait_jax.prompts import tokenizer_files
 from ait_jax.prompts.gguf_header import Header, TensorPlace, read_header
 
 _NAMES = {
     "token_embd.weight": llama_weights.TABLE,
-    "output.weight": llama_weights.OUTPUT,
+    "output.weight": OUTPUT,
     "output_norm.weight": "model.norm.weight",
 }
 _LAYER_NAMES = {
@@ -38,7 +38,7 @@ _LAYER_NAMES = {
 _LAYER = re.compile(r"blk\.(\d+)\.(\w+)\.(weight|bias)")
 
 
-def open_file(path: Any) -> tuple[LlamaConfig, StoredParams]:
+def open_file(path: Any) -> StoredParams:
     """Returns a GGUF file's configuration and its parameters, float32; none is read yet.
 
     Raises:

@@ -8,21 +8,18 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from ait_jax.errors import UserError
 from ait_jax.models.checkpoints import hugging_face_folder
-from ait_jax.models.checkpoints.hugging_face_folder import CONFIG, MAX_SHARD_BYTES, size
+from ait_jax.models.checkpoints.hugging_face_folder import CONFIG, MAX_SHARD_BYTES, OUTPUT, size
 from ait_jax.models.checkpoints.stored_arrays import StoredParams, stored_params
 from ait_jax.models.interface import Params
-from ait_jax.models.parameters import flatten, unflatten
-from ait_jax.models.t5 import T5Config
+from ait_jax.models.parameters import flatten
+from ait_jax.models.t5 import T5Config, Transformer
 from ait_jax.runtime import files
 
 VOCABULARY = "spiece.model"
 
 _TABLE = "shared.weight"
-_OUTPUT = "lm_head.weight"
 # Copies of the token table that files may hold under these names too.
 _TABLE_COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 # In T5 1.0's files, and used by no version of the network.
@@ -79,74 +76,45 @@ _ACTIVATIONS = {
 
 # --- the mapping ---
 
-
-def names_and_shapes(config: T5Config) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Returns {name in Hugging Face's T5: (dotted name of ours, shape there)}.
-
-    Every matrix but the token table is transposed there: torch's linear layers hold
-    (outputs, inputs).
-    """
-    emb_dim, joined_kv = config.emb_dim, config.num_heads * config.head_dim
-    table: dict[str, tuple[str, tuple[int, ...]]]
-    table = {_TABLE: ("token_embedder.embedding", (config.vocab_size, emb_dim))}
-    for stack, num_layers in (
-        ("encoder", config.num_encoder_layers),
-        ("decoder", config.num_decoder_layers),
-    ):
-        table[f"{stack}.final_layer_norm.weight"] = (f"{stack}.{stack}_norm.scale", (emb_dim,))
-        table[f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"] = (
-            f"{stack}.relpos_bias.rel_embedding",
-            (_BUILT_IN["relative_attention_num_buckets"], config.num_heads),
-        )
-        for layer in range(num_layers):
-            there, here = f"{stack}.block.{layer}.layer", f"{stack}.layers_{layer}"
-            for number, (theirs, ours, norm) in enumerate(_SUBLAYERS[stack]):
-                prefix = f"{there}.{number}"
-                table[f"{prefix}.layer_norm.weight"] = (f"{here}.{norm}.scale", (emb_dim,))
-                for letter, kernel in (("q", "query"), ("k", "key"), ("v", "value"), ("o", "out")):
-                    shape = (emb_dim, joined_kv) if letter == "o" else (joined_kv, emb_dim)
-                    name = f"{here}.{ours}.{kernel}.kernel"
-                    table[f"{prefix}.{theirs}.{letter}.weight"] = (name, shape)
-            prefix = f"{there}.{len(_SUBLAYERS[stack])}"
-            table[f"{prefix}.layer_norm.weight"] = (f"{here}.pre_mlp_layer_norm.scale", (emb_dim,))
-            gated = len(config.mlp_activations) > 1
-            for kernel in ("wi_0", "wi_1", "wo") if gated else ("wi", "wo"):
-                shape = (emb_dim, config.mlp_dim) if kernel == "wo" else (config.mlp_dim, emb_dim)
-                name = f"{here}.mlp.{kernel}.kernel"
-                table[f"{prefix}.DenseReluDense.{kernel}.weight"] = (name, shape)
-    if not config.logits_via_embedding:
-        table[_OUTPUT] = ("decoder.logits_dense.kernel", (config.vocab_size, emb_dim))
-    return table
-
-
-_SUBLAYERS = {
-    "encoder": (("SelfAttention", "attention", "pre_attention_layer_norm"),),
+_ATTENTION = {"q": "query", "k": "key", "v": "value", "o": "out"}
+_MLP = ("DenseReluDense", "mlp", "pre_mlp_layer_norm", {n: n for n in ("wi", "wi_0", "wi_1", "wo")})
+# A layer's parts in order: their name, ours, that of the norm before, kernels.
+_PARTS = {
+    "encoder": (("SelfAttention", "attention", "pre_attention_layer_norm", _ATTENTION), _MLP),
     "decoder": (
-        ("SelfAttention", "self_attention", "pre_self_attention_layer_norm"),
-        ("EncDecAttention", "encoder_decoder_attention", "pre_cross_attention_layer_norm"),
+        ("SelfAttention", "self_attention", "pre_self_attention_layer_norm", _ATTENTION),
+        (
+            "EncDecAttention",
+            "encoder_decoder_attention",
+            "pre_cross_attention_layer_norm",
+            _ATTENTION,
+        ),
+        _MLP,
     ),
 }
 
 
-def _transposed(name: str, array: Any) -> Any:
-    """Brings an array from their orientation into ours, or back."""
-    return array if name == _TABLE else array.T
-
-
-def to_tensors(params: Params, config: T5Config) -> dict[str, Any]:
-    """Returns unscanned parameters under Hugging Face's names and in its shapes, as views."""
-    flat = flatten(params)
-    return {
-        theirs: _transposed(theirs, flat[ours])
-        for theirs, (ours, _) in names_and_shapes(config).items()
-    }
+def names_and_shapes(config: T5Config) -> hugging_face_folder.Names:
+    """Returns {name in Hugging Face's T5: (dotted name of ours, shape there)}."""
+    names = {_TABLE: "token_embedder.embedding"}
+    for stack, parts in _PARTS.items():
+        names[f"{stack}.final_layer_norm.weight"] = f"{stack}.{stack}_norm.scale"
+        biases = f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+        names[biases] = f"{stack}.relpos_bias.rel_embedding"
+        for number, (theirs, ours, norm, kernels) in enumerate(parts):
+            there, here = f"{stack}.block.{{}}.layer.{number}", f"{stack}.layers_{{}}"
+            names[f"{there}.layer_norm.weight"] = f"{here}.{norm}.scale"
+            for kernel, own in kernels.items():
+                names[f"{there}.{theirs}.{kernel}.weight"] = f"{here}.{ours}.{own}.kernel"
+    names[OUTPUT] = "decoder.logits_dense.kernel"
+    return hugging_face_folder.names_and_shapes(Transformer(config), names, _TABLE)
 
 
 # --- reading ---
 
 
-def open_params(folder: Any) -> tuple[T5Config, StoredParams]:
-    """Returns a folder's configuration and its parameters under our names; none is read yet.
+def open_params(folder: Any) -> StoredParams:
+    """Returns a folder's configuration and its parameters; none of these is read yet.
 
     Args:
         folder: config.json beside model.safetensors, or beside
@@ -160,36 +128,18 @@ def open_params(folder: Any) -> tuple[T5Config, StoredParams]:
     settings = hugging_face_folder.read_settings(folder)
     config = to_config(settings, folder / CONFIG)
     tensors = hugging_face_folder.open_tensors(folder)
-    copies = (*_TABLE_COPIES, *([_OUTPUT] if config.logits_via_embedding else []))
+    copies = (*_TABLE_COPIES, *([OUTPUT] if config.logits_via_embedding else []))
     for name in copies:
         if name in tensors:
             tensors.setdefault(_TABLE, tensors[name])
     ties = settings.get("tie_word_embeddings") is True
     if ties and not config.logits_via_embedding and _TABLE in tensors:
         # transformers 5 can tie without scaling; ours then holds the table twice.
-        tensors.setdefault(_OUTPUT, tensors[_TABLE])
-    names = names_and_shapes(config)
-    tensors = hugging_face_folder.checked(
-        tensors,
-        {name: shape for name, (_, shape) in names.items()},
-        folder,
-        table=_TABLE,
-        copies=copies,
-        unused=_UNUSED,
+        tensors.setdefault(OUTPUT, tensors[_TABLE])
+    arrays = hugging_face_folder.checked(
+        tensors, names_and_shapes(config), folder, table=_TABLE, copies=copies, unused=_UNUSED
     )
-    arrays = {ours: _transposed(theirs, tensors[theirs]) for theirs, (ours, _) in names.items()}
-    return config, stored_params(arrays)
-
-
-def read(folder: Any, dtype: Any = np.float32) -> tuple[T5Config, Params]:
-    """Returns a folder's configuration and its parameters as a nested dict of host arrays.
-
-    Args:
-        folder: as in `open_params`, errors too.
-        dtype: what the arrays are cast to; None keeps what is stored.
-    """
-    config, stored = open_params(folder)
-    return config, unflatten(stored.load(stored.shapes, dtype))
+    return stored_params(arrays, config=config)
 
 
 def to_config(settings: Mapping[str, Any], path: Any) -> T5Config:
@@ -286,28 +236,26 @@ def write(
     folder: Any,
     params: Params,
     config: T5Config,
-    *,
-    dtype: str | None = "float32",
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
     """Writes config.json, generation_config.json and the weights into an existing folder.
 
     Args:
         folder: where to.
-        params: unscanned parameters of `config`, on the host.
-        dtype: "float32", "bfloat16" or "float16"; None keeps each array's own.
+        params: unscanned parameters of `config`, on the host, in the dtypes to be stored.
         max_shard_bytes: above this the weights come in several files with an index.
 
     Raises:
-        UserError: another dtype; a network that does not exist in Hugging Face's T5.
+        UserError: a network that does not exist in Hugging Face's T5.
     """
-    tensors = to_tensors(params, config)
-    stored = str(tensors[_TABLE].dtype) if dtype is None else dtype
-    settings = to_settings(config, stored)
-    hugging_face_folder.write_tensors(folder, tensors, dtype=dtype, max_shard_bytes=max_shard_bytes)
-    files.write_json(folder / CONFIG, settings)
+    flat = flatten(params)
+    tensors = {
+        theirs: flat[ours] if theirs == _TABLE else flat[ours].T
+        for theirs, (ours, _) in names_and_shapes(config).items()
+    }
+    settings = to_settings(config, str(tensors[_TABLE].dtype))
     generation = {"decoder_start_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
-    files.write_json(folder / "generation_config.json", generation)
+    hugging_face_folder.write(folder, tensors, settings, generation, max_shard_bytes)
 
 
 def write_tokenizer_config(folder: Any, extra_ids: int) -> None:

@@ -3,8 +3,8 @@
 Nothing is unpickled: a folder with only `pytorch_model.bin` is refused.
 """
 
+import itertools
 import json
-import math
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -14,6 +14,8 @@ import numpy as np
 from ait_jax.errors import UserError
 from ait_jax.models.checkpoints import weights
 from ait_jax.models.checkpoints.stored_arrays import StoredArray
+from ait_jax.models.interface import Model
+from ait_jax.models.parameters import STACKED, abstract_params_in
 from ait_jax.prompts import tokenizer_files
 from ait_jax.runtime import files
 
@@ -85,6 +87,41 @@ def check_built_in(settings: Mapping[str, Any], path: Any, built_in: Mapping[str
             raise UserError(f"{path} has {name} = {settings[name]!r}; this network has {value!r}.")
 
 
+# --- names ---
+
+OUTPUT = "lm_head.weight"
+# {name there: (dotted name of ours, shape there)}
+Names = Mapping[str, tuple[str, tuple[int, ...]]]
+
+
+def names_and_shapes(model: Model, names: Mapping[str, str], table: str) -> Names:
+    """Returns the names and shapes there of all of a model's parameters.
+
+    Every matrix but the token table is transposed there: torch's linear layers hold
+    (outputs, inputs).
+
+    Args:
+        names: theirs to ours, {} for the layer's number; what the model lacks is left out.
+        table: their name of the token table.
+    """
+    leaves, _ = abstract_params_in(model, STACKED)
+    shapes = {
+        ours: leaves[stacked].shape
+        for ours in names.values()
+        if (stacked := ours.replace("_{}", "")) in leaves
+    }
+    found = {}
+    for start, group in itertools.groupby(names, lambda theirs: theirs.partition("{}")[0]):
+        present = [theirs for theirs in group if names[theirs] in shapes]
+        layered = start not in names
+        for layer in range(shapes[names[present[0]]][0] if layered else 1):
+            for theirs in present:
+                shape = shapes[names[theirs]][layered:]
+                shape = shape if theirs == table else shape[::-1]
+                found[theirs.format(layer)] = (names[theirs].format(layer), shape)
+    return found
+
+
 # --- reading ---
 
 
@@ -143,17 +180,17 @@ def _shards(folder: Any) -> Mapping[str, set[str] | None]:
 
 def checked(
     tensors: Mapping[str, StoredArray],
-    needed: Mapping[str, tuple[int, ...]],
+    needed: Names,
     place: Any,
     *,
     table: str,
     copies: Collection[str],
     unused: re.Pattern[str],
 ) -> dict[str, StoredArray]:
-    """Returns the tensors that a network has, after all names and shapes were compared.
+    """Returns the arrays that a network has by our names, after all names and shapes were compared.
 
     Args:
-        needed: their shapes by name.
+        needed: of the network.
         place: where they came from, for messages.
         table: name of the token table; copies: names under which it may be stored, too.
         unused: names that files hold and no network uses.
@@ -175,7 +212,7 @@ def checked(
             )
     present = [name for name in copies if name in tensors]
     for name in [*needed, *present]:
-        expected = needed.get(name, needed[table])
+        _, expected = needed.get(name, needed[table])
         if tensors[name].shape != expected:
             raise UserError(
                 f"{place}: {name} is {tensors[name].shape}; by the sizes it states it should be "
@@ -187,31 +224,33 @@ def checked(
                 f"{place}: {name} differs from the token table ({table}), but {CONFIG} makes them "
                 "one (tie_word_embeddings), and this network has one table."
             )
-    return {name: tensors[name] for name in needed}
+    return {
+        ours: tensors[theirs] if theirs == table else tensors[theirs].T
+        for theirs, (ours, _) in needed.items()
+    }
 
 
 # --- writing ---
 
 
-def write_tensors(
+def write(
     folder: Any,
     tensors: Mapping[str, Any],
-    *,
-    dtype: str | None,
-    max_shard_bytes: int = MAX_SHARD_BYTES,
+    settings: Mapping[str, Any],
+    generation: Mapping[str, Any],
+    max_shard_bytes: int,
 ) -> None:
-    """Writes tensors into an existing folder, in several files with an index where need be.
+    """Writes tensors and what describes them into an existing folder.
 
     Args:
         folder: where to.
-        tensors: arrays by their names there.
-        dtype: as of `weights.save_weights`.
-        max_shard_bytes: above this there are several files.
-
-    Raises:
-        UserError: another dtype.
+        tensors: arrays by their names there, in the dtypes to be stored.
+        settings, generation: of config.json and generation_config.json.
+        max_shard_bytes: above this there are several files of tensors, and an index.
     """
-    sizes = {name: _num_bytes(array, dtype) for name, array in tensors.items()}
+    files.write_json(folder / CONFIG, settings)
+    files.write_json(folder / "generation_config.json", generation)
+    sizes = {name: array.nbytes for name, array in tensors.items()}
     shards = _grouped(sizes, max_shard_bytes)
     # transformers reads files that say they come from torch.
     metadata = {"format": "pt"}
@@ -221,17 +260,12 @@ def write_tensors(
         if len(shards) > 1:
             file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         shard = {name: tensors[name] for name in names}
-        weights.save_weights(folder / file, shard, dtype=dtype, metadata=metadata)
+        weights.save_weights(folder / file, shard, metadata)
         weight_map |= dict.fromkeys(names, file)
     if len(shards) > 1:
         total = {"total_size": sum(sizes.values())}
         index = {"metadata": total, "weight_map": dict(sorted(weight_map.items()))}
         files.write_json(folder / INDEX, index)
-
-
-def _num_bytes(array: Any, dtype: str | None) -> int:
-    kind = np.dtype(array.dtype) if dtype is None else weights.stored_dtype(dtype)
-    return math.prod(array.shape) * kind.itemsize
 
 
 def _grouped(sizes: Mapping[str, int], limit: int) -> list[list[str]]:

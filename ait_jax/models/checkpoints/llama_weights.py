@@ -12,70 +12,51 @@ import numpy as np
 
 from ait_jax.errors import UserError
 from ait_jax.models.checkpoints import hugging_face_folder, llama_settings
-from ait_jax.models.checkpoints.hugging_face_folder import CONFIG, MAX_SHARD_BYTES
+from ait_jax.models.checkpoints.hugging_face_folder import CONFIG, MAX_SHARD_BYTES, OUTPUT
 from ait_jax.models.checkpoints.stored_arrays import StoredArray, StoredParams, stored_params
 from ait_jax.models.interface import Params
-from ait_jax.models.llama import LlamaConfig
+from ait_jax.models.llama import LlamaConfig, LlamaTransformer
 from ait_jax.models.parameters import flatten
 from ait_jax.prompts import tokenizer_files
 from ait_jax.prompts.token_order import TokenOrder
 from ait_jax.runtime import files
 
 TABLE = "model.embed_tokens.weight"
-OUTPUT = "lm_head.weight"
 # Computed, not learned: old files hold it.
 _UNUSED = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
+_LAYER = {
+    "input_layernorm.weight": "pre_self_attention_layer_norm.scale",
+    "post_attention_layernorm.weight": "pre_mlp_layer_norm.scale",
+    "self_attn.q_proj.weight": "self_attention.query.kernel",
+    "self_attn.q_proj.bias": "self_attention.query.bias",
+    "self_attn.k_proj.weight": "self_attention.key.kernel",
+    "self_attn.k_proj.bias": "self_attention.key.bias",
+    "self_attn.v_proj.weight": "self_attention.value.kernel",
+    "self_attn.v_proj.bias": "self_attention.value.bias",
+    "self_attn.o_proj.weight": "self_attention.out.kernel",
+    "self_attn.o_proj.bias": "self_attention.out.bias",
+    "mlp.gate_proj.weight": "mlp.wi_0.kernel",
+    "mlp.up_proj.weight": "mlp.wi_1.kernel",
+    "mlp.down_proj.weight": "mlp.wo.kernel",
+}
+_NAMES = {
+    TABLE: "decoder.token_embedder.embedding",
+    "model.norm.weight": "decoder.decoder_norm.scale",
+    **{f"model.layers.{{}}.{theirs}": f"decoder.layers_{{}}.{_LAYER[theirs]}" for theirs in _LAYER},
+    OUTPUT: "decoder.logits_dense.kernel",
+}
 
 
-def names_and_shapes(config: LlamaConfig) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Returns {name in Hugging Face's LLaMA: (dotted name of ours, shape there)}.
-
-    Every matrix but the token table is transposed there: torch's linear layers hold
-    (outputs, inputs).
-    """
-    emb_dim, mlp_dim = config.emb_dim, config.mlp_dim
-    queries, keys = (n * config.head_dim for n in (config.num_heads, config.num_kv_heads))
-    table: dict[str, tuple[str, tuple[int, ...]]] = {
-        TABLE: ("decoder.token_embedder.embedding", (config.vocab_size, emb_dim)),
-        "model.norm.weight": ("decoder.decoder_norm.scale", (emb_dim,)),
-    }
-    for layer in range(config.num_layers):
-        there, here = f"model.layers.{layer}", f"decoder.layers_{layer}"
-        for theirs, ours in (
-            ("input_layernorm", "pre_self_attention_layer_norm"),
-            ("post_attention_layernorm", "pre_mlp_layer_norm"),
-        ):
-            table[f"{there}.{theirs}.weight"] = (f"{here}.{ours}.scale", (emb_dim,))
-        for letter, ours, rows in (
-            ("q", "query", queries),
-            ("k", "key", keys),
-            ("v", "value", keys),
-        ):
-            name, at = f"{there}.self_attn.{letter}_proj", f"{here}.self_attention.{ours}"
-            table[f"{name}.weight"] = (f"{at}.kernel", (rows, emb_dim))
-            if config.attention_bias:
-                table[f"{name}.bias"] = (f"{at}.bias", (rows,))
-        name = f"{here}.self_attention.out.kernel"
-        table[f"{there}.self_attn.o_proj.weight"] = (name, (emb_dim, queries))
-        if config.attention_output_bias:
-            name = f"{here}.self_attention.out.bias"
-            table[f"{there}.self_attn.o_proj.bias"] = (name, (emb_dim,))
-        for theirs, ours, shape in (
-            ("gate_proj", "wi_0", (mlp_dim, emb_dim)),
-            ("up_proj", "wi_1", (mlp_dim, emb_dim)),
-            ("down_proj", "wo", (emb_dim, mlp_dim)),
-        ):
-            table[f"{there}.mlp.{theirs}.weight"] = (f"{here}.mlp.{ours}.kernel", shape)
-    if not config.logits_via_embedding:
-        table[OUTPUT] = ("decoder.logits_dense.kernel", (config.vocab_size, emb_dim))
-    return table
+def names_and_shapes(config: LlamaConfig) -> hugging_face_folder.Names:
+    """Returns {name in Hugging Face's LLaMA: (dotted name of ours, shape there)}."""
+    return hugging_face_folder.names_and_shapes(LlamaTransformer(config), _NAMES, TABLE)
 
 
 # --- reading ---
 
 
-def open_folder(folder: Any) -> tuple[LlamaConfig, StoredParams]:
-    """Returns a Hugging Face folder's configuration and its parameters; none is read yet.
+def open_folder(folder: Any) -> StoredParams:
+    """Returns a Hugging Face folder's configuration and its parameters; none of these is read yet.
 
     Args:
         folder: config.json and tokenizer.json beside safetensors, one file or shards.
@@ -95,7 +76,7 @@ def open_folder(folder: Any) -> tuple[LlamaConfig, StoredParams]:
 
 def stored(
     fields: Mapping[str, Any], tensors: Mapping[str, StoredArray], order: TokenOrder, place: Any
-) -> tuple[LlamaConfig, StoredParams]:
+) -> StoredParams:
     """Returns the configuration and parameters that tensors hold.
 
     Args:
@@ -114,21 +95,18 @@ def stored(
             f"and end-of-sequence, but its token table only {config.vocab_size} rows; they do not "
             "belong together."
         )
-    names = names_and_shapes(config)
-    tensors = hugging_face_folder.checked(
-        tensors,
-        {name: shape for name, (_, shape) in names.items()},
+    arrays = hugging_face_folder.checked(
+        {
+            name: _rows_from_own(array, order) if name in (TABLE, OUTPUT) else array
+            for name, array in tensors.items()
+        },
+        names_and_shapes(config),
         place,
         table=TABLE,
         copies=(OUTPUT,) if config.logits_via_embedding else (),
         unused=_UNUSED,
     )
-    arrays = {}
-    for theirs, (ours, _) in names.items():
-        array = tensors[theirs]
-        array = _rows_from_own(array, order) if theirs in (TABLE, OUTPUT) else array
-        arrays[ours] = array if theirs == TABLE else array.T
-    return config, stored_params(arrays)
+    return stored_params(arrays, config=config)
 
 
 def _rows_from_own(array: StoredArray, order: TokenOrder) -> StoredArray:
@@ -170,33 +148,24 @@ def write(
     params: Params,
     config: LlamaConfig,
     tokenizer: tokenizer_files.TokenizerFiles,
-    *,
-    dtype: str | None = "float32",
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
     """Writes config.json, generation_config.json, the weights and the tokenizer's files.
 
     Args:
         folder: an existing folder.
-        params: unscanned parameters of `config`, on the host.
+        params: unscanned parameters of `config`, on the host, in the dtypes to be stored.
         tokenizer: the model's; rows are written in its order.
-        dtype: "float32", "bfloat16" or "float16"; None keeps each array's own.
         max_shard_bytes: above this the weights come in several files with an index.
-
-    Raises:
-        UserError: another dtype.
     """
     special = tokenizer.special
     tensors = to_tensors(params, config, special.order)
-    hugging_face_folder.write_tensors(folder, tensors, dtype=dtype, max_shard_bytes=max_shard_bytes)
     ids = {
         "bos_token_id": special.ids.get(special.roles.get("bos", "")),
         "eos_token_id": special.order.eos_id,
         "pad_token_id": special.order.pad_id,
     }
-    kept = str(tensors[TABLE].dtype) if dtype is None else dtype
-    settings = llama_settings.to_settings(config, dtype=kept, ids=ids)
-    files.write_json(folder / CONFIG, settings)
+    settings = llama_settings.to_settings(config, dtype=str(tensors[TABLE].dtype), ids=ids)
     given = {name: number for name, number in ids.items() if number is not None}
-    files.write_json(folder / "generation_config.json", given)
+    hugging_face_folder.write(folder, tensors, settings, given, max_shard_bytes)
     tokenizer_files.write(folder, tokenizer)

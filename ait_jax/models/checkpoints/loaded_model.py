@@ -4,7 +4,7 @@ import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jax
 import numpy as np
@@ -87,55 +87,53 @@ class LoadedModel:
 
 def load_model(path: Any, hints: Hints = NO_HINTS) -> LoadedModel:
     """Returns what is there; `path` as in `checkpoints.find`, errors as in `conversion.convert`."""
-    form, place = checkpoints.find(path)
-    vocabulary_path, like = hints.vocabulary_path, hints.like
+    checkpoint = checkpoints.open_checkpoint(path)
+    config, place, like = checkpoint.config, checkpoint.place, hints.like
+    vocabulary = hints.vocabulary_path
     # Two names of one function; Hugging Face's folders come back with the first.
     activations = tuple("silu" if x == "swish" else x for x in hints.mlp_activations or ())
-    config: T5Config | LlamaConfig
-    if form == "gguf" or (form == "hugging_face" and checkpoints.is_llama_folder(place)):
-        config, params, vocabulary = _with_config(place, vocabulary_path, like)
-    elif form == "hugging_face":
-        config, params = hugging_face.read(place, dtype=None)
-        if activations not in ((), config.mlp_activations):
-            raise UserError(
-                f"--mlp_activations={','.join(activations)}, but {place}/config.json has "
-                f"{','.join(config.mlp_activations)}; leave the flag out."
-            )
-        vocabulary = vocabulary_path or _beside(place)
-    else:
-        params = match_layout(checkpoints.read_params(place, dtype=None), scan_layers=False)
+    if isinstance(config, LlamaConfig):
+        vocabulary = vocabulary or place
+        _check_llama_hints(place, vocabulary, like)
+    elif config is not None and activations not in ((), config.mlp_activations):
+        raise UserError(
+            f"--mlp_activations={','.join(activations)}, but {place}/config.json has "
+            f"{','.join(config.mlp_activations)}; leave the flag out."
+        )
+    params = match_layout(checkpoint.load(dtype=None), scan_layers=False)
+    if config is None:
         if "token_embedder" in params.get("decoder", {}):
-            config, vocabulary = _config_like(params, place, vocabulary_path, like)
+            config = _config_like(params, place, like)
+            vocabulary = vocabulary or like
         else:
             config = t5_config(params, activations, place)
-            vocabulary = vocabulary_path or _beside(place)
         shapes, axes = abstract_params(logits_check.model_of(config))
         check_params(flatten(params), flatten(shapes), flatten(axes), place)
-    if like is not None and not isinstance(config, LlamaConfig):
-        raise UserError(f"--like={like} is for LLaMA models, but {place} is a T5; leave it out.")
+    if isinstance(config, T5Config):
+        vocabulary = vocabulary or _beside(place)
+        if like is not None:
+            raise UserError(
+                f"--like={like} is for LLaMA models, but {place} is a T5; leave it out."
+            )
     return LoadedModel(
         place=place,
-        form=form,
+        form=checkpoint.form,
         config=config,
         params=jax.tree.map(np.asarray, params),
-        step=checkpoints.step_of(_folder(place)) or 0,
+        step=checkpoint.step or 0,
         vocabulary=None if vocabulary is None else Path(vocabulary),
     )
 
 
-def _with_config(place: Any, vocabulary_path: Any, like: Any) -> tuple[LlamaConfig, Params, Any]:
-    """Returns a LLaMA whose files state its sizes and hold its tokenizer."""
+def _check_llama_hints(place: Any, vocabulary: Any, like: Any) -> None:
+    """Checks the hints for a LLaMA whose files state its sizes and hold its tokenizer."""
     if like is not None:
         raise UserError(f"{place} states its sizes itself; leave --like={like} out.")
-    checkpoint = checkpoints.open_checkpoint(place)
-    vocabulary = vocabulary_path or place
     if tokenizer_files.special_tokens(place).order != _order(vocabulary):
         raise UserError(
             f"--vocabulary_path={vocabulary} has other padding or end-of-sequence tokens than "
             f"{place}; give the same model's."
         )
-    params = checkpoint.stored.load(checkpoint.stored.shapes)
-    return cast(LlamaConfig, checkpoint.config), unflatten(params), vocabulary
 
 
 def _order(vocabulary: Any) -> TokenOrder:
@@ -145,10 +143,8 @@ def _order(vocabulary: Any) -> TokenOrder:
     return tokenizer_files.special_tokens(path).order
 
 
-def _config_like(
-    params: Params, place: Any, vocabulary_path: Any, like: Any
-) -> tuple[LlamaConfig, Any]:
-    """Returns the configuration and tokenizer of a LLaMA whose own files state neither.
+def _config_like(params: Params, place: Any, like: Any) -> LlamaConfig:
+    """Returns the configuration of a LLaMA whose own files do not state it.
 
     Raises:
         UserError: no `like`, or one that is not a LLaMA with its configuration.
@@ -167,7 +163,7 @@ def _config_like(
         )
     # Rows may have been added so that the table divides among devices.
     rows = params["decoder"]["token_embedder"]["embedding"].shape[0]
-    return dataclasses.replace(config, vocab_size=rows), vocabulary_path or like
+    return dataclasses.replace(config, vocab_size=rows)
 
 
 def t5_config(params: Params, activations: Sequence[str] = (), place: Any = "it") -> T5Config:

@@ -16,7 +16,6 @@ import numpy as np
 from flax import traverse_util
 
 from ait_jax.errors import UserError, first_line
-from ait_jax.models.checkpoints import weights
 from ait_jax.models.checkpoints.stored_arrays import StoredParams
 from ait_jax.models.interface import Params
 from ait_jax.runtime import files
@@ -136,23 +135,16 @@ def _path(folder: Any) -> Any:
     return epath.Path(files.absolute(folder))
 
 
-def write(directory: Path, params: Params, step: int, *, dtype: str | None = "float32") -> Path:
+def write(directory: Path, params: Params, step: int) -> Path:
     """Writes `directory`/checkpoint_<step> and returns it.
 
     Args:
         directory: a local folder without such a checkpoint.
         params: nested dict of host arrays, one subtree per layer.
         step: T5X continues to count from it.
-        dtype: "float32", "bfloat16" or "float16"; None keeps each array's own.
-
-    Raises:
-        UserError: another dtype.
     """
     import orbax.checkpoint as ocp
 
-    if dtype is not None:
-        stored = weights.stored_dtype(dtype)
-        params = jax.tree.map(lambda x: np.asarray(x).astype(stored, copy=False), params)
     tree = {"target": params, "state": {"step": np.asarray(step, np.int32)}}
     chunked = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES), tree)
     options = ocp.CheckpointManagerOptions(

@@ -46,14 +46,18 @@ class StoredParams:
         num_others: arrays beside them that are never read: an optimizer's state.
         load: (names, dtype or None for their own, shardings by name or None for host arrays) ->
             arrays by name. With shardings, a process reads only what its own devices hold.
+        config: of the model (a `ModelConfig`), where the files state it.
     """
 
     shapes: Mapping[str, jax.ShapeDtypeStruct]
     num_others: int
     load: Callable[..., dict[str, Any]]
+    config: Any = None
 
 
-def stored_params(arrays: Mapping[str, StoredArray], num_others: int = 0) -> StoredParams:
+def stored_params(
+    arrays: Mapping[str, StoredArray], num_others: int = 0, config: Any = None
+) -> StoredParams:
     """Returns `arrays`, by dotted name, as a checkpoint's parameters."""
 
     def load(
@@ -72,7 +76,7 @@ def stored_params(arrays: Mapping[str, StoredArray], num_others: int = 0) -> Sto
         return loaded
 
     shapes = {n: jax.ShapeDtypeStruct(a.shape, a.dtype) for n, a in sorted(arrays.items())}
-    return StoredParams(shapes, num_others, load)
+    return StoredParams(shapes, num_others, load, config)
 
 
 def _bounds(index: Index, shape: tuple[int, ...]) -> tuple[tuple[int, int], ...]:

@@ -37,26 +37,18 @@ _HUGGING_FACES = (
 )
 
 
-def save_weights(
-    path: Any,
-    params: Params,
-    *,
-    dtype: str | None = "float32",
-    metadata: Mapping[str, str] | None = None,
-) -> None:
+def save_weights(path: Any, params: Params, metadata: Mapping[str, str] | None = None) -> None:
     """Writes parameters to a safetensors file, whole or not at all.
 
     Args:
         path: replaced if it exists.
-        params: nested or dotted names, arrays of any float dtype on host or device, copied one
-            at a time.
-        dtype: "float32", "bfloat16" or "float16" on disk; None keeps each array's own.
+        params: nested or dotted names, arrays of float dtypes on host or device, which they keep;
+            copied one at a time.
         metadata: strings kept in the file's header.
 
     Raises:
-        UserError: another dtype, an unwritable folder.
+        UserError: integers, an unwritable folder.
     """
-    stored = None if dtype is None else stored_dtype(dtype)
     flat = flatten(params)
     header: dict[str, Any] = {}
     if metadata:
@@ -64,7 +56,7 @@ def save_weights(
         header["__metadata__"] = dict(sorted(metadata.items()))
     offset = 0
     for name, value in flat.items():
-        kind = stored or np.dtype(value.dtype)
+        kind = np.dtype(value.dtype)
         if kind not in _CODES:
             raise UserError(f"{name} is of dtype {kind}; weights are floating-point.")
         end = offset + math.prod(value.shape) * kind.itemsize
@@ -80,8 +72,7 @@ def save_weights(
     with files.replace_with(path) as temporary, temporary.open("wb") as file:
         file.write(len(encoded).to_bytes(8, "little") + encoded)
         for value in flat.values():
-            array = np.asarray(value)
-            file.write(array.astype(stored or array.dtype, copy=False).tobytes())
+            file.write(np.asarray(value).tobytes())
 
 
 def stored_dtype(dtype: str) -> np.dtype:

@@ -65,7 +65,7 @@ def params():
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("place", ["", "checkpoint_150"])
 def test_t5x_forms_equal_the_golden_parameters(golden, form, place):
-    assert_equal(checkpoints.read_params(GOLDEN_T5X / form / place), golden)
+    assert_equal(checkpoints.open_checkpoint(GOLDEN_T5X / form / place).load(), golden)
 
 
 def read(form, path):
@@ -77,7 +77,7 @@ def read(form, path):
 def test_readers_of_one_form(golden):
     legacy = GOLDEN_T5X / "legacy_checkpoint" / "checkpoint_150"
     assert_equal(read(t5x_legacy, str(legacy)), golden)
-    assert_equal(checkpoints.read_params(legacy / "checkpoint"), golden)
+    assert_equal(checkpoints.open_checkpoint(legacy / "checkpoint").load(), golden)
     orbax = GOLDEN_T5X / "orbax_checkpoint" / "checkpoint_150"
     assert_equal(read(orbax_checkpoint, str(orbax)), golden)
     assert_equal(read(orbax_checkpoint, orbax / "state"), golden)
@@ -101,15 +101,15 @@ def test_own_trainer_checkpoint(tmp_path, params, monkeypatch):
             manager.save(step, args=ocp.args.StandardSave(state))
     monkeypatch.chdir(tmp_path.parent)
     expected = jax.tree.map(lambda x: x * 10, params)
-    assert_equal(checkpoints.read_params(tmp_path.name), expected)
-    two = checkpoints.read_params(tmp_path / "checkpoint_2")
+    assert_equal(checkpoints.open_checkpoint(tmp_path.name).load(), expected)
+    two = checkpoints.open_checkpoint(tmp_path / "checkpoint_2").load()
     assert_equal(two, jax.tree.map(lambda x: x * 2, params))
 
 
 def test_safetensors_file_and_folder(tmp_path, params):
     weights.save_weights(tmp_path / "model.safetensors", params)
-    assert_equal(checkpoints.read_params(tmp_path / "model.safetensors"), params)
-    assert_equal(checkpoints.read_params(str(tmp_path)), params)
+    assert_equal(checkpoints.open_checkpoint(tmp_path / "model.safetensors").load(), params)
+    assert_equal(checkpoints.open_checkpoint(str(tmp_path)).load(), params)
 
 
 @needs_shared
@@ -118,26 +118,26 @@ def test_newest_complete_checkpoint_is_taken(legacy, golden):
     (legacy / "checkpoint_1000.tmp-1718").mkdir()
     shutil.copytree(legacy / "checkpoint_150", legacy / "checkpoint_20")
     assert checkpoints.find(legacy)[1].name == "checkpoint_150"
-    assert_equal(checkpoints.read_params(legacy), golden)
+    assert_equal(checkpoints.open_checkpoint(legacy).load(), golden)
     with pytest.raises(UserError, match="checkpoint_900 is an incomplete checkpoint"):
-        checkpoints.read_params(legacy / "checkpoint_900")
+        checkpoints.open_checkpoint(legacy / "checkpoint_900").load()
 
 
 def test_no_checkpoint(tmp_path):
     with pytest.raises(UserError, match="no such file or folder"):
-        checkpoints.read_params(tmp_path / "nowhere")
+        checkpoints.open_checkpoint(tmp_path / "nowhere").load()
     with pytest.raises(UserError, match="No checkpoint in"):
-        checkpoints.read_params(tmp_path)
+        checkpoints.open_checkpoint(tmp_path).load()
     (tmp_path / "checkpoint_5").mkdir()
     with pytest.raises(UserError, match="only incomplete checkpoints .checkpoint_5"):
-        checkpoints.read_params(tmp_path)
+        checkpoints.open_checkpoint(tmp_path).load()
     with pytest.raises(UserError, match="'checkpoint' is missing"):
         t5x_legacy.open_params(tmp_path)
     with pytest.raises(UserError, match="'_METADATA' is missing"):
         orbax_checkpoint.open_params(tmp_path)
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(UserError, match="not a complete safetensors"):
-        checkpoints.read_params(tmp_path / "notes.txt")
+        checkpoints.open_checkpoint(tmp_path / "notes.txt").load()
 
 
 EMBEDDING = "target.token_embedder.embedding"
@@ -163,13 +163,13 @@ def cut(path):
 def test_damaged_legacy_checkpoint(legacy, damage, message):
     damage(legacy / "checkpoint_150")
     with pytest.raises(UserError, match=message):
-        checkpoints.read_params(legacy)
+        checkpoints.open_checkpoint(legacy).load()
 
 
 @needs_shared
 def test_damaged_optimizer_state_does_not_matter(legacy, golden):
     shutil.rmtree(legacy / "checkpoint_150" / "state.param_states.token_embedder.embedding.v")
-    assert_equal(checkpoints.read_params(legacy), golden)
+    assert_equal(checkpoints.open_checkpoint(legacy).load(), golden)
 
 
 @needs_shared
@@ -185,7 +185,7 @@ def test_damaged_optimizer_state_does_not_matter(legacy, golden):
 def test_damaged_orbax_checkpoint(orbax, damage):
     damage(orbax / "checkpoint_150")
     with pytest.raises(UserError, match="copy the checkpoint again|Copy the checkpoint again"):
-        checkpoints.read_params(orbax)
+        checkpoints.open_checkpoint(orbax).load()
 
 
 def write_index(directory, index):
@@ -196,17 +196,17 @@ def write_index(directory, index):
 def test_foreign_and_hostile_indices(tmp_path):
     write_index(tmp_path / "old", {"version": 0, "target": {}})
     with pytest.raises(UserError, match="version 0"):
-        checkpoints.read_params(tmp_path / "old")
+        checkpoints.open_checkpoint(tmp_path / "old").load()
     write_index(tmp_path / "list", [1, 2])
     with pytest.raises(UserError, match="version 0"):
-        checkpoints.read_params(tmp_path / "list")
+        checkpoints.open_checkpoint(tmp_path / "list").load()
     write_index(tmp_path / "empty", {"version": 3, "optimizer": {"state": {}}})
     with pytest.raises(UserError, match="no parameters"):
-        checkpoints.read_params(tmp_path / "empty")
+        checkpoints.open_checkpoint(tmp_path / "empty").load()
     hostile = {"driver": "zarr", "kvstore": {"driver": "file", "path": "a/.."}}
     write_index(tmp_path / "up", {"version": 3, "optimizer": {"target": {"x": hostile}}})
     with pytest.raises(UserError, match="starts with a dot"):
-        checkpoints.read_params(tmp_path / "up")
+        checkpoints.open_checkpoint(tmp_path / "up").load()
 
 
 def test_orbax_without_parameters(tmp_path):
@@ -215,4 +215,4 @@ def test_orbax_without_parameters(tmp_path):
     with ocp.PyTreeCheckpointer() as checkpointer:
         checkpointer.save(tmp_path / "checkpoint_3", {"x": np.ones(3, np.float32)})
     with pytest.raises(UserError, match="without parameters"):
-        checkpoints.read_params(tmp_path)
+        checkpoints.open_checkpoint(tmp_path).load()

@@ -58,7 +58,7 @@ def source(tmp_path, without_torch):
 
 def read(folder):
     """What a run that is given the folder as INIT_CHECKPOINT gets."""
-    return checkpoints.read_params(folder)
+    return checkpoints.open_checkpoint(folder).load()
 
 
 @pytest.mark.parametrize("to", TO)
@@ -120,7 +120,7 @@ def test_dtypes_on_disk(tmp_path, capsys, source, to):
     assert code == 0, err
     assert "rounding to bfloat16 changed logits by" in out
     assert "before and after writing, largest difference 0.0e+00" in out
-    kept = checkpoints.read_params(tmp_path / "b", dtype=None)
+    kept = checkpoints.open_checkpoint(tmp_path / "b").load(dtype=None)
     assert {x.dtype for x in jax.tree.leaves(kept)} == {np.dtype(ml_dtypes.bfloat16)}
     rounded = jax.tree.map(lambda x: x.astype(ml_dtypes.bfloat16).astype(np.float32), params)
     assert_equal(kept, rounded)
@@ -128,7 +128,7 @@ def test_dtypes_on_disk(tmp_path, capsys, source, to):
     # What has been rounded stays so, in float32 too or as it is.
     code, out, _ = convert(capsys, tmp_path / "b", tmp_path / "c", "--to=hf", "--dtype=keep")
     assert code == 0 and "bfloat16" in out.splitlines()[0]
-    assert_equal(checkpoints.read_params(tmp_path / "c", dtype=None), rounded)
+    assert_equal(checkpoints.open_checkpoint(tmp_path / "c").load(dtype=None), rounded)
     assert json.loads((tmp_path / "c" / "config.json").read_text())["torch_dtype"] == "bfloat16"
 
 
@@ -397,7 +397,7 @@ def test_their_network_is_asked_on_both_sides(tmp_path, capsys, variant):
     hugging_face.write(files_folder(tmp_path / "a"), random_params(config), config)
     code, out, err = convert(capsys, tmp_path / "a", tmp_path / "b", "--to=hf", "--dtype=bfloat16")
     assert code == 0, err
-    for side in ("of the source", "of what was written"):
+    for side in ("of the original", "of what was written"):
         line = next(line for line in out.splitlines() if f"torch model {side}" in line)
         assert 0 < float(line.rpartition(" ")[2]) < 1e-4
     code, out, err = convert(

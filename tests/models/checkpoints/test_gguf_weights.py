@@ -61,19 +61,19 @@ def test_parameters_and_configuration(file, tmp_path):
     path, config, tensors = file
     opened = checkpoints.open_checkpoint(path)
     assert (opened.form, opened.config) == ("gguf", config)
-    read = llama_weights.to_tensors(checkpoints.read_params(path), config, ORDER)
+    read = llama_weights.to_tensors(checkpoints.open_checkpoint(path).load(), config, ORDER)
     assert set(read) == set(tensors)
     for name, array in tensors.items():
         np.testing.assert_array_equal(read[name], array, err_msg=name)
     tied, _rounded = written(tmp_path / "tied.gguf")
     assert checkpoints.open_checkpoint(tmp_path / "tied.gguf").config == tied
-    params = parameters.flatten(checkpoints.read_params(tmp_path / "tied.gguf"))
+    params = parameters.flatten(checkpoints.open_checkpoint(tmp_path / "tied.gguf").load())
     assert "decoder.logits_dense.kernel" not in params
 
 
 def test_parts_of_tensors_on_a_mesh(file):
     path, config, _tensors = file
-    params = parameters.flatten(checkpoints.read_params(path))
+    params = parameters.flatten(checkpoints.open_checkpoint(path).load())
     restored = restore_params(path, LlamaTransformer(config), Partitioner(num_partitions=2))
     for name, array in parameters.flatten(restored.params).items():
         np.testing.assert_array_equal(array, params[name], err_msg=name)
@@ -93,7 +93,7 @@ def test_its_tokenizer(file, tmp_path):
 @needs_torch
 def test_exported_it_is_transformers(file, tmp_path):
     path, config, _ = file
-    params = checkpoints.read_params(path)
+    params = checkpoints.open_checkpoint(path).load()
     llama_weights.write(tmp_path, params, config, tokenizer_files.read(path))
     asked = logits_check.prompts(ROWS)
     ours = logits_check.our_logits(params, config, asked)

@@ -40,6 +40,11 @@ def rewrite(folder, **changes):
     safetensors.numpy.save_file(tensors, folder / "model.safetensors", {"format": "pt"})
 
 
+def read(folder, dtype=np.float32):
+    checkpoint = checkpoints.open_checkpoint(folder)
+    return checkpoint.config, checkpoint.load(dtype)
+
+
 @pytest.fixture
 def folder(tmp_path):
     """T5 1.1 in one file."""
@@ -80,10 +85,9 @@ def test_round_trip(tmp_path, variant, max_shard_bytes):
         assert index["metadata"]["total_size"] == 4 * parameters.num_params(params)
         big = [p for p in tmp_path.glob("*.safetensors") if p.stat().st_size > max_shard_bytes * 2]
         assert all(len(safetensors.numpy.load_file(path)) == 1 for path in big)
-    read_config, read = hugging_face.read(tmp_path)
+    read_config, values = read(str(tmp_path))
     assert read_config == config
-    assert_equal(read, params)
-    assert_equal(checkpoints.read_params(str(tmp_path)), params)
+    assert_equal(values, params)
     restored = restore_params(tmp_path, t5.Transformer(config), OnDevices(2, num_devices=8))
     assert_equal(jax.tree.map(np.asarray, restored.params), params)
 
@@ -92,15 +96,16 @@ def test_round_trip(tmp_path, variant, max_shard_bytes):
 def test_small_dtypes(tmp_path, dtype, kind):
     config = config_of("t5_1_1")
     params = random_params(config)
-    hugging_face.write(tmp_path, params, config, dtype=dtype)
+    small = jax.tree.map(lambda x: x.astype(kind), params)
+    hugging_face.write(tmp_path, small, config)
     assert json.loads((tmp_path / "config.json").read_text())["torch_dtype"] == dtype
-    kept = hugging_face.read(tmp_path, dtype=None)[1]
+    kept = read(tmp_path, dtype=None)[1]
     assert kept["token_embedder"]["embedding"].dtype == kind
     expected = params["token_embedder"]["embedding"].astype(kind)
     np.testing.assert_array_equal(kept["token_embedder"]["embedding"], expected)
-    read = hugging_face.read(tmp_path)[1]["token_embedder"]["embedding"]
-    assert read.dtype == np.float32
-    np.testing.assert_array_equal(read, expected.astype(np.float32))
+    wide = read(tmp_path)[1]["token_embedder"]["embedding"]
+    assert wide.dtype == np.float32
+    np.testing.assert_array_equal(wide, expected.astype(np.float32))
 
 
 def test_names_of_the_smallest_t5_1_1(tmp_path):
@@ -144,43 +149,43 @@ def test_generation_config(folder):
 
 
 def test_copies_of_a_tied_table_are_accepted(tied):
-    config, params = hugging_face.read(tied)
+    config, params = read(tied)
     table = tensors_in(tied)["shared.weight"]
     copies = dict(lm_head__weight=table, encoder__embed_tokens__weight=table)
     unused = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
     rewrite(tied, **copies, decoder__embed_tokens__weight=table, **{unused: np.ones((32, 2))})
-    assert hugging_face.read(tied)[0] == config
-    assert_equal(hugging_face.read(tied)[1], params)
+    assert read(tied)[0] == config
+    assert_equal(read(tied)[1], params)
     rewrite(tied, shared__weight=None)
-    assert_equal(hugging_face.read(tied)[1], params)
+    assert_equal(read(tied)[1], params)
     rewrite(tied, encoder__embed_tokens__weight=table + 1)
     with pytest.raises(UserError, match="embed_tokens.weight differs from the token table"):
-        hugging_face.read(tied)
+        read(tied)
 
 
 def test_what_config_json_leaves_out(folder):
     edit_json(folder / "config.json", num_decoder_layers=None, dropout_rate=None)
-    assert hugging_face.read(folder)[0] == config_of("t5_1_1")
+    assert read(folder)[0] == config_of("t5_1_1")
 
 
 def test_tied_but_not_scaled(folder):
     """transformers 5 writes this of an untied T5 1.1 whose output layer equals its table."""
     edit_json(folder / "config.json", tie_word_embeddings=True, scale_decoder_outputs=False)
-    config, params = hugging_face.read(folder)
+    config, params = read(folder)
     assert not config.logits_via_embedding
     rewrite(folder, lm_head__weight=None)
-    config, params = hugging_face.read(folder)
+    config, params = read(folder)
     kernel = params["decoder"]["logits_dense"]["kernel"]
     assert not config.logits_via_embedding
     np.testing.assert_array_equal(kernel, params["token_embedder"]["embedding"].T)
 
 
 def test_mt5_is_t5_1_1(folder):
-    config, params = hugging_face.read(folder)
+    config, params = read(folder)
     edit_json(folder / "config.json", model_type="mt5", feed_forward_proj=None, dense_act_fn=None)
     edit_json(folder / "config.json", tie_word_embeddings=None)
-    assert hugging_face.read(folder)[0] == config
-    assert_equal(hugging_face.read(folder)[1], params)
+    assert read(folder)[0] == config
+    assert_equal(read(folder)[1], params)
 
 
 def cut(path):
@@ -239,7 +244,7 @@ def test_bad_folders(folder, case):
     damage, message = BAD_FOLDERS[case]
     damage(folder)
     with pytest.raises(UserError, match=message) as caught:
-        checkpoints.read_params(folder)
+        checkpoints.open_checkpoint(folder).load()
     assert "\n" not in str(caught.value)
 
 
@@ -277,17 +282,17 @@ def test_bad_shards(sharded, case):
     damage, message = BAD_SHARDS[case]
     damage(sharded)
     with pytest.raises(UserError, match=message) as caught:
-        checkpoints.read_params(sharded)
+        checkpoints.open_checkpoint(sharded).load()
     assert "\n" not in str(caught.value)
 
 
 def test_weights_without_config_json(folder):
     (folder / "config.json").unlink()
     with pytest.raises(UserError, match="Hugging Face's: give the folder, with its config.json"):
-        checkpoints.read_params(folder)
+        checkpoints.open_checkpoint(folder).load()
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(UserError, match="No config.json in"):
-        checkpoints.read_params(folder)
+        checkpoints.open_checkpoint(folder).load()
 
 
 def test_networks_that_hugging_face_has_not(tmp_path):
@@ -338,7 +343,7 @@ def test_their_folders_give_their_logits(tmp_path, variant, max_shard_size):
                 decoder_input_ids=torch.tensor(asked.decoder_inputs, dtype=torch.long),
             ).logits.numpy()
         )
-    read_config, params = hugging_face.read(tmp_path)
+    read_config, params = read(tmp_path)
     assert read_config == config
     ours = logits_check.our_logits(params, read_config, asked)
     assert np.std(expected) > 0.2  # tied ones are scaled down
@@ -349,7 +354,7 @@ def test_their_folders_give_their_logits(tmp_path, variant, max_shard_size):
         tie_word_embeddings=config.logits_via_embedding,
         scale_decoder_outputs=None,
     )
-    assert hugging_face.read(tmp_path)[0] == config
+    assert read(tmp_path)[0] == config
 
 
 @needs_torch

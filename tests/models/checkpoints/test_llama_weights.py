@@ -36,9 +36,9 @@ def tokenizer(tmp_path_factory):
     return tokenizer_files.read(folder)
 
 
-def written(folder, tokenizer, variant="tied", **options):
+def written(folder, tokenizer, variant="tied", dtype=np.float32, **options):
     config = config_of(**VARIANTS[variant])
-    params = random_params(config)
+    params = jax.tree.map(lambda x: x.astype(dtype), random_params(config))
     llama_weights.write(folder, params, config, tokenizer, **options)
     return config, params
 
@@ -56,7 +56,7 @@ def test_round_trip(tmp_path, tokenizer, variant):
     assert len(list(tmp_path.glob("model-*.safetensors"))) > 2
     opened = checkpoints.open_checkpoint(tmp_path)
     assert opened.form == "hugging_face" and opened.config == config
-    assert_equal(checkpoints.read_params(tmp_path), params)
+    assert_equal(checkpoints.open_checkpoint(tmp_path).load(), params)
     # The rows are in the model's own order there: our 0 pads and 1 ends.
     index = json.loads((tmp_path / "model.safetensors.index.json").read_text())["weight_map"]
     table = safetensors.numpy.load_file(tmp_path / index[llama_weights.TABLE])[llama_weights.TABLE]
@@ -68,10 +68,10 @@ def test_round_trip(tmp_path, tokenizer, variant):
 
 @pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.float16])
 def test_half_precision(tmp_path, tokenizer, dtype):
-    _, params = written(tmp_path, tokenizer, dtype=np.dtype(dtype).name)
-    rounded = jax.tree.map(lambda x: x.astype(dtype).astype(np.float32), params)
-    assert_equal(checkpoints.read_params(tmp_path), rounded)
-    kept = parameters.flatten(checkpoints.read_params(tmp_path, dtype=None))
+    _, params = written(tmp_path, tokenizer, dtype=dtype)
+    assert json.loads((tmp_path / "config.json").read_text())["torch_dtype"] == np.dtype(dtype).name
+    assert_equal(checkpoints.open_checkpoint(tmp_path).load(), params)
+    kept = parameters.flatten(checkpoints.open_checkpoint(tmp_path).load(dtype=None))
     assert {array.dtype for array in kept.values()} == {np.dtype(dtype)}
 
 
@@ -104,7 +104,7 @@ def test_transformers_reads_the_tokenizer_and_writes_what_is_read(tmp_path, toke
     model.save_pretrained(tmp_path / "theirs")
     again = checkpoints.open_checkpoint(tmp_path / "theirs")
     assert again.config == config
-    assert_equal(checkpoints.read_params(tmp_path / "theirs"), params)
+    assert_equal(checkpoints.open_checkpoint(tmp_path / "theirs").load(), params)
 
 
 def test_restore_onto_a_mesh(tmp_path, tokenizer):

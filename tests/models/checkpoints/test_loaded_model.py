@@ -55,14 +55,14 @@ def trained(tmp_path_factory):
     """A checkpoint as a training that began with `file` writes it."""
     folder = tmp_path_factory.mktemp("run")
     params = random_params(config_of(), seed=1)
-    return orbax_checkpoint.write(folder, params, 7, dtype=None), params
+    return orbax_checkpoint.write(folder, params, 7), params
 
 
 def test_gguf_to_folder(file, tmp_path, capsys, without_torch):
     out = tmp_path / "out"
     code, said, _ = convert(capsys, file, out, "--to=hf", "--max_shard_size=50KB")
     assert code == 0 and "GGUF file" in said and "largest difference 0.0e+00" in said
-    assert_equal(checkpoints.read_params(out), checkpoints.read_params(file))
+    assert_equal(checkpoints.open_checkpoint(out).load(), checkpoints.open_checkpoint(file).load())
     there, here = tokenizer_files.read(out).special, tokenizer_files.read(file).special
     assert (there.ids, there.order) == (here.ids, here.order)
     # Its gin file makes the model and its vocabulary.
@@ -85,7 +85,7 @@ def test_a_trained_checkpoint_to_transformers(file, trained, tmp_path, capsys):
     code, said, error = convert(capsys, place, tmp_path / "out", "--to=hf", f"--like={file}")
     assert code == 0, error
     assert "checked with Hugging Face's torch model of what was written" in said
-    assert_equal(checkpoints.read_params(tmp_path / "out"), params)
+    assert_equal(checkpoints.open_checkpoint(tmp_path / "out").load(), params)
 
 
 @pytest.mark.parametrize("to", ["t5x", "safetensors"])
@@ -95,7 +95,7 @@ def test_a_trained_checkpoint_to_our_forms(file, trained, tmp_path, capsys, with
         capsys, place, tmp_path / "out", f"--to={to}", f"--like={file}", "--vocab_size=512"
     )
     assert code == 0, error
-    read = parameters.flatten(checkpoints.read_params(tmp_path / "out"))
+    read = parameters.flatten(checkpoints.open_checkpoint(tmp_path / "out").load())
     assert read["decoder.token_embedder.embedding"].shape == (512, 32)
     wide = params["decoder"]["layers_0"]["mlp"]["wo"]["kernel"]
     np.testing.assert_array_equal(read["decoder.layers_0.mlp.wo.kernel"], wide)

@@ -108,7 +108,7 @@ def test_stacked_layers(tmp_path, params, form, config, layout):
     restored = restore_params(tmp_path, model, MESH)
     assert_on_mesh(restored, params, model)
     assert f"layers {layout}) from" in restored.describe()
-    host = parameters.match_layout(checkpoints.read_params(tmp_path), False)
+    host = parameters.match_layout(checkpoints.open_checkpoint(tmp_path).load(), False)
     for name, array in parameters.flatten(host).items():
         np.testing.assert_array_equal(array, parameters.flatten(params)[name])
 
@@ -128,7 +128,7 @@ def test_t5xs_own_checkpoints_onto_a_mesh(form):
 
 def test_bfloat16_is_read_as_float32(tmp_path, params):
     rounded = jax.tree.map(lambda x: x.astype(ml_dtypes.bfloat16), params)
-    orbax_checkpoint.write(tmp_path, rounded, 7, dtype=None)
+    orbax_checkpoint.write(tmp_path, rounded, 7)
     restored = restore_params(tmp_path, model_of(), MESH)
     assert_on_mesh(restored, jax.tree.map(lambda x: x.astype(np.float32), rounded), model_of())
     assert "(bfloat16) from" in restored.describe()
@@ -137,7 +137,7 @@ def test_bfloat16_is_read_as_float32(tmp_path, params):
 def test_position_biases_of_every_layer_are_refused(tmp_path, params):
     weights.save_weights(tmp_path / "model.safetensors", scalable(params, biases="own"))
     for read in (lambda: restore_params(tmp_path, model_of(), MESH),
-                 lambda: checkpoints.read_params(tmp_path)):  # fmt: skip
+                 lambda: checkpoints.open_checkpoint(tmp_path).load()):  # fmt: skip
         with pytest.raises(UserError, match="its decoder's layers have position biases of their"):
             read()
 

@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
@@ -28,7 +29,7 @@ def path(tmp_path):
 
 def test_round_trip_and_names(path):
     weights.save_weights(path, PARAMS, metadata={"seed": "3", "command": "ait-jax pretrain"})
-    read = checkpoints.read_params(path)
+    read = checkpoints.open_checkpoint(path).load()
     np.testing.assert_array_equal(
         read["token_embedder"]["embedding"], PARAMS["token_embedder"]["embedding"]
     )
@@ -47,13 +48,13 @@ def test_flat_names_and_device_arrays_are_accepted(path):
 
 
 def test_bfloat16_on_disk(path):
-    weights.save_weights(path, PARAMS, dtype="bfloat16")
+    weights.save_weights(path, jax.tree.map(lambda x: x.astype(ml_dtypes.bfloat16), PARAMS))
     assert path.stat().st_size < 40 * 2 + 400
-    embedding = checkpoints.read_params(path)["token_embedder"]["embedding"]
+    embedding = checkpoints.open_checkpoint(path).load()["token_embedder"]["embedding"]
     expected = PARAMS["token_embedder"]["embedding"].astype(ml_dtypes.bfloat16)
     assert embedding.dtype == np.float32
     np.testing.assert_array_equal(embedding, expected.astype(np.float32))
-    kept = checkpoints.read_params(path, dtype=None)["token_embedder"]["embedding"]
+    kept = checkpoints.open_checkpoint(path).load(dtype=None)["token_embedder"]["embedding"]
     assert kept.dtype == ml_dtypes.bfloat16
 
 
@@ -109,7 +110,9 @@ def test_missing_file_and_folder(tmp_path):
 
 def test_wrong_arguments(path):
     with pytest.raises(UserError, match="Did you mean 'bfloat16'"):
-        weights.save_weights(path, PARAMS, dtype="bfloat")
+        weights.stored_dtype("bfloat")
+    with pytest.raises(UserError, match="of dtype int32; weights are floating-point"):
+        weights.save_weights(path, {"steps": np.zeros(2, np.int32)})
     assert not path.exists()
 
 
