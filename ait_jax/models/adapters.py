@@ -23,7 +23,7 @@ from ait_jax import randomness
 from ait_jax.errors import UserError, nearest
 from ait_jax.models.interface import Model, Params
 from ait_jax.models.layers import Dense, matmul
-from ait_jax.models.parameters import abstract_params
+from ait_jax.models.parameters import abstract_params, by_path
 
 # The collection of variables that holds adapters beside the parameters (`layer_stack.scanned`).
 COLLECTION = "adapters"
@@ -61,7 +61,7 @@ def kernels_of(model: Model) -> list[Kernel]:
         return call(*args, **kwargs)
 
     with nn.intercept_methods(record):
-        shapes, axes = map(_by_path, abstract_params(model))
+        shapes, axes = map(by_path, abstract_params(model))
     return [
         Kernel(path, shapes[(*path, "kernel")].shape, axes[(*path, "kernel")], dtype)
         for path, dtype in sorted(dtypes.items())
@@ -156,7 +156,7 @@ def frozen_dtypes(model: Model, kernels: Sequence[Kernel]) -> Params:
         kernels: all of the model's.
     """
     shapes, _ = abstract_params(model)
-    dtypes = {path: np.dtype(leaf.dtype) for path, leaf in _by_path(shapes).items()}
+    dtypes = by_path(jax.tree.map(lambda x: np.dtype(x.dtype), shapes))
     dtypes |= {(*kernel.path, "kernel"): np.dtype(kernel.dtype) for kernel in kernels}
     if not getattr(model.config, "logits_via_embedding", True):
         activations = np.dtype(model.config.activation_dtype)
@@ -212,7 +212,7 @@ def merged(params: Params, adapters: Params, scale: float) -> Params:
     Args:
         params: float32, what was adapted; what has no adapter is shared, not copied.
     """
-    kernels, factors = _by_path(params), _by_path(adapters)
+    kernels, factors = by_path(params), by_path(adapters)
     for path in {path[:-1] for path in factors}:
         adapter = {name: factors[*path, name] for name in ("a", "b")}
         kernels[*path, "kernel"] = _summed(kernels[*path, "kernel"], adapter, np.float32(scale))
@@ -221,7 +221,3 @@ def merged(params: Params, adapters: Params, scale: float) -> Params:
 
 def _is_product(context: Any) -> bool:
     return isinstance(context.module, Dense) and context.method_name == "__call__"
-
-
-def _by_path(tree: Params) -> dict[tuple[str, ...], Any]:
-    return traverse_util.flatten_dict(tree)

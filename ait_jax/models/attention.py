@@ -7,6 +7,7 @@ Shape suffixes: B batch, Q query length, K key length, H heads, D head_dim, E em
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -149,12 +150,8 @@ def absorbed_cross_attention(
     query_BxQxHxE = jnp.einsum("bqhd,ehd->bqhe", query_BxQxHxD, key_kernel_ExHxD.astype(dtype))
     _, query_length, num_heads, _ = query_BxQxHxE.shape
     row_elements = num_heads * query_length * encoded_BxKxE.shape[1]
-    if blocked:
-        attended_BxQxHxE = _over_blocks(
-            attend, row_elements, query_BxQxHxE, encoded_BxKxE, mask_Bx1xQxK
-        )
-    else:
-        attended_BxQxHxE = attend(query_BxQxHxE, encoded_BxKxE, mask_Bx1xQxK)
+    attend_all = partial(_over_blocks, attend, row_elements) if blocked else attend
+    attended_BxQxHxE = attend_all(query_BxQxHxE, encoded_BxKxE, mask_Bx1xQxK)
     return jnp.einsum("bqhe,ehd->bqhd", attended_BxQxHxE, value_kernel_ExHxD.astype(dtype))
 
 

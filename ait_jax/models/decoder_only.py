@@ -7,6 +7,7 @@ Shape suffixes as in `grouped_attention`; E emb_dim, T slots of a cache or targe
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, TypeAlias
 
 import jax
@@ -34,21 +35,9 @@ class GroupedAttention(nn.Module):
     makes `cached_key` (B, K, D, T) and `cached_value` (B, K, T, D) of zeros and `cache_index`
     (int32 scalar) for T positions; every later call takes one position, writes it there and attends
     to all so far.
-
-    Attributes:
-        dtype: of products; output_dtype: of what lies between them.
-        kernel: one of `attention.KERNELS`.
-        use_bias: of query, key and value; use_output_bias: of what follows them.
     """
 
-    num_heads: int
-    num_key_heads: int
-    head_dim: int
-    dtype: Any
-    output_dtype: Any
-    kernel: str
-    use_bias: bool
-    use_output_bias: bool
+    config: Any  # a `llama.LlamaConfig`
 
     @nn.compact
     def __call__(
@@ -68,35 +57,26 @@ class GroupedAttention(nn.Module):
                 positions see of each other, bool (1 or B, Q, Q), None for all that came before;
                 or, with no past, what blocks of them see, `Windows`.
         """
-        query = self._project("query", x_BxQxE, self.num_heads)
-        query = rotary.rotate(query, *rotation, scale=self.head_dim**-0.5)
-        key = rotary.rotate(self._project("key", x_BxQxE, self.num_key_heads), *rotation)
-        value = self._project("value", x_BxQxE, self.num_key_heads)
+        config = self.config
+        project = partial(
+            layers.project_heads, config, x_BxLxE=x_BxQxE, use_bias=config.attention_bias
+        )
+        query = project("query", config.num_heads)
+        query = rotary.rotate(query, *rotation, scale=config.head_dim**-0.5)
+        key = rotary.rotate(project("key", config.num_kv_heads), *rotation)
+        value = project("value", config.num_kv_heads)
         new = KeyValue(jnp.transpose(key, (0, 2, 3, 1)), jnp.transpose(value, (0, 2, 1, 3)))
 
-        blocks_dtype = self.dtype if self.kernel == "blocked" else None
+        blocks_dtype = config.dtype if config.attention_kernel == "blocked" else None
         *past_masks, own_mask = masks
         if isinstance(own_mask, Windows):
-            attended_BxQxHxD = attend_windows(
-                query, self._for_mesh(new), own_mask, dtype=blocks_dtype
-            )
+            own = self._for_mesh(new)
+            attended_BxQxHxD = attend_windows(query, own, own_mask, dtype=blocks_dtype)
         else:
             parts = [*map(Part, past, past_masks), self._own(new, own_mask, decode)]
-            attended_BxQxHxD = attend(
-                query,
-                [Part(self._for_mesh(part.key_value), part.mask) for part in parts],
-                blocks_dtype=blocks_dtype,
-            )
-        out = layers.Dense(
-            x_BxQxE.shape[-1],
-            ("joined_kv", "embed"),
-            self.dtype,
-            self.output_dtype,
-            layers.attention_kernel_init,
-            self.use_output_bias,
-            name="out",
-        )(attended_BxQxHxD.reshape(*x_BxQxE.shape[:2], -1))
-        return out, new
+            parts = [Part(self._for_mesh(key_value), mask) for key_value, mask in parts]
+            attended_BxQxHxD = attend(query, parts, blocks_dtype=blocks_dtype)
+        return layers.attention_output(config, attended_BxQxHxD, config.attention_output_bias), new
 
     def _own(self, new: KeyValue, mask: jax.Array | None, decode: bool) -> Part:
         """Returns what the new positions see of themselves, or of all that were decoded so far."""
@@ -109,21 +89,6 @@ class GroupedAttention(nn.Module):
             mask = (positions[:, None] >= positions)[None]
         return Part(new, mask)
 
-    def _project(self, name: str, x_BxQxE: jax.Array, num_heads: int) -> jax.Array:
-        joined = layers.Dense(
-            num_heads * self.head_dim,
-            ("embed", "joined_kv"),
-            self.dtype,
-            self.output_dtype,
-            layers.attention_kernel_init,
-            self.use_bias,
-            name=name,
-        )(x_BxQxE)
-        heads = joined.reshape(*x_BxQxE.shape[:2], num_heads, self.head_dim)
-        # Heads that the mesh does not divide are whole on every device.
-        axis = None if num_heads % _model_shards() else "heads"
-        return layers.with_sharding_constraint(heads, ("batch", "length", axis, "kv"))
-
     def _cache_variables(self, new: KeyValue) -> tuple[nn.Variable, nn.Variable, nn.Variable]:
         return (
             self.variable("cache", "cached_key", jnp.zeros_like, new.key_PxKxDxL),
@@ -132,11 +97,7 @@ class GroupedAttention(nn.Module):
         )
 
     def _step(self, new: KeyValue) -> Part:
-        if new.key_PxKxDxL.shape[-1] != 1:
-            raise ValueError(
-                f"Decoding takes one position a step; got {new.key_PxKxDxL.shape[-1]} positions "
-                "together with a filled cache."
-            )
+        layers.check_one_position(new.key_PxKxDxL.shape[-1])
         cached_key, cached_value, cache_index = self._cache_variables(new)
         index = cache_index.value
         for cached, part, axis in zip((cached_key, cached_value), new, (3, 2), strict=True):
@@ -150,25 +111,14 @@ class GroupedAttention(nn.Module):
 
         Grouped queries of such a mesh would have to be gathered on every device.
         """
-        shards = _model_shards()
-        if self.num_key_heads % shards == 0 or self.num_heads % shards:
+        shards, config = layers.model_shards(), self.config
+        if config.num_kv_heads % shards == 0 or config.num_heads % shards:
             return key_value
-        group = self.num_heads // self.num_key_heads
+        group = config.num_heads // config.num_kv_heads
         return KeyValue(*(jnp.repeat(x, group, axis=1) for x in key_value))
 
 
-def _model_shards() -> int:
-    return jax.sharding.get_abstract_mesh().shape.get("model", 1)
-
-
 # --- keys and values of texts ---
-
-
-def of_layer(key_values: KeyValues, index: int) -> KeyValue:
-    """Returns the keys and values of one layer."""
-    if "layers" in key_values:
-        return jax.tree.map(lambda leaf: leaf[index], key_values["layers"])
-    return key_values[f"layers_{index}"]
 
 
 def real_positions(key_values: KeyValues) -> Bool[jax.Array, "P 1 L"]:

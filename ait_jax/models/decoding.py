@@ -47,19 +47,54 @@ class Decoded(NamedTuple):
     finished: Bool[Array, " B"]
 
 
-class _Rows(NamedTuple):
-    """What is known of every row, arrays with B first; `ended_sum_B` if it ended here."""
+class Rows(NamedTuple):
+    """Answers so far: tokens, how many there are, sums of log p, whether a row is done.
 
-    tokens_BxT: Array
-    sum_B: Array
-    ended_sum_B: Array
-    done_B: Array
+    `ended_sum_B` has end-of-sequence in place of the last token.
+    """
+
+    tokens_BxT: Int[Array, "B T"]
+    count_B: Int[Array, " B"]
+    sum_B: Float[Array, " B"]
+    ended_sum_B: Float[Array, " B"]
+    done_B: Bool[Array, " B"]
+
+
+def no_answers(done_B: Array, length: int) -> Rows:
+    """Returns rows with room for `length` tokens; those of padding alone are done."""
+    sum_B = jnp.zeros(done_B.shape, jnp.float32)
+    tokens_BxT = jnp.full((*done_B.shape, length), PAD_ID, jnp.int32)
+    return Rows(tokens_BxT, jnp.zeros(done_B.shape, jnp.int32), sum_B, sum_B, done_B)
+
+
+def with_next(
+    rows: Rows, logits_BxV: Array, chosen: tuple[Array, Array], eos_id: int
+) -> tuple[Rows, Array]:
+    """Returns rows with one token more where they are not done, and these tokens, (B, 1).
+
+    Args:
+        chosen: as of `Choose`.
+    """
+    done_B, (token_B, logit_B) = rows.done_B, chosen
+    log_z_B = jax.nn.logsumexp(logits_BxV, axis=-1)
+    token_B = jnp.where(done_B, PAD_ID, token_B)
+    places_T = jnp.arange(rows.tokens_BxT.shape[1])
+    is_next_BxT = (places_T == rows.count_B[:, None]) & ~done_B[:, None]
+    ended_sum_B = rows.sum_B + logits_BxV[:, eos_id] - log_z_B
+    rows = Rows(
+        jnp.where(is_next_BxT, token_B[:, None], rows.tokens_BxT),
+        rows.count_B + ~done_B,
+        rows.sum_B + jnp.where(done_B, 0.0, logit_B - log_z_B),
+        jnp.where(done_B, rows.ended_sum_B, ended_sum_B),
+        done_B | (token_B == eos_id),
+    )
+    return rows, token_B[:, None]
 
 
 class _State(NamedTuple):
     step: Array
     last_token_Bx1: Array
-    rows: _Rows
+    rows: Rows
     cache: Any
 
 
@@ -95,7 +130,6 @@ def greedy_decode(
     max_decode_length: int,
     eos_id: int = 1,
     *,
-    compact: bool = True,
     unroll_layers: bool = False,
 ) -> Decoded:
     """Returns the most likely token at every step until end-of-sequence.
@@ -110,10 +144,9 @@ def greedy_decode(
     `max_decode_length` has no end-of-sequence; the paper's p_i0 is its `ended_log_likelihood`.
 
     Args:
-        model, max_decode_length, eos_id, compact, unroll_layers: static under jit.
+        model, max_decode_length, eos_id, unroll_layers: static under jit.
         encoder_tokens_BxL: 0 is padding.
         max_decode_length: T, at least 1.
-        compact: False carries all rows to the end (the plain form).
         unroll_layers: take the steps layer by layer even of a model with `scan_layers`: its
             stacked caches are then no longer copied at every step, for a longer compilation.
 
@@ -121,7 +154,7 @@ def greedy_decode(
         ValueError: `max_decode_length` below 1.
     """
     prompts = encode_prompts(model, params, encoder_tokens_BxL, max_decode_length, unroll_layers)
-    return decode(prompts, max_decode_length, eos_id, _largest, compact=compact)
+    return decode(prompts, max_decode_length, eos_id, largest)
 
 
 def encode_prompts(
@@ -163,26 +196,19 @@ def encode_prompts(
     return Prompts(model, params, rows, variables["cache"])
 
 
-def decode(
-    prompts: Prompts, max_decode_length: int, eos_id: int, choose: Choose, *, compact: bool = True
-) -> Decoded:
+def decode(prompts: Prompts, max_decode_length: int, eos_id: int, choose: Choose) -> Decoded:
     """Returns the tokens that `choose` takes, step by step; see `greedy_decode`."""
     encoded, batch = prompts.encoded, prompts.encoded.encoder_tokens_BxL.shape[0]
     shards = jax.sharding.get_abstract_mesh().shape.get("data", 1)
     shards = shards if batch % shards == 0 else 1
     is_filler_B = jnp.all(encoded.encoder_tokens_BxL == PAD_ID, axis=-1)
-    rows = _Rows(
-        tokens_BxT=jnp.full((batch, max_decode_length), PAD_ID, jnp.int32),
-        sum_B=jnp.zeros((batch,), jnp.float32),
-        ended_sum_B=jnp.zeros((batch,), jnp.float32),
-        done_B=is_filler_B,
-    )
+    rows = no_answers(is_filler_B, max_decode_length)
     first_token_Bx1 = jnp.full((batch, 1), PAD_ID, jnp.int32)
     state = _State(jnp.zeros((), jnp.int32), first_token_Bx1, rows, prompts.cache)
 
     result = rows
     places_SxR = jnp.broadcast_to(jnp.arange(batch // shards), (shards, batch // shards))
-    for size, next_size in _row_counts(batch // shards, compact):
+    for size, next_size in _row_counts(batch // shards):
         if size < places_SxR.shape[1]:
             kept_SxR = jnp.argsort(state.rows.done_B.reshape(shards, -1), axis=1)[:, :size]
             places_SxR = jnp.take_along_axis(places_SxR, kept_SxR, axis=1)
@@ -196,19 +222,26 @@ def decode(
         step = partial(_step, now, max_decode_length, eos_id, choose)
         state = lax.while_loop(goes_on, step, state)
         result = _scatter_rows(result, state.rows, places_SxR)
-    return _decoded(result, is_filler_B, eos_id)
+    num_tokens_B = jnp.maximum(result.count_B, 1)
+    return Decoded(
+        tokens=result.tokens_BxT,
+        log_likelihood=result.sum_B / num_tokens_B,
+        ended_log_likelihood=result.ended_sum_B / num_tokens_B,
+        lengths=result.count_B,
+        finished=result.done_B,
+    )
 
 
-def _largest(logits_BxV: Array, keys: Any, step: Array) -> tuple[Array, Array]:
+def largest(logits_BxV: Array, keys: Any = None, step: Any = None) -> tuple[Array, Array]:
+    """Chooses the most likely tokens; their logits need no gather."""
     del keys, step
-    # The largest logit is the chosen one: it needs no gather.
     return jnp.argmax(logits_BxV, axis=-1).astype(jnp.int32), jnp.max(logits_BxV, axis=-1)
 
 
-def _row_counts(rows: int, compact: bool) -> list[tuple[int, int]]:
+def _row_counts(rows: int) -> list[tuple[int, int]]:
     """Returns (rows, unfinished rows at which to compact) of each pass: (32, 8), (8, 2), (2, 0)."""
     counts = [rows]
-    while compact and counts[-1] >= _COMPACTION:
+    while counts[-1] >= _COMPACTION:
         counts.append(counts[-1] // _COMPACTION)
     return list(itertools.pairwise([*counts, 0]))
 
@@ -231,35 +264,16 @@ def _step(
         method="decode",
     )
     logits_BxV = logits_of(hidden_Bx1xE[:, 0], model.config.output_layer(params))
-    token_B, chosen_B = choose(logits_BxV, encoded.keys, state.step)
-    log_z_B = jax.nn.logsumexp(logits_BxV, axis=-1)
-    rows = state.rows
-    token_B = jnp.where(rows.done_B, PAD_ID, token_B)
-    return _State(
-        step=state.step + 1,
-        last_token_Bx1=token_B[:, None],
-        rows=_Rows(
-            tokens_BxT=lax.dynamic_update_slice_in_dim(
-                rows.tokens_BxT, token_B[:, None], state.step, axis=1
-            ),
-            sum_B=rows.sum_B + jnp.where(rows.done_B, 0.0, chosen_B - log_z_B),
-            ended_sum_B=jnp.where(
-                rows.done_B, rows.ended_sum_B, rows.sum_B + logits_BxV[:, eos_id] - log_z_B
-            ),
-            done_B=rows.done_B | (token_B == eos_id),
-        ),
-        cache=updated["cache"],
-    )
+    chosen = choose(logits_BxV, encoded.keys, state.step)
+    rows, token_Bx1 = with_next(state.rows, logits_BxV, chosen, eos_id)
+    return _State(state.step + 1, token_Bx1, rows, updated["cache"])
 
 
 def _gather_rows(tree: Any, kept_SxR: Array) -> Any:
     """Keeps the given rows of every shard in all arrays; scalars stay as they are."""
     shards, size = kept_SxR.shape
 
-    def gather(path: Any, leaf: Array) -> Array:
-        axis = batch_axis(path, leaf)
-        if axis is None:
-            return leaf
+    def gather(axis: int, leaf: Array) -> Array:
         shape = leaf.shape
         by_shard = leaf.reshape(*shape[:axis], shards, -1, *shape[axis + 1 :])
         taken = jax.vmap(lambda rows, kept: jnp.take(rows, kept, axis=axis), (axis, 0), axis)(
@@ -267,28 +281,30 @@ def _gather_rows(tree: Any, kept_SxR: Array) -> Any:
         )
         return taken.reshape(*shape[:axis], shards * size, *shape[axis + 1 :])
 
-    return jax.tree_util.tree_map_with_path(gather, tree)
+    return map_rows(gather, tree)
 
 
-def batch_axis(path: Any, leaf: Array) -> int | None:
-    """Returns where an array has B: behind the layers in caches that are stacked (scan_layers)."""
-    keys = [getattr(entry, "key", None) for entry in path]
-    if leaf.ndim == 0 or keys[-1:] == ["cache_index"]:
-        return None
-    return 1 if "layers" in keys else 0
+def map_rows(function: Callable[..., Array], tree: Any, *others: Any) -> Any:
+    """Applies a function of (the axis that is B, arrays) to all arrays of trees; scalars stay.
+
+    B comes behind the layers in caches that are stacked (scan_layers).
+    """
+
+    def apply(path: Any, leaf: Array, *more: Array) -> Array:
+        keys = [getattr(entry, "key", None) for entry in path]
+        if leaf.ndim == 0 or keys[-1:] == ["cache_index"]:
+            return leaf
+        return function(1 if "layers" in keys else 0, leaf, *more)
+
+    return jax.tree_util.tree_map_with_path(apply, tree, *others)
 
 
 def repeat_rows(tree: Any, times: int) -> Any:
     """Returns every row of all arrays `times` times, side by side; scalars stay as they are."""
-
-    def repeat(path: Any, leaf: Array) -> Array:
-        axis = batch_axis(path, leaf)
-        return leaf if axis is None else jnp.repeat(leaf, times, axis=axis)
-
-    return jax.tree_util.tree_map_with_path(repeat, tree)
+    return map_rows(lambda axis, leaf: jnp.repeat(leaf, times, axis=axis), tree)
 
 
-def _scatter_rows(everything: _Rows, rows: _Rows, places_SxR: Array) -> _Rows:
+def _scatter_rows(everything: Rows, rows: Rows, places_SxR: Array) -> Rows:
     """Writes rows to their places in the whole batch."""
     shards = places_SxR.shape[0]
 
@@ -301,19 +317,3 @@ def _scatter_rows(everything: _Rows, rows: _Rows, places_SxR: Array) -> _Rows:
         return written.reshape(whole.shape)
 
     return jax.tree.map(scatter, everything, rows)
-
-
-def _decoded(rows: _Rows, is_filler_B: Array, eos_id: int) -> Decoded:
-    is_eos_BxT = rows.tokens_BxT == eos_id
-    finished_B = jnp.any(is_eos_BxT, axis=-1) | is_filler_B
-    first_eos_B = jnp.argmax(is_eos_BxT, axis=-1)
-    # Not a count of non-zero tokens: a model may well predict token 0 before the end.
-    lengths_B = jnp.where(finished_B, first_eos_B + 1, rows.tokens_BxT.shape[1])
-    lengths_B = jnp.where(is_filler_B, 0, lengths_B).astype(jnp.int32)
-    return Decoded(
-        tokens=rows.tokens_BxT,
-        log_likelihood=rows.sum_B / jnp.maximum(lengths_B, 1),
-        ended_log_likelihood=rows.ended_sum_B / jnp.maximum(lengths_B, 1),
-        lengths=lengths_B,
-        finished=finished_B,
-    )

@@ -84,6 +84,11 @@ class ModelConfig(abc.ABC):
 
     # The longest prompt and target together; None without a bound.
     max_position: ClassVar[int | None] = None
+    # Fields that say how a network is computed, not which one it is.
+    computing: ClassVar[tuple[str, ...]] = (
+        *("dtype", "dropout_rate", "remat_policy", "scan_layers"),
+        *("attention_kernel", "intermediate_dtype"),
+    )
     # Fields that must be at least 1.
     sizes: ClassVar[tuple[str, ...]] = ("vocab_size", "emb_dim", "num_heads", "head_dim", "mlp_dim")
 
@@ -119,6 +124,11 @@ class ModelConfig(abc.ABC):
         if resolved is None or not jnp.issubdtype(resolved, jnp.floating):
             raise self.unknown("dtype", dtype, ("float32", "bfloat16"))
         return resolved
+
+    def network(self) -> dict[str, Any]:
+        """Returns the fields that say which network it is, not how it is computed."""
+        names = [field.name for field in dataclasses.fields(self)]
+        return {name: getattr(self, name) for name in names if name not in self.computing}
 
     @property
     def activation_dtype(self) -> Any:

@@ -90,6 +90,57 @@ def matmul(
     return jnp.dot(inputs, kernel, preferred_element_type=jnp.float32).astype(output_dtype)
 
 
+# --- heads of attention ---
+
+
+def heads_projection(
+    config: ModelConfig,
+    name: str,
+    num_heads: int,
+    kernel_init: Callable[..., jax.Array] = attention_kernel_init,
+    use_bias: bool = False,
+) -> Dense:
+    """Returns the layer that makes queries, keys or values, their heads joined."""
+    dtypes, features = (config.dtype, config.activation_dtype), num_heads * config.head_dim
+    return Dense(features, ("embed", "joined_kv"), *dtypes, kernel_init, use_bias, name=name)
+
+
+def project_heads(
+    config: ModelConfig, name: str, num_heads: int, x_BxLxE: jax.Array, **options: Any
+) -> Float[jax.Array, "B L H D"]:
+    """Returns queries, keys or values; `options` as of `heads_projection`.
+
+    Heads that the mesh does not divide are whole on every device.
+    """
+    joined = heads_projection(config, name, num_heads, **options)(x_BxLxE)
+    heads = joined.reshape(*x_BxLxE.shape[:2], num_heads, -1)
+    axis = None if num_heads % model_shards() else "heads"
+    return with_sharding_constraint(heads, ("batch", "length", axis, "kv"))
+
+
+def model_shards() -> int:
+    """Returns the size of the mesh's 'model' axis."""
+    return jax.sharding.get_abstract_mesh().shape.get("model", 1)
+
+
+def attention_output(
+    config: ModelConfig, attended_BxLxHxD: Float[jax.Array, "B L H D"], use_bias: bool = False
+) -> Float[jax.Array, "B L E"]:
+    """Returns the attended values of all heads together, projected: the kernel `out`."""
+    dtypes, axes = (config.dtype, config.activation_dtype), ("joined_kv", "embed")
+    out = Dense(config.emb_dim, axes, *dtypes, attention_kernel_init, use_bias, name="out")
+    return out(attended_BxLxHxD.reshape(*attended_BxLxHxD.shape[:2], -1))
+
+
+def check_one_position(length: int) -> None:
+    """Refuses several positions in a step of decoding (ValueError)."""
+    if length != 1:
+        raise ValueError(
+            f"Decoding takes one position a step; got {length} positions together with a filled "
+            "cache."
+        )
+
+
 class Embed(nn.Module):
     """The token table (V, E), shared by encoder, decoder and, in T5 1.0, the output layer."""
 
@@ -163,6 +214,20 @@ class MlpBlock(nn.Module):
         x_BxLxM = feature_dropout(config)(x_BxLxM, deterministic=deterministic)
         x_BxLxM = with_sharding_constraint(x_BxLxM, ("batch", "length", "mlp"))
         return Dense(inputs_BxLxE.shape[-1], ("mlp", "embed"), *dtypes, name="wo")(x_BxLxM)
+
+
+def feed_forward(
+    config: ModelConfig,
+    activations: Sequence[str],
+    x_BxLxE: jax.Array,
+    deterministic: bool,
+    epsilon: float = 1e-6,
+) -> jax.Array:
+    """Returns the second half of a layer: norm and `MlpBlock` with the residual around them."""
+    y = LayerNorm(config.dtype, epsilon, name="pre_mlp_layer_norm")(x_BxLxE)
+    y = MlpBlock(config, activations, name="mlp")(y, deterministic)
+    y = x_BxLxE + feature_dropout(config)(y, deterministic=deterministic)
+    return with_sharding_constraint(y, ("batch", "length", "embed"))
 
 
 # --- stacks of equal layers ---

@@ -18,6 +18,9 @@ from jaxtyping import Array, Float, Int, Shaped
 from ait_jax.runtime.hardware import target_platform
 
 PAD_ID = 0
+# Logits of a block that suit the caches of a CPU, and the memory of an accelerator.
+_BLOCK_ELEMENTS = {"cpu": 2**20}
+_MORE_BLOCK_ELEMENTS = 2**25
 
 _Ids: TypeAlias = Int[Array | np.ndarray, "B L"]
 _Logits: TypeAlias = Float[Array | np.ndarray, "B L V"]
@@ -89,31 +92,21 @@ def logits_of(hidden: Float[Array, "*batch E"], output: OutputLayer) -> Float[Ar
 
 
 def fused_mean_log_likelihood(
-    hidden_BxLxE: Float[Array, "B L E"],
-    output: OutputLayer,
-    targets_BxL: _Ids,
-    *,
-    block_elements: int | None = None,
+    hidden_BxLxE: Float[Array, "B L E"], output: OutputLayer, targets_BxL: _Ids
 ) -> Float[Array, " B"]:
     """Returns the mean over the non-padding targets, end-of-sequence included, float32.
 
     Its exponential is the likelihood p_ij of the paper's prompt uncertainty (section 3.2). A row
     of padding alone gives 0. Arguments as of `fused_token_log_likelihoods`.
     """
-    log_p_BxL = fused_token_log_likelihoods(
-        hidden_BxLxE, output, targets_BxL, block_elements=block_elements
-    )
+    log_p_BxL = fused_token_log_likelihoods(hidden_BxLxE, output, targets_BxL)
     real_BxL = targets_BxL != PAD_ID
     num_tokens_B = jnp.sum(real_BxL, axis=-1)
     return jnp.sum(jnp.where(real_BxL, log_p_BxL, 0.0), axis=-1) / jnp.maximum(num_tokens_B, 1)
 
 
 def fused_token_log_likelihoods(
-    hidden_BxLxE: Float[Array, "B L E"],
-    output: OutputLayer,
-    targets_BxL: _Ids,
-    *,
-    block_elements: int | None = None,
+    hidden_BxLxE: Float[Array, "B L E"], output: OutputLayer, targets_BxL: _Ids
 ) -> Float[Array, "B L"]:
     """Returns `token_log_likelihoods` of the logits of `hidden`, which never exist as a whole.
 
@@ -124,12 +117,10 @@ def fused_token_log_likelihoods(
 
     Args:
         hidden: in the dtype of the multiplication; sums are float32.
-        block_elements: logits of a block; None suits the caches of a CPU or the memory of an
-            accelerator.
     """
     hidden_NxE = hidden_BxLxE.reshape(-1, hidden_BxLxE.shape[-1])
     targets_N = targets_BxL.reshape(-1)
-    log_z_N = _log_sum_exp(hidden_NxE, output, block_elements)
+    log_z_N = _log_sum_exp(hidden_NxE, output)
     rows_NxE = jnp.take(output.kernel, targets_N, axis=output.vocab_axis, mode="clip")
     rows_NxE = rows_NxE if output.vocab_axis == 0 else rows_NxE.T
     products_NxE = hidden_NxE.astype(jnp.float32) * rows_NxE.astype(jnp.float32)
@@ -137,12 +128,9 @@ def fused_token_log_likelihoods(
     return (target_N - log_z_N).reshape(targets_BxL.shape)
 
 
-def _log_sum_exp(
-    hidden_NxE: Float[Array, "N E"], output: OutputLayer, block_elements: int | None
-) -> Float[Array, " N"]:
+def _log_sum_exp(hidden_NxE: Float[Array, "N E"], output: OutputLayer) -> Float[Array, " N"]:
     """Returns log(sum(exp(logits))) over the vocabulary, float32."""
-    if block_elements is None:
-        block_elements = 2**20 if target_platform() == "cpu" else 2**25
+    block_elements = _BLOCK_ELEMENTS.get(target_platform(), _MORE_BLOCK_ELEMENTS)
     shards = jax.sharding.get_abstract_mesh().shape.get("model", 1)
     vocab_size = output.kernel.shape[output.vocab_axis]
     shards = shards if vocab_size % shards == 0 else 1

@@ -29,7 +29,6 @@ from ait_jax.models.decoder_only import (
     KeyValues,
     joined,
     last_places,
-    of_layer,
     real_positions,
     texts_apart,
 )
@@ -73,6 +72,7 @@ class LlamaConfig(ModelConfig):
     attention_output_bias: bool = False
     max_position: int | None = 2048
 
+    computing = (*ModelConfig.computing, "max_position")
     sizes = (*ModelConfig.sizes, "num_kv_heads", "num_layers")
 
     def __post_init__(self) -> None:
@@ -134,29 +134,14 @@ class DecoderOnlyLayer(nn.Module):
     ) -> tuple[jax.Array, KeyValue | None]:
         """Returns (B, Q, E), and the layer's new KeyValue if `keep`: a scan's carry and output."""
         config = self.config
-        norm_dtype, epsilon = config.dtype, config.norm_epsilon
-        x = layers.LayerNorm(norm_dtype, epsilon, name="pre_self_attention_layer_norm")(
-            inputs_BxQxE
-        )
-        x, new = GroupedAttention(
-            config.num_heads,
-            config.num_kv_heads,
-            config.head_dim,
-            config.dtype,
-            config.activation_dtype,
-            config.attention_kernel,
-            config.attention_bias,
-            config.attention_output_bias,
-            name="self_attention",
-        )(x, rotation, past, masks, decode)
+        epsilon = config.norm_epsilon
+        norm = layers.LayerNorm(config.dtype, epsilon, name="pre_self_attention_layer_norm")
+        attention = GroupedAttention(config, name="self_attention")
+        x, new = attention(norm(inputs_BxQxE), rotation, past, masks, decode)
         x = inputs_BxQxE + feature_dropout(config)(x, deterministic=deterministic)
         x = layers.with_sharding_constraint(x, ("batch", "length", "embed"))
-
-        y = layers.LayerNorm(norm_dtype, epsilon, name="pre_mlp_layer_norm")(x)
-        y = layers.MlpBlock(config, ("silu", "linear"), name="mlp")(y, deterministic)
-        y = x + feature_dropout(config)(y, deterministic=deterministic)
-        y = layers.with_sharding_constraint(y, ("batch", "length", "embed"))
-        return y, new if keep else None
+        x = layers.feed_forward(config, ("silu", "linear"), x, deterministic, epsilon)
+        return x, new if keep else None
 
 
 class Decoder(nn.Module):
@@ -222,7 +207,13 @@ class Decoder(nn.Module):
         x = self.token_embedder(tokens_BxQ)
         x = feature_dropout(config)(x, deterministic=deterministic)
         decode = decode_behind_Bx1 is not None
-        others = (masks, rotation, deterministic, decode, keep)
+        return self._stack(x, past, (masks, rotation, deterministic, decode, keep))
+
+    def _stack(
+        self, x_BxQxE: jax.Array, past: tuple[KeyValues, ...], others: tuple[Any, ...]
+    ) -> tuple[jax.Array, dict[str, KeyValue] | None]:
+        """Runs the layers, which take `others` all alike; see `hidden`."""
+        config, x, (*_, decode, keep) = self.config, x_BxQxE, others
         layer_class = DecoderOnlyLayer
         if not decode:
             layer_class = remat(DecoderOnlyLayer, config, static_argnums=(5, 6, 7))
@@ -235,7 +226,7 @@ class Decoder(nn.Module):
         kept = {}
         for index in range(config.num_layers):
             name = f"layers_{index}"
-            before = tuple(of_layer(part, index) for part in past)
+            before = tuple(part[name] for part in past)
             x, kept[name] = layer_class(config, name=name)(x, before, *others)
         return x, kept if keep else None
 

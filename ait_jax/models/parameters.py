@@ -37,21 +37,16 @@ def abstract_params(model: Model) -> tuple[Params, Params]:
         logical axis names ("vocab", "embed", "mlp", "joined_kv", "heads", "relpos_buckets").
     """
     variables = jax.eval_shape(lambda: _init_variables(model, jax.random.PRNGKey(0)))
-    return variables["params"], _axes_of(variables["params_axes"])
+    axes = {
+        (*path, name.removesuffix("_axes")): tuple(leaf.names)
+        for (*path, name), leaf in by_path(variables["params_axes"]).items()
+    }
+    return variables["params"], traverse_util.unflatten_dict(axes)
 
 
 def _init_variables(model: Model, rng: jax.Array) -> dict[str, Any]:
     tokens_1x1 = jnp.ones((1, 1), jnp.int32)
     return core.unfreeze(model.init(rng, tokens_1x1, tokens_1x1, tokens_1x1, enable_dropout=False))
-
-
-def _axes_of(tree: Params) -> Params:
-    return {
-        name.removesuffix("_axes"): (
-            _axes_of(value) if isinstance(value, Mapping) else tuple(value.names)
-        )
-        for name, value in tree.items()
-    }
 
 
 def init_params(
@@ -70,10 +65,14 @@ def num_params(params: Any) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
 
+def by_path(params: Params) -> dict[tuple[str, ...], Any]:
+    """Returns the leaves of a nested dict by their paths."""
+    return traverse_util.flatten_dict(params)
+
+
 def flatten(params: Params) -> dict[str, Any]:
     """Returns {"encoder.layers_0...kernel": array} of a nested dict, sorted by name."""
-    flat = traverse_util.flatten_dict(dict(params), sep=".")
-    return {name: flat[name] for name in sorted(flat)}
+    return dict(sorted(traverse_util.flatten_dict(dict(params), sep=".").items()))
 
 
 def unflatten(flat: Params) -> dict[str, Any]:

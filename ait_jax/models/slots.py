@@ -17,27 +17,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Int
 
 from ait_jax.models.decoder_only import KeyValues
-from ait_jax.models.decoding import batch_axis
+from ait_jax.models.decoding import Rows, largest, map_rows, no_answers, with_next
 from ait_jax.models.grouped_attention import KeyValue
 from ait_jax.models.interface import Model, Params, changed
 from ait_jax.models.likelihood import PAD_ID, logits_of
 from ait_jax.models.parameters import layers_apart
-
-
-class Rows(NamedTuple):
-    """What the host reads: tokens, how many there are, sums of log p, whether a row is done.
-
-    `ended_sum_B` has end-of-sequence in place of the last token; see `decoding.Decoded`.
-    """
-
-    tokens_BxT: Int[Array, "B T"]
-    count_B: Int[Array, " B"]
-    sum_B: Float[Array, " B"]
-    ended_sum_B: Float[Array, " B"]
-    done_B: Bool[Array, " B"]
 
 
 class Slots(NamedTuple):
@@ -152,19 +139,8 @@ def empty(
         prefix,
         {**own, "real": jnp.zeros((batch, width), bool)},
         jnp.zeros((batch, 1), jnp.int32),
-        _no_answers(jnp.ones((batch,), bool), length),
+        no_answers(jnp.ones((batch,), bool), length),
         jnp.zeros((), jnp.int32),
-    )
-
-
-def _no_answers(done_B: Array, length: int) -> Rows:
-    batch = done_B.shape[0]
-    return Rows(
-        jnp.full((batch, length), PAD_ID, jnp.int32),
-        jnp.zeros((batch,), jnp.int32),
-        jnp.zeros((batch,), jnp.float32),
-        jnp.zeros((batch,), jnp.float32),
-        done_B,
     )
 
 
@@ -191,14 +167,11 @@ def fill(
         prefix,
         {**own, "real": jnp.arange(width) < length_Bx1},
         jnp.take_along_axis(prompts_BxS, length_Bx1, axis=1),
-        _no_answers(jnp.all(prompts_BxS == PAD_ID, axis=1), slots.rows.tokens_BxT.shape[1]),
+        no_answers(jnp.all(prompts_BxS == PAD_ID, axis=1), slots.rows.tokens_BxT.shape[1]),
         slots.step,
     )
 
-    def put(path: Any, old: Array, new: Array) -> Array:
-        axis = batch_axis(path, old)
-        if axis is None:
-            return old
+    def put(axis: int, old: Array, new: Array) -> Array:
         rows = new.shape[axis] // places_F.shape[0]
         for place in range(places_F.shape[0]):
             begin: list[Any] = [0] * old.ndim
@@ -207,7 +180,7 @@ def fill(
             old = lax.dynamic_update_slice(old, part.astype(old.dtype), begin)
         return old
 
-    return jax.tree_util.tree_map_with_path(put, slots, new)
+    return map_rows(put, slots, new)
 
 
 def run(
@@ -229,31 +202,17 @@ def run(
 
 
 def _step(model: Model, params: Params, eos_id: int, slots: Slots) -> Slots:
-    rows, past = slots.rows, (slots.prefixes, slots.own)
+    past = (slots.prefixes, slots.own)
     hidden_Bx1xE, new = model.apply({"params": params}, slots.last_token_Bx1, past, method="extend")
     logits_BxV = logits_of(hidden_Bx1xE[:, 0], model.config.output_layer(params))
-    largest_B = jnp.max(logits_BxV, axis=-1)
-    log_z_B = jax.nn.logsumexp(logits_BxV, axis=-1)
-    token_B = jnp.where(rows.done_B, PAD_ID, jnp.argmax(logits_BxV, axis=-1).astype(jnp.int32))
+    rows, token_Bx1 = with_next(slots.rows, logits_BxV, largest(logits_BxV), eos_id)
     length = rows.tokens_BxT.shape[1]
     # No token is below 0. But as the written place depends on the tokens, writing must follow all
     # reading, so XLA need not copy all keys and values.
-    place = slots.step % length + jnp.minimum(jnp.min(token_B), 0)
-    is_next_BxT = (jnp.arange(length) == rows.count_B[:, None]) & ~rows.done_B[:, None]
-    count_B = rows.count_B + ~rows.done_B
-    return Slots(
-        slots.prefixes,
-        _with_column(slots.own, new, place, length),
-        token_B[:, None],
-        Rows(
-            jnp.where(is_next_BxT, token_B[:, None], rows.tokens_BxT),
-            count_B,
-            rows.sum_B + jnp.where(rows.done_B, 0.0, largest_B - log_z_B),
-            jnp.where(rows.done_B, rows.ended_sum_B, rows.sum_B + logits_BxV[:, eos_id] - log_z_B),
-            rows.done_B | (token_B == eos_id) | (count_B == length),
-        ),
-        slots.step + 1,
-    )
+    place = slots.step % length + jnp.minimum(jnp.min(token_Bx1), 0)
+    own = _with_column(slots.own, new, place, length)
+    rows = rows._replace(done_B=rows.done_B | (rows.count_B == length))
+    return Slots(slots.prefixes, own, token_Bx1, rows, slots.step + 1)
 
 
 def _with_column(own: KeyValues, new: KeyValues, place: Array, length: int) -> KeyValues:

@@ -53,6 +53,8 @@ class T5Config(ModelConfig):
     float32_attention_logits: bool = False
     absorb_cross_attention: bool = False
 
+    computing = (*ModelConfig.computing, "float32_attention_logits", "absorb_cross_attention")
+
     def __post_init__(self) -> None:
         names = self.mlp_activations
         names = (names,) if isinstance(names, str) else tuple(names)
@@ -108,20 +110,6 @@ class T5Config(ModelConfig):
         return OutputLayer(params["decoder"]["logits_dense"]["kernel"], vocab_axis=1, scale=1.0)
 
 
-def _attention(config: T5Config, name: str, absorb: bool = False) -> Attention:
-    return Attention(
-        num_heads=config.num_heads,
-        head_dim=config.head_dim,
-        dtype=config.dtype,
-        output_dtype=config.activation_dtype,
-        dropout_rate=config.dropout_rate,
-        float32_logits=config.float32_attention_logits,
-        kernel=config.attention_kernel,
-        absorb=absorb,
-        name=name,
-    )
-
-
 class EncoderLayer(nn.Module):
     """Self-attention and feed-forward block, each with a norm before and a residual around."""
 
@@ -138,16 +126,13 @@ class EncoderLayer(nn.Module):
         """Returns (B, L, E) and None: a scan's carry and its outputs."""
         config = self.config
         x = layers.LayerNorm(config.dtype, name="pre_attention_layer_norm")(inputs_BxLxE)
-        x = _attention(config, "attention")(
+        x = Attention(config, name="attention")(
             x, x, mask_Bx1xLxL, bias_1xHxLxL, deterministic=deterministic
         )
         x = inputs_BxLxE + feature_dropout(config)(x, deterministic=deterministic)
         x = layers.with_sharding_constraint(x, ("batch", "length", "embed"))
 
-        y = layers.LayerNorm(config.dtype, name="pre_mlp_layer_norm")(x)
-        y = layers.MlpBlock(config, config.mlp_activations, name="mlp")(y, deterministic)
-        y = x + feature_dropout(config)(y, deterministic=deterministic)
-        return layers.with_sharding_constraint(y, ("batch", "length", "embed")), None
+        return layers.feed_forward(config, config.mlp_activations, x, deterministic), None
 
 
 class DecoderLayer(nn.Module):
@@ -169,13 +154,14 @@ class DecoderLayer(nn.Module):
         """Returns (B, T, E) and None: a scan's carry and its outputs."""
         config = self.config
         x = layers.LayerNorm(config.dtype, name="pre_self_attention_layer_norm")(inputs_BxTxE)
-        x = _attention(config, "self_attention")(
+        x = Attention(config, name="self_attention")(
             x, x, mask_Bx1xTxT, bias_1xHxTxT, deterministic=deterministic, decode=decode
         )
         x = inputs_BxTxE + feature_dropout(config)(x, deterministic=deterministic)
 
         y = layers.LayerNorm(config.dtype, name="pre_cross_attention_layer_norm")(x)
-        y = _attention(config, "encoder_decoder_attention", absorb=config.absorb_cross_attention)(
+        absorb = config.absorb_cross_attention
+        y = Attention(config, absorb, name="encoder_decoder_attention")(
             y,
             encoded_BxLxE,
             cross_mask_Bx1xTxL,
@@ -185,10 +171,7 @@ class DecoderLayer(nn.Module):
         y = x + feature_dropout(config)(y, deterministic=deterministic)
         y = layers.with_sharding_constraint(y, ("batch", "length", "embed"))
 
-        z = layers.LayerNorm(config.dtype, name="pre_mlp_layer_norm")(y)
-        z = layers.MlpBlock(config, config.mlp_activations, name="mlp")(z, deterministic)
-        z = y + feature_dropout(config)(z, deterministic=deterministic)
-        return layers.with_sharding_constraint(z, ("batch", "length", "embed")), None
+        return layers.feed_forward(config, config.mlp_activations, y, deterministic), None
 
 
 class Encoder(nn.Module):
@@ -203,10 +186,8 @@ class Encoder(nn.Module):
     ) -> jax.Array:
         """Returns the encoder output, (B, L, E) in `config.activation_dtype`."""
         config = self.config
-        length = tokens_BxL.shape[-1]
-        bias_1xHxLxL = RelativePositionBiases(
-            config.num_heads, config.activation_dtype, name="relpos_bias"
-        )(length, length, bidirectional=True)
+        biases = RelativePositionBiases(config, name="relpos_bias")
+        bias_1xHxLxL = biases(tokens_BxL.shape[-1], bidirectional=True)
         x = self.shared_embedding(tokens_BxL)
         x = feature_dropout(config)(x, deterministic=deterministic)
         layer_class = remat(EncoderLayer, config, static_argnums=(4,))
@@ -238,12 +219,9 @@ class Decoder(nn.Module):
     ) -> jax.Array:
         """Returns the logits, float32 (B, T, V), or the hidden states before them, (B, T, E)."""
         config = self.config
-        bias_length = tokens_BxT.shape[-1]
-        if decode and max_decode_length:
-            bias_length = max_decode_length
-        bias_1xHxTxT = RelativePositionBiases(
-            config.num_heads, config.activation_dtype, name="relpos_bias"
-        )(bias_length, bias_length, bidirectional=False)
+        bias_length = (decode and max_decode_length) or tokens_BxT.shape[-1]
+        biases = RelativePositionBiases(config, name="relpos_bias")
+        bias_1xHxTxT = biases(bias_length, bidirectional=False)
         y = self.shared_embedding(tokens_BxT)
         y = feature_dropout(config)(y, deterministic=deterministic)
         layer_class = DecoderLayer

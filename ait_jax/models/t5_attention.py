@@ -6,7 +6,7 @@ Shape suffixes: B batch, L length, Q query length, K key length, E emb_dim, H he
 """
 
 import math
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -16,23 +16,13 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Bool, Float, Int
 
-from ait_jax.models import attention
-from ait_jax.models.layers import (
-    Dense,
-    attention_kernel_init,
-    param_with_axes,
-    with_sharding_constraint,
-)
-
-Initializer = Callable[..., jax.Array]
-
+from ait_jax.models import attention, layers
+from ait_jax.models.interface import ModelConfig
 
 NUM_BUCKETS, MAX_DISTANCE = 32, 128
 
 
-def relative_position_buckets(
-    query_length: int, key_length: int, *, bidirectional: bool
-) -> Int[np.ndarray, "Q K"]:
+def relative_position_buckets(length: int, *, bidirectional: bool) -> Int[np.ndarray, "L L"]:
     """Returns the bucket of every (query, key) pair, int32.
 
     Half of the buckets are for exact distances, the others grow logarithmically up to
@@ -40,47 +30,43 @@ def relative_position_buckets(
     numbers is for keys after the query (T5 paper, section 2.1; Mesh TensorFlow's rule).
     """
     num_buckets = NUM_BUCKETS
-    distance_QxK = np.arange(query_length)[:, None] - np.arange(key_length)[None, :]
-    first_bucket_QxK = np.zeros_like(distance_QxK)
+    distance_LxL = np.arange(length)[:, None] - np.arange(length)[None, :]
+    first_bucket_LxL = np.zeros_like(distance_LxL)
     if bidirectional:
         num_buckets //= 2
-        first_bucket_QxK = np.where(distance_QxK < 0, num_buckets, 0)
-        distance_QxK = np.abs(distance_QxK)
+        first_bucket_LxL = np.where(distance_LxL < 0, num_buckets, 0)
+        distance_LxL = np.abs(distance_LxL)
     else:
-        distance_QxK = np.maximum(distance_QxK, 0)
+        distance_LxL = np.maximum(distance_LxL, 0)
     num_exact = num_buckets // 2
     # float32 with epsilon, as T5X: at the bucket borders float64 would round otherwise.
-    log_ratio_QxK = np.log(
-        distance_QxK.astype(np.float32) / num_exact + np.finfo(np.float32).eps
+    log_ratio_LxL = np.log(
+        distance_LxL.astype(np.float32) / num_exact + np.finfo(np.float32).eps
     ) / np.log(MAX_DISTANCE / num_exact)
-    log_bucket_QxK = num_exact + (log_ratio_QxK * (num_buckets - num_exact)).astype(np.int32)
-    log_bucket_QxK = np.minimum(log_bucket_QxK, num_buckets - 1)
-    bucket_QxK = np.where(distance_QxK < num_exact, distance_QxK, log_bucket_QxK)
-    return (first_bucket_QxK + bucket_QxK).astype(np.int32)
+    log_bucket_LxL = num_exact + (log_ratio_LxL * (num_buckets - num_exact)).astype(np.int32)
+    log_bucket_LxL = np.minimum(log_bucket_LxL, num_buckets - 1)
+    bucket_LxL = np.where(distance_LxL < num_exact, distance_LxL, log_bucket_LxL)
+    return (first_bucket_LxL + bucket_LxL).astype(np.int32)
 
 
 class RelativePositionBiases(nn.Module):
     """A learned bias per head and distance bucket, added to the attention logits."""
 
-    num_heads: int
-    dtype: Any = jnp.float32
+    config: ModelConfig
 
     @nn.compact
-    def __call__(
-        self, query_length: int, key_length: int, bidirectional: bool
-    ) -> Float[jax.Array, "1 H Q K"]:
-        """Returns the biases in `dtype`."""
-        table_HxR = param_with_axes(
+    def __call__(self, length: int, bidirectional: bool) -> Float[jax.Array, "1 H L L"]:
+        """Returns the biases in `config.activation_dtype`."""
+        table_HxR = layers.param_with_axes(
             "rel_embedding",
             nn.initializers.variance_scaling(1.0, "fan_avg", "uniform"),
-            (self.num_heads, NUM_BUCKETS),
+            (self.config.num_heads, NUM_BUCKETS),
             jnp.float32,
             axes=("heads", "relpos_buckets"),
         )
-        buckets_QxK = relative_position_buckets(
-            query_length, key_length, bidirectional=bidirectional
-        )
-        return jnp.take(table_HxR.astype(self.dtype), buckets_QxK, axis=1)[None]
+        buckets_LxL = relative_position_buckets(length, bidirectional=bidirectional)
+        table_HxR = table_HxR.astype(self.config.activation_dtype)
+        return jnp.take(table_HxR, buckets_LxL, axis=1)[None]
 
 
 class Attention(nn.Module):
@@ -96,17 +82,11 @@ class Attention(nn.Module):
     taken from there when it is present. T5X's own decoding has no such collection and
     projects the encoder output at every step.
 
-    `kernel` (one of `attention.KERNELS`) and `absorb` (of cross-attention, see
+    `config.attention_kernel` and `absorb` (of cross-attention, see
     `attention.absorbed_cross_attention`) choose the form of a pass without dropout.
     """
 
-    num_heads: int
-    head_dim: int
-    dtype: Any = jnp.float32
-    output_dtype: Any = None
-    dropout_rate: float = 0.0
-    float32_logits: bool = False
-    kernel: str = "plain"
+    config: Any  # a `t5.T5Config`
     absorb: bool = False
 
     @nn.compact
@@ -131,89 +111,70 @@ class Attention(nn.Module):
             ValueError: `decode` with more than one position a step, or with a bias of
                 another length than the cache's.
         """
+        config = self.config
 
         # Adafactor is indifferent to the scale of the initial values; Adam is not.
         def query_init(*args: Any) -> jax.Array:
-            return attention_kernel_init(*args) / math.sqrt(self.head_dim)
+            return layers.attention_kernel_init(*args) / math.sqrt(config.head_dim)
 
-        query = self._project("query", inputs_q, query_init)
-        drops = not deterministic and self.dropout_rate > 0.0
+        project = partial(layers.project_heads, config, num_heads=config.num_heads)
+        query = project("query", x_BxLxE=inputs_q, kernel_init=query_init)
+        drops = not deterministic and config.dropout_rate > 0.0
         if not (drops or keep_key_value) and self._absorbs(inputs_q, inputs_kv):
+            key, value = (self._kernel(name, inputs_kv) for name in ("key", "value"))
+            blocked = config.attention_kernel == "blocked"
             attended_BxQxHxD = attention.absorbed_cross_attention(
-                query,
-                inputs_kv,
-                self._kernel("key", inputs_kv),
-                self._kernel("value", inputs_kv),
-                mask,
-                blocked=self.kernel == "blocked",
-            )
-        elif decode and self.has_variable("cache", "cached_key"):
-            key, value = self._project("key", inputs_kv), self._project("value", inputs_kv)
-            attended_BxQxHxD = attention.step_attention(
-                query, *self._decode_step(key, value, mask, bias)
+                query, inputs_kv, key, value, mask, blocked=blocked
             )
         elif keep_key_value and self._has_kept():
-            attended_BxQxHxD = attention.step_attention(
-                query,
-                self.get_variable("cross_cache", "key"),
-                self.get_variable("cross_cache", "value"),
-                bias,
-                mask,
-            )
+            key, value = (self.get_variable("cross_cache", name) for name in ("key", "value"))
+            attended_BxQxHxD = attention.step_attention(query, key, value, bias, mask)
         else:
-            key, value = self._project("key", inputs_kv), self._project("value", inputs_kv)
-            if decode:
-                self._cache_variables(key)
-            if keep_key_value and self.is_mutable_collection("cross_cache"):
-                self.put_variable("cross_cache", "key", _length_last(key))
-                self.put_variable("cross_cache", "value", _length_last(value))
-            if self.kernel == "blocked" and not drops and inputs_q.shape[1] > 1:
-                attended_BxQxHxD = attention.blocked_attention(query, key, value, bias, mask)
+            key, value = (project(name, x_BxLxE=inputs_kv) for name in ("key", "value"))
+            if decode and self.has_variable("cache", "cached_key"):
+                past = self._decode_step(key, value, mask, bias)
+                attended_BxQxHxD = attention.step_attention(query, *past)
             else:
-                attended_BxQxHxD = attention.dot_product_attention(
-                    query,
-                    key,
-                    value,
-                    bias,
-                    mask,
-                    dropout_rng=self.make_rng("dropout") if drops else None,
-                    dropout_rate=self.dropout_rate,
-                    float32_logits=self.float32_logits,
-                )
-        return Dense(
-            inputs_q.shape[-1],
-            ("joined_kv", "embed"),
-            self.dtype,
-            self.output_dtype,
-            attention_kernel_init,
-            name="out",
-        )(attended_BxQxHxD.reshape(*inputs_q.shape[:2], -1))
+                if decode:
+                    self._cache_variables(key)
+                if keep_key_value and self.is_mutable_collection("cross_cache"):
+                    self.put_variable("cross_cache", "key", _length_last(key))
+                    self.put_variable("cross_cache", "value", _length_last(value))
+                attended_BxQxHxD = self._attend(query, key, value, bias, mask, drops)
+        return layers.attention_output(config, attended_BxQxHxD)
+
+    def _attend(
+        self,
+        query: jax.Array,
+        key: jax.Array,
+        value: jax.Array,
+        bias: jax.Array | None,
+        mask: jax.Array | None,
+        drops: bool,
+    ) -> jax.Array:
+        config = self.config
+        if config.attention_kernel == "blocked" and not drops and query.shape[1] > 1:
+            return attention.blocked_attention(query, key, value, bias, mask)
+        return attention.dot_product_attention(
+            query,
+            key,
+            value,
+            bias,
+            mask,
+            dropout_rng=self.make_rng("dropout") if drops else None,
+            dropout_rate=config.dropout_rate,
+            float32_logits=config.float32_attention_logits,
+        )
 
     def _absorbs(self, inputs_q: jax.Array, inputs_kv: jax.Array) -> bool:
-        return self.absorb and attention.absorbing_is_cheaper(
-            inputs_q.shape[1], inputs_kv.shape[1], inputs_kv.shape[2], self.num_heads, self.head_dim
-        )
-
-    def _dense(self, name: str, kernel_init: Initializer = attention_kernel_init) -> Dense:
-        return Dense(
-            self.num_heads * self.head_dim,
-            ("embed", "joined_kv"),
-            self.dtype,
-            self.output_dtype,
-            kernel_init,
-            name=name,
-        )
+        sizes = (self.config.num_heads, self.config.head_dim)
+        lengths = (inputs_q.shape[1], inputs_kv.shape[1])
+        return self.absorb and attention.absorbing_is_cheaper(*lengths, inputs_kv.shape[2], *sizes)
 
     def _kernel(self, name: str, inputs: jax.Array) -> jax.Array:
-        kernel = self._dense(name)(inputs, return_kernel=True)
-        return kernel.reshape(inputs.shape[-1], self.num_heads, self.head_dim)
-
-    def _project(
-        self, name: str, inputs: jax.Array, kernel_init: Initializer = attention_kernel_init
-    ) -> jax.Array:
-        joined = self._dense(name, kernel_init)(inputs)
-        heads = joined.reshape(*inputs.shape[:2], self.num_heads, self.head_dim)
-        return with_sharding_constraint(heads, ("batch", "length", "heads", "kv"))
+        num_heads = self.config.num_heads
+        projection = layers.heads_projection(self.config, name, num_heads)
+        return projection(inputs, return_kernel=True).reshape(inputs.shape[-1], num_heads, -1)
 
     def _has_kept(self) -> bool:
         writes = self.is_mutable_collection("cross_cache")
@@ -235,11 +196,7 @@ class Attention(nn.Module):
         mask: jax.Array | None,
         bias_1xHxLxL: jax.Array | None,
     ) -> tuple[jax.Array, jax.Array, jax.Array | None, jax.Array]:
-        if key_Bx1xHxD.shape[1] != 1:
-            raise ValueError(
-                f"Decoding takes one position a step; got {key_Bx1xHxD.shape[1]} positions "
-                "together with a filled cache."
-            )
+        layers.check_one_position(key_Bx1xHxD.shape[1])
         cached_key, cached_value, cache_index = self._cache_variables(key_Bx1xHxD)
         length = cached_key.value.shape[-1]
         index = cache_index.value

@@ -5,10 +5,10 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ait_jax import randomness
@@ -157,7 +157,7 @@ class Pretraining:
 
     def run(self) -> Path:
         """Trains, or continues training; returns the path of the weights."""
-        from ait_jax.models.checkpoints.weights import save_weights
+        from ait_jax.models.checkpoints.weights import save_weights, stored_dtype
 
         directory = files.as_path(self.model_dir)
         params, _ = init_params(self.model, self.seed)
@@ -167,7 +167,7 @@ class Pretraining:
         path = directory / "model.safetensors"
         metadata = {"steps": str(trained.step), "seed": str(self.seed)}
         metadata |= {"command": "ait-jax pretrain"}
-        small = jax.tree.map(lambda x: np.asarray(x).astype(jnp.bfloat16), trained.params)
+        small = jax.tree.map(partial(np.asarray, dtype=stored_dtype("bfloat16")), trained.params)
         save_weights(path, small, metadata)
         reporter.say(f"weights: {path}")
         return path

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ait_jax.models import slots
+from ait_jax.models.decoding import Rows
 from ait_jax.models.interface import Model
 from ait_jax.models.parameters import abstract_params, match_layout, num_params
 from ait_jax.prompts.vocabulary import EOS_ID
@@ -149,7 +150,7 @@ class ContinuousDecoder:
                 of_slot = slice(slot * members, (slot + 1) * members)
                 if rows.done_B[of_slot].all():
                     del at_work[slot]
-                    yield from _answers(group, slots.Rows(*(x[of_slot] for x in rows)))
+                    yield from _answers(group, Rows(*(x[of_slot] for x in rows)))
 
     def _filled(
         self,
@@ -206,7 +207,7 @@ def _packed(
     return tokens.reshape(-1, width), texts.reshape(-1, width), begins, counts
 
 
-def _answers(group: SharedPrefix, rows: slots.Rows) -> Iterator[DecodedRow]:
+def _answers(group: SharedPrefix, rows: Rows) -> Iterator[DecodedRow]:
     """Yields the answers of a group's members; a slot may have more rows than those."""
     of_rows = (rows.tokens_BxT.tolist(), rows.count_B.tolist(), rows.ended_sum_B.tolist())
     for member, tokens, count, total in zip(group.members, *of_rows, strict=False):

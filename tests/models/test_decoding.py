@@ -176,21 +176,20 @@ def test_padding_and_neighbours_change_nothing(decode, prompts, free):
     np.testing.assert_array_equal(decode(padded, 383).tokens, free.tokens[1:3])
 
 
-def test_cross_attention_keys_are_projected_once(params, prompts):
+def test_cross_attention_keys_are_projected_once(params, prompts, monkeypatch):
     def loop_body(jaxpr):
         (loop,) = [eqn for eqn in jaxpr.eqns if eqn.primitive.name == "while"]
         return loop.params["body_jaxpr"].jaxpr
 
-    jaxpr = jax.make_jaxpr(
-        lambda x: decoding.greedy_decode(MODEL, params, x, MAX_LENGTH, compact=False)
-    )(prompts)
+    monkeypatch.setattr(decoding, "_COMPACTION", 10**9)
+    jaxpr = jax.make_jaxpr(lambda x: decoding.greedy_decode(MODEL, params, x, MAX_LENGTH))(prompts)
     text = str(loop_body(jaxpr.jaxpr))
     # Inside the loop nothing of the encoder's length goes through a projection.
     assert "f32[5,1,32]" in text and "f32[5,9,32]" not in text.split("let", 1)[1]
 
 
 @pytest.mark.parametrize("scan_layers", [False, True])
-def test_compaction_changes_no_answer(params, scan_layers):
+def test_compaction_changes_no_answer(params, scan_layers, monkeypatch):
     # 70 rows and an end-of-sequence that most meet, soon or late: all stages run.
     params = flax.core.copy(params)
     kernel = params["decoder"]["logits_dense"]["kernel"]
@@ -200,22 +199,21 @@ def test_compaction_changes_no_answer(params, scan_layers):
     model = t5.Transformer(dataclasses.replace(CONFIG, scan_layers=scan_layers))
     layout = parameters.match_layout(params, scan_layers)
 
-    def decoded(compact):
-        function = jax.jit(
-            lambda x: decoding.greedy_decode(model, layout, x, MAX_LENGTH, compact=compact)
-        )
+    def decoded():
+        function = jax.jit(lambda x: decoding.greedy_decode(model, layout, x, MAX_LENGTH))
         return jax.tree.map(np.asarray, function(prompts))
 
-    plain, compacted = decoded(False), decoded(True)
+    compacted = decoded()
+    monkeypatch.setattr(decoding, "_COMPACTION", 10**9)
+    plain = decoded()
     assert len(set(plain.lengths.tolist())) > 5
     for ours, reference in zip(compacted, plain, strict=True):
         np.testing.assert_allclose(ours, reference, atol=1e-5)
 
 
 def test_rows_shrink_by_four():
-    assert decoding._row_counts(70, True) == [(70, 17), (17, 4), (4, 1), (1, 0)]
-    assert decoding._row_counts(3, True) == [(3, 0)]
-    assert decoding._row_counts(70, False) == [(70, 0)]
+    assert decoding._row_counts(70) == [(70, 17), (17, 4), (4, 1), (1, 0)]
+    assert decoding._row_counts(3) == [(3, 0)]
 
 
 def test_wrong_calls_are_refused(params, prompts):

@@ -93,7 +93,8 @@ def test_shift_right():
 
 @pytest.mark.parametrize("vocab_axis", [0, 1])
 @pytest.mark.parametrize("block_elements", [1, 256 * 12, 300 * 12, 2**20])
-def test_fused_projection_equals_the_plain_one(vocab_axis, block_elements):
+def test_fused_projection_equals_the_plain_one(vocab_axis, block_elements, monkeypatch):
+    monkeypatch.setitem(likelihood._BLOCK_ELEMENTS, "cpu", block_elements)
     rng = np.random.default_rng(1)
     hidden = rng.normal(size=(3, 4, 16)).astype(np.float32)
     kernel = rng.normal(size=(16, 1000)).astype(np.float32)
@@ -104,22 +105,19 @@ def test_fused_projection_equals_the_plain_one(vocab_axis, block_elements):
     tokens = np.take_along_axis(tokens, targets[..., None], -1)[..., 0]
     expected = [tokens[0].mean(), tokens[1, :2].mean(), 0.0]
     hidden = jnp.asarray(hidden)
-    fused = likelihood.fused_mean_log_likelihood(
-        hidden, output, targets, block_elements=block_elements
-    )
+    fused = likelihood.fused_mean_log_likelihood(hidden, output, targets)
     np.testing.assert_allclose(fused, expected, atol=2e-6)
     np.testing.assert_allclose(
         likelihood.logits_of(hidden, output), 0.5 * hidden @ kernel, atol=1e-5
     )
 
 
-def test_fused_projection_never_holds_all_logits():
+def test_fused_projection_never_holds_all_logits(monkeypatch):
+    monkeypatch.setitem(likelihood._BLOCK_ELEMENTS, "cpu", 2**18)
     hidden, kernel = np.zeros((64, 16, 8), np.float32), np.zeros((8, 4096), np.float32)
     output = likelihood.OutputLayer(kernel, 1, 1.0)
     compiled = (
-        jax.jit(
-            lambda h, t: likelihood.fused_mean_log_likelihood(h, output, t, block_elements=2**18)
-        )
+        jax.jit(lambda h, t: likelihood.fused_mean_log_likelihood(h, output, t))
         .lower(hidden, np.ones((64, 16), np.int32))
         .compile()
     )

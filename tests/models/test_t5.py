@@ -209,8 +209,8 @@ def test_sharding_annotations_name_known_axes(tiny):
 
 
 def test_relative_position_buckets_by_hand():
-    both = t5_attention.relative_position_buckets(300, 300, bidirectional=True)
-    causal = t5_attention.relative_position_buckets(300, 300, bidirectional=False)
+    both = t5_attention.relative_position_buckets(300, bidirectional=True)
+    causal = t5_attention.relative_position_buckets(300, bidirectional=False)
     # Bidirectional: 16 a side, 8 of them exact; keys after the query start at 16.
     assert [both[200, 200 - d] for d in (0, 1, 7, 8, 12, 127, 200)] == [0, 1, 7, 8, 9, 15, 15]
     assert [both[0, d] for d in (1, 7, 8, 299)] == [17, 23, 24, 31]

@@ -12,7 +12,7 @@ from tiny_training import TINY, FirstTokens, OnDevices, assert_trees_equal, mode
 from ait_jax.config import configuration
 from ait_jax.config.gin_flags import GinFlags
 from ait_jax.errors import UserError
-from ait_jax.models import layers, parameters, t5, t5_attention
+from ait_jax.models import layers, parameters, t5
 from ait_jax.models.layers import with_sharding_constraint
 from ait_jax.runtime.partitioning import (
     ACTIVATION_AXES,
@@ -192,8 +192,7 @@ def test_an_activation_without_a_place_is_named():
 
 def test_the_activations_are_those_that_the_model_constrains(monkeypatch):
     seen = set()
-    for module in (layers, t5_attention):
-        monkeypatch.setattr(module, "with_sharding_constraint", lambda x, axes: seen.add(axes) or x)
+    monkeypatch.setattr(layers, "with_sharding_constraint", lambda x, axes: seen.add(axes) or x)
     parameters.abstract_params(t5.Transformer(TINY))
     assert seen == set(ACTIVATION_AXES)
 

@@ -34,11 +34,11 @@ _SAFETENSORS = "model.safetensors"
 
 # The forms of checkpoints, and what to call them.
 FORMS = {
-    "t5x": "T5X legacy checkpoint",
-    "orbax": "Orbax checkpoint",
-    "hugging_face": "Hugging Face folder",
-    "safetensors": "safetensors file",
-    "gguf": "GGUF file",
+    "t5x": "a T5X legacy checkpoint",
+    "orbax": "an Orbax checkpoint",
+    "hugging_face": "a Hugging Face folder",
+    "safetensors": "a safetensors file",
+    "gguf": "a GGUF file",
 }
 
 
@@ -145,11 +145,8 @@ def _newest_checkpoint(directory: Any) -> tuple[Any, str]:
     Raises:
         UserError: there is none.
     """
-    directory = files.as_path(directory)
-    steps = {}
-    for child in directory.iterdir():
-        if child.is_dir() and step_of(child) is not None:
-            steps[step_of(child)] = child
+    children = [child for child in directory.iterdir() if child.is_dir()]
+    steps = {step: child for child in children if (step := step_of(child)) is not None}
     for step in sorted(steps, reverse=True):
         form = _form(steps[step])
         if form is not None:

@@ -25,15 +25,12 @@ from ait_jax.models.checkpoints.loaded_model import (
     NO_HINTS,
     Hints,
     LoadedModel,
-    extra_ids_of,
     load_model,
     resized,
 )
 from ait_jax.models.checkpoints.model_gin import llama_gin, t5_gin
 from ait_jax.models.llama import LlamaConfig
 from ait_jax.prompts import tokenizer_files
-from ait_jax.prompts.tokenizers_vocabulary import TokenizersVocabulary
-from ait_jax.prompts.vocabulary import Vocabulary
 from ait_jax.runtime import files, reporter
 
 TARGETS = {
@@ -83,9 +80,7 @@ def convert(
     with np.errstate(over="ignore"):  # what overflows shows in the logits
         params = jax.tree.map(lambda x: x.astype(stored or x.dtype, copy=False), read.params)
     changed = dataclasses.replace(read, params=params)
-    if not isinstance(read.config, LlamaConfig):
-        # A broken or too large vocabulary is refused before anything is written.
-        extra_ids_of(read.vocabulary, read.config.vocab_size)
+    read.words()  # a broken or too large one is refused before anything is written
     with files.new_folder(target) as folder:
         written = _write(folder, to, changed, max_shard_bytes)
         lines = _compare(original, changed, folder / written, dtype, hints.like)
@@ -140,8 +135,7 @@ def _write_vocabulary(folder: Path, to: str, model: LoadedModel) -> str | None:
     name = hugging_face.VOCABULARY if to == "hf" else "sentencepiece.model"
     shutil.copyfile(vocabulary, folder / name)
     if to == "hf":
-        extra_ids = extra_ids_of(vocabulary, model.config.vocab_size)
-        hugging_face.write_tokenizer_config(folder, extra_ids)
+        hugging_face.write_tokenizer_config(folder, model.extra_ids)
     return name
 
 
@@ -151,25 +145,21 @@ def _gin(model: LoadedModel, checkpoint: Path, vocabulary: Path | None) -> str:
     if isinstance(config, LlamaConfig):
         special = tokenizer_files.read(model.vocabulary).special
         return llama_gin(config, comment, checkpoint, vocabulary, special)
-    extra_ids = extra_ids_of(model.vocabulary, config.vocab_size)
-    return t5_gin(config, comment, checkpoint, vocabulary, extra_ids)
+    return t5_gin(config, comment, checkpoint, vocabulary, model.extra_ids)
 
 
 def _vocabulary_line(path: Path | None, model: LoadedModel) -> str:
-    rows = model.config.vocab_size
-    if path is None:
+    rows, words = model.config.vocab_size, model.words()
+    if words is None:
         return (
             "vocabulary: none beside the checkpoint; give VOCABULARY_PATH (--vocabulary_path "
             "copies one into the target)."
         )
-    if isinstance(model.config, LlamaConfig):
-        used, others = TokenizersVocabulary(str(path)), ""
-    else:
-        extra_ids = extra_ids_of(model.vocabulary, rows)
-        used, others = Vocabulary(str(path), extra_ids), f"{extra_ids} sentinels among them, "
-    line = f"VOCABULARY_PATH = {path}: {used.vocab_size:,} ids, {others}of {rows:,} rows"
-    if rows < used.padded_size:
-        line += f"; --vocab_size={used.padded_size} pads as T5X does"
+    is_llama = isinstance(model.config, LlamaConfig)
+    sentinels = "" if is_llama else f"{model.extra_ids} sentinels among them, "
+    line = f"VOCABULARY_PATH = {path}: {words.vocab_size:,} ids, {sentinels}of {rows:,} rows"
+    if rows < words.padded_size:
+        line += f"; --vocab_size={words.padded_size} pads as T5X does"
     return line
 
 
@@ -184,11 +174,6 @@ def _compare(
     original: LoadedModel, changed: LoadedModel, written: Path, dtype: str, like: Any
 ) -> list[str]:
     """Reads what was written and returns how its answers compare with the original's.
-
-    Args:
-        original: what was read; changed: what was to be written.
-        written: where it was written to.
-        dtype, like: as in `convert`.
 
     Raises:
         UserError: the answers differ by more than TOLERANCE, or are not finite.

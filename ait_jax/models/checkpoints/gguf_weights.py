@@ -46,9 +46,9 @@ def open_file(path: Any) -> StoredParams:
             the `gguf` package cannot decode; the package is missing.
     """
     header = read_header(path)
-    fields = llama_settings.fields_of_gguf(header)
+    config = llama_settings.config_of_gguf(header)
     order = tokenizer_files.special_tokens(path).order
-    heads = {"attn_q": fields["num_heads"], "attn_k": fields["num_kv_heads"]}
+    heads = {"attn_q": config.num_heads, "attn_k": config.num_kv_heads}
     tensors = {}
     for name, place in header.tensors.items():
         match = _LAYER.fullmatch(name)
@@ -58,7 +58,7 @@ def open_file(path: Any) -> StoredParams:
             theirs = f"model.layers.{layer}.{_LAYER_NAMES[part]}.{kind}"
         rows = _halves(place.shape[0], heads[part]) if part in heads else None
         tensors[theirs] = _stored(header, name, place, rows)
-    return llama_weights.stored(fields, tensors, order, header.path)
+    return llama_weights.stored(config, tensors, order, header.path)
 
 
 def _halves(num_rows: int, num_heads: int) -> np.ndarray:

@@ -145,10 +145,6 @@ def open_params(folder: Any) -> StoredParams:
 def to_config(settings: Mapping[str, Any], path: Any) -> T5Config:
     """Returns the T5Config that a config.json describes.
 
-    Args:
-        settings: its fields.
-        path: where they came from, for messages.
-
     Raises:
         UserError: another kind of model, values of the wrong type or of another network.
     """
@@ -241,7 +237,6 @@ def write(
     """Writes config.json, generation_config.json and the weights into an existing folder.
 
     Args:
-        folder: where to.
         params: unscanned parameters of `config`, on the host, in the dtypes to be stored.
         max_shard_bytes: above this the weights come in several files with an index.
 

@@ -243,7 +243,6 @@ def write(
     """Writes tensors and what describes them into an existing folder.
 
     Args:
-        folder: where to.
         tensors: arrays by their names there, in the dtypes to be stored.
         settings, generation: of config.json and generation_config.json.
         max_shard_bytes: above this there are several files of tensors, and an index.

@@ -21,29 +21,23 @@ from ait_jax.models.llama import LlamaConfig
 from ait_jax.models.rotary import Llama3Scaling
 from ait_jax.prompts.gguf_header import Header
 
-# model_type -> what transformers assumes where config.json is silent.
+# What transformers assumes where config.json is silent.
+_LLAMA_DEFAULTS = {
+    "vocab_size": 32000,
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "max_position_embeddings": 2048,
+    "rms_norm_eps": 1e-6,
+}
 _DEFAULTS = {
-    "llama": {
-        "vocab_size": 32000,
-        "hidden_size": 4096,
-        "intermediate_size": 11008,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "max_position_embeddings": 2048,
-        "rms_norm_eps": 1e-6,
-    },
+    "llama": _LLAMA_DEFAULTS,
     # LLaMA's network with biases of queries, keys and values; LLaMA's own biases, which are rare,
     # include the output's.
-    "qwen2": {
-        "vocab_size": 151936,
-        "hidden_size": 4096,
-        "intermediate_size": 22016,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 32,
-        "max_position_embeddings": 32768,
-        "rms_norm_eps": 1e-6,
-    },
+    "qwen2": _LLAMA_DEFAULTS
+    | {"vocab_size": 151936, "intermediate_size": 22016, "num_key_value_heads": 32}
+    | {"max_position_embeddings": 32768},
 }
 MODEL_TYPES = tuple(_DEFAULTS)
 # config.json's names of sizes, and ours.
@@ -54,7 +48,11 @@ _SIZES = {
     "num_hidden_layers": "num_layers",
     "intermediate_size": "mlp_dim",
     "max_position_embeddings": "max_position",
+    "num_key_value_heads": "num_kv_heads",
+    "head_dim": "head_dim",
 }
+# Of the sizes, those that follow from others where files are silent.
+_DERIVED = ("num_kv_heads", "head_dim")
 # What the network has built in.
 _BUILT_IN = {
     "hidden_act": "silu",
@@ -66,12 +64,8 @@ _ROPE_THETA = 10000.0
 _MAX_LAYERS = 10_000
 
 
-def fields_of(settings: Mapping[str, Any], path: Any) -> dict[str, Any]:
-    """Returns the fields of LlamaConfig that a config.json describes.
-
-    Args:
-        settings: its fields.
-        path: where they came from, for messages.
+def to_config(settings: Mapping[str, Any], path: Any) -> LlamaConfig:
+    """Returns the configuration that a config.json describes.
 
     Raises:
         UserError: another kind of model, values of the wrong type or of another network.
@@ -79,18 +73,14 @@ def fields_of(settings: Mapping[str, Any], path: Any) -> dict[str, Any]:
     given = with_defaults(settings, path, _DEFAULTS)
     kind = given["model_type"]
     check_built_in(given, path, _BUILT_IN)
-    fields: dict[str, Any] = {ours: size(given, name, path) for name, ours in _SIZES.items()}
-    if fields["emb_dim"] % fields["num_heads"] and "head_dim" not in given:
+    sizes = _sizes(given, _SIZES, path)
+    if sizes["emb_dim"] % sizes["num_heads"] and "head_dim" not in given:
         raise UserError(f"{path} has no head_dim, and hidden_size is not a multiple of its heads.")
-    given.setdefault("head_dim", fields["emb_dim"] // fields["num_heads"])
-    given.setdefault("num_key_value_heads", fields["num_heads"])
     rope, scaling = _rope(given, path)
     bias = given.get("attention_bias") is True or kind == "qwen2"
-    return _checked(
-        fields
+    return _config(
+        sizes
         | {
-            "num_kv_heads": size(given, "num_key_value_heads", path),
-            "head_dim": size(given, "head_dim", path),
             "norm_epsilon": number(given, "rms_norm_eps", path),
             "rope_theta": rope,
             "rope_scaling": scaling,
@@ -102,16 +92,25 @@ def fields_of(settings: Mapping[str, Any], path: Any) -> dict[str, Any]:
     )
 
 
-def _checked(fields: dict[str, Any], path: Any) -> dict[str, Any]:
+def _sizes(given: Mapping[str, Any], names: Mapping[str, str], path: Any) -> dict[str, Any]:
+    """Returns the sizes that `names` calls by theirs and ours."""
+    sizes = {
+        ours: size(given, name, path)
+        for name, ours in names.items()
+        if name in given or ours not in _DERIVED
+    }
+    derived = {"num_kv_heads": sizes["num_heads"]}
+    derived["head_dim"] = sizes["emb_dim"] // sizes["num_heads"]
+    return {**derived, **sizes}
+
+
+def _config(fields: Mapping[str, Any], path: Any) -> LlamaConfig:
     if fields["num_layers"] > _MAX_LAYERS:
         raise UserError(f"{path} has {fields['num_layers']:,} layers; no model has that many.")
-    if fields["num_heads"] % fields["num_kv_heads"] or fields["head_dim"] % 2:
-        raise UserError(
-            f"{path} has {fields['num_heads']} heads of size {fields['head_dim']} and "
-            f"{fields['num_kv_heads']} heads of keys and values; these must divide the former, and "
-            "the size must be even."
-        )
-    return fields
+    try:
+        return LlamaConfig(**fields)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 def _rope(settings: Mapping[str, Any], path: Any) -> tuple[float, Llama3Scaling | None]:
@@ -154,24 +153,21 @@ def to_settings(
     """Returns config.json's fields for a network.
 
     Args:
-        config: its sizes.
         dtype: torch's name of what the weights are stored as.
         ids: "bos_token_id", "eos_token_id", "pad_token_id" in the model's own order.
     """
     kind = "qwen2" if config.attention_bias and not config.attention_output_bias else "llama"
     settings: dict[str, Any] = {
-        "architectures": [{"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}[kind]],
+        "architectures": [f"{kind.capitalize()}ForCausalLM"],
         **{
             theirs: getattr(config, ours)
             for theirs, ours in _SIZES.items()
             if getattr(config, ours) is not None
         },
         "attention_dropout": 0.0,
-        "head_dim": config.head_dim,
         "hidden_act": "silu",
         "initializer_range": 0.02,
         "model_type": kind,
-        "num_key_value_heads": config.num_kv_heads,
         "rms_norm_eps": config.norm_epsilon,
         "rope_theta": config.rope_theta,
         "tie_word_embeddings": config.logits_via_embedding,
@@ -187,31 +183,8 @@ def to_settings(
     return dict(sorted(settings.items()))
 
 
-# What defines the network; the other fields say how it is computed and how long its texts may be.
-_NETWORK = (
-    "vocab_size",
-    "emb_dim",
-    "num_heads",
-    "num_kv_heads",
-    "head_dim",
-    "num_layers",
-    "mlp_dim",
-    "norm_epsilon",
-    "rope_theta",
-    "rope_scaling",
-    "logits_via_embedding",
-    "attention_bias",
-    "attention_output_bias",
-)
-
-
 def check_same(found: LlamaConfig, config: ModelConfig, place: Any) -> None:
-    """Checks that a model is the network that files describe.
-
-    Args:
-        found: what the files say.
-        config: the model's own configuration.
-        place: the files, for the message.
+    """Checks that a model is the network that the files at `place` describe.
 
     Raises:
         UserError: names every field that differs, with both values.
@@ -222,12 +195,13 @@ def check_same(found: LlamaConfig, config: ModelConfig, place: Any) -> None:
             f"{place} is a decoder-only model, but MODEL is a {kind}: give a gin/models file of "
             "its kind, or one that `ait-jax convert` wrote."
         )
-    differing = [name for name in _NETWORK if getattr(found, name) != getattr(config, name)]
+    differing = [
+        f"LlamaConfig.{name} = {getattr(config, name)!r} (there {value!r})"
+        for name, value in found.network().items()
+        if getattr(config, name) != value
+    ]
     if differing:
-        values = ", ".join(
-            f"LlamaConfig.{name} = {getattr(config, name)!r} (there {getattr(found, name)!r})"
-            for name in differing
-        )
+        values = ", ".join(differing)
         raise UserError(f"{place} does not fit the model: {values}; set the values found there.")
 
 
@@ -240,11 +214,13 @@ _GGUF_SIZES = {
     "block_count": "num_layers",
     "feed_forward_length": "mlp_dim",
     "context_length": "max_position",
+    "attention.head_count_kv": "num_kv_heads",
+    "attention.key_length": "head_dim",
 }
 
 
-def fields_of_gguf(header: Header) -> dict[str, Any]:
-    """Returns the fields of LlamaConfig that a GGUF file's metadata describe.
+def config_of_gguf(header: Header) -> LlamaConfig:
+    """Returns the configuration that a GGUF file's metadata describe.
 
     Raises:
         UserError: another architecture, values of the wrong type or of another network.
@@ -265,27 +241,23 @@ def fields_of_gguf(header: Header) -> dict[str, Any]:
             "later do, which ait-jax does not read from GGUF. Give the same model's Hugging Face "
             "folder."
         )
-    for name in (*_GGUF_SIZES, "attention.layer_norm_rms_epsilon"):
+    needed = [name for name, ours in _GGUF_SIZES.items() if ours not in _DERIVED]
+    for name in (*needed, "attention.layer_norm_rms_epsilon"):
         header.value(f"{kind}.{name}", (int, float))
-    fields: dict[str, Any] = {ours: size(given, name, path) for name, ours in _GGUF_SIZES.items()}
-    given.setdefault("attention.head_count_kv", fields["num_heads"])
-    head_dim = fields["emb_dim"] // fields["num_heads"]
-    given.setdefault("attention.key_length", head_dim)
+    sizes = _sizes(given, _GGUF_SIZES, path)
     given.setdefault("rope.freq_base", _ROPE_THETA)
-    fields["head_dim"] = size(given, "attention.key_length", path)
-    if given.get("rope.dimension_count", fields["head_dim"]) != fields["head_dim"]:
+    if given.get("rope.dimension_count", sizes["head_dim"]) != sizes["head_dim"]:
         raise UserError(
-            f"{path} rotates {given['rope.dimension_count']} of {fields['head_dim']} dimensions "
+            f"{path} rotates {given['rope.dimension_count']} of {sizes['head_dim']} dimensions "
             "(llama.rope.dimension_count); this network rotates all."
         )
     table = header.tensors.get("token_embd.weight")
     if table is None:
         raise UserError(f"{path} lacks token_embd.weight; copy or download it again.")
-    return _checked(
-        fields
+    return _config(
+        sizes
         | {
             "vocab_size": table.shape[0],
-            "num_kv_heads": size(given, "attention.head_count_kv", path),
             "norm_epsilon": _decimal(number(given, "attention.layer_norm_rms_epsilon", path)),
             "rope_theta": _decimal(number(given, "rope.freq_base", path)),
             "rope_scaling": None,

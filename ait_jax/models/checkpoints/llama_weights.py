@@ -68,19 +68,18 @@ def open_folder(folder: Any) -> StoredParams:
     """
     folder = files.as_path(folder)
     settings = hugging_face_folder.read_settings(folder)
-    fields = llama_settings.fields_of(settings, folder / CONFIG)
+    config = llama_settings.to_config(settings, folder / CONFIG)
     tensors = hugging_face_folder.open_tensors(folder)
     order = tokenizer_files.special_tokens(folder).order
-    return stored(fields, tensors, order, folder)
+    return stored(config, tensors, order, folder)
 
 
 def stored(
-    fields: Mapping[str, Any], tensors: Mapping[str, StoredArray], order: TokenOrder, place: Any
+    config: LlamaConfig, tensors: Mapping[str, StoredArray], order: TokenOrder, place: Any
 ) -> StoredParams:
-    """Returns the configuration and parameters that tensors hold.
+    """Returns the parameters that tensors hold.
 
     Args:
-        fields: of LlamaConfig.
         tensors: under Hugging Face's names and in its shapes.
         order: of the rows of the token table and the output layer.
         place: where they came from, for messages.
@@ -88,7 +87,6 @@ def stored(
     Raises:
         UserError: names or shapes that differ from the configuration; ids beyond the table.
     """
-    config = LlamaConfig(**fields)
     if max(order.pad_id, order.eos_id) >= config.vocab_size:
         raise UserError(
             f"{place}: its tokenizer has the ids {order.pad_id} and {order.eos_id} for padding "
@@ -150,10 +148,9 @@ def write(
     tokenizer: tokenizer_files.TokenizerFiles,
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
-    """Writes config.json, generation_config.json, the weights and the tokenizer's files.
+    """Writes into a folder both JSON files, the weights and the tokenizer's files.
 
     Args:
-        folder: an existing folder.
         params: unscanned parameters of `config`, on the host, in the dtypes to be stored.
         tokenizer: the model's; rows are written in its order.
         max_shard_bytes: above this the weights come in several files with an index.

@@ -75,6 +75,33 @@ class LoadedModel:
         """How a LLaMA's own files order its tokens; None for T5."""
         return _order(self.vocabulary) if isinstance(self.config, LlamaConfig) else None
 
+    @property
+    def extra_ids(self) -> int:
+        """How many sentinels follow a vocabulary's pieces: T5's 100 where there is room.
+
+        mT5's file has them among its pieces.
+
+        Raises:
+            UserError: no vocabulary of T5's kind, or one of more ids than the token table has rows.
+        """
+        if self.vocabulary is None:
+            return EXTRA_IDS
+        rows, num_pieces = self.config.vocab_size, Vocabulary(str(self.vocabulary), 0).vocab_size
+        if num_pieces > rows:
+            raise UserError(
+                f"{self.vocabulary} has {num_pieces:,} pieces, the token table only {rows:,} rows; "
+                "give the model's own --vocabulary_path."
+            )
+        return EXTRA_IDS if num_pieces + EXTRA_IDS <= rows else 0
+
+    def words(self) -> Vocabulary | TokenizersVocabulary | None:
+        """Returns the vocabulary; UserError for one that does not fit the model."""
+        if self.vocabulary is None:
+            return None
+        if isinstance(self.config, LlamaConfig):
+            return TokenizersVocabulary(str(self.vocabulary))
+        return Vocabulary(str(self.vocabulary), self.extra_ids)
+
     def describe(self) -> str:
         """Returns a line: what was read, from where, how large it is."""
         arrays = jax.tree.leaves(self.params)
@@ -108,7 +135,7 @@ def load_model(path: Any, hints: Hints = NO_HINTS) -> LoadedModel:
         else:
             config = t5_config(params, activations, place)
         shapes, axes = abstract_params(logits_check.model_of(config))
-        check_params(flatten(params), flatten(shapes), flatten(axes), place)
+        check_params(flatten(params), flatten(shapes), flatten(axes), place, type(config))
     if isinstance(config, T5Config):
         vocabulary = vocabulary or _beside(place)
         if like is not None:
@@ -207,37 +234,14 @@ def t5_config(params: Params, activations: Sequence[str] = (), place: Any = "it"
     )
 
 
-def _folder(place: Any) -> Any:
-    return place if place.is_dir() else place.parent
-
-
 def _beside(place: Any) -> Path | None:
     """Returns the SentencePiece model beside a checkpoint, or beside its run's steps."""
-    folder = _folder(place)
+    folder = place if place.is_dir() else place.parent
     if not isinstance(folder, Path):
         return None
     homes = [folder] if checkpoints.step_of(folder) is None else [folder, folder.parent]
     candidates = (home / name for home in homes for name in _VOCABULARIES)
     return next((path for path in candidates if path.is_file()), None)
-
-
-def extra_ids_of(vocabulary: Path | None, vocab_size: int) -> int:
-    """Returns how many sentinels follow a vocabulary's pieces: T5's 100 where there is room.
-
-    mT5's file has them among its pieces.
-
-    Raises:
-        UserError: no vocabulary of T5's kind, or one of more ids than the token table has rows.
-    """
-    if vocabulary is None:
-        return EXTRA_IDS
-    num_pieces = Vocabulary(str(vocabulary), extra_ids=0).vocab_size
-    if num_pieces > vocab_size:
-        raise UserError(
-            f"{vocabulary} has {num_pieces:,} pieces, the token table only {vocab_size:,} rows; "
-            "give the model's own --vocabulary_path."
-        )
-    return EXTRA_IDS if num_pieces + EXTRA_IDS <= vocab_size else 0
 
 
 def resized(model: LoadedModel, vocab_size: int | None) -> LoadedModel:
@@ -249,12 +253,8 @@ def resized(model: LoadedModel, vocab_size: int | None) -> LoadedModel:
     rows = model.config.vocab_size
     if vocab_size is None or vocab_size == rows:
         return model
-    needed = 1
-    if isinstance(model.config, LlamaConfig):
-        needed = TokenizersVocabulary(str(model.vocabulary)).vocab_size
-    elif model.vocabulary is not None:
-        extra_ids = extra_ids_of(model.vocabulary, rows)
-        needed = Vocabulary(str(model.vocabulary), extra_ids).vocab_size
+    words = model.words()
+    needed = words.vocab_size if words else 1
     if vocab_size < needed:
         raise UserError(f"--vocab_size={vocab_size} is less than the {needed:,} ids in use.")
 

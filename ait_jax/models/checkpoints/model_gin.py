@@ -1,7 +1,10 @@
 """The gin file of a model, as those in gin/models."""
 
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
+from ait_jax.models.interface import gin_name
 from ait_jax.models.llama import LlamaConfig
 from ait_jax.models.t5 import T5Config
 from ait_jax.prompts.chat_format import SMOLLM2_SYSTEM
@@ -23,43 +26,10 @@ MODEL = @t5.Transformer()
 VOCABULARY = @vocabulary.Vocabulary()
 
 t5.Transformer.config = @t5.T5Config()
-t5.T5Config:
-  vocab_size = {config.vocab_size}
-  dtype = %ACTIVATION_DTYPE
-  emb_dim = {config.emb_dim}
-  num_heads = {config.num_heads}
-  num_encoder_layers = {config.num_encoder_layers}
-  num_decoder_layers = {config.num_decoder_layers}
-  head_dim = {config.head_dim}
-  mlp_dim = {config.mlp_dim}
-  mlp_activations = {config.mlp_activations}
-  dropout_rate = %DROPOUT_RATE
-  logits_via_embedding = {config.logits_via_embedding}
-
+{fields}
 vocabulary.Vocabulary.path = %VOCABULARY_PATH
 vocabulary.Vocabulary.extra_ids = {extra_ids}
 """
-
-
-def t5_gin(config: T5Config, comment: str, checkpoint: Any, vocabulary: Any, extra_ids: int) -> str:
-    """Returns a gin file to give after an experiment's, as --gin_file=experiments/score.gin.
-
-    Args:
-        config: the model's sizes.
-        comment: the first line, without line ends.
-        checkpoint: INIT_CHECKPOINT.
-        vocabulary: VOCABULARY_PATH; None leaves it to be given.
-        extra_ids: the vocabulary's sentinels.
-    """
-    return _T5_TEMPLATE.format(
-        config=config,
-        comment=" ".join(comment.split()),
-        checkpoint=repr(str(checkpoint)),
-        vocabulary="%gin.REQUIRED" if vocabulary is None else repr(str(vocabulary)),
-        extra_ids=extra_ids,
-    )
-
-
 _LLAMA_TEMPLATE = """\
 # {comment}
 from __gin__ import dynamic_registration
@@ -81,37 +51,25 @@ MODEL = @llama.LlamaTransformer()
 VOCABULARY = @tokenizers_vocabulary.TokenizersVocabulary()
 
 llama.LlamaTransformer.config = @llama.LlamaConfig()
-llama.LlamaConfig:
-  vocab_size = {config.vocab_size}
-  dtype = %ACTIVATION_DTYPE
-  emb_dim = {config.emb_dim}
-  num_heads = {config.num_heads}
-  num_kv_heads = {config.num_kv_heads}
-  head_dim = {config.head_dim}
-  num_layers = {config.num_layers}
-  mlp_dim = {config.mlp_dim}
-  norm_epsilon = {config.norm_epsilon!r}
-  rope_theta = {config.rope_theta!r}
-  rope_scaling = {scaling}
-  logits_via_embedding = {config.logits_via_embedding}
-  attention_bias = {config.attention_bias}
-  attention_output_bias = {config.attention_output_bias}
-  max_position = {config.max_position}
-  dropout_rate = %DROPOUT_RATE
-  remat_policy = %REMAT_POLICY
-  scan_layers = %SCAN_LAYERS
-{scaling_values}
+{fields}
 tokenizers_vocabulary.TokenizersVocabulary.path = %VOCABULARY_PATH
 tokenizers_vocabulary.TokenizersVocabulary.chat = %CHAT
 {chat_values}"""
 
-_SCALING_VALUES = """
-rotary.Llama3Scaling:
-  factor = {scaling.factor}
-  low_freq_factor = {scaling.low_freq_factor}
-  high_freq_factor = {scaling.high_freq_factor}
-  original_max_position = {scaling.original_max_position}
-"""
+
+def t5_gin(config: T5Config, comment: str, checkpoint: Any, vocabulary: Any, extra_ids: int) -> str:
+    """Returns a gin file to give after an experiment's, as --gin_file=experiments/score.gin.
+
+    Args:
+        comment: the first line, without line ends.
+        vocabulary: VOCABULARY_PATH; None leaves it to be given.
+        extra_ids: the vocabulary's sentinels.
+    """
+    return _T5_TEMPLATE.format(
+        **_common(config, comment, checkpoint, vocabulary),
+        fields=_bindings(gin_name(config), _fields(config)),
+        extra_ids=extra_ids,
+    )
 
 
 def llama_gin(
@@ -129,14 +87,32 @@ def llama_gin(
         chat_values = f"chat_format.ChatML.system = {system!r}\n"
     elif "<|start_header_id|>" in special.chat_template and "<|start_header_id|>" in special.ids:
         chat = "@chat_format.Llama3Chat()"
-    scaling = config.rope_scaling
+    fields = {**_fields(config), "max_position": config.max_position}
+    fields |= {"remat_policy": "%REMAT_POLICY", "scan_layers": "%SCAN_LAYERS"}
+    scaling = ""
+    if config.rope_scaling is not None:
+        fields["rope_scaling"] = "@rotary.Llama3Scaling()"
+        scaling = "\n" + _bindings("rotary.Llama3Scaling", dataclasses.asdict(config.rope_scaling))
     return _LLAMA_TEMPLATE.format(
-        config=config,
-        comment=" ".join(comment.split()),
-        checkpoint=repr(str(checkpoint)),
-        vocabulary=repr(str(vocabulary)),
+        **_common(config, comment, checkpoint, vocabulary),
+        fields=_bindings(gin_name(config), fields) + scaling,
         chat=chat,
         chat_values=chat_values,
-        scaling="None" if scaling is None else "@rotary.Llama3Scaling()",
-        scaling_values="" if scaling is None else _SCALING_VALUES.format(scaling=scaling),
     )
+
+
+def _common(config: Any, comment: str, checkpoint: Any, vocabulary: Any) -> dict[str, Any]:
+    return {
+        "config": config,
+        "comment": " ".join(comment.split()),
+        "checkpoint": repr(str(checkpoint)),
+        "vocabulary": "%gin.REQUIRED" if vocabulary is None else repr(str(vocabulary)),
+    }
+
+
+def _fields(config: T5Config | LlamaConfig) -> dict[str, Any]:
+    return {**config.network(), "dtype": "%ACTIVATION_DTYPE", "dropout_rate": "%DROPOUT_RATE"}
+
+
+def _bindings(name: str, values: Mapping[str, Any]) -> str:
+    return f"{name}:\n" + "".join(f"  {field} = {value}\n" for field, value in values.items())

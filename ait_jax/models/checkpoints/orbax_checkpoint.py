@@ -63,10 +63,12 @@ def _shapes(folder: Any) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
     try:
         with _handler() as handler:
             tree = handler.metadata(_path(folder)).tree
-        flat: dict[tuple, Any] = traverse_util.flatten_dict(_as_dicts(tree))
+        # Lists and tuples, as in optax's states, have positions for keys.
         return {
-            tuple(map(str, path)): jax.ShapeDtypeStruct(tuple(leaf.shape), np.dtype(leaf.dtype))
-            for path, leaf in flat.items()
+            tuple(str(getattr(key, "key", getattr(key, "idx", key))) for key in path): (
+                jax.ShapeDtypeStruct(tuple(leaf.shape), np.dtype(leaf.dtype))
+            )
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
             if getattr(leaf, "shape", None) is not None and getattr(leaf, "dtype", None)
         }
     except Exception as error:  # Orbax and TensorStore raise many types on broken files
@@ -74,15 +76,6 @@ def _shapes(folder: Any) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
             f"{folder}/{_INDEX}, or what it lists, is truncated or damaged "
             f"({first_line(error)}); copy the checkpoint again."
         ) from error
-
-
-def _as_dicts(tree: Any) -> Any:
-    """Makes dicts by position of lists and tuples, as in optax's states."""
-    if isinstance(tree, Mapping):
-        return {str(key): _as_dicts(value) for key, value in tree.items()}
-    if isinstance(tree, (list, tuple)):
-        return {str(i): _as_dicts(value) for i, value in enumerate(tree)}
-    return tree
 
 
 def _stored(

@@ -20,7 +20,6 @@ from ait_jax.models.checkpoints.checkpoints import FORMS, Checkpoint, open_check
 from ait_jax.models.interface import Model, Params, changed
 from ait_jax.models.llama import LlamaConfig
 from ait_jax.models.parameters import abstract_params, flatten, init_params, num_params, unflatten
-from ait_jax.models.t5 import T5Config
 from ait_jax.runtime.partitioning import Partitioner
 
 # The field of a model's configuration that a logical axis is as long as.
@@ -59,15 +58,15 @@ class Restored:
         layout = "" if checkpoint.layout == parameters.SEPARATE else f", layers {checkpoint.layout}"
         parts = [
             f"restored {num_params(restored):,} parameters in {len(restored)} arrays ({dtypes}"
-            f"{layout}) from {checkpoint.place}, {_article(FORMS[checkpoint.form])}{step}"
+            f"{layout}) from {checkpoint.place}, {FORMS[checkpoint.form]}{step}"
         ]
         if stored.num_others:
             parts.append(f"reset: its optimizer state ({stored.num_others} arrays)")
-        parts.append(f"missing, drawn at random: {listed(self.drawn)}" if self.drawn else "")
-        parts.append(
-            f"not in the model, left out: {listed(self.left_out)}" if self.left_out else ""
-        )
-        return "; ".join([*filter(None, parts), *([] if self.drawn else ["missing: none"])])
+        missing = f", drawn at random: {listed(self.drawn)}" if self.drawn else ": none"
+        parts.append(f"missing{missing}")
+        if self.left_out:
+            parts.append(f"not in the model, left out: {listed(self.left_out)}")
+        return "; ".join(parts)
 
 
 def restore_params(
@@ -127,8 +126,8 @@ def open_fitting(
         shapes,
         axes,
         checkpoint.place,
+        type(model.config),
         partly=fallback_to_scratch,
-        config_class=type(model.config),
     )
     return checkpoint, missing, unexpected
 
@@ -159,9 +158,9 @@ def check_params(
     need: Mapping[str, Any],
     axes: Mapping[str, tuple[str, ...]],
     place: Any,
+    config_class: type,
     *,
     partly: bool = False,
-    config_class: type = T5Config,
 ) -> tuple[list[str], list[str]]:
     """Checks that a checkpoint fits the model.
 
@@ -170,8 +169,8 @@ def check_params(
         need: the same of the model.
         axes: the model's logical axes.
         place: where `have` came from, for the message.
-        partly: names may differ, shapes not.
         config_class: of the model's configuration, for the message.
+        partly: names may differ, shapes not.
 
     Returns:
         The names that only the model has, and those that only the checkpoint has.
@@ -236,7 +235,3 @@ def _fields_of_shape(
     fields = _FIELDS | {"layers": f"num_{name.partition('.')[0]}_layers"}
     differing = [axis for axis, a, b in zip(axes, there, here, strict=True) if a != b]
     return [fields[axis] for axis in differing if axis in fields]
-
-
-def _article(noun: str) -> str:
-    return f"{'an' if noun[0] in 'AEIOU' else 'a'} {noun}"

@@ -6,7 +6,6 @@ metadata always give the same bytes.
 """
 
 import json
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,7 +58,7 @@ def save_weights(path: Any, params: Params, metadata: Mapping[str, str] | None =
         kind = np.dtype(value.dtype)
         if kind not in _CODES:
             raise UserError(f"{name} is of dtype {kind}; weights are floating-point.")
-        end = offset + math.prod(value.shape) * kind.itemsize
+        end = offset + value.nbytes
         header[name] = {
             "dtype": _CODES[kind],
             "shape": list(value.shape),

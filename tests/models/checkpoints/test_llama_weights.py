@@ -139,7 +139,7 @@ def test_restore_onto_a_mesh(tmp_path, tokenizer):
         (dict(hidden_act="gelu"), "hidden_act = 'gelu'; this network has 'silu'"),
         (dict(mlp_bias=True), "mlp_bias"),
         (dict(num_attention_heads=0), "num_attention_heads = 0"),
-        (dict(num_key_value_heads=3), "must divide"),
+        (dict(num_key_value_heads=3), "config.json: LlamaConfig.num_kv_heads = 3 does not divide"),
         (dict(vocab_size=2**60), "vocab_size"),
         (dict(rms_norm_eps="x"), "rms_norm_eps"),
         (dict(rope_scaling={"rope_type": "yarn"}), "of type 'yarn'"),

@@ -213,7 +213,7 @@ def test_another_networks_parameters_are_not_a_start(tmp_path, fallback):
 
 def check(params, source, **changes):
     shapes, axes = map(parameters.flatten, parameters.abstract_params(model_of(**changes)))
-    return check_params(parameters.flatten(params), shapes, axes, source)
+    return check_params(parameters.flatten(params), shapes, axes, source, t5.T5Config)
 
 
 def test_fitting_parameters_pass(params):
@@ -267,4 +267,4 @@ def test_mismatch_of_stacked_layers_names_the_likely_field(params, layout, chang
     )
     shapes, axes = parameters.abstract_params_in(model_of(**changes), layout)
     with pytest.raises(UserError, match=rf"Likely wrong: T5Config\.{field}\.$"):
-        check_params(parameters.flatten(stored), shapes, axes, "runs/a")
+        check_params(parameters.flatten(stored), shapes, axes, "runs/a", t5.T5Config)
