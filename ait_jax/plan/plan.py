@@ -123,7 +123,7 @@ def _run(flags: GinFlags, options: Options) -> Plan:
         )
         chip = known_chip(devices[0].device_kind)
         if chip is None:
-            raise UserError(f"--topology={options.topology}: runtime/chips.toml has no peaks of it; add them.")
+            raise UserError(f"--topology={options.topology}: add its peaks to runtime/chips.toml.")
     programs = Programs(wanted, partitioner, chip)
     device = f"{programs.chips} x {partitioner.mesh.devices.flat[0].device_kind}"
     _say(plan_text.heading(programs, options.topology, device))
