@@ -16,6 +16,8 @@ _MAPS = Path("/proc/self/maps")
 _MOST_MAPS = Path("/proc/sys/vm/max_map_count")
 # The rest is for what is being compiled, and for the trainer's programs.
 _SHARE_OF_MAPS = 0.5
+# Counting them takes as long as a small program takes to compile.
+_PROGRAMS_BETWEEN_COUNTS = 4
 
 
 def maps_are_scarce() -> bool:
@@ -66,7 +68,7 @@ class ProgramCache:
         """Returns the compilation of a shape, begun now if it was not before."""
         future = self._futures.pop(shape, None)
         if future is None:
-            if maps_are_scarce():
+            if len(self._futures) % _PROGRAMS_BETWEEN_COUNTS == 0 and maps_are_scarce():
                 self._forget()
             future = self._threads.submit(self._compile, shape)
         self._futures[shape] = future  # the most recently used stands last

@@ -23,7 +23,7 @@ from ait_jax.report.pool_view import PoolView
 from ait_jax.rounds.run_directory import RunDirectory
 from ait_jax.runtime.terminal import visible
 from ait_jax.scorer import likelihoods
-from ait_jax.scorer.prompts_of_task import TaskPrompts, same_prompts
+from ait_jax.scorer.prompts_of_task import TaskPrompts, same_prompts, scoring_instances
 from ait_jax.scorer.scorer import Scorer
 from ait_jax.selection.uncertainty import task_scores
 
@@ -209,11 +209,10 @@ def run_dir(tmp_path):
     folder = directory.folder(0)
     directory.open(configuration.operative_config(), {"name": "mini", "fingerprint": "x"}, 0)
     names = list(made.pool)[:3]
-    prompts = TaskPrompts(made.pool, made.vocabulary, made.encoding, None, 2, Key(0, 0))
     write_splits(folder, Splits(remain=names[:2], train=names[2:]))
     rows = {column: [] for column in likelihoods.COLUMNS}
     for name in names[:2]:
-        for instance in prompts.instances(name):
+        for instance in scoring_instances(made.pool[name], 2, Key(0, 0)):
             for j, p in enumerate((0.5, 0.25, 0.75)):
                 values = (name, instance.id, j, f"answer {EVIL}", 3, 50, 0, np.log(p))
                 for column, value in zip(likelihoods.COLUMNS, values, strict=True):

@@ -11,7 +11,7 @@ from tiny_experiment import CONFIG, tiny_experiment
 from ait_jax.cli import main
 from ait_jax.errors import ExitCode, UserError
 from ait_jax.rounds import active
-from ait_jax.runtime import buckets, files
+from ait_jax.runtime import buckets, files, lease
 from ait_jax.runtime.buckets import Unavailable
 
 
@@ -131,12 +131,13 @@ def local_run(tmp_path_factory):
     ("point", "call"), [("checkpoint", 5), pytest.param("chunk", 2, marks=pytest.mark.benchmark)]
 )
 def test_a_run_in_a_bucket_killed_and_continued_equals_one_on_disk(
-    bucket, local_run, tmp_path, point, call
+    bucket, local_run, tmp_path, monkeypatch, point, call
 ):
     model_dir = "gs://bucket/runs/tiny"
     killed = in_process(model_dir, point, call)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert "bucket/runs/tiny/.lock" in bucket.names()
+    monkeypatch.setattr(lease, "STALE_SECONDS", 5.0)  # of the dead holder's silence
     lines: list[str] = []
     active.run(tiny_experiment(model_dir), CONFIG, lines.append)
     resumed = {"checkpoint": "continuing from step", "chunk": "tasks were scored before"}[point]

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from tiny_llama import config_of, random_params
+from tiny_training import OnDevices
 
 from ait_jax.models.llama import LlamaTransformer
-from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.scorer import continuous, program_cache
 from ait_jax.scorer.batching import LengthBuckets
 from ait_jax.scorer.engine import Engine
@@ -53,11 +53,12 @@ def test_results_are_the_same_with_few_maps(monkeypatch):
         for own in (3, 5):
             prompts.append([*instruction, *random.integers(2, 300, own).tolist(), 1])
             targets.append([*random.integers(2, 300, own).tolist(), 1])
+    monkeypatch.setattr(program_cache, "_PROGRAMS_BETWEEN_COUNTS", 1)
     found, kept = [], []
     for scarce in (False, True):
         for module in (program_cache, continuous):
             monkeypatch.setattr(module, "maps_are_scarce", lambda scarce=scarce: scarce)
-        engine = Engine(model, Partitioner(), LengthBuckets((64,), (8,)), 64)
+        engine = Engine(model, OnDevices(), LengthBuckets((64,), (8,)), 64)
         params = engine.place(random_params(model.config, 3))
         for _ in range(2):
             decoded = engine.decode(params, prompts)

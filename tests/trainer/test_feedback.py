@@ -14,6 +14,7 @@ import pytest
 from shared_data import SUPPORT
 from tiny_training import (
     DROPPING,
+    SCHEDULE,
     TINY,
     Killed,
     OnDevices,
@@ -28,7 +29,7 @@ from tiny_training import train as train_on
 from ait_jax import randomness
 from ait_jax.errors import UserError
 from ait_jax.models.checkpoints.checkpoints import open_checkpoint
-from ait_jax.trainer import feedback_step
+from ait_jax.trainer import embedded, feedback_step
 from ait_jax.trainer.feedback import FeedbackTrainer
 from ait_jax.trainer.interface import Trained, Trainer
 
@@ -87,7 +88,7 @@ def settings(supervised=None, **changes):
         "reward": same,
         "batch_size": 8,
         "steps": 6,
-        "schedule": optax.constant_schedule(1e-3),
+        "schedule": SCHEDULE,
         "checkpoint_period": 2,
         "log_period": 1,
     }
@@ -112,7 +113,8 @@ def feedback_lines(directory):
 
 
 # Enough supervision to answer with one of the words, not enough to know which.
-FEW = {"steps": 20, "batch_size": 24, "schedule": optax.constant_schedule(5e-3), "log_period": 100}
+STEEP = optax.constant_schedule(5e-3)
+FEW = {"steps": 20, "batch_size": 24, "schedule": STEEP, "log_period": 100}
 
 
 def rewards_of(directory, **changes):
@@ -123,7 +125,7 @@ def rewards_of(directory, **changes):
         batch_size=24,
         num_samples=8,
         supervised_weight=0.0,
-        schedule=optax.constant_schedule(5e-3),
+        schedule=STEEP,
         checkpoint_period=100,
         **changes,
     )
@@ -141,6 +143,8 @@ def test_the_expected_reward_rises(tmp_path):
 def test_without_advantages_it_does_not(tmp_path, monkeypatch, factor):
     right = feedback_step.leave_one_out
     monkeypatch.setattr(feedback_step, "leave_one_out", lambda rewards: factor * right(rewards))
+    # Not the step that an equal training has compiled.
+    monkeypatch.setattr(embedded, "_compiled_step", embedded._compiled_step.__wrapped__)
     rewards = rewards_of(tmp_path)
     first, last = rewards[:5].mean(), rewards[-5:].mean()
     assert 0.1 < first < 0.4

@@ -36,11 +36,12 @@ LLAMA = tiny_llama.config_of(vocab_size=64, emb_dim=16, num_heads=2, num_kv_head
 RANK, SCALE = 3, 1.5
 BATCH = {name: jnp.asarray(rows) for name, rows in FirstTokens().batch(range(8)).items()}
 KEY = jax.random.key(0)
+SCHEDULE = optax.constant_schedule(1e-2)
 
 
 def lora(**changes):
     arguments = {f.name: getattr(trainer(), f.name) for f in dataclasses.fields(trainer())}
-    arguments |= {"rank": RANK, "alpha": RANK * SCALE, "schedule": optax.constant_schedule(1e-2)}
+    arguments |= {"rank": RANK, "alpha": RANK * SCALE, "schedule": SCHEDULE}
     return LoRATrainer(**(arguments | changes))
 
 
