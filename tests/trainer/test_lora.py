@@ -217,7 +217,8 @@ def test_the_loss_falls_microbatches_do_not_matter_and_the_best_is_kept(tmp_path
         seen[10 * len(seen) + 10] = jax.tree.map(np.array, params)
         return {"rougeL": {10: 0.5, 20: 0.9}.get(10 * len(seen), 0.1)}
 
-    settings = dict(steps=40, batch_size=20, eval_period=10, best_metric="rougeL", log_period=10)
+    settings = dict(steps=40, batch_size=20, eval_period=10, best_metric="rougeL")
+    settings |= dict(checkpoint_period=10, log_period=10)
     params = jax.tree.map(jnp.array, initial)
     trained = train(tmp_path / "one", lora(**settings), params=params, evaluate=evaluate)
     losses = [line["loss"] for line in metric_lines(tmp_path / "one") if "loss" in line]
