@@ -49,7 +49,7 @@ def clean_gin():
     import gin
     from ait_jax.config import gin_internals
 
-    path, folders = list(sys.path), list(gin.config._LOCATION_PREFIXES)
+    path, folders = list(sys.path), gin_internals.search_path()
     gin.clear_config()
     yield gin
     gin.clear_config()

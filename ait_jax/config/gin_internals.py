@@ -35,14 +35,19 @@ def short_name(selector: str) -> str:
     return gin.config._REGISTRY.minimal_selector(selector)
 
 
+def search_path() -> list[str]:
+    """Returns the folders in which gin looks for files."""
+    return list(gin.config._LOCATION_PREFIXES)
+
+
 def set_search_path(folders: Sequence[str]) -> None:
-    """Replaces the folders in which gin looks for files."""
+    """Replaces `search_path`."""
     gin.config._LOCATION_PREFIXES[:] = folders
 
 
 def source_of(name: str) -> str:
     """Returns the text of a file that gin has parsed, of a folder or a Python package."""
-    for folder in gin.config._LOCATION_PREFIXES:
+    for folder in search_path():
         path = os.path.join(folder, name)
         for reader, exists in gin.config._FILE_READERS:
             if exists(path):

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from ait_jax.config import configuration
+from ait_jax.config import configuration, gin_internals
 from ait_jax.config.configuration import differences
 from ait_jax.config.gin_flags import GinFlags, split_flags
 from ait_jax.errors import UserError
@@ -108,10 +108,10 @@ def test_overrides_win_over_later_files_and_those_over_earlier_ones(tmp_path, cl
 
 def test_parsing_again_starts_from_nothing(clean_gin):
     parse("--gin.ROUNDS=9")
-    prefixes = list(clean_gin.config._LOCATION_PREFIXES)
+    folders = gin_internals.search_path()
     parse()
     assert clean_gin.query_parameter("%ROUNDS") != 9
-    assert prefixes == clean_gin.config._LOCATION_PREFIXES
+    assert folders == gin_internals.search_path()
 
 
 def test_overrides_name_what_no_file_mentions_and_gin_short_forms():
