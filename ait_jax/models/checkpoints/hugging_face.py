@@ -228,6 +228,15 @@ def to_settings(config: T5Config, dtype: str) -> dict[str, Any]:
 # --- writing ---
 
 
+def to_tensors(params: Params, config: T5Config) -> dict[str, Any]:
+    """Returns unscanned parameters under Hugging Face's names and in its shapes, as views."""
+    flat = flatten(params)
+    return {
+        theirs: flat[ours] if theirs == _TABLE else flat[ours].T
+        for theirs, (ours, _) in names_and_shapes(config).items()
+    }
+
+
 def write(
     folder: Any,
     params: Params,
@@ -243,11 +252,7 @@ def write(
     Raises:
         UserError: a network that does not exist in Hugging Face's T5.
     """
-    flat = flatten(params)
-    tensors = {
-        theirs: flat[ours] if theirs == _TABLE else flat[ours].T
-        for theirs, (ours, _) in names_and_shapes(config).items()
-    }
+    tensors = to_tensors(params, config)
     settings = to_settings(config, str(tensors[_TABLE].dtype))
     generation = {"decoder_start_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
     hugging_face_folder.write(folder, tensors, settings, generation, max_shard_bytes)
