@@ -4,6 +4,7 @@ import gc
 import importlib.util
 import os
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,8 @@ FLAGS = {
     "--xla_cpu_use_fusion_emitters": "false",
     "--xla_cpu_parallel_codegen_split_count": "1",
 }
+if version("jaxlib").split(".")[:2] > ["0", "10"]:  # whose XLA ends at flags that it lacks
+    del FLAGS["--xla_cpu_use_fusion_emitters"]
 given = os.environ.get("XLA_FLAGS", "")
 added = [f"{name}={value}" for name, value in FLAGS.items() if name not in given]
 os.environ["XLA_FLAGS"] = " ".join([given, *added]).strip()
