@@ -20,6 +20,12 @@ def add(subparsers: subcommand.Subparsers) -> None:
         "--run", metavar="MODEL_DIR", help="the pool of a run or of scores, with its results"
     )
     tasks.add_argument(
+        "--trust_config",
+        action="store_true",
+        help="with --run: import and call what its config.gin names, as `run` does; it is read as "
+        "data otherwise, which opens every pool and encoding of ait-jax's own",
+    )
+    tasks.add_argument(
         "--search", metavar="WORDS", default="", help="in name, definition, category"
     )
     tasks.add_argument("--category", default="", help="part of a category's name")
@@ -69,7 +75,7 @@ def run(options: argparse.Namespace, flags: GinFlags) -> int:
 
     with quiet_stderr():
         from ait_jax.report import pool_view
-    view = pool_view.open_pool(flags, options.run)
+    view = pool_view.open_pool(flags, options.run, options.trust_config)
     if options.names:
         _show(view, options)
     else:

@@ -2,10 +2,11 @@
 
 A run directory may come from a stranger, and gin calls whatever a file refers to. Here gin's parser
 only parses the text; of the functions that it refers to, only those of `BUILDABLE` are called:
-they open pools and make encodings, perturbations and vocabularies.
+they open pools and make encodings, perturbations, scorers and vocabularies.
 """
 
 import importlib
+from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,8 @@ BUILDABLE: Mapping[str, tuple[str, ...]] = {
     "ait_jax.tasks.stored_pool.load": (),
     "ait_jax.prompts.tokenizers_vocabulary.TokenizersVocabulary": (),
     "ait_jax.prompts.vocabulary.Vocabulary": (),
+    "ait_jax.scorer.racing.Racing": (),
+    "ait_jax.scorer.scorer.Scorer": (),
 }
 _DEEPEST = 50
 
@@ -100,10 +103,12 @@ class ConfigValues:
 
     def of_class(self, name: str) -> dict[str, Any] | None:
         """Returns what is bound to a class of any module outside of scopes, None if nothing is."""
-        for (scope, selector), values in self._bindings.items():
-            if not scope and selector.rpartition(".")[2] == name:
-                return values
-        return None
+        found = [
+            values
+            for (scope, selector), values in self._bindings.items()
+            if not scope and selector.rpartition(".")[2] == name
+        ]
+        return dict(ChainMap(*reversed(found))) if found else None
 
     def of_reference(self, reference: Reference, scope: tuple[str, ...] = ()) -> dict[str, Any]:
         """Returns what is bound to a referenced function that is called in a scope."""

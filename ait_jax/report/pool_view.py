@@ -1,12 +1,13 @@
 """A pool to look at: opened from gin files as `run` opens it, or a run's with its results."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from ait_jax.config import configuration
+from ait_jax.config.config_values import ConfigValues
 from ait_jax.config.gin_flags import GinFlags
 from ait_jax.errors import UserError, first_line
 from ait_jax.pool import TaskPool
@@ -93,21 +94,48 @@ class PoolView:
         return [self.run.folder(round_index) for round_index in self.run.rounds] if self.run else []
 
 
-def open_pool(flags: GinFlags, run: str | None = None) -> PoolView:
+def open_pool(flags: GinFlags, run: str | None = None, trusts: bool = False) -> PoolView:
     """Reads gin files and flags as `ait-jax run` does; needs no checkpoint or vocabulary.
 
     Args:
       run: a run directory, whose config.gin comes before the files of `flags`.
+      trusts: lets gin import and call what that config.gin names. By default it is data
+        (`ConfigValues`): it may come from a stranger.
 
     Raises:
-      UserError: as `configuration.parse`; no run directory, or a damaged one.
+      UserError: as `configuration.parse`; no run directory, or a damaged one; gin files beside a
+        config.gin that is not trusted.
     """
     if run is None:
         return PoolView(_reader(flags))
     found = record.read(run)
-    with files.local_copy(found.path / "config.gin") as config:
-        value = _reader(replace(flags, files=(str(config), *flags.files)), known=found.config)
+    if trusts:
+        with files.local_copy(found.path / "config.gin") as config:
+            value = _reader(replace(flags, files=(str(config), *flags.files)), known=found.config)
+    elif flags.files:
+        raise UserError(
+            f"--gin_file={flags.files[0]} changes {found.path / 'config.gin'}, for which gin runs "
+            "what both name: add --trust_config if that run is yours, or leave --gin_file out."
+        )
+    else:
+        value = _read(found.config, flags.bindings)
     return PoolView(value, found, _found(found))
+
+
+def _read(config: str, bindings: Sequence[str]) -> Callable[[str], Any]:
+    """Returns what makes a parameter of the experiment in config.gin, of which nothing is run."""
+    values = ConfigValues("\n".join([config, *bindings, ""]))
+    bound = {kind: values.of_class(kind.__name__) for kind in _KINDS}
+    kind = next((kind for kind in _KINDS if bound[kind] is not None), Experiment)
+    given = bound[kind] or {}
+
+    def value(name: str) -> Any:
+        try:
+            return values.build(given[name]) if name in given else getattr(kind, name, None)
+        except UserError as error:
+            raise UserError(f"{str(error).rstrip('.')}; --trust_config runs it.") from error
+
+    return value
 
 
 def _reader(flags: GinFlags, known: str = "") -> Callable[[str], Any]:

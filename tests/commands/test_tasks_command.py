@@ -55,7 +55,7 @@ def mini(opened, monkeypatch):
     values, splits = opened
     source = PoolView(values.get)
     source.__dict__["split_of"] = splits
-    monkeypatch.setattr(pool_view, "open_pool", lambda flags, run: source)
+    monkeypatch.setattr(pool_view, "open_pool", lambda *_: source)
     monkeypatch.setattr(subcommand, "start_jax", lambda **_: None)
     return source
 
@@ -171,7 +171,7 @@ def test_on_a_terminal_dropped_words_are_struck_and_nothing_raw_arrives(width, b
 
 def test_lists_and_mistakes_never_send_escapes(monkeypatch, capsys):
     source = evil_pool()
-    monkeypatch.setattr(pool_view, "open_pool", lambda flags, run: source)
+    monkeypatch.setattr(pool_view, "open_pool", lambda *_: source)
     monkeypatch.setattr(subcommand, "start_jax", lambda **_: None)
     for arguments in (
         (),
@@ -189,7 +189,7 @@ def test_lists_and_mistakes_never_send_escapes(monkeypatch, capsys):
 
 def test_without_a_vocabulary_tasks_are_listed_and_shown(capsys, monkeypatch):
     source = evil_pool(vocabulary=Vocabulary("nowhere.model"), scorer=None)
-    monkeypatch.setattr(pool_view, "open_pool", lambda flags, run: source)
+    monkeypatch.setattr(pool_view, "open_pool", lambda *_: source)
     monkeypatch.setattr(subcommand, "start_jax", lambda **_: None)
     assert tasks(capsys)[0] == 0
     code, out, _ = tasks(capsys, "evil")
@@ -242,3 +242,52 @@ def test_a_runs_own_configuration_scores_and_answers(run_dir, capsys, clean_gin,
     assert "prompt uncertainty 0.2500" in out and "answer \\x1b]0;title" in out
     assert out.splitlines()[-1].split() == ["2", "0.7500", "+0.2500"]
     assert "mini_vocabulary" not in err and tasks(capsys, "--run=nowhere")[0] == 2
+
+
+HOSTILE = """
+import stranger
+
+Experiment.pool = @stranger.load_pool()
+"""
+STRANGER = """
+import pathlib
+
+import gin
+
+pathlib.Path(__file__).with_name("imported").touch()
+
+
+@gin.configurable
+def load_pool():
+    pathlib.Path(__file__).with_name("called").touch()
+"""
+
+
+@pytest.mark.parametrize(
+    "hostile", [HOSTILE, HOSTILE.replace("import stranger", "from os import system as stranger")]
+)
+def test_what_a_runs_configuration_names_is_not_run(run_dir, capsys, clean_gin, hostile):
+    path, names = run_dir
+    (path / "stranger.py").write_text(STRANGER)
+    config = path / "config.gin"
+    config.write_text(config.read_text() + hostile)
+    before = sorted(path.rglob("*"))
+    for arguments in ((), (names[0],), ("--gin.SEED=1",)):
+        code, out, err = tasks(capsys, f"--run={path}", *arguments)
+        assert code == 2 and not out
+        assert "config.gin refers to @stranger.load_pool" in err and "--trust_config runs it" in err
+    code, _, err = tasks(capsys, f"--run={path}", "--gin_file=pools/mini.gin")
+    assert code == 2 and "add --trust_config if that run is yours" in err
+    assert sorted(path.rglob("*")) == before
+    if "system" not in hostile:
+        tasks(capsys, f"--run={path}", "--trust_config")
+        assert (path / "imported").exists()
+
+
+def test_flags_change_a_runs_configuration(run_dir, capsys, clean_gin):
+    path, _ = run_dir
+    flag = "--gin.POOL/mini.load_pool.instances_per_task=2"
+    for trust in ((), ("--trust_config",)):
+        code, out, err = tasks(capsys, f"--run={path}", flag, "--limit=1", "--json", *trust)
+        assert code == 0, err
+        assert json.loads(out)[0]["instances"] == 2
