@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 
-import whole_arrays  # noqa: F401
+import whole_arrays
 from ait_jax.tasks import mini
 
 from ait_jax import assets, cli
@@ -165,6 +165,7 @@ def main() -> None:
 def main_of_a_pod() -> int:
     """One of several processes, as the command line would run it: MODEL_DIR is the argument."""
     partitions = int(os.environ["TINY_PARTITIONS"])
+    whole_arrays.cut_again()
 
     def work(arguments):
         subcommand.start_jax(joins=True)
