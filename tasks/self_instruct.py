@@ -137,10 +137,7 @@ def prepare(
             building,
             name,
             cls_labels={t.name: t.is_cls for t in made if t.is_cls is not None},
-            splits=Splits(
-                remain=tuple(t.name for t in made if not t.is_test),
-                test=tuple(t.name for t in made if t.is_test),
-            ),
+            splits=_splits(made),
         )
         return {
             "num_tasks": len(made),
@@ -151,12 +148,8 @@ def prepare(
 
     record, fresh = folder.prepare(files, build, f"Preparing {name}", passes=1, overwrite=overwrite)
     prepared = _prepared(folder.path, record, fresh)
-    if (bad := prepared.findings).num_bad and on_bad_task == "error":
-        raise UserError(
-            f"{str(folder.path)!r} was prepared without {bad.num_bad} bad rows "
-            f"({'; '.join(Findings.describe(bad.bad))}). Fix them, or accept that with "
-            "on_bad_task='skip'."
-        )
+    if on_bad_task == "error":
+        _refuse_skipped(prepared)
     return prepared
 
 
@@ -172,6 +165,24 @@ def _prepared(directory: Any, record: Mapping[str, Any], fresh: bool) -> Prepare
             "another name or data_dir."
         ) from error
     return prepared
+
+
+def _refuse_skipped(prepared: Prepared) -> None:
+    """Refuses a pool that was prepared without bad rows."""
+    bad = prepared.findings
+    if bad.num_bad:
+        raise UserError(
+            f"{str(prepared.directory)!r} was prepared without {bad.num_bad} bad rows "
+            f"({'; '.join(Findings.describe(bad.bad))}). Fix them, or accept that with "
+            "on_bad_task='skip'."
+        )
+
+
+def _splits(made: Sequence["CollectedTask"]) -> Splits:
+    return Splits(
+        remain=tuple(task.name for task in made if not task.is_test),
+        test=tuple(task.name for task in made if task.is_test),
+    )
 
 
 def _folder(data_dir: Any, name: str) -> PreparedFolder:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -27,13 +28,57 @@ def hide_accelerators() -> None:
             tf.config.set_visible_devices([], kind)
 
 
-class PoolSource(seqio.DataSource):
-    """Instances of pool tasks as a SeqIO data source: a split is a list of places.
+class PositionSource(seqio.DataSource):
+    """A SeqIO data source whose elements are read by position, by random access inside tf.data.
+
+    Shuffling permutes all positions, not just a buffer, and any number of hosts share a split
+    without overlap. Subclasses have `positions` and `elements`.
+    """
+
+    supports_arbitrary_sharding = property(lambda self: True)
+
+    def list_shards(self, split: str) -> Sequence[str]:
+        """Returns one shard: `get_dataset` divides a split by itself."""
+        return [split]
+
+    def positions(self, split: str) -> range:
+        """Returns those of a split."""
+        raise NotImplementedError
+
+    def elements(self, split: str, positions: tf.data.Dataset) -> tf.data.Dataset:
+        """Returns the elements at positions of a split."""
+        raise NotImplementedError
+
+    def get_dataset(
+        self,
+        split: str = _TRAIN,
+        shuffle: bool = True,
+        seed: int | None = None,
+        shard_info: seqio.ShardInfo | None = None,
+        *,
+        sequence_length: Mapping[str, int] | None = None,
+        use_cached: bool = False,
+        num_epochs: int | None = 1,
+    ) -> tf.data.Dataset:
+        """Returns the elements of a split; arguments as in SeqIO."""
+        positions = self.positions(split)
+        dataset = tf.data.Dataset.range(positions.start, positions.stop)
+        if shard_info and shard_info.num_shards > 1:
+            dataset = dataset.shard(shard_info.num_shards, shard_info.index)
+        if shuffle and self.performs_internal_shuffling:
+            # Without a seed SeqIO would shuffle differently in every process.
+            dataset = dataset.shuffle(
+                max(1, len(positions)), seed=seed or 0, reshuffle_each_iteration=True
+            )
+        return self.elements(split, dataset)
+
+
+class PoolSource(PositionSource):
+    """Instances of pool tasks: a split is a list of places.
 
     Elements have `task`, `id`, `input`, `target` and `references` (strings; the last a vector).
-    Instances are read by random access inside tf.data, so that shuffling permutes all positions,
-    not just a buffer, and any number of hosts share a split without overlap. The target is the
-    first reference, in "train" one drawn by (seed, task, id); it is empty if there is none.
+    The target is the first reference, in "train" one drawn by (seed, task, id); it is empty if
+    there is none.
 
     Args:
       tasks: their instances may be lazy.
@@ -51,33 +96,13 @@ class PoolSource(seqio.DataSource):
             performs_internal_shuffling=True,
         )
 
-    supports_arbitrary_sharding = property(lambda self: True)
+    def positions(self, split: str) -> range:
+        """See `PositionSource`."""
+        return range(len(self._places[split]))
 
-    def list_shards(self, split: str) -> Sequence[str]:
-        """Returns one shard: `get_dataset` divides a split by itself."""
-        return [split]
-
-    def get_dataset(
-        self,
-        split: str = _TRAIN,
-        shuffle: bool = True,
-        seed: int | None = None,
-        shard_info: seqio.ShardInfo | None = None,
-        *,
-        sequence_length: Mapping[str, int] | None = None,
-        use_cached: bool = False,
-        num_epochs: int | None = 1,
-    ) -> tf.data.Dataset:
-        """Returns the elements of a split; arguments as in SeqIO."""
+    def elements(self, split: str, positions: tf.data.Dataset) -> tf.data.Dataset:
+        """See `PositionSource`."""
         places = self._places[split]
-        dataset = tf.data.Dataset.range(len(places))
-        if shard_info and shard_info.num_shards > 1:
-            dataset = dataset.shard(shard_info.num_shards, shard_info.index)
-        if shuffle:
-            # Without a seed SeqIO would shuffle differently in every process.
-            dataset = dataset.shuffle(
-                max(1, len(places)), seed=0 if seed is None else seed, reshuffle_each_iteration=True
-            )
 
         def read(index: np.integer) -> tuple[Any, ...]:
             task_index, position = places[int(index)].tolist()
@@ -102,7 +127,7 @@ class PoolSource(seqio.DataSource):
             keys = ("task", "id", "input", "target")
             return dict(zip(keys, texts, strict=True), references=references)
 
-        return dataset.map(features)
+        return positions.map(features)
 
 
 class PoolTask(seqio.Task):
@@ -160,26 +185,30 @@ def make_preprocessor(
                 ids = ids[: lengths["targets"] - 1]
             return inputs, np.array([*ids, EOS_ID], np.int32), prompt.text.encode()
 
-        def features(element: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            inputs, targets, prompt = tf.numpy_function(
-                encode,
-                [element[key] for key in ("task", "input", "target")],
-                [tf.int32, tf.int32, tf.string],
-            )
-            inputs.set_shape([None])
-            targets.set_shape([None])
-            prompt.set_shape([])
-            return {
-                "inputs": inputs,
-                "inputs_pretokenized": prompt,
-                "targets": targets,
-                "targets_pretokenized": element["target"],
-                **{key: element[key] for key in ("id", "task", "references")},
-            }
-
-        return dataset.map(features)
+        return dataset.map(functools.partial(_features, encode))
 
     return preprocess
+
+
+def _features(
+    encode: Callable[[bytes, bytes, bytes], tuple[Any, ...]], element: dict[str, tf.Tensor]
+) -> dict[str, tf.Tensor]:
+    """Returns an element of a `PoolSource` with what `encode` makes of its texts."""
+    inputs, targets, prompt = tf.numpy_function(
+        encode,
+        [element[key] for key in ("task", "input", "target")],
+        [tf.int32, tf.int32, tf.string],
+    )
+    inputs.set_shape([None])
+    targets.set_shape([None])
+    prompt.set_shape([])
+    return {
+        "inputs": inputs,
+        "inputs_pretokenized": prompt,
+        "targets": targets,
+        "targets_pretokenized": element["target"],
+        **{key: element[key] for key in ("id", "task", "references")},
+    }
 
 
 def all_references(

@@ -6,7 +6,6 @@ they open pools and make encodings, perturbations, scorers and vocabularies.
 """
 
 import importlib
-from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -103,12 +102,11 @@ class ConfigValues:
 
     def of_class(self, name: str) -> dict[str, Any] | None:
         """Returns what is bound to a class of any module outside of scopes, None if nothing is."""
-        found = [
-            values
-            for (scope, selector), values in self._bindings.items()
-            if not scope and selector.rpartition(".")[2] == name
-        ]
-        return dict(ChainMap(*reversed(found))) if found else None
+        found: dict[str, Any] = {}
+        for (scope, selector), values in self._bindings.items():
+            if not scope and selector.rpartition(".")[2] == name:
+                found |= values
+        return found or None
 
     def of_reference(self, reference: Reference, scope: tuple[str, ...] = ()) -> dict[str, Any]:
         """Returns what is bound to a referenced function that is called in a scope."""

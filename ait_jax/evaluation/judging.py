@@ -7,7 +7,7 @@ Alpaca, reports #win - #lose of such judging on 252 instructions; paper_facts A3
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -236,12 +236,7 @@ def compare(
     result = {
         "schema": SCHEMA,
         "files": {
-            which: {
-                "path": str(path),
-                "sha256": hashlib.sha256(files.read_bytes(path)).hexdigest(),
-                "empty_answers": sum(not getattr(pair, which).strip() for pair in pairs),
-            }
-            for which, path in zip((A, B), paths, strict=True)
+            which: _file(path, which, pairs) for which, path in zip((A, B), paths, strict=True)
         },
         "instructions": len(pairs),
         "left_out": problems,
@@ -256,18 +251,7 @@ def compare(
         judged = judge(pairs, endpoint, seed, max_tokens)
         figures = summarize(judged, seed)
         lines = [*_judgement_lines(figures), endpoint.summary()]
-        result |= {
-            "complete": figures["not_asked"] == figures[FAILED] == 0,
-            "judge": {
-                "model": endpoint.model,
-                "base_url": endpoint.base_url,
-                "prompt_version": judge_prompt.VERSION,
-                "max_tokens": max_tokens,
-            },
-            "judgement": figures,
-            "cost": vars(endpoint.totals),
-            "pairs": [_record(item) for item in judged],
-        }
+        result |= _judgement(judged, figures, endpoint, max_tokens)
     files.write_json(out, result)
     for line in (*lines, f"written: {out}"):
         reporter.say(line)
@@ -275,10 +259,35 @@ def compare(
     return result
 
 
+def _file(path: Any, which: str, pairs: Sequence[Pair]) -> dict[str, Any]:
+    return {
+        "path": str(path),
+        "sha256": hashlib.sha256(files.read_bytes(path)).hexdigest(),
+        "empty_answers": sum(not getattr(pair, which).strip() for pair in pairs),
+    }
+
+
 def _names(paths: Sequence[Any]) -> list[str]:
     """Returns the files' names, or their whole paths if the names are equal."""
     names = [PurePath(path).name for path in paths]
     return names if len(set(names)) == len(names) else [str(path) for path in paths]
+
+
+def _judgement(
+    judged: Sequence[Judged], figures: Mapping[str, Any], endpoint: Any, max_tokens: int
+) -> dict[str, Any]:
+    return {
+        "complete": figures["not_asked"] == figures[FAILED] == 0,
+        "judge": {
+            "model": endpoint.model,
+            "base_url": endpoint.base_url,
+            "prompt_version": judge_prompt.VERSION,
+            "max_tokens": max_tokens,
+        },
+        "judgement": figures,
+        "cost": vars(endpoint.totals),
+        "pairs": [_record(item) for item in judged],
+    }
 
 
 def _record(item: Judged) -> dict[str, Any]:

@@ -125,9 +125,8 @@ def open_pool(flags: GinFlags, run: str | None = None, trusts: bool = False) -> 
 def _read(config: str, bindings: Sequence[str]) -> Callable[[str], Any]:
     """Returns what makes a parameter of the experiment in config.gin, of which nothing is run."""
     values = ConfigValues("\n".join([config, *bindings, ""]))
-    bound = {kind: values.of_class(kind.__name__) for kind in _KINDS}
-    kind = next((kind for kind in _KINDS if bound[kind] is not None), Experiment)
-    given = bound[kind] or {}
+    kind = next((kind for kind in _KINDS if values.of_class(kind.__name__)), Experiment)
+    given = values.of_class(kind.__name__) or {}
 
     def value(name: str) -> Any:
         try:

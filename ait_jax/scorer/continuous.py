@@ -190,8 +190,8 @@ def _packed(
     Every prefix has the same number of packed rows.
     """
     lengths = [tuple(map(len, texts)) for texts in own]
-    width = max(width for width, _ in (packed(of_one, widths) for of_one in lengths if of_one))
-    packings = [packed(of_one, (width,))[1] if of_one else () for of_one in lengths]
+    width = max(packed(of_one, widths).width for of_one in lengths if of_one)
+    packings = [packed(of_one, (width,)).rows if of_one else () for of_one in lengths]
     num_rows = padded_length(max(map(len, packings)), ROWS)
     tokens, texts = np.zeros((2, len(own), num_rows, width), np.int32)
     begins, counts = np.zeros((2, len(own), members), np.int32)

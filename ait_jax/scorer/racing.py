@@ -113,10 +113,12 @@ class RaceReport:
     @property
     def saved(self) -> float:
         """The share of the full computation's passes that were not needed."""
-        return 1 - self.passes / self.full_passes
+        return 1 - self.passes / self.full_passes if self.full_passes else 0.0
 
     def describe(self) -> str:
-        """Returns one line for the terminal, after at least one wave."""
+        """Returns one line for the terminal."""
+        if not self.waves:
+            return "racing: nothing computed yet"
         waves = "1 wave" if len(self.waves) == 1 else f"{len(self.waves)} waves"
         undecided = self.waves[-1].num_undecided
         chance = f"at most {self.error_bound:.1%}" if self.error_bound else "none"

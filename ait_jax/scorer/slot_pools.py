@@ -100,8 +100,11 @@ def _joined(first: SlotPool, second: SlotPool) -> SlotPool:
     return SlotPool(shape, first.groups + second.groups)
 
 
-# Tokens of a row, and the texts of each row, by their numbers.
-Packing = tuple[int, tuple[tuple[int, ...], ...]]
+class Packing(NamedTuple):
+    """Texts in rows of `width` tokens: for each row the numbers of its texts."""
+
+    width: int
+    rows: tuple[tuple[int, ...], ...]
 
 
 @lru_cache(maxsize=1024)
@@ -118,7 +121,7 @@ def packed(lengths: tuple[int, ...], widths: tuple[int, ...]) -> Packing:
             continue
         rows = _first_fit(lengths, order, width)
         cost = padded_length(len(rows), ROWS) * width * (1 + width / _ATTENTION_AS_DEAR)
-        candidates.append((cost, (width, tuple(map(tuple, rows)))))
+        candidates.append((cost, Packing(width, tuple(map(tuple, rows)))))
         if len(rows) == 1:
             break
     return min(candidates, key=lambda candidate: candidate[0])[1]

@@ -88,8 +88,7 @@ def make_feedback_step(
     def feedback_step(
         state: TrainState, batch: Batch, dropout_seed: jax.Array
     ) -> tuple[TrainState, Metrics]:
-        rewards_BxS = batch["rewards"]
-        num_answers = rewards_BxS.size
+        num_answers = batch["rewards"].size
         tokens = jnp.maximum(jnp.sum(batch["targets"] > 0).astype(jnp.float32), 1.0)
 
         def loss_sums(params: Any, part: Batch, rng: jax.Array) -> tuple[jax.Array, Metrics]:
@@ -110,12 +109,17 @@ def make_feedback_step(
         rng = jax.random.fold_in(jax.random.key(dropout_seed), state.step)
         grads, sums = gradient_sums(loss_sums, num_microbatches)(state.params, batch, rng)
         state, norms = updated(state, grads, optimizer)
-        judged = {
-            "reward": jnp.mean(rewards_BxS),
-            "right": jnp.mean(rewards_BxS >= 1.0),
-            "advantage": jnp.mean(jnp.abs(leave_one_out(rewards_BxS))),
-            "answer_tokens": jnp.sum(batch["answers"] > 0) / num_answers,
-        }
-        return state, {**sums, **judged, **norms}
+        return state, {**sums, **_judged(batch), **norms}
 
     return feedback_step
+
+
+def _judged(batch: Batch) -> Metrics:
+    """Returns the metrics of a batch's answers alone."""
+    rewards_BxS = batch["rewards"]
+    return {
+        "reward": jnp.mean(rewards_BxS),
+        "right": jnp.mean(rewards_BxS >= 1.0),
+        "advantage": jnp.mean(jnp.abs(leave_one_out(rewards_BxS))),
+        "answer_tokens": jnp.sum(batch["answers"] > 0) / rewards_BxS.size,
+    }

@@ -29,6 +29,7 @@ from ait_jax.errors import UserError
 from ait_jax.models.t5 import Transformer
 from ait_jax.prompts.vocabulary import EOS_ID
 from ait_jax.runtime.partitioning import Partitioner
+from ait_jax.tasks.seqio_tasks import PositionSource
 from ait_jax.trainer.data import Examples, in_order
 from ait_jax.trainer.optimizer import Adafactor
 from ait_jax.trainer.t5x import check_network
@@ -158,7 +159,7 @@ class EveryStep(t5x_trainer.BaseAction):
         return False
 
 
-class OrderedExamples(seqio.DataSource):
+class OrderedExamples(PositionSource):
     """The (inputs, targets) examples of steps start..stop-1, in the embedded trainer's order.
 
     The examples of a step do not depend on where a run stopped, so a run that continues at `start`
@@ -173,31 +174,12 @@ class OrderedExamples(seqio.DataSource):
         self.error: UserError | None = None
         super().__init__(splits=[_SPLIT])
 
-    @property
-    def supports_arbitrary_sharding(self) -> bool:
-        """SeqIO asks: true."""
-        return True
+    def positions(self, split: str) -> range:
+        """See `PositionSource`."""
+        return self._positions
 
-    def list_shards(self, split: str) -> list[str]:
-        """Returns the only one."""
-        return [split]
-
-    def get_dataset(
-        self,
-        split: str = _SPLIT,
-        shuffle: bool = False,
-        seed: int | None = None,
-        shard_info: seqio.ShardInfo | None = None,
-        *,
-        sequence_length: Mapping[str, int] | None = None,
-        use_cached: bool = False,
-        num_epochs: int | None = 1,
-    ) -> tf.data.Dataset:
-        """Returns elements with "inputs" and "targets", int32 vectors of token ids."""
-        positions = self._positions
-        dataset = tf.data.Dataset.range(positions.start, positions.stop)
-        if shard_info and shard_info.num_shards > 1:
-            dataset = dataset.shard(shard_info.num_shards, shard_info.index)
+    def elements(self, split: str, positions: tf.data.Dataset) -> tf.data.Dataset:
+        """Returns "inputs" and "targets", int32 vectors of token ids."""
 
         def read(position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             try:
@@ -213,7 +195,7 @@ class OrderedExamples(seqio.DataSource):
             targets.set_shape([None])
             return {"inputs": inputs, "targets": targets}
 
-        return dataset.map(features)
+        return positions.map(features)
 
 
 @contextmanager

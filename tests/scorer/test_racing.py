@@ -352,7 +352,8 @@ def test_wrong_use_is_told(clear):
         race.record(clear | {"c": clear["c"][:, :4]})
     with pytest.raises(ValueError, match=r"1 tasks lack numbers of steps range\(0, 2\): \['d'\]"):
         race.record(clear | {"d": holes(clear["d"], 1)})
-    assert race.report().passes == 0
+    assert race.report().passes == 0 and race.report().saved == 0.0
+    assert race.report().describe() == "racing: nothing computed yet"
     run(race, clear)
     with pytest.raises(ValueError, match="the race is over"):
         race.record(clear)
