@@ -1,11 +1,18 @@
-"""Errors that a user can fix, printed without a traceback, and how `ait-jax` exits."""
+"""Errors that a user can fix, how they repeat what was given, and how `ait-jax` exits."""
 
 import bisect
 import difflib
 import enum
+import reprlib
+import unicodedata
 from collections.abc import Iterable
 
 _MOST_COMPARED = 2000
+_MOST_SHOWN = 200
+_LONGEST_MESSAGE = 4000
+# Joiners that some scripts and emoji need.
+_HARMLESS_FORMATS = "\u200c\u200d"
+_UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 class ExitCode(enum.IntEnum):
@@ -26,12 +33,63 @@ class UserError(Exception):
 
     The message says what was given, what was needed and which gin name, flag or file line to
     change. `ait-jax` prints it on one line and exits with 2; `--debug` adds the traceback.
+    Whatever it repeats, it is one line that a terminal can take.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_cut(visible(message), _LONGEST_MESSAGE))
+
+
+def visible(text: str, *, keep_lines: bool = False) -> str:
+    r"""Returns `text` with escapes (`\x1b`, `\u202e`) for control and direction characters.
+
+    With `keep_lines` line ends stay and tabs become four spaces; otherwise both are escaped.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escaped(character, keep_lines) for character in text)
+
+
+def _escaped(character: str, keep_lines: bool) -> str:
+    if keep_lines and character in "\n\t":
+        return "    " if character == "\t" else character
+    if unicodedata.category(character) in _UNSAFE and character not in _HARMLESS_FORMATS:
+        return character.encode("unicode_escape").decode()
+    return character
+
+
+def shown(value: object) -> str:
+    """Returns what was given as a message repeats it: quoted, on one line, escaped, cut.
+
+    Args:
+      value: a string, or a value of JSON or gin.
+    """
+    try:
+        text = repr(value[:_MOST_SHOWN]) if isinstance(value, str) else _SHORT.repr(value)
+    except ValueError:  # Python refuses to write an integer of thousands of digits
+        return "an integer of thousands of digits"
+    whole = not isinstance(value, str) or len(value) <= _MOST_SHOWN
+    return _cut(text if whole else text + "...", _MOST_SHOWN)
+
+
+def shown_path(path: object) -> str:
+    """Returns a path as a message repeats it: on one line, escaped, cut in its middle."""
+    text = visible(str(path))
+    half = _MOST_SHOWN // 2
+    return text if len(text) <= _MOST_SHOWN else f"{text[: half - 3]}...{text[-half:]}"
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 
 
 def first_line(error: Exception) -> str:
     """Returns the first line of what a library said, or the kind of an error without words."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:500]
+    return _cut((visible(str(error).strip().split("\n")[0])) or type(error).__name__, 500)
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str:

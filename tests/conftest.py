@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
 # Modules of arrays. Not those whose classes gin builds: it would see the wrapped constructors.
@@ -44,6 +45,17 @@ os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 gc.set_threshold(50_000, 20, 100)
 # Shapes, dtypes and types of what they are given and return are checked in every call.
 install_import_hook([f"ait_jax.{module}" for module in CHECKED], "checked.types")
+# `pytest -n0 --hypothesis-profile=long FILE` tries 10,000 examples of every property.
+for profile, examples in {"short": 60, "long": 10_000}.items():
+    settings.register_profile(
+        profile,
+        max_examples=examples,
+        derandomize=profile == "short",
+        database=None,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+    )
+settings.load_profile("short")
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
-"""Suggestions: the nearest name, also among very many."""
+"""Messages: the nearest name, also among very many, and what was given on one line."""
 
 import time
 
-from ait_jax.errors import nearest
+from ait_jax.errors import UserError, first_line, nearest, shown, shown_path
 
 
 def test_the_nearest_name():
@@ -18,3 +18,27 @@ def test_among_50_000_names_it_is_found_at_once():
         == " Did you mean 'rewrite_the_sentence_number_01234'?"
     )
     assert time.perf_counter() - start < 5
+
+
+def test_what_was_given_is_one_line():
+    assert shown("a'b") == '"a\'b"' and shown("задача") == "'задача'"
+    assert shown("a\nb\x1b[31m\u202e\ud800") == r"'a\nb\x1b[31m\u202e\ud800'"
+    assert len(shown("x" * 1000)) == 200 and shown("x" * 1000).endswith("x...")
+    assert len(shown("\x00" * 190)) == 200
+    assert shown({"a": [1, None]}) == "{'a': [1, None]}" and shown(2.5) == "2.5"
+    assert len(shown({"a": "x" * 10**6, "b": [["y" * 500] * 500] * 500})) <= 200
+    assert shown(10**5000) == "an integer of thousands of digits"
+
+
+def test_a_path_is_one_line():
+    assert shown_path("a/b c.json") == "a/b c.json"
+    assert shown_path("a\nb\udce9") == r"a\nb\udce9"
+    long = "/start/" + "x" * 500 + "/end.json"
+    assert len(shown_path(long)) <= 200
+    assert shown_path(long).startswith("/start/x") and shown_path(long).endswith("x/end.json")
+
+
+def test_a_message_is_one_line_that_ends():
+    message = str(UserError("a\nait-jax: forged \x1b[2J" + "x" * 10_000))
+    assert message.startswith(r"a\nait-jax: forged \x1b[2Jxx") and len(message) == 4000
+    assert first_line(ValueError("a\x1b\nb")) == r"a\x1b" and first_line(OSError()) == "OSError"

@@ -99,9 +99,9 @@ def _follow(path: Any, status: Mapping[str, Any], as_json: bool) -> Mapping[str,
 
 
 def _list(path: Any, runs: Sequence[Any], options: argparse.Namespace) -> int:
+    from ait_jax.errors import visible
     from ait_jax.report import run_view
     from ait_jax.rounds import run_status
-    from ait_jax.runtime.terminal import visible
 
     if options.follow:
         raise UserError(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ait_jax.errors import UserError, nearest
+from ait_jax.errors import UserError, nearest, visible
 from ait_jax.evaluation.evaluation import read_predictions
 from ait_jax.pool.task import Instance, Instruction, Task
 from ait_jax.prompts.perturb import WordDrop, perturbed_instruction
@@ -15,7 +15,6 @@ from ait_jax.prompts.prompts import Prompt, TkInstructEncoding
 from ait_jax.randomness import Key
 from ait_jax.report.likelihood_rows import opened, scored_instances
 from ait_jax.report.pool_view import Found, PoolView
-from ait_jax.runtime.terminal import visible
 from ait_jax.scorer.prompts_of_task import scoring_instances
 from ait_jax.scorer.scorer import Scorer
 

@@ -9,10 +9,11 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from ait_jax.errors import visible
 from ait_jax.rounds import run_status
 from ait_jax.rounds.learning_curve import CurvePoint, render_text, sparkline
 from ait_jax.runtime.reporter import RUNNING, Reporter
-from ait_jax.runtime.terminal import duration, visible
+from ait_jax.runtime.terminal import duration
 
 _GOOD, _BAD, _FAINT = "green", "yellow", "dim"
 _BYTES = 1_000_000

@@ -10,9 +10,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from ait_jax.errors import visible
 from ait_jax.report.pool_view import PoolView
 from ait_jax.report.prompt_view import ADDED, DROPPED, SAME, Form, Seen, compared
-from ait_jax.runtime.terminal import visible
 
 _WIDE = 120
 _FEW_PIECES = 80

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ait_jax.errors import UserError, nearest
+from ait_jax.errors import UserError, nearest, visible
 from ait_jax.report.pool_view import Found, PoolView
-from ait_jax.runtime.terminal import visible
 
 COLUMNS = ("task", "category", "kind", "split", "instances")
 # Of `Found`.

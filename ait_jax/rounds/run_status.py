@@ -11,13 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, visible
 from ait_jax.rounds.learning_curve import CurvePoint
 from ait_jax.rounds.record import SCORE, Record, durations, read_json, read_metrics, round_name
 from ait_jax.rounds.record import read as read_record
 from ait_jax.runtime import buckets
 from ait_jax.runtime.reporter import FINISHED, RUNNING
-from ait_jax.runtime.terminal import visible
 from ait_jax.runtime.watching import LIVE_FILE
 
 # Without a sign of life for this long, a program that cannot be asked otherwise counts as dead.

@@ -5,14 +5,15 @@ import errno
 import json
 import os
 import shutil
+import stat
 import tempfile
 import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ait_jax.errors import UserError
-from ait_jax.runtime import buckets, distributed
+from ait_jax.errors import UserError, shown, shown_path
+from ait_jax.runtime import buckets, distributed, strict_json
 
 # Common file systems allow 255 bytes; the rest is room for suffixes and `.tmp-`.
 MAX_NAME_BYTES = 200
@@ -164,11 +165,31 @@ def _sync(path: Any) -> None:
         os.close(descriptor)
 
 
-def read_bytes(path: Any) -> bytes:
-    """Returns a file's bytes. Raises OSError, for an object as `buckets.download`."""
+def read_bytes(path: Any, most: int | None = None) -> bytes:
+    """Returns a file's bytes.
+
+    Raises:
+      OSError: unreadable, no regular file (reading a pipe or a device may never end), or longer
+        than `most` bytes (EFBIG); for an object as `buckets.download`.
+    """
     path = as_path(path)
-    with buckets.errors_of(path):
-        return path.read_bytes()
+    if not buckets.is_local(path):
+        with buckets.errors_of(path):
+            if most is not None and path.stat().length > most:
+                raise OSError(errno.EFBIG, f"has more than {most:,} bytes", str(path))
+            return path.read_bytes()
+    with open(path, "rb", opener=_open_at_once) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        if most is not None and status.st_size > most:
+            raise OSError(errno.EFBIG, f"has more than {most:,} bytes", str(path))
+        return file.read()
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Opens without waiting for the other end of a pipe."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def read_text(path: Any) -> str:
@@ -176,37 +197,43 @@ def read_text(path: Any) -> str:
     return read_bytes(path).decode("utf-8")
 
 
-def read_given_text(path: Any, what: str) -> str:
-    """Returns the text of a file that the user gave; errors call it `what` ("the task").
+def read_given_bytes(path: Any, what: str, most: int = strict_json.MOST_BYTES) -> bytes:
+    """Returns the bytes of a file that the user gave; errors call it `what` ("the task").
 
     Raises:
-      UserError: it is unreadable or not UTF-8 (with the line).
+      UserError: it is unreadable, no regular file, or longer than `most` bytes.
     """
     path = as_path(path)
     try:
-        return read_bytes(path).decode("utf-8-sig")
+        return read_bytes(path, most)
     except OSError as error:
-        raise UserError(f"cannot read {what} {str(path)!r}: {error.strerror or error}.") from error
+        problem = error.strerror or error
+        raise UserError(f"{shown_path(path)}: cannot read {what}: {problem}.") from error
+
+
+def read_given_text(path: Any, what: str) -> str:
+    """Returns the text of a file that the user gave, without its byte-order mark.
+
+    Raises:
+      UserError: as `read_given_bytes`, or it is not UTF-8 (with the line).
+    """
+    try:
+        return strict_json.decode(read_given_bytes(path, what))
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}, line {line}: not UTF-8 text; save {what} as UTF-8.") from error
+        known = strict_json.other_encoding(error.object)
+        raise UserError(
+            f"{shown_path(path)}, line {line}: not UTF-8 text{known}; save {what} as UTF-8."
+        ) from error
 
 
-def read_given_json(path: Any, what: str) -> Any:
+def read_given_json(path: Any, what: str, most: int = strict_json.MOST_BYTES) -> Any:
     """Returns the JSON value of a file that the user gave.
 
     Raises:
-      UserError: as `read_given_text`, or malformed JSON (with line and column).
+      UserError: as `read_given_bytes` and `strict_json.loads`.
     """
-    text = read_given_text(path, what)
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path}, line {error.lineno}, column {error.colno}: malformed JSON: {error.msg}."
-        ) from error
-    except RecursionError as error:
-        raise UserError(f"{path}: JSON nested too deeply for {what}.") from error
+    return strict_json.loads(read_given_bytes(path, what, most), path, most_bytes=most)
 
 
 def write_bytes(path: Any, data: bytes, any_process: bool = False) -> None:
@@ -297,9 +324,8 @@ def check_name(name: Any, what: str) -> str:
         control characters, a leading dot, or white space at an end.
     """
     if problem := _name_problem(name):
-        shown = repr(name) if len(str(name)) <= 80 else repr(str(name)[:80]) + "..."
         raise UserError(
-            f"{what} {shown} {problem}. Names become file names: use letters, digits, "
+            f"{what} {shown(name)} {problem}. Names become file names: use letters, digits, "
             f"'_', '-' and '.', at most {MAX_NAME_BYTES} bytes."
         )
     return name

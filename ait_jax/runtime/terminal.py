@@ -1,4 +1,4 @@
-"""The terminal: lines redrawn in place at its bottom, text made safe to show, quiet libraries.
+"""The terminal: lines redrawn in place at its bottom, quiet libraries.
 
 The cursor is never hidden and rests on its own line below the area, so a killed process leaves a
 working terminal.
@@ -9,15 +9,11 @@ import shutil
 import sys
 import tempfile
 import threading
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 MOST_COLUMNS = 110
-# Joiners that some scripts and emoji need.
-_HARMLESS_FORMATS = "\u200c\u200d"
-_UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 def is_terminal() -> bool:
@@ -34,24 +30,6 @@ def size(stream: TextIO | None = None) -> tuple[int, int]:
         if found.columns:
             return found
     return shutil.get_terminal_size()
-
-
-def visible(text: str, *, keep_lines: bool = False) -> str:
-    r"""Returns `text` with escapes (`\x1b`, `\u202e`) for control and direction characters.
-
-    With `keep_lines` line ends stay and tabs become four spaces; otherwise both are escaped.
-    """
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(_shown(character, keep_lines) for character in text)
-
-
-def _shown(character: str, keep_lines: bool) -> str:
-    if keep_lines and character in "\n\t":
-        return "    " if character == "\t" else character
-    if unicodedata.category(character) in _UNSAFE and character not in _HARMLESS_FORMATS:
-        return character.encode("unicode_escape").decode()
-    return character
 
 
 def duration(seconds: float) -> str:

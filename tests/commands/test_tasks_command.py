@@ -12,6 +12,7 @@ from rich.console import Console
 from ait_jax import assets, cli
 from ait_jax.commands import subcommand
 from ait_jax.config.gin_flags import GinFlags
+from ait_jax.errors import visible
 from ait_jax.pool import Splits, TaskPool, task_from_json
 from ait_jax.pool.splits import write_splits
 from ait_jax.prompts.perturb import WordDrop
@@ -21,7 +22,6 @@ from ait_jax.randomness import Key
 from ait_jax.report import pool_view, prompt_view, task_page
 from ait_jax.report.pool_view import PoolView
 from ait_jax.rounds.run_directory import RunDirectory
-from ait_jax.runtime.terminal import visible
 from ait_jax.scorer import likelihoods
 from ait_jax.scorer.prompts_of_task import TaskPrompts, same_prompts, scoring_instances
 from ait_jax.scorer.scorer import Scorer

@@ -69,9 +69,9 @@ def test_a_bad_file_is_named_with_its_line(write, lines, text):
 
 
 def test_a_file_that_is_not_there(write, tmp_path):
-    with pytest.raises(UserError, match="cannot read the file .*: No such file"):
+    with pytest.raises(UserError, match="cannot read the file: No such file"):
         answers.read_answers(tmp_path / "x")
-    with pytest.raises(UserError, match="cannot read the file .*: Not a directory"):
+    with pytest.raises(UserError, match="cannot read the file: Not a directory"):
         answers.read_answers(write(line("a", "b")) / "b.jsonl")
 
 
