@@ -13,7 +13,6 @@ code leaves them in the order of the prediction file, reversed for "High" and un
 perplexity, so their ties depend on how the file was written.)
 """
 
-import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -139,23 +138,23 @@ class Random(Strategy):
 
 @dataclass(frozen=True)
 class RandomCategory(Strategy):
-    """Random tasks, balanced over categories.
+    """One random task of every category, then random tasks of all that are left.
 
-    Categories are put in random order and dealt from in turn, one random task each; one that
-    runs out is skipped. So of m tasks from C large categories each gives m // C or one more.
-    With a CLS/GEN ratio each group is dealt separately.
+    As the authors' `RandomSelect` with "category": tasks in random order, of which the first of
+    each category come first, and the others, in another random order, behind them. With a CLS/GEN
+    ratio each group is drawn separately.
     """
 
     needs_scores: ClassVar[bool] = False
 
     def rank(self, scores: TaskScores, context: SelectionContext) -> list[str]:
-        """Returns the tasks as they are dealt."""
-        by_category: dict[str, list[str]] = {}
+        """Returns the tasks as they are drawn."""
+        first_of: dict[str, str] = {}
         for task in _random_order(scores.tasks, self.name, context):
-            by_category.setdefault(context.pool[task].category, []).append(task)
-        categories = _random_order(by_category, f"{self.name}/categories", context)
-        deals = itertools.zip_longest(*(by_category[category] for category in categories))
-        return [task for deal in deals for task in deal if task is not None]
+            first_of.setdefault(context.pool[task].category, task)
+        # A new order: in the first one, a small category's other tasks stand far behind.
+        left = set(scores.tasks).difference(first_of.values())
+        return [*first_of.values(), *_random_order(left, f"{self.name}/others", context)]
 
 
 @dataclass(frozen=True)
@@ -163,7 +162,9 @@ class RankMixture(Strategy):
     """Lowest sum of ranks over several measures, the authors' `SumRank_...-Low`.
 
     Rank 0 goes to the lowest value where the direction is "low" and to the highest where it
-    is "high"; equal values share their mean rank. Its margin counts ranks, not scores.
+    is "high"; equal values share their mean rank. Of equal sums the one with the lower first
+    measure's rank comes first (for `Easy` and `Difficult` the less uncertain task), as in the
+    authors' code. Its margin counts ranks, not scores.
     """
 
     measures: tuple[str, ...] = ("prompt_uncertainty", "prediction_probability")
@@ -182,12 +183,22 @@ class RankMixture(Strategy):
 
     def preference(self, scores: TaskScores, context: SelectionContext) -> PerTask:
         """Returns the negative sum of ranks."""
-        total = np.zeros(len(scores))
+        return -self._ranks(scores).sum(axis=0)
+
+    def rank(self, scores: TaskScores, context: SelectionContext) -> list[str]:
+        """Returns the tasks by their sum of ranks, their first rank, and their name."""
+        ranks = self._ranks(scores)
+        rows = zip(ranks.sum(axis=0), ranks[0], scores.tasks, strict=True)
+        return [task for _, _, task in sorted(rows)]
+
+    def _ranks(self, scores: TaskScores) -> np.ndarray:
+        """Returns float64[measures, tasks], 0 is best."""
+        ranks: list[PerTask] = []
         for measure, direction in zip(self.measures, self.directions, strict=True):
             values = getattr(scores, measure)
             _refuse_non_finite(self, values, scores)
-            total += mean_ranks(values if direction == "low" else -values)
-        return -total
+            ranks.append(mean_ranks(values if direction == "low" else -values))
+        return np.stack(ranks)
 
 
 @dataclass(frozen=True)

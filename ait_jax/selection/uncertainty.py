@@ -41,8 +41,11 @@ class TaskScores:
       prompt_uncertainty_error: its standard error over instances; NaN where n is 1 or k is 0.
       prediction_probability: mean p_i0, in [0, 1].
       perplexity: mean over instances of exp(-log_likelihood_i0), at least 1.
-      signed_mean: mean (p_i0 - p_ij): positive where the original prompt is the better one.
-      std: mean over instances of the population standard deviation of p_ij over j >= 1.
+      signed_mean: mean (p_i0 - p_ij): positive where the original prompt is the better one. The
+        authors' "Mean-bald" has the other sign: its "High" is direction "low" here.
+      std: mean over instances of the population standard deviation of p_ij over j >= 1, the
+        spread that wording alone makes. (The authors' "Std" is one standard deviation over all
+        instances and prompts, the original too, and so also high where instances differ.)
       num_instances: n.
       num_prompts: k + 1; the original prompt counts.
     """
@@ -133,14 +136,17 @@ def prompt_uncertainty_error(log_likelihood: LogLikelihoods) -> Measure:
 
 
 def signed_mean(log_likelihood: LogLikelihoods) -> Measure:
-    """Returns mean (p_i0 - p_ij) over i and j >= 1: how much the original prompt helps."""
+    """Returns mean (p_i0 - p_ij) over i and j >= 1: how much the original prompt helps.
+
+    Minus the authors' mean difference (Mean-bald without abs).
+    """
     return _mean(_differences(log_likelihood))
 
 
 def std(log_likelihood: LogLikelihoods) -> Measure:
     """Returns the mean over i of the population standard deviation of p_ij over j >= 1.
 
-    The authors' "Std" variant without "bald": only perturbed prompts count.
+    Not the authors' "Std", which is one standard deviation over all i and j, the original included.
     """
     perturbed = np.exp(np.asarray(log_likelihood, np.float64)[..., 1:])
     if not perturbed.shape[-1]:

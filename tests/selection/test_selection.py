@@ -79,6 +79,33 @@ def test_rank_mixtures_by_hand():
     assert choose(selection.Easy(), scores, 1).margins == {"all": 1.0}
 
 
+def test_equal_sums_of_ranks_fall_to_the_less_uncertain():
+    # Sums for Easy: a 2 + 0, b 0 + 2, d 1 + 1, all 2; for Difficult: a 2 + 2, b 0 + 0, d 1 + 1.
+    scores = make_scores("abd", [0.3, 0.1, 0.2], probability=[0.9, 0.5, 0.7])
+    assert rank(selection.Easy(), scores) == ["b", "d", "a"]
+    assert choose(selection.Easy(), scores, 1).margins == {"all": 0.0}
+    scores = make_scores("abd", [0.3, 0.1, 0.2], probability=[0.5, 0.9, 0.7])
+    assert rank(selection.Difficult(), scores) == ["b", "d", "a"]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_rank_mixtures_as_two_stable_sorts(seed):
+    """As the authors' code: positions in two sorted lists are summed and stably sorted."""
+    generator = np.random.default_rng(seed)
+    pu, probability = generator.permutation(40) / 40, generator.permutation(40) / 40
+    names = [f"{'cg'[i % 2]}{i:02d}" for i in generator.permutation(40)]
+    scores = make_scores(names, pu, probability)
+    by_pu = [names[i] for i in np.argsort(pu)]
+    by_probability = [names[i] for i in np.argsort(probability)]
+    for strategy, other in (
+        (selection.Difficult(), by_probability),
+        (selection.Easy(), by_probability[::-1]),
+    ):
+        expected = sorted(by_pu, key=lambda task: by_pu.index(task) + other.index(task))
+        assert rank(strategy, scores) == expected
+        assert choose(strategy, scores, 13).tasks == tuple(expected[:13])
+
+
 def test_mean_ranks_against_counting():
     values = np.array([3.0, 1.0, 2.0, 1.0, 3.0, 3.0])
     counted = [sum(o < v for o in values) + (sum(o == v for o in values) - 1) / 2 for v in values]
@@ -162,16 +189,30 @@ def test_random_is_uniform():
     assert all(520 < count < 680 for count in drawn.values()) and len(drawn) == 10  # 600 +- 4 sd
 
 
-def test_random_category_deals_from_categories_in_turn():
-    names = [f"a{i}" for i in range(20)] + [f"b{i}" for i in range(20)] + ["x0"]
-    chosen = choose(selection.RandomCategory(), TaskScores.unscored(names), 9)
-    assert Counter(task[0] for task in chosen.tasks) == {"a": 4, "b": 4, "x": 1}
-    assert {task[0] for task in chosen.tasks[:3]} == set("abx")
-    firsts = {
-        choose(selection.RandomCategory(), TaskScores.unscored(names), 1, seed=seed).tasks[0][0]
-        for seed in range(30)
-    }
-    assert firsts == set("abx")
+def test_random_category_takes_one_of_each_then_any():
+    names = [f"a{i}" for i in range(12)] + [f"b{i}" for i in range(6)] + ["x0"]
+    scores = TaskScores.unscored(names)
+    draws = [choose(selection.RandomCategory(), scores, 9, seed=s).tasks for s in range(2000)]
+    assert all(sorted(task[0] for task in tasks[:3]) == ["a", "b", "x"] for tasks in draws)
+    counts = Counter(task[0] for tasks in draws for task in tasks)
+    # One each, and 6 of the other 16 tasks, of which 11 begin with an a: 1 + 6 * 11 / 16.
+    assert counts["a"] / 2000 == pytest.approx(1 + 6 * 11 / 16, abs=0.1)
+    assert counts["b"] / 2000 == pytest.approx(1 + 6 * 5 / 16, abs=0.1)
+    assert counts["x"] == 2000
+    # Within a category all tasks are equally likely: 6 * 11 / 16 + 1 of 12, and so on.
+    each = Counter(task for tasks in draws for task in tasks)
+    assert all(each[f"a{i}"] / 2000 == pytest.approx(5.125 / 12, abs=0.06) for i in range(12))
+    assert all(each[f"b{i}"] / 2000 == pytest.approx(2.875 / 6, abs=0.06) for i in range(6))
+    # A category's chance to come first is its share of the tasks.
+    firsts = Counter(tasks[0][0] for tasks in draws)
+    assert firsts["a"] / 2000 == pytest.approx(12 / 19, abs=0.05)
+
+
+def test_few_tasks_are_of_different_categories():
+    scores = TaskScores.unscored(["a1", "a2", "a3", "b1", "d1"])
+    for seed in range(20):
+        tasks = choose(selection.RandomCategory(), scores, 2, seed=seed).tasks
+        assert len({task[0] for task in tasks}) == 2
 
 
 @dataclass(frozen=True)
