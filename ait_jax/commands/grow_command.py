@@ -49,6 +49,13 @@ def add(subparsers: subcommand.Subparsers) -> None:
         help="datasets whose source records no license (default: drop; tfds: keep and say so in "
         "the task, because the catalog records few)",
     )
+    grow.add_argument(
+        "--filters",
+        choices=("own", "authors"),
+        default="own",
+        help="which tasks and rows are left out: by ait-jax's rules, or by Dynosaur's code to the "
+        "letter (default: %(default)s)",
+    )
     grow.add_argument("--max_datasets", type=int, metavar="N", help="use the first N only")
     grow.add_argument("--max_tasks", type=int, metavar="N", help="stop after adding N tasks")
     grow.add_argument(
@@ -85,7 +92,7 @@ def run(options: argparse.Namespace, flags: GinFlags) -> int:
     from ait_jax.tasks.grow.screening import Screening
 
     endpoint = _endpoint(options)
-    same = ("pool", "sources", "rows", "max_datasets", "max_tasks", "steer", "steer_only")
+    same = ("pool", "sources", "rows", "filters", "max_datasets", "max_tasks", "steer", "steer_only")
     growth = Growth(
         **{name: getattr(options, name) for name in same},
         endpoint=endpoint,

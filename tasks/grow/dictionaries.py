@@ -7,8 +7,12 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from ait_jax.tasks.grow.proposal import names_a_task
+
 MAX_ANSWER = 20_000
 _MAX_DEPTH = 20
+# Dictionaries around the tasks' own that are looked into if they are broken: {"tasks": {"task1": .
+_MAX_FORM = 2
 PROSE, BROKEN = "no dictionary in it", "a dictionary that is broken off or malformed"
 TOO_LONG, TOO_DEEP = f"longer than {MAX_ANSWER:,} characters", "nested too deeply"
 EMPTY = "empty"
@@ -17,12 +21,14 @@ EMPTY = "empty"
 def parse(text: str) -> tuple[list[dict[Any, Any]], list[str]]:
     """Finds the dictionaries of an answer, whatever surrounds them.
 
-    One dictionary a line is asked for; models also number them, put them in a list or a fenced
-    block, or use single quotes. Each is read as JSON or else as a Python literal. The authors drop
-    an answer if one line cannot be read; here its other dictionaries are kept.
+    Dynosaur's demonstrations show {'task1': {...}, 'task2': {...}}; models also write one
+    dictionary a line, number them, put them in a list or a fenced block, and use either kind of
+    quotes. Each is read as JSON or else as a Python literal. The authors drop an answer that is not
+    one literal, as all are that were cut at the longest answer; here its whole dictionaries are
+    kept.
 
     Returns:
-      the dictionaries in order, and one reason for each part that cannot be read.
+      the tasks' dictionaries in order, and one reason for each part that cannot be read.
     """
     if not text.strip():
         return [], [EMPTY]
@@ -31,28 +37,42 @@ def parse(text: str) -> tuple[list[dict[Any, Any]], list[str]]:
     found: list[dict[Any, Any]] = []
     reasons: list[str] = []
     for part in _braced(text):
-        if part is not None and _depth(part) > _MAX_DEPTH:
+        if _depth(part) > _MAX_DEPTH:
             reasons.append(TOO_DEEP)
-        elif part is not None and isinstance(value := _literal(part), dict):
-            found += _unwrapped(value)
+        elif isinstance(value := _literal(part), dict):
+            found += _tasks(value)
         else:
             reasons.append(BROKEN)
+            found += _whole_within(part, _MAX_FORM)
     if not found and not reasons:
         reasons.append(PROSE)
     return found, reasons
 
 
-def _unwrapped(value: dict[Any, Any]) -> list[dict[Any, Any]]:
-    """Returns the dictionaries of {"tasks": [...]}, else the one given."""
-    if len(value) == 1:
-        (inner,) = value.values()
-        if isinstance(inner, list) and inner and all(isinstance(item, dict) for item in inner):
-            return inner
-    return [value]
+def _tasks(value: Any) -> list[dict[Any, Any]]:
+    """Returns the tasks of {"task1": {...}, ...}, {"tasks": [...]} and the like, else the value."""
+    if isinstance(value, list):
+        return [task for item in value for task in _tasks(item)]
+    if not isinstance(value, dict):
+        return []
+    inner = [] if names_a_task(value) else [t for item in value.values() for t in _tasks(item)]
+    return inner or [value]
 
 
-def _braced(text: str) -> Iterator[str | None]:
-    """Yields every outermost {...} of the text; None for one that never closes."""
+def _whole_within(broken: str, levels: int) -> list[dict[Any, Any]]:
+    """Returns the tasks inside a dictionary that is itself broken off or malformed."""
+    found: list[dict[Any, Any]] = []
+    for part in _braced(broken[1:]) if levels else ():
+        value = _literal(part)
+        if isinstance(value, dict):
+            found += filter(names_a_task, _tasks(value))
+        else:
+            found += _whole_within(part, levels - 1)
+    return found
+
+
+def _braced(text: str) -> Iterator[str]:
+    """Yields every outermost {...} of the text; the last one may never close."""
     start, depth, quote, skip = 0, 0, "", False
     for i, character in enumerate(text):
         if skip:
@@ -72,7 +92,7 @@ def _braced(text: str) -> Iterator[str | None]:
             if not depth:
                 yield text[start : i + 1]
     if depth:
-        yield None
+        yield text[start:]
 
 
 def _is_apostrophe(text: str, i: int, quote: str) -> bool:

@@ -16,14 +16,21 @@ from ait_jax.tasks.grow import dictionaries, templates
 from ait_jax.tasks.grow.conversation import MAX_TOKENS, STYLES, conversation
 from ait_jax.tasks.grow.dataset import Dataset, Field, Tally
 from ait_jax.tasks.grow.grown_pool import GrownPool, make_task, task_name
-from ait_jax.tasks.grow.instances import LabelSpace, instances, label_space
+from ait_jax.tasks.grow.instances import (
+    AUTHORS,
+    FILTERS,
+    OWN,
+    LabelSpace,
+    instances,
+    label_space,
+)
 from ait_jax.tasks.grow.proposal import Proposal, ProposalFilter, proposal_from_json
 from ait_jax.tasks.grow.screening import Screening
 from ait_jax.tasks.grow.sources import DatasetLines, source
 from ait_jax.tasks.grow.steering import Steering
 
 from ait_jax.endpoint.endpoint import Endpoint
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, nearest
 from ait_jax.runtime import reporter
 
 # With max_tasks: datasets that an endpoint is asked about before its answers are looked at.
@@ -44,6 +51,8 @@ class Growth:
       endpoint: asked for instructions; None uses templates.
       styles: of the questions to the endpoint.
       screening: rules for datasets.
+      filters: rules for tasks and instances: "own", or "authors": those of Dynosaur's code to the
+        letter.
       max_datasets: continue with only the first N that pass; None for all.
       max_tasks: stop once N tasks were added; None for all.
       steer: a scored round (MODEL_DIR/round_NNN) of a run on this pool: datasets like the tasks on
@@ -57,10 +66,18 @@ class Growth:
     endpoint: Endpoint | None = None
     styles: Sequence[str] = STYLES
     screening: Screening = field(default_factory=Screening)
+    filters: str = OWN
     max_datasets: int | None = None
     max_tasks: int | None = None
     steer: Any = None
     steer_only: bool = False
+
+    def __post_init__(self) -> None:
+        if self.filters not in FILTERS:
+            raise UserError(
+                f"--filters={self.filters} is not one of {', '.join(FILTERS)}."
+                + nearest(str(self.filters), FILTERS)
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Returns what the report says; nothing in it is secret."""
@@ -74,6 +91,7 @@ class Growth:
             "styles": list(self.styles) if endpoint else [],
             "languages": self.screening.languages,
             "unlicensed": self.screening.unlicensed,
+            "filters": self.filters,
             "max_datasets": self.max_datasets,
             "max_tasks": self.max_tasks,
             "steer": str(self.steer) if self.steer else None,
@@ -95,10 +113,11 @@ def grow(growth: Growth) -> Tally:
     if growth.steer:
         steering = Steering(growth.steer, folder.entries, growth.steer_only)
     proposer = _Proposer(growth, steering)
-    tally, filter_ = proposer.tally, ProposalFilter()
+    tally = proposer.tally
+    filter_ = ProposalFilter(per_answer=growth.filters == AUTHORS)
     with folder.locked():
         for proposal, dataset in proposer.proposals():
-            _add(proposal, dataset, folder, filter_, tally)
+            _add(proposal, dataset, folder, filter_, growth.filters, tally)
             added = sum(n for reason, n in tally.counts("pool").items() if reason != _PRESENT)
             if growth.max_tasks is not None and added >= growth.max_tasks:
                 reporter.say(f"stopped: --max_tasks={growth.max_tasks} tasks were added.")
@@ -262,18 +281,23 @@ def _described_by(proposal: Proposal, dataset: Dataset) -> Dataset:
 
 
 def _add(
-    proposal: Proposal, dataset: Dataset, folder: GrownPool, filter_: ProposalFilter, tally: Tally
+    proposal: Proposal,
+    dataset: Dataset,
+    folder: GrownPool,
+    filter_: ProposalFilter,
+    filters: str,
+    tally: Tally,
 ) -> None:
     """Filters a proposal, applies the label-space rule, makes instances, adds the task."""
     where = f"{dataset.name}: {proposal.instruction}"
     reason = filter_.rejection(proposal, dataset)
-    space = LabelSpace(reason) if reason else label_space(proposal, dataset)
+    space = LabelSpace(reason) if reason else label_space(proposal, dataset, filters)
     if space.unknown:
         tally.add("labels", space.unknown)
     if space.rejection:
         tally.add("proposals", space.rejection, where)
         return
-    made = instances(proposal, dataset.rows, functools.partial(tally.add, "rows"))
+    made = instances(proposal, dataset.rows, functools.partial(tally.add, "rows"), filters)
     if dataset.rows and not made and proposal.generator != "released":
         tally.add("proposals", "instances: none could be made of the rows", where)
         return

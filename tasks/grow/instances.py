@@ -23,18 +23,29 @@ _ROWS_FOR_BALANCE = 100
 _ROWS_FOR_LABELS = _MAX_LABELS + 1
 _TOLD = "Answers must be one of"
 
+# Whose rules say which instances and tasks are left out: this project's, or those of Dynosaur's
+# code to the letter.
+OWN, AUTHORS = "own", "authors"
+FILTERS = (OWN, AUTHORS)
+
 
 def instances(
     proposal: Proposal,
     rows: Sequence[Mapping[str, Any]],
     count: Callable[[str], None] = lambda reason: None,
+    filters: str = OWN,
 ) -> list[Instance]:
     """Makes the instances of a proposal from the rows of its dataset.
 
-    A single input field is written as it is, several as "field is 'value'. " each. Lists of
-    strings become "'a', 'b'. ", or " A. 'a', B. 'b'." if the field is called choices. Rows with
-    another type, an empty output or the same text as an earlier row are left out; `count` is called
-    with each row's "kept" or reason. Input and output are cut to 2,000 characters.
+    A single input field is written as it is, several as "field is 'value'. " each, without white
+    space around the values. Lists of strings become "'a', 'b'. ", or " A. 'a', B. 'b'." if the
+    field is called choices, and are not named. Rows with another type or an empty input are left
+    out; `count` is called with each row's "kept" or reason. Input and output are cut to 2,000
+    characters.
+
+    Args:
+      filters: one of FILTERS. OWN leaves out rows with an empty output, and those with the texts of
+        an earlier row. AUTHORS keeps both, and stops at the first output of another type.
     """
     made: list[Instance] = []
     seen = set()
@@ -45,11 +56,11 @@ def instances(
             reason = "input missing or of another type"
         elif output is None:
             reason = "output missing or of another type"
-        elif not output.strip():
-            reason = "output empty"
-        elif not text.strip():
+        elif not text:
             reason = "input empty"
-        elif (text, output) in seen:
+        elif filters == OWN and not output:
+            reason = "output empty"
+        elif filters == OWN and (text, output) in seen:
             reason = "duplicate"
         else:
             reason = "kept"
@@ -57,13 +68,20 @@ def instances(
             text, output = (without_lone_surrogates(t[:_MAX_LENGTH]) for t in (text, output))
             made.append(Instance(str(index), text, (output,)))
         count(reason)
+        if filters == AUTHORS and _is_of_another_type(proposal, row):
+            break
     return made
 
 
+def _is_of_another_type(proposal: Proposal, row: Mapping[str, Any]) -> bool:
+    output = row.get(proposal.output_field[0]) if proposal.output_field else None
+    return not isinstance(output, (str, bool, int, float))
+
+
 def _scalar_text(value: Any) -> str | None:
-    """Returns a scalar as text, None for anything else."""
+    """Returns a scalar as text, without white space around it; None for anything else."""
     if isinstance(value, str):
-        return value
+        return value.strip()
     if isinstance(value, (bool, int)) or (isinstance(value, float) and math.isfinite(value)):
         return str(value)
     return None
@@ -77,8 +95,8 @@ def _input(proposal: Proposal, row: Mapping[str, Any]) -> str | None:
             return None
         if len(proposal.input_fields) == 1 and not proposal.context:
             return value
-        is_list = isinstance(row[name], list)
-        parts.append(f"{name} is {value.strip()} " if is_list else f"{name} is '{value}'. ")
+        # Lists stand without their names, as in the authors' code.
+        parts.append(value if isinstance(row[name], list) else f"{name} is '{value}'. ")
     return proposal.context + "".join(parts)
 
 
@@ -87,7 +105,7 @@ def _value(name: str, value: Any) -> str | None:
         return _scalar_text(value)
     if not value or not all(isinstance(item, str) for item in value):
         return None
-    if "choice" in name.lower() and len(value) <= len(string.ascii_uppercase):
+    if "choice" in name and len(value) <= len(string.ascii_uppercase):
         lettered = zip(string.ascii_uppercase, value, strict=False)
         return " " + ", ".join(f"{letter}. '{item}'" for letter, item in lettered) + "."
     return ", ".join(f"'{item}'" for item in value) + ". "
@@ -110,11 +128,15 @@ class LabelSpace:
     unknown: str = ""
 
 
-def label_space(proposal: Proposal, dataset: Dataset) -> LabelSpace:
+def label_space(proposal: Proposal, dataset: Dataset, filters: str = OWN) -> LabelSpace:
     """Applies the rule to the output column of a proposal.
 
     Labels are named in ascending order; the authors' order is that of a Python set, which differs
     from run to run. Without rows, classes are named as the dataset names them.
+
+    Args:
+      filters: one of FILTERS. OWN takes no account of rows whose output is null, and judges no
+        dataset of fewer than eleven rows. AUTHORS drops the task for a null, and judges any.
     """
     if proposal.generator == "released":  # the authors applied the rule before the release
         return LabelSpace(is_cls=_TOLD in proposal.instruction)
@@ -124,15 +146,17 @@ def label_space(proposal: Proposal, dataset: Dataset) -> LabelSpace:
         labels = ("True", "False") if field.kind == "boolean" else field.labels
         is_few = 2 <= len(labels) <= _MAX_LABELS
         return _named(labels if is_few else (), "balance unknown: no rows")
-    values = [row[output] for row in dataset.rows if row.get(output) is not None]
-    if not values:
-        return LabelSpace("output: empty in all rows")
-    if len(values) < _ROWS_FOR_LABELS:
+    values = [row.get(output) for row in dataset.rows]
+    if filters == OWN:
+        values = [value for value in values if value is not None]
+        if not values:
+            return LabelSpace("output: empty in all rows")
+    if filters == OWN and len(values) < _ROWS_FOR_LABELS:
         return LabelSpace(unknown=f"balance unknown: fewer than {_ROWS_FOR_LABELS} rows")
     texts = [_scalar_text(value) for value in values[:_ROWS_FOR_BALANCE]]
     if None in texts:
         return LabelSpace("output: neither text, number nor boolean")
-    counts = Counter(text.strip() for text in texts if text is not None)
+    counts = Counter(text for text in texts if text is not None)
     if len(counts) > _MAX_LABELS:
         return LabelSpace()
     if len(counts) == 1:

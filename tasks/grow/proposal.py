@@ -54,7 +54,7 @@ def proposal_from_json(data: Any, dataset: str, **provenance: str) -> Proposal |
     """
     if not isinstance(data, Mapping):
         return "not a dictionary"
-    values = {_plain_key(key): value for key, value in data.items() if isinstance(key, str)}
+    values = _by_plain_key(data)
     instruction = _first(values, _INSTRUCTION_KEYS)
     if not isinstance(instruction, str) or not instruction.strip():
         return "no instruction"
@@ -70,6 +70,15 @@ def proposal_from_json(data: Any, dataset: str, **provenance: str) -> Proposal |
     instruction = without_lone_surrogates(instruction.strip())
     context = without_lone_surrogates(context)
     return Proposal(dataset, instruction, inputs, outputs, context=context, **provenance)
+
+
+def names_a_task(data: Mapping[Any, Any]) -> bool:
+    """Whether a dictionary has an instruction of its own."""
+    return isinstance(_first(_by_plain_key(data), _INSTRUCTION_KEYS), str)
+
+
+def _by_plain_key(data: Mapping[Any, Any]) -> dict[str, Any]:
+    return {_plain_key(key): value for key, value in data.items() if isinstance(key, str)}
 
 
 def _plain_key(key: str) -> str:
@@ -91,11 +100,17 @@ def _names(value: Any) -> tuple[str, ...] | None:
 
 
 class ProposalFilter:
-    """The authors' filter_invalid_tasks.py and global deduplication; remembers what it saw."""
+    """The authors' filter_invalid_tasks.py and global deduplication; remembers what it saw.
 
-    def __init__(self) -> None:
+    Args:
+      per_answer: an instruction may occur once in an answer, as in the authors' code; else once for
+        a dataset, whatever the style of the question.
+    """
+
+    def __init__(self, per_answer: bool = False) -> None:
+        self._per_answer = per_answer
         self._seen: set[tuple[Any, ...]] = set()
-        self._instructions: set[tuple[str, str]] = set()
+        self._instructions: set[tuple[str, str, str]] = set()
 
     def rejection(self, proposal: Proposal, dataset: Dataset) -> str:
         """Returns why `proposal` is left out; returns "" and remembers it if it is not.
@@ -115,7 +130,9 @@ class ProposalFilter:
         if dataset.family and not dataset.rows and family in self._seen:
             return "duplicate: in another configuration, no rows to tell them apart"
         if proposal.generator != "released":
-            named = (proposal.dataset, proposal.instruction)
+            # A dataset is asked about once in each style.
+            answer = proposal.generator if self._per_answer else ""
+            named = (proposal.dataset, answer, proposal.instruction)
             if named in self._instructions:
                 return "duplicate: instruction given before for this dataset"
             self._instructions.add(named)

@@ -21,8 +21,12 @@ def test_the_authors_forms():
     assert made(row, "list") == "'x', 'y'. "
     assert made(row, "choices") == " A. 'p', B. 'q'."
     assert made(row, "a", "choices", "list") == (
-        "a is 'one'. choices is A. 'p', B. 'q'. list is 'x', 'y'. "
-    )
+        "a is 'one'.  A. 'p', B. 'q'.'x', 'y'. "
+    ), "lists are not named, and follow each other without a space"
+    assert made(row, "choices", "a") == " A. 'p', B. 'q'.a is 'one'. "
+    assert made({"a": " one\n", "b": "two "}, "a", "b") == "a is 'one'. b is 'two'. "
+    assert made({"a": " one\n"}, "a") == "one"
+    assert made({"Choices": ["p"]}, "Choices") == "'p'. ", "by the word as it is written"
     assert made(row, "a", context="where is 'here'. ") == "where is 'here'. a is 'one'. "
 
 
@@ -64,13 +68,29 @@ def test_rows_left_out_are_counted():
     }
 
 
+def test_the_authors_filters_keep_and_stop_where_their_code_does():
+    rows = [
+        {"a": "one", "b": "two"},
+        {"a": "one", "b": "two"},
+        {"a": "three", "b": " "},
+        {"a": "", "b": "no input"},
+        {"a": "four", "b": None},
+        {"a": "five", "b": "never reached"},
+    ]
+    found = instances(Proposal("d", "", ("a",), ("b",)), rows, filters="authors")
+    texts = [(instance.input, instance.outputs) for instance in found]
+    assert texts == [("one", ("two",)), ("one", ("two",)), ("three", ("",))]
+    own = instances(Proposal("d", "", ("a",), ("b",)), rows)
+    assert [instance.input for instance in own] == ["one", "five"]
+
+
 TEXT = Field("out", "text")
 
 
-def space(values=(), field=TEXT):
+def space(values=(), field=TEXT, filters="own"):
     rows = [{"out": value} for value in values]
     return label_space(
-        Proposal("d", "", ("a",), ("out",)), Dataset("d", "s", "", (field,), rows=rows)
+        Proposal("d", "", ("a",), ("out",)), Dataset("d", "s", "", (field,), rows=rows), filters
     )
 
 
@@ -110,6 +130,13 @@ def test_only_the_first_hundred_rows_count():
 def test_outputs_that_are_not_scalars():
     assert space(["a", ["b"]] * 6).rejection.startswith("output: neither")
     assert space([None] * 12).rejection == "output: empty in all rows"
+
+
+def test_the_authors_filters_drop_nulls_and_judge_few_rows():
+    assert not space([None, *"abcdefghijkl"]).rejection
+    assert space([None, *"abcdefghijkl"], filters="authors").rejection.startswith("output: neither")
+    assert space(["yes", "no"], filters="authors").suffix == " Answers must be one of no, yes."
+    assert space(["yes", "yes"], filters="authors").rejection == "labels: only one"
 
 
 def test_without_rows_by_the_names_of_classes():

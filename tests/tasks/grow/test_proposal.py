@@ -76,6 +76,17 @@ def test_duplicates():
     assert seen.rejection(released, ROWS) == "", "released instructions stand as they are"
 
 
+def test_an_instruction_once_in_an_answer_as_in_the_authors_code():
+    for per_answer in (False, True):
+        seen = ProposalFilter(per_answer)
+        aware = {"generator": "description-aware"}
+        assert seen.rejection(proposal(**aware), ROWS) == ""
+        assert seen.rejection(proposal(output=("c",), **aware), ROWS)
+        other = proposal(output=("c",), generator="description-unaware")
+        assert bool(seen.rejection(other, ROWS)) != per_answer
+        assert seen.rejection(proposal(), ROWS) == "duplicate: the very same task"
+
+
 def test_configurations_without_rows_cannot_be_told_apart():
     seen = ProposalFilter()
     one, other = (Dataset(n, "tfds", fields=FIELDS, family="f") for n in ("d-1", "d-2"))
