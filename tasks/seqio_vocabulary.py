@@ -1,5 +1,6 @@
 """The package's vocabularies as SeqIO sees them. Imports TensorFlow and SeqIO: import it late."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,18 @@ def seqio_vocabulary(vocabulary: Vocabulary | TokenizersVocabulary) -> seqio.Voc
     """Returns a SeqIO vocabulary with the same ids."""
     if isinstance(vocabulary, TokenizersVocabulary):
         return _SeqioTokenizers(vocabulary)
-    return seqio.SentencePieceVocabulary(vocabulary.path, vocabulary.extra_ids)
+    return _SeqioSentencePiece(vocabulary.path, vocabulary.extra_ids)
+
+
+class _SeqioSentencePiece(seqio.SentencePieceVocabulary):
+    """SeqIO's own, but for answers, which are decoded as everywhere here."""
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return _opened(self.sentencepiece_model_file, self.extra_ids).decode(ids)
+
+
+# Not an attribute: SeqIO compares and copies a vocabulary's attributes.
+_opened = functools.lru_cache(maxsize=4)(Vocabulary)
 
 
 class _SeqioTokenizers(seqio.Vocabulary):

@@ -171,15 +171,29 @@ class TokenizersVocabulary(Vocabulary):
     def decode(self, ids: Iterable[SupportsInt]) -> str:
         """Returns the text before the first end-of-sequence.
 
-        Special tokens, padding included, and ids beyond the vocabulary are dropped.
+        Special and unknown tokens, padding included, and ids beyond the vocabulary are dropped.
         """
         return self._text(itertools.takewhile(lambda token: token != EOS_ID, map(int, ids)))
 
     def _text(self, ids: Iterable[int]) -> str:
         size = self.vocab_size
         special = self._files.special
-        kept = special.order.to_own(t for t in ids if t != PAD_ID and 0 <= t < size)
+        own = special.order.to_own(t for t in ids if t != PAD_ID and 0 <= t < size)
+        kept = [token for token in own if token != self._unknown]
         return self._tokenizer.decode(kept, skip_special_tokens=True)
+
+    @cached_property
+    def _unknown(self) -> int | None:
+        """The own id of text that the vocabulary lacks, None if it spells every byte.
+
+        Not every file flags it as special.
+        """
+        text = getattr(self._tokenizer.model, "unk_token", None)
+        return None if text is None else self._tokenizer.token_to_id(text)
+
+    def lacks(self, text: str) -> bool:
+        """Whether a character of `text` is unknown: no answer can have it."""
+        return self._unknown in self._tokenizer.encode(text, add_special_tokens=False).ids
 
 
 def vocabulary_at(path: Any) -> Vocabulary:

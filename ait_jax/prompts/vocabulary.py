@@ -15,6 +15,8 @@ UNK_ID = 2
 EXTRA_IDS = 100  # T5's sentinels
 _ROWS_MULTIPLE = 128  # so that token tables can be divided among devices
 _WORD_START = "\N{LOWER ONE EIGHTH BLOCK}"
+# English contractions that tokenized corpora split, for `clean_up`.
+_SUFFIXES = ("n't", "'m", "'s", "'ve", "'re")
 
 
 def _user_defined_piece(piece: str) -> bytes:
@@ -26,6 +28,20 @@ def _user_defined_piece(piece: str) -> bytes:
     text = piece.encode()
     entry = bytes([0x0A, len(text)]) + text + b"\x15" + struct.pack("<f", 0.0) + b"\x18\x04"
     return bytes([0x0A, len(entry)]) + entry
+
+
+def clean_up(text: str) -> str:
+    """Returns a decoded text without the spaces that tokenized English has before punctuation.
+
+    Hugging Face's decode does this by default for T5 (`clean_up_tokenization_spaces`), and so do
+    the answers and cut prompts of Tk-Instruct.
+    """
+    for mark in ".?!,":
+        text = text.replace(f" {mark}", mark)
+    text = text.replace(" ' ", "'")
+    for suffix in _SUFFIXES:
+        text = text.replace(f" {suffix}", suffix)
+    return text
 
 
 class Vocabulary:
@@ -128,19 +144,29 @@ class Vocabulary:
         return len(self.encode_prompt(text)) + self.source_overhead
 
     def decode(self, ids: Iterable[SupportsInt]) -> str:
-        """Returns the text before the first end-of-sequence.
+        """Returns the text before the first end-of-sequence, as Hugging Face decodes T5's answers.
 
-        Padding, sentinels and ids beyond the vocabulary, which a model with a padded token table
-        may produce, are dropped.
+        Padding, unknown tokens, sentinels and ids beyond the vocabulary, which a model with a
+        padded token table may produce, are dropped, then `clean_up` is applied.
         """
         num_pieces = self.vocab_size - self.extra_ids
         ended = itertools.takewhile(lambda token: token != EOS_ID, map(int, ids))
-        kept = [token for token in ended if token != PAD_ID and token < num_pieces]
-        return self._processor.decode(kept)
+        return self._text(token for token in ended if token < num_pieces)
 
     def truncate(self, text: str, num_tokens: int) -> str:
-        """Returns the text of the first `num_tokens` tokens of `text`, sentinels included."""
-        return self._processor.decode(self.encode(text)[:num_tokens])
+        """Returns the text of the first `num_tokens` tokens of `text`, decoded but for sentinels.
+
+        Sentinels stay: a masked word is masked in a cut prompt, too.
+        """
+        return self._text(self.encode(text)[:num_tokens])
+
+    def _text(self, ids: Iterable[int]) -> str:
+        kept = [token for token in ids if token not in (PAD_ID, UNK_ID)]
+        return clean_up(self._processor.decode(kept))
+
+    def lacks(self, text: str) -> bool:
+        """Whether a character of `text` is unknown: no answer can have it."""
+        return UNK_ID in self.encode(text)
 
     def encode_source(self, text: str, max_length: int) -> list[int]:
         """Returns a prompt as at most `max_length` ids; see `finish_source`."""

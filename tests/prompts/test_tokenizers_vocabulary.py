@@ -77,6 +77,19 @@ def test_a_tokenizer_that_lets_text_forge_is_refused(tmp_path):
         TokenizersVocabulary(str(tmp_path)).encode("x")
 
 
+def test_unknown_tokens_vanish_flagged_or_not(tmp_path):
+    write_tokenizer(tmp_path)
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    model = content["model"]
+    # Without the byte of "{"; the unknown token is not among the special ones.
+    model["vocab"]["<unk>"], model["unk_token"] = model["vocab"].pop("{"), "<unk>"
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    vocabulary = TokenizersVocabulary(str(tmp_path))
+    assert vocabulary.decode(vocabulary.encode("{yes} {")) == "yes} "
+    assert vocabulary.truncate("{{yes", 100) == "yes"
+    assert vocabulary.lacks("{yes") and not vocabulary.lacks("yes}")
+
+
 @needs_torch
 def test_chat_is_transformers_template(folder, chat):
     import transformers

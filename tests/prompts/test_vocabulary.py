@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+from shared_data import SHARED, needs_shared
 
 from ait_jax.assets import mini_vocabulary
 from ait_jax.errors import UserError
-from ait_jax.prompts.vocabulary import EOS_ID, PAD_ID, UNK_ID, Vocabulary
+from ait_jax.pool.task import Instruction
+from ait_jax.prompts.prompts import TkInstructEncoding
+from ait_jax.prompts.vocabulary import EOS_ID, PAD_ID, UNK_ID, Vocabulary, clean_up
 
 TEXTS = [
     "Definition: In this task, you are given 2 numbers; say which is larger.\n\n",
@@ -80,6 +83,84 @@ def test_decode_stops_at_the_end_and_drops_padding(vocabulary):
     # A model's padded token table may know ids that the vocabulary does not.
     assert vocabulary.decode([*ids, 4095, 5000]) == "one two"
     assert vocabulary.decode([]) == vocabulary.decode([1]) == ""
+
+
+# --- characters that a vocabulary lacks ---
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Like T5's own: no bytes to fall back to, so braces and the like are unknown."""
+    sentencepiece = pytest.importorskip("sentencepiece")
+    path = tmp_path_factory.mktemp("small") / "small.model"
+    with open(path, "wb") as file:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(["is it yes or no , they 've said . it 's n't"] * 20),
+            model_writer=file,
+            vocab_size=30,
+            hard_vocab_limit=False,
+            pad_id=0,
+            eos_id=1,
+            unk_id=2,
+            bos_id=-1,
+            minloglevel=2,
+        )
+    return Vocabulary(path)
+
+
+# What `T5TokenizerFast.decode(ids, skip_special_tokens=True)` of transformers 4.30 gives.
+DECODED = {
+    "{yes}": "yes",
+    "{": "",
+    "{} no ~": "no",
+    "it {is} no": "it is no",
+    "yes , no .": "yes, no.",
+    "it 's no n't , they 've said": "it's non't, they've said",
+    "yes ' no": "yes'no",
+}
+
+
+def test_unknown_tokens_vanish(small):
+    for text, expected in DECODED.items():
+        assert small.decode([*small.encode(text), EOS_ID]).strip() == expected, text
+    assert [small.lacks(text) for text in ("{yes}", "yes", "")] == [True, False, False]
+
+
+def test_a_cut_prompt_is_cut_once(small):
+    text = "yes { } ~ no " * 9
+    for most in range(1, 30):
+        cut = small.truncate(text, most)
+        assert "\u2047" not in cut and len(small.encode(cut)) <= most
+    prompt = TkInstructEncoding(0, max_source_length=20).encode(
+        Instruction("{yes}"), text, small.count_tokens, small.truncate
+    )
+    assert prompt.tokens_cut and prompt.tokens <= 20 + 1
+    assert "yes" in prompt.text and "\u2047" not in prompt.text
+
+
+def test_seqio_decodes_alike(small):
+    pytest.importorskip("seqio")
+    from ait_jax.tasks.seqio_vocabulary import seqio_vocabulary
+
+    theirs = seqio_vocabulary(small)
+    assert theirs.encode("{yes} , no") == small.encode("{yes} , no")
+    assert theirs.decode([*small.encode("{yes} , no"), EOS_ID]) == "yes, no"
+    assert theirs == seqio_vocabulary(Vocabulary(small.path))
+    assert theirs != seqio_vocabulary(Vocabulary("absent.model"))
+
+
+def test_cleaned_up_by_hand():
+    text = "a . b ? c ! d , e ' f do n't I 'm he 's we 've they 're ( g ) : h"
+    assert clean_up(text) == "a. b? c! d, e'f don't I'm he's we've they're ( g ) : h"
+    assert clean_up("a.b  . c '") == "a.b . c '"
+
+
+@needs_shared
+def test_the_reported_vocabulary():
+    reported = Vocabulary(SHARED / "cases" / "bug_reports" / "oov_unknown" / "sp.model")
+    assert reported.decode(reported.encode("{yes}")) == "yes"
+    assert reported.truncate("{yes} { { {", 8).strip() == "yes"
+    assert reported.lacks("{yes}") and not reported.lacks("yes")
 
 
 def test_counting_and_truncating(vocabulary):
