@@ -50,6 +50,15 @@ def paper_curves() -> dict[str, Any]:
     return json.loads((_HERE / "paper" / "curves.json").read_text())
 
 
+def paper_tasks() -> str:
+    """Returns the path of the paper's 756 NIV2 training tasks: paper/niv2_tasks.json.
+
+    A JSON object {task: "CLS" or "GEN"}, in the order that the authors draw splits from, with the
+    labels that their released selections show. For CLS_GEN_LABELS and SPLIT_TASKS.
+    """
+    return str(_HERE / "paper" / "niv2_tasks.json")
+
+
 def help_text(*names: str) -> str:
     """Returns texts of `ait-jax --help` (help/NAME.txt), a blank line between them."""
     return "\n".join((_HERE / "help" / f"{name}.txt").read_text("utf-8") for name in names)

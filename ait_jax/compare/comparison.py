@@ -16,7 +16,7 @@ from ait_jax.compare import (
     overlap,
     schedule,
 )
-from ait_jax.compare.finished_runs import SEED_NAMES, FinishedRun
+from ait_jax.compare.finished_runs import SEED_MACROS, SEED_NAMES, FinishedRun
 from ait_jax.compare.schedule import Job
 from ait_jax.config import configuration, gin_checks
 from ait_jax.config.gin_flags import GinFlags
@@ -41,7 +41,8 @@ class Comparison:
       out: the folder for compare.json and for all runs, `<strategy>_<seed>`.
       strategies: names from gin/strategies/, or gin files that set STRATEGY; a list, or a string
         with commas.
-      seeds: of the runs; a list, a number, or a string with commas.
+      seeds: of the runs; a list, a number, or a string with commas. They are values of SPLIT_SEED
+        where the experiment sets that (only the splits vary, as in the paper), else of SEED.
       baseline: what the others are compared with; by default random, else the first strategy.
       target_score: how many tasks does this test ROUGE-L take? By default the baseline's last mean.
       confidence: of the intervals.
@@ -168,6 +169,8 @@ def plan(comparison: Comparison, flags: GinFlags) -> list[Job]:
     strategies = cast(tuple[str, ...], comparison.strategies)
     scored = {name: _strategy(base, name).needs_scores for name in strategies}
     _parse(base)
+    macros = gin_checks.macro_values()
+    seed_name = next((name for name in SEED_MACROS if macros.get(name) is not None), "SEED")
     experiment = configuration.build(Experiment, DEFAULT_FILE)
     config = configuration.operative_config()
     shares_scores = not (experiment.racing or experiment.grow_pool)
@@ -176,7 +179,7 @@ def plan(comparison: Comparison, flags: GinFlags) -> list[Job]:
             strategy_name(strategy),
             seed,
             folder := out / f"{strategy_name(strategy)}_{seed}",
-            _arguments(base, strategy, seed, folder),
+            _arguments(base, strategy, f"{seed_name}={seed}", folder),
             out / "logs" / f"{folder.name}.log",
             experiment.rounds,
             takes_scores=scored[strategy] and shares_scores,
@@ -200,13 +203,13 @@ def _strategy(base: GinFlags, name: str) -> Strategy:
     return strategy
 
 
-def _arguments(base: GinFlags, strategy: str, seed: int, folder: Any) -> tuple[str, ...]:
+def _arguments(base: GinFlags, strategy: str, seed: str, folder: Any) -> tuple[str, ...]:
     return (
         "run",
         *(f"--gin_file={file}" for file in (*base.files, strategy_file(strategy))),
         *(f"--gin_search_paths={path}" for path in base.search_paths),
         *(f"--gin.{binding.replace(' = ', '=', 1)}" for binding in base.bindings),
-        f"--gin.SEED={seed}",
+        f"--gin.{seed}",
         f"--gin.MODEL_DIR={folder}",
     )
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ait_jax.compare.overlap import Draw
+from ait_jax.config import configuration
 from ait_jax.errors import UserError
 from ait_jax.pool.splits import SPLIT_NAMES, read_names
 from ait_jax.report.run_results import names_in
@@ -15,7 +16,9 @@ from ait_jax.rounds.record import Record, round_name
 from ait_jax.rounds.round_zero import other_differences
 from ait_jax.runtime import files
 
-SEED_NAMES = frozenset({"SEED", "experiment.Experiment.seed"})
+# A comparison's SEEDS set the first of these that an experiment gives a value to.
+SEED_MACROS = ("SPLIT_SEED", "SEED")
+SEED_NAMES = frozenset({*SEED_MACROS, "experiment.Experiment.seed"})
 # Strategies whose name in run.json is not that of their gin file.
 _ALIASES = {"high_prompt_uncertainty": "prompt_uncertainty"}
 
@@ -30,6 +33,7 @@ class FinishedRun:
 
     Attributes:
       strategy: the name of its group.
+      seed: what pairs it with runs of other strategies: SPLIT_SEED, else SEED.
       config: the operative configuration.
       points: the base model's if it was evaluated, then one per round.
       draws: the selections after round 0, 1, ...
@@ -85,7 +89,7 @@ def read(path: Any, strategy: str = "") -> FinishedRun:
     return FinishedRun(
         path=run.path,
         strategy=strategy or files.check_name(_ALIASES.get(name, name), "strategy of a run"),
-        seed=run.seed,
+        seed=_seed(run),
         config=run.config,
         pool=run.pool,
         points=tuple(points),
@@ -93,6 +97,11 @@ def read(path: Any, strategy: str = "") -> FinishedRun:
         initial=read_names(run.folder(0) / "train_tasks.txt"),
         tasks=frozenset().union(*(read_names(last / f"{s}_tasks.txt") for s in SPLIT_NAMES)),
     )
+
+
+def _seed(run: Record) -> int:
+    given = configuration.parameters_of(run.config).get("SPLIT_SEED", "None")
+    return int(given) if given.lstrip("-").isdecimal() else run.seed
 
 
 def _count_rounds(run: Record) -> int:

@@ -16,6 +16,7 @@ from gin import config_parser
 # Function -> parameters that are not passed on, because they would prepare a pool.
 BUILDABLE: Mapping[str, tuple[str, ...]] = {
     "ait_jax.assets.mini_vocabulary": (),
+    "ait_jax.assets.paper_tasks": (),
     "ait_jax.assets.smollm2_weights": (),
     "ait_jax.prompts.chat_format.ChatML": (),
     "ait_jax.prompts.chat_format.Llama3Chat": (),

@@ -9,7 +9,7 @@ from fake_runs import write_run
 
 from ait_jax import cli
 from ait_jax.commands import subcommand
-from ait_jax.compare import comparison, schedule
+from ait_jax.compare import comparison, finished_runs, schedule
 from ait_jax.config.gin_flags import GinFlags, split_flags
 from ait_jax.errors import UserError
 
@@ -117,6 +117,22 @@ def test_a_users_own_strategy_is_a_gin_file(folder):
     flags = GinFlags(("experiments/mini.gin",), (*SMALL, "STRATEGIES = 'none.gin'"))
     with pytest.raises(UserError, match="none.gin must set STRATEGY to a strategy"):
         comparison.plan(comparison.build(flags), flags)
+
+
+def test_seeds_are_of_the_splits_where_those_have_their_own(folder):
+    flags = GinFlags((), (*SMALL, "SPLIT_SEED = 10", "STRATEGIES = 'random'", "SEEDS = (20, 30)"))
+    jobs = comparison.plan(comparison.build(flags), flags)
+    assert [job.name for job in jobs] == ["random_20", "random_30"]
+    assert [a for a in jobs[1].arguments if "SEED" in a] == [
+        "--gin.SPLIT_SEED=10",
+        "--gin.SPLIT_SEED=30",
+    ]
+    for split_seed in (20, 30):
+        config = f"SPLIT_SEED = {split_seed}"
+        made_up = write_run(folder / str(split_seed), "random", 42, (1.0, 2.0), config=config)
+        assert finished_runs.read(made_up).seed == split_seed
+    apart = write_run(folder / "apart", "random", 42, (1.0, 2.0), config="SPLIT_SEED = None")
+    assert finished_runs.read(apart).seed == 42
 
 
 def test_with_racing_scores_are_not_shared(folder):

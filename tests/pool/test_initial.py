@@ -1,13 +1,17 @@
 """initial.py: the splits that a run starts from, drawn or read from files."""
 
+import hashlib
+import json
+
 import pytest
 from shared_data import ACTIVE_IT, NIV2, combine_dev_and_test, needs_shared
 
+from ait_jax import assets
 from ait_jax.errors import UserError
 from ait_jax.pool import Instance, Instruction, Splits, Task, TaskPool
 from ait_jax.pool.cls_gen import labels_from_file
-from ait_jax.pool.initial import Drawn, FromFiles
-from ait_jax.pool.splits import read_names, write_splits
+from ait_jax.pool.initial import AuthorsSplits, Drawn, FromFiles
+from ait_jax.pool.splits import SPLIT_NAMES, read_names, write_splits
 
 NAMES = [f"{kind}{i:02d}" for i in range(10) for kind in ("cls", "gen")]
 TEST = ("test_a", "test_b")
@@ -194,3 +198,115 @@ def test_impossible_draws_are_refused(names, options, message):
 def test_a_task_of_the_pool_and_of_the_test_split_is_refused():
     with pytest.raises(UserError, match="task 'b' is in .* and in test"):
         Drawn(2, 1).split(["a", "b", "c"], starts_with_c, 0, test=["b"])
+
+
+# SHA-256 of the released folders' train_tasks.txt, remain_tasks.txt and the 68 last lines of their
+# dev_tasks.txt (its first 119 are the test tasks), by the seed that draws them.
+RELEASED_DIGESTS = {
+    10: (
+        "b5342e679f78f8d9743144410ed280c7",
+        "de0b1b9683a5b528338624a0c99f5a69",
+        "3f19db3efa87f2a536a0e7ecc2e47405",
+    ),
+    20: (
+        "7e79b1504615a4cfefab249b0a1f9e1f",
+        "72d35cbcebb969c577a97607f0a7c952",
+        "d61226cb682d6d61a5fd0b82f587735d",
+    ),
+    30: (
+        "5adb7a7439bf295e73fb6628f6cbfc9c",
+        "6a8321c9399fc2b98a40adc1bac8ff57",
+        "382e3e3c8cdfdfc5f8f06e5d0486cc0f",
+    ),
+    40: (
+        "278346f0616c2645e20c839e600c43b2",
+        "32ca4e9ba3caec81ad5c42903e246856",
+        "69046a49dffd6bbbc02e8247d73961b3",
+    ),
+    60: (
+        "eec0a1bf8059da7a13e36599f26119c1",
+        "7601088669613ab0a59f32ea1e7e08ba",
+        "525f0aaa64e6feea938d41c13d474ed1",
+    ),
+}
+
+
+def paper_pool() -> TaskPool:
+    names = labels_from_file(assets.paper_tasks())
+    return make_pool([*sorted(names), *TEST], own_splits(remain=tuple(sorted(names))))
+
+
+@pytest.mark.parametrize("seed", RELEASED_DIGESTS)
+def test_the_papers_splits_byte_for_byte(seed, tmp_path):
+    splits, dropped = AuthorsSplits(tasks=assets.paper_tasks(), seed=seed).draw(paper_pool(), 42)
+    assert dropped == 0 and splits.test == TEST
+    write_splits(tmp_path, splits)
+    files = [(tmp_path / f"{name}_tasks.txt").read_bytes() for name in ("train", "remain", "dev")]
+    digests = [hashlib.sha256(data).hexdigest()[:32] for data in files]
+    assert digests == list(RELEASED_DIGESTS[seed])
+
+
+@needs_shared
+def test_the_papers_first_splits_are_the_released_files(tmp_path):
+    released = FromFiles(str(RELEASED), str(ACTIVE_IT / "default_dev" / "test_tasks.txt"))
+    names = [name for split in SPLIT_NAMES for name in read_names(RELEASED / f"{split}_tasks.txt")]
+    pool = make_pool(dict.fromkeys(names))
+    test = read_names(ACTIVE_IT / "default_dev" / "test_tasks.txt")
+    labels = str(ACTIVE_IT / "cls_gen_train_pool.json")
+    assert tuple(labels_from_file(labels)) == read_names(ACTIVE_IT / "default_dev/train_tasks.txt")
+    pool = make_pool(pool, Splits(remain=released.draw(pool, 0)[0].remain, test=test))
+    for tasks in (labels, assets.paper_tasks()):
+        write_splits(tmp_path, AuthorsSplits(tasks=tasks).draw(pool, 10)[0])
+        combine_dev_and_test(tmp_path)
+        for split in SPLIT_NAMES:
+            name = f"{split}_tasks.txt"
+            assert (tmp_path / name).read_bytes() == (RELEASED / name).read_bytes(), name
+
+
+def test_the_authors_draw_of_a_small_pool():
+    """What their write_TLAL_split gave for these names with seed 7 and 5 chunks."""
+    names = [f"{kind}{i:02d}" for i in range(11) for kind in ("cls", "gen")]
+    pool = make_pool((*names, *TEST), Splits(remain=tuple(names), test=TEST))
+    splits, _ = AuthorsSplits(initial_tasks=4, dev_tasks=4, seed=7).draw(pool, 0)
+    assert splits == Splits(
+        ("gen01", "cls01", "gen06", "gen00"),
+        tuple(
+            "gen10 gen05 gen07 gen03 cls06 cls00 cls08 cls05 gen04 cls04 cls03 gen09 cls09 "
+            "cls02".split()
+        ),
+        ("cls10", "cls07", "gen02", "gen08"),
+        TEST,
+    )
+    splits, _ = AuthorsSplits(4, 4, balance_dev_cls_gen=False).draw(pool, 7)
+    assert splits == Splits(
+        ("gen02", "gen08", "cls10", "gen07"),
+        tuple(
+            "cls03 cls09 gen06 cls08 cls04 cls00 gen04 gen05 gen01 cls01 gen00 cls06 cls02 "
+            "cls05".split()
+        ),
+        ("gen03", "cls07", "gen10", "gen09"),
+        TEST,
+    )
+    fewer, _ = AuthorsSplits(4, 4, seed=7, remain_tasks=2).draw(pool, 0)
+    assert fewer.remain == ("gen10", "gen05")
+
+
+def test_the_authors_draw_drops_tasks_only_afterwards(tmp_path):
+    whole, _ = AuthorsSplits(4, 4, seed=7).draw(make_pool(NAMES), 0)
+    tasks = tmp_path / "tasks.json"
+    tasks.write_text(json.dumps({n: "CLS" if n.startswith("cls") else "GEN" for n in NAMES}))
+    gone = {whole.train[1], whole.dev[0], whole.remain[3]}
+    pool = make_pool([name for name in NAMES if name not in gone])
+    draw = AuthorsSplits(4, 4, missing_tasks="drop", seed=7, tasks=str(tasks))
+    assert draw.draw(pool, 0) == (whole.only(pool), 3)
+    with pytest.raises(UserError, match="which the pool lacks .3 of 20"):
+        AuthorsSplits(4, 4, seed=7, tasks=str(tasks)).draw(pool, 0)
+
+
+def test_the_splits_seed_is_its_own():
+    pool = make_pool(splits=own_splits())
+    for source in (Drawn, AuthorsSplits):
+        of_seed = source(5, 6).draw(pool, 3)
+        assert source(5, 6, seed=3).draw(pool, 4) == of_seed != source(5, 6).draw(pool, 4)
+    with pytest.raises(UserError, match="SPLIT_SEED is '10'; give a whole number"):
+        Drawn(seed="10")
