@@ -33,11 +33,14 @@ class UserError(Exception):
 
     The message says what was given, what was needed and which gin name, flag or file line to
     change. `ait-jax` prints it on one line and exits with 2; `--debug` adds the traceback.
-    Whatever it repeats, it is one line that a terminal can take.
+    Whatever it repeats, a terminal can take it, and no line of it can be mistaken for another's.
+
+    Args:
+      lines: almost always one; further ones list what the first one announces.
     """
 
-    def __init__(self, message: str) -> None:
-        super().__init__(_cut(visible(message), _LONGEST_MESSAGE))
+    def __init__(self, *lines: str) -> None:
+        super().__init__("\n".join(_cut(visible(line), _LONGEST_MESSAGE) for line in lines))
 
 
 def visible(text: str, *, keep_lines: bool = False) -> str:

@@ -227,9 +227,9 @@ def _check_folders(out: Any, jobs: Sequence[Job], config: str) -> None:
         changes = round_zero.other_differences(saved, config, SEED_NAMES)
         if changes:
             raise UserError(
-                f"COMPARISON_DIR = {str(out)!r} holds another comparison; {job.name} differs:\n  "
-                + "\n  ".join(changes)
-                + "\nSet another --gin.COMPARISON_DIR, or give the old values to continue."
+                f"COMPARISON_DIR = {str(out)!r} holds another comparison; {job.name} differs:",
+                *(f"  {change}" for change in changes),
+                "Set another --gin.COMPARISON_DIR, or give the old values to continue.",
             )
 
 

@@ -211,7 +211,7 @@ def _settle(job: Job, code: int, failed: list[Job]) -> None:
     ended = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
     text = f"{job.name} failed ({ended}); the last lines of {job.log}:\n{_last_lines(job.log)}"
     if code == ExitCode.USER_ERROR:
-        raise UserError(text)
+        raise UserError(*text.split("\n"))
     failed.append(job)
     reporter.say(text if len(failed) == 1 else f"{job.name} failed ({ended}); log: {job.log}")
 

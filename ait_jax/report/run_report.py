@@ -16,7 +16,7 @@ from ait_jax.report.settings import Settings, of_parts
 from ait_jax.report.task_details import OtherPrompts, details
 from ait_jax.rounds import record
 from ait_jax.rounds.generations import known_changes
-from ait_jax.rounds.record import CONTINUAL, SCORE, Record, read_json, round_name
+from ait_jax.rounds.record import CONTINUAL, SCORE, Record, read_evaluation, read_race, round_name
 from ait_jax.runtime import buckets, files
 
 SCHEMA = 1
@@ -236,7 +236,7 @@ def _notes_of_round(run: Record, round_index: int) -> Iterator[str]:
         yield f"{joined:,} new tasks joined the pool in round {round_index}."
     if cut := (run.stage(round_index, "score") or {}).get("prompts_cut"):
         yield f"{cut:,} prompts of round {round_index} were too long and were cut at their end."
-    if race := (read_json(run.folder(round_index) / "race.json") or {}).get("report"):
+    if race := read_race(run.folder(round_index)):
         passes, full = race.get("passes"), race.get("full_passes")
         share = f" with {passes / full:.0%} of the prompts" if passes and full else ""
         yield (
@@ -249,8 +249,8 @@ def _notes_of_round(run: Record, round_index: int) -> Iterator[str]:
             f"The last {group} task of round {round_index} won by {margin:.1e}: another mesh may "
             "select differently."
         )
-    evaluation = read_json(run.folder(round_index) / "eval.json") or {}
-    if without := (evaluation.get("test") or {}).get("num_without_references"):
+    test = (read_evaluation(run.folder(round_index)) or {}).get("test")
+    if without := test and test.get("num_without_references"):
         yield (
             f"{without:,} test instances of round {round_index} have no reference and are not "
             "measured."

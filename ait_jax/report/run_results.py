@@ -12,7 +12,7 @@ from ait_jax.rounds.record import (
     CONTINUAL,
     SCORE,
     Record,
-    read_json,
+    read_evaluation,
     read_metrics,
     read_timings,
 )
@@ -191,7 +191,7 @@ def evaluations(run: Record, index: TaskIndex) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for round_index in (None, *run.rounds):
         folder = run.path / "base" if round_index is None else run.folder(round_index)
-        result = read_json(folder / "eval.json")
+        result = read_evaluation(folder)
         if result is None:
             continue
         groups = {name: _metrics(metrics, index) for name, metrics in result.items()}
@@ -247,7 +247,7 @@ def training(run: Record) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for round_index in run.rounds:
         lines = read_metrics(run.folder(round_index))
-        lines = [line for line in lines if isinstance(line.get("step"), int)]
+        lines = [line for line in lines if line.get("step") is not None]
         if not lines:
             continue
         steps = thinned([line for line in lines if "loss" in line])

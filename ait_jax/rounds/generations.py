@@ -10,12 +10,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, shown, shown_path
 from ait_jax.pool import TaskPool
 from ait_jax.pool.splits import read_names
 from ait_jax.rounds.record import round_name
 from ait_jax.rounds.run_directory import RunDirectory
-from ait_jax.runtime.files import check_name, write_lines
+from ait_jax.runtime.files import check_name, read_text, write_lines
 
 _STAGE, _MOST_NAMED = "pool", 5
 _LINE = re.compile(r"([0-9a-f]{64}) (.+)")
@@ -67,9 +67,9 @@ class Generations:
             different = changes(known, now)
             if different:
                 raise UserError(
-                    "The pool was changed, not only extended, since this run began:\n  "
-                    + "\n  ".join(different)
-                    + "\nRestore these tasks to continue, or start over in another --gin.MODEL_DIR."
+                    "The pool was changed, not only extended, since this run began:",
+                    *(f"  {change}" for change in different),
+                    "Restore these tasks to continue, or start over in another --gin.MODEL_DIR.",
                 )
             added = sorted(now.keys() - known.keys())
             held_out = _held_out(pool)
@@ -177,14 +177,14 @@ def _known(path: Any, number: int) -> dict[str, bytes]:
 def _read(path: Any) -> dict[str, bytes]:
     digests: dict[str, bytes] = {}
     try:
-        for line in path.read_bytes().decode().removesuffix("\n").split("\n"):
+        for line in read_text(path).removesuffix("\n").split("\n"):
             found = _LINE.fullmatch(line)
             if found is None:
-                raise ValueError(f"not a digest and a task name: {line[:100]!r}")
+                raise ValueError(f"not a digest and a task name: {shown(line)}")
             digests[check_name(found[2], "task name")] = bytes.fromhex(found[1])
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{path} is missing or damaged ({error}), so nothing tells whether the pool was only "
-            "extended; restore it or set another --gin.MODEL_DIR."
+            f"{shown_path(path)} is missing or damaged ({error}), so nothing tells whether the "
+            "pool was only extended; restore it or set another --gin.MODEL_DIR."
         ) from error
     return digests

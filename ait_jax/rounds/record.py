@@ -5,27 +5,18 @@ and eval.json through this module, as typed values or one kind of error. Every f
 absent, except for the last line of files that grow by lines.
 """
 
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict, TypeVar
 
 from ait_jax.config import configuration
-from ait_jax.errors import UserError, nearest
-from ait_jax.runtime import buckets, files
+from ait_jax.errors import UserError, nearest, shown, shown_path
+from ait_jax.runtime import buckets, files, strict_json
 
 SCHEMA_VERSION = 1
 ACTIVE, CONTINUAL, SCORE = "run", "continual", "score"
-_STATE_TYPES = {
-    "schema_version": int,
-    "code_version": str,
-    "pool": dict,
-    "seed": int,
-    "stages": dict,
-}
 _RESTORE = "restore it from a copy or set another --gin.MODEL_DIR"
 # Class of the settings -> kind of run.
 OWNERS = {
@@ -33,6 +24,95 @@ OWNERS = {
     "continual.Continual": CONTINUAL,
     "scoring.Scoring": SCORE,
 }
+T = TypeVar("T")
+_MOST_BYTES = 1 << 28  # of a JSON file; eval.json of 100,000 tasks has 10 MB
+_MOST_ROUNDS = 9999  # folders are round_000 to round_999, and some more
+
+
+class Pool(TypedDict):
+    """The pool in run.json; that of a scoring also has what was asked for."""
+
+    name: str
+    fingerprint: str
+
+
+class State(TypedDict):
+    """What run.json must have; the summaries of stages are `Summary` or groups of `Figures`."""
+
+    schema_version: int
+    code_version: str
+    pool: Pool
+    seed: int
+    stages: dict[str, dict[str, Any]]
+
+
+class Selected(TypedDict, total=False):
+    """What run.json says of a selection (`stages.selection_summary`)."""
+
+    strategy: str
+    tasks: int
+    close_calls: dict[str, float]
+
+
+class Summary(Selected, total=False):
+    """What run.json says of a stage, as far as readers rely on it."""
+
+    checkpoint_step: int | None
+    dropped_tasks: int
+    fingerprint: str
+    generation: int
+    joined: int
+    prompts_cut: int
+    replayed: int
+    selection: Selected | None
+    stages: int
+
+
+class Figures(TypedDict):
+    """Metrics of a group of instances; ROUGE-L and exact match in percent."""
+
+    rougeL: float | None
+    exact_match: NotRequired[float | None]
+    num_instances: NotRequired[int]
+    num_tasks: NotRequired[int]
+
+
+class Headline(Figures):
+    """Metrics of a split in run.json."""
+
+    cls: Figures
+    gen: Figures
+
+
+class Evaluation(Headline, total=False):
+    """Metrics of a split in eval.json."""
+
+    num_without_references: int
+    per_category: dict[str, Figures]
+    per_task: dict[str, Figures]
+
+
+class RaceSummary(TypedDict, total=False):
+    """What race.json says of a race."""
+
+    passes: int
+    full_passes: int
+
+
+class Race(TypedDict, total=False):
+    """race.json."""
+
+    report: RaceSummary
+
+
+class _TimingLine(TypedDict):
+    stage: str
+    seconds: float
+    tokens_per_second: NotRequired[float | None]
+    padding_fraction: NotRequired[float | None]
+    mfu: NotRequired[float | None]
+    devices: NotRequired[int | None]
+    device_kind: NotRequired[str | None]
 
 
 @dataclass(frozen=True)
@@ -98,15 +178,15 @@ class Record:
         """ROUNDS of the configuration, if it has one."""
         value = self.parameters.get("experiment.Experiment.rounds", "")
         value = self.parameters.get(value.removeprefix("%"), value)
-        return int(value) if value.isdecimal() else None
+        return int(value) if value.isdecimal() and len(value) <= len(str(_MOST_ROUNDS)) else None
 
     @cached_property
     def rounds(self) -> tuple[int, ...]:
         """Numbers of the rounds that have a folder, ascending; a folder of scores is round 0."""
         if self.kind == SCORE:
             return (0,)
-        numbers = (folder.name.removeprefix("round_") for folder in self.path.glob("round_*"))
-        return tuple(sorted(int(number) for number in numbers if number.isdecimal()))
+        numbers = {round_of(folder.name) for folder in self.path.glob("round_*")}
+        return tuple(sorted(number for number in numbers if number is not None))
 
     def folder(self, round_index: int) -> Any:
         """Returns the path of a round's files."""
@@ -120,6 +200,15 @@ class Record:
 def round_name(round_index: int | None) -> str:
     """Returns the folder of a round, and the first part of its stages' names; None is the base."""
     return "base" if round_index is None else f"round_{round_index:03d}"
+
+
+def round_of(stage: str) -> int | None:
+    """Returns the round of a stage ("round_002/train") or a folder; None if it has none."""
+    name = stage.partition("/")[0]
+    digits = name.removeprefix("round_")
+    if not digits.isdecimal() or len(digits) > len(str(_MOST_ROUNDS)):
+        return None
+    return int(digits) if name == round_name(int(digits)) else None
 
 
 def read(path: Any) -> Record:
@@ -147,17 +236,26 @@ def runs_below(path: Any) -> list[Any]:
 
 
 def _state(file: Any) -> dict[str, Any]:
-    state = read_json(file, _RESTORE) or {}
+    state = read_json(file, dict[str, Any], _RESTORE) or {}
     version = state.get("schema_version", SCHEMA_VERSION)
     if version != SCHEMA_VERSION:
         raise UserError(
-            f"{file} has schema {version}, but this version of ait-jax reads {SCHEMA_VERSION}; set "
-            "another --gin.MODEL_DIR."
+            f"{shown_path(file)} has schema {shown(version)}, but this version of ait-jax reads "
+            f"{SCHEMA_VERSION}; set another --gin.MODEL_DIR."
         )
-    for name, kind in _STATE_TYPES.items():
-        if not isinstance(state.get(name), kind):
-            raise _damaged(file, f"{name} must be of type {kind.__name__}", _RESTORE)
+    _check(file, state, State, "")
+    for stage, summary in state["stages"].items():
+        evaluated = stage.rpartition("/")[2] == "evaluate"
+        _check(file, summary, dict[str, Headline] if evaluated else Summary, f"{shown(stage)}: ")
     return state
+
+
+def _check(file: Any, value: Any, kind: type, place: str) -> None:
+    """Checks a part of run.json, which itself stays as it is: a run writes back all of it."""
+    try:
+        strict_json.checked(value, kind)
+    except strict_json.Unfit as error:
+        raise _damaged(file, f"{place}{error}", _RESTORE) from error
 
 
 def _config(file: Any) -> str:
@@ -168,7 +266,7 @@ def _config(file: Any) -> str:
 
 
 def _damaged(file: Any, problem: object, remedy: str) -> UserError:
-    return UserError(f"{file} is damaged ({problem}); {remedy}.")
+    return UserError(f"{shown_path(file)} is damaged ({problem}); {remedy}.")
 
 
 def _no_run(path: Any) -> str:
@@ -193,12 +291,17 @@ def _no_run(path: Any) -> str:
 
 
 def read_timings(path: Any) -> list[Timing]:
-    """Returns the lines of a run directory's timings.jsonl, in the order that stages ended."""
+    """Returns the lines of a run directory's timings.jsonl, in the order that stages ended.
+
+    Raises:
+      UserError: a line has a figure of a wrong type.
+    """
+    file = path / "timings.jsonl"
     timings = []
-    for line in read_lines(path / "timings.jsonl"):
-        stage, seconds = line.pop("stage", None), line.pop("seconds", None)
-        if isinstance(stage, str) and isinstance(seconds, int | float) and math.isfinite(seconds):
-            timings.append(Timing(stage, float(seconds), line))
+    for line in read_lines(file):
+        strict_json.typed(line, _TimingLine, file, "delete that line")
+        figures = {name: value for name, value in line.items() if name not in ("stage", "seconds")}
+        timings.append(Timing(line["stage"], float(line["seconds"]), figures))
     return timings
 
 
@@ -207,40 +310,58 @@ def durations(path: Any) -> list[tuple[str, float]]:
     return [(timing.stage, timing.seconds) for timing in read_timings(path)]
 
 
-def read_metrics(folder: Any) -> list[dict[str, Any]]:
-    """Returns the lines of a training's metrics.jsonl: step, loss, ..."""
-    return read_lines(folder / "metrics.jsonl")
+def read_metrics(folder: Any) -> list[dict[str, float | None]]:
+    """Returns the lines of a training's metrics.jsonl: step, loss, ...
+
+    Raises:
+      UserError: a line has something else than numbers.
+    """
+    return read_lines(folder / "metrics.jsonl", dict[str, float | None])
 
 
-def read_json(file: Any, remedy: str = "delete it and run again") -> dict[str, Any] | None:
-    """Returns the object of a JSON file (eval.json, race.json), None where it is absent.
+def read_evaluation(folder: Any) -> dict[str, Evaluation] | None:
+    """Returns group -> metrics of a folder's eval.json, None where it is absent.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    return read_json(folder / "eval.json", dict[str, Evaluation])
+
+
+def read_race(folder: Any) -> RaceSummary:
+    """Returns what a folder's race.json says of the race, nothing where it is absent.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    return (read_json(folder / "race.json", Race) or {}).get("report", {})
+
+
+def read_json(file: Any, kind: type[T], remedy: str = "delete it and run again") -> T | None:
+    """Returns the value of a JSON file as `kind`, None where it is absent.
 
     Raises:
       UserError: it is damaged.
     """
     try:
-        value = json.loads(files.read_text(file))
+        data = files.read_bytes(file, _MOST_BYTES)
+        return strict_json.checked(strict_json.parse(data), kind)
     except FileNotFoundError:
         return None
-    except (ValueError, OSError, RecursionError) as error:  # JSON and UTF-8 errors are ValueErrors
+    except (strict_json.Unfit, OSError) as error:
         raise _damaged(file, error, remedy) from error
-    if not isinstance(value, dict):
-        raise _damaged(file, "not an object", remedy)
-    return value
 
 
-def read_lines(file: Any) -> list[dict[str, Any]]:
-    """Returns the objects of a file of JSON lines, without lines cut short by a crash."""
+def read_lines(file: Any, kind: type[T] = dict[str, Any]) -> list[T]:
+    """Returns the objects of a file of JSON lines, without lines cut short by a crash.
+
+    Raises:
+      UserError: a line is not `kind`.
+    """
     try:
-        texts = files.read_bytes(file).decode("utf-8", "replace").splitlines()
-    except OSError:
+        data = files.read_bytes(file, _MOST_BYTES)
+    except FileNotFoundError:
         return []
-    found = []
-    for text in texts:
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(value, dict):
-            found.append(value)
-    return found
+    except OSError as error:
+        raise _damaged(file, error.strerror or error, "delete it") from error
+    return list(strict_json.lines(data, kind, file, "delete that line"))

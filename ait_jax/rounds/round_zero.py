@@ -92,9 +92,9 @@ def take_over(directory: RunDirectory, source: Any, experiment: Experiment, conf
         changes.append(f"version of ait-jax: was {version}, now {__version__}")
     if changes:
         raise UserError(
-            f"{given} differs from this run in more than the strategy:\n  "
-            + "\n  ".join(changes)
-            + "\nLeave it out or give a run with the same values."
+            f"{given} differs from this run in more than the strategy:",
+            *(f"  {change}" for change in changes),
+            "Leave it out or give a run with the same values.",
         )
     if LAST not in other.stages:
         raise UserError(f"{given} has not evaluated its round 0 yet; wait or leave it out.")

@@ -126,9 +126,9 @@ class RunDirectory:
             changes.append(f"seed: was {self.state['seed']}, now {seed}")
         if changes:
             raise UserError(
-                f"MODEL_DIR = {str(self.path)!r} holds a run of another configuration:\n  "
-                + "\n  ".join(changes)
-                + "\nSet another --gin.MODEL_DIR, or give the old values to continue that run."
+                f"MODEL_DIR = {str(self.path)!r} holds a run of another configuration:",
+                *(f"  {change}" for change in changes),
+                "Set another --gin.MODEL_DIR, or give the old values to continue that run.",
             )
         return True
 

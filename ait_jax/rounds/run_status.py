@@ -9,11 +9,19 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from ait_jax.errors import UserError, visible
 from ait_jax.rounds.learning_curve import CurvePoint
-from ait_jax.rounds.record import SCORE, Record, durations, read_json, read_metrics, round_name
+from ait_jax.rounds.record import (
+    SCORE,
+    Record,
+    durations,
+    read_json,
+    read_metrics,
+    round_name,
+    round_of,
+)
 from ait_jax.rounds.record import read as read_record
 from ait_jax.runtime import buckets
 from ait_jax.runtime.reporter import FINISHED, RUNNING
@@ -21,7 +29,7 @@ from ait_jax.runtime.watching import LIVE_FILE
 
 # Without a sign of life for this long, a program that cannot be asked otherwise counts as dead.
 _SILENCE_SECONDS, _BUCKET_SILENCE_SECONDS = 20.0, 100.0
-_MOST_TEXT = 500
+_MOST_TEXT = 200
 
 
 def read(path: Any) -> dict[str, Any]:
@@ -37,10 +45,10 @@ def read(path: Any) -> dict[str, Any]:
     return {
         "directory": str(record.path),
         "kind": live["kind"],
-        "pool": visible(str(record.pool.get("name", ""))),
+        "pool": visible(record.pool["name"])[:_MOST_TEXT],
         "seed": record.seed,
         "strategy": _strategy(record.parameters.get("STRATEGY", "None")),
-        "code_version": visible(record.state["code_version"]),
+        "code_version": visible(record.state["code_version"])[:_MOST_TEXT],
         **status,
         "losses": _losses(record.path, status["stage"]) or status["losses"],
     }
@@ -97,12 +105,6 @@ def compose(
     }
 
 
-def round_of(stage: str) -> int | None:
-    """Returns the round of a stage ("round_002/train"); None if it has none."""
-    digits = stage.partition("/")[0].removeprefix("round_")
-    return int(digits) if stage.startswith("round_") and digits.isdecimal() else None
-
-
 def seconds_left(
     plan: Sequence[tuple[str, float]],
     stages: Mapping[str, Any],
@@ -143,17 +145,14 @@ def curve(stages: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Returns the learning curve so far, from run.json."""
     points, seen = [], 0
     for name in sorted(stages, key=lambda name: (name.startswith("round_"), name)):
-        if _kind(name) != "evaluate" or not isinstance(stages[name], Mapping):
+        if _kind(name) != "evaluate":
             continue
         number = round_of(name)
         train = stages.get(name.replace("evaluate", "train"), {}) if number is not None else {}
         tasks = int(train.get("tasks", 0))
         # A round of a continual training counts only its own tasks.
         seen = seen + tasks if "replayed" in train else tasks
-        try:
-            point = CurvePoint.from_evaluation(number, seen, stages[name])
-        except (KeyError, TypeError, AttributeError):
-            continue
+        point = CurvePoint.from_evaluation(number, seen, stages[name])
         if point.test:
             points.append(point.to_json())
     return points
@@ -162,39 +161,46 @@ def curve(stages: Mapping[str, Any]) -> list[dict[str, Any]]:
 # --- the files ---
 
 
-_NUMBER = (int, float)
-_KINDS: dict[str, Any] = dict.fromkeys(("kind", "state", "problem", "host", "stage"), str)
-_KINDS |= {"pid": int, **dict.fromkeys(("plan", "activities", "losses"), list)}
-_NUMBERS = ("updated", "seconds", "stage_seconds", "tokens_per_second", "mfu")
-_KINDS |= dict.fromkeys(_NUMBERS, _NUMBER)
-_ACTIVITY = {"what": str, "done": int, "total": int, "note": str}
+class _Activity(TypedDict):
+    what: str
+    done: int
+    total: int
+    note: str
+    seconds_left: float | None
+
+
+class _Live(TypedDict, total=False):
+    kind: str
+    state: str
+    problem: str
+    host: str
+    pid: int
+    updated: float
+    seconds: float
+    plan: list[tuple[str, float]]
+    stage: str | None
+    stage_seconds: float
+    activities: list[_Activity]
+    losses: list[float]
+    tokens_per_second: float | None
+    mfu: float | None
 
 
 def _read_live(path: Any) -> dict[str, Any]:
-    """Returns the values of live.json, without those that are missing or of a wrong type."""
+    """Returns the values of live.json; a damaged one is as good as none."""
     try:
-        value = read_json(path) or {}
+        return _visible(read_json(path, _Live) or {})
     except UserError:
         return {}
-    live = {
-        name: visible(item) if isinstance(item, str) else item
-        for name, item in value.items()
-        if isinstance(item, _KINDS.get(name, ()))
-    }
-    live["plan"] = [item for item in live.get("plan", ()) if _is_planned(item)]
-    live["losses"] = [item for item in live.get("losses", ()) if isinstance(item, _NUMBER)]
-    live["activities"] = [
-        {name: visible(v) if isinstance(v := item[name], str) else v for name in _ACTIVITY}
-        | {"seconds_left": left if isinstance(left := item.get("seconds_left"), _NUMBER) else None}
-        for item in live.get("activities", ())
-        if isinstance(item, dict) and all(isinstance(item.get(n), k) for n, k in _ACTIVITY.items())
-    ]
-    return live
 
 
-def _is_planned(item: Any) -> bool:
-    """Says whether an item is [stage, amount of work]."""
-    return isinstance(item, list) and len(item) == 2 and all(map(isinstance, item, (str, _NUMBER)))
+def _visible(value: Any) -> Any:
+    """Returns a value of JSON with texts that a terminal can take."""
+    if isinstance(value, dict):
+        return {visible(name): _visible(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_visible(item) for item in value]
+    return visible(value)[:_MOST_TEXT] if isinstance(value, str) else value
 
 
 def _losses(path: Any, stage: str | None) -> list[float]:
@@ -202,7 +208,7 @@ def _losses(path: Any, stage: str | None) -> list[float]:
     if not stage or _kind(stage) != "train" or round_of(stage) is None:
         return []
     lines = read_metrics(path / stage.partition("/")[0])
-    return [line["loss"] for line in lines if isinstance(line.get("loss"), float)][-60:]
+    return [loss for line in lines if (loss := line.get("loss")) is not None][-60:]
 
 
 # --- whether it runs ---
@@ -211,7 +217,7 @@ def _losses(path: Any, stage: str | None) -> list[float]:
 def _state(record: Record, live: Mapping[str, Any]) -> tuple[str, str]:
     """Returns the state, and what went wrong."""
     said = live.get("state")
-    problem = live.get("problem", "")[:_MOST_TEXT]
+    problem = live.get("problem", "")
     if _is_running(record.path, live):
         return RUNNING, ""
     if said in (None, RUNNING):

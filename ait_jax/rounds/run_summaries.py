@@ -13,7 +13,7 @@ from ait_jax.config import configuration
 from ait_jax.evaluation.evaluation import EXACT_MATCH, ROUGE_L, Prediction, read_predictions
 from ait_jax.pool import TaskPool
 from ait_jax.pool.splits import read_names
-from ait_jax.rounds.record import Timing, read_json, read_timings, round_name
+from ait_jax.rounds.record import Timing, read_evaluation, read_timings, round_name
 from ait_jax.rounds.run_directory import RunDirectory
 from ait_jax.runtime import files
 from ait_jax.scorer.likelihoods import read_task_scores
@@ -69,7 +69,7 @@ class RunSummaries(Summaries):
 
         def write(writer_of: OpenWriter) -> None:
             folder = self._directory.path / name
-            result = read_json(folder / "eval.json") or {}
+            result = read_evaluation(folder) or {}
             predictions = read_predictions(folder / "predictions.jsonl")
             for group, metrics in result.items():
                 writer = writer_of(f"inference_eval/{group}")

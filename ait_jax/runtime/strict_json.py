@@ -2,13 +2,14 @@
 
 Python's parser believes its input: it recurses as deep as that nests, makes integers of thousands
 of digits, takes NaN and infinity, keeps the last of two values under one key, and returns halves of
-surrogate pairs, which no file can hold. Here all of it is one kind of error, and `typed` turns what
-was read into values of the types that the reader states.
+surrogate pairs, which no file can hold. Here all of it is one kind of error, and `typed` checks
+what was read against the types that the reader relies on.
 """
 
 import json
 import math
 import re
+from collections.abc import Iterator
 from typing import Any, Never, TypeVar
 
 from ait_jax.errors import UserError, shown, shown_path
@@ -21,8 +22,8 @@ T = TypeVar("T")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-class _Unfit(ValueError):
-    """JSON by the grammar, but no data that this program takes."""
+class Unfit(ValueError):
+    """Why a text is no JSON that this program takes, beginning with the place."""
 
 
 def loads(
@@ -41,8 +42,19 @@ def loads(
         `MOST_DEPTH` deep, a number that 64 bits cannot hold, NaN or infinity, a key given twice,
         half a surrogate pair.
     """
+    try:
+        return parse(data, line, most_bytes)
+    except Unfit as error:
+        problem = str(error)
+        comma = ", " if problem.startswith("line ") else ": "
+        raise UserError(f"{shown_path(source)}{comma}{problem}.") from None
+
+
+def parse(data: bytes | str, line: int | None = None, most_bytes: int = MOST_BYTES) -> Any:
+    """Returns the value of a JSON text as `loads`; raises Unfit."""
+    place = "" if line is None else f"line {line}: "
     if len(data) > most_bytes:
-        _refuse(source, line, f"{len(data):,} bytes, more than the {most_bytes:,} that are read")
+        raise Unfit(f"{place}{len(data):,} bytes, more than the {most_bytes:,} that are read")
     try:
         text = decode(data)
         value = json.loads(
@@ -57,16 +69,15 @@ def loads(
             _check(value, halves)
         return value
     except json.JSONDecodeError as error:
-        if line is None:
-            _refuse(source, error.lineno, f"malformed JSON: {error.msg}", error.colno)
-        _refuse(source, line, f"malformed JSON: {error.msg}", error.pos + 1)
+        row, column = (line, error.pos + 1) if line is not None else (error.lineno, error.colno)
+        raise Unfit(f"line {row}, column {column}: malformed JSON: {error.msg}") from None
     except UnicodeDecodeError as error:
-        before = error.object[: error.start].count(b"\n") + 1
-        _refuse(source, line or before, f"not UTF-8 text{other_encoding(error.object)}")
+        row = line or error.object.count(b"\n", 0, error.start) + 1
+        raise Unfit(f"line {row}: not UTF-8 text{other_encoding(error.object)}") from None
     except RecursionError:
-        _refuse(source, line, _TOO_DEEP)
-    except _Unfit as error:
-        _refuse(source, line, str(error))
+        raise Unfit(place + _TOO_DEEP) from None
+    except Unfit as error:
+        raise Unfit(place + str(error)) from None
 
 
 def decode(data: bytes | str) -> str:
@@ -82,36 +93,29 @@ def other_encoding(data: bytes) -> str:
     return " (UTF-16, by its first bytes)" if wide else ""
 
 
-def _refuse(source: object, line: int | None, problem: str, column: int | None = None) -> Never:
-    place = shown_path(source)
-    place += f", line {line}" if line is not None else ""
-    place += f", column {column}" if column is not None else ""
-    raise UserError(f"{place}: {problem}.") from None
-
-
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in value if keys.count(key) > 1)
-        raise _Unfit(f"the key {shown(twice)} is given twice in one object")
+        raise Unfit(f"the key {shown(twice)} is given twice in one object")
     return value
 
 
 def _constant(name: str) -> Never:
-    raise _Unfit(f"{name} is no JSON number; write null where there is no value")
+    raise Unfit(f"{name} is no JSON number; write null where there is no value")
 
 
 def _integer(digits: str) -> int:
     if len(digits) > _MOST_DIGITS + 1:
-        raise _Unfit(f"an integer of {len(digits.lstrip('-'))} digits")
+        raise Unfit(f"an integer of {len(digits.lstrip('-'))} digits")
     return int(digits)
 
 
 def _float(digits: str) -> float:
     value = float(digits)
     if not math.isfinite(value):
-        raise _Unfit(f"{shown(digits[:40])} is beyond what a float holds")
+        raise Unfit(f"{shown(digits[:40])} is beyond what a float holds")
     return value
 
 
@@ -130,7 +134,7 @@ def _check(value: Any, halves: bool) -> None:
                 _check_text(item)
                 continue
             if depth == MOST_DEPTH:
-                raise _Unfit(_TOO_DEEP)
+                raise Unfit(_TOO_DEEP)
             below.extend(child for child in children if isinstance(child, kinds))
         level, depth = below, depth + 1
 
@@ -139,29 +143,51 @@ def _check_text(text: Any) -> None:
     try:
         str(text).encode()
     except UnicodeEncodeError as error:
-        raise _Unfit(f"half a surrogate pair in {shown(text[:80])}") from error
+        raise Unfit(f"half a surrogate pair in {shown(text[:80])}") from error
 
 
 def typed(value: Any, kind: type[T], source: object, remedy: str = "") -> T:
-    """Returns a value of JSON as `kind`.
+    """Returns a value of JSON as it is, if it is of `kind`.
 
     Args:
       value: as `loads` returns it.
-      kind: a dataclass, TypedDict, or a type of containers; objects may have more keys than it.
+      kind: a TypedDict or a type of containers; objects may have more keys than it.
       source: where it is from, for errors.
       remedy: what to do, for errors.
 
     Raises:
       UserError: a missing key or a wrong type, with its place.
     """
+    try:
+        return checked(value, kind)
+    except Unfit as error:
+        advice = f"; {remedy}" if remedy else ""
+        raise UserError(f"{shown_path(source)}: {error}{advice}.") from None
+
+
+def checked(value: Any, kind: type[T]) -> T:
+    """Returns a value of JSON as `typed`; raises Unfit."""
     import msgspec
 
     try:
-        return msgspec.convert(value, kind)
+        msgspec.convert(value, kind)
+        return value
     except msgspec.ValidationError as error:
-        problem, _, place = str(error).partition(" - at ")
-        place = place.strip("`").removeprefix("$").removeprefix(".")
-        problem = problem.replace("`", "")
-        where = f" ({place})" if place else ""
-        advice = f"; {remedy}" if remedy else ""
-        raise UserError(f"{shown_path(source)}{where}: {problem}{advice}.") from None
+        problem, _, place = str(error).replace("`", "").partition(" - at ")
+        place = place.removeprefix("$").removeprefix(".")
+        problem = problem[0].lower() + problem[1:]
+        raise Unfit(f"{place}: {problem}" if place else problem) from None
+
+
+def lines(data: bytes, kind: type[T], source: object, remedy: str = "") -> Iterator[T]:
+    """Yields the objects of a file that grows by lines, without those that a crash cut short.
+
+    Raises:
+      UserError: a line is whole but not `kind`, as `typed` says it.
+    """
+    for number, text in enumerate(data.split(b"\n"), 1):
+        try:
+            value = parse(text)
+        except Unfit:
+            continue
+        yield typed(value, kind, f"{shown_path(source)}, line {number}", remedy)

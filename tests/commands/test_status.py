@@ -112,7 +112,7 @@ def test_ends_are_told_apart(run_dir, capsys):
     directory = RunDirectory(run_dir)
     directory.open((run_dir / "config.gin").read_text(), {"name": "mini", "fingerprint": "x"}, 0)
     for name in ("round_001/train", "round_001/evaluate"):
-        directory.stage(name, lambda: {"tasks": 3})
+        directory.stage(name, lambda n=name: EVALUATED if "evaluate" in n else {"tasks": 3})
     (run_dir / "live.json").unlink()  # of a version before it
     code, out, _ = status(capsys, run_dir)
     assert code == 0 and out.splitlines()[1] == "finished"

@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import dataclass, field
+from typing import NotRequired, TypedDict
 
 import pytest
 from hypothesis import given
@@ -95,26 +95,41 @@ def test_any_bytes_are_read_as_python_does_or_refused(data):
     json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
 
 
-@dataclass
-class Stage:
+class Stage(TypedDict):
     seconds: float
-    steps: int = 0
-    best: dict[str, float | None] = field(default_factory=dict)
+    steps: NotRequired[int]
+    best: NotRequired[dict[str, float | None]]
 
 
 def test_typed_values():
-    assert strict_json.typed({"seconds": 1, "more": []}, Stage, "a") == Stage(1.0)
+    assert strict_json.typed({"seconds": 1, "more": []}, Stage, "a") == {
+        "seconds": 1,
+        "more": [],
+    }
     for value, problem in [
-        ({}, "Object missing required field seconds"),
-        ([], "Expected object, got array"),
-        ({"seconds": 1, "steps": 1.5}, "(steps): Expected int, got float"),
-        ({"seconds": True}, "(seconds): Expected float, got bool"),
-        ({"seconds": 1, "best": {"x": "y"}}, "Expected float | null, got str"),
+        ({}, "object missing required field seconds"),
+        ([], "expected object, got array"),
+        ({"seconds": 1, "steps": 1.5}, "run.json: steps: expected int, got float"),
+        ({"seconds": True}, "seconds: expected float, got bool"),
+        ({"seconds": 1, "best": {"x": "y"}}, "best[...]: expected float | null, got str"),
     ]:
         with pytest.raises(UserError, match=r"^run\.json.*; delete it\.$") as error:
             strict_json.typed(value, Stage, "run.json", "delete it")
         assert problem in str(error.value)
     assert strict_json.typed({"a": [1]}, dict[str, list[int]], "a") == {"a": [1]}
+
+
+def test_lines_of_a_file_that_grows():
+    whole = b'{"seconds": 1}\n{"seconds": 2, "steps": 3}\n'
+    for data in (whole, whole + b'{"seco', whole + b'{"seconds": 4, "st\n\xff\n', b'{"a"' + whole):
+        found = list(strict_json.lines(data, Stage, "t.jsonl"))
+        assert found == [{"seconds": 1}, {"seconds": 2, "steps": 3}][data.startswith(b'{"a"') :]
+    with pytest.raises(UserError, match=r"^t\.jsonl, line 2: steps: expected int, got str; del\.$"):
+        list(
+            strict_json.lines(
+                b'{"seconds": 1}\n{"seconds": 2, "steps": "3"}', Stage, "t.jsonl", "del"
+            )
+        )
 
 
 def test_given_files(tmp_path):
