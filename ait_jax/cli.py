@@ -4,6 +4,7 @@ Slow imports happen inside the subcommand that needs them.
 """
 
 import argparse
+import io
 import os
 import sys
 import traceback
@@ -28,7 +29,7 @@ from ait_jax.commands import (
     tasks_command,
 )
 from ait_jax.errors import ExitCode, UserError, nearest
-from ait_jax.runtime import distributed, watching
+from ait_jax.runtime import disk, distributed, preemption, watching
 from ait_jax.runtime.buckets import Unavailable
 from ait_jax.runtime.preemption import Preempted
 from ait_jax.runtime.reporter import Reporter
@@ -92,6 +93,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     watching.show_with(_view)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # of a locale that may lack characters of names
+            stream.reconfigure(errors="replace")
     try:
         code = _main(arguments)
         sys.stdout.flush()  # here, where a broken pipe is caught
@@ -104,6 +108,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(file=sys.stderr)
         return _leave(ExitCode.INTERRUPTED, "interrupted; the same command continues.")
     except Preempted:
+        if preemption.is_interrupted():
+            distributed.say("interrupted (Ctrl-C), and saved; the same command continues.")
+            return ExitCode.INTERRUPTED
         distributed.say("told to stop (SIGTERM), and saved; the same command continues.")
         return ExitCode.PREEMPTED
     except distributed.PeerLost as error:
@@ -116,17 +123,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.FAILED
     except Exception as error:
-        if distributed.process_count() > 1:
-            # Another process may be the cause, and this one cannot end as if it were alone.
-            traceback.print_exc()
-            distributed.leave(ExitCode.FAILED, f"{type(error).__name__}: {error}")
-        raise
+        return _fail(error, "--debug" in arguments)
 
 
 def _leave(code: int, message: str) -> int:
     distributed.say(message)
     distributed.leave(code, message)
     return code
+
+
+def _fail(error: Exception, debug: bool) -> int:
+    """Ends with one line if the disk is to blame; raises the `error` otherwise."""
+    words, alone = disk.trouble(error), distributed.process_count() == 1
+    if debug or (words is None and not alone):
+        traceback.print_exc()
+    if words is not None:
+        return _leave(ExitCode.USER_ERROR, f"{words}. Once that is mended, the same command continues.")
+    # Another process may be the cause, and this one cannot end as if it were alone.
+    distributed.leave(ExitCode.FAILED, f"{type(error).__name__}: {error}")
+    raise error
 
 
 def _view(shown: Reporter, columns: int, rows: int) -> list[tuple[str, int]]:

@@ -27,7 +27,7 @@ from ait_jax.launch.launch_spec import flags
 from ait_jax.launch.statuses import Status
 
 from ait_jax.errors import ExitCode
-from ait_jax.runtime import files
+from ait_jax.runtime import disk, files
 
 UPLOAD_EVERY_S = 30.0
 # A preemption notice comes 30 s before the machine is gone.
@@ -84,14 +84,18 @@ class Log:
         local.parent.mkdir(parents=True, exist_ok=True)
         if not local.exists():  # a replacement machine continues its predecessor's log
             with contextlib.suppress(Exception):
-                local.write_bytes(remote.read_bytes())
-        local.touch()
+                files.write_bytes(local, remote.read_bytes(), any_process=True)
+        self.write(b"")  # so that it is there
         self.uploaded = 0
         self.lock = threading.Lock()
 
     def write(self, data: bytes) -> None:
         """Writes to the log and to standard output."""
-        with open(self.local, "ab") as file:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        with (
+            contextlib.suppress(OSError),  # a full disk does not stop the run
+            os.fdopen(disk.open_regular(self.local, flags), "ab") as file,
+        ):
             file.write(data)
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.buffer.write(data)

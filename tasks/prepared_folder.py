@@ -5,7 +5,6 @@ says what the pool was made from, is removed first when a pool is replaced and u
 """
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
@@ -21,7 +20,7 @@ from typing import Any
 from ait_jax.tasks.source_files import SourceFile, SourceFiles, difference
 
 from ait_jax.errors import UserError, nearest
-from ait_jax.runtime import buckets, reporter, terminal
+from ait_jax.runtime import buckets, disk, reporter, terminal
 from ait_jax.runtime.files import as_path, check_name, read_text, write_json
 from ait_jax.runtime.lease import Held, lease
 
@@ -29,10 +28,6 @@ ON_BAD_TASK = ("error", "skip")
 _RECORD = "source.json"
 _SCHEMA = 1
 _SECONDS_PER_LINE = 10.0
-# What may be wrong with a data_dir; other failures are not the user's.
-_UNWRITABLE = {
-    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EEXIST,
-}  # fmt: skip
 
 # Writes a pool into a folder that is not there yet, made from files with what is to be remembered
 # of them; calls the function given with the bytes read, and returns what else the record holds.
@@ -151,26 +146,19 @@ class PreparedFolder:
           UserError: the data directory cannot be written to.
         """
         lock = self.path.parent / f".{self.name}.lock"
-        try:
-            if not self._is_local:
-                with _in_turn(lock):
-                    yield
-                return
+        if not self._is_local:
+            with _in_turn(lock):
+                yield
+            return
+        with disk.writing(self.path, "a writable data_dir (gin name DATA_DIR)"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(lock, "a") as file:
+            with disk.lock_file(lock) as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 # A process killed between its two renames has left the old pool here.
                 if self._replaced.exists() and not self.path.exists():
                     self._replaced.rename(self.path)
-                shutil.rmtree(self._replaced, ignore_errors=True)
+                disk.sweep(self._replaced)
                 yield
-        except OSError as error:
-            if error.errno not in _UNWRITABLE:
-                raise
-            raise UserError(
-                f"cannot write to {str(error.filename or self.path.parent)!r}: {error.strerror}. "
-                "Give a writable data_dir with enough space (gin name DATA_DIR)."
-            ) from error
 
     @contextlib.contextmanager
     def replacing(self) -> Iterator[Path]:
@@ -180,7 +168,7 @@ class PreparedFolder:
         """
         if self._is_local:
             root = self.path.parent / f".{self.name}-preparing"
-            shutil.rmtree(root, ignore_errors=True)  # what a killed preparation left
+            disk.sweep(root)  # what a killed preparation left
             root.mkdir()
         else:
             root = Path(tempfile.mkdtemp())
@@ -191,7 +179,7 @@ class PreparedFolder:
                 if self.path.exists():
                     self.path.rename(self._replaced)
                 building.rename(self.path)
-                shutil.rmtree(self._replaced, ignore_errors=True)
+                disk.sweep(self._replaced)
             else:
                 self._upload(building)
         finally:

@@ -34,14 +34,17 @@ def start_jax(*, joins: bool = False) -> None:
     """Sets what must be set before JAX starts.
 
     Args:
-      joins: become one of several processes if the environment says so, and heed SIGTERM.
+      joins: become one of several processes if the environment says so, and heed SIGTERM and
+        Ctrl-C.
     """
+    if joins:
+        preemption.heed_interrupts()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import jax
 
     # Orbax and Grain log every save and read through absl, and Orbax warns at every checkpoint
-    # between two evaluations that it has no dev metric.
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    # between two evaluations that it has no dev metric. What it logs as an error it also raises.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or files.user_cache("xla")
     jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

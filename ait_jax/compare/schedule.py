@@ -14,7 +14,7 @@ from typing import Any
 from ait_jax.errors import ExitCode, UserError
 from ait_jax.rounds import record, round_zero
 from ait_jax.rounds.record import round_name
-from ait_jax.runtime import preemption, reporter
+from ait_jax.runtime import disk, preemption, reporter
 
 _LOG_LINES = 15
 _SECONDS_TO_SAVE = 120.0
@@ -177,7 +177,8 @@ def _start(job: Job, jobs: Sequence[Job], cpus: str, program: Sequence[str]) -> 
             shared = f", round 0 from {giver.name}"
     job.log.parent.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-    with open(job.log, "ab") as log:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    with disk.writing(job.log), os.fdopen(disk.open_regular(job.log, flags), "ab") as log:
         job.process = subprocess.Popen(
             [sys.executable, *program, str(os.getpid()), cpus, *arguments],
             stdin=subprocess.DEVNULL,

@@ -1,10 +1,8 @@
 """report.html of a run directory: what it says, and the file, written whole."""
 
-import os
 import shlex
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from ait_jax import __version__
@@ -17,7 +15,7 @@ from ait_jax.report.task_details import OtherPrompts, details
 from ait_jax.rounds import record
 from ait_jax.rounds.generations import known_changes
 from ait_jax.rounds.record import CONTINUAL, SCORE, Record, read_evaluation, read_race, round_name
-from ait_jax.runtime import buckets, files
+from ait_jax.runtime import files
 
 SCHEMA = 1
 NAME = "report.html"
@@ -61,13 +59,7 @@ def make(
     )
     path = files.as_path(out) if out is not None else run.path / NAME
     text = page.render(payload, chunks)
-    if not buckets.is_local(path):
-        files.write_text(path, text, any_process=True)
-        return path
-    # A run and a command may both write it at once.
-    temporary = Path(path).with_name(f".tmp-{os.getpid()}-{path.name}")
-    files.write_text(temporary, text, any_process=True)
-    temporary.replace(path)
+    files.write_text(path, text, any_process=True)
     return path
 
 

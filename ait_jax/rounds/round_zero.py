@@ -20,7 +20,7 @@ from ait_jax.errors import UserError
 from ait_jax.rounds import record
 from ait_jax.rounds.experiment import Experiment
 from ait_jax.rounds.run_directory import RunDirectory, differences
-from ait_jax.runtime import buckets, files, reporter
+from ait_jax.runtime import buckets, disk, files, reporter
 from ait_jax.runtime.files import LinesFile
 
 SCORE = "round_000/score"
@@ -126,14 +126,13 @@ def _copy_folder(source: Path, target: Path, left_out: set[str]) -> None:
         return
 
     def ignored(folder: str, names: list[str]) -> set[str]:
-        temporary = {name for name in names if name.startswith(".tmp-")}
+        temporary = {name for name in names if name.startswith(disk.TEMPORARY_PREFIX)}
         return temporary | (left_out & set(names) if Path(folder) == source else set())
 
-    temporary = target.parent / f".tmp-{target.name}"
-    for leftover in (temporary, target):
-        shutil.rmtree(leftover, ignore_errors=True)
-    shutil.copytree(source, temporary, ignore=ignored, copy_function=_link_or_copy)
-    temporary.replace(target)
+    files.remove_tree(target)
+    with files.new_folder(target) as folder:
+        copy = _link_or_copy
+        shutil.copytree(source, folder, ignore=ignored, copy_function=copy, dirs_exist_ok=True)
 
 
 def _link_or_copy(source: str, target: str) -> None:

@@ -15,7 +15,7 @@ from ait_jax.rounds.generations import Generations
 from ait_jax.rounds.record import durations
 from ait_jax.rounds.run_directory import RunDirectory
 from ait_jax.rounds.run_summaries import RunSummaries
-from ait_jax.runtime import distributed, files, reporter
+from ait_jax.runtime import distributed, files, preemption, reporter
 from ait_jax.runtime.hardware import devices_held
 from ait_jax.runtime.partitioning import model_info
 from ait_jax.runtime.watching import watch
@@ -202,6 +202,7 @@ def stage(run: Run[Any], name: str, work: Callable[[], Done]) -> dict[str, Any]:
     """
     if run.directory.is_done(name):
         return run.directory.state["stages"][name]
+    preemption.check()
     start = time.perf_counter()
     run.engine.work.clear()
     with reporter.stage(name):

@@ -12,12 +12,13 @@ from ait_jax.config import configuration
 from ait_jax.errors import UserError
 from ait_jax.rounds.record import OWNERS, SCHEMA_VERSION, round_name
 from ait_jax.rounds.record import read as read_record
-from ait_jax.runtime import buckets, distributed, files
+from ait_jax.runtime import buckets, disk, distributed, files
 from ait_jax.runtime.files import LinesFile
 from ait_jax.runtime.lease import Holder, lease
 
 PoolChanges = Callable[[dict[str, Any]], list[str]]
 _LOCK_ATTEMPTS = 4
+_FOREIGN = ("wandb",)  # W&B keeps links there
 # A run may be moved, get its report at any time, and continue with other summaries.
 _MAY_DIFFER = (
     "MODEL_DIR",
@@ -60,7 +61,8 @@ class RunDirectory:
         """Keeps other processes out of MODEL_DIR for the block.
 
         Raises:
-          UserError: another process is in it, or it is not writable.
+          UserError: another process is in it, it is not writable, or it has links, which writing
+            would follow to elsewhere.
         """
         if not distributed.is_writer():
             yield
@@ -72,7 +74,8 @@ class RunDirectory:
         with ExitStack() as stack:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
-                _lock(stack.enter_context(open(self.path / ".lock", "w")))
+                _lock(stack.enter_context(disk.lock_file(self.path / ".lock")))
+                disk.tidy(self.path, _FOREIGN)
             except BlockingIOError as error:
                 raise UserError(
                     f"Another process is running in MODEL_DIR = {str(self.path)!r}; wait for it "

@@ -5,6 +5,7 @@ timings.jsonl how long that took. The live view and `ait-jax status` show the sa
 """
 
 import fcntl
+import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ from ait_jax.rounds.record import (
     round_of,
 )
 from ait_jax.rounds.record import read as read_record
-from ait_jax.runtime import buckets
+from ait_jax.runtime import buckets, disk
 from ait_jax.runtime.reporter import FINISHED, RUNNING
 from ait_jax.runtime.watching import LIVE_FILE
 
@@ -254,10 +255,10 @@ def _is_locked(path: Path) -> bool:
     The test holds a shared lock for an instant, so `RunDirectory.lock` tries several times.
     """
     try:
-        with open(path) as file:
+        with os.fdopen(disk.open_regular(path, os.O_RDONLY)) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:  # there is no lock, or the file system has none
+    except (OSError, UserError):  # there is no lock, or the file system has none
         return False
     return False

@@ -13,14 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ait_jax.errors import UserError, shown, shown_path
-from ait_jax.runtime import buckets, distributed, strict_json
+from ait_jax.runtime import buckets, disk, distributed, strict_json
 
 # Common file systems allow 255 bytes; the rest is room for suffixes and `.tmp-`.
 MAX_NAME_BYTES = 200
-_TEMPORARY_PREFIX = ".tmp-"
-# Failures that the user can fix; any other is a defect.
-_UNWRITABLE = {errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EISDIR}
-_UNWRITABLE |= {errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS}
 
 
 def user_cache(name: str) -> str:
@@ -36,12 +32,12 @@ def as_path(path: Any) -> Any:
     become `epath.Path`, others `pathlib.Path`, with `~` expanded.
 
     Raises:
-      UserError: an unknown scheme, or its package is not installed.
+      UserError: an unknown scheme, or its package is not installed; or as `disk.local_path`.
     """
     if hasattr(path, "read_bytes"):
         return path
     text = os.fspath(path)
-    return Path(text).expanduser() if buckets.is_local(text) else buckets.path(text)
+    return disk.local_path(text) if buckets.is_local(text) else buckets.path(text)
 
 
 def absolute(path: Any) -> Any:
@@ -55,20 +51,23 @@ def replace_with(path: Any, any_process: bool = False) -> Iterator[Path]:
     """Yields a temporary local path; on a clean exit its file becomes `path`.
 
     If the block raises, `path` stays as it was and the temporary file is removed. On a disk it is
-    `.tmp-<name>` beside `path`: libraries choose formats by the suffix, and the same name in every
-    run means that leftovers of killed runs are overwritten. In a bucket the file is uploaded at
-    the end. One process at a time may write a path: of several that run as one program the first
-    one does, and what the others write is discarded. Missing parent folders are made.
+    `.tmp-<name>` beside `path`, empty and this process's alone: libraries choose formats by the
+    suffix, and the next writer of that name removes what a killed one left. A link at either name
+    is replaced, not followed. In a bucket the file is uploaded at the end. Of several processes
+    that run as one program the first one writes, and what the others write is discarded. Missing
+    parent folders are made.
 
     Args:
       path: of the file.
-      any_process: let every process write: for folders that each host may have and that a lock
-        guards (prepared pools).
+      any_process: let every process write: for folders that each host may have (prepared pools).
 
     Raises:
-      UserError: the folder is not writable, or the disk is full.
+      UserError: the folder is not writable, the disk is full, or another process does not finish
+        writing the same file.
     """
     path = as_path(path)
+    if buckets.is_local(path) and path.is_dir():
+        raise UserError(f"{path} is a folder; give a file, {path / 'NAME'} for example.")
     writes = any_process or distributed.is_writer()
     if not writes or not buckets.is_local(path):
         with tempfile.TemporaryDirectory() as elsewhere:
@@ -79,8 +78,10 @@ def replace_with(path: Any, any_process: bool = False) -> Iterator[Path]:
         return
     with _replacing(path) as temporary:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        _sync(temporary)
+        with disk.exclusive(temporary):
+            yield temporary
+            _sync(temporary)
+            temporary.replace(path)
 
 
 @contextlib.contextmanager
@@ -108,22 +109,16 @@ def remove_tree(path: Any) -> None:
 
 @contextlib.contextmanager
 def _replacing(path: Any) -> Iterator[Any]:
-    """Yields the name beside `path` whose file or folder becomes `path`, and goes if that fails."""
-    temporary = path.parent / (_TEMPORARY_PREFIX + path.name)
-    try:
-        yield temporary
-        temporary.replace(path)
-        _sync(path.parent)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)
-        if not isinstance(error, OSError) or error.errno not in _UNWRITABLE:
+    """Yields the name beside `path` for what becomes `path`; it goes if the block fails."""
+    temporary = path.parent / (disk.TEMPORARY_PREFIX + path.name)
+    with disk.writing(path):
+        try:
+            yield temporary
+            _sync(path.parent)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                disk.sweep(temporary)
             raise
-        raise UserError(
-            f"cannot write {str(path)!r}: {error.strerror}. Give a writable folder (for a run, set "
-            "MODEL_DIR) or free some space."
-        ) from error
 
 
 def check_new_folder(path: Any) -> Path:
@@ -150,10 +145,12 @@ def new_folder(path: Any) -> Iterator[Path]:
     Raises:
       UserError: it is not empty, a file, not local or not writable.
     """
-    with _replacing(check_new_folder(path)) as temporary:
-        shutil.rmtree(temporary, ignore_errors=True)
+    path = check_new_folder(path)
+    with _replacing(path) as temporary:
+        disk.sweep(temporary)
         temporary.mkdir(parents=True)
         yield temporary
+        temporary.replace(path)
 
 
 def _sync(path: Any) -> None:
@@ -264,7 +261,7 @@ def write_json(path: Any, value: Any, any_process: bool = False) -> None:
 
 
 class LinesFile:
-    """A file that grows line by line, on a disk or in a bucket, which cannot append.
+    """A file of JSON that grows line by line, on a disk or in a bucket, which cannot append.
 
     On a disk a line is safe once `add` returns. In a bucket lines wait for `flush`, which writes
     the whole object: call it before anything that must not be newer than the lines.
@@ -297,10 +294,8 @@ class LinesFile:
     def add(self, line: str) -> None:
         """Appends a line."""
         if self._local:
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(line + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+            with disk.writing(self.path):
+                disk.append_line(self.path, line)
             return
         self._lines = [*self.read(), line]
         self._waiting = True

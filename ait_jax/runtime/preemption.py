@@ -1,19 +1,71 @@
-"""SIGTERM, the notice that a machine will be taken away: stop at the next good place."""
+"""SIGTERM, the notice that a machine will be taken away, and Ctrl-C: stop at the next good place.
 
+Neither raises an exception where it arrives: one inside a callback of XLA's would be lost, and one
+in the middle of a save would leave half of it.
+"""
+
+import contextlib
+import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
+from ait_jax.errors import ExitCode
 from ait_jax.runtime import distributed
 
 _noticed = threading.Event()
+_interrupted = threading.Event()
 _points = 0
+# What leaves the terminal in order when the process ends at once.
+before_ending: list[Callable[[], Any]] = []
 
 
 class Preempted(Exception):
     """Stopped and saved; the same command continues."""
+
+
+def heed_interrupts() -> None:
+    """From now on the first Ctrl-C is noticed as SIGTERM is, and a second one ends the process.
+
+    A thread takes them, since Python's own handlers wait while the main thread is in C++, for a
+    compilation, say.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    ours, pythons = socket.socketpair()
+    pythons.setblocking(False)
+    signal.set_wakeup_fd(pythons.detach(), warn_on_full_buffer=False)
+    signal.signal(signal.SIGINT, lambda number, frame: None)
+    threading.Thread(target=_take, args=(ours,), daemon=True, name="interrupts").start()
+
+
+def _take(arriving: socket.socket) -> None:
+    while numbers := arriving.recv(64):
+        for _ in range(numbers.count(signal.SIGINT)):
+            if _interrupted.is_set():
+                _end()
+            _interrupted.set()
+            distributed.say("stopping at the next step; Ctrl-C again ends at once.")
+            if distributed.process_count() == 1:
+                _noticed.set()
+            else:  # JAX's notice makes all processes stop at the same place
+                os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _end() -> None:
+    for callback in before_ending:
+        with contextlib.suppress(Exception):
+            callback()
+    distributed.say("interrupted; the same command continues from what was saved before.")
+    os._exit(ExitCode.INTERRUPTED)
+
+
+def is_interrupted() -> bool:
+    """Says whether Ctrl-C is why the process stops."""
+    return _interrupted.is_set()
 
 
 def heed() -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from ait_jax.runtime import buckets, distributed, files, terminal
+from ait_jax.runtime import buckets, distributed, files, preemption, terminal
 from ait_jax.runtime.preemption import Preempted
 from ait_jax.runtime.reporter import FINISHED, Reporter, using
 
@@ -71,7 +71,8 @@ def watch(
 
 
 def _ending(error: BaseException) -> tuple[str, str]:
-    if isinstance(error, KeyboardInterrupt):
+    interrupted = isinstance(error, Preempted) and preemption.is_interrupted()
+    if isinstance(error, KeyboardInterrupt) or interrupted:
         return "interrupted", "Ctrl-C"
     if isinstance(error, Preempted):
         return "preempted", "told to stop (SIGTERM), and saved"
@@ -99,6 +100,7 @@ class _Watcher:
     def start(self) -> None:
         if self.area:
             self._clean_up_when_terminated(self.area)
+            preemption.before_ending.append(self.area.stop)
             self.area.start()
         if self.area or self.path is not None:
             self.thread.start()
@@ -109,6 +111,7 @@ class _Watcher:
             self.thread.join()
         if self.area:
             self.area.stop()
+            preemption.before_ending.remove(self.area.stop)
             if self._former_handler is not None:
                 signal.signal(signal.SIGTERM, self._former_handler)
         self._write()

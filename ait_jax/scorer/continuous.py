@@ -15,6 +15,7 @@ from ait_jax.models.decoding import Rows
 from ait_jax.models.interface import Model
 from ait_jax.models.parameters import abstract_params, match_layout, num_params
 from ait_jax.prompts.vocabulary import EOS_ID
+from ait_jax.runtime import preemption
 from ait_jax.runtime.hardware import options_of_large_products
 from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.scorer.batching import LengthBuckets, Tokens, finer_lengths, pad_rows, padded_length
@@ -136,6 +137,7 @@ class ContinuousDecoder:
         waiting = deque(pool.groups)
         at_work: dict[int, SharedPrefix] = {}
         while waiting or at_work:
+            preemption.check()
             free = [slot for slot in range(num_slots) if slot not in at_work]
             while waiting and len(free) >= at_a_time:
                 places, free = free[:at_a_time], free[at_a_time:]

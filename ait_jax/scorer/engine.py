@@ -20,7 +20,7 @@ from ait_jax.models.likelihood import (
 )
 from ait_jax.models.parameters import abstract_params, match_layout
 from ait_jax.prompts.vocabulary import EOS_ID
-from ait_jax.runtime import reporter
+from ait_jax.runtime import preemption, reporter
 from ait_jax.runtime.hardware import options_of_large_products, target_platform
 from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.scorer.batching import (
@@ -242,6 +242,7 @@ class Engine:
                     self.work.padded_tokens += job.padded_tokens(arrays, rows)
                     pending.append((rows, output))
                     continue
+                preemption.check()
                 rows, output = pending.popleft()
                 fetched = jax.tree.map(fetch, output)
                 real = [(row, slot) for slot, row in enumerate(rows) if row is not None]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ait_jax.errors import UserError, first_line
-from ait_jax.runtime import buckets, distributed, files
+from ait_jax.runtime import buckets, disk, distributed, files
 
 # The latest one may turn out to be damaged or, after the loss has run away, useless.
 NUM_LATEST = 2
@@ -72,7 +72,8 @@ class Checkpoints:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._manager.close()
+        with disk.writing(self.directory):
+            self._manager.close()
 
     def _value(self, metrics: Mapping[str, float]) -> float:
         return float(metrics.get(self.best_metric or "", math.nan))
@@ -109,16 +110,22 @@ class Checkpoints:
         return step
 
     def save(self, step: int, state: Any, metrics: Mapping[str, float] | None) -> None:
-        """Starts to write checkpoint_<step>, and returns."""
-        self._manager.save(
-            step,
-            args=self._ocp.args.StandardSave(state),
-            metrics=dict(metrics) if metrics else None,
-        )
+        """Starts to write checkpoint_<step>, and returns. Raises as `wait`, of the one before."""
+        with disk.writing(self.directory):  # also what failed while the one before was written
+            self._manager.save(
+                step,
+                args=self._ocp.args.StandardSave(state),
+                metrics=dict(metrics) if metrics else None,
+            )
 
     def wait(self) -> None:
-        """Returns once everything is on disk, or raises what went wrong while writing."""
-        self._manager.wait_until_finished()
+        """Returns once everything is on disk.
+
+        Raises:
+          UserError: the disk is full, or whatever went wrong while writing.
+        """
+        with disk.writing(self.directory):
+            self._manager.wait_until_finished()
 
     def keep_only(self, steps: Iterable[int]) -> None:
         """Deletes all other checkpoints."""

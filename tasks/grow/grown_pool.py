@@ -26,6 +26,7 @@ from ait_jax.tasks.prepared_folder import read_record
 from ait_jax.errors import UserError
 from ait_jax.pool import Instance, Instruction, Task, task_digest, task_from_json, task_to_json
 from ait_jax.pool.task import without_lone_surrogates
+from ait_jax.runtime import disk
 from ait_jax.runtime.files import as_path, check_name, read_bytes, write_json, write_lines
 
 INSTRUCTIONS, TASKS, REPORT = "instructions.jsonl", "tasks", "report.json"
@@ -128,7 +129,7 @@ class GrownPool:
         """
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            file = open(self.directory / _LOCK, "a")  # noqa: SIM115 - closed by `with` below
+            file = disk.lock_file(self.directory / _LOCK)
         except OSError as error:
             raise UserError(
                 f"cannot write {str(self.directory)!r}: {error.strerror}; give another --pool."
@@ -140,6 +141,7 @@ class GrownPool:
                 raise UserError(
                     f"another `ait-jax grow` is at work in {str(self.directory)!r}."
                 ) from error
+            disk.tidy(self.directory)
             self._read()
             read_report(self.directory)  # fails now if it is damaged, not after the work
             yield

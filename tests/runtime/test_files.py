@@ -72,7 +72,7 @@ def test_unwritable_place_is_a_user_error(tmp_path):
 
 def test_defects_are_not_called_user_errors(tmp_path):
     with pytest.raises(FileNotFoundError), files.replace_with(tmp_path / "x.txt"):
-        pass  # nothing was written
+        (tmp_path / "not there").read_bytes()
     assert os.listdir(tmp_path) == []
 
 
