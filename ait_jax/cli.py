@@ -138,7 +138,7 @@ def _fail(error: Exception, debug: bool) -> int:
     if debug or (words is None and not alone):
         traceback.print_exc()
     if words is not None:
-        return _leave(ExitCode.USER_ERROR, f"{words}. Once that is mended, the same command continues.")
+        return _leave(ExitCode.USER_ERROR, f"{words}. After that the same command continues.")
     # Another process may be the cause, and this one cannot end as if it were alone.
     distributed.leave(ExitCode.FAILED, f"{type(error).__name__}: {error}")
     raise error

@@ -43,7 +43,7 @@ def run(options: argparse.Namespace, flags: GinFlags) -> int:
     from ait_jax.evaluation import judging
 
     endpoint = None if options.offline else endpoint_flags.build(options)
-    judging.compare(
+    result = judging.compare(
         (options.a, options.b),
         endpoint,
         options.out,
@@ -52,9 +52,10 @@ def run(options: argparse.Namespace, flags: GinFlags) -> int:
         seed=options.seed,
         max_tokens=options.max_tokens,
     )
-    if endpoint is not None and endpoint.stopped:
-        distributed.say(
-            f"{endpoint.stopped}; the results so far are kept, and the same command continues."
-        )
+    if endpoint is None:
+        return ExitCode.OK
+    stopped = endpoint.stopped or ("" if judging.any_answered(result) else "no request succeeded")
+    if stopped:
+        distributed.say(f"{stopped}; the results so far are kept, and the same command continues.")
         return ExitCode.UNFINISHED
     return ExitCode.OK

@@ -38,6 +38,7 @@ class Asking:
         self.replies: dict[str, Reply] = {}
         self.reserved, self.in_flight = 0.0, 0
         self.failed = self.failures_in_a_row = 0
+        self.last_failure = ""
         self.refusals: Counter[str] = Counter()
         self.answers = 0
         self.not_before = 0.0
@@ -52,6 +53,10 @@ class Asking:
             if endpoint.cache:
                 endpoint.cache.prepare()
             _run_to_the_end(self._ask_all)
+            if not endpoint.stopped and self.failures_in_a_row >= len(self.pending):
+                endpoint.stopped = (
+                    f"{endpoint.base_url} answered no request (last: {self.last_failure})"
+                )
         if self.error:
             raise self.error
         missing = BUDGET if endpoint.stopped == self._budget_text() else DOWN
@@ -183,6 +188,7 @@ class Asking:
 
     async def _failed(self, error: Transient) -> Reply:
         self.failures_in_a_row += 1
+        self.last_failure = str(error)
         if self.failures_in_a_row >= self.pacing.max_failures:
             await self._stop_asking(
                 f"{self.endpoint.base_url} failed {self.failures_in_a_row} times in a row "
@@ -213,8 +219,8 @@ class Asking:
             429: "The account's quota is used up; raise it, and the same command continues.",
         }
         default = (
-            f"Check the model {endpoint.model!r} and what it accepts (temperature, "
-            f"{endpoint.tokens_name})."
+            f"Check the model {endpoint.model!r} and what it accepts (--tokens_name, "
+            "--temperature=none)."
         )
         refusal = str(error).rstrip(".")
         return f"{endpoint.base_url} refuses: {refusal}. {needed.get(error.status, default)}"

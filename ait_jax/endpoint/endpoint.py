@@ -98,6 +98,8 @@ class Endpoint:
       pacing: concurrency, time-outs and retries.
       tokens_name: the endpoint's name for the token limit; OpenAI's reasoning models want
         "max_completion_tokens".
+      temperature: of the answers; None leaves it out of the requests, for models that take only
+        their own.
 
     Attributes:
       totals: counts and dollars of all calls so far.
@@ -118,8 +120,11 @@ class Endpoint:
         budget: float | None = None,
         pacing: Pacing | None = None,
         tokens_name: str = "max_tokens",
+        temperature: float | None = 0.0,
     ) -> None:
         self.base_url = _check_url(base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI_URL)
+        if temperature is not None and not 0 <= temperature <= 2:
+            raise UserError(f"temperature = {temperature} must be from 0 to 2, or none.")
         if not model:
             raise UserError("the endpoint's model has no name.")
         if budget is not None and not (math.isfinite(budget) and budget >= 0):
@@ -133,7 +138,7 @@ class Endpoint:
         self.pacing = pacing or Pacing()
         self.prices = prices or _FREE
         self.budget = budget
-        self.tokens_name = tokens_name
+        self.tokens_name, self.temperature = tokens_name, temperature
         self.totals = Totals()
         self.stopped = ""
         self.cache = None if cache_dir is None else ReplyCache(cache_dir)
@@ -141,7 +146,6 @@ class Endpoint:
     def ask(
         self,
         conversations: Sequence[Conversation],
-        temperature: float | None = 0.0,
         max_tokens: int = 256,
         description: str = "asking",
     ) -> list[Reply]:
@@ -153,7 +157,6 @@ class Endpoint:
 
         Args:
           conversations: lists of {"role": ..., "content": ...} messages.
-          temperature: None leaves it to the endpoint.
           max_tokens: the answer's limit.
           description: for the progress bar.
 
@@ -165,8 +168,8 @@ class Endpoint:
         if max_tokens < 1:
             raise UserError(f"max_tokens = {max_tokens} must be at least 1.")
         parameters: dict[str, Any] = {self.tokens_name: max_tokens}
-        if temperature is not None:
-            parameters["temperature"] = float(temperature)
+        if self.temperature is not None:
+            parameters["temperature"] = float(self.temperature)
         requests: list[ChatRequest] = []
         for i, conversation in enumerate(conversations):
             asked = {"model": self.model, "messages": check_conversation(conversation, i)}

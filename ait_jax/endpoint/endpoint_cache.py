@@ -6,7 +6,7 @@ from typing import Any
 
 from ait_jax.endpoint.chat import ChatRequest, Reply
 from ait_jax.errors import UserError
-from ait_jax.runtime import files
+from ait_jax.runtime import disk, files, strict_json
 
 _VERSION = 1
 _MARKER = "cache.json"
@@ -32,8 +32,9 @@ class ReplyCache:
         """
         marker = self.directory / _MARKER
         try:
-            version = json.loads(marker.read_bytes())["version"]
-        except (OSError, ValueError, KeyError, TypeError):
+            disk.tidy(self.directory, depth=1)
+            version = strict_json.loads(marker.read_bytes(), marker)["version"]
+        except (OSError, UserError, KeyError, TypeError):
             files.write_json(marker, {"what": "answers of chat endpoints", "version": _VERSION})
             return
         if version != _VERSION:
@@ -55,11 +56,11 @@ class ReplyCache:
         except (FileNotFoundError, NotADirectoryError):
             return None
         try:
-            value = json.loads(data)
+            value = strict_json.loads(data, path)
             if value["request"] != request.record():
                 raise ValueError("another request")
             return _reply(value["reply"])
-        except (ValueError, KeyError, TypeError):
+        except (UserError, ValueError, KeyError, TypeError):
             self.damaged.append(str(path))
             return None
 

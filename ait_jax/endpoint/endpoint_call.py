@@ -2,7 +2,6 @@
 
 import asyncio
 import email.utils
-import json
 import logging
 import math
 import re
@@ -10,8 +9,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from ait_jax.endpoint import bounded_client
+from ait_jax.endpoint.bounded_client import BadReply, Redirected
 from ait_jax.endpoint.chat import ChatRequest, Prices, Reply
 from ait_jax.errors import UserError
+from ait_jax.runtime import strict_json
 
 OPENAI_URL = "https://api.openai.com/v1"
 _KEY_NAME = "OPENAI_API_KEY"
@@ -23,6 +25,13 @@ _TALKATIVE = ("openai", "httpx", "httpx2", "httpcore", "httpcore2")
 _RETRIED_STATUS = {408, 409, 425, 429}
 # Refusals of one conversation, not of something that all share.
 _ABOUT_ONE_REQUEST = {"content_filter", "content_policy_violation", "context_length_exceeded"}
+
+
+# A pair of surrogates, half of one, any other escape.
+_ESCAPE = re.compile(
+    r"\\(?:u[dD][89abAB][\da-fA-F]{2}\\u[dD][c-fC-F][\da-fA-F]{2}"
+    r"|(?P<half>u[dD][89a-fA-F][\da-fA-F]{2})|.)"
+)
 
 
 class Transient(Exception):
@@ -86,7 +95,11 @@ def client(base_url: str, key: str | None, timeout_s: float) -> Any:
         logger = logging.getLogger(name)
         logger.setLevel(max(logging.INFO, logger.level))
     return openai.AsyncOpenAI(
-        base_url=base_url, api_key=key or _NO_KEY, timeout=timeout_s, max_retries=0
+        base_url=base_url,
+        api_key=key or _NO_KEY,
+        timeout=timeout_s,
+        max_retries=0,
+        http_client=bounded_client.bounded_client(timeout_s),
     )
 
 
@@ -120,9 +133,13 @@ async def post(
         async with asyncio.timeout(timeout_s):
             raw = await opened.chat.completions.with_raw_response.create(**request.body)
             body = raw.http_response.content
+    except (Redirected, BadReply) as error:
+        raise _of_reply(error) from None
     except (openai.APITimeoutError, TimeoutError):
         raise Transient(f"no answer within {timeout_s:g} s", perhaps_paid=True) from None
     except openai.APIConnectionError as error:
+        if isinstance(error.__cause__, Redirected | BadReply):
+            raise _of_reply(error.__cause__) from None
         # The library says only "Connection error."; the cause says more.
         text = redaction.message(str(error.__cause__ or error))
         refused = "connect" in type(error.__cause__).__name__.lower()
@@ -133,6 +150,12 @@ async def post(
         text = redaction.message(f"{type(error).__name__}: {error}")
         raise Transient(f"unreadable answer: {text}", perhaps_paid=True) from None
     return _parse(body, request, redaction, prices)
+
+
+def _of_reply(error: Redirected | BadReply) -> Exception:
+    if isinstance(error, Redirected):
+        return Refused(error.status, f"HTTP {error.status}: {error}", shared=True, fatal=True)
+    return Transient(f"the answer is not read: {error}", perhaps_paid=True)
 
 
 def _of_status(error: Any, redaction: Redaction) -> Exception:
@@ -167,19 +190,30 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     return None
 
 
+def _whole_characters(body: bytes) -> str:
+    r"""Returns JSON text in which bytes and escapes (`\ud800`) that are no character are U+FFFD.
+
+    No file could hold them, and a model that was cut in the middle of an emoji may send them.
+    """
+    text = body.decode("utf-8-sig", "replace")
+    return _ESCAPE.sub(lambda match: "\\ufffd" if match["half"] else match[0], text)
+
+
 def _parse(body: bytes, request: ChatRequest, redaction: Redaction, prices: Prices) -> Reply:
     """Returns the reply in the body of a 200 response.
 
     If the endpoint does not count tokens, the cost is the most that it can have been.
     """
     try:
-        value = json.loads(body)
+        value = strict_json.loads(_whole_characters(body), "the answer")
         choice = value["choices"][0]
         text = choice["message"].get("content")
         finish = choice.get("finish_reason")
         usage = value.get("usage") or {}
         tokens_in, tokens_out = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except UserError as error:
+        raise Transient(redaction.message(str(error)), perhaps_paid=True) from None
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise Transient(
             f"the answer is not a chat completion ({type(error).__name__})", perhaps_paid=True
         ) from None

@@ -32,8 +32,10 @@ def add(parser: argparse.ArgumentParser, cache: str = _CACHE) -> None:
         "max_attempts": (int, 6, "per request"),
         "tokens_name": (str, "max_tokens", "the endpoint's name for the token limit; "
                         "max_completion_tokens for OpenAI's reasoning models"),
+        "temperature": (_temperature, 0.0, "of the answers; none leaves it out of the requests, "
+                        "for models that take only their own"),
     }  # fmt: skip
-    metavars = {"prices": "IN,OUT", "budget": "DOLLARS"}
+    metavars = {"prices": "IN,OUT", "budget": "DOLLARS", "temperature": "NUMBER"}
     for name, (kind, default, text) in flags.items():
         group.add_argument(
             f"--{name}",
@@ -66,7 +68,12 @@ def build(options: argparse.Namespace, cache_dir: Any = None) -> Any:
         budget=options.budget,
         pacing=Pacing(options.concurrency, options.timeout_s, options.max_attempts),
         tokens_name=options.tokens_name,
+        temperature=options.temperature,
     )
+
+
+def _temperature(text: str) -> float | None:
+    return None if text.lower() == "none" else float(text)
 
 
 def _prices(text: str | None) -> Any:

@@ -70,7 +70,7 @@ def judge(pairs: Sequence[Pair], endpoint: Any, seed: int, max_tokens: int = 16)
         pair = pairs[i]
         texts = (pair.a, pair.b) if a_first else (pair.b, pair.a)
         conversations.append(judge_prompt.conversation(pair.question, *texts))
-    replies = endpoint.ask(conversations, 0.0, max_tokens, description="judging")
+    replies = endpoint.ask(conversations, max_tokens, description="judging")
     by_pair: dict[int, dict[bool, Reply]] = {}
     for (i, a_first), reply in zip(asked, replies, strict=True):
         by_pair.setdefault(i, {})[a_first] = reply
@@ -259,6 +259,12 @@ def compare(
     return result
 
 
+def any_answered(result: Mapping[str, Any]) -> bool:
+    """Says whether the judge answered about any pair of `compare`'s result, or none was sent."""
+    sent = [pair["outcome"] for pair in result["pairs"] if pair["note"] != "identical"]
+    return not sent or not set(sent) <= {FAILED, NOT_ASKED}
+
+
 def _file(path: Any, which: str, pairs: Sequence[Pair]) -> dict[str, Any]:
     return {
         "path": str(path),
@@ -283,6 +289,7 @@ def _judgement(
             "base_url": endpoint.base_url,
             "prompt_version": judge_prompt.VERSION,
             "max_tokens": max_tokens,
+            "temperature": endpoint.temperature,
         },
         "judgement": figures,
         "cost": vars(endpoint.totals),

@@ -275,19 +275,20 @@ def _whole(descriptor: int) -> tuple[int, bytes]:
         return size - len(last), b""
 
 
-def tidy(folder: Any, foreign: Collection[str] = ()) -> None:
+def tidy(folder: Any, foreign: Collection[str] = (), depth: int | None = None) -> None:
     """Removes what dead processes left in a folder that is locked, and refuses links in it.
 
     Args:
       folder: need not exist; may be a link itself.
       foreign: folders directly in it that other programs keep, with their own links.
+      depth: how many levels to look at; None for all.
 
     Raises:
       UserError: there is a link: writing would leave the folder.
     """
-    waiting = [os.fspath(folder)]
+    waiting = [(os.fspath(folder), 1)]
     while waiting:
-        here = waiting.pop()
+        here, level = waiting.pop()
         try:
             entries = list(os.scandir(here))
         except (FileNotFoundError, NotADirectoryError):
@@ -300,5 +301,5 @@ def tidy(folder: Any, foreign: Collection[str] = ()) -> None:
                     f"{shown_path(entry.path)} is a link, and nothing is written through links; "
                     "replace it by what it points to, or remove it."
                 )
-            elif entry.is_dir() and not (here == os.fspath(folder) and entry.name in foreign):
-                waiting.append(entry.path)
+            elif entry.is_dir() and level != depth and not (level == 1 and entry.name in foreign):
+                waiting.append((entry.path, level + 1))

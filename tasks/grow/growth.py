@@ -236,7 +236,6 @@ class _Proposer:
                     asked[dataset.name, style] = messages
         replies = endpoint.ask(
             list(asked.values()),
-            temperature=0.0,
             max_tokens=MAX_TOKENS,
             description="designing tasks",
         )

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import stand_in_judge
-from misbehaving_endpoint import closed, status
+from misbehaving_endpoint import closed, good, status
 from tiny_endpoint import KEY, connect, server  # noqa: F401
 
 from ait_jax import cli
@@ -65,7 +65,7 @@ def test_a_run_that_stops_says_that_the_same_command_continues(judge, server):
         (["--budget=1"], "needs prices"),
         (["--base_url=nowhere"], "must look like"),
         (["--max_tokens=0"], "max_tokens = 0"),
-        (["--instructions=nowhere.jsonl"], "cannot read the file 'nowhere.jsonl'"),
+        (["--instructions=nowhere.jsonl"], "nowhere.jsonl: cannot read the file"),
         (["--modl=x"], "Did you mean '--model'?"),
         (["--gin.A=1"], "takes no gin flags"),
         (["--on_mismatch=ignore"], "invalid choice"),
@@ -89,3 +89,33 @@ def test_no_model_and_a_refused_key(judge, server, tmp_path):
 def test_the_default_cache_is_the_users(monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
     assert files.user_cache("endpoint") == "/somewhere/ait_jax/endpoint"
+
+
+@pytest.mark.parametrize("refusal", [{}, {"code": "content_filter"}])
+def test_few_requests_that_all_fail_are_unfinished(judge, server, tmp_path, refusal):
+    for name in ("a", "b"):
+        first = (tmp_path / f"{name}.jsonl").read_text().splitlines()[0]
+        (tmp_path / f"{name}.jsonl").write_text(first + "\n")
+    server.then = status(400 if refusal else 500, **refusal)
+    code, _out, err = judge("--max_attempts=1")
+    assert code == 3 and "the same command continues" in err
+    server.then = None
+    assert judge()[0] == 0
+
+
+def test_a_judge_that_takes_no_temperature(judge, server):
+    """As OpenAI's reasoning models: max_completion_tokens, and a temperature of 1 or none."""
+
+    def picky(handler, body):
+        if body.get("temperature", 1) != 1 or "max_tokens" in body:
+            return status(400, message="temperature must be 1 for this model.")(handler, body)
+        return good(handler, body)
+
+    server.then = picky
+    flags = "--tokens_name=max_completion_tokens", "--max_tokens=2000"
+    code, _out, err = judge(*flags)
+    assert code == 2 and "--temperature=none" in err
+    assert judge(*flags, "--temperature=none")[0] == 0
+    assert judge(*flags, "--temperature=1")[0] == 0
+    code, _out, err = judge("--temperature=warm")
+    assert code == 2 and "--temperature" in err

@@ -10,8 +10,8 @@ from ait_jax.errors import UserError
 
 
 def test_replies_are_in_order_and_counted(server, connect):
-    endpoint = connect(prices=Prices(1.0, 2.0))
-    replies = endpoint.ask(messages(30), temperature=0.5, max_tokens=7)
+    endpoint = connect(prices=Prices(1.0, 2.0), temperature=0.5)
+    replies = endpoint.ask(messages(30), max_tokens=7)
     assert texts(replies) == [f"T{i}" for i in range(30)]
     assert all(reply.cost == pytest.approx(2e-5) and not reply.cached for reply in replies)
     assert (replies[0].input_tokens, replies[0].output_tokens) == (10, 5)
@@ -35,7 +35,7 @@ def test_nothing_is_asked_twice(server, connect):
     again = connect()
     assert texts(again.ask([message("b"), message("a")])) == ["B", "A"]
     assert len(server.requests) == 2 and again.totals.cached == 2 and again.totals.cost == 0
-    again.ask([message("a")], temperature=0.1)
+    connect(temperature=0.1).ask([message("a")])
     again.ask([message("a")], max_tokens=3)
     connect(model="n").ask([message("a")])
     assert len(server.requests) == 5
@@ -77,8 +77,7 @@ def test_the_base_url_comes_from_the_environment(server, connect, monkeypatch):
 
 
 def test_other_names_for_the_limit_and_no_temperature(server, connect):
-    endpoint = connect(tokens_name="max_completion_tokens")
-    endpoint.ask([message("a")], temperature=None)
+    connect(tokens_name="max_completion_tokens", temperature=None).ask([message("a")])
     assert server.requests[0]["max_completion_tokens"] == 256
     assert not {"max_tokens", "temperature"} & set(server.requests[0])
 

@@ -10,7 +10,7 @@ from ait_jax.errors import UserError
 
 MESSAGES = [{"role": "user", "content": "q"}]
 REQUEST = ChatRequest("http://a/v1", {"model": "m", "messages": MESSAGES}, 5)
-REPLY = Reply("an answer \ud83d", cost=0.25, input_tokens=3, output_tokens=4, finish="stop")
+REPLY = Reply("an answer \U0001f600", cost=0.25, input_tokens=3, output_tokens=4, finish="stop")
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def test_what_is_put_is_got_and_costs_nothing(cache):
     assert cache.get(REQUEST) is None
     cache.put(REQUEST, REPLY)
     got = cache.get(REQUEST)
-    assert got == Reply("an answer \ud83d", "", True, 0.0, 3, 4, "stop")
+    assert got == Reply("an answer \U0001f600", "", True, 0.0, 3, 4, "stop")
     kept = json.loads(cache.path(REQUEST).read_text())
     assert kept["request"]["body"]["messages"] == MESSAGES and kept["reply"]["cost"] == 0.25
     assert cache.path(REQUEST).name == f"{REQUEST.key}.json" and cache.damaged == []

@@ -1,10 +1,11 @@
 """What one answer of an endpoint means, and that the key reaches nothing but the header."""
 
 import email.utils
+import json
 import time
 
 import pytest
-from misbehaving_endpoint import echo_key, says, status, trickle
+from misbehaving_endpoint import completion, echo_key, says, status, trickle
 from tiny_endpoint import KEY, connect, message, messages, server, texts  # noqa: F401
 
 from ait_jax.endpoint import endpoint_call
@@ -160,3 +161,43 @@ def test_a_refusal_after_answers_is_the_error_of_one_reply(server, connect):
     server.script = [None] + [status(400, message="same")] * 9
     replies = connect(concurrency=1).ask(messages(11))
     assert texts(replies) == ["T0", *[None] * 9, "T10"]
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (rb"cut \ud83d", "cut \ufffd"),
+        (rb"\ude00\ud83d\ude00", "\ufffd\U0001f600"),
+        (rb"\ud83d\\ude00 \\ud83d \n", "\ufffd\\ude00 \\ud83d \n"),
+        (b"caf\xe9 \xed\xa0\xbd", "caf\ufffd \ufffd\ufffd\ufffd"),
+    ],
+)
+def test_halves_of_characters_are_replaced_where_a_reply_is_read(server, connect, body, text):
+    """They would be kept in the cache, and no file that is made of the answer could be written."""
+
+    def cut(handler, asked):
+        whole = json.dumps(completion("HERE", asked)).encode()
+        handler.send(200, whole.replace(b"HERE", body))
+
+    server.then = cut
+    for _ in range(2):  # the second time from the cache
+        (reply,) = connect().ask([message("a")])
+        assert reply.text == text
+        assert reply.text.encode()
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "body", [b"[" * 100_000, b'{"choices": ' + b"9" * 5000 + b"}", b"NaN", b""]
+)
+def test_json_beyond_all_bounds_is_a_reply_that_failed(server, connect, body):
+    server.then = lambda handler, asked: handler.send(200, body)
+    (reply,) = connect(max_attempts=1).ask([message("a")])
+    assert reply.text is None and reply.error
+
+
+def test_an_endpoint_that_answers_nothing_has_stopped_even_after_few_requests(server, connect):
+    server.then = status(500)
+    endpoint = connect(max_attempts=1)
+    endpoint.ask([message("a"), message("b")])
+    assert endpoint.stopped == f"{server.base_url} answered no request (last: HTTP 500: no)"

@@ -28,11 +28,13 @@ def pair(i, a, b):
 class Judge:
     """In place of an endpoint: `verdict(first, second)` is its answer's text or a Reply."""
 
+    temperature = 0.0
+
     def __init__(self, verdict):
         self.verdict = verdict
         self.asked = []
 
-    def ask(self, conversations, temperature, max_tokens, description):
+    def ask(self, conversations, max_tokens, description):
         self.asked += conversations
         made = [self.verdict(*stand_in_judge.read({"messages": c})) for c in conversations]
         return [Reply(text) if isinstance(text, str) else text for text in made]

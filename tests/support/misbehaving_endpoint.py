@@ -11,6 +11,7 @@ misbehaviour is a function (handler, body) that writes what it likes.
 """
 
 import contextlib
+import gzip
 import json
 import socket
 import threading
@@ -191,6 +192,29 @@ def truncated() -> Misbehaviour:
         _close(handler)
 
     return misbehave
+
+
+def endless() -> Misbehaviour:
+    """A body that never ends, as fast as it can."""
+
+    def misbehave(handler, body):
+        handler.send_response(200)
+        handler.end_headers()
+        while not handler.server.owner._closing.is_set():
+            handler.wfile.write(b" " * 65536)
+
+    return misbehave
+
+
+def bomb(megabytes: int, code: int = 200) -> Misbehaviour:
+    """A short body of gzip that is megabytes of spaces; none was asked for."""
+    data = gzip.compress(b" " * (megabytes << 20))
+    return lambda handler, body: handler.send(code, data, {"Content-Encoding": "gzip"})
+
+
+def redirect(code: int, where: str) -> Misbehaviour:
+    """Sends the client elsewhere."""
+    return lambda handler, body: handler.send(code, b"", {"Location": where})
 
 
 def cut_json() -> Misbehaviour:
