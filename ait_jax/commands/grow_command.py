@@ -92,7 +92,16 @@ def run(options: argparse.Namespace, flags: GinFlags) -> int:
     from ait_jax.tasks.grow.screening import Screening
 
     endpoint = _endpoint(options)
-    same = ("pool", "sources", "rows", "filters", "max_datasets", "max_tasks", "steer", "steer_only")
+    same = (
+        "pool",
+        "sources",
+        "rows",
+        "filters",
+        "max_datasets",
+        "max_tasks",
+        "steer",
+        "steer_only",
+    )
     growth = Growth(
         **{name: getattr(options, name) for name in same},
         endpoint=endpoint,

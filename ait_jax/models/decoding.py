@@ -33,9 +33,9 @@ class Decoded(NamedTuple):
 
     Attributes:
         tokens: end-of-sequence included, padded with 0 behind it.
-        log_likelihood: float32, mean over the `lengths` tokens.
-        ended_log_likelihood: the same with end-of-sequence in place of the last token: the answer
-            as teacher forcing reads it, also where it was cut.
+        log_likelihood: float32, mean over the tokens but padding, which a model may choose.
+        ended_log_likelihood: mean over the `lengths` tokens with end-of-sequence in place of the
+            last: the answer as teacher forcing reads it, also where it was cut.
         lengths: tokens including end-of-sequence.
         finished: False where T tokens came without end-of-sequence.
     """
@@ -50,7 +50,8 @@ class Decoded(NamedTuple):
 class Rows(NamedTuple):
     """Answers so far: tokens, how many there are, sums of log p, whether a row is done.
 
-    `ended_sum_B` has end-of-sequence in place of the last token.
+    Padding that was chosen counts as a token and adds nothing to a sum. `ended_sum_B` has
+    end-of-sequence in place of the last token.
     """
 
     tokens_BxT: Int[Array, "B T"]
@@ -81,10 +82,11 @@ def with_next(
     places_T = jnp.arange(rows.tokens_BxT.shape[1])
     is_next_BxT = (places_T == rows.count_B[:, None]) & ~done_B[:, None]
     ended_sum_B = rows.sum_B + logits_BxV[:, eos_id] - log_z_B
+    adds_B = ~done_B & (token_B != PAD_ID)
     rows = Rows(
         jnp.where(is_next_BxT, token_B[:, None], rows.tokens_BxT),
         rows.count_B + ~done_B,
-        rows.sum_B + jnp.where(done_B, 0.0, logit_B - log_z_B),
+        rows.sum_B + jnp.where(adds_B, logit_B - log_z_B, 0.0),
         jnp.where(done_B, rows.ended_sum_B, ended_sum_B),
         done_B | (token_B == eos_id),
     )
@@ -222,11 +224,11 @@ def decode(prompts: Prompts, max_decode_length: int, eos_id: int, choose: Choose
         step = partial(_step, now, max_decode_length, eos_id, choose)
         state = lax.while_loop(goes_on, step, state)
         result = _scatter_rows(result, state.rows, places_SxR)
-    num_tokens_B = jnp.maximum(result.count_B, 1)
+    num_real_B = jnp.sum(result.tokens_BxT != PAD_ID, axis=1)
     return Decoded(
         tokens=result.tokens_BxT,
-        log_likelihood=result.sum_B / num_tokens_B,
-        ended_log_likelihood=result.ended_sum_B / num_tokens_B,
+        log_likelihood=result.sum_B / jnp.maximum(num_real_B, 1),
+        ended_log_likelihood=result.ended_sum_B / jnp.maximum(result.count_B, 1),
         lengths=result.count_B,
         finished=result.done_B,
     )

@@ -55,12 +55,14 @@ class Answered:
       log_likelihoods: float32[instances], of the target under the original prompt, NaN where
         it is not known yet.
       decoded: whether `log_likelihoods` were a by-product of decoding.
+      generated: float32[instances], of the tokens as they were decoded; None if they were not.
     """
 
     texts: list[str]
     targets: list[tuple[int, ...]]
     log_likelihoods: np.ndarray
     decoded: bool
+    generated: np.ndarray | None = None
 
 
 def decode(
@@ -89,6 +91,7 @@ def decode(
         [targets[i] for i in of_instance],
         values[of_instance],
         decoded=True,
+        generated=None if decoded.generated is None else decoded.generated[of_instance],
     )
 
 

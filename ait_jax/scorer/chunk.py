@@ -112,6 +112,10 @@ def columns(chunk: Chunk, answered: Answered, values: np.ndarray) -> dict[str, A
         return [value for value in of_place for _ in range(num_prompts)]
 
     lengths = np.array([len(tokens) for tokens in chunk.inputs], np.int32)
+    generated: list[float | None] = [None] * chunk.prompts.size
+    if answered.generated is not None:
+        of_row = zip(chunk.prompts.ravel(), repeated(answered.generated.tolist()), strict=True)
+        generated = [value if prompt == 0 else None for prompt, value in of_row]
     return {
         "task": repeated(task for task, _ in chunk.places),
         "instance_id": repeated(instance.id for _, instance in chunk.places),
@@ -121,4 +125,5 @@ def columns(chunk: Chunk, answered: Answered, values: np.ndarray) -> dict[str, A
         "num_prompt_tokens": lengths[chunk.rows].ravel(),
         "num_tokens_cut": chunk.tokens_cut.ravel(),
         "log_likelihood": values.ravel(),
+        "generated_log_likelihood": generated,
     }

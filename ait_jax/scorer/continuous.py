@@ -13,6 +13,7 @@ import numpy as np
 from ait_jax.models import slots
 from ait_jax.models.decoding import Rows
 from ait_jax.models.interface import Model
+from ait_jax.models.likelihood import PAD_ID
 from ait_jax.models.parameters import abstract_params, match_layout, num_params
 from ait_jax.prompts.vocabulary import EOS_ID
 from ait_jax.runtime import preemption
@@ -40,11 +41,13 @@ class DecodedRow(NamedTuple):
       row: the prompt's place among the prompts.
       tokens: of the answer, end-of-sequence included if it came.
       log_likelihood: mean over the tokens, with end-of-sequence in place of the last.
+      generated: mean over the tokens themselves, without padding.
     """
 
     row: int
     tokens: list[int]
     log_likelihood: float
+    generated: float
 
 
 class ContinuousDecoder:
@@ -211,6 +214,7 @@ def _packed(
 
 def _answers(group: SharedPrefix, rows: Rows) -> Iterator[DecodedRow]:
     """Yields the answers of a group's members; a slot may have more rows than those."""
-    of_rows = (rows.tokens_BxT.tolist(), rows.count_B.tolist(), rows.ended_sum_B.tolist())
-    for member, tokens, count, total in zip(group.members, *of_rows, strict=False):
-        yield DecodedRow(member, tokens[:count], total / count)
+    of_rows = (x.tolist() for x in (rows.tokens_BxT, rows.count_B, rows.ended_sum_B, rows.sum_B))
+    for member, tokens, count, ended, total in zip(group.members, *of_rows, strict=False):
+        num_real = sum(token != PAD_ID for token in tokens)
+        yield DecodedRow(member, tokens[:count], ended / count, total / max(num_real, 1))

@@ -53,10 +53,13 @@ class Answers(NamedTuple):
       log_likelihoods: float32 [prompts], mean over the answer's tokens and end-of-sequence. An
         answer that reached the longest length without it has it in place of its last token, as
         it would be scored.
+      generated: float32 [prompts], mean over the tokens that were decoded, without padding: the
+        perplexity baseline's. None is unknown.
     """
 
     tokens: list[list[int]]
     log_likelihoods: np.ndarray
+    generated: np.ndarray | None = None
 
 
 class Engine:
@@ -134,22 +137,23 @@ class Engine:
         in_slots = self.shares_prefixes and jax.process_count() == 1
         decoded = (self._decode_in_slots if in_slots else self._decode_in_batches)(params, prompts)
         answers: list[list[int]] = [[] for _ in prompts]
-        log_likelihoods = np.zeros(len(prompts), np.float32)
+        log_likelihoods, generated = np.zeros((2, len(prompts)), np.float32)
         for answer in decoded:
             log_likelihoods[answer.row] = answer.log_likelihood
+            generated[answer.row] = answer.generated
             finished = answer.tokens[-1:] == [EOS_ID]
             answers[answer.row] = answer.tokens[:-1] if finished else answer.tokens
         self._count(prompts, [[*answer, EOS_ID] for answer in answers])
-        return Answers(answers, log_likelihoods)
+        return Answers(answers, log_likelihoods, generated)
 
     def _decode_in_batches(self, params: Any, prompts: Sequence[Tokens]) -> Iterator[DecodedRow]:
         budget = DECODING_BATCH * self.tokens_per_batch
         job = PaddedRows((prompts, self.input_lengths), tokens_per_batch=budget)
         for rows, slots, decoded in self._run("answers", params, job):
-            tokens, lengths = decoded.tokens[slots].tolist(), decoded.lengths[slots].tolist()
-            values = decoded.ended_log_likelihood[slots].tolist()
-            for row, ids, length, value in zip(rows, tokens, lengths, values, strict=True):
-                yield DecodedRow(row, ids[:length], value)
+            names = ("tokens", "lengths", "ended_log_likelihood", "log_likelihood")
+            columns = (getattr(decoded, name)[slots].tolist() for name in names)
+            for row, ids, length, ended, generated in zip(rows, *columns, strict=True):
+                yield DecodedRow(row, ids[:length], ended, generated)
 
     def _decode_in_slots(self, params: Any, prompts: Sequence[Tokens]) -> Iterator[DecodedRow]:
         """Yields the answers as they finish, with shared prefixes run once."""

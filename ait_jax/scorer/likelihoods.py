@@ -12,7 +12,9 @@ from ait_jax.runtime import files
 from ait_jax.selection.likelihood_table import Encoded, LikelihoodTable
 from ait_jax.selection.uncertainty import TaskScores
 
-# One row per (instance, prompt); prompt 0 is the original instruction.
+# One row per (instance, prompt); prompt 0 is the original instruction. Of a decoded answer, its row
+# has the log-likelihood of the very tokens that were decoded; other rows have none.
+GENERATED = "generated_log_likelihood"
 COLUMNS = (
     "task",
     "instance_id",
@@ -22,6 +24,7 @@ COLUMNS = (
     "num_prompt_tokens",
     "num_tokens_cut",
     "log_likelihood",
+    GENERATED,
 )
 _TEXT_COLUMNS = ("task", "instance_id", "answer")
 # (task, instance id) -> (answer, its log-likelihood under the original prompt)
@@ -32,14 +35,16 @@ def schema() -> Any:
     """Returns the table's Arrow schema: text, int32, and float32 log-likelihoods."""
     import pyarrow as pa
 
-    kinds = dict.fromkeys(_TEXT_COLUMNS, pa.string()) | {"log_likelihood": pa.float32()}
+    kinds: dict[str, Any] = dict.fromkeys(_TEXT_COLUMNS, pa.string())
+    kinds |= dict.fromkeys(("log_likelihood", GENERATED), pa.float32())
     return pa.schema([(name, kinds.get(name, pa.int32())) for name in COLUMNS])
 
 
 def write_rows(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
-    """Writes one table of `COLUMNS`."""
+    """Writes one table of `COLUMNS`; nothing was decoded if there is no such column."""
     import pyarrow as pa
 
+    columns = {GENERATED: [None] * len(columns["task"]), **columns}
     _write(path, pa.table({name: columns[name] for name in COLUMNS}, schema=schema()))
 
 
@@ -96,11 +101,15 @@ def _row_groups(path: Path) -> Iterator[Any]:
 def read_likelihoods(path: Path) -> LikelihoodTable:
     """Returns the table that `uncertainty.task_scores` takes."""
     names = ("task", "instance_id", "prompt", "log_likelihood")
-    table = _read(path, names, read_dictionary=["task", "instance_id"]).unify_dictionaries()
+    options = {"optional": (GENERATED,), "read_dictionary": ["task", "instance_id"]}
+    table = _read(path, names, **options).unify_dictionaries()
     texts = [table[name].combine_chunks() for name in names[:2]]
     task, instance = (Encoded(t.indices.to_numpy(), t.dictionary.to_pylist()) for t in texts)
     prompt, value = (table[name].to_numpy() for name in names[2:])
-    return LikelihoodTable.from_columns(task, instance, prompt, value, file=str(path))
+    generated = table[GENERATED].to_numpy() if GENERATED in table.column_names else None
+    return LikelihoodTable.from_columns(
+        task, instance, prompt, value, generated=generated, file=str(path)
+    )
 
 
 def write_task_scores(path: Path, scores: TaskScores) -> None:
@@ -122,13 +131,24 @@ def _write(path: Path, table: Any) -> None:
         pq.write_table(table, temporary)
 
 
-def _read(path: Path, columns: Sequence[str] | None = None, **options: Any) -> Any:
-    """Returns a table, with only `columns` if they are given; UserError if it lacks one."""
+def _read(
+    path: Path,
+    columns: Sequence[str] | None = None,
+    optional: Sequence[str] = (),
+    **options: Any,
+) -> Any:
+    """Returns a table, with only `columns` if they are given; UserError if it lacks one.
+
+    Args:
+      optional: further columns, which tables of earlier versions lack.
+    """
     import pyarrow.parquet as pq
 
     with errors_of(path), files.local_copy(path) as local:
         if columns is not None:
-            check_columns(path, pq.read_schema(local).names, columns)
+            names = pq.read_schema(local).names
+            check_columns(path, names, columns)
+            columns = [*columns, *(name for name in optional if name in names)]
         return pq.read_table(local, columns=columns and list(columns), **options)
 
 

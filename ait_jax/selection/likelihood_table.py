@@ -38,10 +38,13 @@ class LikelihoodTable:
       tasks: task names, ascending.
       log_likelihoods: per task [n, k + 1], instances by ascending id; column 0 is the original
         prompt. n and k may differ between tasks.
+      generated: per task [n], of the tokens as they were decoded under the original prompt; where
+        that is unknown, as in column 0.
     """
 
     tasks: tuple[str, ...]
     log_likelihoods: tuple[Float[np.ndarray, "_ _"], ...]
+    generated: tuple[Float[np.ndarray, " _"], ...]
 
     @classmethod
     def from_columns(
@@ -51,6 +54,7 @@ class LikelihoodTable:
         prompt: Integer[np.ndarray, " rows"],
         log_likelihood: Float[np.ndarray, " rows"],
         *,
+        generated: Float[np.ndarray, " rows"] | None = None,
         file: str = "the likelihood table",
     ) -> "LikelihoodTable":
         """Builds the table from columns, with rows in any order.
@@ -59,6 +63,7 @@ class LikelihoodTable:
           task, instance: names and ids.
           prompt: 0 for the original instruction, then 1..k.
           log_likelihood: mean token log-likelihoods in nats, at most 0.
+          generated: of decoded tokens, in rows of prompt 0; NaN or None where there is none.
           file: named in errors.
 
         Raises:
@@ -67,7 +72,9 @@ class LikelihoodTable:
         """
         task, instance = task.in_name_order(), instance.in_name_order()
         value = np.asarray(log_likelihood, np.float64)
-        rows = _Rows(task, instance, np.asarray(prompt, np.int64), value, file)
+        decoded = value if generated is None else np.asarray(generated, np.float64)
+        decoded = np.where(np.isnan(decoded), value, decoded)
+        rows = _Rows(task, instance, np.asarray(prompt, np.int64), value, decoded, file)
         rows.refuse_impossible()
         order = np.lexsort((rows.prompt, instance.codes, task.codes))
         rows.refuse_double(order)
@@ -82,6 +89,7 @@ class _Rows:
     instance: Encoded
     prompt: np.ndarray
     value: np.ndarray
+    generated: np.ndarray
     file: str
 
     def name(self, row: int) -> str:
@@ -89,12 +97,14 @@ class _Rows:
         return f"task {task!r}, instance {instance!r}"
 
     def refuse_impossible(self) -> None:
-        wrong = np.flatnonzero(~np.isfinite(self.value) | (self.value > LARGEST_LOG_LIKELIHOOD))
+        lowest, highest = (each(self.value, self.generated) for each in (np.minimum, np.maximum))
+        wrong = np.flatnonzero(~np.isfinite(lowest) | ~(highest <= LARGEST_LOG_LIKELIHOOD))
         if len(wrong):
             row = int(wrong[0])
+            value = highest[row] if highest[row] > 0 else lowest[row]
             raise UserError(
                 f"{self.file}: {len(wrong)} of {len(self.value)} log-likelihoods are not finite "
-                f"numbers at most 0; the first is {self.value[row]} ({self.name(row)}, prompt "
+                f"numbers at most 0; the first is {value} ({self.name(row)}, prompt "
                 f"{self.prompt[row]}). Training may have diverged: look at the round's "
                 "metrics.jsonl, lower the learning rate, or score in float32."
             )
@@ -138,4 +148,5 @@ class _Rows:
         return LikelihoodTable(
             tuple(self.task.names[i] for i in task[new_task]),
             tuple(v.reshape(-1, k) for v, k in zip(of_tasks, num_prompts.tolist(), strict=True)),
+            tuple(np.split(self.generated[order][new_instance], first_instance)[1:]),
         )

@@ -40,7 +40,8 @@ class TaskScores:
       prompt_uncertainty: mean |p_i0 - p_ij|, in [0, 1]; NaN where k is 0.
       prompt_uncertainty_error: its standard error over instances; NaN where n is 1 or k is 0.
       prediction_probability: mean p_i0, in [0, 1].
-      perplexity: mean over instances of exp(-log_likelihood_i0), at least 1.
+      perplexity: mean over instances of exp(-l_i), at least 1, with l_i the mean log-likelihood of
+        the tokens that were decoded, as they were decoded, or of y_i where it was not decoded.
       signed_mean: mean (p_i0 - p_ij): positive where the original prompt is the better one. The
         authors' "Mean-bald" has the other sign: its "High" is direction "low" here.
       std: mean over instances of the population standard deviation of p_ij over j >= 1, the
@@ -160,7 +161,11 @@ def prediction_probability(log_likelihood: LogLikelihoods) -> Measure:
 
 
 def perplexity(log_likelihood: LogLikelihoods) -> Measure:
-    """Returns mean over i of exp(-log_likelihood_i0), the authors' perplexity baseline."""
+    """Returns mean over i of exp(-log_likelihood_i0), the authors' perplexity baseline.
+
+    They take the log-likelihood of the tokens that were decoded; an answer's text, tokenized anew,
+    may have others. `task_scores` does the same: `LikelihoodTable.generated`.
+    """
     return _mean(np.exp(-np.asarray(log_likelihood, np.float64)[..., :1]))
 
 
@@ -182,8 +187,9 @@ def task_scores(table: LikelihoodTable) -> TaskScores:
     for shape in np.unique(shapes, axis=0):
         rows = np.flatnonzero((shapes == shape).all(axis=1))
         stack = np.stack([table.log_likelihoods[row] for row in rows])
+        generated = np.stack([table.generated[row] for row in rows])[..., None]
         for name, measure in MEASURES.items():
-            columns[name][rows] = measure(stack)
+            columns[name][rows] = measure(generated if measure is perplexity else stack)
     return TaskScores(
         tasks=table.tasks, **columns, num_instances=shapes[:, 0], num_prompts=shapes[:, 1]
     )

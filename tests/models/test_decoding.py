@@ -164,6 +164,23 @@ def test_a_cut_answer_is_also_scored_as_if_it_had_ended(params, decode, prompts,
     np.testing.assert_array_equal(decoded.ended_log_likelihood[done], decoded.log_likelihood[done])
 
 
+def test_padding_that_a_model_chooses_is_not_in_the_mean(params, prompts):
+    def choose(logits, keys, step):
+        token = jnp.where(step == 1, 0, jnp.argmax(logits, axis=-1).astype(jnp.int32))
+        return token, jnp.take_along_axis(logits, token[:, None], axis=1)[:, 0]
+
+    encoded = decoding.encode_prompts(MODEL, params, prompts[:4], 5)
+    decoded = decoding.decode(encoded, 5, 383, choose)
+    log_p = likelihood.token_log_likelihoods(
+        teacher_forced(params, prompts[:4], decoded.tokens), decoded.tokens
+    )
+    kept = np.array(decoded.tokens) != 0
+    assert not kept[:, 1].any() and (decoded.lengths == 5).all()
+    for row in range(4):
+        expected = np.mean(log_p[row][kept[row]])
+        np.testing.assert_allclose(decoded.log_likelihood[row], expected, atol=1e-5)
+
+
 def test_filler_rows_neither_decode_nor_hold_up_the_others(free, decode, prompts):
     assert free.lengths[4] == 0 and free.finished[4] and free.log_likelihood[4] == 0.0
     assert not free.tokens[4].any()

@@ -44,6 +44,7 @@ def test_answers_are_those_of_the_plain_form(num_partitions, tokens_per_batch, m
     assert len(lengths) > 2 and max(lengths) == BUCKETS.max_target_length, "some never end"
     assert found[True].tokens == plain.tokens
     np.testing.assert_allclose(found[True].log_likelihoods, plain.log_likelihoods, atol=1e-5)
+    np.testing.assert_allclose(found[True].generated, plain.generated, atol=1e-5)
     assert work[True].flops < work[False].flops and work[True].shared_tokens > 0
 
 

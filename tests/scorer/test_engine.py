@@ -101,6 +101,20 @@ def test_log_likelihoods_are_those_of_single_rows(model, params, prompts, num_pa
     np.testing.assert_allclose(values, expected, atol=1e-5)
 
 
+def test_the_decoded_tokens_own_likelihood(model, params, prompts):
+    """Of ended answers that is the scored one, of cut ones it has no end-of-sequence."""
+    engine = Engine(model, Partitioner(), BUCKETS, tokens_per_batch=64)
+    answers = engine.decode(engine.place(params), prompts)
+    longest = BUCKETS.max_target_length
+    rows = [i for i, answer in enumerate(answers.tokens) if 0 not in answer]
+    ids = [answers.tokens[i] for i in rows]
+    decoded = [ids if len(ids) == longest else [*ids, 1] for ids in ids]
+    expected = by_hand(model, params, [prompts[i] for i in rows], decoded)
+    np.testing.assert_allclose(answers.generated[rows], expected, atol=1e-5)
+    cut = [i for i in rows if len(answers.tokens[i]) == longest]
+    assert cut and np.abs(answers.generated - answers.log_likelihoods)[cut].min() > 1e-3
+
+
 def test_answers_are_the_argmax_at_every_step(model, params, prompts):
     engine = Engine(model, Partitioner(), BUCKETS, tokens_per_batch=64)
     answers = engine.decode(engine.place(params), prompts).tokens

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from selecting import table_of
 from shared_data import SUPPORT
@@ -35,6 +36,7 @@ def columns(num_tasks: int, n: int, k: int, seed: int = 0) -> dict[str, list]:
         "num_prompt_tokens": [70] * len(places),
         "num_tokens_cut": [0] * len(places),
         "log_likelihood": values.tolist(),
+        "generated_log_likelihood": [-0.5 if j == 0 else None for j in prompt],
     }
 
 
@@ -208,3 +210,17 @@ print(one, pool.max_memory())
     assert done.returncode == 0, done.stderr
     one, most = map(int, done.stdout.split())
     assert one > 1e6 and most < 5 * one
+
+
+def test_a_table_of_an_earlier_version_is_read(tmp_path):
+    """Without the decoded tokens' own log-likelihoods, perplexity is that of prompt 0."""
+    table = columns(3, 2, 3)
+    path = tmp_path / "likelihoods.parquet"
+    likelihoods.write_rows(path, table)
+    new = task_scores(likelihoods.read_likelihoods(path))
+    assert new.perplexity.tolist() == [pytest.approx(np.exp(0.5))] * 3
+    pq.write_table(pq.read_table(path).drop_columns(["generated_log_likelihood"]), path)
+    old = task_scores(likelihoods.read_likelihoods(path))
+    of_original = np.reshape(table["log_likelihood"], (3, 2, 4))[:, :, 0]
+    np.testing.assert_allclose(old.perplexity, np.exp(-of_original.astype(float)).mean(axis=1))
+    assert old.prompt_uncertainty.tobytes() == new.prompt_uncertainty.tobytes()

@@ -24,6 +24,7 @@ from ait_jax.scorer.chunk import split
 from ait_jax.scorer.engine import Answers, Engine
 from ait_jax.scorer.prompts_of_task import TaskPrompts, same_prompts, scoring_instances
 from ait_jax.scorer.scorer import Scorer
+from ait_jax.selection.uncertainty import task_scores
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +192,8 @@ def test_the_decodes_value_stands_only_for_the_very_same_ids(setting, monkeypatc
     word = vocabulary.encode("yes, indeed")
     lost = [*word, vocabulary.sentinel(0)]  # a sentinel leaves no text
     cut = vocabulary.encode("one two three four five six seven eight nine ten")[:8]
-    decoded = Answers([word, lost, cut, []], np.array([-1, -2, -3, -4], np.float32))
+    values = np.array([[-1, -2, -3, -4], [-1, -5, -6, -4]], np.float32)
+    decoded = Answers([word, lost, cut, []], *values)
     monkeypatch.setattr(engine, "decode", lambda params, prompts: decoded)
     inputs = [(2, 1), (3, 1), (4, 1), (5, 1)]
     asking = Asker(engine, params, experiment.pool, vocabulary, experiment.encoding, seed=0)
@@ -202,6 +204,41 @@ def test_the_decodes_value_stands_only_for_the_very_same_ids(setting, monkeypatc
     assert answered.targets[0] == (*word, 1) and answered.targets[3] == (1,)
     assert answered.targets[2] == (*cut[:7], 1)
     assert answered.texts[4] == "yes, indeed"
+    assert answered.generated.tolist() == [-1, -5, -6, -4, -1]
+
+
+def test_perplexity_is_that_of_the_decoded_tokens(setting, tmp_path, monkeypatch):
+    """A sentinel leaves no text: what is scored afterwards is another answer."""
+    experiment, engine, _ = setting
+    decode = engine.decode
+
+    def odd(params, prompts):
+        answers = decode(params, prompts)
+        generated = -np.arange(1, len(prompts) + 1, dtype=np.float32) / 8
+        lost = [[*ids[:2], experiment.vocabulary.sentinel(0)] for ids in answers.tokens]
+        return Answers(lost, answers.log_likelihoods, generated)
+
+    monkeypatch.setattr(engine, "decode", odd)
+    path = tmp_path / "likelihoods.parquet"
+    tasks = list(experiment.pool)[:2]
+    rows = score(setting, path, Scorer(num_perturbations=1, num_instances=2), tasks)
+    assert rows["generated_log_likelihood"] == [
+        -1 / 8,
+        None,
+        -2 / 8,
+        None,
+        -3 / 8,
+        None,
+        -0.5,
+        None,
+    ]
+    scores = task_scores(likelihoods.read_likelihoods(path))
+    by_task = dict(zip(scores.tasks, scores.perplexity, strict=True))
+    expected = [(np.exp(a / 8) + np.exp(b / 8)) / 2 for a, b in ((1, 2), (3, 4))]
+    assert [by_task[name] for name in tasks] == pytest.approx(expected, rel=1e-12)
+    gold = Scorer(num_perturbations=1, num_instances=2, answers="gold")
+    rows = score(setting, tmp_path / "gold.parquet", gold, tasks)
+    assert rows["generated_log_likelihood"] == [None] * 8
 
 
 def twins(pool: TaskPool) -> TaskPool:

@@ -79,6 +79,23 @@ def test_a_case_worked_by_hand():
     assert uncertainty.prompt_uncertainty_error(matrix) == pytest.approx(0.05)
 
 
+def test_perplexity_is_of_decoded_tokens_where_there_are_any(matrices):
+    rows = long_table(matrices)
+    decoded = {("a-0", 0): -0.5, ("a-1", 0): -1.5, ("c-9", 0): -2.0}
+    for order in (rows, rows[::-1]):
+        generated = [decoded.get(row[1:3], float("nan")) for row in order]
+        scores = task_scores(table_of(order, generated))
+        plain = task_scores(table_of(order))
+        last = math.exp(-float(matrices["a"][2, 0]))
+        assert scores.perplexity[0] == pytest.approx((math.exp(0.5) + math.exp(1.5) + last) / 3)
+        assert scores.perplexity[1] == plain.perplexity[1]
+        changed = math.exp(2.0) - math.exp(-float(matrices["c"][9, 0]))
+        assert scores.perplexity[2] - plain.perplexity[2] == pytest.approx(changed / 10)
+        assert (scores.prediction_probability == plain.prediction_probability).all()
+    with pytest.raises(UserError, match=r"1 of \d+ log-likelihoods.*is 0.5 .*'a-0', prompt 0"):
+        table_of(rows, [0.5 if row[1:3] == ("a-0", 0) else float("nan") for row in rows])
+
+
 def test_row_order_changes_no_bit(matrices):
     rows = long_table(matrices)
     shuffled = [rows[i] for i in np.random.default_rng(1).permutation(len(rows))]

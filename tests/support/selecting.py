@@ -10,8 +10,14 @@ from ait_jax.selection.likelihood_table import Encoded, LikelihoodTable
 from ait_jax.selection.uncertainty import task_scores
 
 
-def table_of(rows: Iterable[tuple[str, str, int, float]]) -> LikelihoodTable:
-    """Returns the table of (task, instance id, prompt, log-likelihood) rows."""
+def table_of(
+    rows: Iterable[tuple[str, str, int, float]], generated: Iterable[float] | None = None
+) -> LikelihoodTable:
+    """Returns the table of (task, instance id, prompt, log-likelihood) rows.
+
+    Args:
+      generated: of the rows' decoded tokens, NaN where there are none.
+    """
     task, instance, prompt, value = list(zip(*rows, strict=True)) or [()] * 4
 
     def encoded(texts: tuple[str, ...]) -> Encoded:
@@ -19,7 +25,11 @@ def table_of(rows: Iterable[tuple[str, str, int, float]]) -> LikelihoodTable:
         return Encoded(np.array([code_of[text] for text in texts], np.int64), list(code_of))
 
     return LikelihoodTable.from_columns(
-        encoded(task), encoded(instance), np.array(prompt, np.int64), np.array(value, np.float64)
+        encoded(task),
+        encoded(instance),
+        np.array(prompt, np.int64),
+        np.array(value, np.float64),
+        generated=None if generated is None else np.array(list(generated), np.float64),
     )
 
 

@@ -20,9 +20,9 @@ def test_the_authors_forms():
     assert made(row, "a", "b") == "a is 'one'. b is '2'. "
     assert made(row, "list") == "'x', 'y'. "
     assert made(row, "choices") == " A. 'p', B. 'q'."
-    assert made(row, "a", "choices", "list") == (
-        "a is 'one'.  A. 'p', B. 'q'.'x', 'y'. "
-    ), "lists are not named, and follow each other without a space"
+    assert made(row, "a", "choices", "list") == ("a is 'one'.  A. 'p', B. 'q'.'x', 'y'. "), (
+        "lists are not named, and follow each other without a space"
+    )
     assert made(row, "choices", "a") == " A. 'p', B. 'q'.a is 'one'. "
     assert made({"a": " one\n", "b": "two "}, "a", "b") == "a is 'one'. b is 'two'. "
     assert made({"a": " one\n"}, "a") == "one"
