@@ -20,7 +20,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import tensorflow_datasets as tfds
 from ait_jax.tasks import niv2_rows
@@ -30,7 +30,7 @@ from ait_jax.tasks.prepared_folder import PreparedFolder, check_on_bad_task
 from ait_jax.tasks.source_files import SourceFile, fingerprint
 from tensorflow_datasets.core.utils import tqdm_utils
 
-from ait_jax.errors import UserError, nearest
+from ait_jax.errors import UserError, nearest, shown, shown_path
 from ait_jax.pool import Task, TaskPool, read_task
 from ait_jax.pool.cls_gen import labels_from_file
 from ait_jax.pool.splits import Splits
@@ -110,22 +110,32 @@ def prepare(
     record, fresh = folder.prepare(clone.files, build, label, passes=2, overwrite=overwrite)
     if fresh:
         niv2_rows.close_all()
-    elif record["skipped"] and on_bad_task == "error":
-        name, reason = next(iter(record["skipped"].items()))
+    prepared = _prepared(folder, record, fresh)
+    if not fresh and prepared.skipped and on_bad_task == "error":
+        name, reason = next(iter(prepared.skipped.items()))
         raise UserError(
-            f"{str(folder.path)!r} was prepared without {len(record['skipped'])} bad task files "
-            f"(the first is {name!r}: {reason}). Fix them, or accept that with on_bad_task='skip'."
+            f"{shown_path(folder.path)} was prepared without {len(prepared.skipped)} bad task "
+            f"files (the first is {shown(name)}: {reason}). Fix them, or accept that with "
+            "on_bad_task='skip'."
         )
-    return _prepared(folder.path, record, fresh)
+    return prepared
 
 
 def _folder(data_dir: Any) -> PreparedFolder:
     return PreparedFolder(data_dir, NAME, "ait-jax prepare niv2")
 
 
-def _prepared(directory: Path, record: Mapping[str, Any], fresh: bool = False) -> Prepared:
-    values = {key: record[key] for key in ("fingerprint", "num_tasks", "skipped", "splits")}
-    return Prepared(directory, fresh=fresh, **values)
+class _Record(TypedDict):
+    """What `Prepared` keeps in source.json."""
+
+    fingerprint: str
+    num_tasks: int
+    skipped: dict[str, str]
+    splits: dict[str, dict[str, list[str]]]
+
+
+def _prepared(folder: PreparedFolder, record: Mapping[str, Any], fresh: bool = False) -> Prepared:
+    return Prepared(folder.path, fresh=fresh, **folder.fields_of(record, _Record))
 
 
 class _Reader:
@@ -206,7 +216,7 @@ def load_pool(
                 f"NIV2 is not prepared in {str(data_dir)!r}: set the gin name NIV2_DIR to a clone "
                 "of Natural Instructions, or run `ait-jax prepare niv2 --source CLONE` first."
             )
-        prepared = _prepared(folder.path, record)
+        prepared = _prepared(folder, record)
     if isinstance(cls_gen_labels, (str, os.PathLike)):
         cls_gen_labels = labels_from_file(cls_gen_labels)
     return TaskPool(

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from ait_jax.tasks.prepared_folder import local_copies
+from ait_jax.tasks.prepared_folder import damaged, local_copies
 
 from ait_jax.errors import UserError
 from ait_jax.pool import Example, Instance, Instruction, Task
-from ait_jax.runtime import buckets
+from ait_jax.runtime import buckets, strict_json
 from ait_jax.runtime.files import as_path
 
 VERSION = "1.0.0"
@@ -86,7 +86,7 @@ def task_to_row(task: Task, split: str) -> dict[str, Any]:
 def task_from_row(row: Mapping[str, Any], instances: Sequence[Instance]) -> Task:
     """Returns the task that `task_to_row` made into `row`, with the instances given."""
     definitions = _texts(row["definition"])
-    other = json.loads(row["other_fields"].decode())
+    other = strict_json.loads(row["other_fields"], f"the prepared task {row['name'].decode()!r}")
     return Task(
         name=row["name"].decode(),
         instruction=Instruction(
@@ -168,10 +168,8 @@ def read_rows(
     except UserError:
         raise
     except Exception as error:  # TFDS, ArrayRecord and protobuf have no class in common
-        raise UserError(
-            f"{str(as_path(directory) / config)!r} is damaged ({error}); prepare NIV2 again with "
-            "overwrite."
-        ) from error
+        remedy = "prepare NIV2 again with overwrite"
+        raise damaged(as_path(directory) / config, error, remedy) from error
 
 
 def read_instances(

@@ -7,7 +7,6 @@ says what the pool was made from, is removed first when a pool is replaced and u
 import contextlib
 import fcntl
 import hashlib
-import json
 import shutil
 import sys
 import tempfile
@@ -15,23 +14,29 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, TypeVar
 
 from ait_jax.tasks.source_files import SourceFile, SourceFiles, difference
 
-from ait_jax.errors import UserError, nearest
-from ait_jax.runtime import buckets, disk, reporter, terminal
-from ait_jax.runtime.files import as_path, check_name, read_text, write_json
+from ait_jax.errors import UserError, first_line, nearest, shown, shown_path
+from ait_jax.runtime import buckets, disk, reporter, strict_json, terminal
+from ait_jax.runtime.files import as_path, check_name, read_bytes, write_json
 from ait_jax.runtime.lease import Held, lease
 
 ON_BAD_TASK = ("error", "skip")
 _RECORD = "source.json"
 _SCHEMA = 1
+_REMEDY = "prepare again with overwrite, or into another data_dir"
+T = TypeVar("T")
 _SECONDS_PER_LINE = 10.0
 
 # Writes a pool into a folder that is not there yet, made from files with what is to be remembered
 # of them; calls the function given with the bytes read, and returns what else the record holds.
 Build = Callable[[Path, Mapping[str, SourceFile], Callable[[int], None]], Mapping[str, Any]]
+
+
+class _Files(TypedDict):
+    files: dict[str, SourceFile]
 
 
 def read_record(path: Any, schema: int, remedy: str) -> dict[str, Any] | None:
@@ -41,17 +46,21 @@ def read_record(path: Any, schema: int, remedy: str) -> dict[str, Any] | None:
       UserError: it is damaged, or its "schema" is another; the `remedy` is what to do then.
     """
     try:
-        record = json.loads(read_text(path))
-        if not isinstance(record, dict):
-            raise ValueError("not an object")
+        data = read_bytes(path, strict_json.MOST_BYTES)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged ({error}); {remedy}.") from error
-    if record.get("schema") != schema:
+    except OSError as error:
         raise UserError(
-            f"{path} was written by another version of ait-jax (schema {record.get('schema')!r}; "
-            f"this one reads {schema}); {remedy}."
+            f"{shown_path(path)}: cannot be read ({error.strerror or error}); {remedy}."
+        ) from error
+    try:
+        record = strict_json.typed(strict_json.loads(data, path), dict[str, Any], path)
+    except UserError as error:
+        raise UserError(f"{shown_path(path)} is damaged: {error} {remedy.capitalize()}.") from error
+    if type(record.get("schema")) is not int or record["schema"] != schema:
+        raise UserError(
+            f"{shown_path(path)}: written by another version of ait-jax (schema "
+            f"{shown(record.get('schema'))}; this one reads {schema}); {remedy}."
         )
     return record
 
@@ -120,7 +129,7 @@ class PreparedFolder:
 
     def _compared(self, record: dict[str, Any], source: SourceFiles) -> dict[str, Any]:
         """Returns the record with the source's present times; refuses changed contents."""
-        before = {name: SourceFile(**values) for name, values in record["files"].items()}
+        before = record["files"]
         now = source.read(before)
         if changes := difference(before, now):
             raise UserError(
@@ -134,9 +143,19 @@ class PreparedFolder:
         return _write_record(self.path, values, now)
 
     def read_record(self) -> dict[str, Any] | None:
-        """Returns the record of a prepared pool, None if there is no pool; see `read_record`."""
-        remedy = "prepare again with overwrite, or into another data_dir"
-        return read_record(self.path / _RECORD, _SCHEMA, remedy)
+        """Returns the record of a prepared pool, None if there is no pool; see `read_record`.
+
+        "files" are `SourceFile`; the builder checks the types of what it put there, by `fields_of`.
+        """
+        record = read_record(self.path / _RECORD, _SCHEMA, _REMEDY)
+        if record is not None:
+            files = strict_json.converted(record, _Files, self.path / _RECORD, _REMEDY)["files"]
+            record["files"] = files
+        return record
+
+    def fields_of(self, record: Mapping[str, Any], kind: type[T]) -> T:
+        """Returns fields of the record as `kind`, a TypedDict or dataclass. Raises UserError."""
+        return strict_json.converted(dict(record), kind, self.path / _RECORD, _REMEDY)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -243,6 +262,13 @@ def _progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
                 print(f"{label}: {percent}%", file=sys.stderr, flush=True)
 
         yield advance
+
+
+def damaged(place: object, error: Exception, remedy: str) -> UserError:
+    """Returns what a library's error about a pool's file means: trouble of the disk, or damage."""
+    if trouble := disk.trouble(error):
+        return UserError(f"{shown_path(place)}: {trouble}.")
+    return UserError(f"{shown_path(place)} is damaged ({first_line(error)}); {remedy}.")
 
 
 def local_copies(folder: Any, fingerprint: str, names: Sequence[str]) -> Any:

@@ -19,7 +19,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from ait_jax.tasks import stored_pool
 from ait_jax.tasks.instruction_rows import Findings, Row, read_rows
@@ -147,24 +147,24 @@ def prepare(
         }
 
     record, fresh = folder.prepare(files, build, f"Preparing {name}", passes=1, overwrite=overwrite)
-    prepared = _prepared(folder.path, record, fresh)
+    prepared = _prepared(folder, record, fresh)
     if on_bad_task == "error":
         _refuse_skipped(prepared)
     return prepared
 
 
-def _prepared(directory: Any, record: Mapping[str, Any], fresh: bool) -> Prepared:
-    try:
-        numbers = (int(record[key]) for key in ("num_tasks", "num_instances", "num_test_tasks"))
-        findings = Findings(**record["tally"])
-        prepared = Prepared(directory, *numbers, findings=findings, fresh=fresh)
-        prepared.describe()  # fails now if these are no findings
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"{str(directory)!r} was not prepared by `ait-jax prepare {NAME}` ({error!r}); give "
-            "another name or data_dir."
-        ) from error
-    return prepared
+class _Record(TypedDict):
+    """What `Prepared` keeps in source.json."""
+
+    num_tasks: int
+    num_instances: int
+    num_test_tasks: int
+    tally: Findings
+
+
+def _prepared(folder: PreparedFolder, record: Mapping[str, Any], fresh: bool) -> Prepared:
+    values: dict[str, Any] = dict(folder.fields_of(record, _Record))
+    return Prepared(folder.path, findings=values.pop("tally"), fresh=fresh, **values)
 
 
 def _refuse_skipped(prepared: Prepared) -> None:

@@ -11,20 +11,33 @@ pool.json, replaced last, says which pairs count. TensorFlow is not needed.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 from ait_jax.tasks import prepared_folder, stored_rows
 from ait_jax.tasks.lazy_instances import LazyInstances
 from ait_jax.tasks.stored_rows import TableWriter, open_table, read_instances
 
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, shown_path
 from ait_jax.pool import Splits, Task, TaskPool, fingerprint_of, task_digest
 from ait_jax.pool.splits import SPLIT_NAMES
+from ait_jax.runtime import strict_json
 from ait_jax.runtime.files import absolute, as_path, new_folder, replace_with, write_json
 
 SCHEMA_VERSION = 1
 _RECORD = "pool.json"
 _TABLES = ("tasks", "instances")
+_REMEDY = "prepare the pool again"
+
+
+class _Record(TypedDict):
+    name: str
+    fingerprint: str
+    shards: list["_Shard"]
+
+
+class _Shard(TypedDict):
+    tasks: int
+    instances: int
 
 
 def write(tasks: TaskPool | Iterable[Task], directory: Any, name: str = "", **given: Any) -> None:
@@ -116,17 +129,14 @@ def read_record(directory: Any) -> dict[str, Any]:
       UserError: it is missing, damaged or of another version.
     """
     path = as_path(directory) / _RECORD
-    record = prepared_folder.read_record(path, SCHEMA_VERSION, "prepare the pool again")
+    record = prepared_folder.read_record(path, SCHEMA_VERSION, _REMEDY)
     if record is None:
         raise UserError(f"{str(directory)!r} is not a stored pool: it has no {_RECORD}.")
-    try:
-        shards = [(int(shard["tasks"]), int(shard["instances"])) for shard in record["shards"]]
-        texts = (record["name"], record["fingerprint"])
-        if not shards or not all(isinstance(text, str) for text in texts):
-            raise ValueError("name, fingerprint or shards are missing")
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error!r}); prepare the pool again.") from error
-    return record
+    typed = strict_json.typed(record, _Record, path, _REMEDY)
+    sizes = [n for shard in typed["shards"] for n in (shard["tasks"], shard["instances"])]
+    if not sizes or min(sizes) < 0:
+        raise UserError(f"{shown_path(path)} is damaged (no shards of tasks); {_REMEDY}.")
+    return dict(typed)
 
 
 def load(directory: Any, cls_labels: Mapping[str, bool] | None = None) -> TaskPool:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from ait_jax.tasks.prepared_folder import damaged
 
-from ait_jax.errors import UserError, first_line
 from ait_jax.pool import Example, Instance, Instruction, Task
+from ait_jax.runtime import strict_json
 
 # Rows of every batch but a table's last: part of the format, for a row is found by division.
 ROWS_PER_BATCH = 4096
@@ -101,7 +102,8 @@ def _shared(texts: tuple[str, ...]) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=4096)
 def _metadata(text: str) -> Mapping[str, tuple[str, ...]]:
-    return {key: tuple(values) for key, values in json.loads(text).items()}
+    place = "the metadata of a stored task"
+    return strict_json.converted(strict_json.loads(text, place), dict[str, tuple[str, ...]], place)
 
 
 class TableWriter:
@@ -156,9 +158,7 @@ class Table:
         try:
             yield
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise UserError(
-                f"{self._path} is damaged ({first_line(error)}); prepare the pool again."
-            ) from error
+            raise damaged(self._path, error, "prepare the pool again") from error
 
     def _read_batch(self, index: int) -> pa.RecordBatch:
         with self._checked():

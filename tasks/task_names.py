@@ -26,8 +26,9 @@ def word_names(names: Iterable[str]) -> dict[str, str]:
     owners = Counter(word.lower() for word in plain.values())
 
     def free(name: str, word: str) -> bool:
-        fits = 0 < len(word) <= _MAX_LENGTH and word.lower() not in _RESERVED
-        return fits and owners[word.lower()] == 1
+        # TFDS refuses splits without a letter or digit.
+        fits = word.strip("_") and len(word) <= _MAX_LENGTH and word.lower() not in _RESERVED
+        return bool(fits) and owners[word.lower()] == 1
 
     return {name: word if free(name, word) else _hashed(name, word) for name, word in plain.items()}
 

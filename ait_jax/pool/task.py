@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ait_jax.errors import UserError, nearest
+from ait_jax.errors import UserError, nearest, shown_path
 from ait_jax.runtime.files import as_path, check_name, read_given_json
+from ait_jax.runtime.strict_json import without_lone_surrogates
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,8 @@ def read_task(path: Any) -> Task:
         is not a task (with the field); see `task_from_json`.
     """
     path = as_path(path)
-    data = read_given_json(path, "the task")
-    return task_from_json(data, name=path.name.removesuffix(".json"), source=str(path))
+    data = read_given_json(path, "the task", lenient=True)
+    return task_from_json(data, name=path.name.removesuffix(".json"), source=shown_path(path))
 
 
 def task_from_json(data: Any, name: str, source: str) -> Task:
@@ -158,22 +159,21 @@ _KINDS = {dict: "an object", list: "a list", str: "a string", bool: "a boolean"}
 
 def kind_of(value: Any) -> str:
     """Returns what a JSON value is, in words."""
-    return "null" if value is None else _KINDS.get(type(value), "a number")
+    if value is None or is_nan(value):
+        return "null" if value is None else "NaN"
+    return _KINDS.get(type(value), "a number")
+
+
+def is_nan(value: Any) -> bool:
+    """Whether a value is NaN, which pandas writes for an empty cell of a table."""
+    return isinstance(value, float) and math.isnan(value)
 
 
 def _text(value: Any, source: str, where: str) -> str:
     if not isinstance(value, str):
-        raise UserError(f"{source}: field {where} must be a string, found {kind_of(value)}.")
+        empty = '; write "" if there is no text' if value is None or is_nan(value) else ""
+        raise UserError(f"{source}: field {where} must be a string, found {kind_of(value)}{empty}.")
     return without_lone_surrogates(value)
-
-
-def without_lone_surrogates(text: str) -> str:
-    """Returns `text` with U+FFFD for half surrogate pairs: JSON can escape them, UTF-8 cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
 
 
 def _texts(value: Any, source: str, where: str) -> tuple[str, ...]:
@@ -189,20 +189,22 @@ def _texts(value: Any, source: str, where: str) -> tuple[str, ...]:
 def _metadata(value: Any, source: str, where: str) -> tuple[str, ...]:
     cells = []
     for item in value if isinstance(value, list) else [value]:
-        if item is None or (isinstance(item, float) and math.isnan(item)):
+        if item is None or is_nan(item):
             cells.append("")
         else:
             cells.append(str(item) if isinstance(item, (bool, int, float)) else item)
     return _texts(cells, source, where)
 
 
-def _objects(value: Any, source: str, where: str) -> Iterator[tuple[str, Mapping]]:
+def _objects(
+    value: Any, source: str, where: str, first: int = 0
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yields the place and the value of every example or instance of a list."""
     if not isinstance(value, list):
         raise UserError(
             f"{source}: field {where} must be a list of objects, found {kind_of(value)}."
         )
-    for i, item in enumerate(value):
+    for i, item in enumerate(value, start=first):
         if not isinstance(item, Mapping):
             raise UserError(
                 f"{source}: field {where}[{i}] must be an object, found {kind_of(item)}."
@@ -225,24 +227,49 @@ def _examples(value: Any, source: str, where: str) -> tuple[Example, ...]:
 
 
 def _instances(value: Any, name: str, source: str) -> tuple[Instance, ...]:
+    if not isinstance(value, list):
+        raise UserError(
+            f"{source}: field Instances must be a list of objects, found {kind_of(value)}."
+        )
     instances = []
     seen: set[str] = set()
-    for i, (at, item) in enumerate(_objects(value, source, "Instances")):
-        outputs = _texts(item["output"], source, f"{at}.output")
-        if not outputs:
-            raise UserError(
-                f"{source}: field {at}.output is empty; an instance needs a reference output."
-            )
-        identity = _text(item["id"], source, f"{at}.id") if "id" in item else f"{name}-{i}"
+    for i, item in enumerate(value):
+        # A task may have millions: places are put into words only for what needs a second look.
+        identity, text, outputs = _plain_instance(item) or _instance(item, i, name, source)
         while identity in seen:
             identity = f"{identity}-{i}"
         seen.add(identity)
-        instances.append(Instance(identity, _text(item["input"], source, f"{at}.input"), outputs))
+        instances.append(Instance(identity, text, outputs))
     if not instances:
         raise UserError(
             f"{source}: field 'Instances' is empty; a task needs at least one instance."
         )
     return tuple(instances)
+
+
+def _plain_instance(item: Any) -> tuple[str, str, tuple[str, ...]] | None:
+    """Returns id, input and outputs of an instance that is as NIV2 writes it, in ASCII."""
+    if type(item) is not dict or len(item) != 3:
+        return None
+    identity, text, outputs = item.get("id"), item.get("input"), item.get("output")
+    if type(identity) is not str or type(text) is not str or type(outputs) is not list:
+        return None
+    for part in (identity, text, *outputs):
+        if type(part) is not str or not part.isascii():
+            return None
+    return (identity, text, tuple(outputs)) if outputs else None
+
+
+def _instance(item: Any, i: int, name: str, source: str) -> tuple[str, str, tuple[str, ...]]:
+    ((_, item),) = _objects([item], source, "Instances", first=i)
+    at = f"Instances[{i}]"
+    outputs = _texts(item["output"], source, f"{at}.output")
+    if not outputs:
+        raise UserError(
+            f"{source}: field {at}.output is empty; an instance needs a reference output."
+        )
+    identity = _text(item["id"], source, f"{at}.id") if "id" in item else f"{name}-{i}"
+    return identity, _text(item["input"], source, f"{at}.input"), outputs
 
 
 def task_to_json(task: Task) -> dict[str, Any]:

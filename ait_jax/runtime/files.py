@@ -224,13 +224,16 @@ def read_given_text(path: Any, what: str) -> str:
         ) from error
 
 
-def read_given_json(path: Any, what: str, most: int = strict_json.MOST_BYTES) -> Any:
-    """Returns the JSON value of a file that the user gave.
+def read_given_json(
+    path: Any, what: str, most: int = strict_json.MOST_BYTES, *, lenient: bool = False
+) -> Any:
+    """Returns the JSON value of a file that the user gave; arguments as of `strict_json.loads`.
 
     Raises:
       UserError: as `read_given_bytes` and `strict_json.loads`.
     """
-    return strict_json.loads(read_given_bytes(path, what, most), path, most_bytes=most)
+    data = read_given_bytes(path, what, most)
+    return strict_json.loads(data, path, most_bytes=most, lenient=lenient)
 
 
 def write_bytes(path: Any, data: bytes, any_process: bool = False) -> None:

@@ -19,15 +19,32 @@ MOST_DEPTH = 64
 _MOST_DIGITS = 20  # of an unsigned integer of 64 bits
 _TOO_DEEP = f"nested more than {MOST_DEPTH} deep"
 T = TypeVar("T")
+_SPACE = re.compile(r"[ \t\n\r]*")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class Unfit(ValueError):
-    """Why a text is no JSON that this program takes, beginning with the place."""
+    """Why a text is no JSON that this program takes; its message begins with the place.
+
+    Attributes:
+      problem: the message without the place.
+      line, column: the place, from 1, as far as it is known.
+    """
+
+    def __init__(self, problem: str, line: int | None = None, column: int | None = None) -> None:
+        place = "" if line is None else f"line {line}"
+        place += "" if column is None else f", column {column}"
+        super().__init__(f"{place}: {problem}" if place else problem)
+        self.problem, self.line, self.column = problem, line, column
 
 
 def loads(
-    data: bytes | str, source: object, line: int | None = None, most_bytes: int = MOST_BYTES
+    data: bytes | str,
+    source: object,
+    line: int | None = None,
+    most_bytes: int = MOST_BYTES,
+    *,
+    lenient: bool = False,
 ) -> Any:
     """Returns the value of a JSON text.
 
@@ -36,6 +53,8 @@ def loads(
       source: where it is from, for errors: a path or words.
       line: which line of `source` it is, if it is one.
       most_bytes: how long `data` may be.
+      lenient: for data sets, which people write with pandas and models: NaN and infinity are read
+        as floats, half a surrogate pair as U+FFFD, and texts may have line ends in them.
 
     Raises:
       UserError: malformed, or outside the bounds: longer than `most_bytes`, nested more than
@@ -43,41 +62,62 @@ def loads(
         half a surrogate pair.
     """
     try:
-        return parse(data, line, most_bytes)
+        return parse(data, line, most_bytes, lenient=lenient)
     except Unfit as error:
-        problem = str(error)
-        comma = ", " if problem.startswith("line ") else ": "
-        raise UserError(f"{shown_path(source)}{comma}{problem}.") from None
+        comma = ", " if error.line is not None else ": "
+        raise UserError(f"{shown_path(source)}{comma}{error}.") from None
 
 
-def parse(data: bytes | str, line: int | None = None, most_bytes: int = MOST_BYTES) -> Any:
+def parse(
+    data: bytes | str,
+    line: int | None = None,
+    most_bytes: int = MOST_BYTES,
+    *,
+    lenient: bool = False,
+) -> Any:
     """Returns the value of a JSON text as `loads`; raises Unfit."""
-    place = "" if line is None else f"line {line}: "
     if len(data) > most_bytes:
-        raise Unfit(f"{place}{len(data):,} bytes, more than the {most_bytes:,} that are read")
+        problem = f"{len(data):,} bytes, more than the {most_bytes:,} that are read"
+        raise Unfit(problem, line)
     try:
         text = decode(data)
-        value = json.loads(
-            text,
-            object_pairs_hook=_object,
-            parse_int=_integer,
-            parse_float=_float,
-            parse_constant=_constant,
-        )
-        halves = _SURROGATE.search(text) is not None
-        if halves or text.count("[") + text.count("{") > MOST_DEPTH:
-            _check(value, halves)
+        value, end = scan(text, _after_space(text, 0), lenient=lenient)
+        end = _after_space(text, end)
+        if end < len(text):
+            raise _malformed(json.JSONDecodeError("Extra data", text, end))
         return value
-    except json.JSONDecodeError as error:
-        row, column = (line, error.pos + 1) if line is not None else (error.lineno, error.colno)
-        raise Unfit(f"line {row}, column {column}: malformed JSON: {error.msg}") from None
     except UnicodeDecodeError as error:
         row = line or error.object.count(b"\n", 0, error.start) + 1
-        raise Unfit(f"line {row}: not UTF-8 text{other_encoding(error.object)}") from None
-    except RecursionError:
-        raise Unfit(place + _TOO_DEEP) from None
+        raise Unfit(f"not UTF-8 text{other_encoding(error.object)}", row) from None
     except Unfit as error:
-        raise Unfit(place + str(error)) from None
+        if line is None:
+            raise
+        raise Unfit(error.problem, line, error.column) from None
+
+
+def _after_space(text: str, start: int) -> int:
+    found = _SPACE.match(text, start)
+    return found.end() if found else start
+
+
+def scan(text: str, start: int, *, lenient: bool = False) -> tuple[Any, int]:
+    """Returns the value that begins at `start`, and where it ends. Raises Unfit."""
+    try:
+        value, end = (_LENIENT if lenient else _STRICT).raw_decode(text, start)
+        halves = _SURROGATE.search(text, start, end) is not None
+        if halves and lenient:
+            value = _mended(value, 0)
+        elif halves or text.count("[", start, end) + text.count("{", start, end) > MOST_DEPTH:
+            _check(value, halves)
+        return value, end
+    except json.JSONDecodeError as error:
+        raise _malformed(error) from None
+    except RecursionError:
+        raise Unfit(_TOO_DEEP) from None
+
+
+def _malformed(error: json.JSONDecodeError) -> Unfit:
+    return Unfit(f"malformed JSON: {error.msg}", error.lineno, error.colno)
 
 
 def decode(data: bytes | str) -> str:
@@ -119,6 +159,39 @@ def _float(digits: str) -> float:
     return value
 
 
+_BOUNDS: dict[str, Any] = {
+    "object_pairs_hook": _object, "parse_int": _integer, "parse_float": _float
+}  # fmt: skip
+_STRICT = json.JSONDecoder(**_BOUNDS, parse_constant=_constant)
+_LENIENT = json.JSONDecoder(**_BOUNDS, parse_constant=float, strict=False)
+
+
+def _mended(value: Any, depth: int) -> Any:
+    """Returns a value with U+FFFD for half surrogate pairs."""
+    if depth > MOST_DEPTH:
+        raise Unfit(_TOO_DEEP)
+    if isinstance(value, str):
+        return without_lone_surrogates(value)
+    if isinstance(value, list):
+        return [_mended(item, depth + 1) for item in value]
+    if isinstance(value, dict):
+        return {
+            without_lone_surrogates(key): _mended(item, depth + 1) for key, item in value.items()
+        }
+    return value
+
+
+def without_lone_surrogates(text: str) -> str:
+    """Returns `text` with U+FFFD for half surrogate pairs: JSON can escape them, UTF-8 cannot."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
 def _check(value: Any, halves: bool) -> None:
     """Refuses what nests too deep, and half surrogate pairs if there may be any."""
     kinds = (dict, list, str) if halves else (dict, list)
@@ -158,8 +231,14 @@ def typed(value: Any, kind: type[T], source: object, remedy: str = "") -> T:
     Raises:
       UserError: a missing key or a wrong type, with its place.
     """
+    converted(value, kind, source, remedy)
+    return value
+
+
+def converted(value: Any, kind: type[T], source: object, remedy: str = "") -> T:
+    """Returns a value of JSON as `kind`, which may be made of dataclasses; else as `typed`."""
     try:
-        return checked(value, kind)
+        return _convert(value, kind)
     except Unfit as error:
         advice = f"; {remedy}" if remedy else ""
         raise UserError(f"{shown_path(source)}: {error}{advice}.") from None
@@ -167,11 +246,15 @@ def typed(value: Any, kind: type[T], source: object, remedy: str = "") -> T:
 
 def checked(value: Any, kind: type[T]) -> T:
     """Returns a value of JSON as `typed`; raises Unfit."""
+    _convert(value, kind)
+    return value
+
+
+def _convert(value: Any, kind: type[T]) -> T:
     import msgspec
 
     try:
-        msgspec.convert(value, kind)
-        return value
+        return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         problem, _, place = str(error).replace("`", "").partition(" - at ")
         place = place.removeprefix("$").removeprefix(".")

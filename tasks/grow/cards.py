@@ -1,7 +1,8 @@
 """Hugging Face dataset cards: README.md files with a YAML header, in a folder of them."""
 
 import dataclasses
-import os
+import errno
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import Any
 
 import yaml
 from ait_jax.tasks.grow.dataset import Dataset, Field, Tally, class_field, is_media
+from ait_jax.tasks.source_files import text_name
 
 from ait_jax.errors import UserError
+from ait_jax.runtime.files import read_bytes
 
 _GROUP = "cards"
 _MAX_CARD_BYTES = 5_000_000
@@ -20,7 +23,10 @@ _KEYS = (
 )  # fmt: skip
 _MAX_BLOCK = 500_000
 _MAX_NODES, _MAX_DEPTH = 50_000, 20
-_HEADING = re.compile(r"^(#{1,6})\s+(.*?)\s*#*$", re.MULTILINE)
+# Patterns here must not go back over what they have read: a card may be one line of 5 MB.
+_HEADING = re.compile(r"^(#{1,6})[ \t]+(\S.*)$", re.MULTILINE)
+_LABEL = re.compile(r"(?<![\w-])([a-z][\w-]*) \((\d{1,9})\)")
+_SUMMARY, _FIELDS = "dataset summary", "data fields"
 _MISSING = "more information needed"
 
 
@@ -41,17 +47,16 @@ def read_cards(folder: Any, tally: Tally) -> Iterator[Dataset]:
     paths = sorted(
         path
         for path in folder.rglob("*.md")
-        if path.is_file()
+        if not path.is_dir()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
     if not paths:
         raise UserError(f"{str(folder)!r} has no dataset cards (NAME/README.md or NAME.md).")
     for path in paths:
-        name = _name(path.relative_to(folder))
+        name = text_name(Path(_name(path.relative_to(folder))))
         read = _read(path)
         if isinstance(read, str):
-            shown = os.fsencode(name).decode("utf-8", "replace")
-            tally.add(_GROUP, f"unreadable: {read}", shown)
+            tally.add(_GROUP, f"unreadable: {read}", name)
         else:
             tally.add(_GROUP, "read", name)
             yield from _datasets(name, str(folder), *read)
@@ -66,13 +71,11 @@ def _name(path: Path) -> str:
 def _read(path: Path) -> tuple[dict[str, Any], str] | str:
     """Returns the header's values and the text of a card, or what is wrong with it."""
     try:
-        if path.stat().st_size > _MAX_CARD_BYTES:
-            return "larger than 5 MB"
-        text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+        text = read_bytes(path, _MAX_CARD_BYTES).decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError:
         return "not UTF-8"
     except OSError as error:
-        return error.strerror or str(error)
+        return "larger than 5 MB" if error.errno == errno.EFBIG else error.strerror or str(error)
     match = re.match(r"\s*---[ \t]*\n(.*?)\n---[ \t]*(?:\n|$)", text, re.DOTALL)
     if not match:
         return "no YAML header"
@@ -112,7 +115,7 @@ def _load(block: str) -> Any:
 
 def _datasets(name: str, source: str, values: Mapping[str, Any], body: str) -> Iterator[Dataset]:
     sections = _sections(body)
-    summary = sections.get("dataset summary", "")
+    summary = sections.get(_SUMMARY, "")
     about = Dataset(
         name,
         source,
@@ -144,25 +147,30 @@ def _texts(value: Any) -> tuple[str, ...]:
 
 
 def _sections(body: str) -> dict[str, str]:
-    """Returns heading, in lower case -> its text up to the next heading of its level or above."""
-    headings = list(_HEADING.finditer(body))
+    """Returns the two sections that are read, each up to the next heading of its level or above."""
+    headings = [(h, h.group(2).rstrip().rstrip("#").rstrip()) for h in _HEADING.finditer(body)]
     sections: dict[str, str] = {}
-    for i, heading in enumerate(headings):
+    for i, (heading, text) in enumerate(headings):
+        title = text.lower()
+        if title in sections or title not in (_SUMMARY, _FIELDS):
+            continue
         level = len(heading.group(1))
-        end = next((h.start() for h in headings[i + 1 :] if len(h.group(1)) <= level), len(body))
-        sections.setdefault(heading.group(2).lower(), body[heading.end() : end].strip())
+        after = itertools.islice(headings, i + 1, None)
+        end = next((h.start() for h, _ in after if len(h.group(1)) <= level), len(body))
+        sections[title] = body[heading.end() : end].strip()
     return sections
 
 
 def _data_fields(sections: Mapping[str, str]) -> tuple[Field, ...]:
     """Reads lines like "- `question`: a string feature." of the section "Data Fields"."""
     fields: dict[str, Field] = {}
-    for line in sections.get("data fields", "").splitlines():
-        match = re.match(r"^[-*+]\s+\**`\**([^`]+?)\**`\**\s*(.*)$", line)
-        if not match:
-            continue
-        name, said = match.group(1).strip(": "), match.group(2).lower().replace("`", "")
-        fields.setdefault(name, _described(name, said))
+    for line in sections.get(_FIELDS, "").splitlines():
+        before, _, rest = line.partition("`")
+        name, closing, said = rest.partition("`")
+        name = name.strip("*").strip(": ")
+        if before[:1] in ("-", "*", "+") and not before[1:].strip(" \t*") and name and closing:
+            said = said.lstrip("*").lower().replace("`", "")
+            fields.setdefault(name, _described(name, said))
     return tuple(fields.values())
 
 
@@ -173,7 +181,7 @@ def _described(name: str, said: str) -> Field:
         return Field(name, "nested")
     if re.search(r"list of .{0,20}string|sequence of .{0,20}string", said):
         return Field(name, "texts")
-    labels = re.findall(r"([a-z][\w-]*) \((\d+)\)", said)
+    labels = _LABEL.findall(said)
     if "classification label" in said and len(labels) >= 2:
         by_value = sorted(labels, key=lambda label: int(label[1]))
         return Field(name, "label", tuple(label for label, _ in by_value))

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ait_jax.runtime.strict_json import without_lone_surrogates
+
 # Kinds of fields. "texts" are lists of strings; "media" is image, audio or video; "other" is
 # what cannot be written as text (tensors, bytes).
 KINDS = ("text", "texts", "label", "boolean", "number", "nested", "media", "other")
@@ -146,7 +148,7 @@ class Tally:
         entry = reasons.setdefault(reason, {"count": 0, "examples": []})
         entry["count"] += 1
         if example and len(entry["examples"]) < _EXAMPLES:
-            entry["examples"].append(example[:_LONGEST_EXAMPLE])
+            entry["examples"].append(without_lone_surrogates(example[:_LONGEST_EXAMPLE]))
 
     def counts(self, group: str) -> dict[str, int]:
         """Returns reason -> count."""

@@ -2,12 +2,13 @@
 
 import ast
 import contextlib
-import json
 import re
 from collections.abc import Iterator
 from typing import Any
 
 from ait_jax.tasks.grow.proposal import names_a_task
+
+from ait_jax.runtime import strict_json
 
 MAX_ANSWER = 20_000
 _MAX_DEPTH = 20
@@ -109,8 +110,8 @@ def _depth(text: str) -> int:
 
 
 def _literal(text: str) -> Any:
-    with contextlib.suppress(ValueError, RecursionError):
-        return json.loads(text, strict=False)
+    with contextlib.suppress(strict_json.Unfit):
+        return strict_json.parse(text, lenient=True)
     if re.search(r"(?:[-+~]\s*){20}", re.sub(r"\"[^\"\n]*\"|'[^'\n]*'", "", text)):
         return None  # chains of signs nest, too, and no answer has them
     try:

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from ait_jax.tasks.grow.dataset import Dataset
 from ait_jax.tasks.grow.proposal import Proposal
@@ -23,17 +23,26 @@ from ait_jax.tasks.grow.roles import language_name, language_of_column
 from ait_jax.tasks.grow.screening import NOT_RECORDED, license_id
 from ait_jax.tasks.prepared_folder import read_record
 
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, shown_path
 from ait_jax.pool import Instance, Instruction, Task, task_digest, task_from_json, task_to_json
-from ait_jax.pool.task import without_lone_surrogates
-from ait_jax.runtime import disk
+from ait_jax.runtime import disk, strict_json
 from ait_jax.runtime.files import as_path, check_name, read_bytes, write_json, write_lines
+from ait_jax.runtime.strict_json import without_lone_surrogates
 
 INSTRUCTIONS, TASKS, REPORT = "instructions.jsonl", "tasks", "report.json"
 _LOCK = ".lock"
 _SCHEMA = 1
-# What a line of the list has beside NIV2's schema.
-_OWN = {"name": str, "num_instances": int, "digest": str, "is_cls": bool}
+_REMEDY = "grow the pool again"
+
+
+@dataclass(frozen=True)
+class _Own:
+    """What a line of the list has beside NIV2's schema; see `Entry`."""
+
+    name: str
+    num_instances: int
+    digest: str
+    is_cls: bool
 
 
 @dataclass(frozen=True)
@@ -206,21 +215,19 @@ def read_entries(directory: Any) -> Iterator[Entry]:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise UserError(f"cannot read {str(path)!r}: {error.strerror or error}.") from error
-    for number, line in enumerate(data.splitlines(), start=1):
-        source = f"{path}, line {number}"
-        try:
-            values = json.loads(line.decode())
-            own = {key: values.pop(key) for key in _OWN}
-            typed = all(type(own[key]) is kind for key, kind in _OWN.items())
-            if not typed or not re.fullmatch(r"[0-9a-f]{64}", own["digest"]):
-                raise ValueError("a value of a wrong type")
-        except (ValueError, RecursionError, KeyError, AttributeError) as error:
-            raise UserError(f"{source} is damaged ({error}); grow the pool again.") from error
+        problem = error.strerror or error
+        raise UserError(f"{shown_path(path)}: cannot read the pool: {problem}.") from error
+    for number, line in enumerate(data.removesuffix(b"\n").split(b"\n"), start=1):
+        source = f"{shown_path(path)}, line {number}"
+        values = strict_json.loads(line, path, number)
+        own = strict_json.converted(values, _Own, source, _REMEDY)
+        if own.num_instances < 0 or not re.fullmatch(r"[0-9a-f]{64}", own.digest):
+            raise UserError(f"{source}: num_instances or digest is damaged; {_REMEDY}.")
+        values = {key: value for key, value in values.items() if key not in _Own.__annotations__}
         # `task_from_json` wants an instance.
         values["Instances"] = [{"input": "", "output": ""}]
-        task = replace(task_from_json(values, own["name"], source), instances=())
-        yield Entry(task, own["num_instances"], own["digest"], own["is_cls"])
+        task = replace(task_from_json(values, own.name, source), instances=())
+        yield Entry(task, own.num_instances, own.digest, own.is_cls)
 
 
 def read_report(directory: Any) -> dict[str, Any]:
@@ -232,7 +239,9 @@ def read_report(directory: Any) -> dict[str, Any]:
     path = as_path(directory) / REPORT
     remedy = "move it elsewhere: the pool does not need it"
     report = read_record(path, _SCHEMA, remedy) or {"schema": _SCHEMA, "growths": []}
-    growths = report.get("growths")
-    if not isinstance(growths, list) or not all(isinstance(item, dict) for item in growths):
-        raise UserError(f"{path} is damaged (no list of growths); {remedy}.")
+    strict_json.typed(report, _Report, path, remedy)
     return report
+
+
+class _Report(TypedDict):
+    growths: list[dict[str, Any]]

@@ -11,7 +11,7 @@ from ait_jax.tasks.grow.dataset import Dataset
 from ait_jax.tasks.grow.proposal import Proposal
 
 from ait_jax.pool import Instance
-from ait_jax.pool.task import without_lone_surrogates
+from ait_jax.runtime.strict_json import without_lone_surrogates
 
 _MAX_LENGTH = 2000
 _MAX_LABELS = 10

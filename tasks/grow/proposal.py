@@ -6,7 +6,7 @@ from typing import Any
 
 from ait_jax.tasks.grow.dataset import Dataset
 
-from ait_jax.pool.task import without_lone_surrogates
+from ait_jax.runtime.strict_json import without_lone_surrogates
 
 # Keys as models write them, in lower case, with underscores, without a final "s".
 _INSTRUCTION_KEYS = ("instruction", "task", "task_description")

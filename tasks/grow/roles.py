@@ -1,5 +1,6 @@
 """What columns' names say: their roles (question, passage, label, ...) and languages."""
 
+import functools
 import re
 import tomllib
 from collections.abc import Sequence
@@ -105,6 +106,7 @@ def is_generic(field: Field) -> bool:
     return words(field.name) in _GENERIC
 
 
+@functools.lru_cache(maxsize=4096)
 def words(name: str) -> str:
     """Returns a column's name as words: "emailBody", "email_body" -> "email body"."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Za-z])(?=\d)", " ", name)

@@ -11,6 +11,8 @@ from ait_jax.errors import UserError, nearest
 DROPPED_LICENSES = (
     "other", "unknown", "cc-by-nc-nd-4.0", "cc-by-nd-4.0", "cc-by-nc-nd-3.0", "ofl",
 )  # fmt: skip
+# Real tables have fewer columns; patterns look at each many times.
+MAX_FIELDS = 1000
 NOT_RECORDED = "not recorded"
 _USABLE = ("text", "texts", "label", "boolean", "number")
 _ENGLISH = {"en", "eng", "english", "code"}
@@ -59,6 +61,8 @@ class Screening:
             return "language: several, or a translation"
         if self.languages == "en" and not _ENGLISH.issuperset(map(str.lower, dataset.languages)):
             return "language: not English"
+        if len(dataset.fields) > MAX_FIELDS:
+            return f"fields: more than {MAX_FIELDS:,}"
         if any(field.kind == "media" for field in dataset.fields):
             return "fields: image, audio or video"
         usable = [field.kind for field in dataset.fields if field.kind in _USABLE]

@@ -4,7 +4,6 @@ huggingface_metadata.jsonl and huggingface_data.jsonl: one dataset a line, with 
 all; instructions-full.json: a list of the instructions generated from them.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +15,7 @@ from ait_jax.tasks.grow.dataset import Dataset, Tally, fields_from_rows
 from ait_jax.tasks.grow.proposal import Proposal, proposal_from_json
 
 from ait_jax.errors import UserError
+from ait_jax.runtime import strict_json
 from ait_jax.runtime.files import read_given_json
 
 _LINES, _RELEASED = "metadata lines", "released instructions"
@@ -139,11 +139,9 @@ def _dataset(line: bytes, source: str) -> Dataset | str:
     if not line.strip():
         return ""
     try:
-        data = json.loads(line.decode("utf-8-sig"))
-    except UnicodeDecodeError:
-        return "not UTF-8"
-    except (ValueError, RecursionError):
-        return "malformed JSON"
+        data = strict_json.parse(line, lenient=True)
+    except strict_json.Unfit as error:
+        return "not UTF-8" if error.problem.startswith("not UTF-8") else "malformed JSON"
     if not isinstance(data, dict):
         return "not an object"
     name, rows = data.get("task_name"), data.get("selected_data")
@@ -189,7 +187,7 @@ def read_instructions(path: Any, tally: Tally) -> list[Proposal]:
       UserError: the file cannot be read or is not a JSON list (with line and column).
     """
     path = Path(path).expanduser()
-    entries = read_given_json(path, "the instructions")
+    entries = read_given_json(path, "the instructions", lenient=True)
     if not isinstance(entries, list):
         raise UserError(f"{path}: needs a JSON list of instructions.")
     proposals = []

@@ -169,10 +169,10 @@ def test_malformed_files_name_line_and_column(tmp_path):
         ),
         (b"", r"bad\.json, line 1, column 1"),
         (b'{\n "a": "\xff"}', r"bad\.json, line 2: not UTF-8"),
-        (b"[" * 200000, r"bad\.json: JSON nested too deeply"),
+        (b"[" * 200000, r"bad\.json: nested more than 64 deep"),
     ]:
         path.write_bytes(data)
         with pytest.raises(UserError, match=message):
             read_task(path)
-    with pytest.raises(UserError, match="cannot read the task .*none.json"):
+    with pytest.raises(UserError, match=r"none\.json: cannot read the task"):
         read_task(tmp_path / "none.json")

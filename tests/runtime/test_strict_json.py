@@ -153,3 +153,21 @@ def test_pipes_and_devices_do_not_hang(tmp_path):
             files.read_given_json(path, "the task")
     with pytest.raises(UserError, match=r"cannot read the task"):
         files.read_given_json(tmp_path, "the task")
+
+
+def test_data_sets_are_read_leniently():
+    text = '{"a": NaN, "b": ["\\ud83d", "\\ud83d\\ude00", -Infinity], "c\\udc00": "\\\\ud800"}'
+    value = strict_json.loads(text, "a.json", lenient=True)
+    assert math.isnan(value.pop("a"))
+    assert value == {"b": ["\ufffd", "😀", -math.inf], "c\ufffd": "\\ud800"}
+    with pytest.raises(UserError, match="nested more than 64 deep"):
+        strict_json.loads('["\\ud800",' * 65 + "1" + "]" * 65, "a.json", lenient=True)
+
+
+def test_values_one_after_the_other():
+    text = ' {"a": 1}\n[2] 3'
+    assert strict_json.scan(text, 1) == ({"a": 1}, 9)
+    assert strict_json.scan(text, 10) == ([2], 13)
+    with pytest.raises(strict_json.Unfit) as error:
+        strict_json.scan(text, 13)
+    assert (error.value.line, error.value.column) == (2, 4)

@@ -247,7 +247,7 @@ def test_unsafe_names(clone, tmp_path):
 
 def test_unwritable_data_dir(clone, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write to"):
+    with pytest.raises(UserError, match="cannot write"):
         niv2.prepare(clone, tmp_path / "file")
 
 

@@ -22,7 +22,7 @@ def test_preparations_in_a_bucket_take_turns(bucket, monkeypatch, capsys):
             if not found[-1]:
                 with folder.replacing() as building:
                     building.mkdir()
-                    files.write_text(building / "source.json", '{"schema": 1}')
+                    files.write_text(building / "source.json", '{"schema": 1, "files": {}}')
 
     threads = [threading.Thread(target=prepare) for _ in range(3)]
     for thread in threads:

@@ -1,8 +1,11 @@
 """Stored pools: what comes back, what a row costs, what damage does, and how they grow."""
 
+import contextlib
 import json
+import os
 import pickle
 import re
+import resource
 
 import pytest
 from ait_jax.tasks import stored_pool, stored_rows
@@ -173,8 +176,29 @@ def test_damaged_and_foreign_records(tmp_path):
         json.dumps({**record, "shards": [1]}),
     ):
         (folder / "pool.json").write_text(text)
-        with pytest.raises(UserError, match="pool.json is damaged"):
+        with pytest.raises(UserError, match=r"pool\.json.*[Pp]repare the pool again"):
             stored_pool.load(folder)
     (folder / "pool.json").write_text(json.dumps({**record, "schema": 9}))
     with pytest.raises(UserError, match="schema 9"):
         stored_pool.load(folder)
+
+
+def test_too_many_open_files_are_no_damage(tmp_path):
+    stored_pool.write(one_instance_tasks(2), tmp_path / "pool")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = []
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 20, hard))
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(open(os.devnull))  # noqa: SIM115 - closed below
+        with pytest.raises(UserError, match=r"[Tt]oo many open files") as error:
+            stored_pool.load(tmp_path / "pool")
+        taken.pop().close()
+        with pytest.raises(UserError, match=r"Too many open files.*raise that limit") as error:
+            stored_pool.load(tmp_path / "pool")
+    finally:
+        for file in taken:
+            file.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert "damaged" not in str(error.value)

@@ -16,12 +16,16 @@ def test_word_names_are_distinct_and_legal():
         "x" * 199,
         "x" * 198 + ".",
         "task1_plain",
+        "_",
+        "-",
+        "даже",
     ]
     words = word_names(names)
     assert len({word.lower() for word in words.values()}) == len(names)
     assert all(
         word.isascii() and word.isidentifier() and len(word) <= 180 for word in words.values()
     )
+    assert all(any(c.isalnum() for c in word) for word in words.values()), "as TFDS demands"
     assert words["task1_plain"] == "task1_plain" and words["a_b"] != "all"
     assert "all" not in {word.lower() for word in words.values()}
     assert word_names(reversed(names)) == words

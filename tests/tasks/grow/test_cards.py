@@ -1,5 +1,8 @@
 """Hugging Face dataset cards."""
 
+import os
+import time
+
 import pytest
 from ait_jax.tasks.grow.cards import read_cards
 from ait_jax.tasks.grow.dataset import Tally
@@ -90,6 +93,40 @@ def test_cards_that_cannot_be_read_are_counted(tmp_path):
         "read": 1,
         "unreadable: not UTF-8": 1,
         "unreadable: no YAML header": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "- `label`: a classification label, " + ", ".join(f"w{i} ({i})" for i in range(100_000)),
+        "- `label`: a classification label, " + "a" * 1_000_000,
+        "- `label`: a classification label, w (" + "1" * 5000 + ")",
+        "- `" + "*" * 1_000_000,
+        "# " + " " * 1_000_000 + "x",
+        "## Data Fields\n" * 50_000,
+    ],
+)
+def test_a_card_is_read_once(tmp_path, body):
+    write_card(tmp_path, text=f"---\nlicense: mit\n---\n## Data Fields\n{body}\n")
+    before = time.process_time()
+    ((dataset,), _) = read(tmp_path)
+    assert time.process_time() - before < 5, "the time grows as the card does"
+    assert dataset.license == "mit"
+
+
+def test_what_is_no_file_is_counted(tmp_path):
+    write_card(tmp_path, "good")
+    os.mkfifo(tmp_path / "pipe.md")
+    (tmp_path / "gone.md").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "endless.md").symlink_to("/dev/zero")
+    write_card(tmp_path, os.fsdecode(b"caf\xe9"))
+    datasets, tally = read(tmp_path)
+    assert [dataset.name for dataset in datasets] == [r"caf\xe9", "good"]
+    assert tally.counts("cards") == {
+        "read": 2,
+        "unreadable: not a regular file": 2,
+        "unreadable: No such file or directory": 1,
     }
 
 
