@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from ait_jax import randomness
 from ait_jax.evaluation import evaluation
+from ait_jax.evaluation.rouge import AUTO, ROUGE_1, ROUGE_L, chosen
 from ait_jax.pool import Task
 from ait_jax.prompts.prompts import Encoding
 from ait_jax.prompts.tokenizers_vocabulary import TokenizersVocabulary
@@ -220,9 +221,13 @@ def all_references(
     return [reference.decode() for reference in example["references"]]
 
 
-def rouge_l(targets: Sequence[Sequence[str]], predictions: Sequence[str]) -> dict[str, float]:
-    """SeqIO metric: mean over instances with references of the best ROUGE-L over them, 0 to 100."""
-    return {evaluation.ROUGE_L: _mean(evaluation.rouge_l, targets, predictions)}
+def rouge(targets: Sequence[Sequence[str]], predictions: Sequence[str]) -> dict[str, float]:
+    """SeqIO metrics: means over instances with references of the best ROUGE over them, 0 to 100."""
+    measure = chosen(AUTO, {"": [text for texts in targets for text in texts]})
+    return {
+        name: _mean(lambda *pair, name=name: measure.scores(*pair)[name], targets, predictions)
+        for name in (ROUGE_L, ROUGE_1)
+    }
 
 
 def exact_match(targets: Sequence[Sequence[str]], predictions: Sequence[str]) -> dict[str, float]:

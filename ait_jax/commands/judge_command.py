@@ -8,7 +8,7 @@ from ait_jax.endpoint import endpoint_flags
 from ait_jax.errors import ExitCode
 from ait_jax.runtime import distributed
 
-_HELP = "compare two files of answers: ROUGE-L, and which one a judge prefers"
+_HELP = "compare two files of answers: ROUGE, and which one a judge prefers"
 
 
 def add(subparsers: subcommand.Subparsers) -> None:
@@ -22,7 +22,7 @@ def add(subparsers: subcommand.Subparsers) -> None:
     judge.add_argument(
         "--out", default="judgement.json", help="all results, as JSON (default: %(default)s)"
     )
-    judge.add_argument("--offline", action="store_true", help="ROUGE-L only, no endpoint")
+    judge.add_argument("--offline", action="store_true", help="ROUGE only, no endpoint")
     judge.add_argument(
         "--on_mismatch",
         choices=("error", "intersect"),
@@ -34,6 +34,13 @@ def add(subparsers: subcommand.Subparsers) -> None:
     )
     judge.add_argument(
         "--max_tokens", type=int, default=16, help="of a verdict (default: %(default)s)"
+    )
+    judge.add_argument(
+        "--rouge_tokenizer",
+        default="auto",
+        metavar="WHICH",
+        help="english, unicode, or a folder with GPT-2's tokenizer.json; auto, the default, takes "
+        "unicode if references are in other scripts",
     )
     endpoint_flags.add(judge)
 
@@ -51,6 +58,7 @@ def run(options: argparse.Namespace, flags: GinFlags) -> int:
         intersect=options.on_mismatch == "intersect",
         seed=options.seed,
         max_tokens=options.max_tokens,
+        rouge_tokenizer=options.rouge_tokenizer,
     )
     if endpoint is None:
         return ExitCode.OK

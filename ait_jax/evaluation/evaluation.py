@@ -1,25 +1,26 @@
-"""ROUGE-L and exact match as Tk-Instruct computes them, and predictions on disk.
+"""ROUGE and exact match as Tk-Instruct computes them, and predictions on disk.
 
 Source of the definitions: `compute_metrics.py` of Tk-Instruct (arXiv 2204.07705). An instance's
 score is the best over its references; a group's score is the mean over its instances times 100, so
-tasks with more instances weigh more; figures are rounded to 4 decimals. ROUGE-L is the F measure of
-the `rouge_score` library with stemming. Its tokenizer keeps only a-z and 0-9, so an answer in
-another script scores 0, as in Tk-Instruct's English track.
+tasks with more instances weigh more; figures are rounded to 4 decimals. ROUGE-1 and ROUGE-L are F
+measures of the `rouge_score` library; `rouge` says how texts are split into tokens.
 """
 
-import functools
 import itertools
 import json
 import string
-import types
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ait_jax.errors import UserError
+from ait_jax.evaluation import rouge
+from ait_jax.evaluation.rouge import AUTO, ENGLISH, ROUGE_1, ROUGE_L, Rouge
 from ait_jax.runtime import files
 
-EXACT_MATCH, ROUGE_L = "exact_match", "rougeL"
+EXACT_MATCH = "exact_match"
+# The figures of a group of instances.
+METRICS = (ROUGE_L, ROUGE_1, EXACT_MATCH)
 
 # Categories of which Tk-Instruct reports exact match; of others it reports ROUGE-L.
 EXACT_MATCH_CATEGORIES = (
@@ -65,108 +66,92 @@ def exact_match(prediction: str, references: Sequence[str]) -> float:
 
 
 def rouge_l(prediction: str, references: Sequence[str]) -> float:
-    """Returns the best ROUGE-L F measure over the references, in [0, 1]."""
-    return max(_rouge_l_pair(reference, prediction) for reference in references)
-
-
-@functools.lru_cache(maxsize=1 << 16)
-def _rouge_l_pair(reference: str, prediction: str) -> float:
-    # Answers of classification tasks repeat thousands of times, hence the cache.
-    return _scorer().score(reference, prediction)["rougeL"].fmeasure
-
-
-@functools.cache
-def _scorer() -> Any:
-    """Returns the library's scorer; its tokenizer, the slow part, is cached."""
-    from nltk.stem import porter
-    from rouge_score import rouge_scorer, tokenize  # imported late: loads NLTK
-
-    stem = functools.lru_cache(maxsize=1 << 17)(porter.PorterStemmer().stem)
-    stemmer = types.SimpleNamespace(stem=stem)
-    tokens = functools.lru_cache(maxsize=1 << 14)(lambda text: tokenize.tokenize(text, stemmer))
-    tokenizer = types.SimpleNamespace(tokenize=tokens)
-    return rouge_scorer.RougeScorer(["rougeL"], tokenizer=tokenizer)
+    """Returns the best ROUGE-L F measure over the references, in [0, 1], of the English track."""
+    return rouge.rouge(ENGLISH).scores(prediction, references)[ROUGE_L]
 
 
 class _Group:
     """Running sums of one group of instances."""
 
     def __init__(self) -> None:
-        self.rouge_l = self.exact_match = 0.0
+        self.totals = dict.fromkeys(METRICS, 0.0)
         self.num_instances = 0
         self.tasks: set[str] = set()
 
-    def add(self, task: str, rouge: float, exact: float) -> None:
-        self.rouge_l += rouge
-        self.exact_match += exact
+    def add(self, task: str, scores: Mapping[str, float]) -> None:
+        for name in METRICS:
+            self.totals[name] += scores[name]
         self.num_instances += 1
         self.tasks.add(task)
 
-    def summary(self) -> dict[str, Any]:
+    def figures(self) -> dict[str, Any]:
         """Returns the figures in percent, None without instances."""
+        count = self.num_instances
         return {
-            ROUGE_L: self._percent(self.rouge_l),
-            EXACT_MATCH: self._percent(self.exact_match),
-            "num_instances": self.num_instances,
-            "num_tasks": len(self.tasks),
-        }
+            name: round(100 * total / count, 4) if count else None
+            for name, total in self.totals.items()
+        } | {"num_instances": count}
 
-    def _percent(self, total: float) -> float | None:
-        return round(100 * total / self.num_instances, 4) if self.num_instances else None
+    def summary(self) -> dict[str, Any]:
+        return self.figures() | {"num_tasks": len(self.tasks)}
 
 
 def evaluate(
     predictions: Iterable[Prediction],
     is_cls: Callable[[str], bool],
     category_of: Callable[[str], str],
+    measure: Rouge | None = None,
 ) -> dict[str, Any]:
-    """Returns ROUGE-L and exact match, ready for JSON.
+    """Returns ROUGE and exact match, ready for JSON.
 
     Args:
       predictions: in any order, which does not affect the result.
       is_cls, category_of: of a task's name.
+      measure: the ROUGE; None chooses it by the references' scripts, as "auto" does.
 
     Returns:
-      {"rougeL", "exact_match", "num_instances", "num_tasks" over all instances with references,
+      {"rougeL", "rouge1", "exact_match", "num_instances", "num_tasks" over all instances with
+       references,
        "num_without_references": instances that were answered but not measured,
-       "cls": {same keys}, "gen": {same keys},
-       "per_category": {category: {same keys, "metric", "headline"}}, ascending by name,
-       "per_task": {task: {"rougeL", "exact_match", "num_instances"}}, ascending by name}.
+       "rouge_tokenizer": name of the ROUGE,
+       "cls": {the first five keys}, "gen": {likewise},
+       "per_category": {category: {likewise, "metric", "headline"}}, ascending by name,
+       "per_task": {task: {likewise, without "num_tasks"}}, ascending by name}.
       "metric" names the figure that Tk-Instruct reports for the category, "headline" is its value.
       The figures of a group without instances are None.
 
     Raises:
       UserError: an instance has two predictions.
     """
+    items = _in_order(predictions)
+    measure = measure or rouge_of(items)
     num_without = 0
     overall, cls, gen = _Group(), _Group(), _Group()
     by_category: dict[str, _Group] = {}
     by_task: dict[str, _Group] = {}
-    for item in _in_order(predictions):
+    for item in items:
         if not item.references:
             num_without += 1
             continue
-        rouge = rouge_l(item.prediction, item.references)
-        exact = exact_match(item.prediction, item.references)
+        scores = measure.scores(item.prediction, item.references)
+        scores[EXACT_MATCH] = exact_match(item.prediction, item.references)
         for group in (
             overall,
             cls if is_cls(item.task) else gen,
             by_category.setdefault(category_of(item.task), _Group()),
             by_task.setdefault(item.task, _Group()),
         ):
-            group.add(item.task, rouge, exact)
+            group.add(item.task, scores)
     return {
         **overall.summary(),
         "num_without_references": num_without,
+        "rouge_tokenizer": measure.name,
         "cls": cls.summary(),
         "gen": gen.summary(),
         "per_category": {
             name: _with_headline(name, group) for name, group in sorted(by_category.items())
         },
-        "per_task": {
-            name: {key: group.summary()[key] for key in (ROUGE_L, EXACT_MATCH, "num_instances")}
-            for name, group in sorted(by_task.items())
-        },
+        "per_task": {name: group.figures() for name, group in sorted(by_task.items())},
     }
 
 
@@ -175,18 +160,22 @@ def evaluate_splits(
     splits: Mapping[str, Collection[str]],
     is_cls: Callable[[str], bool],
     category_of: Callable[[str], str],
+    measure: Rouge | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Returns {split: `evaluate` of the predictions for its tasks}, in the order of `splits`.
 
     Args:
       splits: split name ("test", "dev") -> its tasks. A task of two splits counts in both, as in
         the authors' files.
+      measure: the ROUGE of all splits; None chooses it by the references' scripts.
 
     Raises:
       UserError: as `evaluate`, or a prediction is for a task of no split.
     """
     tasks_of = {split: set(tasks) for split, tasks in splits.items()}
     items_of: dict[str, list[Prediction]] = {split: [] for split in splits}
+    predictions = list(predictions)
+    measure = measure or rouge_of(predictions)
     for item in predictions:
         owners = [split for split, tasks in tasks_of.items() if item.task in tasks]
         if not owners:
@@ -196,7 +185,17 @@ def evaluate_splits(
             )
         for split in owners:
             items_of[split].append(item)
-    return {split: evaluate(items, is_cls, category_of) for split, items in items_of.items()}
+    return {
+        split: evaluate(items, is_cls, category_of, measure) for split, items in items_of.items()
+    }
+
+
+def rouge_of(predictions: Iterable[Prediction], choice: str = AUTO) -> Rouge:
+    """Returns the ROUGE of a ROUGE_TOKENIZER for these references (`rouge.chosen`)."""
+    references: dict[str, list[str]] = {}
+    for item in predictions:
+        references.setdefault(item.task, []).extend(item.references)
+    return rouge.chosen(choice, references)
 
 
 def _in_order(predictions: Iterable[Prediction]) -> list[Prediction]:

@@ -1,4 +1,4 @@
-"""Compares two models' answers: ROUGE-L against the references, and blind pairwise judging.
+"""Compares two models' answers: ROUGE against the references, and blind pairwise judging.
 
 Every pair is judged twice, with the answers in both orders; a model wins a pair only if it wins
 both times, so a preference for a position becomes a tie (Active Instruction Tuning, section on
@@ -17,6 +17,7 @@ from ait_jax.endpoint.chat import BUDGET, DOWN, Reply
 from ait_jax.errors import UserError
 from ait_jax.evaluation import answers, evaluation, judge_prompt
 from ait_jax.evaluation.answers import Pair
+from ait_jax.evaluation.rouge import AUTO, Rouge, chosen, describe
 from ait_jax.runtime import files, reporter
 
 SCHEMA = 1
@@ -185,16 +186,16 @@ def summarize(judged: Sequence[Judged], seed: int) -> dict[str, Any]:
     }
 
 
-def rouge(pairs: Sequence[Pair], which: str) -> dict[str, Any] | None:
-    """Returns ROUGE-L and exact match, in percent, of "a" or "b"; None without references."""
+def rouge(pairs: Sequence[Pair], which: str, measure: Rouge | None = None) -> dict[str, Any] | None:
+    """Returns ROUGE and exact match, in percent, of "a" or "b"; None without references."""
     if not all(pair.references for pair in pairs):
         return None
     predictions = [
         evaluation.Prediction("all", f"{i:08d}", getattr(pair, which), pair.references)
         for i, pair in enumerate(pairs)
     ]
-    figures = evaluation.evaluate(predictions, lambda task: False, lambda task: "all")
-    return {name: figures[name] for name in (evaluation.ROUGE_L, evaluation.EXACT_MATCH)}
+    figures = evaluation.evaluate(predictions, lambda task: False, lambda task: "all", measure)
+    return {name: figures[name] for name in evaluation.METRICS}
 
 
 def compare(
@@ -206,17 +207,19 @@ def compare(
     intersect: bool = False,
     seed: int = 0,
     max_tokens: int = 16,
+    rouge_tokenizer: str = AUTO,
 ) -> dict[str, Any]:
     """Compares two files of answers, writes `out` and returns what is in it.
 
     Args:
       paths: of a and b.
-      endpoint: an `endpoint.Endpoint`, or None to compute ROUGE-L alone.
+      endpoint: an `endpoint.Endpoint`, or None to compute ROUGE alone.
       out: a JSON file.
       instructions: a file of instructions and references, or None.
       intersect: compare what matches instead of refusing what does not.
       seed: of the order of asking and of the bootstrap.
       max_tokens: of a verdict.
+      rouge_tokenizer: see `rouge`; "auto" decides by the references.
 
     Raises:
       UserError: a file is unusable, the files do not match, the endpoint refuses, or none of
@@ -233,6 +236,10 @@ def compare(
     for line in answers.describe(problems):
         reporter.say(f"left out: {line}")
     reporter.say(f"{len(pairs)} instructions; a: {names[0]}, b: {names[1]}")
+    references = {pair.question.title: pair.references for pair in pairs}
+    measure = chosen(rouge_tokenizer, references)
+    if remark := describe(rouge_tokenizer, references, "instructions"):
+        reporter.say(remark)
     result = {
         "schema": SCHEMA,
         "files": {
@@ -240,7 +247,8 @@ def compare(
         },
         "instructions": len(pairs),
         "left_out": problems,
-        "rouge": {which: rouge(pairs, which) for which in (A, B)},
+        "rouge": {which: rouge(pairs, which, measure) for which in (A, B)},
+        "rouge_tokenizer": measure.name,
         "seed": seed,
     }
     for line in _rouge_lines(result["rouge"]):
@@ -313,7 +321,7 @@ def _rouge_lines(figures: dict[str, Any]) -> list[str]:
         return ["ROUGE-L: not every instruction has references (give --instructions)"]
     return [
         f"ROUGE-L of {which}: {value[evaluation.ROUGE_L]:.2f}, "
-        f"exact match {value[evaluation.EXACT_MATCH]:.2f}"
+        f"ROUGE-1 {value[evaluation.ROUGE_1]:.2f}, exact match {value[evaluation.EXACT_MATCH]:.2f}"
         for which, value in figures.items()
     ]
 

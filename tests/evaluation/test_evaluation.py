@@ -79,19 +79,33 @@ PREDICTIONS = [
 
 def test_evaluate_by_hand():
     result = evaluate(PREDICTIONS, is_cls, category_of)
-    figures = {"rougeL": 51.4286, "exact_match": 40.0, "num_instances": 5, "num_tasks": 3}
+    figures = {
+        "rougeL": 51.4286,
+        "rouge1": 51.4286,
+        "exact_match": 40.0,
+        "num_instances": 5,
+        "num_tasks": 3,
+    }
     assert {key: result[key] for key in figures} == figures  # (1 + 0 + 1 + 4/7 + 0) / 5
     assert result["cls"] == {
         "rougeL": 66.6667,
+        "rouge1": 66.6667,
         "exact_match": 66.6667,
         "num_instances": 3,
         "num_tasks": 2,
     }
     assert result["gen"]["rougeL"] == 28.5714 and result["gen"]["exact_match"] == 0.0
-    title = {"rougeL": 28.5714, "exact_match": 0.0, "num_instances": 2, "num_tasks": 1}
+    title = {
+        "rougeL": 28.5714,
+        "rouge1": 28.5714,
+        "exact_match": 0.0,
+        "num_instances": 2,
+        "num_tasks": 1,
+    }
     assert result["per_category"] == {
         "Textual Entailment": {
             "rougeL": 50.0,
+            "rouge1": 50.0,
             "exact_match": 50.0,
             "num_instances": 2,
             "num_tasks": 1,
@@ -101,6 +115,7 @@ def test_evaluate_by_hand():
         "Title Generation": {**title, "metric": "rougeL", "headline": 28.5714},
         "Word Analogy": {
             "rougeL": 100.0,
+            "rouge1": 100.0,
             "exact_match": 100.0,
             "num_instances": 1,
             "num_tasks": 1,
@@ -108,7 +123,12 @@ def test_evaluate_by_hand():
             "headline": 100.0,
         },
     }
-    assert result["per_task"]["g1"] == {"rougeL": 28.5714, "exact_match": 0.0, "num_instances": 2}
+    assert result["per_task"]["g1"] == {
+        "rougeL": 28.5714,
+        "rouge1": 28.5714,
+        "exact_match": 0.0,
+        "num_instances": 2,
+    }
     assert list(result["per_task"]) == ["c1", "c2", "g1"]
 
 
@@ -134,6 +154,7 @@ def test_empty_groups_have_no_figures():
     result = evaluate([item("g1", 0, "a", "a")], is_cls, category_of)
     assert result["cls"] == {
         "rougeL": None,
+        "rouge1": None,
         "exact_match": None,
         "num_instances": 0,
         "num_tasks": 0,

@@ -231,7 +231,7 @@ def test_a_filter_on_some_pairs(server, connect, compare):
 
 def test_offline_is_rouge_alone(compare):
     result, text = compare(None)
-    assert result["rouge"]["a"] == {"rougeL": 0.0, "exact_match": 0.0}
+    assert result["rouge"]["a"] == {"rougeL": 0.0, "rouge1": 0.0, "exact_match": 0.0}
     assert "judgement" not in result and "ROUGE-L of b: 0.00" in text
 
 
