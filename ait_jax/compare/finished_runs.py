@@ -8,6 +8,7 @@ from typing import Any
 from ait_jax.compare.overlap import Draw
 from ait_jax.config import configuration
 from ait_jax.errors import UserError
+from ait_jax.evaluation.rouge import ENGLISH
 from ait_jax.pool.splits import SPLIT_NAMES, read_names
 from ait_jax.report.run_results import names_in
 from ait_jax.rounds import record
@@ -39,6 +40,7 @@ class FinishedRun:
       draws: the selections after round 0, 1, ...
       initial: round 0's training tasks.
       tasks: every task of its splits.
+      rouge_tokenizer: of its figures.
     """
 
     path: Any
@@ -50,6 +52,7 @@ class FinishedRun:
     draws: tuple[Draw, ...]
     initial: tuple[str, ...]
     tasks: frozenset[str]
+    rouge_tokenizer: str = ENGLISH
 
     @property
     def rounds(self) -> tuple[CurvePoint, ...]:
@@ -96,6 +99,7 @@ def read(path: Any, strategy: str = "") -> FinishedRun:
         draws=tuple(_draw(run.folder(round_index)) for round_index in range(count - 1)),
         initial=read_names(run.folder(0) / "train_tasks.txt"),
         tasks=frozenset().union(*(read_names(last / f"{s}_tasks.txt") for s in SPLIT_NAMES)),
+        rouge_tokenizer=run.rouge_tokenizer,
     )
 
 
@@ -142,6 +146,12 @@ def grouped(runs: Sequence[FinishedRun]) -> tuple[list[FinishedRun], list[str]]:
             raise UserError(
                 f"{run.path} has a different pool than {first.path} ({run.pool} and "
                 f"{first.pool}); leave one out."
+            )
+        if run.rouge_tokenizer != first.rouge_tokenizer:
+            raise UserError(
+                f"{run.path} measures ROUGE by the tokenizer {run.rouge_tokenizer!r}, "
+                f"{first.path} by {first.rouge_tokenizer!r}; leave one out, or run it again with "
+                "the other's ROUGE_TOKENIZER."
             )
         if run.num_tasks != first.num_tasks:
             raise UserError(

@@ -238,7 +238,7 @@ def compare(
     reporter.say(f"{len(pairs)} instructions; a: {names[0]}, b: {names[1]}")
     references = {pair.question.title: pair.references for pair in pairs}
     measure = chosen(rouge_tokenizer, references)
-    if remark := describe(rouge_tokenizer, references, "instructions"):
+    if remark := describe(measure, references, "instructions"):
         reporter.say(remark)
     result = {
         "schema": SCHEMA,

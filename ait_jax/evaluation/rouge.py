@@ -82,6 +82,12 @@ def rouge(choice: str) -> Rouge:
     return _of_folder(choice)
 
 
+def check_choice(choice: str) -> None:
+    """Raises UserError unless `choice` is a ROUGE_TOKENIZER."""
+    if choice != AUTO:
+        rouge(choice)
+
+
 def other_scripts(references: Mapping[str, Iterable[str]]) -> list[str]:
     """Returns the tasks whose references are in another script than English's.
 
@@ -98,17 +104,16 @@ def chosen(choice: str, references: Mapping[str, Iterable[str]]) -> Rouge:
     return rouge(choice)
 
 
-def describe(choice: str, references: Mapping[str, Iterable[str]], what: str = "tasks") -> str:
+def describe(measure: Rouge, references: Mapping[str, Iterable[str]], what: str = "tasks") -> str:
     """Returns a line for the terminal on how other scripts are measured, "" without such tasks."""
     found = other_scripts(references)
     if not found:
         return ""
-    name = chosen(choice, references).name
     how = {
         ENGLISH: "by a-z and 0-9 alone, so that right answers can have ROUGE-L 0",
         UNICODE: "by Unicode's words and characters; ROUGE_TOKENIZER = a folder with GPT-2's "
         "tokenizer.json gives Tk-Instruct's cross-lingual ROUGE",
-    }.get(name, f"by {name}, as in Tk-Instruct's cross-lingual track")
+    }.get(measure.name, f"by {measure.name}, as in Tk-Instruct's cross-lingual track")
     return (
         f"{len(found):,} of {len(references):,} {what} have references in other scripts, such as "
         f"{found[0]}: ROUGE splits texts {how}"

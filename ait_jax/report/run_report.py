@@ -7,6 +7,7 @@ from typing import Any
 
 from ait_jax import __version__
 from ait_jax.errors import UserError
+from ait_jax.evaluation.rouge import ENGLISH
 from ait_jax.pool import TaskPool
 from ait_jax.report import page, run_results, settings
 from ait_jax.report.run_results import TaskIndex
@@ -218,6 +219,11 @@ def _notes(run: Record) -> list[str]:
         found.append(f"The run was begun with ait-jax {version}; this report is by {__version__}.")
     if dropped := run.stages.get("round_000/splits", {}).get("dropped_tasks"):
         found.append(f"{dropped:,} tasks named in the split files are not in the pool.")
+    if run.rouge_tokenizer != ENGLISH:
+        found.append(
+            f"ROUGE splits texts by {run.rouge_tokenizer!r}, not as Tk-Instruct's English track: "
+            "compare its figures only with others of the same way."
+        )
     for round_index in run.rounds:
         found += _notes_of_round(run, round_index)
     return found

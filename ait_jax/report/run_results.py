@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ait_jax.evaluation.evaluation import EXACT_MATCH, ROUGE_L
+from ait_jax.evaluation.evaluation import EXACT_MATCH, ROUGE_1, ROUGE_L
 from ait_jax.pool import TaskPool
 from ait_jax.pool.splits import read_names
 from ait_jax.rounds.record import (
@@ -232,6 +232,7 @@ def _metrics(metrics: Mapping[str, Any], index: TaskIndex) -> dict[str, Any]:
 def _figures(metrics: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "rougeL": metrics.get(ROUGE_L),
+        "rouge1": metrics.get(ROUGE_1),
         "exact_match": metrics.get(EXACT_MATCH),
         "instances": metrics.get("num_instances"),
         "tasks": metrics.get("num_tasks"),

@@ -14,9 +14,10 @@ import numpy as np
 
 from ait_jax.errors import UserError
 from ait_jax.evaluation.prediction import predict
+from ait_jax.evaluation.rouge import AUTO, check_choice
 from ait_jax.pool import Task, TaskPool, replay
 from ait_jax.pool.splits import read_names
-from ait_jax.rounds import stages
+from ait_jax.rounds import references, stages
 from ait_jax.rounds.learning_curve import CurvePoint, render_continual
 from ait_jax.rounds.pictures import plot_learning_curve
 from ait_jax.rounds.record import CONTINUAL, round_name
@@ -50,6 +51,8 @@ class Continual(ModelParts):
       evaluate_base: evaluate on the test tasks before any training.
       grow_pool: tasks added to the pool make a further round.
       summaries: where curves, answers and pictures go; may change between calls.
+      rouge_tokenizer: how ROUGE splits texts: "english", "unicode", a folder with tokenizer.json,
+        or "auto", by the scripts of the references (`rouge`).
       Others: see `ModelParts`.
     """
 
@@ -66,9 +69,11 @@ class Continual(ModelParts):
     evaluate_base: bool = True
     grow_pool: bool = False
     summaries: Sequence[Board] = (TensorBoard(),)
+    rouge_tokenizer: str = AUTO
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_choice(self.rouge_tokenizer)
         replay.check_rule(self.replay)
         if not isinstance(self.trainer, Trainer):
             raise UserError("TRAINER must be one trainer for all rounds of a continual training.")
@@ -170,11 +175,16 @@ def begin(run: Run[Continual]) -> tuple[list[tuple[str, ...]], tuple[str, ...]]:
         files.write_lines(directory.folder(0) / "test_tasks.txt", test)
         if run.generations:
             run.generations.begin(pool)
-        return {"stages": len(groups)}
+        measured = [*test, *(name for names in groups for name in names)]
+        return {"stages": len(groups), **references.settled(run, measured)}
 
     count = directory.stage("round_000/splits", draw)["stages"]
     drawn = [read_names(directory.folder(n) / "stage_tasks.txt") for n in range(count)]
-    return drawn, read_names(directory.folder(0) / "test_tasks.txt")
+    test = read_names(directory.folder(0) / "test_tasks.txt")
+    measured = [*test, *(name for names in drawn for name in names)]
+    references.say_lacking(pool, run.experiment.vocabulary, measured)
+    references.say_rouge(run, measured)
+    return drawn, test
 
 
 def planned(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ait_jax.errors import UserError
+from ait_jax.evaluation.rouge import AUTO, check_choice
 from ait_jax.scorer.parts import Parts, check_positive
 from ait_jax.scorer.racing import check_strategy
 from ait_jax.selection.selection import Strategy
@@ -33,6 +34,8 @@ class Experiment(Parts):
       grow_pool: continue the run with a pool that has got more tasks: they join the remaining
         ones at the next selection. Otherwise another pool is refused.
       summaries: where curves, answers and pictures go; may change between calls.
+      rouge_tokenizer: how ROUGE splits texts: "english", "unicode", a folder with tokenizer.json,
+        or "auto", by the scripts of the test and dev tasks' references (`rouge`).
       Others: see `Parts`.
     """
 
@@ -47,9 +50,11 @@ class Experiment(Parts):
     evaluate_base: bool = True
     grow_pool: bool = False
     summaries: Sequence[Board] = (TensorBoard(),)
+    rouge_tokenizer: str = AUTO
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_choice(self.rouge_tokenizer)
         if self.racing:
             check_strategy(self.strategy)
         if isinstance(self.trainer, Mapping):

@@ -13,6 +13,7 @@ from typing import Any, NotRequired, TypedDict, TypeVar
 
 from ait_jax.config import configuration
 from ait_jax.errors import UserError, nearest, shown, shown_path
+from ait_jax.evaluation.rouge import ENGLISH
 from ait_jax.runtime import buckets, files, strict_json
 
 SCHEMA_VERSION = 1
@@ -64,14 +65,16 @@ class Summary(Selected, total=False):
     joined: int
     prompts_cut: int
     replayed: int
+    rouge_tokenizer: str
     selection: Selected | None
     stages: int
 
 
 class Figures(TypedDict):
-    """Metrics of a group of instances; ROUGE-L and exact match in percent."""
+    """Metrics of a group of instances; ROUGE and exact match in percent."""
 
     rougeL: float | None
+    rouge1: NotRequired[float | None]
     exact_match: NotRequired[float | None]
     num_instances: NotRequired[int]
     num_tasks: NotRequired[int]
@@ -88,6 +91,7 @@ class Evaluation(Headline, total=False):
     """Metrics of a split in eval.json."""
 
     num_without_references: int
+    rouge_tokenizer: str
     per_category: dict[str, Figures]
     per_task: dict[str, Figures]
 
@@ -156,6 +160,11 @@ class Record:
     def seed(self) -> int:
         """The seed of every draw."""
         return self.state["seed"]
+
+    @property
+    def rouge_tokenizer(self) -> str:
+        """The ROUGE of its figures; runs of earlier versions do not name it."""
+        return self.stages.get("round_000/splits", {}).get("rouge_tokenizer", ENGLISH)
 
     @cached_property
     def parameters(self) -> dict[str, str]:

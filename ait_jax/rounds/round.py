@@ -6,7 +6,7 @@ from typing import Any
 from ait_jax.errors import UserError
 from ait_jax.evaluation.prediction import predict
 from ait_jax.pool.splits import SPLIT_NAMES, Splits, read_splits, write_splits
-from ait_jax.rounds import stages
+from ait_jax.rounds import references, stages
 from ait_jax.rounds.experiment import Experiment
 from ait_jax.rounds.learning_curve import CurvePoint
 from ait_jax.rounds.record import round_name
@@ -34,7 +34,7 @@ def begin(run: Run[Experiment]) -> Splits:
         write_splits(run.directory.folder(0), splits)
         if run.generations:
             run.generations.begin(run.pool)
-        return {"dropped_tasks": dropped}
+        return {"dropped_tasks": dropped, **references.settled(run, splits.test + splits.dev)}
 
     dropped = run.directory.stage("round_000/splits", draw)["dropped_tasks"]
     splits = read_splits(run.directory.folder(0))
@@ -46,7 +46,7 @@ def begin(run: Run[Experiment]) -> Splits:
 
 
 def _say_remarks(run: Run[Experiment], splits: Splits) -> None:
-    """Says which tasks lack instances or examples, and how the pool has grown since."""
+    """Says which tasks lack instances, examples or characters, and how the pool has grown since."""
     pool = run.pool
     bare = [name for name, task in pool.items() if not len(task.instances)]
     if bare:
@@ -57,6 +57,8 @@ def _say_remarks(run: Run[Experiment], splits: Splits) -> None:
     few = [n for n in splits.names if len(pool[n].instruction.positive_examples) < 2]
     if few and run.experiment.encoding.shows_examples:
         reporter.say(f"{len(few)} tasks have fewer than 2 positive examples, such as {few[0]}")
+    references.say_lacking(pool, run.experiment.vocabulary, splits.names)
+    references.say_rouge(run, splits.test + splits.dev)
     generations = run.generations
     pending = generations.pending(pool) if generations else 0
     if generations and pending:

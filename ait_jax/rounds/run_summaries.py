@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 
 from ait_jax.config import configuration
-from ait_jax.evaluation.evaluation import EXACT_MATCH, ROUGE_L, Prediction, read_predictions
+from ait_jax.evaluation.evaluation import (
+    EXACT_MATCH,
+    METRICS,
+    ROUGE_L,
+    Prediction,
+    read_predictions,
+)
 from ait_jax.pool import TaskPool
 from ait_jax.pool.splits import read_names
 from ait_jax.rounds.record import Timing, read_evaluation, read_timings, round_name
@@ -21,7 +27,6 @@ from ait_jax.selection.uncertainty import TaskScores
 from ait_jax.summaries import Board, Summaries, SummaryWriter
 
 BASE = -1
-_METRICS = (ROUGE_L, EXACT_MATCH)
 _SAMPLES = 6  # tasks of every group whose first answer is shown
 _PROMPT_END = 900  # characters; a prompt ends with the instance's own input
 _ANSWER = 400
@@ -146,11 +151,12 @@ def hyperparameters(config: str) -> dict[str, str | int | float]:
 
 def evaluation_scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
     """Returns the curves of one group of eval.json, without what was not measured."""
+    # Earlier versions measured no ROUGE-1.
     groups = {"overall": metrics, "cls": metrics["cls"], "gen": metrics["gen"]}
-    named = {f"{m}/{name}": group[m] for m in _METRICS for name, group in groups.items()}
+    named = {f"{m}/{name}": group.get(m) for m in METRICS for name, group in groups.items()}
     for category, group in metrics["per_category"].items():
         name = category.replace("/", "_")
-        named |= {f"{metric}_by_category/{name}": group[metric] for metric in _METRICS}
+        named |= {f"{metric}_by_category/{name}": group.get(metric) for metric in METRICS}
     return {name: value for name, value in named.items() if value is not None}
 
 

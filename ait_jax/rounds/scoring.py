@@ -9,6 +9,7 @@ from ait_jax.errors import UserError, nearest
 from ait_jax.pool.splits import read_names
 from ait_jax.rounds import stages
 from ait_jax.rounds.record import SCORE
+from ait_jax.rounds.references import say_lacking
 from ait_jax.rounds.run import Done, MakePage, Run, opened, say_page, stage, write_page
 from ait_jax.runtime import files, reporter
 from ait_jax.scorer.likelihoods import read_task_scores
@@ -109,6 +110,7 @@ def _score_and_map(run: Run[Scoring], named: Sequence[str]) -> TaskScores:
             f"{verb} in {folder}: {len(names):,} of the {len(run.pool):,} tasks of the pool "
             f"{run.pool.name!r}, scored with {scoring.init_checkpoint}"
         )
+    say_lacking(run.pool, scoring.vocabulary, names)
     reporter.plan([("score", len(names)), ("map", len(names))])
 
     def score() -> Done:

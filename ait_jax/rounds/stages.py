@@ -5,16 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ait_jax import randomness
-from ait_jax.evaluation.evaluation import (
-    EXACT_MATCH,
-    ROUGE_L,
-    Prediction,
-    evaluate_splits,
-    write_predictions,
-)
+from ait_jax.evaluation.evaluation import METRICS, Prediction, evaluate_splits, write_predictions
 from ait_jax.pool import TaskPool
 from ait_jax.pool.cls_gen import Quotas
 from ait_jax.randomness import Key
+from ait_jax.rounds import references
 from ait_jax.rounds.pictures import plot_task_map
 from ait_jax.rounds.record import round_name
 from ait_jax.rounds.run import Done, Experiment, OnDemand, Run, stage
@@ -28,8 +23,6 @@ from ait_jax.selection.selection import Selection, SelectionContext, Strategy, s
 from ait_jax.selection.uncertainty import TaskScores, task_scores
 from ait_jax.trainer.examples import InstructionExamples
 from ait_jax.trainer.interface import Evaluate, Trained, Trainer, TrainingJob
-
-_METRICS = (ROUGE_L, EXACT_MATCH)
 
 
 def grow(
@@ -158,7 +151,8 @@ def metrics(
 ) -> dict[str, Any]:
     """Returns split -> metrics, without splits that have no tasks."""
     named = {name: tasks for name, tasks in splits.items() if tasks}
-    return evaluate_splits(answers, named, run.pool.is_cls, lambda name: run.pool[name].category)
+    category_of = lambda name: run.pool[name].category  # noqa: E731
+    return evaluate_splits(answers, named, run.pool.is_cls, category_of, references.rouge_of(run))
 
 
 def write_evaluation(
@@ -172,15 +166,15 @@ def write_evaluation(
 
 
 def headline(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns ROUGE-L and exact match: overall, CLS and GEN."""
-    groups = {group: {name: figures[group][name] for name in _METRICS} for group in ("cls", "gen")}
-    return {name: figures[name] for name in _METRICS} | groups
+    """Returns ROUGE and exact match: overall, CLS and GEN."""
+    groups = {group: {name: figures[group][name] for name in METRICS} for group in ("cls", "gen")}
+    return {name: figures[name] for name in METRICS} | groups
 
 
 def flat_headline(figures: Mapping[str, Any]) -> dict[str, float]:
     """Returns the measured figures of `headline` under names like "rougeL_cls"."""
     named = headline(figures)
-    flat = {name: named[name] for name in _METRICS if named[name] is not None}
+    flat = {name: named[name] for name in METRICS if named[name] is not None}
     for group in ("cls", "gen"):
         if None not in named[group].values():
             flat |= {f"{name}_{group}": value for name, value in named[group].items()}

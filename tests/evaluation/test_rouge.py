@@ -85,11 +85,11 @@ def test_the_references_scripts_decide():
     assert rouge.other_scripts(OTHER | LATIN) == list(OTHER)
     assert rouge.chosen("auto", LATIN).name == rouge.chosen("english", OTHER).name == "english"
     assert rouge.chosen("auto", LATIN | OTHER).name == rouge.chosen("unicode", {}).name == "unicode"
-    assert rouge.describe("auto", LATIN) == ""
-    line = rouge.describe("auto", LATIN | OTHER)
+    assert rouge.describe(rouge.rouge("unicode"), LATIN) == ""
+    line = rouge.describe(rouge.chosen("auto", OTHER), LATIN | OTHER)
     assert "4 of 7 tasks have references in other scripts, such as hi" in line
     assert "Unicode" in line and "ROUGE_TOKENIZER" in line and "\n" not in line
-    assert "right answers can have ROUGE-L 0" in rouge.describe("english", OTHER)
+    assert "right answers can have ROUGE-L 0" in rouge.describe(rouge.rouge("english"), OTHER)
 
 
 def test_evaluation_names_its_tokenizer():
@@ -131,7 +131,7 @@ def test_a_folder_splits_as_tk_instructs_cross_lingual_track(tmp_path):
         found = measure.scores(answer, [reference])
         assert found == {name: score.fmeasure for name, score in expected.items()}
     assert rouge.chosen(str(tmp_path), LATIN).name == measure.name
-    assert measure.name in rouge.describe(str(tmp_path), OTHER)
+    assert measure.name in rouge.describe(measure, OTHER)
 
 
 @needs_tokenizers

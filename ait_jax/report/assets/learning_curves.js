@@ -37,6 +37,7 @@ function drawLearningCurves(node, head) {
         "metric",
         [
           ["rougeL", "ROUGE-L"],
+          ["rouge1", "ROUGE-1"],
           ["exact_match", "exact match"],
         ],
         view.metric,
@@ -131,7 +132,8 @@ function otherLook(i) {
 }
 
 function learningChart(points, names, view) {
-  const title = view.metric === "rougeL" ? "ROUGE-L" : "exact match";
+  const titles = { rougeL: "ROUGE-L", rouge1: "ROUGE-1" };
+  const title = titles[view.metric] ?? "exact match";
   const series = [];
   const add = (name, pick, look) => {
     const line = (split) => points.map((point) => pick(point[split])?.[view.metric] ?? null);
