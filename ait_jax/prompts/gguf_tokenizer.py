@@ -7,7 +7,7 @@ src/llama-vocab.cpp defines the names, as the models were trained.
 from collections.abc import Mapping
 from typing import Any
 
-from ait_jax.errors import UserError, nearest
+from ait_jax.errors import UserError, nearest, shown, shown_path
 from ait_jax.prompts.gguf_header import Header
 
 _BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
@@ -59,16 +59,18 @@ def tokenizer_of(header: Header, special: Mapping[str, int]) -> dict[str, Any]:
     """
     kind = header.value("tokenizer.ggml.model", str)
     if kind != "gpt2":
-        what = "SentencePiece" if kind == "llama" else f"{kind!r}"
+        what = "SentencePiece" if kind == "llama" else f"{shown(kind)}"
         raise UserError(
-            f"{header.path} has a {what} vocabulary (tokenizer.ggml.model = {kind!r}), but only "
+            f"{shown_path(header.path)} has a {what} vocabulary (tokenizer.ggml.model = "
+            f"{shown(kind)}), but only "
             "byte-level BPE ('gpt2') is read from GGUF files. Set VOCABULARY_PATH to the folder of "
             "the same model's tokenizer.json."
         )
     split = header.value("tokenizer.ggml.pre", str, "default")
     if split not in _SPLITS:
         raise UserError(
-            f"{header.path} splits text as {split!r} (tokenizer.ggml.pre), which is unknown; known "
+            f"{shown_path(header.path)} splits text as {shown(split)} (tokenizer.ggml.pre), "
+            "which is unknown; known "
             f"are {', '.join(_SPLITS)}.{nearest(split, _SPLITS)} Set VOCABULARY_PATH to the folder "
             "of the same model's tokenizer.json."
         )
@@ -76,11 +78,15 @@ def tokenizer_of(header: Header, special: Mapping[str, int]) -> dict[str, Any]:
     merges = [_pair(header, merge) for merge in header.value("tokenizer.ggml.merges", list)]
     vocabulary = {token: i for i, token in enumerate(tokens)}
     if len(vocabulary) < len(tokens):
-        raise UserError(f"{header.path} is damaged: {len(tokens) - len(vocabulary)} tokens repeat.")
+        raise UserError(
+            f"{shown_path(header.path)} is damaged: {len(tokens) - len(vocabulary)} tokens repeat."
+        )
     kinds = header.metadata.get("tokenizer.ggml.token_type", [])
     plain = {tokens[i]: i for i, kind in enumerate(kinds[: len(tokens)]) if kind == _USER_DEFINED}
-    added = [_added(text, i, True) for text, i in special.items()]
-    added += [_added(text, i, False) for text, i in plain.items() if text not in special]
+    added = [added_token(text, i, special=True) for text, i in special.items()]
+    added += [
+        added_token(text, i, special=False) for text, i in plain.items() if text not in special
+    ]
     return {
         "version": "1.0",
         "truncation": None,
@@ -109,12 +115,13 @@ def _pair(header: Header, merge: Any) -> list[str]:
     parts = merge.split(" ") if isinstance(merge, str) else []
     if len(parts) != 2 or not all(parts):
         raise UserError(
-            f"{header.path} is damaged: {str(merge)[:80]!r} is not a merge of two tokens."
+            f"{shown_path(header.path)} is damaged: {shown(merge)} is not a merge of two tokens."
         )
     return parts
 
 
-def _added(text: str, number: int, special: bool) -> dict[str, Any]:
+def added_token(text: str, number: int, *, special: bool) -> dict[str, Any]:
+    """Returns an entry of tokenizer.json's `added_tokens`."""
     token = {"id": number, "content": text, "single_word": False, "lstrip": False}
     return {**token, "rstrip": False, "normalized": False, "special": special}
 

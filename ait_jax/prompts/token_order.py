@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, shown_path
 from ait_jax.prompts.vocabulary import EOS_ID, PAD_ID
 
 # Tokens of no text and no conversation, for files that name no padding token.
@@ -23,6 +23,14 @@ _UNUSED_TOKENS = (
 )
 # They end a turn of a conversation if the chat template has them.
 _ENDS_OF_TURN = ("<|im_end|>", "<|eot_id|>")
+# With these, `chat_format` writes conversations.
+_CONVERSATION = {
+    *_ENDS_OF_TURN,
+    "<|im_start|>",
+    "<|begin_of_text|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+}
 
 
 @dataclass(frozen=True)
@@ -71,11 +79,12 @@ def order_of(
 
     The end of a turn ends a sequence if the model has a chat template with one. The padding token
     is the files' own, if it never occurs in text and is not the end; else the unknown token, which
-    vocabularies with a token for every byte never use; else a token known to be unused.
+    vocabularies with a token for every byte never use; else a token known to be unused; else the
+    last one that begins no text and is part of no conversation.
 
     Args:
         special: ids of the special tokens, in the model's own order.
-        roles: ids of "eos", "pad" and "unk", as far as the files name them.
+        roles: ids of "bos", "eos", "pad" and "unk", as far as the files name them.
         chat_template: "" if there is none.
         source: where all this came from, for messages.
 
@@ -87,19 +96,24 @@ def order_of(
     eos = turns[0] if turns else roles.get("eos")
     if eos is None:
         raise UserError(
-            f"{source} names no end-of-sequence token; add eos_token to tokenizer_config.json, or "
+            f"{shown_path(source)} names no end-of-sequence token; add eos_token to "
+            "tokenizer_config.json, or "
             "tokenizer.ggml.eos_token_id to the GGUF file."
         )
     if eos not in known:
         raise UserError(
-            f"{source}: the end-of-sequence id {eos} is not a special token of the vocabulary, so "
+            f"{shown_path(source)}: the end-of-sequence id {eos} is not a special token of the "
+            "vocabulary, so "
             "it might occur in text; use tokenizer files that belong together."
         )
     named = [roles.get("pad"), roles.get("unk"), *(special.get(token) for token in _UNUSED_TOKENS)]
-    for pad in named:
+    taken = {roles.get("bos"), *(special.get(token) for token in _CONVERSATION)}
+    spare = [i for text, i in special.items() if i not in taken and text not in chat_template]
+    for pad in (*named, *sorted(spare, reverse=True)):
         if pad in known and pad != eos:
             return TokenOrder(pad, eos)
     raise UserError(
-        f"{source} has no padding token: none of its {len(known)} special tokens is "
-        f"{', '.join(_UNUSED_TOKENS)}; set pad_token in tokenizer_config.json."
+        f"{shown_path(source)} has no padding token, and none to spare: its {len(known)} special "
+        "tokens begin or end texts or are parts of conversations. Add one, '<pad>' for example, to "
+        "added_tokens in tokenizer.json, and name it in tokenizer_config.json (pad_token)."
     )

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from ait_jax.errors import UserError
-from ait_jax.prompts import gguf_header
-from ait_jax.prompts.gguf_tokenizer import tokenizer_of
+from ait_jax.errors import UserError, shown, shown_path
+from ait_jax.prompts import gguf_header, gguf_tokenizer
 from ait_jax.prompts.token_order import TokenOrder, order_of
-from ait_jax.runtime import files
+from ait_jax.runtime import files, strict_json, untrusted
 from ait_jax.runtime.buckets import is_local
 
 TOKENIZER = "tokenizer.json"
@@ -78,7 +77,9 @@ def read(path: Any) -> TokenizerFiles:
     if not path.is_dir() and path.name != TOKENIZER:
         header = gguf_header.read_header(path)
         special = _special_of_gguf(header)
-        return TokenizerFiles(str(path), json.dumps(tokenizer_of(header, special.ids)), special)
+        return TokenizerFiles(
+            str(path), json.dumps(gguf_tokenizer.tokenizer_of(header, special.ids)), special
+        )
     return _read_folder(path if path.is_dir() else path.parent)
 
 
@@ -97,25 +98,30 @@ def special_tokens(path: Any) -> SpecialTokens:
 
 
 def read_json(path: Any) -> dict[str, Any]:
-    """Returns a file's JSON object.
+    """Returns the JSON object of a file of a folder, in which it really lies.
 
     Raises:
-        UserError: the file is missing, too large, or not a JSON object.
+        UserError: the file is missing, too large, a link that leads out of its folder, what Git
+            LFS left of it, or not a JSON object.
     """
     path = files.as_path(path)
-    try:
-        data = files.read_bytes(path)
-        if len(data) > _MAX_BYTES:
-            raise UserError(f"{path} has {len(data):,} bytes, more than any tokenizer needs.")
-        value = json.loads(data)
-    except FileNotFoundError as error:
+    if not path.exists():
         raise UserError(
-            f"No {path.name} in {path.parent}; copy it there from where the model came from."
+            f"No {path.name} in {shown_path(path.parent)}; copy it there from where the model came "
+            "from."
+        )
+    untrusted.check_inside(path.parent, path)
+    data = files.read_given_bytes(path, "the model's file", _MAX_BYTES)
+    untrusted.check_whole(path, data)
+    try:
+        value = strict_json.loads(data, path)
+    except UserError as error:
+        problem = str(error).removeprefix(shown_path(path)).strip(":,. ")
+        raise UserError(
+            f"{shown_path(path)} is not JSON, or truncated ({problem}); copy it again."
         ) from error
-    except (ValueError, RecursionError, OSError) as error:
-        raise UserError(f"{path} is not JSON, or truncated; copy it again.") from error
     if not isinstance(value, dict):
-        raise UserError(f"{path} is not a JSON object; copy it again.")
+        raise UserError(f"{shown_path(path)} is not a JSON object; copy it again.")
     return value
 
 
@@ -136,25 +142,28 @@ def _stamp(path: Any) -> tuple[int, int]:
 def _read_folder_once(folder: Any, stamp: tuple[tuple[int, int], ...]) -> TokenizerFiles:
     del stamp
     tokenizer = read_json(folder / TOKENIZER)
-    settings = read_json(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
+    settings, more, *generation = (
+        read_json(folder / name) if (folder / name).is_file() else {}
+        for name in (SETTINGS, EXTRA_FILES[0], *_GENERATION)
+    )
     ids = _special_ids(folder / TOKENIZER, tokenizer)
-    roles = {}
-    for role in _ROLES:
-        named = settings.get(f"{role}_token")
-        text = named.get("content") if isinstance(named, dict) else named
-        if isinstance(text, str) and text in ids:
-            roles[role] = text
+    _flag_end(tokenizer, ids, [_text_of(one.get("eos_token")) for one in (settings, more)])
+    roles: dict[str, str] = {}
     by_id = {number: text for text, number in ids.items()}
-    for name in _GENERATION:
-        numbers = read_json(folder / name) if (folder / name).is_file() else {}
-        for role in _ROLES:
+    for role in _ROLES:
+        texts = [_text_of(one.get(f"{role}_token")) for one in (settings, more)]
+        for numbers in generation:
             number = numbers.get(f"{role}_token_id")
             number = number[0] if isinstance(number, list) and number else number
-            if role not in roles and isinstance(number, int) and number in by_id:
-                roles[role] = by_id[number]
+            texts.append(by_id.get(number) if isinstance(number, int) else None)
+        text = next((text for text in texts if text in ids), None)
+        if text is not None:
+            roles[role] = text
     template = settings.get("chat_template")
     if (folder / CHAT_TEMPLATE).is_file():
-        template = (folder / CHAT_TEMPLATE).read_text(encoding="utf-8", errors="replace")
+        untrusted.check_inside(folder, folder / CHAT_TEMPLATE)
+        data = files.read_given_bytes(folder / CHAT_TEMPLATE, "the chat template", _MAX_BYTES)
+        template = data.decode("utf-8-sig", errors="replace")
     # Of several templates, transformers takes the one named "default".
     if isinstance(template, list):
         entries = [e for e in template if isinstance(e, dict) and e.get("name") == "default"]
@@ -163,14 +172,49 @@ def _read_folder_once(folder: Any, stamp: tuple[tuple[int, int], ...]) -> Tokeni
     return TokenizerFiles(str(folder), json.dumps(tokenizer, ensure_ascii=False), special)
 
 
+def _text_of(token: Any) -> str | None:
+    text = token.get("content") if isinstance(token, dict) else token
+    return text if isinstance(text, str) else None
+
+
 def _special_ids(path: Any, tokenizer: Mapping[str, Any]) -> dict[str, int]:
+    """Returns {text: id} of the special ones of `added_tokens`."""
     entries = tokenizer.get("added_tokens")
     try:
-        return {
-            str(entry["content"]): int(entry["id"]) for entry in entries or () if entry["special"]
-        }
-    except (TypeError, KeyError, ValueError) as error:
-        raise UserError(f"{path} is damaged: its added_tokens are not tokens.") from error
+        ids = {entry["content"]: entry["id"] for entry in entries or () if entry["special"]}
+    except (TypeError, KeyError) as error:
+        raise UserError(
+            f"{shown_path(path)} is damaged: its added_tokens are not tokens."
+        ) from error
+    wrong = next((t for t, i in ids.items() if not isinstance(t, str) or type(i) is not int), None)
+    if wrong is not None:
+        raise UserError(f"{shown_path(path)} is damaged: {shown(wrong)} is not a token of it.")
+    return ids
+
+
+def _flag_end(tokenizer: dict[str, Any], ids: dict[str, int], ends: list[str | None]) -> None:
+    """Makes a token that is named as the end a special one, of which its file does not say so.
+
+    Args:
+        tokenizer: tokenizer.json's content; changed, with `ids`.
+        ids: of its special tokens.
+        ends: the texts of end-of-sequence tokens; the first one counts.
+    """
+    text = next((text for text in ends if text is not None), None)
+    if text is None or text in ids:
+        return
+    added = [entry for entry in tokenizer.get("added_tokens") or () if entry["content"] != text]
+    others = (entry["id"] for entry in tokenizer.get("added_tokens") or () if entry not in added)
+    model = tokenizer.get("model")
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    if isinstance(vocabulary, list):  # of Unigram: [piece, score]
+        pieces = [one[0] if isinstance(one, list) and one else None for one in vocabulary]
+        vocabulary = {text: pieces.index(text)} if text in pieces else {}
+    number = next(others, vocabulary.get(text) if isinstance(vocabulary, dict) else None)
+    if type(number) is int:
+        ids[text] = number
+        entry = gguf_tokenizer.added_token(text, number, special=True)
+        tokenizer["added_tokens"] = sorted([*added, entry], key=lambda one: one["id"])
 
 
 def _special(
@@ -197,10 +241,13 @@ def _special_of_gguf(header: gguf_header.Header) -> SpecialTokens:
         for role, name in _GGUF_ROLES.items()
     }
     if not all(isinstance(token, str) for token in tokens) or not isinstance(kinds, list):
-        raise UserError(f"{header.path} is damaged: its tokenizer.ggml.tokens are not texts.")
+        raise UserError(
+            f"{shown_path(header.path)} is damaged: its tokenizer.ggml.tokens are not texts."
+        )
     # Without types, only the tokens with a role are known to be special.
     special = {i for i, kind in enumerate(kinds) if kind in (_UNKNOWN, _CONTROL)}
     special |= set() if kinds else {i for i in named.values() if isinstance(i, int)}
+    special |= {named["eos"]} if isinstance(named["eos"], int) else set()
     ids = {tokens[i]: i for i in sorted(special) if 0 <= i < len(tokens)}
     roles = {
         role: tokens[i]
@@ -223,6 +270,7 @@ def write(folder: Any, tokenizer: TokenizerFiles) -> None:
     if source.is_dir():
         for name in (TOKENIZER, SETTINGS, *EXTRA_FILES):
             if (source / name).is_file():
+                untrusted.check_inside(source, source / name)
                 files.write_bytes(folder / name, files.read_bytes(source / name))
         return
     files.write_text(folder / TOKENIZER, tokenizer.tokenizer)

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any, SupportsInt
 
-from ait_jax.errors import UserError
-from ait_jax.prompts import tokenizer_files
+from ait_jax.errors import UserError, shown, shown_path
+from ait_jax.prompts import tokenizer_files, tokenizer_trial
 from ait_jax.prompts.chat_format import Around, ChatFormat
 from ait_jax.prompts.tokenizer_files import TokenizerFiles
 from ait_jax.prompts.vocabulary import EOS_ID, PAD_ID, Vocabulary
@@ -51,20 +51,8 @@ class TokenizersVocabulary(Vocabulary):
 
     @cached_property
     def _tokenizer(self) -> Any:
-        try:
-            from tokenizers import Tokenizer
-        except ImportError as error:
-            raise UserError(
-                f"The vocabulary {self.path} needs the package tokenizers: "
-                "pip install 'ait-jax[llama]'."
-            ) from error
-        try:
-            tokenizer = Tokenizer.from_str(self._files.tokenizer)
-        except Exception as error:  # the library raises plain Exception on what it cannot read
-            raise UserError(
-                f"{self._files.source}: tokenizers cannot read its tokenizer "
-                f"({str(error)[:200]}); copy it again."
-            ) from error
+        source, special = self._files.source, self._files.special
+        tokenizer = tokenizer_trial.load(self._files.tokenizer, source, (*special.ids, *_PROBES))
         tokenizer.no_truncation()
         tokenizer.no_padding()
         tokenizer.encode_special_tokens = True
@@ -78,13 +66,17 @@ class TokenizersVocabulary(Vocabulary):
         size = tokenizer.get_vocab_size()
         for text, number in special.ids.items():
             if tokenizer.token_to_id(text) != number or number >= size:
-                raise UserError(f"{self._files.source} is damaged: {text!r} is not token {number}.")
+                raise UserError(
+                    f"{shown_path(self._files.source)} is damaged: {shown(text)} is not token "
+                    f"{number}."
+                )
         for text in (*special.ids, *_PROBES):
             # A text that spells a token must not become that token.
             found = known.intersection(tokenizer.encode(text, add_special_tokens=False).ids)
             if found:
                 raise UserError(
-                    f"{self._files.source} reads the text {text!r} as the special token "
+                    f"{shown_path(self._files.source)} reads the text {shown(text)} as the "
+                    "special token "
                     f"{min(found)}, so prompts of tasks could forge the ends of turns; use another "
                     "tokenizer of the model."
                 )
@@ -111,7 +103,9 @@ class TokenizersVocabulary(Vocabulary):
 
     def encode(self, text: str) -> list[int]:
         """Returns the token ids of `text` alone."""
-        ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        tokenizer = self._tokenizer
+        with tokenizer_trial.panics(self._files.source, text):
+            ids = tokenizer.encode(text, add_special_tokens=False).ids
         return self._files.special.order.from_own(ids)
 
     def pieces(self, ids: Iterable[SupportsInt]) -> list[str]:
@@ -121,7 +115,9 @@ class TokenizersVocabulary(Vocabulary):
 
     def encode_batch(self, texts: Iterable[str]) -> list[list[int]]:
         """Returns `encode` of every text."""
-        encoded = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        tokenizer = self._tokenizer
+        with tokenizer_trial.panics(self._files.source):
+            encoded = tokenizer.encode_batch(list(texts), add_special_tokens=False)
         return [self._files.special.order.from_own(one.ids) for one in encoded]
 
     def encode_prompt(self, text: str) -> list[int]:
@@ -180,7 +176,9 @@ class TokenizersVocabulary(Vocabulary):
         special = self._files.special
         own = special.order.to_own(t for t in ids if t != PAD_ID and 0 <= t < size)
         kept = [token for token in own if token != self._unknown]
-        return self._tokenizer.decode(kept, skip_special_tokens=True)
+        tokenizer = self._tokenizer
+        with tokenizer_trial.panics(self._files.source):
+            return tokenizer.decode(kept, skip_special_tokens=True)
 
     @cached_property
     def _unknown(self) -> int | None:
@@ -193,7 +191,7 @@ class TokenizersVocabulary(Vocabulary):
 
     def lacks(self, text: str) -> bool:
         """Whether a character of `text` is unknown: no answer can have it."""
-        return self._unknown in self._tokenizer.encode(text, add_special_tokens=False).ids
+        return self._unknown in self._files.special.order.to_own(self.encode(text))
 
 
 def vocabulary_at(path: Any) -> Vocabulary:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ait_jax.errors import UserError, first_line
+from ait_jax.models.checkpoints.orbax_checkpoint import plain_path
 from ait_jax.runtime import buckets, disk, distributed, files
 
 # The latest one may turn out to be damaged or, after the loss has run away, useless.
@@ -43,7 +44,7 @@ class Checkpoints:
                 # the latest of equals, so the choice is made here.
                 best_fn=self._value if best_metric else None,
             )
-            self._manager = ocp.CheckpointManager(self.directory, options=options)
+            self._manager = ocp.CheckpointManager(plain_path(self.directory), options=options)
         except OSError as error:
             raise UserError(
                 f"Checkpoints cannot be written to {self.directory}: {first_line(error)}. Give a "

@@ -136,3 +136,15 @@ def test_an_unwritable_folder(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written to .*file.*MODEL_DIR"):
         Checkpoints(tmp_path / "file")
+
+
+@pytest.mark.parametrize("name", ["run [1]", "we #i?r|d%41*"])
+def test_any_name_of_the_folder(tmp_path, name):
+    values = {"x": np.arange(3, dtype=np.float32)}
+    with Checkpoints(tmp_path / name) as checkpoints:
+        checkpoints.save(2, values, None)
+        checkpoints.wait()
+    assert (tmp_path / name / "checkpoint_2").is_dir()
+    with Checkpoints(tmp_path / name) as again:
+        restored = again.restore({"x": np.zeros(3, np.float32)})
+    np.testing.assert_array_equal(restored["x"], values["x"])

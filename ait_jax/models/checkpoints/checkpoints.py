@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, shown_path
 from ait_jax.models import parameters
 from ait_jax.models.checkpoints import (
     gguf_weights,
@@ -27,7 +27,7 @@ from ait_jax.models.interface import Params
 from ait_jax.models.llama import LlamaConfig
 from ait_jax.models.t5 import T5Config
 from ait_jax.prompts.gguf_header import is_gguf
-from ait_jax.runtime import files
+from ait_jax.runtime import files, untrusted
 
 _STEP_FOLDER = re.compile(r"checkpoint_(\d+)$")
 _SAFETENSORS = "model.safetensors"
@@ -126,11 +126,13 @@ def find(path: Any) -> tuple[str, Any]:
     """
     path = files.as_path(path)
     if not path.exists():
-        raise UserError(f"No checkpoint at {path}: there is no such file or folder.")
+        raise UserError(f"No checkpoint at {shown_path(path)}: there is no such file or folder.")
     if path.is_file():
         if path.name == t5x_legacy.INDEX:
             return "t5x", path.parent
         return ("gguf" if is_gguf(path) else "safetensors"), path
+    if not path.is_dir():
+        raise UserError(f"{shown_path(path)} is neither a file nor a folder.")
     form = _form(path)
     if form is None:
         path, form = _newest_checkpoint(path)
@@ -150,17 +152,19 @@ def _newest_checkpoint(directory: Any) -> tuple[Any, str]:
     for step in sorted(steps, reverse=True):
         form = _form(steps[step])
         if form is not None:
+            untrusted.check_inside(directory, steps[step])
             return steps[step], form
     if steps:
         names = ", ".join(sorted(child.name for child in steps.values()))
-        raise UserError(f"{directory} holds only incomplete checkpoints ({names}).")
+        raise UserError(f"{shown_path(directory)} holds only incomplete checkpoints ({names}).")
     if step_of(directory) is not None:
         raise UserError(
-            f"{directory} is an incomplete checkpoint: it has neither T5X's index file "
+            f"{shown_path(directory)} is an incomplete checkpoint: it has neither T5X's index file "
             "'checkpoint' nor Orbax's '_METADATA'. Copy it again or name an older step."
         )
     raise UserError(
-        f"No checkpoint in {directory}; give a checkpoint_<step> folder of T5X or ait-jax, a "
+        f"No checkpoint in {shown_path(directory)}; give a checkpoint_<step> folder of T5X or "
+        "ait-jax, a "
         "folder of such folders, a Hugging Face folder with its config.json, a safetensors or a "
         "GGUF file."
     )

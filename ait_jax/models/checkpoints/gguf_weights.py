@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, shown_path
 from ait_jax.models.checkpoints import llama_settings, llama_weights
 from ait_jax.models.checkpoints.hugging_face_folder import OUTPUT
 from ait_jax.models.checkpoints.stored_arrays import StoredArray, StoredParams
@@ -56,8 +56,7 @@ def open_file(path: Any) -> StoredParams:
         theirs = _NAMES.get(name, name)
         if part in _LAYER_NAMES:
             theirs = f"model.layers.{layer}.{_LAYER_NAMES[part]}.{kind}"
-        rows = _halves(place.shape[0], heads[part]) if part in heads else None
-        tensors[theirs] = _stored(header, name, place, rows)
+        tensors[theirs] = _stored(header, name, place, heads.get(part))
     return llama_weights.stored(config, tensors, order, header.path)
 
 
@@ -69,10 +68,11 @@ def _halves(num_rows: int, num_heads: int) -> np.ndarray:
     return rows.reshape(num_heads, -1, 2).swapaxes(1, 2).reshape(-1)
 
 
-def _stored(header: Header, name: str, place: TensorPlace, rows: np.ndarray | None) -> StoredArray:
-    """Returns a tensor, its rows in the order of `rows` where that is given."""
+def _stored(header: Header, name: str, place: TensorPlace, num_heads: int | None) -> StoredArray:
+    """Returns a tensor, its rows those of `num_heads` heads if it has any."""
     blocks, dequantize = _decoder(header, name, place)
     shape = place.shape
+    rows = None if num_heads is None else _halves(shape[0], num_heads)
 
     def read(index: tuple[slice, ...]) -> np.ndarray:
         first = index[0] if rows is None else rows[index[0]]
@@ -95,7 +95,7 @@ def _decoder(
         from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, quants
     except ImportError as error:
         raise UserError(
-            f"{header.path} is a GGUF file, which the package gguf reads: "
+            f"{shown_path(header.path)} is a GGUF file, which the package gguf reads: "
             "pip install 'ait-jax[llama]'."
         ) from error
     try:
@@ -105,18 +105,23 @@ def _decoder(
         quants.dequantize(np.zeros((1, size), np.uint8), kind)
     except (ValueError, KeyError, NotImplementedError) as error:
         raise UserError(
-            f"{header.path} holds {name} quantized in a way ({place.kind}) that the package gguf "
+            f"{shown_path(header.path)} holds {shown_path(name)} quantized in a way "
+            f"({place.kind}) that the package gguf "
             "cannot decode; upgrade it (pip install -U gguf) or choose another quantization."
         ) from error
     *outer, inner = place.shape
     if inner % block or len(outer) > 1:
-        raise UserError(f"{header.path} is damaged: {name} of shape {place.shape}; copy it again.")
-    num_bytes = math.prod(outer) * (inner // block) * size
-    if place.start + num_bytes > len(header.data):
         raise UserError(
-            f"{header.path} ends within {name}: it is truncated; copy or download it again."
+            f"{shown_path(header.path)} is damaged: {shown_path(name)} of shape {place.shape}; "
+            "copy it again."
         )
-    data = np.frombuffer(header.data, np.uint8, num_bytes, place.start)
+    num_bytes = math.prod(outer) * (inner // block) * size
+    if place.start + num_bytes > len(place.data):
+        raise UserError(
+            f"{shown_path(header.path)} ends within {shown_path(name)}: it is truncated; copy or "
+            "download it again."
+        )
+    data = np.frombuffer(place.data, np.uint8, num_bytes, place.start)
     blocks = data.reshape(*outer, (inner // block) * size)
 
     def dequantize(some: np.ndarray) -> np.ndarray:

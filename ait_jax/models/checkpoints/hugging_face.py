@@ -8,10 +8,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, shown, shown_path
 from ait_jax.models.checkpoints import hugging_face_folder
 from ait_jax.models.checkpoints.hugging_face_folder import CONFIG, MAX_SHARD_BYTES, OUTPUT, size
-from ait_jax.models.checkpoints.stored_arrays import StoredParams, stored_params
+from ait_jax.models.checkpoints.stored_arrays import StoredArray, StoredParams, stored_params
 from ait_jax.models.interface import Params
 from ait_jax.models.parameters import flatten
 from ait_jax.models.t5 import T5Config, Transformer
@@ -61,6 +61,8 @@ _BUILT_IN = {
     "relative_attention_num_buckets": 32,
     "relative_attention_max_distance": 128,
 }
+# T5's special ids, which our programs have built in, too.
+_SPECIAL_IDS = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
 # Theirs to ours. Their "gelu" is the exact one, ours (T5X's) the approximation by tanh.
 _ACTIVATIONS = {
     "relu": "relu",
@@ -128,6 +130,7 @@ def open_params(folder: Any) -> StoredParams:
     settings = hugging_face_folder.read_settings(folder)
     config = to_config(settings, folder / CONFIG)
     tensors = hugging_face_folder.open_tensors(folder)
+    _check_sizes(tensors, config, folder)
     copies = (*_TABLE_COPIES, *([OUTPUT] if config.logits_via_embedding else []))
     for name in copies:
         if name in tensors:
@@ -139,7 +142,14 @@ def open_params(folder: Any) -> StoredParams:
     arrays = hugging_face_folder.checked(
         tensors, names_and_shapes(config), folder, table=_TABLE, copies=copies, unused=_UNUSED
     )
-    return stored_params(arrays, config=config)
+    return stored_params(arrays, folder, config=config)
+
+
+def _check_sizes(tensors: Mapping[str, StoredArray], config: T5Config, folder: Any) -> None:
+    widths = {name: getattr(config, ours) for name, ours in _SIZES.items() if "layers" not in name}
+    widths |= {"num_heads * d_kv": config.num_heads * config.head_dim}
+    depth = config.num_encoder_layers + config.num_decoder_layers
+    hugging_face_folder.check_sizes(tensors, folder, widths, ("num_layers in all", depth))
 
 
 def to_config(settings: Mapping[str, Any], path: Any) -> T5Config:
@@ -150,10 +160,14 @@ def to_config(settings: Mapping[str, Any], path: Any) -> T5Config:
     """
     settings = hugging_face_folder.with_defaults(settings, path, _DEFAULTS)
     hugging_face_folder.check_built_in(settings, path, _BUILT_IN)
+    _check_special_ids(settings, path)
     settings.setdefault("num_decoder_layers", settings["num_layers"])
     rate = settings["dropout_rate"]
     if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < 1:
-        raise UserError(f"{path} has dropout_rate = {rate!r}; it must be at least 0 and below 1.")
+        raise UserError(
+            f"{shown_path(path)} has dropout_rate = {shown(rate)}; it must be at least 0 and "
+            "below 1."
+        )
     sizes: dict[str, Any] = {n: size(settings, theirs, path) for theirs, n in _SIZES.items()}
     return T5Config(
         **sizes,
@@ -163,15 +177,27 @@ def to_config(settings: Mapping[str, Any], path: Any) -> T5Config:
     )
 
 
+def _check_special_ids(settings: Mapping[str, Any], path: Any) -> None:
+    for name, needed in _SPECIAL_IDS.items():
+        given = settings.get(name, needed)
+        if given not in (needed, [needed]) or isinstance(given, bool):
+            raise UserError(
+                f"{shown_path(path)} has {name} = {shown(given)}, but of T5 models only those with "
+                f"{name} = {needed} are read: in this one another token "
+                f"{'ends a sequence' if needed else 'pads or begins a sequence'}."
+            )
+
+
 def _activations(settings: Mapping[str, Any], path: Any) -> tuple[str, ...]:
     given = str(settings["feed_forward_proj"])
     gated, name = given.startswith("gated-"), given.removeprefix("gated-")
     # By transformers' own exception this one alone means the approximation.
     name = "gelu_new" if given == "gated-gelu" else name
     name = settings.get("dense_act_fn", name)
-    if name not in _ACTIVATIONS:
+    if not isinstance(name, str) or name not in _ACTIVATIONS:
         raise UserError(
-            f"{path} has the activation {name!r} (feed_forward_proj = {given!r}), which this "
+            f"{shown_path(path)} has the activation {shown(name)} (feed_forward_proj = "
+            f"{shown(given)}), which this "
             f"network lacks; it has {', '.join(_ACTIVATIONS)}."
         )
     return (_ACTIVATIONS[name], "linear") if gated else (_ACTIVATIONS[name],)
@@ -199,15 +225,13 @@ def to_settings(config: T5Config, dtype: str) -> dict[str, Any]:
         )
     name, gated = theirs[activations[0]], len(activations) == 2
     projection = ("gated-" if gated else "") + name
-    return {
+    settings = {
         "architectures": ["T5ForConditionalGeneration"],
         "d_ff": config.mlp_dim,
         "d_kv": config.head_dim,
         "d_model": config.emb_dim,
-        "decoder_start_token_id": 0,
         "dense_act_fn": name,
         "dropout_rate": config.dropout_rate,
-        "eos_token_id": 1,
         "feed_forward_proj": "gated-gelu" if projection == "gated-gelu_new" else projection,
         "initializer_factor": 1.0,
         "is_encoder_decoder": True,
@@ -217,12 +241,13 @@ def to_settings(config: T5Config, dtype: str) -> dict[str, Any]:
         "num_decoder_layers": config.num_decoder_layers,
         "num_heads": config.num_heads,
         "num_layers": config.num_encoder_layers,
-        "pad_token_id": 0,
+        **_SPECIAL_IDS,
         "tie_word_embeddings": config.logits_via_embedding,
         "torch_dtype": dtype,
         "use_cache": True,
         "vocab_size": config.vocab_size,
     }
+    return dict(sorted(settings.items()))
 
 
 # --- writing ---
@@ -254,8 +279,7 @@ def write(
     """
     tensors = to_tensors(params, config)
     settings = to_settings(config, str(tensors[_TABLE].dtype))
-    generation = {"decoder_start_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
-    hugging_face_folder.write(folder, tensors, settings, generation, max_shard_bytes)
+    hugging_face_folder.write(folder, tensors, settings, _SPECIAL_IDS, max_shard_bytes)
 
 
 def write_tokenizer_config(folder: Any, extra_ids: int) -> None:

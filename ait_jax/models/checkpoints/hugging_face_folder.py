@@ -4,20 +4,19 @@ Nothing is unpickled: a folder with only `pytorch_model.bin` is refused.
 """
 
 import itertools
-import json
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, shown, shown_path
 from ait_jax.models.checkpoints import weights
 from ait_jax.models.checkpoints.stored_arrays import StoredArray
 from ait_jax.models.interface import Model
 from ait_jax.models.parameters import STACKED, abstract_params_in
 from ait_jax.prompts import tokenizer_files
-from ait_jax.runtime import files
+from ait_jax.runtime import files, untrusted
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -56,9 +55,10 @@ def with_defaults(
     """
     kind = settings.get("model_type")
     if not isinstance(kind, str) or kind not in defaults:
-        what = f"a {kind!r} model" if kind else "no model (model_type is missing)"
+        what = f"a {shown(kind)} model" if kind else "no model (model_type is missing)"
         raise UserError(
-            f"{path} describes {what}; ait-jax reads model_type 't5', 'mt5', 'llama' and 'qwen2'."
+            f"{shown_path(path)} describes {what}; ait-jax reads model_type 't5', 'mt5', 'llama' "
+            "and 'qwen2'."
         )
     given = {name: value for name, value in settings.items() if value is not None}
     return {**defaults[kind], **given}
@@ -68,7 +68,9 @@ def size(settings: Mapping[str, Any], name: str, path: Any) -> int:
     """Returns a whole number from config.json or the like; UserError for anything else."""
     value = settings[name]
     if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 2**31:
-        raise UserError(f"{path} has {name} = {value!r}; it must be a whole number above 0.")
+        raise UserError(
+            f"{shown_path(path)} has {name} = {shown(value)}; it must be a whole number above 0."
+        )
     return value
 
 
@@ -76,7 +78,9 @@ def number(settings: Mapping[str, Any], name: str, path: Any) -> float:
     """Returns a number above 0; UserError for anything else."""
     value = settings[name]
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e12:
-        raise UserError(f"{path} has {name} = {value!r}; it must be a number above 0.")
+        raise UserError(
+            f"{shown_path(path)} has {name} = {shown(value)}; it must be a number above 0."
+        )
     return float(value)
 
 
@@ -84,7 +88,41 @@ def check_built_in(settings: Mapping[str, Any], path: Any, built_in: Mapping[str
     """Refuses values that differ from what our network has built in."""
     for name, value in built_in.items():
         if settings.get(name, value) != value:
-            raise UserError(f"{path} has {name} = {settings[name]!r}; this network has {value!r}.")
+            raise UserError(
+                f"{shown_path(path)} has {name} = {shown(settings[name])}; this network has "
+                f"{value!r}."
+            )
+
+
+def check_sizes(
+    tensors: Mapping[str, StoredArray],
+    place: Any,
+    widths: Mapping[str, int],
+    depth: tuple[str, int],
+) -> None:
+    """Refuses sizes that the files cannot have, before anything is made of these sizes.
+
+    Args:
+        tensors: that the files hold.
+        place: where they came from, for errors.
+        widths: sizes that some tensor has for an axis, by their names there.
+        depth: the name and number of layers, each of which has tensors.
+
+    Raises:
+        UserError: names the size.
+    """
+    longest = max((size for tensor in tensors.values() for size in tensor.shape), default=0)
+    name, value = max(widths.items(), key=lambda item: item[1])
+    # Of sizes that are nearly right, `checked` names the tensor that differs.
+    problem = f"the longest axis of its tensors is {longest:,}" if value > 16 * longest else ""
+    if depth[1] > len(tensors):
+        (name, value), problem = depth, f"it holds {len(tensors):,} tensors"
+    if problem:
+        raise UserError(
+            f"{shown_path(place)} states {name} = {value:,}, but {problem}: it is not the model "
+            "that "
+            "it describes."
+        )
 
 
 # --- names ---
@@ -139,7 +177,9 @@ def open_tensors(folder: Any) -> dict[str, StoredArray]:
         if wrong:
             state = "holds" if wrong[0] in found else "does not hold"
             raise UserError(
-                f"{folder / file} {state} {wrong[0]}, against {INDEX}; copy both again."
+                f"{shown_path(folder / file)} {state} {shown_path(wrong[0])}, against {INDEX}; "
+                "copy "
+                "both again."
             )
         opened |= found
     return opened
@@ -148,33 +188,34 @@ def open_tensors(folder: Any) -> dict[str, StoredArray]:
 def _shards(folder: Any) -> Mapping[str, set[str] | None]:
     """Returns the names that each file of weights should hold; None where no index says so."""
     if (folder / WEIGHTS).is_file():
+        untrusted.check_inside(folder, folder / WEIGHTS)
         return {WEIGHTS: None}
     path = folder / INDEX
     if not path.is_file():
         pickled = _pickled(folder)
         if pickled:
             raise UserError(
-                f"{folder} has its weights only as {pickled[0]}, a pickle, which is never opened "
+                f"{shown_path(folder)} has its weights only as {pickled[0]}, a pickle, which is "
+                "never opened "
                 "here; if you trust it, convert it to safetensors with transformers: "
                 "AutoModelForSeq2SeqLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER) for T5, "
                 "AutoModelForCausalLM for LLaMA."
             )
-        raise UserError(f"{folder} has neither {WEIGHTS} nor {INDEX}.")
-    try:
-        weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-        entries = sorted(weight_map.items())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{shown_path(folder)} has neither {WEIGHTS} nor {INDEX}.")
+    weight_map = tokenizer_files.read_json(path).get("weight_map")
+    if not isinstance(weight_map, Mapping):
         raise UserError(
-            f"{path} is not an index or is truncated (no weight_map); copy it again."
-        ) from error
+            f"{shown_path(path)} is not an index or is truncated (no weight_map); copy it again."
+        )
     shards: dict[str, set[str]] = {}
-    for name, file in entries:
-        files.check_name(file, f"file of {name!r} in {path}")
+    for name, file in sorted(weight_map.items()):
+        if not isinstance(file, str) or file not in shards:
+            untrusted.inside(folder, file, f"file of {shown(name)} in {shown_path(path)}")
         shards.setdefault(file, set()).add(name)
     missing = [file for file in shards if not (folder / file).is_file()]
     if missing or not shards:
         names = ", ".join(sorted(missing)[:4]) or "any file"
-        raise UserError(f"{folder} lacks {names}, which {INDEX} names; copy it there.")
+        raise UserError(f"{shown_path(folder)} lacks {names}, which {INDEX} names; copy it there.")
     return shards
 
 
@@ -208,20 +249,23 @@ def checked(
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             raise UserError(
-                f"{place} {problem} {names[0]}{more}: it is not the model that it describes."
+                f"{shown_path(place)} {problem} {shown_path(names[0])}{more}: it is not the "
+                "model that it describes."
             )
     present = [name for name in copies if name in tensors]
     for name in [*needed, *present]:
         _, expected = needed.get(name, needed[table])
         if tensors[name].shape != expected:
             raise UserError(
-                f"{place}: {name} is {tensors[name].shape}; by the sizes it states it should be "
+                f"{shown_path(place)}: {name} is {tensors[name].shape}; by the sizes it states "
+                "it should be "
                 f"{expected}."
             )
     for name in present:
         if not np.array_equal(tensors[name].whole(), tensors[table].whole()):
             raise UserError(
-                f"{place}: {name} differs from the token table ({table}), but {CONFIG} makes them "
+                f"{shown_path(place)}: {name} differs from the token table ({table}), but "
+                f"{CONFIG} makes them "
                 "one (tie_word_embeddings), and this network has one table."
             )
     return {

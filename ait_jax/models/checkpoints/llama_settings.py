@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ait_jax.errors import UserError, nearest
+from ait_jax.errors import UserError, nearest, shown, shown_path
 from ait_jax.models.checkpoints.hugging_face_folder import (
     check_built_in,
     number,
@@ -75,7 +75,9 @@ def to_config(settings: Mapping[str, Any], path: Any) -> LlamaConfig:
     check_built_in(given, path, _BUILT_IN)
     sizes = _sizes(given, _SIZES, path)
     if sizes["emb_dim"] % sizes["num_heads"] and "head_dim" not in given:
-        raise UserError(f"{path} has no head_dim, and hidden_size is not a multiple of its heads.")
+        raise UserError(
+            f"{shown_path(path)} has no head_dim, and hidden_size is not a multiple of its heads."
+        )
     rope, scaling = _rope(given, path)
     bias = given.get("attention_bias") is True or kind == "qwen2"
     return _config(
@@ -106,11 +108,13 @@ def _sizes(given: Mapping[str, Any], names: Mapping[str, str], path: Any) -> dic
 
 def _config(fields: Mapping[str, Any], path: Any) -> LlamaConfig:
     if fields["num_layers"] > _MAX_LAYERS:
-        raise UserError(f"{path} has {fields['num_layers']:,} layers; no model has that many.")
+        raise UserError(
+            f"{shown_path(path)} has {fields['num_layers']:,} layers; no model has that many."
+        )
     try:
         return LlamaConfig(**fields)
     except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+        raise UserError(f"{shown_path(path)}: {error}") from error
 
 
 def _rope(settings: Mapping[str, Any], path: Any) -> tuple[float, Llama3Scaling | None]:
@@ -121,18 +125,19 @@ def _rope(settings: Mapping[str, Any], path: Any) -> tuple[float, Llama3Scaling 
     name = "rope_parameters" if "rope_parameters" in settings else "rope_scaling"
     rope = settings.get(name) or {}
     if not isinstance(rope, Mapping):
-        raise UserError(f"{path} has {name} = {rope!r}; it must be an object.")
+        raise UserError(f"{shown_path(path)} has {name} = {shown(rope)}; it must be an object.")
     theta = number({"rope_theta": _ROPE_THETA, **settings, **rope}, "rope_theta", path)
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind == "default":
         return theta, None
     if kind != "llama3":
         raise UserError(
-            f"{path} has {name} of type {kind!r}; ait-jax knows 'default' and 'llama3'."
+            f"{shown_path(path)} has {name} of type {shown(kind)}; ait-jax knows 'default' and "
+            "'llama3'."
         )
     missing = [key for key in _LLAMA3_SCALING if key not in rope]
     if missing:
-        raise UserError(f"{path} has {name} of type 'llama3' without {missing[0]}.")
+        raise UserError(f"{shown_path(path)} has {name} of type 'llama3' without {missing[0]}.")
     values = {ours: number(rope, key, path) for key, ours in _LLAMA3_SCALING.items()}
     length = int(values.pop("original_max_position"))
     return theta, Llama3Scaling(**values, original_max_position=length)
@@ -192,7 +197,8 @@ def check_same(found: LlamaConfig, config: ModelConfig, place: Any) -> None:
     if not isinstance(config, LlamaConfig):
         kind = type(config).__name__.removesuffix("Config")
         raise UserError(
-            f"{place} is a decoder-only model, but MODEL is a {kind}: give a gin/models file of "
+            f"{shown_path(place)} is a decoder-only model, but MODEL is a {kind}: give a "
+            "gin/models file of "
             "its kind, or one that `ait-jax convert` wrote."
         )
     differing = [
@@ -202,7 +208,9 @@ def check_same(found: LlamaConfig, config: ModelConfig, place: Any) -> None:
     ]
     if differing:
         values = ", ".join(differing)
-        raise UserError(f"{place} does not fit the model: {values}; set the values found there.")
+        raise UserError(
+            f"{shown_path(place)} does not fit the model: {values}; set the values found there."
+        )
 
 
 # --- GGUF ---
@@ -228,16 +236,18 @@ def config_of_gguf(header: Header) -> LlamaConfig:
     kind, path = header.value("general.architecture", str), header.path
     if kind != ARCHITECTURE:
         raise UserError(
-            f"{path} holds a {kind!r} model (general.architecture); ait-jax reads {ARCHITECTURE!r}."
+            f"{shown_path(path)} holds a {shown(kind)} model (general.architecture); ait-jax "
+            f"reads {ARCHITECTURE!r}."
             f"{nearest(kind, [ARCHITECTURE])}"
         )
     given = {name.removeprefix(f"{kind}."): value for name, value in header.metadata.items()}
     if given.get("expert_count"):
-        raise UserError(f"{path} is a mixture of experts, which this network is not.")
+        raise UserError(f"{shown_path(path)} is a mixture of experts, which this network is not.")
     scaling = given.get("rope.scaling.type", "none")
     if scaling != "none" or "rope_freqs.weight" in header.tensors:
         raise UserError(
-            f"{path} scales its rotations (llama.rope.scaling.type, rope_freqs), as Llama 3.1 and "
+            f"{shown_path(path)} scales its rotations (llama.rope.scaling.type, rope_freqs), as "
+            "Llama 3.1 and "
             "later do, which ait-jax does not read from GGUF. Give the same model's Hugging Face "
             "folder."
         )
@@ -248,12 +258,13 @@ def config_of_gguf(header: Header) -> LlamaConfig:
     given.setdefault("rope.freq_base", _ROPE_THETA)
     if given.get("rope.dimension_count", sizes["head_dim"]) != sizes["head_dim"]:
         raise UserError(
-            f"{path} rotates {given['rope.dimension_count']} of {sizes['head_dim']} dimensions "
+            f"{shown_path(path)} rotates {given['rope.dimension_count']} of {sizes['head_dim']} "
+            "dimensions "
             "(llama.rope.dimension_count); this network rotates all."
         )
     table = header.tensors.get("token_embd.weight")
     if table is None:
-        raise UserError(f"{path} lacks token_embd.weight; copy or download it again.")
+        raise UserError(f"{shown_path(path)} lacks token_embd.weight; copy or download it again.")
     return _config(
         sizes
         | {

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, shown_path
 from ait_jax.models.checkpoints import hugging_face_folder, llama_settings
 from ait_jax.models.checkpoints.hugging_face_folder import CONFIG, MAX_SHARD_BYTES, OUTPUT
 from ait_jax.models.checkpoints.stored_arrays import StoredArray, StoredParams, stored_params
@@ -89,10 +89,16 @@ def stored(
     """
     if max(order.pad_id, order.eos_id) >= config.vocab_size:
         raise UserError(
-            f"{place}: its tokenizer has the ids {order.pad_id} and {order.eos_id} for padding "
+            f"{shown_path(place)}: its tokenizer has the ids {order.pad_id} and {order.eos_id} "
+            "for padding "
             f"and end-of-sequence, but its token table only {config.vocab_size} rows; they do not "
             "belong together."
         )
+    sizes = ("vocab_size", "emb_dim", "mlp_dim", "num_heads", "num_kv_heads", "head_dim")
+    widths = {f"LlamaConfig.{name}": getattr(config, name) for name in sizes}
+    widths["num_heads * head_dim"] = config.num_heads * config.head_dim
+    depth = ("LlamaConfig.num_layers", config.num_layers)
+    hugging_face_folder.check_sizes(tensors, place, widths, depth)
     arrays = hugging_face_folder.checked(
         {
             name: _rows_from_own(array, order) if name in (TABLE, OUTPUT) else array
@@ -104,7 +110,7 @@ def stored(
         copies=(OUTPUT,) if config.logits_via_embedding else (),
         unused=_UNUSED,
     )
-    return stored_params(arrays, config=config)
+    return stored_params(arrays, place, config=config)
 
 
 def _rows_from_own(array: StoredArray, order: TokenOrder) -> StoredArray:

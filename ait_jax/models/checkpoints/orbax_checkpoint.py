@@ -7,6 +7,12 @@ RestoreCheckpointConfig.fallback_to_scratch and state_transformation_fns are set
 """
 
 import contextlib
+import glob
+import hashlib
+import math
+import os
+import re
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,10 +21,10 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from ait_jax.errors import UserError, first_line
-from ait_jax.models.checkpoints.stored_arrays import StoredParams
+from ait_jax.errors import UserError, first_line, shown, shown_path
+from ait_jax.models.checkpoints.stored_arrays import StoredParams, check_expansion, check_tree
 from ait_jax.models.interface import Params
-from ait_jax.runtime import files
+from ait_jax.runtime import buckets, files, untrusted
 
 # Where parameters lie in the trees of T5X (`target`) and of our trainer (`params`).
 _ROOTS = ("target", "params")
@@ -39,27 +45,33 @@ def open_params(directory: Any) -> StoredParams:
     """Returns the parameters of a checkpoint, T5X's (`target`) or ours; none is read yet.
 
     Raises:
-        UserError: no Orbax checkpoint, one without parameters, a broken one.
+        UserError: no Orbax checkpoint, one without parameters, a broken one, one with links or
+            names that lead out of it.
     """
     directory = files.as_path(directory)
     found = trees(directory)
     if not found:
-        raise UserError(f"No Orbax checkpoint in {directory}: '{_INDEX}' is missing.")
+        raise UserError(f"No Orbax checkpoint in {shown_path(directory)}: '{_INDEX}' is missing.")
+    num_bytes = untrusted.check_tree(directory)
     for folder in found:
         shapes = _shapes(folder)
         for root in _ROOTS:
             params = {path[1:]: shape for path, shape in shapes.items() if path[0] == root}
             if params and () not in params:
+                if num_bytes:
+                    sizes = (math.prod(s.shape) * s.dtype.itemsize for s in params.values())
+                    check_expansion(f"{folder}", sum(sizes), num_bytes)
                 others = [p for p in shapes if p[0] != root and p[-1] != "step"]
                 return _stored(directory, folder, root, params, len(others))
     raise UserError(
-        f"{directory} is an Orbax checkpoint without parameters: none of its trees has "
+        f"{shown_path(directory)} is an Orbax checkpoint without parameters: none of its trees has "
         f"{' or '.join(map(repr, _ROOTS))}."
     )
 
 
 def _shapes(folder: Any) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
     """Returns shapes and dtypes of all arrays of a tree, by path."""
+    _check_index(folder / _INDEX)
     try:
         with _handler() as handler:
             tree = handler.metadata(_path(folder)).tree
@@ -73,9 +85,30 @@ def _shapes(folder: Any) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
         }
     except Exception as error:  # Orbax and TensorStore raise many types on broken files
         raise UserError(
-            f"{folder}/{_INDEX}, or what it lists, is truncated or damaged "
+            f"{shown_path(folder / _INDEX)}, or what it lists, is truncated or damaged "
             f"({first_line(error)}); copy the checkpoint again."
         ) from error
+
+
+def _check_index(path: Any) -> None:
+    """Checks what Orbax makes paths of (UserError)."""
+    try:
+        index = files.read_given_json(path, "the checkpoint's index")
+    except UserError as error:
+        raise UserError(f"{str(error).rstrip('.')}; copy the checkpoint again.") from error
+    tree: Any = index.get("tree_metadata") if isinstance(index, dict) else None
+    try:
+        keys = {str(key["key"]) for leaf in tree.values() for key in leaf["key_metadata"]}
+    except (AttributeError, TypeError, KeyError) as error:
+        raise UserError(
+            f"{shown_path(path)} is no index of Orbax's or is damaged; copy the checkpoint again."
+        ) from error
+    wrong = next((key for key in sorted(keys) if ".." in re.split(r"[/\\]", key)), None)
+    if wrong is not None:
+        raise UserError(
+            f"{shown_path(path)} names {shown(wrong)}, which may lead out of its folder; nothing "
+            "outside is opened."
+        )
 
 
 def _stored(
@@ -106,12 +139,14 @@ def _stored(
                 flat = traverse_util.flatten_dict(handler.restore(_path(folder), args=asked))
         except Exception as error:
             raise UserError(
-                f"{directory} is incomplete or damaged: {folder.name}/{root} cannot be read "
+                f"{shown_path(directory)} is incomplete or damaged: {folder.name}/{root} cannot "
+                "be read "
                 f"({first_line(error)}). Copy the checkpoint again."
             ) from error
         return {n: flat[p] if shardings else np.asarray(flat[p]) for n, p in paths.items()}
 
     named = {".".join(path): shape for path, shape in sorted(shapes.items())}
+    check_tree(named, directory)
     return StoredParams(named, num_others, load)
 
 
@@ -125,7 +160,26 @@ def _handler() -> Any:
 def _path(folder: Any) -> Any:
     from etils import epath  # Orbax wants its own kind of path
 
-    return epath.Path(files.absolute(folder))
+    return epath.Path(plain_path(folder))
+
+
+def plain_path(folder: Any) -> Any:
+    """Returns a path of an existing `folder` that Orbax, which looks for patterns, takes literally.
+
+    Where the name has any of `*?[`, this is a link in the user's cache, the same on all hosts.
+    """
+    folder = files.absolute(folder)
+    if not buckets.is_local(folder) or not glob.has_magic(str(folder)):
+        return folder
+    digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+    link = Path(files.user_cache("links")) / digest
+    if not link.is_symlink() or os.readlink(link) != str(folder):
+        link.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=link.parent) as elsewhere:
+            made = Path(elsewhere) / digest
+            made.symlink_to(folder)
+            made.replace(link)
+    return link
 
 
 def write(directory: Path, params: Params, step: int) -> Path:
@@ -143,9 +197,10 @@ def write(directory: Path, params: Params, step: int) -> Path:
     options = ocp.CheckpointManagerOptions(
         step_prefix="checkpoint", enable_async_checkpointing=False
     )
+    Path(directory).mkdir(parents=True, exist_ok=True)
     handlers = {"state": ocp.PyTreeCheckpointHandler(use_ocdbt=True)}
     with ocp.CheckpointManager(
-        Path(directory).absolute(), options=options, item_handlers=handlers
+        plain_path(directory), options=options, item_handlers=handlers
     ) as manager:
         state = ocp.args.PyTreeSave(tree, save_args=chunked)
         manager.save(step, args=ocp.args.Composite(state=state))

@@ -1,17 +1,27 @@
 """Arrays on disk: their shapes are known, their values are read by parts, where they are needed."""
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+
+from ait_jax.errors import UserError, shown, shown_path
 
 Index = tuple[slice, ...]
 # Reading waits for disks and networks: several arrays at a time.
 _THREADS = 8
+_BATCH_BYTES, _MOST_IN_BATCH = 64 * 2**20, 1024
+# Compressed zeros expand about so much; anything beyond is no model.
+_MOST_EXPANSION = 1100
+_ALWAYS_ALLOWED = 64 * 2**20
+# Of T5X's names the longest has 7 parts.
+_MOST_PARTS = 32
 
 
 @dataclass(frozen=True)
@@ -56,18 +66,30 @@ class StoredParams:
 
 
 def stored_params(
-    arrays: Mapping[str, StoredArray], num_others: int = 0, config: Any = None
+    arrays: Mapping[str, StoredArray], place: Any, num_others: int = 0, config: Any = None
 ) -> StoredParams:
-    """Returns `arrays`, by dotted name, as a checkpoint's parameters."""
+    """Returns `arrays`, by dotted name, as a checkpoint's parameters.
+
+    Args:
+        place: where they came from, for errors.
+
+    Raises:
+        UserError: integers, or names that are no tree.
+    """
+    check_tree(arrays, place)
+    wrong = next((n for n, a in arrays.items() if not jnp.issubdtype(a.dtype, jnp.floating)), None)
+    if wrong is not None:
+        raise UserError(
+            f"{shown_path(place)} holds {shown(wrong)} of dtype {arrays[wrong].dtype}; weights are "
+            "floating-point."
+        )
 
     def load(
         names: Iterable[str], dtype: Any = None, shardings: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
         names, loaded = list(names), {}
         with ThreadPoolExecutor(_THREADS) as pool:
-            # A few at a time, so that the host never holds much more than it places.
-            for start in range(0, len(names), _THREADS):
-                some = names[start : start + _THREADS]
+            for some in _batches(names, arrays):
                 wanted = [shardings[name] if shardings else None for name in some]
                 read = pool.map(partial(_read, dtype=dtype), (arrays[n] for n in some), wanted)
                 # Placed by one thread and in order: processes wait for each other here.
@@ -77,6 +99,49 @@ def stored_params(
 
     shapes = {n: jax.ShapeDtypeStruct(a.shape, a.dtype) for n, a in sorted(arrays.items())}
     return StoredParams(shapes, num_others, load, config)
+
+
+def _batches(names: list[str], arrays: Mapping[str, StoredArray]) -> Iterator[list[str]]:
+    """Yields a few names at a time, so that the host never holds much more than it places."""
+    some, num_bytes = [], 0
+    for name in names:
+        some.append(name)
+        num_bytes += math.prod(arrays[name].shape) * arrays[name].dtype.itemsize
+        if len(some) >= _THREADS and (num_bytes >= _BATCH_BYTES or len(some) >= _MOST_IN_BATCH):
+            yield some
+            some, num_bytes = [], 0
+    if some:
+        yield some
+
+
+def check_tree(names: Iterable[str], place: Any) -> None:
+    """Refuses dotted names that are no tree of arrays, or too deep a one (UserError)."""
+    before: tuple[str, ...] = ()
+    for path in sorted(tuple(name.split(".", _MOST_PARTS)) for name in names):
+        if before and path[: len(before)] == before:
+            name = shown(".".join(before))
+            raise UserError(
+                f"{shown_path(place)} has {name} both as an array and as a group of arrays."
+            )
+        if len(path) > _MOST_PARTS or not all(path):
+            name = shown(".".join(path))
+            raise UserError(f"{shown_path(place)} has {name}, which is no name of a parameter.")
+        before = path
+
+
+def check_expansion(what: str, num_bytes: int, stored_bytes: int) -> None:
+    """Refuses arrays that compression cannot explain, before they are made (UserError).
+
+    Args:
+        what: of which arrays, for errors.
+        num_bytes: that they take by the shapes that files state.
+        stored_bytes: of these files.
+    """
+    if num_bytes > stored_bytes * _MOST_EXPANSION + _ALWAYS_ALLOWED:
+        raise UserError(
+            f"{shown_path(what)} would take {num_bytes:,} bytes, but its files have only "
+            f"{stored_bytes:,}; they are damaged. Copy the checkpoint again."
+        )
 
 
 def _bounds(index: Index, shape: tuple[int, ...]) -> tuple[tuple[int, int], ...]:

@@ -6,18 +6,25 @@ metadata always give the same bytes.
 """
 
 import json
+import math
+import mmap
+import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
-import safetensors
 
-from ait_jax.errors import UserError, first_line, nearest
-from ait_jax.models.checkpoints.stored_arrays import StoredArray, StoredParams, stored_params
+from ait_jax.errors import UserError, nearest, shown, shown_path
+from ait_jax.models.checkpoints.stored_arrays import (
+    Index,
+    StoredArray,
+    StoredParams,
+    stored_params,
+)
 from ait_jax.models.interface import Params
 from ait_jax.models.parameters import flatten
-from ait_jax.runtime import files
+from ait_jax.runtime import buckets, files, strict_json, untrusted
 
 _DTYPES = {
     "F64": np.dtype(np.float64),
@@ -26,6 +33,10 @@ _DTYPES = {
     "BF16": np.dtype(ml_dtypes.bfloat16),
 }
 _CODES = {dtype: code for code, dtype in _DTYPES.items()}
+_LENGTH_BYTES = 8  # of the header's length, before it
+# The format's own limit.
+_MOST_HEADER_BYTES = 100 * 10**6
+_MOST_AXES = 8
 # One of these is in every tree of parameters: T5's and LLaMA's token tables.
 _TABLES = ("token_embedder.embedding", "decoder.token_embedder.embedding")
 _HUGGING_FACES = (
@@ -79,57 +90,98 @@ def stored_dtype(dtype: str) -> np.dtype:
     names = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
     if str(dtype) not in names:
         raise UserError(
-            f"Weights cannot be stored as {dtype!r}; choose from {', '.join(names)}."
+            f"Weights cannot be stored as {shown(dtype)}; choose from {', '.join(names)}."
             f"{nearest(str(dtype), names)}"
         )
     return _DTYPES[names[str(dtype)]]
 
 
 def open_tensors(path: Any) -> dict[str, StoredArray]:
-    """Returns the tensors of a safetensors file by name; a local file is read slice by slice.
+    """Returns the tensors of a safetensors file by name; a local file is mapped, not read.
+
+    The header is untrusted: its lengths, shapes and places must be those of the file.
 
     Raises:
         UserError: no such file; not a safetensors file, or truncated; integer tensors.
     """
     path = files.as_path(path)
     try:
-        with path.open("rb") as file:
-            whole = file.read() if "://" in str(path) else None
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise UserError(f"No weights to read at {path}: {error.strerror}.") from error
+        data = _mapped(path) if buckets.is_local(path) else files.read_bytes(path)
+    except OSError as error:
+        raise UserError(f"No weights to read at {shown_path(path)}: {error.strerror}.") from error
+    untrusted.check_whole(path, data)
+    size = int.from_bytes(data[:_LENGTH_BYTES], "little")
+    begin = _LENGTH_BYTES + size
+    if len(data) < _LENGTH_BYTES or begin > len(data) or size > _MOST_HEADER_BYTES:
+        raise _incomplete(path, f"a header of {size:,} bytes in a file of {len(data):,}")
     try:
-        stored = _in_memory(whole) if whole is not None else _in_file(path)
-    except (safetensors.SafetensorError, OSError) as error:
+        header = strict_json.loads(bytes(data[_LENGTH_BYTES:begin]), "its header")
+    except UserError as error:
+        raise _incomplete(path, str(error).rstrip(".")) from error
+    if not isinstance(header, dict):
+        raise _incomplete(path, "its header is no object")
+    header.pop("__metadata__", None)
+    places = {name: _place(path, name, entry) for name, entry in header.items()}
+    end = 0
+    for (start, stop), name in sorted((entry.offsets, name) for name, entry in places.items()):
+        if start != end:
+            raise _incomplete(path, f"{shown(name)} begins at {start:,}, not at {end:,}")
+        end = stop
+    if begin + end != len(data):
+        raise _incomplete(path, f"its tensors have {end:,} bytes, of {len(data) - begin:,} there")
+    return {name: _stored(data, begin, entry) for name, entry in places.items()}
+
+
+def _mapped(path: Any) -> Any:
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+
+
+def _incomplete(path: Any, problem: str) -> UserError:
+    return UserError(
+        f"{shown_path(path)} is not a complete safetensors file ({problem}); copy or write it "
+        "again."
+    )
+
+
+class _Place(NamedTuple):
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    offsets: tuple[int, int]
+
+
+def _place(path: Any, name: str, entry: Any) -> _Place:
+    """Returns an entry of the header, which by itself makes sense."""
+    try:
+        code, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+        numbers = [*shape, *offsets]
+        start, stop = offsets
+    except (TypeError, KeyError, ValueError) as error:
+        raise _incomplete(path, f"{shown(name)} is no tensor") from error
+    if not isinstance(code, str) or code not in _DTYPES:
+        what = code if isinstance(code, str) and len(code) < 10 else shown(code)
         raise UserError(
-            f"{path} is not a complete safetensors file ({first_line(error)}); "
-            "copy or write it again."
-        ) from error
-    for name, (code, _, _) in stored.items():
-        if code not in _DTYPES:
-            raise UserError(f"{path} holds {name!r} of dtype {code}; weights are floating-point.")
-    return {
-        name: StoredArray(tuple(shape), _DTYPES[code], read)
-        for name, (code, shape, read) in stored.items()
-    }
+            f"{shown_path(path)} holds {shown(name)} of dtype {what}; weights are floating-point."
+        )
+    plain = all(type(number) is int and number >= 0 for number in numbers)
+    dtype = _DTYPES[code]
+    if not plain or len(shape) > _MOST_AXES or stop - start != math.prod(shape) * dtype.itemsize:
+        raise _incomplete(path, f"{shown(name)} of shape {shown(shape)} at {shown(offsets)}")
+    return _Place(dtype, tuple(shape), (start, stop))
 
 
-def _in_file(path: Any) -> dict[str, tuple]:
-    file = safetensors.safe_open(str(path), framework="np")
-    slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+def _stored(data: Any, begin: int, place: _Place) -> StoredArray:
+    dtype, shape, (start, _) = place
+    count = math.prod(shape)
 
-    def reader(name: str) -> Any:
-        return lambda index: slices[name][index] if index else file.get_tensor(name)
+    def read(index: Index) -> np.ndarray:
+        if not count:
+            return np.zeros(shape, dtype)[index]
+        values = np.frombuffer(data, dtype, count, begin + start).reshape(shape)
+        return np.array(values[index])
 
-    return {n: (part.get_dtype(), part.get_shape(), reader(n)) for n, part in slices.items()}
-
-
-def _in_memory(data: bytes) -> dict[str, tuple]:
-    def reader(tensor: Mapping[str, Any]) -> Any:
-        values = np.frombuffer(tensor["data"], _DTYPES.get(tensor["dtype"], np.uint8))
-        return lambda index: values.reshape(tensor["shape"])[index]
-
-    tensors = safetensors.deserialize(data)
-    return {name: (t["dtype"], t["shape"], reader(t)) for name, t in tensors}
+    return StoredArray(shape, dtype, read)
 
 
 def open_weights(path: Any) -> StoredParams:
@@ -140,12 +192,8 @@ def open_weights(path: Any) -> StoredParams:
     """
     tensors = open_tensors(path)
     if any(table in tensors for table in _TABLES):
-        parents = {name[:i] for name in tensors for i, char in enumerate(name) if char == "."}
-        both = sorted(parents & set(tensors))
-        if both:
-            raise UserError(f"{path} has {both[0]!r} both as an array and as a group of arrays.")
-        return stored_params(tensors)
+        return stored_params(tensors, path)
     hint = "Its names are not T5X's."
     if any(name in tensors for name in _HUGGING_FACES):
         hint = "Its names are Hugging Face's: give the folder, with its config.json."
-    raise UserError(f"{path} has no 'token_embedder.embedding'. {hint}")
+    raise UserError(f"{shown_path(path)} has no 'token_embedder.embedding'. {hint}")

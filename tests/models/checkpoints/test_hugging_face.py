@@ -265,7 +265,7 @@ def edit_map(change):
 BAD_SHARDS = {
     "missing": (lambda d: shard(d, 2).unlink(), "lacks model-00002"),
     "truncated": (lambda d: cut(shard(d, 2)), "not a complete safetensors"),
-    "index": (lambda d: cut(d / "model.safetensors.index.json"), "not an index or is truncated"),
+    "index": (lambda d: cut(d / "model.safetensors.index.json"), "not JSON, or truncated"),
     "empty index": (edit_map(lambda m: m.clear()), "lacks any file"),
     "elsewhere": (edit_map(lambda m: m.update({Q: "../model.safetensors"})), "path separator"),
     "no name": (edit_map(lambda m: m.update({Q: 3})), "not a string"),
