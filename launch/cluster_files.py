@@ -35,8 +35,8 @@ def jobset(spec: LaunchSpec, image: str) -> str:
     launch_spec.check_names(image=image)
     slice_ = spec.accelerator
     spot = '              cloud.google.com/gke-spot: "true"\n' if spec.tier == "spot" else ""
-    # Kubernetes replaces $(NAME) in a command and reads $$ as $. JSON's strings are YAML's.
-    arguments = [json.dumps(argument.replace("$", "$$")) for argument in worker(spec)]
+    # Kubernetes replaces $(NAME) in a command and reads $$ as $.
+    arguments = [_yaml(argument.replace("$", "$$")) for argument in worker(spec)]
     return filled(
         "jobset.yaml",
         name=spec.name,
@@ -56,6 +56,14 @@ def jobset(spec: LaunchSpec, image: str) -> str:
         chips_per_host=slice_.chips_per_host,
         command="\n".join(f"              - {argument}" for argument in arguments),
     )
+
+
+def _yaml(text: str) -> str:
+    """Returns a string of YAML: JSON's, with YAML's own escapes of what it cannot hold."""
+    quoted = json.dumps(text, ensure_ascii=False)
+    escaped = {c: f"\\u{ord(c):04x}" for c in quoted if not c.isprintable()}
+    escaped |= {c: f"\\U{ord(c):08x}" for c in quoted if ord(c) > 0xFFFF}
+    return quoted.translate(str.maketrans(escaped))
 
 
 def xpk_comment(spec: LaunchSpec, image: str, cluster: str) -> str:

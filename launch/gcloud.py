@@ -1,6 +1,5 @@
 """Google's command line: every call, and what to do about its errors."""
 
-import json
 import os
 import re
 import shlex
@@ -11,8 +10,10 @@ from typing import Any
 
 from ait_jax.launch.launch_spec import LaunchSpec
 
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, visible
+from ait_jax.runtime import strict_json
 
+_MOST_CHARACTERS = 500
 TIMEOUT_S = 900.0  # a deletion takes minutes
 _ROLES = (
     "Needed: roles/tpu.admin and roles/iam.serviceAccountUser on the project, "
@@ -36,8 +37,8 @@ class GcloudError(Exception):
     """A call that failed: `kind` of `_KINDS` or other, `line` the first of the error itself."""
 
     def __init__(self, kind: str, line: str) -> None:
-        super().__init__(line)
-        self.kind, self.line = kind, line
+        self.kind, self.line = kind, visible(line[:_MOST_CHARACTERS])
+        super().__init__(self.line)
 
     def for_user(self, doing: str) -> UserError:
         """Returns the error that stops the launch; `doing` says what failed."""
@@ -105,9 +106,9 @@ def shown(arguments: Sequence[str]) -> Any:
     """Runs a `describe`; returns its JSON, {} for what does not exist; raises as `call` does."""
     text = call(arguments, missing="{}")
     try:
-        return json.loads(text)
-    except ValueError:
-        line = f"gcloud describe did not print JSON: {text[:80]!r}"
+        return strict_json.typed(strict_json.loads(text, "gcloud"), dict, "gcloud")
+    except UserError as error:
+        line = f"`gcloud describe` did not print an object of JSON: {error}"
         raise GcloudError("other", line) from None
 
 

@@ -82,13 +82,17 @@ def launch(
 def _start(
     command: Sequence[str], coordinator: str, index: int, count: int, devices: int | None
 ) -> subprocess.Popen:
-    environment = os.environ | {
-        distributed.KIND: "local",
-        distributed.COORDINATOR: coordinator,
-        distributed.COUNT: str(count),
-        distributed.INDEX: str(index),
-        "PYTHONUNBUFFERED": "1",
-    }
+    environment = (
+        os.environ
+        | distributed.past_proxies(coordinator)
+        | {
+            distributed.KIND: "local",
+            distributed.COORDINATOR: coordinator,
+            distributed.COUNT: str(count),
+            distributed.INDEX: str(index),
+            "PYTHONUNBUFFERED": "1",
+        }
+    )
     if devices is not None:
         flags = environment.get("XLA_FLAGS", "").split()
         kept = [flag for flag in flags if not flag.startswith(_DEVICES_FLAG)]

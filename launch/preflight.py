@@ -23,14 +23,15 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from ait_jax.launch import statuses
 
-from ait_jax.errors import ExitCode
+from ait_jax.errors import ExitCode, UserError, visible
+from ait_jax.runtime import strict_json
 from ait_jax.runtime.buckets import Unavailable
 
 CHECKS_TIMEOUT_S = 55.0
@@ -180,8 +181,24 @@ def _difference(key: str, report: dict, reference: dict) -> str:
     return f"{key} {here[:12] or 'none'}, but {there[:12] or 'none'} on {_name(reference)}"
 
 
-def _name(report: dict) -> str:
+def _name(report: Mapping[str, Any]) -> str:
     return f"host {report['host']} ({report['hostname']})"
+
+
+class _Identity(TypedDict):
+    code: str
+    commit: str
+    lock: str
+    python: str
+    packages: list[str]
+
+
+class _Report(TypedDict):
+    host: int
+    hostname: str
+    identity: _Identity
+    problems: list[str]
+    stage: str
 
 
 class Preflight:
@@ -190,7 +207,8 @@ class Preflight:
     def __init__(
         self, asked: argparse.Namespace, probe: Any, say: Callable[[str], None] = print
     ) -> None:
-        self.asked, self.probe, self.say = asked, probe, say
+        self.asked, self.probe = asked, probe
+        self.say = lambda line: say(visible(line))  # other hosts' words, too
         self.path = statuses.path_of(asked.folder, "preflight", asked.host)
         self.report: dict[str, Any] = {
             "host": asked.host,
@@ -309,9 +327,10 @@ class Preflight:
         def read(host: int) -> dict | None:
             path = statuses.path_of(self.asked.folder, "preflight", host)
             report = statuses.read_json(path)
-            if not report or report.get("host") != host or not report.get("identity"):
+            if not report or report.get("host") != host:
                 return None
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, UserError):  # also one that no preflight wrote
+                strict_json.typed(report, _Report, path)
                 if newest - statuses.modified(path) <= FRESH_S:
                     arrived = stage == "host" or report["stage"] == stage
                     # Do not wait for a host that has failed already.

@@ -12,10 +12,11 @@ from typing import Any
 
 from ait_jax.launch import gcloud
 
-from ait_jax.errors import UserError
-from ait_jax.runtime import files
+from ait_jax.errors import UserError, visible
+from ait_jax.runtime import files, strict_json
 
 SILENT_AFTER_S = 300.0
+_MOST_CHARACTERS = 500  # of a text in a status
 
 
 @dataclasses.dataclass
@@ -47,8 +48,8 @@ def write_json(path: Any, value: dict[str, Any]) -> None:
 def read_json(path: Any) -> dict[str, Any] | None:
     """Returns what `write_json` wrote; None if it is missing or incomplete."""
     try:
-        value = json.loads(files.read_text(path))
-    except (FileNotFoundError, ValueError):
+        value = strict_json.loads(files.read_bytes(path), path)
+    except (FileNotFoundError, UserError):
         return None
     return value if isinstance(value, dict) else None
 
@@ -65,10 +66,13 @@ def parse(text: str) -> list[Status]:
     kinds = Status.__annotations__
     for line in text.splitlines():
         try:
-            value = json.loads(line)
+            value = strict_json.loads(line, "a status")
             status = Status(**{name: kinds[name](value[name]) for name in kinds if name in value})
-        except (ValueError, KeyError, TypeError):
+        except (UserError, ValueError, KeyError, TypeError):
             continue
+        for name, kind in kinds.items():
+            if kind is str:  # hosts' words, for a terminal
+                setattr(status, name, visible(getattr(status, name)[:_MOST_CHARACTERS]))
         found[status.host] = status
     return [found[host] for host in sorted(found)]
 
@@ -116,7 +120,7 @@ def logs(folder: str, host: int | None) -> Iterator[str]:
         urls = gcloud.call(gcloud.storage("ls", pattern)).split()
         for url in sorted(urls, key=_host_of):
             for line in gcloud.call(gcloud.storage("cat", url)).splitlines():
-                yield f"[host {_host_of(url)}] {line}"
+                yield f"[host {_host_of(url)}] {visible(line, keep_lines=True)}"
     except gcloud.GcloudError as error:
         if error.kind == "missing":
             raise UserError(f"no logs at {pattern}; hosts write them once they run.") from None

@@ -17,7 +17,7 @@ from ait_jax.launch.gcloud import GcloudError
 from ait_jax.launch.launch_spec import LaunchSpec, seconds
 from ait_jax.launch.source import Source
 
-from ait_jax.errors import ExitCode, UserError
+from ait_jax.errors import ExitCode, UserError, visible
 
 # In a row, with pauses of up to two minutes: a run may last for weeks, and needs this program when
 # its TPU is preempted.
@@ -75,7 +75,7 @@ class Launch:
         now = time.monotonic()
         if always or line != self.last_line or now - self.last_said > _SAY_AT_LEAST_EVERY_S:
             minutes = (now - self.began) / 60
-            print(f"{time.strftime('%H:%M:%S')} ({minutes:.0f} min) {line}")
+            print(f"{time.strftime('%H:%M:%S')} ({minutes:.0f} min) {visible(line)}")
             self.last_line, self.last_said = line, now
 
     def run(self) -> int:

@@ -27,7 +27,7 @@ from ait_jax.tasks import niv2_rows
 from ait_jax.tasks.lazy_instances import LazyInstances
 from ait_jax.tasks.niv2_builder import NAME, TASKS_SPLIT, Clone, Niv2
 from ait_jax.tasks.prepared_folder import PreparedFolder, check_on_bad_task
-from ait_jax.tasks.source_files import SourceFile, fingerprint
+from ait_jax.tasks.source_files import SourceFile, fingerprint, text_name
 from tensorflow_datasets.core.utils import tqdm_utils
 
 from ait_jax.errors import UserError, nearest, shown, shown_path
@@ -152,7 +152,7 @@ class _Reader:
         except UserError as error:
             if self._on_bad_task == "error":
                 raise
-            self.skipped[path.name] = str(error)
+            self.skipped[text_name(Path(path.name))] = str(error)
             return None
         finally:
             self._advance(path.stat().st_size)

@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import io
 import logging
 import re
 import sys
@@ -13,6 +14,7 @@ import gin
 from ait_jax.config import gin_checks, gin_errors, gin_internals
 from ait_jax.config.gin_flags import GinFlags
 from ait_jax.errors import UserError, nearest
+from ait_jax.runtime import disk, files
 
 Kind = TypeVar("Kind", bound=Callable[..., Any])
 _REFERENCE = re.compile(r"%([A-Za-z_]\w*)")
@@ -47,21 +49,25 @@ def parse(
         macro, or a missing value.
     """
     gin.clear_config()
+    gin_checks.typed.clear()
+    gin_internals.read_with(_File)
     _quiet_gin()
-    search_paths = [str(Path(path).expanduser()) for path in flags.search_paths]
+    search_paths = [str(disk.local_path(path)) for path in flags.search_paths]
     names = flags.files or (default_file,)
-    files = [_find_file(name, [*search_paths, str(Path.cwd())]) for name in names]
+    paths = [_find_file(name, [*search_paths, str(Path.cwd())]) for name in names]
     shipped = gin_folder()
-    beside = [str(f.parent) for f in files if not f.is_relative_to(shipped)]
+    beside = [str(path.parent) for path in paths if not path.is_relative_to(shipped)]
     folders = list(dict.fromkeys([*search_paths, *beside, str(Path.cwd())]))
     gin_internals.set_search_path([*folders, str(shipped)])
     sys.path += [folder for folder in folders if folder not in sys.path]
     referred_to = set(unused)
-    for file in files:
-        _try(lambda file=file: referred_to.update(_macros_in(gin.parse_config_file(str(file)))))
+    for path in paths:
+        _try(lambda path=path: referred_to.update(_macros_in(gin.parse_config_file(str(path)))))
     macros = tuple(gin_checks.macro_values())
     for binding in flags.bindings:
-        gin_checks.check_override(binding.partition(" = ")[0], macros)
+        macro, _, source = binding.partition(" = ")
+        gin_checks.check_override(macro, macros)
+        gin_checks.typed[macro] = source
         _override(binding)
         referred_to.update(_REFERENCE.findall(binding))
     hint = (
@@ -73,6 +79,18 @@ def parse(
     if required:  # gin's last step also requires the values
         gin_checks.check_values_exist()
         _try(gin.finalize)
+
+
+class _File(io.StringIO):
+    """A gin file as gin reads it: UTF-8, with or without a byte-order mark.
+
+    Raises:
+      UserError: it is in another encoding.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(files.read_given_text(name, "the gin file"))
+        self.name = name
 
 
 def _macros_in(parsed: Any) -> set[str]:
@@ -95,7 +113,7 @@ def _quiet_gin() -> None:
 
 def _find_file(name: str, folders: Sequence[str]) -> Path:
     """Returns the absolute path of a `--gin_file`."""
-    given = Path(name).expanduser()
+    given = disk.local_path(name)
     for folder in [*folders, str(gin_folder())]:
         path = Path(folder) / given  # just `given` if that is absolute
         if path.is_file():

@@ -5,6 +5,8 @@ string where a number is needed. Here each is an error that names what to change
 """
 
 import inspect
+import json
+import shlex
 import types
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import PurePath
@@ -14,6 +16,9 @@ from gin.config import REQUIRED, ConfigurableReference, iterate_references
 
 from ait_jax.config.gin_internals import CONSTANT, MACRO, bindings, short_name, wrapped
 from ait_jax.errors import UserError, nearest
+
+# Name -> value of the command line's overrides, as they were typed.
+typed: dict[str, str] = {}
 
 
 def check_values_exist() -> None:
@@ -144,13 +149,17 @@ def _accepts(annotation: Any, value: Any) -> bool:
 
 def _misfit(name: str, value: Any, annotation: Any, owner: str) -> str:
     needed = _words(annotation)
-    message = f"{name} = {value!r} does not fit {owner}, which needs {needed}"
+    # 2026_11_28 is a number to Python, but its digits alone would be another folder.
+    source = typed.get(name, repr(value))
+    message = f"{name} = {source} does not fit {owner}, which needs {needed}"
     if repr(value).startswith("@"):
         return f"{message}; write {value!r}()."
     if isinstance(value, str) and value.lower() in ("true", "false", "none"):
         return f"{message}; write {value.capitalize()}."
+    if needed.startswith("str") and name not in typed:
+        return f"{message}; put what stands there in quotes."
     if needed.startswith("str"):
-        return f"{message}; on the command line, --gin.{name}='\"{value}\"'."
+        return f"{message}; on the command line, --gin.{name}={shlex.quote(json.dumps(source))}."
     if not isinstance(value, str) or any(word in needed for word in ("int", "float", "bool")):
         return f"{message}; change --gin.{name}=..."
     return f"{message}; refer to one, as in --gin.{name}=@module.Name()."

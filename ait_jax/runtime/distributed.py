@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ait_jax.errors import ExitCode, UserError, first_line, nearest
+from ait_jax.errors import ExitCode, UserError, first_line, nearest, visible
 
 # How this process finds the others: "local" through the next three variables, "tpu" and "slurm"
 # through what the machine provides.
@@ -27,7 +27,10 @@ KINDS = ("local", "slurm", "tpu")
 # The longest wait for the others.
 BARRIER_SECONDS = "AIT_JAX_BARRIER_SECONDS"
 
+# What gRPC takes for proxies of its connections.
+_PROXIES = ("grpc_proxy", "https_proxy", "http_proxy")
 _START_SECONDS = 300
+_MOST_CHARACTERS = 4000  # of a line
 _BEAT_SECONDS = 2.0
 # A process that is silent for this long is dead: Python's threads run on during work in C++.
 _SILENCE_SECONDS = 30.0
@@ -78,6 +81,13 @@ def initialize(environ: Mapping[str, str] = os.environ) -> None:
     if not environ.get(KIND) or _pod is not None:
         return
     arguments = _arguments(environ)
+    if "coordinator_address" in arguments:
+        os.environ.update(past_proxies(arguments["coordinator_address"]))
+    elif found := [name for name in _PROXIES if environ.get(name)]:
+        say(
+            f"{found[0]} is set; if the processes do not find each other, add their hosts to "
+            "no_proxy or unset it"
+        )
     import jax
 
     try:
@@ -92,7 +102,7 @@ def initialize(environ: Mapping[str, str] = os.environ) -> None:
     pod = Pod(jax.process_index(), jax.process_count(), state.client)
     pod.client.key_value_set(f"ait_jax/hosts/{pod.index}", socket.gethostname())
     pod.client.wait_at_barrier("ait_jax/hosts", 1000 * _START_SECONDS)
-    pod.hosts = [host for _, host in sorted(pod.values("ait_jax/hosts").items())]
+    pod.hosts = [visible(host) for _, host in sorted(pod.values("ait_jax/hosts").items())]
     _pod = pod
     if pod.index and state.coordinator_address:
         host, _, port = state.coordinator_address.rpartition(":")
@@ -101,6 +111,20 @@ def initialize(environ: Mapping[str, str] = os.environ) -> None:
     watch = threading.Thread(target=_watch, args=(pod, leaving), name="watch", daemon=True)
     watch.start()
     atexit.register(_part, leaving, watch)
+
+
+def past_proxies(coordinator: str, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Returns the variables that keep proxies away from the coordinator's "host:port".
+
+    Its connections are gRPC's, which would send even those to this machine through `http_proxy`
+    and wait for minutes.
+    """
+    host = coordinator.rpartition(":")[0].strip("[]")
+    hosts = ["localhost", "127.0.0.1", "::1"] if host in ("localhost", "127.0.0.1") else [host]
+    general = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
+    grpc = environ.get("no_grpc_proxy") or general
+    named = {"no_proxy": general, "NO_PROXY": general, "no_grpc_proxy": grpc}
+    return {name: ",".join([*filter(None, [value]), *hosts]) for name, value in named.items()}
 
 
 def _arguments(environ: Mapping[str, str]) -> dict[str, Any]:
@@ -244,9 +268,13 @@ def _end(message: str) -> None:
 
 
 def say(message: str) -> None:
-    """Prints a line to the error stream, with this process's name if there are several."""
+    """Prints a line to the error stream, with this process's name if there are several.
+
+    It stays one line, whatever a message repeats.
+    """
     who = f"{_pod.names([_pod.index])}: " if _pod else ""
-    print(f"ait-jax: {who}{message}", file=sys.stderr, flush=True)
+    text = visible(f"ait-jax: {who}{message}"[:_MOST_CHARACTERS])
+    print(text, file=sys.stderr, flush=True)
 
 
 _handlers: list[Any] = []  # C holds only pointers to them

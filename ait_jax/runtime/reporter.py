@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from ait_jax.errors import visible
 from ait_jax.runtime import distributed, terminal
 
 SCHEMA_VERSION = 1
@@ -143,7 +144,7 @@ def using(reporter: Reporter) -> Iterator[Reporter]:
 def say(text: str) -> None:
     """Prints a line with the prefixes of `prefixed`, in the process that writes files."""
     if distributed.is_writer():
-        _current.line(f"{_prefix}{text}")
+        _current.line(visible(f"{_prefix}{text}", keep_lines=True))
 
 
 @contextmanager

@@ -1,11 +1,14 @@
 """configuration.py, gin_checks.py, gin_errors.py: flags, search paths, errors, differences."""
 
 import logging
+import re
+import shlex
 import sys
 
 import numpy as np
 import pytest
 
+import gin
 from ait_jax.config import configuration, gin_internals
 from ait_jax.config.configuration import differences
 from ait_jax.config.gin_flags import GinFlags, split_flags
@@ -331,3 +334,29 @@ def test_differences_compare_values_not_layout():
         "x.Y.rules: was (('batch', 'data'), ('vocab', None)), "
         "now (('batch', 'data'), ('vocab', 'model'))",
     ]
+
+
+@pytest.mark.parametrize("typed", ["2026_11_28", "0x10", "1e5", "12.50", "[1, 2]", "{'a': 1}"])
+def test_a_text_that_python_takes_for_a_number_is_advised_as_it_was_typed(typed):
+    text = message(f"--gin.MODEL_DIR={typed}")
+    (advice,) = re.findall(r"on the command line, (.*)\.$", text)
+    (flag,) = shlex.split(advice)
+    parse(flag)
+    assert gin.query_parameter("%MODEL_DIR") == typed
+
+
+def test_files_with_a_byte_order_mark_are_read(tmp_path):
+    (tmp_path / "bom.gin").write_bytes(b"\xef\xbb\xbfSEED = 3\r\n")
+    outer = written(tmp_path, "outer.gin", f"include '{MINI}'\ninclude 'bom.gin'\n")
+    parse(f"--gin_file={outer}")
+    assert gin.query_parameter("%SEED") == 3
+
+
+@pytest.mark.parametrize("included", [True, False])
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_files_in_another_encoding_are_refused_by_name(tmp_path, encoding, included):
+    (tmp_path / "other.gin").write_bytes("# Größe\nSEED = 3\n".encode(encoding))
+    outer = written(tmp_path, "outer.gin", f"include '{MINI}'\ninclude 'other.gin'\n")
+    given = f"--gin_file={outer if included else tmp_path / 'other.gin'}"
+    text = message(given, call=parse)
+    assert "other.gin, line 1: not UTF-8" in text and "save the gin file as UTF-8" in text

@@ -371,3 +371,10 @@ def test_gke_and_slurm_from_the_command_line(capsys):
     assert cli.main(["launch", "slurm", *line.split(), "--", "score"]) == 0
     assert "#SBATCH --nodes=2" in capsys.readouterr().out
     assert cli.main(["launch", "gke", "--image=a b", *line.split()[:1], "--", "run"]) == 2
+
+
+@pytest.mark.parametrize("text", ["\U0001f600 é", "a\u2028b\x85c\x7f", '"\\$(HOME)', "\ufeff: #\t"])
+def test_strings_of_yaml(text):
+    quoted = cluster_files._yaml(text)
+    assert yaml.safe_load(quoted) == text
+    assert "\n" not in quoted and quoted.isprintable()

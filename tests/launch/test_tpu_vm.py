@@ -7,7 +7,7 @@ import subprocess
 
 import launches
 import pytest
-from ait_jax.launch import source, tpu_vm
+from ait_jax.launch import source, statuses, tpu_vm
 
 from ait_jax import cli
 
@@ -427,3 +427,11 @@ def test_the_launcher_as_a_process(gcloud, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads((gcloud.folder / "script.json").read_text())["there"] is False
+
+
+def test_hosts_words_stay_one_harmless_line():
+    said = {"host": 1, "state": "failed", "message": "a\x1b[2Jb\nait-jax: done" + "x" * 1000}
+    lines = [json.dumps(said), '{"host": Infinity}', "[" * 5000, '{"host": 1e999}', "{"]
+    (status,) = statuses.parse("\n".join(lines))
+    assert status.message.startswith("a\\x1b[2Jb\\nait-jax: done") and len(status.message) < 600
+    assert statuses.summary([status], 2, 0.0).isprintable()

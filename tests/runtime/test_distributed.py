@@ -247,3 +247,45 @@ def test_the_first_to_finish_waits_for_the_others_and_leaves_no_thread(tmp_path)
     )
     assert process.returncode == 0, process.stderr
     assert process.stdout.count("left behind: []") == 2, process.stdout
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, "localhost,127.0.0.1,::1"),
+        ({"no_proxy": "a.org"}, "a.org,localhost,127.0.0.1,::1"),
+        ({"NO_PROXY": "a.org"}, "a.org,localhost,127.0.0.1,::1"),
+    ],
+)
+def test_the_coordinator_is_reached_past_proxies(before, after):
+    set_ = distributed.past_proxies("localhost:8476", before | {"http_proxy": "http://p:9"})
+    assert set_["no_proxy"] == set_["NO_PROXY"] == set_["no_grpc_proxy"] == after
+    kept = distributed.past_proxies("10.0.0.7:8476", {"no_grpc_proxy": "b", "no_proxy": "a"})
+    assert (kept["no_grpc_proxy"], kept["no_proxy"]) == ("b,10.0.0.7", "a,10.0.0.7")
+
+
+def test_processes_find_each_other_where_a_proxy_is_set(tmp_path):
+    """Nothing listens at the proxy: connections through it would fail for 300 s."""
+    script = tmp_path / "meet.py"
+    script.write_text(
+        "from ait_jax.runtime import distributed\n"
+        "distributed.initialize()\n"
+        "print('met', distributed.process_count())\n"
+    )
+    proxies = dict.fromkeys(("http_proxy", "https_proxy", "grpc_proxy"), "http://127.0.0.1:9")
+    code = (
+        "import sys; from ait_jax.launch import local;"
+        f"sys.exit(local.launch(['x'], 2, 1, program=[{str(script)!r}]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | proxies, timeout=100,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0 and done.stdout.count("met 2") == 2, done.stdout + done.stderr
+
+
+def test_a_line_on_the_terminal_stays_one(capsys):
+    distributed.say("a\x1b]0;b\x07\nait-jax: forged \u202e" + "x" * 9000)
+    err = capsys.readouterr().err
+    assert err.startswith(r"ait-jax: a\x1b]0;b\x07\nait-jax: forged \u202e")
+    assert err.count("\n") == 1 and len(err) < 5000

@@ -226,6 +226,14 @@ def test_bad_tasks_can_be_skipped_and_are_counted(clone, tmp_path):
         niv2.prepare(clone, data, on_bad_task="skp")
 
 
+def test_a_skipped_file_whose_name_is_not_utf_8_has_a_printable_one(clone, tmp_path):
+    with open(os.fsencode(clone / "tasks") + b"/t\xe9.json", "w") as file:
+        file.write(json.dumps(task_json("x")))
+    prepared = niv2.prepare(clone, tmp_path / "data", on_bad_task="skip")
+    assert prepared.num_tasks == 3 and set(prepared.skipped) == {r"t\xe9.json"}
+    assert niv2.prepare(clone, tmp_path / "data", on_bad_task="skip").skipped == prepared.skipped
+
+
 def test_only_bad_tasks(tmp_path):
     (tmp_path / "clone" / "tasks").mkdir(parents=True)
     (tmp_path / "clone" / "tasks" / "task1.json").write_text("[]")
