@@ -95,7 +95,7 @@ def prepare(
         reader = _Reader(on_bad_task, advance)
         with _quiet():
             _write_config("tasks", clone, clone.task_paths, reader, building.parent)
-            good = [path for path in clone.task_paths if path.name not in reader.skipped]
+            good = [path for path in clone.task_paths if _name(path) not in reader.skipped]
             _write_config("instances", clone, good, reader, building.parent)
         return {
             "source": str(clone.directory.resolve()),
@@ -125,6 +125,10 @@ def _folder(data_dir: Any) -> PreparedFolder:
     return PreparedFolder(data_dir, NAME, "ait-jax prepare niv2")
 
 
+def _name(path: Path) -> str:
+    return text_name(Path(path.name))
+
+
 class _Record(TypedDict):
     """What `Prepared` keeps in source.json."""
 
@@ -152,7 +156,7 @@ class _Reader:
         except UserError as error:
             if self._on_bad_task == "error":
                 raise
-            self.skipped[text_name(Path(path.name))] = str(error)
+            self.skipped[_name(path)] = str(error)
             return None
         finally:
             self._advance(path.stat().st_size)
