@@ -178,13 +178,12 @@ def make_preprocessor(
                 task.name,
             )
             # Without a length nothing is cut.
-            inputs = vocabulary.encode_prompt(prompt.text)
-            longest = lengths.get("inputs") or len(inputs) + vocabulary.source_overhead
-            inputs = np.array(vocabulary.finish_source(inputs, longest), np.int32)
-            ids = vocabulary.encode(target.decode())
+            longest = lengths.get("inputs") or vocabulary.count_tokens(prompt.text)
+            inputs, ids = vocabulary.encode_example(prompt.text, target.decode(), longest)
             if lengths.get("targets"):
                 ids = ids[: lengths["targets"] - 1]
-            return inputs, np.array([*ids, EOS_ID], np.int32), prompt.text.encode()
+            targets = np.array([*ids, EOS_ID], np.int32)
+            return np.array(inputs, np.int32), targets, prompt.text.encode()
 
         return dataset.map(functools.partial(_features, encode))
 

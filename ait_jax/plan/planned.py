@@ -154,7 +154,7 @@ def _measured(pool: TaskPool, value: _Reader) -> dict[str, Any]:
     prompts = TaskPrompts(pool, vocabulary, encoding, None, 2, Key(0, 0))
     names = [name for name in pool if len(pool[name].instances)]
     sizes = [
-        (len(prompt.tokens), len(vocabulary.encode((*instance.outputs, "")[0])) + 1)
+        (len(prompt.tokens), len(vocabulary.encode_answer((*instance.outputs, "")[0])) + 1)
         for name in names[:: max(1, len(names) // _SAMPLED_TASKS)]
         for instance, prompt, _, _ in prompts.build(name, same_prompts([0]))
     ]

@@ -125,6 +125,36 @@ class TokenizersVocabulary(Vocabulary):
         around = self._around
         return self.encode(around.lead + (text.strip() if around.strip else text))
 
+    def encode_answer(self, text: str) -> list[int]:
+        """Returns the ids of an answer as it follows a prompt.
+
+        SentencePiece's tokenizers, LLaMA 1's and 2's among them, put a space before a text that
+        stands alone; an answer continues its prompt.
+        """
+        before = self._line_end
+        ids = self.encode("\n" + text)
+        return ids[len(before) :] if ids[: len(before)] == before else self.encode(text)
+
+    @cached_property
+    def _line_end(self) -> list[int]:
+        return self.encode("\n")
+
+    def encode_example(
+        self, prompt: str, answer: str, max_source_length: int
+    ) -> tuple[list[int], list[int]]:
+        """Returns what the model reads in training and the answer's ids, without an end.
+
+        Prompt and answer are tokenized together, as in Alpaca's training, where the answer begins
+        after as many tokens as the prompt has alone. Apart are those of a conversation, of a prompt
+        that must be cut, and of one that ends in a space, which would join the answer's first word.
+        """
+        around, ids = self._around, self.encode_prompt(prompt)
+        whole = len(ids) + self.source_overhead <= max_source_length
+        if self.chat is not None or not whole or not prompt or prompt[-1].isspace():
+            return super().encode_example(prompt, answer, max_source_length)
+        together = self.encode(prompt + answer)
+        return [*around.before, *together[: len(ids)]], together[len(ids) :]
+
     @property
     def source_overhead(self) -> int:
         """Number of ids that `finish_source` adds."""

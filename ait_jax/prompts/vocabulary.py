@@ -130,6 +130,16 @@ class Vocabulary:
         """Returns the ids of `text` within a prompt; see `finish_source`."""
         return self.encode(text)
 
+    def encode_answer(self, text: str) -> list[int]:
+        """Returns the ids of an answer, with which a decoder begins."""
+        return self.encode(text)
+
+    def encode_example(
+        self, prompt: str, answer: str, max_source_length: int
+    ) -> tuple[list[int], list[int]]:
+        """Returns what the model reads in training and the answer's ids, without an end."""
+        return self.encode_source(prompt, max_source_length), self.encode_answer(answer)
+
     @property
     def source_overhead(self) -> int:
         """Number of ids that `finish_source` adds."""

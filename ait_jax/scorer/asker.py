@@ -41,7 +41,7 @@ class Asker:
     def target_of(self, answer: str) -> tuple[int, ...]:
         """Returns the ids that are teacher-forced for an answer: a function of its text alone."""
         most = self.engine.buckets.max_target_length - 1
-        return (*self.vocabulary.encode(answer)[:most], EOS_ID)
+        return (*self.vocabulary.encode_answer(answer)[:most], EOS_ID)
 
 
 @dataclass(frozen=True)

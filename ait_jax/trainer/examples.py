@@ -96,6 +96,8 @@ class InstructionExamples:
                 "give it one or leave the task out of the training pool."
             )
         output = randomness.choice(instance.outputs, self.seed, "reference", name, instance.id)
-        inputs = self.vocabulary.encode_source(prompt.text, self.encoding.max_source_length)
-        targets = self.vocabulary.encode(output)[: self.buckets.max_target_length - 1]
-        return np.asarray(inputs, np.int32), np.asarray([*targets, EOS_ID], np.int32)
+        inputs, targets = self.vocabulary.encode_example(
+            prompt.text, output, self.encoding.max_source_length
+        )
+        targets = [*targets[: self.buckets.max_target_length - 1], EOS_ID]
+        return np.asarray(inputs, np.int32), np.asarray(targets, np.int32)

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import sentencepiece
 from tiny_llama import (
     SPECIAL,
     TEXTS,
@@ -231,3 +232,108 @@ def test_smollm2():
     assert np.all(np.array(words.encode(FORGED)) > 16)
     read = tokenizer_files.read(_smollm2())
     assert "SmolLM, trained by Hugging Face" in read.special.chat_template
+
+
+WORDS = [
+    "Below is an instruction",
+    "### Instruction:",
+    "### Response:",
+    "Paris is the capital of France.",
+]
+ANSWERS = (
+    "Paris",
+    " Paris",
+    "- a\n- b",
+    "42",
+    "",
+    "\nline",
+    "(x): y",
+    "caf\u00e9 \u6771",
+    "Response:",
+)
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    """A folder and the SentencePiece model of a tokenizer like LLaMA 2's, made of a few words."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, processors
+
+    folder = tmp_path_factory.mktemp("llama")
+    text = folder / "text"
+    text.write_text("\n".join(WORDS * 20 + ["x: - ( ) y 42 :- :("] * 20))
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(text), model_prefix=str(folder / "m"), vocab_size=360, model_type="bpe",
+        byte_fallback=True, normalization_rule_name="identity", remove_extra_whitespaces=False,
+        hard_vocab_limit=False, minloglevel=2,
+    )  # fmt: skip
+    model = sentencepiece.SentencePieceProcessor(model_file=str(folder / "m.model"))
+    # As transformers converts it: merges in the order of the merged piece's score.
+    pieces = {model.id_to_piece(i): i for i in range(model.get_piece_size())}
+    rank = {piece: model.get_score(i) for piece, i in pieces.items()}
+    merges = [
+        (rank[piece], piece[:cut], piece[cut:])
+        for piece in pieces
+        for cut in range(1, len(piece))
+        if piece[:cut] in pieces and piece[cut:] in pieces and not piece.startswith("<")
+    ]
+    merges.sort(key=lambda merge: (-merge[0], pieces[merge[1]], pieces[merge[2]]))
+    bpe = models.BPE(
+        pieces,
+        [merge[1:] for merge in merges],
+        unk_token="<unk>",
+        fuse_unk=True,
+        byte_fallback=True,
+    )
+    tokenizer = Tokenizer(bpe)
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
+    )
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(),
+         decoders.Strip(" ", 1, 0)]
+    )  # fmt: skip
+    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 1)]
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(names))
+    return TokenizersVocabulary(str(folder)), model
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_prompt_and_answer_are_tokenized_together_as_in_alpacas_training(llama, answer):
+    vocabulary, model = llama
+    shown = AlpacaEncoding().encode(
+        Instruction("Paris is the capital of what?"), "", vocabulary.count_tokens, lambda t, n: t
+    )
+    # stanford_alpaca train.py: the labels are those after the source's own tokens.
+    source, both = model.encode(shown.text), model.encode(shown.text + answer)
+    inputs, targets = vocabulary.encode_example(shown.text, answer, 512)
+    own = vocabulary.special_tokens.order.to_own
+    assert own(inputs) == [1, *both[: len(source)]]
+    assert own(targets) == both[len(source) :]
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_an_answer_has_no_leading_piece(llama, answer):
+    vocabulary, model = llama
+    ids = vocabulary.special_tokens.order.to_own(vocabulary.encode_answer(answer))
+    newline = model.encode("\n")
+    assert ids == model.encode("\n" + answer)[len(newline) :]
+    assert model.decode([*newline, *ids]) == "\n" + answer
+    if answer[:1].isalpha():
+        assert model.id_to_piece(model.encode(answer)[0])[0] == "\u2581", "alone it has one"
+        assert model.id_to_piece(ids[0])[0] != "\u2581"
+    # A prompt that ends in a space keeps it: the answer's first word is trained on.
+    inputs, targets = vocabulary.encode_example("Output: ", answer, 512)
+    assert inputs == vocabulary.encode_source("Output: ", 512)
+    assert targets == vocabulary.encode_answer(answer)
+
+
+def test_answers_of_byte_level_tokenizers_are_what_they_are_alone(plain, chat):
+    for text in (*TEXTS, "- a", "\nline", ""):
+        assert plain.encode_answer(text) == chat.encode_answer(text) == plain.encode(text)
+        apart = (chat.encode_source("p", 256), chat.encode(text))
+        assert chat.encode_example("p", text, 256) == apart
