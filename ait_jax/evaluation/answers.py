@@ -5,14 +5,13 @@ line: {"prompt", "instruction", "input", "response", "target"}, of which "instru
 "response" are required. predictions.jsonl of `ait-jax run` and of T5X's infer is read, too.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, shown_path
 from ait_jax.evaluation import evaluation
-from ait_jax.runtime import files
+from ait_jax.runtime import files, strict_json
 
 _SHOWN = 3
 
@@ -73,8 +72,8 @@ def read_instructions(path: Any) -> dict[Question, tuple[str, ...]]:
                 found[asked] = (_text(instance["output"]),)
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(
-                f"{path}, line {number}: not an instruction with instances of input and output "
-                f"({type(error).__name__}: {error})."
+                f"{shown_path(path)}, line {number}: not an instruction with instances of input "
+                f"and output ({type(error).__name__}: {error})."
             ) from None
     if not found:
         raise UserError(f"{path} has no instructions.")
@@ -97,12 +96,12 @@ def read_answers(path: Any) -> dict[Question, list[RecordedAnswer]]:
             answer = RecordedAnswer(_text(value["response"]), references)
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(
-                f"{path}, line {number}: not an answer, which is an object with the texts "
-                f"'instruction' and 'response' ({type(error).__name__}: {error})."
+                f"{shown_path(path)}, line {number}: not an answer, which is an object with the "
+                f"texts 'instruction' and 'response' ({type(error).__name__}: {error})."
             ) from None
         found.setdefault(asked, []).append(answer)
     if not found:
-        raise UserError(f"{path} has no answers.")
+        raise UserError(f"{shown_path(path)} has no answers.")
     return found
 
 
@@ -116,20 +115,16 @@ def _of_predictions(path: Any) -> dict[Question, list[RecordedAnswer]]:
 
 
 def _text(value: Any) -> str:
-    """Returns `value` if it is text; halves of surrogate pairs, which UTF-8 lacks, become "?"."""
     if not isinstance(value, str):
         raise TypeError(f"{type(value).__name__} instead of text")
-    return value.encode("utf-8", "replace").decode()
+    return value
 
 
 def _json_lines(path: Any) -> Iterable[tuple[int, Any]]:
     text = files.read_given_text(path, "the file")
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
-            try:
-                yield number, json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise UserError(f"{path}, line {number}: malformed JSON ({error}).") from None
+            yield number, strict_json.loads(line, path, number, lenient=True)
 
 
 def match(

@@ -11,12 +11,12 @@ import json
 import string
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, shown_path
 from ait_jax.evaluation import rouge
 from ait_jax.evaluation.rouge import AUTO, ENGLISH, ROUGE_1, ROUGE_L, Rouge
-from ait_jax.runtime import files
+from ait_jax.runtime import files, strict_json
 
 EXACT_MATCH = "exact_match"
 # The figures of a group of instances.
@@ -240,10 +240,7 @@ def _json_line(item: Prediction) -> bytes:
         },
         "prediction": item.prediction,
     }
-    try:
-        return (json.dumps(value, ensure_ascii=False) + "\n").encode()
-    except UnicodeEncodeError:  # half a surrogate pair: NIV2's JSON can escape one
-        return (json.dumps(value) + "\n").encode()
+    return (json.dumps(value, ensure_ascii=False) + "\n").encode()
 
 
 def read_predictions(path: Any) -> list[Prediction]:
@@ -255,30 +252,40 @@ def read_predictions(path: Any) -> list[Prediction]:
     Raises:
       UserError: no such file, or a line (named) is not such an object.
     """
-    lines = files.read_given_text(path, "the predictions").split("\n")
-    return [_parse_line(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    data = files.read_given_bytes(path, "the predictions")
+    lines = enumerate(data.split(b"\n"), 1)
+    return [_parse_line(path, number, line) for number, line in lines if line.strip()]
 
 
-def _parse_line(path: Any, number: int, line: str) -> Prediction:
+class _Inputs(TypedDict, total=False):
+    task: str
+    id: str
+    references: list[str] | None
+    inputs_pretokenized: str
+    targets_pretokenized: str
+
+
+class _Line(TypedDict):
+    inputs: _Inputs
+    prediction: str
+
+
+def _parse_line(path: Any, number: int, line: bytes) -> Prediction:
     try:
-        value = json.loads(line)
-        inputs, prediction = value["inputs"], value["prediction"]
-        references = inputs.get("references")
-        if references is None:
-            references = [inputs["targets_pretokenized"]]
-        item = Prediction(
-            task=inputs.get("task", ""),
-            instance_id=inputs.get("id", str(number)),
-            prediction=prediction,
-            references=tuple(references),
-            input=inputs.get("inputs_pretokenized", ""),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        value = strict_json.checked(strict_json.parse(line, lenient=True), _Line)
+    except strict_json.Unfit as error:
         raise UserError(
-            f"{path}, line {number}: not a prediction in T5X's infer format "
-            f"({type(error).__name__}: {error}). Delete the file and evaluate again."
+            f"{shown_path(path)}, line {number}: not a prediction in T5X's infer format ({error}). "
+            "Delete the file and evaluate again."
         ) from None
-    texts = (item.task, item.instance_id, item.prediction, item.input, *item.references)
-    if not all(isinstance(text, str) for text in texts):
-        raise UserError(f"{path}, line {number}: prediction, references, task and id must be text.")
-    return item
+    inputs = value["inputs"]
+    references = inputs.get("references")
+    if references is None:
+        references = [inputs.get("targets_pretokenized", "")]
+    return Prediction(
+        task=inputs.get("task", ""),
+        instance_id=inputs.get("id", str(number)),
+        prediction=value["prediction"],
+        references=tuple(references),
+        input=inputs.get("inputs_pretokenized", ""),
+    )

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ait_jax.errors import UserError, first_line
+from ait_jax.errors import UserError, first_line, shown, shown_path
 from ait_jax.runtime import files
 from ait_jax.selection.likelihood_table import Encoded, LikelihoodTable
 from ait_jax.selection.uncertainty import TaskScores
@@ -27,6 +27,8 @@ COLUMNS = (
     GENERATED,
 )
 _TEXT_COLUMNS = ("task", "instance_id", "answer")
+_MOST_ROWS = 500_000_000
+_SCORE_AGAIN = "delete it to score again"
 # (task, instance id) -> (answer, its log-likelihood under the original prompt)
 KnownAnswers = dict[tuple[str, str], tuple[str, float]]
 
@@ -121,7 +123,11 @@ def write_task_scores(path: Path, scores: TaskScores) -> None:
 
 def read_task_scores(path: Path) -> TaskScores:
     """Reads task_scores.parquet; UserError if it is damaged or lacks a column."""
-    return TaskScores.from_columns(_read(path).to_pydict())
+    import pyarrow as pa
+
+    counts = {name: pa.int64() for name in TaskScores.column_names() if name.startswith("num_")}
+    types = dict.fromkeys(TaskScores.column_names(), pa.float64()) | counts | {"task": pa.string()}
+    return TaskScores.from_columns(_read(path, types=types).to_pydict())
 
 
 def _write(path: Path, table: Any) -> None:
@@ -135,21 +141,53 @@ def _read(
     path: Path,
     columns: Sequence[str] | None = None,
     optional: Sequence[str] = (),
+    types: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Any:
-    """Returns a table, with only `columns` if they are given; UserError if it lacks one.
+    """Returns a table, with only `columns` if they are given.
 
     Args:
       optional: further columns, which tables of earlier versions lack.
+      types: of columns; by default those of `schema`.
+
+    Raises:
+      UserError: it is damaged, lacks a column, or one has another type or nulls.
     """
     import pyarrow.parquet as pq
 
+    if types is None:
+        types = {field.name: field.type for field in schema()}
     with errors_of(path), files.local_copy(path) as local:
+        names = pq.read_schema(local).names
+        check_columns(path, names, columns or ())
+        if (count := pq.read_metadata(local).num_rows) > _MOST_ROWS:
+            raise UserError(f"{shown_path(path)} says that it has {count:,} rows; {_SCORE_AGAIN}.")
         if columns is not None:
-            names = pq.read_schema(local).names
-            check_columns(path, names, columns)
-            columns = [*columns, *(name for name in optional if name in names)]
-        return pq.read_table(local, columns=columns and list(columns), **options)
+            names = [*columns, *(name for name in optional if name in names)]
+        return typed(path, pq.read_table(local, columns=names, **options), types)
+
+
+def typed(path: Path, table: Any, types: Mapping[str, Any]) -> Any:
+    """Returns a table with `types` (column -> Arrow type) where they are given.
+
+    Raises:
+      UserError: a column has nulls.
+    """
+    import pyarrow as pa
+
+    for place, field in enumerate(table.schema):
+        column = table.column(place)
+        wanted = types.get(field.name, field.type)
+        if column.null_count and field.name != GENERATED:
+            raise UserError(
+                f"{shown_path(path)} lacks values in the column {shown(field.name)}; "
+                f"{_SCORE_AGAIN}."
+            )
+        if not pa.types.is_dictionary(field.type):
+            table = table.set_column(place, field.name, column.cast(wanted))
+        elif field.type.value_type != wanted:
+            raise pa.ArrowInvalid(f"{field.name} has the type {field.type.value_type}")
+    return table
 
 
 def check_columns(path: Path, names: Sequence[str], needed: Sequence[str]) -> None:
@@ -157,7 +195,7 @@ def check_columns(path: Path, names: Sequence[str], needed: Sequence[str]) -> No
     missing = [name for name in needed if name not in names]
     if missing:
         raise UserError(
-            f"{path} lacks the column(s) {', '.join(missing)}; delete it to score again."
+            f"{shown_path(path)} lacks the column(s) {', '.join(missing)}; {_SCORE_AGAIN}."
         )
 
 
@@ -168,8 +206,9 @@ def errors_of(path: Path) -> Iterator[None]:
 
     try:
         yield
-    except (pa.ArrowInvalid, OSError) as error:
+    # ValueError: pyarrow decodes texts late.
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise UserError(
-            f"{path} cannot be read as parquet ({first_line(error)}); "
+            f"{shown_path(path)} cannot be read as parquet ({first_line(error)}); "
             "delete it and run the same command to make it again."
         ) from error

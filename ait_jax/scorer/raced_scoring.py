@@ -6,15 +6,15 @@ next wave, so an interrupted race continues where it was.
 
 import dataclasses
 import itertools
-import json
 from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, TypedDict
 
 import numpy as np
 
 from ait_jax.errors import UserError
-from ait_jax.runtime import distributed, files, reporter
+from ait_jax.runtime import distributed, files, reporter, strict_json
 from ait_jax.scorer import likelihoods
 from ait_jax.scorer.asker import Asker
 from ait_jax.scorer.prompts_of_task import PromptPlan
@@ -24,6 +24,10 @@ from ait_jax.scorer.work import PromptCounts
 from ait_jax.selection.selection import Strategy
 
 RACE_FILE = "race.json"
+
+
+class _Race(TypedDict):
+    verdicts: dict[str, Literal["in", "out", "undecided"]]
 
 
 def score(
@@ -82,8 +86,9 @@ def ranking(strategy: Strategy, path: Path) -> Raced:
     """
     record = path.with_name(RACE_FILE)
     try:
-        return Raced(check_strategy(strategy), json.loads(files.read_text(record))["verdicts"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        race = strict_json.checked(strict_json.parse(files.read_bytes(record)), _Race)
+        return Raced(check_strategy(strategy), race["verdicts"])
+    except (OSError, strict_json.Unfit) as error:
         raise UserError(
             f"{record} cannot be read ({error}), and it holds the selection of a race; give "
             "another MODEL_DIR to score again."

@@ -4,7 +4,6 @@ TensorBoard renders text as markdown and lets some HTML through. Names, prompts 
 untrusted, so here they are escaped until they show as they are.
 """
 
-import json
 import re
 import struct
 import tempfile
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ait_jax.runtime import buckets, files
+from ait_jax.runtime import buckets, files, strict_json
 from ait_jax.summaries.writers import Rows
 
 RUN_FOLDERS = ("rounds", "inference_eval")
@@ -66,10 +65,10 @@ class _Session:
 
     def _read(self) -> list[str]:
         try:
-            stages = json.loads(files.read_text(self._record))
-        except (FileNotFoundError, ValueError):
+            data = files.read_bytes(self._record)
+            return strict_json.checked(strict_json.parse(data), list[str])
+        except (FileNotFoundError, strict_json.Unfit):
             return []
-        return stages if isinstance(stages, list) else []
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

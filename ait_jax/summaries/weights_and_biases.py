@@ -16,10 +16,10 @@ from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 
-from ait_jax.errors import UserError, first_line, nearest
-from ait_jax.runtime import buckets, files, reporter
+from ait_jax.errors import UserError, first_line, nearest, shown_path
+from ait_jax.runtime import buckets, files, reporter, strict_json
 from ait_jax.runtime.files import LinesFile
 from ait_jax.summaries.writers import Rows, SummaryWriter
 
@@ -80,6 +80,14 @@ def is_installed() -> bool:
     return spec is not None and spec.origin is not None
 
 
+class _Line(TypedDict, total=False):
+    id: str
+    row: int
+    stage: str
+    folder: str
+    step: int
+
+
 class _Record:
     """What was sent, as lines: the run's id, then {"row", "stage"} or {"row", "folder", "step"}.
 
@@ -88,18 +96,15 @@ class _Record:
 
     def __init__(self, path: Any) -> None:
         self._file = LinesFile(path)
-        self._lines: list[dict[str, Any]] = []
-        for text in self._file.read():
-            try:
-                self._lines.append(json.loads(text))
-            except ValueError:  # cut by a crash, before its row was sent
-                break
+        data = "\n".join(self._file.read()).encode()
+        remedy = "delete that file to begin another W&B run"
+        # A line that a crash cut is of a row that was not sent.
+        self._lines: list[Any] = list(strict_json.lines(data, _Line, path, remedy))
         self._lines = self._lines or [{"id": secrets.token_hex(8)}]
-        try:
-            self.id: str = self._lines[0]["id"]
-            self.rows = 1 + max((line["row"] for line in self._lines[1:]), default=-1)
-        except (KeyError, TypeError) as error:
-            raise UserError(f"{path} is damaged; delete it to begin another W&B run.") from error
+        if "id" not in self._lines[0]:
+            raise UserError(f"{shown_path(path)} is damaged; {remedy}.")
+        self.id: str = self._lines[0]["id"]
+        self.rows = 1 + max((line.get("row", -1) for line in self._lines[1:]), default=-1)
 
     @property
     def stages(self) -> tuple[str, ...]:

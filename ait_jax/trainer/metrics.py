@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass
 from typing import Any
 
-from ait_jax.runtime import distributed, reporter
+from ait_jax.runtime import distributed, reporter, strict_json
 from ait_jax.runtime.files import LinesFile
 from ait_jax.runtime.hardware import peak_flops
 from ait_jax.summaries import Summaries, TensorBoard
@@ -22,17 +22,14 @@ class MetricsFile(LinesFile):
 
     def __init__(self, path: Any, resume_step: int) -> None:
         super().__init__(path)
-        self.replace([json.dumps(line) for line in self.lines() if line["step"] <= resume_step])
+        self.replace(
+            [json.dumps(line) for line in self.lines() if line.get("step", 0) <= resume_step]
+        )
 
     def lines(self) -> list[dict]:
         """Returns the lines, except one cut short by a crash."""
-        lines = []
-        for text in self.read():
-            try:
-                lines.append(json.loads(text))
-            except json.JSONDecodeError:
-                break
-        return lines
+        data = "\n".join(self.read()).encode()
+        return list(strict_json.lines(data, dict[str, float | None], self.path, "delete that line"))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Adds a line."""

@@ -36,9 +36,9 @@ def test_answers_are_matched_without_white_space_at_the_ends(write):
     assert found[Question("do it", "y")][0].references == ()
 
 
-def test_half_a_surrogate_pair_becomes_a_question_mark(write):
+def test_half_a_surrogate_pair_becomes_a_replacement_character(write):
     found = read(write, line("a \ud83d", "b \udc00"))
-    assert found[Question("a ?", "")][0].text == "b ?"
+    assert found[Question("a \ufffd", "")][0].text == "b \ufffd"
 
 
 def test_predictions_of_a_run_are_read(write):
@@ -52,13 +52,13 @@ def test_predictions_of_a_run_are_read(write):
     ("lines", "text"),
     [
         ([b"\xff"], "line 1: not UTF-8"),
-        ([line("a", "b"), "{"], "line 2: malformed JSON"),
+        ([line("a", "b"), "{"], "line 2, column 2: malformed JSON"),
         (["[1]"], "line 1: not an answer"),
         ([line("a", 5)], "int instead of text"),
         ([line(None, "b")], "NoneType instead of text"),
         ([line("a", {"choices": []})], "dict instead of text"),
         (['{"instruction": "a"}'], "'response'"),
-        (["[" * 100_000], "line 1: malformed JSON"),
+        (["[" * 100_000], "line 1: nested more than 64 deep"),
         ([""], "has no answers"),
     ],
 )

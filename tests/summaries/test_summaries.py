@@ -222,17 +222,18 @@ def test_the_key_is_written_nowhere(tmp_path, monkeypatch, said):
 def test_a_run_goes_on_with_other_summaries(tmp_path):
     config = "SEED = 0\nexperiment.Experiment.summaries = %SUMMARIES\nSUMMARIES = (@a.B(),)\n"
     directory = RunDirectory(tmp_path)
-    directory.open(config, {"name": "x"}, 0)
+    pool = {"name": "x", "fingerprint": "y"}
+    directory.open(config, pool, 0)
     directory.stage("round_000/splits", dict)
     other = (
         "SEED = 0\nSUMMARIES = (@a.B(), @c.D())\n"
         "SUMMARIES/summaries.WeightsAndBiases.mode = 'offline'\n"
         "WANDB_PROJECT = 'p'\nsummaries.WeightsAndBiases.project = 'p'\n"
     )
-    assert RunDirectory(tmp_path).open(other, {"name": "x"}, 0)
-    assert RunDirectory(tmp_path).open("SEED = 0\n", {"name": "x"}, 0), "from before there were any"
+    assert RunDirectory(tmp_path).open(other, pool, 0)
+    assert RunDirectory(tmp_path).open("SEED = 0\n", pool, 0), "from before there were any"
     with pytest.raises(UserError, match="SEED: was 0, now 1"):
-        RunDirectory(tmp_path).open(other.replace("SEED = 0", "SEED = 1"), {"name": "x"}, 0)
+        RunDirectory(tmp_path).open(other.replace("SEED = 0", "SEED = 1"), pool, 0)
 
 
 def test_what_tells_a_run_from_others():
