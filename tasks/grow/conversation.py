@@ -1,6 +1,8 @@
 """The question to a model: design tasks for a dataset, with or without its description.
 
-The form is that of Dynosaur's code: two demonstrations, then the dataset, as dictionaries.
+The frame is that of Dynosaur's code: two numbered examples of input and tasks, then the dataset.
+All are dictionaries as Python writes them, the tasks under "task1", "task2" and so on. Sentences and
+examples are this project's own (question.toml).
 """
 
 import json
@@ -19,80 +21,89 @@ _TEXTS = tomllib.loads(Path(__file__).with_name("question.toml").read_text(encod
 SYSTEM: str = _TEXTS["system"]
 
 
-def _demonstration(shown: Mapping[str, Any]) -> str:
-    """Returns a dataset as the model sees it, and an answer to it."""
-    answer = []
-    for instruction, columns in shown["tasks"].items():
-        *inputs, output = columns.split()
-        task = {"instruction": instruction, "input_fields": inputs, "output_field": [output]}
-        answer.append(json.dumps(task) + "\n")
-    about = {"task_name": shown["task_name"], "selected_data": [shown["row"]]}
-    if "summary" in shown:
-        about["summary"] = shown["summary"]
-    return f"{_question(about, list(shown['row']))}\n{''.join(answer)}"
-
-
 def conversation(dataset: Dataset, style: str) -> tuple[Mapping[str, str], ...] | str:
     """Returns the messages that ask for tasks of `dataset`, or why there are none.
 
-    They show at most two rows, every text cut to 1,000 characters. Fields whose name contains
-    "id", nested ones and nulls are left out; a dataset with one field left is not asked about. If
-    there are no rows (the TFDS catalog), types and class names stand in for them. The style (one of
-    STYLES) "description-aware" needs a description.
+    They show name, license and website, each cut to 1,000 characters, and at most two rows. Fields
+    whose name contains "id", nested ones and nulls are left out; a dataset with one field left is
+    not asked about. If there are no rows (the TFDS catalog), types and class names stand in for
+    them. The style (one of STYLES) "description-aware" needs a description.
     """
-    if style == "description-aware" and not dataset.description.strip():
+    aware = style == "description-aware"
+    if aware and not dataset.description.strip():
         return "no description"
     rows = [_row(row) for row in dataset.rows[:_ROWS]] or [_row_of_types(dataset)]
-    fields = list(rows[0])
-    if len(fields) <= 1:
+    if len(rows[0]) <= 1:
         return "at most one field left"
-    about: dict[str, Any] = {"task_name": dataset.name[:_MAX_TEXT], "selected_data": rows}
-    if style == "description-aware":
-        about["summary"] = " ".join(dataset.description.split())[:_MAX_TEXT]
-    parts = [_TEXTS["ask"].format(opening=_TEXTS["opening"][style]) + "\n"]
-    parts += map(_demonstration, _TEXTS[style])
-    parts.append(_question(about, fields))
+    about: dict[str, Any] = {
+        "task_name": dataset.name[:_MAX_TEXT],
+        "selected_data": rows,
+        **({"summary": dataset.description[:_MAX_TEXT]} if aware else {}),
+        "license": dataset.license[:_MAX_TEXT],
+        "website": dataset.website[:_MAX_TEXT],
+    }
+    parts = [_TEXTS["ask"].format(opening=_TEXTS["opening"][style])]
+    for number, shown in enumerate(_TEXTS[style], start=1):
+        parts += [f"Example {number}:\nInput:\n{_input(shown)}", f"Tasks:\n{_tasks(shown)}"]
+    parts += [_TEXTS["then"], f"Input:\n{about}"]
+    parts += [_TEXTS["note"].format(fields=list(rows[0])), "Tasks:"]
     return (
         {"role": "system", "content": SYSTEM},
-        {"role": "user", "content": "\n".join(parts)},
+        {"role": "user", "content": "\n\n".join(parts)},
     )
 
 
-def _question(about: Mapping[str, Any], fields: list[str]) -> str:
-    shown = json.dumps(about, ensure_ascii=False)
-    note = _TEXTS["note"].format(fields=json.dumps(fields, ensure_ascii=False))
-    return f"Dictionary: {shown}\n\n{note}\n\nTasks:"
+def _input(shown: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the dataset of a demonstration as the model sees it."""
+    about = {"task_name": shown["task_name"], "selected_data": [dict(shown["row"])]}
+    return about | {key: shown[key] for key in ("summary", "license", "website") if key in shown}
+
+
+def _tasks(shown: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the tasks of a demonstration."""
+    tasks = {}
+    for number, (instruction, columns) in enumerate(shown["tasks"].items(), start=1):
+        *inputs, output = columns.split()
+        task = {"instruction": instruction, "input_fields": inputs, "output_field": [output]}
+        tasks[f"task{number}"] = task
+    return tasks
 
 
 def _row(row: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {}
+    kept: dict[str, Any] = {}
     for name, value in row.items():
-        if "id" in str(name).lower():
+        if "id" in str(name):
             continue
-        if isinstance(value, str):
-            kept[str(name)] = value[:_MAX_TEXT]
-        elif isinstance(value, (bool, int, float)):
-            kept[str(name)] = value
-        elif isinstance(value, list) and value and all(isinstance(item, str) for item in value):
-            kept[str(name)] = _cut_list(value)
+        if isinstance(value, (str, bool, int, float)):
+            kept[str(name)] = str(value).strip()[:_MAX_TEXT]
+        elif isinstance(value, list) and all(isinstance(item, str) for item in value):
+            kept[str(name)] = _cut(list(enumerate(value)), list)
+        elif isinstance(value, dict) and all(map(_is_scalar, value.values())):
+            kept[str(name)] = _cut(list(value.items()), dict)
     return kept
 
 
-def _cut_list(texts: list[str]) -> list[str]:
-    kept, left = [], _MAX_TEXT
-    for text in texts:
-        if left <= 0:
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, (str, bool, int, float))
+
+
+def _cut(pairs: list[tuple[Any, Any]], kind: type[list[Any]] | type[dict[Any, Any]]) -> Any:
+    """Returns the first items of a list or dictionary that 1,000 characters of JSON hold."""
+    made: Any = kind()
+    for count in range(1, len(pairs) + 1):
+        first = dict(pairs[:count])
+        more: Any = list(first.values()) if kind is list else first
+        if len(json.dumps(more)) > _MAX_TEXT:
             break
-        kept.append(text[:left])
-        left -= len(text)
-    return kept
+        made = more
+    return made
 
 
 def _row_of_types(dataset: Dataset) -> dict[str, Any]:
     types = {"text": "(a text)", "number": "(a number)", "boolean": "(True or False)"}
     row: dict[str, Any] = {}
     for field in dataset.fields:
-        if "id" in field.name.lower() or field.kind in ("nested", "media", "other"):
+        if "id" in field.name or field.kind in ("nested", "media", "other"):
             continue
         if field.kind == "texts":
             row[field.name] = ["(a text)", "(another text)"]

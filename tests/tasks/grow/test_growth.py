@@ -1,5 +1,6 @@
 """Whole growths: by templates, of released instructions, and by an endpoint that misbehaves."""
 
+import ast
 import fcntl
 import json
 
@@ -130,8 +131,8 @@ def test_the_label_space_rule(tmp_path):
 
 def answer(body):
     """Stands in for a model: by the dataset's name, a good answer or a bad one."""
-    text = body["messages"][-1]["content"].rpartition("Dictionary: ")[2]
-    name = json.loads(text.partition("\n\n")[0])["task_name"]
+    text = body["messages"][-1]["content"].rpartition("\n\nInput:\n")[2]
+    name = ast.literal_eval(text.partition("\n\n")[0])["task_name"]
     good = {
         "instruction": "Say if it is good.",
         "input_fields": ["review"],
@@ -144,6 +145,7 @@ def answer(body):
         "evil": "{'instruction': __import__('os').system('true')}",
         "copy": json.dumps({**good, "output_field": ["review"]}),
         "unknown": f"1. {json.dumps(unknown)}\n2. {good}",
+        "few": str({"task1": good}),
     }.get(name, json.dumps(good))
 
 
@@ -256,3 +258,26 @@ def test_all_released_instructions_come_in(tmp_path):
     tally, entries, _ = run(tmp_path, RELEASED)
     assert tally.counts("proposals") == {"kept": 5740} and len(entries) == 5740
     assert sum(entry.is_cls for entry in entries) == 1231
+
+
+def test_half_a_surrogate_pair_in_an_answer(server, connect, tmp_path):
+    half = json.dumps(
+        {"instruction": "Half \ud83d.", "input_fields": ["review"], "output_field": "label"}
+    )
+    texts = {
+        "escaped": half,
+        "raw": half.encode().decode("unicode_escape"),
+        "prose": "Half \ud83d.",
+    }
+
+    def answer(body):
+        text = body["messages"][-1]["content"].rpartition("\n\nInput:\n")[2]
+        return texts[ast.literal_eval(text.partition("\n\n")[0])["task_name"]]
+
+    server.answer = answer
+    path = rows(tmp_path, *map(reviews, texts))
+    for _ in range(2):  # from the endpoint, from its cache
+        tally, entries, _ = run(tmp_path, path, endpoint=connect())
+        assert tally.counts("answers")["tasks read"] == 4
+        definitions = {entry.task.instruction.definition for entry in entries}
+        assert all(text.startswith("Half \ufffd.") for text in definitions)
