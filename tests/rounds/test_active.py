@@ -10,52 +10,17 @@ import numpy as np
 import pytest
 from event_files import assert_no_doubles, read_events, read_offline_rows
 from processes import environment
+from run_files import checkpoints, stable_files
 from shared_data import SUPPORT
 from tiny_experiment import CONFIG, Stopped, boards, stopping_at, tiny_experiment, tiny_pool
 
 from ait_jax.errors import UserError
-from ait_jax.models.checkpoints.checkpoints import open_checkpoint
-from ait_jax.models.parameters import flatten
 from ait_jax.pool import TaskPool
 from ait_jax.pool.splits import read_names, read_splits
 from ait_jax.report import settings
 from ait_jax.report.run_report import make_page, payload_and_details
 from ait_jax.rounds import active, record
 from ait_jax.scorer.likelihoods import read_rows, read_task_scores
-
-# Hold wall-clock times or random file names; the parameters in checkpoints are compared.
-UNSTABLE = (
-    "timings.jsonl",
-    "live.json",
-    ".tmp-live.json",
-    "report.html",
-    "checkpoint_",
-    ".lock",
-    "train",
-    "rounds",
-    "inference_eval",
-    "wandb",
-)
-
-
-def stable_files(model_dir: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(model_dir)): path.read_bytes()
-        for path in sorted(model_dir.rglob("*"))
-        if path.is_file()
-        and not any(
-            part.startswith(UNSTABLE)
-            for part in path.relative_to(model_dir).parts
-            if not part.endswith("_tasks.txt")
-        )
-    }
-
-
-def checkpoints(model_dir: Path) -> dict[str, dict[str, np.ndarray]]:
-    return {
-        str(path.relative_to(model_dir)): flatten(open_checkpoint(path).load())
-        for path in sorted(model_dir.glob("round_*/checkpoint_*"))
-    }
 
 
 def in_process(*arguments: object, devices: int = 8) -> subprocess.CompletedProcess:

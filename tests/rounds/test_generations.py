@@ -6,8 +6,8 @@ import threading
 
 import pytest
 from ait_jax.tasks import stored_pool
-from test_active import CONFIG, checkpoints, stable_files
-from tiny_experiment import TRAINING, Stopped, tiny_experiment, tiny_pool
+from run_files import checkpoints, stable_files
+from tiny_experiment import CONFIG, TRAINING, Stopped, tiny_experiment, tiny_pool
 
 from ait_jax.errors import UserError
 from ait_jax.pool import Splits, TaskPool

@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 import pytest
-from test_active import checkpoints, stable_files
+from run_files import checkpoints, stable_files
 from tiny_experiment import tiny_experiment
 
 from ait_jax.errors import UserError

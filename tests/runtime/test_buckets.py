@@ -5,7 +5,8 @@ import os
 import signal
 
 import pytest
-from test_active import checkpoints, in_process, stable_files
+from run_files import checkpoints, stable_files
+from test_active import in_process
 from tiny_experiment import CONFIG, tiny_experiment
 
 from ait_jax.cli import main

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ait_jax.launch import local
+from run_files import checkpoints, stable_files
 from shared_data import SUPPORT
-from test_active import checkpoints, stable_files
 
 from ait_jax.errors import ExitCode, UserError
 from ait_jax.runtime import distributed

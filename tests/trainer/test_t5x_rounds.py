@@ -10,8 +10,8 @@ from dataclasses import fields
 import numpy as np
 import pytest
 from processes import environment
+from run_files import checkpoints, stable_files
 from shared_data import SUPPORT
-from test_active import checkpoints, stable_files
 from tiny_experiment import CONFIG, tiny_experiment
 from tiny_training import OnDevices
 
