@@ -1,12 +1,12 @@
 """A comparison in words and tables: the terminal's text, comparison.csv."""
 
-import csv
 import io
 import textwrap
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from ait_jax.report import csv_text as spreadsheet
 from ait_jax.rounds.learning_curve import LABELS, table
 
 # With fewer, an interval says more about Student's t than about the strategies.
@@ -230,8 +230,7 @@ def warnings(result: Mapping[str, Any]) -> list[str]:
 def csv_text(result: Mapping[str, Any]) -> str:
     """Returns the scores: one line per run, round, split and group."""
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["strategy", "seed", "round", "num_tasks", "split", "group", "rougeL"])
+    rows: list[list[Any]] = [["strategy", "seed", "round", "num_tasks", "split", "group", "rougeL"]]
     for run in result["runs"]:
         for point in run["points"]:
             name = "base" if point["round"] is None else point["round"]
@@ -239,5 +238,6 @@ def csv_text(result: Mapping[str, Any]) -> str:
                 for group, score in point[split].items():
                     if score is not None:
                         place = [run["strategy"], run["seed"], name, point["num_tasks"]]
-                        writer.writerow([*place, split, group, score])
+                        rows.append([*place, split, group, score])
+    spreadsheet.write(rows, buffer)
     return buffer.getvalue()

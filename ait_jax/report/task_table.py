@@ -1,6 +1,5 @@
 """The tasks of a pool as a table: searched, filtered, sorted; for a terminal, CSV or JSON."""
 
-import csv
 import json
 import math
 from collections.abc import Sequence
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ait_jax.errors import UserError, nearest, visible
+from ait_jax.report import csv_text
 from ait_jax.report.pool_view import Found, PoolView
 
 COLUMNS = ("task", "category", "kind", "split", "instances")
@@ -124,12 +124,8 @@ def _value(view: PoolView, name: str, column: str) -> Any:
 
 
 def write_csv(table: Sequence[dict[str, Any]], names: Sequence[str], stream: Any) -> None:
-    """Writes the rows as CSV; escapes text that could control a terminal."""
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(names)
-    for row in table:
-        cells = (row[name] for name in names)
-        writer.writerow([visible(cell) if isinstance(cell, str) else cell for cell in cells])
+    """Writes the rows as CSV: `csv_text.write`."""
+    csv_text.write([names, *([row[name] for name in names] for row in table)], stream)
 
 
 def write_json(table: Sequence[dict[str, Any]], stream: Any) -> None:

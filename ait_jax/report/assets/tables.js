@@ -239,13 +239,16 @@ function csvText(columns, rows) {
   return `${lines.join("\r\n")}\r\n`;
 }
 
-// A spreadsheet takes text that begins so for a formula; an apostrophe keeps it text.
+// A spreadsheet takes text that begins so for a formula, also behind space and in the wide forms of
+// East Asia; an apostrophe keeps it text. `csv_text.py` has the same.
 function csvCell(value) {
   if (value === null || value === undefined || Number.isNaN(value)) return "";
   if (typeof value === "number") return String(value);
   let text = String(value);
-  const isNumber = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text);
-  if (/^[=+\-@\t\r\n]/.test(text) && !isNumber) text = `'${text}`;
+  const isFormula =
+    /^(?:[\s\u0000-\u0020\ufeff\u200b-\u200f]*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n])/;
+  const isNumber = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
+  if (isFormula.test(text) && !isNumber.test(text)) text = `'${text}`;
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
