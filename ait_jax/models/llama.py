@@ -48,7 +48,8 @@ class LlamaConfig(ModelConfig):
     Attributes:
         num_kv_heads: heads of keys and values; divides `num_heads`.
         norm_epsilon, rope_theta: of the norms and of the rotary positions.
-        rope_scaling: None, or `rotary.Llama3Scaling` for Llama 3.1 and later.
+        rope_scaling: None, or one of `rotary`'s: Llama3Scaling for Llama 3.1 and later, others for
+            models made for longer texts.
         logits_via_embedding: the output layer is the token table (tied), not scaled.
         attention_bias: biases of query, key and value (Qwen2).
         attention_output_bias: and one of what follows them (Hugging Face's `attention_bias`).
@@ -56,8 +57,8 @@ class LlamaConfig(ModelConfig):
         Others: see `interface.ModelConfig`.
 
     Raises:
-        UserError: heads that do not divide each other, an odd `head_dim`; as
-            `interface.ModelConfig`.
+        UserError: heads that do not divide each other, an odd `head_dim`, a `max_position` beyond
+            what `rope_scaling` allows; as `interface.ModelConfig`.
     """
 
     emb_dim: int = 576
@@ -67,7 +68,7 @@ class LlamaConfig(ModelConfig):
     mlp_dim: int = 1536
     norm_epsilon: float = 1e-5
     rope_theta: float = 10000.0
-    rope_scaling: rotary.Llama3Scaling | None = None
+    rope_scaling: rotary.Scaling | None = None
     attention_bias: bool = False
     attention_output_bias: bool = False
     max_position: int | None = 2048
@@ -86,6 +87,16 @@ class LlamaConfig(ModelConfig):
             raise UserError(
                 f"LlamaConfig.head_dim = {self.head_dim} is odd; rotary positions need pairs."
             )
+        if not self.rope_theta > 1:
+            raise UserError(f"LlamaConfig.rope_theta = {self.rope_theta}; it must be above 1.")
+        if isinstance(self.rope_scaling, rotary.DynamicScaling):
+            most = self.rope_scaling.original_max_position
+            if self.max_position is None or self.max_position > most:
+                raise UserError(
+                    f"LlamaConfig.max_position = {self.max_position} is beyond "
+                    f"rotary.DynamicScaling.original_max_position = {most}; longer texts would "
+                    "turn every position by another angle. Set it to at most that."
+                )
 
     def flops_per_example(self, inputs: float | int, targets: float | int) -> float:
         """See `interface.ModelConfig`. A target's last token is never run."""
@@ -201,8 +212,9 @@ class Decoder(nn.Module):
             step = self._count_step()
             positions_BxQ = positions_BxQ + step
             tokens_BxQ = jnp.where(step == 0, decode_behind_Bx1, tokens_BxQ)
-        frequencies = rotary.frequencies(config.head_dim, config.rope_theta, config.rope_scaling)
-        rotation = rotary.rotation(positions_BxQ, frequencies)
+        rotation = rotary.rotation(
+            positions_BxQ, config.head_dim, config.rope_theta, config.rope_scaling
+        )
         masks = (*map(real_positions, past), own_mask)
         x = self.token_embedder(tokens_BxQ)
         x = feature_dropout(config)(x, deterministic=deterministic)

@@ -37,6 +37,15 @@ VARIANTS = {
     "scaled": dict(
         rope_scaling=rotary.Llama3Scaling(factor=4.0, original_max_position=16), num_kv_heads=3
     ),
+    "linear": dict(rope_scaling=rotary.LinearScaling(factor=3.0)),
+    "dynamic": dict(rope_scaling=rotary.DynamicScaling(factor=4.0, original_max_position=64)),
+    "yarn": dict(rope_scaling=rotary.YarnScaling(factor=4.0, original_max_position=40)),
+    "yarn_steps": dict(
+        rope_scaling=rotary.YarnScaling(3.0, 20, attention_factor=0.8, beta_fast=4.0, beta_slow=0.5)
+    ),
+    "yarn_exact": dict(
+        rope_scaling=rotary.YarnScaling(8.0, 16, beta_fast=2.5, beta_slow=0.3, truncate=False)
+    ),
 }
 LENGTHS = ((9, 4), (3, 6), (14, 2), (1, 5))
 
@@ -106,15 +115,22 @@ def by_hand(config, params, tokens):
             for i in range(half):
                 angle = position * frequency(i)
                 pair = x[position, i] + 1j * x[position, i + half]
-                pair = pair * np.exp(1j * angle)
+                pair = pair * np.exp(1j * angle) * magnitude
                 turned[position, i], turned[position, i + half] = pair.real, pair.imag
         return turned
 
+    scaling, magnitude = config.rope_scaling, 1.0
+    if isinstance(scaling, rotary.YarnScaling):
+        magnitude = scaling.attention_factor or 0.1 * np.log(scaling.factor) + 1
+
     def frequency(i):
         value = config.rope_theta ** (-2 * i / config.head_dim)
-        scaling = config.rope_scaling
-        if scaling is None:
+        if scaling is None or isinstance(scaling, rotary.DynamicScaling):
             return value
+        if isinstance(scaling, rotary.LinearScaling):
+            return value / scaling.factor
+        if isinstance(scaling, rotary.YarnScaling):
+            return yarn(i, value)
         wavelength = 2 * np.pi / value
         if wavelength > scaling.original_max_position / scaling.low_freq_factor:
             return value / scaling.factor
@@ -124,6 +140,18 @@ def by_hand(config, params, tokens):
             scaling.high_freq_factor - scaling.low_freq_factor
         )
         return (1 - smooth) * value / scaling.factor + smooth * value
+
+    def yarn(i, value):
+        """The pair with r turns in the original length has the index of theta**(-2 i / D)."""
+        ends = []
+        for turns in (scaling.beta_fast, scaling.beta_slow):
+            slowest = 2 * np.pi * turns / scaling.original_max_position
+            ends.append(-np.log(slowest) / np.log(config.rope_theta) * config.head_dim / 2)
+        if scaling.truncate:
+            ends = [np.floor(ends[0]), np.ceil(ends[1])]
+        low, high = max(ends[0], 0), min(ends[1], config.head_dim - 1)
+        gamma = 1 - np.clip((i - low) / (high - low), 0, 1)
+        return (1 - gamma) * value / scaling.factor + gamma * value
 
     x = p["decoder.token_embedder.embedding"][tokens]
     causal = np.tril(np.ones((len(tokens), len(tokens)), bool))
@@ -329,6 +357,12 @@ def test_what_does_not_fit_is_refused():
             LlamaConfig(**{**SIZES, **values})
     with pytest.raises(UserError, match="low_freq_factor below high_freq_factor"):
         rotary.Llama3Scaling(low_freq_factor=4.0)
+    with pytest.raises(UserError, match=r"rotary.YarnScaling.factor = -1"):
+        rotary.YarnScaling(factor=-1)
+    with pytest.raises(UserError, match="max_position = 65 is beyond .*original_max_position = 64"):
+        make("dynamic", max_position=65)
+    with pytest.raises(UserError, match="rope_theta = 1.0; it must be above 1"):
+        make(rope_theta=1.0)
     model, ones = make(), jnp.ones((1, 2), jnp.int32)
     with pytest.raises(UserError, match="Packed examples"):
         ids = {"encoder_segment_ids": ones, "decoder_segment_ids": ones}
@@ -346,8 +380,11 @@ def torch_model(config, params):
     scaling = config.rope_scaling
     rope = {"rope_type": "default", "rope_theta": config.rope_theta}
     if scaling is not None:
-        rope |= dataclasses.asdict(scaling) | {"rope_type": "llama3"}
-        rope["original_max_position_embeddings"] = rope.pop("original_max_position")
+        rope |= dataclasses.asdict(scaling)
+        rope["rope_type"] = type(scaling).__name__.removesuffix("Scaling").lower()
+        if "original_max_position" in rope:
+            rope["original_max_position_embeddings"] = rope.pop("original_max_position")
+        rope = {key: value for key, value in rope.items() if value is not None}
     theirs = transformers.LlamaForCausalLM(
         transformers.LlamaConfig(
             vocab_size=config.vocab_size, hidden_size=config.emb_dim,

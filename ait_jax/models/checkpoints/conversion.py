@@ -179,7 +179,8 @@ def _compare(
         UserError: the answers differ by more than TOLERANCE, or are not finite.
     """
     config = changed.config
-    asked = logits_check.prompts(min(config.vocab_size, original.config.vocab_size))
+    rows = min(config.vocab_size, original.config.vocab_size)
+    asked = logits_check.prompts(rows, getattr(config, "max_position", None))
     before = ours = logits_check.our_logits(original.params, original.config, asked)
     if dtype not in ("float32", "keep"):
         ours = logits_check.our_logits(changed.params, config, asked)
@@ -229,7 +230,8 @@ def _compare_with_torch(
         return [unchecked + "torch and transformers are not installed"]
     lines = []
     for what, side, folder in sides:
-        asked = logits_check.prompts(side.config.vocab_size)
+        longest = getattr(side.config, "max_position", None)
+        asked = logits_check.prompts(side.config.vocab_size, longest)
         ours = logits_check.our_logits(side.params, side.config, asked)
         theirs = logits_check.torch_logits(folder, asked, side.token_order)
         # Both compute in float32: rounding errors grow with the logits.

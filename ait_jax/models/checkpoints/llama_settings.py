@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ait_jax.errors import UserError, nearest, shown, shown_path
+from ait_jax.models import rotary
 from ait_jax.models.checkpoints.hugging_face_folder import (
     check_built_in,
     number,
@@ -18,7 +19,6 @@ from ait_jax.models.checkpoints.hugging_face_folder import (
 )
 from ait_jax.models.interface import ModelConfig
 from ait_jax.models.llama import LlamaConfig
-from ait_jax.models.rotary import Llama3Scaling
 from ait_jax.prompts.gguf_header import Header
 
 # What transformers assumes where config.json is silent.
@@ -117,8 +117,8 @@ def _config(fields: Mapping[str, Any], path: Any) -> LlamaConfig:
         raise UserError(f"{shown_path(path)}: {error}") from error
 
 
-def _rope(settings: Mapping[str, Any], path: Any) -> tuple[float, Llama3Scaling | None]:
-    """Returns rope_theta, and Llama 3.x's scaling where there is one.
+def _rope(settings: Mapping[str, Any], path: Any) -> tuple[float, rotary.Scaling | None]:
+    """Returns rope_theta, and what scales the rotations.
 
     transformers 5 writes both into rope_parameters, 4 into rope_theta and rope_scaling.
     """
@@ -126,30 +126,62 @@ def _rope(settings: Mapping[str, Any], path: Any) -> tuple[float, Llama3Scaling 
     rope = settings.get(name) or {}
     if not isinstance(rope, Mapping):
         raise UserError(f"{shown_path(path)} has {name} = {shown(rope)}; it must be an object.")
+    rope = {key: value for key, value in rope.items() if value is not None}
+    check_built_in(rope, path, {"partial_rotary_factor": 1.0})
     theta = number({"rope_theta": _ROPE_THETA, **settings, **rope}, "rope_theta", path)
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind == "default":
         return theta, None
-    if kind != "llama3":
+    if not isinstance(kind, str) or kind not in _SCALINGS:
         raise UserError(
-            f"{shown_path(path)} has {name} of type {shown(kind)}; ait-jax knows 'default' and "
-            "'llama3'."
+            f"{shown_path(path)} has {name} of type {shown(kind)}; ait-jax knows 'default', "
+            f"{', '.join(map(repr, _SCALINGS))}."
         )
-    missing = [key for key in _LLAMA3_SCALING if key not in rope]
-    if missing:
-        raise UserError(f"{shown_path(path)} has {name} of type 'llama3' without {missing[0]}.")
-    values = {ours: number(rope, key, path) for key, ours in _LLAMA3_SCALING.items()}
-    length = int(values.pop("original_max_position"))
-    return theta, Llama3Scaling(**values, original_max_position=length)
+    length = "original_max_position_embeddings"
+    if kind == "dynamic":
+        rope[length] = settings["max_position_embeddings"]
+    elif kind == "yarn":
+        rope = {length: settings["max_position_embeddings"], **rope}
+        rope |= {length: settings[length]} if length in settings else {}
+        rope |= _yarn_magnitude(rope, path)
+    scaling, names = _SCALINGS[kind]
+    needed = [key for key in names if key in _NEEDED and key not in rope]
+    if needed:
+        raise UserError(f"{shown_path(path)} has {name} of type {kind!r} without {needed[0]}.")
+    values: dict[str, Any] = {names[key]: number(rope, key, path) for key in names if key in rope}
+    if "original_max_position" in values:
+        values["original_max_position"] = int(values["original_max_position"])
+    if kind == "yarn":
+        values["truncate"] = rope.get("truncate") is not False
+    return theta, scaling(**values)
 
 
-# What Llama 3.1 and later scale their rotations by: config.json's names, and ours.
-_LLAMA3_SCALING = {
-    "factor": "factor",
-    "low_freq_factor": "low_freq_factor",
-    "high_freq_factor": "high_freq_factor",
-    "original_max_position_embeddings": "original_max_position",
+def _yarn_magnitude(rope: Mapping[str, Any], path: Any) -> dict[str, float]:
+    """Returns attention_factor where two others state it, as DeepSeek's do."""
+    if "attention_factor" in rope or not (rope.get("mscale") and rope.get("mscale_all_dim")):
+        return {}
+    names = ("factor", "mscale", "mscale_all_dim")
+    factor, above, below = (number(rope, name, path) if name in rope else 1.0 for name in names)
+    ratio = rotary.yarn_magnitude(factor, above) / rotary.yarn_magnitude(factor, below)
+    return {"attention_factor": ratio}
+
+
+_FACTOR = {"factor": "factor"}
+_LENGTH = {"original_max_position_embeddings": "original_max_position"}
+# What scales rotations: by config.json's rope_type, the class, config.json's names and ours.
+_SCALINGS: dict[str, tuple[Any, dict[str, str]]] = {
+    "linear": (rotary.LinearScaling, _FACTOR),
+    "dynamic": (rotary.DynamicScaling, _FACTOR | _LENGTH),
+    "llama3": (
+        rotary.Llama3Scaling,
+        _FACTOR | {name: name for name in ("low_freq_factor", "high_freq_factor")} | _LENGTH,
+    ),
+    "yarn": (
+        rotary.YarnScaling,
+        _FACTOR | _LENGTH | {name: name for name in ("attention_factor", "beta_fast", "beta_slow")},
+    ),
 }
+_NEEDED = {"factor", "low_freq_factor", "high_freq_factor", *_LENGTH}
 
 
 def to_settings(
@@ -182,9 +214,16 @@ def to_settings(
     }
     if kind == "llama":
         settings |= {"attention_bias": config.attention_bias, "mlp_bias": False}
-    if config.rope_scaling is not None:
-        scaling = {key: getattr(config.rope_scaling, ours) for key, ours in _LLAMA3_SCALING.items()}
-        settings["rope_scaling"] = {"rope_type": "llama3", **scaling}
+    scaling = config.rope_scaling
+    if scaling is not None:
+        kind = next(kind for kind, (known, _) in _SCALINGS.items() if isinstance(scaling, known))
+        given = {key: getattr(scaling, ours) for key, ours in _SCALINGS[kind][1].items()}
+        if isinstance(scaling, rotary.YarnScaling):
+            given["truncate"] = scaling.truncate
+        if isinstance(scaling, rotary.DynamicScaling):
+            settings["max_position_embeddings"] = given.popitem()[1]
+        given = {key: value for key, value in given.items() if value is not None}
+        settings["rope_scaling"] = {"rope_type": kind, **given}
     return dict(sorted(settings.items()))
 
 
@@ -243,8 +282,11 @@ def config_of_gguf(header: Header) -> LlamaConfig:
     given = {name.removeprefix(f"{kind}."): value for name, value in header.metadata.items()}
     if given.get("expert_count"):
         raise UserError(f"{shown_path(path)} is a mixture of experts, which this network is not.")
-    scaling = given.get("rope.scaling.type", "none")
-    if scaling != "none" or "rope_freqs.weight" in header.tensors:
+    kind, scaling = given.get("rope.scaling.type", "none"), None
+    if kind == "linear":
+        given.setdefault("rope.scaling.factor", 1.0)
+        scaling = rotary.LinearScaling(_decimal(number(given, "rope.scaling.factor", path)))
+    elif kind != "none" or "rope_freqs.weight" in header.tensors:
         raise UserError(
             f"{shown_path(path)} scales its rotations (llama.rope.scaling.type, rope_freqs), as "
             "Llama 3.1 and "
@@ -271,7 +313,7 @@ def config_of_gguf(header: Header) -> LlamaConfig:
             "vocab_size": table.shape[0],
             "norm_epsilon": _decimal(number(given, "attention.layer_norm_rms_epsilon", path)),
             "rope_theta": _decimal(number(given, "rope.freq_base", path)),
-            "rope_scaling": None,
+            "rope_scaling": scaling,
             "logits_via_embedding": "output.weight" not in header.tensors,
             "attention_bias": "blk.0.attn_q.bias" in header.tensors,
             "attention_output_bias": "blk.0.attn_output.bias" in header.tensors,

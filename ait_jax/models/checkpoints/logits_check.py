@@ -39,13 +39,13 @@ class FixedPrompts:
         """The targets shifted right by one."""
         return np.pad(self.targets, ((0, 0), (1, 0)))[:, :-1]
 
-    def real(self, logits_BxTxV: Any) -> Float[np.ndarray, "35 V"]:
+    def real(self, logits_BxTxV: Any) -> Float[np.ndarray, "N V"]:
         """Returns the logits where there is a target, float32."""
         return np.asarray(logits_BxTxV, np.float32)[self.targets > 0][:, : self.vocab_size]
 
 
-def prompts(vocab_size: int) -> FixedPrompts:
-    """Returns prompts whose ids are below `vocab_size`."""
+def prompts(vocab_size: int, max_position: int | None = None) -> FixedPrompts:
+    """Returns prompts whose ids are below `vocab_size`, with targets up to `max_position` long."""
     random = np.random.default_rng(0)
 
     def rows(lengths: tuple[int, ...]) -> np.ndarray:
@@ -54,7 +54,11 @@ def prompts(vocab_size: int) -> FixedPrompts:
             row[:length] = random.integers(1, max(vocab_size, 2), length)
         return padded
 
-    return FixedPrompts(rows(_INPUT_LENGTHS), rows(_TARGET_LENGTHS), vocab_size)
+    inputs, targets = rows(_INPUT_LENGTHS), rows(_TARGET_LENGTHS)
+    if max_position is not None:
+        targets[:, max(1, max_position // 2) :] = 0
+        inputs[:, max(1, max_position - int((targets > 0).sum(1).max())) :] = 0
+    return FixedPrompts(inputs, targets, vocab_size)
 
 
 def model_of(config: T5Config | LlamaConfig) -> Model:
@@ -64,7 +68,7 @@ def model_of(config: T5Config | LlamaConfig) -> Model:
 
 def our_logits(
     params: Params, config: T5Config | LlamaConfig, asked: FixedPrompts
-) -> Float[np.ndarray, "35 V"]:
+) -> Float[np.ndarray, "N V"]:
     """Returns our network's logits in float32, on the CPU, of unscanned parameters.
 
     Args:
@@ -91,7 +95,7 @@ def has_torch() -> bool:
 
 def torch_logits(
     folder: Any, asked: FixedPrompts, order: TokenOrder | None = None
-) -> Float[np.ndarray, "35 V"]:
+) -> Float[np.ndarray, "N V"]:
     """Returns the logits of Hugging Face's torch model of a folder, in float32.
 
     Only safetensors are read, and nothing is fetched from anywhere.

@@ -91,8 +91,9 @@ def llama_gin(
     fields |= {"remat_policy": "%REMAT_POLICY", "scan_layers": "%SCAN_LAYERS"}
     scaling = ""
     if config.rope_scaling is not None:
-        fields["rope_scaling"] = "@rotary.Llama3Scaling()"
-        scaling = "\n" + _bindings("rotary.Llama3Scaling", dataclasses.asdict(config.rope_scaling))
+        kind = f"rotary.{type(config.rope_scaling).__name__}"
+        fields["rope_scaling"] = f"@{kind}()"
+        scaling = "\n" + _bindings(kind, dataclasses.asdict(config.rope_scaling))
     return _LLAMA_TEMPLATE.format(
         **_common(config, comment, checkpoint, vocabulary),
         fields=_bindings(gin_name(config), fields) + scaling,

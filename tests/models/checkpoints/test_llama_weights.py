@@ -1,5 +1,6 @@
 """LLaMA's Hugging Face folders: round trips, transformers' own network, sharded, broken ones."""
 
+import dataclasses
 import json
 
 import jax
@@ -15,7 +16,7 @@ from ait_jax.models import parameters
 from ait_jax.models.checkpoints import checkpoints, llama_weights, logits_check
 from ait_jax.models.checkpoints.restore import restore_params
 from ait_jax.models.llama import LlamaTransformer
-from ait_jax.models.rotary import Llama3Scaling
+from ait_jax.models.rotary import DynamicScaling, LinearScaling, Llama3Scaling, YarnScaling
 from ait_jax.prompts import tokenizer_files
 from ait_jax.runtime.partitioning import Partitioner
 
@@ -26,6 +27,9 @@ VARIANTS = {
     "qwen2": dict(attention_bias=True),
     "biased": dict(attention_bias=True, attention_output_bias=True, logits_via_embedding=False),
     "llama_3_2": dict(rope_scaling=Llama3Scaling(factor=4.0, original_max_position=64)),
+    "linear": dict(rope_scaling=LinearScaling(factor=4.0)),
+    "dynamic": dict(rope_scaling=DynamicScaling(factor=4.0, original_max_position=256)),
+    "yarn": dict(rope_scaling=YarnScaling(factor=4.0, original_max_position=64, beta_fast=16.0)),
 }
 
 
@@ -76,7 +80,7 @@ def test_half_precision(tmp_path, tokenizer, dtype):
 
 
 @needs_torch
-@pytest.mark.parametrize("variant", ["separate", "qwen2", "llama_3_2"])
+@pytest.mark.parametrize("variant", ["separate", "qwen2", *list(VARIANTS)[4:]])
 def test_logits_are_transformers(tmp_path, tokenizer, variant):
     config, params = written(tmp_path, tokenizer, variant)
     asked = logits_check.prompts(config.vocab_size)
@@ -142,7 +146,10 @@ def test_restore_onto_a_mesh(tmp_path, tokenizer):
         (dict(num_key_value_heads=3), "config.json: LlamaConfig.num_kv_heads = 3 does not divide"),
         (dict(vocab_size=2**60), "vocab_size"),
         (dict(rms_norm_eps="x"), "rms_norm_eps"),
-        (dict(rope_scaling={"rope_type": "yarn"}), "of type 'yarn'"),
+        (dict(rope_scaling={"rope_type": "yarn"}), "of type 'yarn' without factor"),
+        (dict(rope_scaling={"rope_type": "longrope"}), "of type 'longrope'"),
+        (dict(rope_scaling={"rope_type": "linear", "factor": -2}), "factor = -2"),
+        (dict(rope_parameters={"partial_rotary_factor": 0.5}), "partial_rotary_factor = 0.5"),
         (dict(rope_scaling={"rope_type": "llama3", "factor": 8}), "without low_freq_factor"),
         (dict(tie_word_embeddings=False), "lacks lm_head.weight"),
         (dict(num_hidden_layers=3), "lacks model.layers.2"),
@@ -173,3 +180,28 @@ def test_damaged_folders_are_refused(tmp_path, tokenizer):
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04")
     with pytest.raises(UserError, match="a pickle, which is never opened"):
         checkpoints.open_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (dict(type="linear", factor=2), LinearScaling(2.0)),
+        (dict(rope_type="dynamic", factor=2.0), DynamicScaling(2.0, 256)),
+        (dict(rope_type="yarn", factor=4.0), YarnScaling(4.0, 256)),
+        (
+            dict(
+                type="yarn", factor=40, original_max_position_embeddings=64, mscale=1.0,
+                mscale_all_dim=0.5, beta_fast=None, truncate=False,
+            ),
+            # The ratio of 0.1 * mscale * ln(40) + 1 for both.
+            YarnScaling(40.0, 64, 1.3688879 / 1.1844440, truncate=False),
+        ),
+    ],
+)  # fmt: skip
+def test_how_files_state_scaled_rotations(tmp_path, tokenizer, given, expected):
+    written(tmp_path, tokenizer)
+    edit_json(tmp_path / "config.json", rope_scaling=given)
+    found = checkpoints.open_checkpoint(tmp_path).config.rope_scaling
+    assert type(found) is type(expected)
+    for name, value in dataclasses.asdict(expected).items():
+        assert getattr(found, name) == (pytest.approx(value, rel=1e-6) if value else value)
