@@ -134,6 +134,8 @@ def opened(
             experiment.seed,
             functools.partial(generations.changes, pool) if generations else None,
         )
+        if continued:
+            directory.check_lists(pool)
         engine = Engine(
             experiment.model,
             experiment.partitioner,

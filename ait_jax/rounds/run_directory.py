@@ -3,14 +3,15 @@
 import fcntl
 import json
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Container, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from ait_jax import __version__
 from ait_jax.config import configuration
-from ait_jax.errors import UserError
-from ait_jax.rounds.record import OWNERS, SCHEMA_VERSION, round_name
+from ait_jax.errors import UserError, shown, shown_path
+from ait_jax.pool.splits import read_names, read_splits
+from ait_jax.rounds.record import OWNERS, SCHEMA_VERSION, round_name, round_of
 from ait_jax.rounds.record import read as read_record
 from ait_jax.runtime import buckets, disk, distributed, files
 from ait_jax.runtime.files import LinesFile
@@ -151,6 +152,27 @@ class RunDirectory:
         }
         self._save()
         return False
+
+    def check_lists(self, pool: Container[str]) -> None:
+        """Reads the lists of tasks that an earlier call left, before anything new is written.
+
+        Raises:
+          UserError: one is missing or damaged, or names a task that the pool lacks.
+        """
+        for stage in self.state["stages"]:
+            index = round_of(stage)
+            if index is not None and stage.endswith("/select"):
+                read_names(self.folder(index) / "selected.txt")
+                read_splits(self.folder(index + 1))
+        for path in sorted(self.path.glob("round_*/*.txt")):
+            if not path.name.endswith("_tasks.txt") and path.name != "selected.txt":
+                continue
+            missing = next((name for name in read_names(path) if name not in pool), None)
+            if missing is not None:
+                raise UserError(
+                    f"{shown_path(path)}: the pool has no task {shown(missing)}; restore that file "
+                    "from a copy or set another --gin.MODEL_DIR."
+                )
 
     def adopt(
         self,

@@ -1,6 +1,7 @@
 """The loop: what it leaves behind, and that nothing is lost when it is killed."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -46,6 +47,35 @@ def finished(tmp_path_factory):
         tiny_experiment(model_dir, summaries=boards()), CONFIG, lines.append, page=make_page
     )
     return model_dir, points, lines
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "problem"),
+    [
+        ("round_000/selected.txt", None, "selected.txt"),
+        ("round_000/selected.txt", "a/b\n", "path separator"),
+        ("round_000/dev_tasks.txt", "stranger\n", "the pool has no task 'stranger'"),
+        ("round_001/train_tasks.txt", "\xff", "train_tasks.txt"),
+    ],
+)
+def test_a_run_with_damaged_lists_is_refused_before_a_file_changes(
+    finished, tmp_path, name, text, problem
+):
+    model_dir = tmp_path / "run"
+    shutil.copytree(finished[0], model_dir)
+    if text is None:
+        (model_dir / name).unlink()
+    else:
+        (model_dir / name).write_text(text, encoding="latin-1")
+    (model_dir / "learning_curve.png").write_bytes(b"as it was")
+
+    def state():
+        return {path: path.stat().st_mtime_ns for path in model_dir.rglob("*") if path.is_file()}
+
+    before = state()
+    with pytest.raises(UserError, match=problem):
+        active.run(tiny_experiment(model_dir, summaries=boards()), CONFIG, [].append)
+    assert state() == before
 
 
 def test_the_run_directory_holds_what_the_design_promises(finished):

@@ -168,3 +168,35 @@ def test_a_second_process_is_locked_out(tmp_path):
     with RunDirectory(str(tmp_path)).lock():
         assert "Another process is running in MODEL_DIR" in second()
     assert second() == "entered\n"
+
+
+@pytest.mark.parametrize(
+    "name", [".lock", "metrics.jsonl", "round_000", "round_000/a/checkpoint_1"]
+)
+def test_a_link_inside_is_refused_before_anything_is_written(tmp_path, name):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "x").write_text("precious")
+    link = tmp_path / "run" / name
+    link.parent.mkdir(parents=True)
+    link.symlink_to(outside if "." not in name else outside / "x")
+    directory = RunDirectory(tmp_path / "run")
+    with pytest.raises(UserError, match=f"{link.name} is a link"), directory.lock():
+        directory.open(CONFIG, POOL, 0)
+    assert [path.name for path in outside.iterdir()] == ["x"]
+    assert (outside / "x").read_text() == "precious"
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_the_given_folder_may_be_a_link_and_what_a_killed_run_left_goes(tmp_path):
+    begun(tmp_path / "run")
+    (tmp_path / "run" / ".tmp-.tmp-123-report.html").write_text("half")
+    (tmp_path / "given").symlink_to(tmp_path / "run")
+    directory = RunDirectory(tmp_path / "given")
+    with directory.lock():
+        assert directory.open(CONFIG, POOL, 0)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        ".lock",
+        "config.gin",
+        "run.json",
+    ]
