@@ -10,7 +10,7 @@ from typing import Any
 from ait_jax.errors import UserError, nearest, visible
 from ait_jax.evaluation.evaluation import read_predictions
 from ait_jax.pool.task import Instance, Instruction, Task
-from ait_jax.prompts.perturb import WordDrop, perturbed_instruction
+from ait_jax.prompts.perturb import WordDrop, for_task, perturbed_instruction
 from ait_jax.prompts.prompts import Prompt, TkInstructEncoding
 from ait_jax.randomness import Key
 from ait_jax.report.likelihood_rows import opened, scored_instances
@@ -77,10 +77,10 @@ def see(view: PoolView, name: str, instance: str | None = None, perturbation: in
     encoding = view.part("encoding") or TkInstructEncoding()
     vocabulary = _vocabulary(view)
     forms: list[Form] = []
+    rule = for_task(scorer.perturbation or WordDrop(), view.pool, task.name)
     for j in dict.fromkeys((0, perturbation)):
-        instruction = perturbed_instruction(
-            task, scorer.perturbation or WordDrop(), j, key, [one.id for one in scored]
-        )
+        used = [one.id for one in scored]
+        instruction = perturbed_instruction(task, rule, j, key, used)
         text = chosen.input if chosen else ""
         forms.append(_form(j, instruction, text, task.name, encoding, vocabulary))
     answer, likelihoods = _answers(view, scored_in, name, chosen)

@@ -4,6 +4,7 @@ import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from ait_jax.errors import UserError
 from ait_jax.pool import TaskPool
 from ait_jax.pool.task import Instance, Instruction, Task
-from ait_jax.prompts.perturb import kept_words, perturbed_instruction
+from ait_jax.prompts.perturb import for_task, kept_words, perturbed_instruction
 from ait_jax.randomness import Key
 from ait_jax.report.likelihood_rows import LikelihoodRows, ScoredInstance, opened, scored_instances
 from ait_jax.report.run_results import REGIONS, TaskIndex, cut, names_in, rounded
@@ -119,7 +120,8 @@ def _built(
             built = {}
             for name in chunk:
                 of_task = {n: found[name] for n, found in scored.items() if name in found}
-                built[name] = _detail(pool[name], of_task, settings)
+                own = replace(settings, perturbation=for_task(settings.perturbation, pool, name))
+                built[name] = _detail(pool[name], of_task, own)
             yield chunk, built
 
 

@@ -43,7 +43,11 @@ def strategy_parameters(config: str) -> set[str]:
         if reference:
             prefixes = (f"{reference[1]}.", f"STRATEGY/{reference[1]}.")
             named |= {name for name in parameters if name.startswith(prefixes)}
-    return named
+    # Macros that nothing else uses.
+    own, other = set[str](), set[str]()
+    for name, value in parameters.items():
+        (own if name in named else other).add(value.removeprefix("%"))
+    return named | (own - other) & parameters.keys()
 
 
 def other_differences(saved: str, current: str, ignored: Collection[str] = ()) -> list[str]:

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from ait_jax import randomness
 from ait_jax.errors import UserError
 from ait_jax.pool import Instance, TaskPool
 from ait_jax.prompts.prompts import Encoding
 from ait_jax.prompts.vocabulary import EOS_ID, Vocabulary
+from ait_jax.randomness import KeyPart
 from ait_jax.scorer.engine import Engine
 from ait_jax.scorer.likelihoods import KnownAnswers
 
@@ -95,19 +97,31 @@ def decode(
     )
 
 
-def gold(asker: Asker, instances: Sequence[Instance]) -> Answered:
-    """Takes every instance's first reference output.
+def gold(
+    asker: Asker,
+    places: Sequence[tuple[str, Instance]],
+    draw: tuple[KeyPart, ...] | None = None,
+) -> Answered:
+    """Takes a reference output of every (task name, instance).
+
+    Args:
+      draw: keys a draw among an instance's outputs; None takes the first.
 
     Raises:
       UserError: an instance has none.
     """
-    without = next((instance.id for instance in instances if not instance.outputs), None)
+    without = next((instance.id for _, instance in places if not instance.outputs), None)
     if without is not None:
         raise UserError(
             f"scorer.Scorer.answers = 'gold' scores reference outputs, but instance {without!r} "
             "has none; set it to 'predictions'."
         )
-    texts = [instance.outputs[0] for instance in instances]
+    texts = [
+        randomness.choice(instance.outputs, asker.seed, *draw, task, instance.id)
+        if draw
+        else instance.outputs[0]
+        for task, instance in places
+    ]
     unknown = np.full(len(texts), np.nan, np.float32)
     return Answered(texts, [asker.target_of(text) for text in texts], unknown, decoded=False)
 

@@ -1,11 +1,13 @@
 """A chunk: tasks that are scored and saved together, each distinct prompt held once."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from ait_jax import randomness
+from ait_jax.models.monte_carlo_dropout import drawn_rows
 from ait_jax.pool import Instance
 from ait_jax.scorer.asker import Answered, Asker
 from ait_jax.scorer.prompts_of_task import PromptPlan, TaskPrompts
@@ -23,6 +25,8 @@ class Chunk:
       original: int32[places], the original prompt's index in `inputs`.
       rows: int32[places, prompts], indices in `inputs`.
       tokens_cut: int32[places, prompts], tokens lost to the maximum source length.
+      dropout_rate: of the passes under every prompt; 0 for none.
+      dropout_keys: of what is dropped, uint64[places, prompts]; None for none.
     """
 
     places: list[tuple[str, Instance]]
@@ -31,6 +35,8 @@ class Chunk:
     original: np.ndarray
     rows: np.ndarray
     tokens_cut: np.ndarray
+    dropout_rate: float = 0.0
+    dropout_keys: np.ndarray | None = None
 
 
 def split(
@@ -63,7 +69,16 @@ def prepare(tasks: Sequence[str], prompts: PromptPlan, task_prompts: TaskPrompts
             cuts.append([p.tokens_cut for p in built])
     shape = (len(places), len(numbers[0]) if numbers else 0)
     wanted, at, cut = (np.array(x, np.int32).reshape(shape) for x in (numbers, rows, cuts))
-    return Chunk(places, wanted, list(index_of), np.array(originals, np.int32), at, cut)
+    ready = Chunk(places, wanted, list(index_of), np.array(originals, np.int32), at, cut)
+    rate = getattr(task_prompts.perturbation, "dropout_rate", 0.0)
+    if not rate:
+        return ready
+    draw = (task_prompts.key.seed, "dropout", task_prompts.key.round_index)
+    keys = [
+        [randomness.stable_hash(*draw, name, instance.id, j) for j in of_instance]
+        for (name, instance), of_instance in zip(places, numbers, strict=True)
+    ]
+    return replace(ready, dropout_rate=rate, dropout_keys=np.array(keys, np.uint64).reshape(shape))
 
 
 def log_likelihoods(
@@ -71,9 +86,13 @@ def log_likelihoods(
 ) -> tuple[np.ndarray, PromptCounts]:
     """Teacher-forces every place's answer under its prompts, each distinct pair once.
 
+    Under dropout no two passes are the same.
+
     Returns:
       float32[places, prompts], and how many of them the device did not have to score.
     """
+    if chunk.dropout_keys is not None:
+        return _under_dropout(asker, chunk, answered, chunk.dropout_keys)
     index_of: dict[tuple[int, ...], int] = {}
     target_of_place = np.array(
         [index_of.setdefault(t, len(index_of)) for t in answered.targets], np.int64
@@ -102,6 +121,19 @@ def log_likelihoods(
         identical=chunk.rows.size - len(unknown) - from_decode,
     )
     return values[pair_of_row].reshape(chunk.rows.shape), counts
+
+
+def _under_dropout(
+    asker: Asker, chunk: Chunk, answered: Answered, keys: np.ndarray
+) -> tuple[np.ndarray, PromptCounts]:
+    place_of_row = np.indices(chunk.rows.shape)[0].ravel().tolist()
+    values = asker.engine.log_likelihoods(
+        asker.params,
+        [chunk.inputs[row] for row in chunk.rows.ravel().tolist()],
+        [answered.targets[place] for place in place_of_row],
+        drawn_rows(keys.ravel(), np.full(keys.size, chunk.dropout_rate)),
+    )
+    return values.reshape(chunk.rows.shape), PromptCounts(asked=chunk.rows.size)
 
 
 def columns(chunk: Chunk, answered: Answered, values: np.ndarray) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ait_jax.models import monte_carlo_dropout
 from ait_jax.models.decoding import Decoded, greedy_decode
 from ait_jax.models.group_windows import BLOCK, Groups
 from ait_jax.models.interface import Model, runs_prefixes
@@ -41,6 +42,8 @@ from ait_jax.scorer.work import Work
 _IN_FLIGHT = 3
 # In the place of a target length: no target.
 _ENCODE_ONLY = 0
+# Behind the lengths of prompts and targets: what dropout draws rows with, and a mark that it does.
+_DROPPING = (3, 0)
 # A step of decoding reads all weights for one token of each row, so its batches are larger by this.
 DECODING_BATCH = 2
 
@@ -171,19 +174,30 @@ class Engine:
         self._count_shared(groups)
 
     def log_likelihoods(
-        self, params: Any, prompts: Sequence[Tokens], targets: Sequence[Tokens]
+        self,
+        params: Any,
+        prompts: Sequence[Tokens],
+        targets: Sequence[Tokens],
+        drawn_rows: np.ndarray | None = None,
     ) -> np.ndarray:
         """Teacher-forces `targets`, which also end in end-of-sequence, under `prompts`.
+
+        Args:
+          drawn_rows: int32 [len(prompts), 3], one dropout for every row
+            (`monte_carlo_dropout.drawn_rows`); None drops nothing.
 
         Returns:
           float32 [len(prompts)]: mean log-likelihood of a target's tokens.
         """
         result = np.zeros(len(prompts), np.float32)
-        if self.shares_prefixes:
+        if self.shares_prefixes and drawn_rows is None:
             for row, value in self._in_groups(params, prompts, targets):
                 result[row] = value
         else:
-            columns = (prompts, self.input_lengths), (targets, self.target_lengths)
+            columns = [(prompts, self.input_lengths), (targets, self.target_lengths)]
+            if drawn_rows is not None:
+                marks: list[Tokens] = [()] * len(prompts)
+                columns += [(list(drawn_rows), _DROPPING[:1]), (marks, _DROPPING[1:])]
             job = PaddedRows(*columns, tokens_per_batch=self.tokens_per_batch)
             for rows, slots, values in self._run("likelihoods", params, job):
                 result[rows] = values[slots]
@@ -267,6 +281,8 @@ class Engine:
         sizes = [(rows, length) for length in lengths]
         if lengths[1:] == [_ENCODE_ONLY]:
             function, sizes = self._embed, sizes[:1]
+        elif tuple(lengths[2:]) == _DROPPING:
+            function, sizes = self._score_dropping, sizes[:3]
         elif len(lengths) == 3:
             length, longest_window, num_targets = lengths
             function = partial(self._score_groups, longest_window)
@@ -293,7 +309,9 @@ class Engine:
             unroll_layers=target_platform() == "cpu",
         )
 
-    def _score(self, params: Any, prompts_BxL: jax.Array, targets_BxT: jax.Array) -> jax.Array:
+    def _score(
+        self, params: Any, prompts_BxL: jax.Array, targets_BxT: jax.Array, **options: Any
+    ) -> jax.Array:
         hidden_BxTxE = self.model.apply(
             {"params": params},
             prompts_BxL,
@@ -301,9 +319,18 @@ class Engine:
             targets_BxT,
             enable_dropout=False,
             return_hidden=True,
+            **options,
         )
         output = self.model.config.output_layer(params)
         return fused_mean_log_likelihood(hidden_BxTxE, output, targets_BxT)
+
+    def _score_dropping(
+        self, params: Any, prompts_BxL: jax.Array, targets_BxT: jax.Array, rows_Bx3: jax.Array
+    ) -> jax.Array:
+        with monte_carlo_dropout.dropping(rows_Bx3):
+            return self._score(
+                params, prompts_BxL, targets_BxT, rngs=monte_carlo_dropout.layer_keys()
+            )
 
     def _score_groups(self, longest_window: int, params: Any, *arrays: jax.Array) -> jax.Array:
         """Returns the targets' token log-likelihoods (B, T); arrays as of `GroupRows.arrays`."""

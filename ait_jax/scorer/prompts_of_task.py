@@ -10,7 +10,7 @@ import numpy as np
 from ait_jax import randomness
 from ait_jax.pool import Instance, Task, TaskPool
 from ait_jax.pool.task import Instruction
-from ait_jax.prompts.perturb import perturbed_instruction
+from ait_jax.prompts.perturb import for_task, perturbed_instruction
 from ait_jax.prompts.prompts import Encoding
 from ait_jax.prompts.vocabulary import Vocabulary
 from ait_jax.randomness import Key
@@ -78,21 +78,26 @@ class TaskPrompts:
     def build(
         self, name: str, plan: PromptPlan
     ) -> Iterator[tuple[Instance, TokenizedPrompt, list[int], list[TokenizedPrompt]]]:
-        """Yields (instance, prompt 0, planned numbers j, their prompts) of a task's instances."""
+        """Yields (instance, original prompt, planned numbers j, their prompts) of a task.
+
+        Prompt 0 is the original one unless the perturbation changes that, too.
+        """
         task = self.pool[name]
         instances = scoring_instances(task, self.num_instances, self.key)
         used = [instance.id for instance in instances]
         numbers = plan(used).tolist()
+        perturbation = for_task(self.perturbation, self.pool, name)
         instructions = {
-            j: perturbed_instruction(task, self.perturbation, j, self.key, used)
-            for j in sorted({0}.union(*numbers))
+            j: perturbed_instruction(task, perturbation, j, self.key, used)
+            for j in sorted(set().union(*numbers))
         }
+        original = task.instruction
         for instance, wanted in zip(instances, numbers, strict=True):
             # A perturbation may change nothing: equal instructions are encoded once.
-            distinct = dict.fromkeys(instructions[j] for j in (0, *wanted))
+            distinct = dict.fromkeys((original, *(instructions[j] for j in wanted)))
             prompt_of = {i: self._prompt(i, instance, name) for i in distinct}
             built = [prompt_of[instructions[j]] for j in wanted]
-            yield instance, prompt_of[instructions[0]], wanted, built
+            yield instance, prompt_of[original], wanted, built
 
     def _prompt(self, instruction: Instruction, instance: Instance, name: str) -> TokenizedPrompt:
         prompt = self.encoding.encode(

@@ -5,6 +5,7 @@ greedily under the original instruction, then teacher-forced under it (j = 0) an
 the k perturbed instructions (j = 1..k).
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ait_jax.errors import UserError
-from ait_jax.prompts.perturb import Perturbation, WordDrop
+from ait_jax.prompts.perturb import Perturbation, WordDrop, changes_original
 from ait_jax.randomness import Key
 from ait_jax.runtime import distributed, files, preemption, reporter
 from ait_jax.scorer import chunk, likelihoods, processes
@@ -24,7 +25,7 @@ from ait_jax.scorer.chunk import Chunk
 from ait_jax.scorer.prompts_of_task import PromptPlan, TaskPrompts, same_prompts
 from ait_jax.scorer.work import PromptCounts
 
-ANSWERS = ("predictions", "gold")
+ANSWERS = ("predictions", "gold", "random_gold")
 _WORD_DROP = WordDrop()
 A = TypeVar("A")
 B = TypeVar("B")
@@ -39,7 +40,8 @@ class Scorer:
       num_perturbations: k, the perturbed instructions of a task.
       num_instances: n, the instances of a task (all, where it has fewer).
       answers: 'predictions' scores the model's own greedy answers (the paper), 'gold' the
-        first reference output (the authors' HL variant).
+        first reference output, 'random_gold' one of them at random, the same under all prompts of
+        an instance (the authors' HL variant draws anew for every prompt).
       prompts_per_chunk: tasks are scored and saved together until they have this many prompts;
         a killed run repeats at most the chunk at work and the one being saved.
     """
@@ -108,7 +110,7 @@ class Scorer:
         counts = _score_chunks(
             [part for part, done in zip(parts.items(), whole, strict=True) if not done],
             partial(chunk.prepare, prompts=prompts, task_prompts=task_prompts),
-            self._answerer(asker, answers_from),
+            self._answerer(asker, answers_from, round_index),
             asker,
             len(tasks),
         )
@@ -118,13 +120,18 @@ class Scorer:
         distributed.barrier(str(path))
         return counts
 
-    def _answerer(self, asker: Asker, answers_from: Path | None) -> Callable[[Chunk], Answered]:
+    def _answerer(
+        self, asker: Asker, answers_from: Path | None, round_index: int
+    ) -> Callable[[Chunk], Answered]:
         """Returns the function that answers a chunk's prompts."""
         if answers_from is not None:
             known = likelihoods.read_answers(answers_from)
+            if changes_original(self.perturbation):  # prompt 0's value is not the original one's
+                known = {place: (answer, math.nan) for place, (answer, _) in known.items()}
             return lambda ready: earlier(asker, ready.places, answers_from, known)
-        if self.answers == "gold":
-            return lambda ready: gold(asker, [instance for _, instance in ready.places])
+        if self.answers != "predictions":
+            draw = ("reference", round_index) if self.answers == "random_gold" else None
+            return lambda ready: gold(asker, ready.places, draw)
         return lambda ready: decode(asker, ready.original, ready.inputs)
 
 

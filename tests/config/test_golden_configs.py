@@ -27,6 +27,7 @@ from ait_jax.evaluation import rewards
 from ait_jax.models.llama import LlamaTransformer
 from ait_jax.models.parameters import abstract_params, num_params
 from ait_jax.models.t5 import Transformer
+from ait_jax.prompts import perturb
 from ait_jax.prompts.perturb import WordDrop
 from ait_jax.prompts.prompts import AlpacaEncoding
 from ait_jax.prompts.tokenizers_vocabulary import TokenizersVocabulary
@@ -82,6 +83,7 @@ COVERED = {
     "experiments": {"active", "parts", "model_parts", "continual_loop", "comparison", *EXPERIMENTS},
     "models": {"mini", "t5_1_1_tiny", *NUM_PARAMS, *NUM_LLAMA_PARAMS},
     "partitioning": {"data_parallel", "tensor_parallel", "fsdp_2d"},
+    "perturbations": {"example_resampling", "mc_dropout", "word_drop_mix", "word_mask"},
     "pools": {"mini", "niv2", "self_instruct", "split_files", "dynosaur", "joined"},
     "t5x": {
         "model",
@@ -106,8 +108,10 @@ COVERED = {
         "prompt_uncertainty",
         "random",
         "random_category",
+        "released",
     },
 }
+STRATEGY_VALUES = {"released": ("RELEASED_LISTS = 'Random_{round}'",)}
 
 pytestmark = pytest.mark.usefixtures("clean_gin")
 
@@ -168,11 +172,25 @@ def test_every_strategy_fits_an_experiment(name):
     parse(
         "experiments/mini.gin",
         f"strategies/{name}.gin",
-        bindings=("mini.load_pool.instances_per_task = 2",),
+        bindings=("mini.load_pool.instances_per_task = 2", *STRATEGY_VALUES.get(name, ())),
     )
     strategy = configuration.build(experiment.Experiment).strategy
     expected = {"prompt_uncertainty": "high_prompt_uncertainty"}.get(name, name)
     assert strategy.name == expected
+
+
+@pytest.mark.parametrize("name", sorted(COVERED["perturbations"]))
+def test_every_perturbation_fits_an_experiment(name):
+    bindings = ("mini.load_pool.instances_per_task = 2",)
+    parse("experiments/mini.gin", f"perturbations/{name}.gin", bindings=bindings)
+    perturbation = configuration.build(experiment.Experiment).scorer.perturbation
+    expected = {
+        "example_resampling": perturb.ExampleResampling(),
+        "mc_dropout": perturb.MCDropout(0.1),
+        "word_drop_mix": perturb.WordDropMix(3, "TDTE"),
+        "word_mask": perturb.WordMask(0.2, "TDTE"),
+    }
+    assert perturbation == expected[name]
 
 
 def assert_same_settings(trainer, embedded):

@@ -3,8 +3,18 @@ from dataclasses import replace
 import pytest
 
 from ait_jax.errors import UserError
-from ait_jax.pool import Example, Instance, Instruction, Task
-from ait_jax.prompts.perturb import ExampleResampling, WordDrop, WordMask, perturbed_instruction
+from ait_jax.pool import Example, Instance, Instruction, Task, TaskPool
+from ait_jax.prompts.perturb import (
+    ExampleResampling,
+    MCDropout,
+    WordDrop,
+    WordDropMix,
+    WordMask,
+    changes_original,
+    for_task,
+    kept_words,
+    perturbed_instruction,
+)
 from ait_jax.randomness import Key, uniform
 
 
@@ -36,7 +46,7 @@ def dropped_by_hand(text, rate, *key):
 
 
 def test_the_original_comes_first_and_untouched():
-    for perturbation in (WordDrop(), WordMask(), ExampleResampling()):
+    for perturbation in (WordDrop(), WordMask(), WordDropMix(1), WordDropMix(2)):
         instructions = draw(perturbation, k=3)
         assert len(instructions) == 4
         assert instructions[0] is TASK.instruction
@@ -80,7 +90,7 @@ def test_word_drop_golden():
 def test_parts(make):
     original = TASK.instruction
     for j in range(1, 6):
-        td, te, both = (draw(make(0.5, parts), k=5)[j] for parts in ("TD", "TE", "TDTE"))
+        td, te, both = (draw(make(0.5, parts), k=5)[j] for parts in ("TD", "EXAMPLES", "TDTE"))
         assert td.positive_examples == original.positive_examples
         assert te.definition == original.definition
         assert td.definition == both.definition != original.definition
@@ -217,4 +227,61 @@ def test_dropping_from_the_definition_alone_gives_the_same_definitions():
     both, alone = (draw(WordDrop(parts=parts), 5, task) for parts in ("TDTE", "TD"))
     assert [i.definition for i in both] == [i.definition for i in alone]
     assert {i.positive_examples for i in alone} == {task.instruction.positive_examples}
-    assert WordDrop(parts="TE").needs_examples and not WordDrop(parts="TD").needs_examples
+    assert WordDrop(parts="EXAMPLES").needs_examples and not WordDrop(parts="TD").needs_examples
+
+
+def test_the_authors_te_resamples_under_prompt_0_too():
+    used = [f"{TASK.name}-{i}" for i in range(5)]
+    draws = draw(ExampleResampling(), k=200, used_instances=used)
+    own = set(TASK.instruction.positive_examples)
+    firsts = {i.positive_examples for i in draws}
+    assert changes_original(ExampleResampling()) and draws[0] != TASK.instruction
+    assert all(i.definition == TASK.instruction.definition for i in draws)
+    assert all(len(i.positive_examples) == 2 for i in draws) and len(firsts) > 100
+    # 3 positive examples and 20 unused instances: an example is one of the former 3 times in 23.
+    share = sum(len(own.intersection(i.positive_examples)) for i in draws) / (2 * len(draws))
+    assert share == pytest.approx(3 / 23, abs=0.05)
+    with pytest.raises(UserError, match=r"'TE', the authors' .*example_resampling.gin.*'EXAMPLES'"):
+        WordDrop(parts="TE")
+
+
+def test_the_authors_mixed_drop_rates():
+    task = make_task(words=4000, positives=2)
+    definition = task.instruction.definition
+
+    def rates(mix, forms, which=lambda i: i.definition):
+        drop = WordDropMix(mix)
+        whole = len(which(task.instruction).split())
+        drawn = [perturbed_instruction(task, drop, j, Key(0, 0)) for j in forms]
+        return [1 - len(which(i).split()) / whole for i in drawn]
+
+    assert rates(1, (1, 10, 11, 20, 21, 85)) == pytest.approx(
+        [0.1, 0.1, 0.2, 0.2, 0.3, 0.9], abs=0.025
+    )
+    assert rates(2, (1, 11, 50)) == pytest.approx([0.1] * 3, abs=0.025)
+    pool = TaskPool([task], {task.name: True})
+    of_cls, of_gen = (
+        for_task(WordDropMix(3), TaskPool([task], {task.name: c}), task.name) for c in (True, False)
+    )
+    assert (of_cls, of_gen) == (WordDrop(0.2, "TD"), WordDrop(0.2, "TDTE"))
+    assert for_task(WordDropMix(1), pool, task.name) == WordDropMix(1)
+    assert for_task(WordDrop(), pool, task.name) == WordDrop()
+    # The second rule alone: as WordDrop(0.1), word for word.
+    assert draw(WordDropMix(2)) == draw(WordDrop(0.1))
+    assert draw(WordDropMix(3, "TD")) == draw(WordDrop(0.2, "TD"))
+    kept = kept_words(task, WordDropMix(1), 15, Key(0, 0))
+    shown = perturbed_instruction(task, WordDropMix(1), 15, Key(0, 0)).definition.split()
+    words = zip(definition.split(), kept, strict=True)
+    assert [word for word, keeps in words if keeps] == shown
+    for rate in (1, 2, 3.0):
+        with pytest.raises(UserError, match=f"word_drop_mix.gin --gin.DROP_RATE_MIX={rate:.0f}"):
+            WordDrop(rate)
+    with pytest.raises(UserError, match=r"mix is 4 \(DROP_RATE_MIX\); give 1, 2 or 3"):
+        WordDropMix(4)
+
+
+def test_mc_dropout_changes_no_word():
+    assert draw(MCDropout(), k=2) == (TASK.instruction,) * 3
+    for rate in (0, 1.0, "0.1", True):
+        with pytest.raises(UserError, match="MCDropout.dropout_rate is .*0 < rate < 1"):
+            MCDropout(rate)

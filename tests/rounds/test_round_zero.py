@@ -145,3 +145,15 @@ def test_only_the_strategys_own_parameters_may_differ():
     assert round_zero.other_differences(saved, extra) == [
         "selection.Other.direction: was not set, now 'low'"
     ]
+
+
+def test_macros_that_only_the_strategy_uses_are_the_strategys():
+    config = (
+        "RELEASED_LISTS = 'Random_{round}'\nSEED = 1\nSTRATEGY = @released.Released()\n"
+        "STRATEGY/released.Released.lists = %RELEASED_LISTS\n"
+        "STRATEGY/released.Released.missing_tasks = %MISSING\nMISSING = 'drop'\n"
+        "INITIAL_SPLITS/initial.Drawn.missing_tasks = %MISSING\n"
+        "experiment.Experiment.seed = %SEED\nexperiment.Experiment.strategy = %STRATEGY\n"
+    )
+    parameters = round_zero.strategy_parameters(config)
+    assert "RELEASED_LISTS" in parameters and not {"SEED", "MISSING"} & parameters

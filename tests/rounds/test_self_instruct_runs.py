@@ -78,7 +78,7 @@ def test_schedules_and_perturbations_that_cannot_be(tmp_path):
         active.run(
             tiny_run(tmp_path, pool, rounds=3, tasks_per_round=[1, 4]), CONFIG, lambda line: None
         )
-    for perturbation in (ExampleResampling(), WordDrop(parts="TE")):
+    for perturbation in (ExampleResampling(), WordDrop(parts="EXAMPLES")):
         with pytest.raises(UserError, match="which AlpacaEncoding does not show"):
             experiment = tiny_run(tmp_path, pool)
             dataclasses.replace(experiment, scorer=Scorer(perturbation))

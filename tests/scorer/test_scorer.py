@@ -14,7 +14,7 @@ from ait_jax.models.checkpoints.checkpoints import open_checkpoint
 from ait_jax.models.parameters import init_params
 from ait_jax.models.t5 import T5Config, Transformer
 from ait_jax.pool import TaskPool
-from ait_jax.prompts.perturb import ExampleResampling, WordDrop, perturbed_instruction
+from ait_jax.prompts.perturb import ExampleResampling, MCDropout, WordDrop, perturbed_instruction
 from ait_jax.randomness import Key
 from ait_jax.runtime import reporter
 from ait_jax.scorer import asker, likelihoods
@@ -424,3 +424,77 @@ def test_scored_instances_are_not_shown_as_examples(setting):
         for tokens, _ in built:
             text = experiment.vocabulary.decode(tokens)
             assert text.count(f"Input: {instance.input}") <= 1
+
+
+def test_one_reference_at_random(setting, tmp_path):
+    """Stateless: of the instance, not of the tasks scored before it; the same for all prompts."""
+    experiment = setting[0]
+    tasks = list(experiment.pool)[:2]
+    first = experiment.pool[tasks[0]]
+    outputs = tuple(f"answer {i}" for i in range(5))
+    instances = [dataclasses.replace(i, outputs=outputs) for i in first.instances]
+    pool = TaskPool([dataclasses.replace(first, instances=instances), experiment.pool[tasks[1]]])
+    scorer = Scorer(num_perturbations=2, num_instances=6, answers="random_gold")
+    rows = score(setting, tmp_path / "a.parquet", scorer, tasks, pool=pool)
+    again = score(setting, tmp_path / "b.parquet", scorer, tasks[::-1], pool=pool)
+    places = (
+        zip(*(r[c] for c in ("task", "instance_id", "answer")), strict=True) for r in (rows, again)
+    )
+    found, same = map(set, places)
+    assert found == same and len(found) == 12  # one answer an instance
+    assert len({answer for task, _, answer in found if task == tasks[0]}) >= 3
+
+
+def test_resampled_examples_have_a_prompt_0_of_their_own(setting, tmp_path):
+    """The answer is decoded under the task's own examples, p_i0 is under others."""
+    experiment, engine, params = setting
+    tasks = list(experiment.pool)[:2]
+    plain = score(
+        setting, tmp_path / "a.parquet", Scorer(num_perturbations=1, num_instances=2), tasks
+    )
+    resampling = Scorer(ExampleResampling(), num_perturbations=1, num_instances=2)
+    rows = score(setting, tmp_path / "b.parquet", resampling, tasks)
+    assert rows["answer"] == plain["answer"]
+    assert rows["generated_log_likelihood"] == plain["generated_log_likelihood"]
+    own, other = at_prompt(plain, 0), at_prompt(rows, 0)
+    assert own.keys() == other.keys() and all(own[key] != other[key] for key in own)
+    key = Key(0, 1)
+    parts = (experiment.pool, experiment.vocabulary, experiment.encoding)
+    prompts = TaskPrompts(*parts, ExampleResampling(), 2, key)
+    asking = Asker(engine, params, *parts, seed=0)
+    answers = dict(
+        zip(zip(rows["task"], rows["instance_id"], strict=True), rows["answer"], strict=True)
+    )
+    for name in tasks:
+        for instance, original, _, built in prompts.build(name, same_prompts([0, 1])):
+            assert original.tokens not in [each.tokens for each in built]
+            target = asking.target_of(answers[name, instance.id])
+            value = engine.log_likelihoods(params, [built[0].tokens], [target])[0]
+            assert other[name, instance.id, 0] == pytest.approx(value, abs=1e-5)
+
+
+def test_mc_dropout_depends_on_its_keys_alone(setting, tmp_path):
+    tasks = list(setting[0].pool)[:3]
+    dropping = Scorer(MCDropout(0.3), num_perturbations=3, num_instances=2)
+    rows = score(setting, tmp_path / "a.parquet", dropping, tasks)
+    plain = score(setting, tmp_path / "b.parquet", Scorer(WordDrop(0.0), 3, 2), tasks)
+    assert rows["answer"] == plain["answer"], "answers are decoded without dropout"
+    assert rows["num_prompt_tokens"] == [n for n in at_prompt_lengths(plain) for _ in range(4)]
+    values = at_prompt(rows, 0, 1, 2, 3)
+    assert len(set(values.values())) == len(values), "every pass drops something else"
+    # Other tasks, another order, other batches, chunks and prompts: the same draws.
+    engine = Engine(
+        setting[1].model, setting[1].partitioner, setting[1].buckets, 256, length_growth=2.0
+    )
+    few = dataclasses.replace(dropping, num_perturbations=2, prompts_per_chunk=1)
+    other = score((setting[0], engine, setting[2]), tmp_path / "c.parquet", few, tasks[:0:-1])
+    again = at_prompt(other, 0, 1, 2)
+    assert len(again) == 12
+    for key, value in again.items():
+        assert value == pytest.approx(values[key], abs=1e-5)
+    scores = task_scores(likelihoods.read_likelihoods(tmp_path / "a.parquet"))
+    assert (scores.prompt_uncertainty > 0).all()
+
+
+def at_prompt_lengths(rows):
+    return [n for n, j in zip(rows["num_prompt_tokens"], rows["prompt"], strict=True) if j == 0]
