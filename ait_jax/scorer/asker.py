@@ -83,9 +83,12 @@ def decode(
     decoded = asker.engine.decode(asker.params, [inputs[i] for i in distinct])
     texts = [asker.vocabulary.decode(ids).strip() for ids in decoded.tokens]
     targets = [asker.target_of(text) for text in texts]
-    most = asker.engine.buckets.max_target_length - 1
+    buckets = asker.engine.buckets
+    most, longest = buckets.max_target_length - 1, buckets.max_answer_length
+    # An answer cut before the longest target has end-of-sequence in place of a token of its own.
     same = [
-        target == (*ids[:most], EOS_ID) for target, ids in zip(targets, decoded.tokens, strict=True)
+        target == (*ids[:most], EOS_ID) and len(target) == min(len(ids) + 1, longest)
+        for target, ids in zip(targets, decoded.tokens, strict=True)
     ]
     values = np.where(np.array(same, bool), decoded.log_likelihoods, np.float32("nan"))
     return Answered(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, shown
 
 Tokens = Sequence[int] | np.ndarray
 # The padded lengths of a row or a batch, and batches as (shape, rows).
@@ -46,10 +46,15 @@ class LengthBuckets:
     Args:
       inputs: ascending; the last is the maximum source length.
       targets: ascending; the last is the maximum target length.
+      answer: the most tokens that are decoded (ANSWER_LENGTH); None is the maximum target length.
+
+    Raises:
+      UserError: lengths that do not ascend, or an `answer` beyond the maximum target length.
     """
 
     inputs: Sequence[int] = (64, 128, 256, 384, 512, 768, 1024)
     targets: Sequence[int] = (16, 64, 128)
+    answer: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("inputs", "targets"):
@@ -58,6 +63,13 @@ class LengthBuckets:
                 raise UserError(
                     f"batching.LengthBuckets.{name} = {lengths}: give ascending positive lengths."
                 )
+        if self.answer is None:
+            return
+        if type(self.answer) is not int or not 1 <= self.answer <= self.targets[-1]:
+            raise UserError(
+                f"ANSWER_LENGTH is {shown(self.answer)}; give a number from 1 to the last of "
+                f"TARGET_LENGTHS, {self.targets[-1]}, or None for that."
+            )
 
     @property
     def max_source_length(self) -> int:
@@ -66,8 +78,13 @@ class LengthBuckets:
 
     @property
     def max_target_length(self) -> int:
-        """The longest answer, in tokens."""
+        """The longest target, in tokens."""
         return self.targets[-1]
+
+    @property
+    def max_answer_length(self) -> int:
+        """The most tokens that are decoded, end-of-sequence included."""
+        return self.targets[-1] if self.answer is None else self.answer
 
     def collate(
         self, examples: Sequence[tuple[Tokens, Tokens]], longest: tuple[int, int] | None = None

@@ -70,7 +70,7 @@ class ContinuousDecoder:
         config: Any = model.config  # of a decoder-only model
         values_per_token = 2 * config.num_layers * config.num_kv_heads * config.head_dim
         weights = num_params(abstract_params(model)[0]) / values_per_token
-        length, at_a_time = buckets.max_target_length, partitioner.data_size
+        length, at_a_time = buckets.max_answer_length, partitioner.data_size
         # On a CPU stacked keys and values would be copied every step.
         self._apart = apart = partitioner.platform == "cpu"
         if apart:

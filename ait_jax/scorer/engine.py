@@ -304,7 +304,7 @@ class Engine:
             self.model,
             params,
             prompts_BxL,
-            self.buckets.max_target_length,
+            self.buckets.max_answer_length,
             eos_id=EOS_ID,
             unroll_layers=target_platform() == "cpu",
         )

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ait_jax import randomness
+from ait_jax.errors import UserError
 from ait_jax.models.likelihood import shift_right
 from ait_jax.models.parameters import init_params
 from ait_jax.models.t5 import T5Config, Transformer
@@ -113,6 +114,23 @@ def test_the_decoded_tokens_own_likelihood(model, params, prompts):
     np.testing.assert_allclose(answers.generated[rows], expected, atol=1e-5)
     cut = [i for i in rows if len(answers.tokens[i]) == longest]
     assert cut and np.abs(answers.generated - answers.log_likelihoods)[cut].min() > 1e-3
+
+
+def test_answers_may_be_shorter_than_targets(model, params, prompts):
+    """As the authors' 127 tokens of 128: the same tokens, the last one left out."""
+    whole = Engine(model, Partitioner(), BUCKETS, tokens_per_batch=64)
+    shorter = dataclasses.replace(BUCKETS, answer=7)
+    engine = Engine(model, Partitioner(), shorter, tokens_per_batch=64)
+    placed = engine.place(params)
+    answers = engine.decode(placed, prompts)
+    assert answers.tokens == [ids[:7] for ids in whole.decode(placed, prompts).tokens]
+    rows = [i for i, ids in enumerate(answers.tokens) if len(ids) == 7 and 0 not in ids]
+    cut = [answers.tokens[i] for i in rows]
+    expected = by_hand(model, params, [prompts[i] for i in rows], cut)
+    np.testing.assert_allclose(answers.generated[rows], expected, atol=1e-5)
+    for wrong in (0, 9, 7.0):
+        with pytest.raises(UserError, match="ANSWER_LENGTH is .* from 1 to .* TARGET_LENGTHS, 8"):
+            dataclasses.replace(BUCKETS, answer=wrong)
 
 
 def test_answers_are_the_argmax_at_every_step(model, params, prompts):

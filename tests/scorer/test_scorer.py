@@ -207,6 +207,22 @@ def test_the_decodes_value_stands_only_for_the_very_same_ids(setting, monkeypatc
     assert answered.generated.tolist() == [-1, -5, -6, -4, -1]
 
 
+def test_an_answer_cut_before_the_longest_target_is_scored_anew(setting, monkeypatch):
+    experiment, engine, params = setting
+    vocabulary, longest = experiment.vocabulary, engine.buckets.max_target_length
+    words = vocabulary.encode("one two three four five six seven eight nine ten")
+    ids = [words[: longest - 1], words[: longest - 2]]
+    decoded = Answers(ids, np.array([-1, -2], np.float32))
+    monkeypatch.setattr(engine, "decode", lambda params, prompts: decoded)
+    shorter = dataclasses.replace(engine.buckets, answer=longest - 1)
+    asking = Asker(engine, params, experiment.pool, vocabulary, experiment.encoding, seed=0)
+    for buckets, known in ((engine.buckets, [-1, -2]), (shorter, [np.nan, -2])):
+        monkeypatch.setattr(engine, "buckets", buckets)
+        answered = asker.decode(asking, [0, 1], [(2, 1), (3, 1)])
+        assert answered.targets == [(*i, 1) for i in ids]
+        np.testing.assert_array_equal(answered.log_likelihoods, np.array(known, np.float32))
+
+
 def test_perplexity_is_that_of_the_decoded_tokens(setting, tmp_path, monkeypatch):
     """A sentinel leaves no text: what is scored afterwards is another answer."""
     experiment, engine, _ = setting
