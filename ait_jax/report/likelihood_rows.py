@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ait_jax.runtime import files
-from ait_jax.scorer.likelihoods import check_columns, errors_of
+from ait_jax.scorer.likelihoods import check_columns, errors_of, typed
 
 _COLUMNS = ("task", "instance_id", "prompt", "answer", "num_prompt_tokens", "log_likelihood")
 _TEXTS = ("task", "instance_id", "answer")
@@ -35,7 +35,8 @@ class LikelihoodRows:
         # Task -> the row groups with its rows: a race writes them in several waves.
         self._groups: dict[str, list[int]] = {}
         for group in range(file.num_row_groups):
-            for name in file.read_row_group(group, ["task"])["task"].unique().to_pylist():
+            names = typed(path, file.read_row_group(group, ["task"]))["task"]
+            for name in names.unique().to_pylist():
                 self._groups.setdefault(name, []).append(group)
         self.tasks = tuple(self._groups)
 
@@ -53,7 +54,8 @@ class LikelihoodRows:
         with errors_of(self._path):
             # Of no group if there is no such task: an empty table.
             found = [_only(self._file.read_row_groups([], columns), wanted)]
-            found += [_only(self._file.read_row_group(each, columns), wanted) for each in groups]
+            rows = (typed(self._path, self._file.read_row_group(g, columns)) for g in groups)
+            found += [_only(each, wanted) for each in rows]
         return pa.concat_tables(found).unify_dictionaries().combine_chunks()
 
 

@@ -155,8 +155,6 @@ def _read(
     """
     import pyarrow.parquet as pq
 
-    if types is None:
-        types = {field.name: field.type for field in schema()}
     with errors_of(path), files.local_copy(path) as local:
         names = pq.read_schema(local).names
         check_columns(path, names, columns or ())
@@ -167,14 +165,21 @@ def _read(
         return typed(path, pq.read_table(local, columns=names, **options), types)
 
 
-def typed(path: Path, table: Any, types: Mapping[str, Any]) -> Any:
+def typed(path: Path, table: Any, types: Mapping[str, Any] | None = None) -> Any:
     """Returns a table with `types` (column -> Arrow type) where they are given.
+
+    Args:
+      types: of columns; by default those of `schema`.
 
     Raises:
       UserError: a column has nulls.
+      pyarrow.ArrowException: a column has another type, or texts that are not UTF-8.
     """
     import pyarrow as pa
 
+    table.validate(full=True)
+    if types is None:
+        types = {field.name: field.type for field in schema()}
     for place, field in enumerate(table.schema):
         column = table.column(place)
         wanted = types.get(field.name, field.type)
