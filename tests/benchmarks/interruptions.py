@@ -1,6 +1,7 @@
 """Runs that are interrupted at random instants and continued, against one that was not.
 
     python tests/benchmarks/interruptions.py FOLDER                  20 Ctrl-C and 20 kills
+    python tests/benchmarks/interruptions.py FOLDER --times 2 --per_run 10   each of 2 runs gets 10
     python tests/benchmarks/interruptions.py FOLDER --signals INT --times 5 -- --gin_file=my.gin
 
 The first call makes FOLDER/whole, the uninterrupted run; what follows `--` goes to `ait-jax run`.
@@ -30,6 +31,7 @@ SIGNALS = {"INT": signal.SIGINT, "KILL": signal.SIGKILL}
 # How long a run may take to end after Ctrl-C: a step, a batch, a checkpoint; then it has hung.
 MOST_SECONDS, HUNG_SECONDS = 30.0, 300.0
 _EARLIEST = 0.5  # Python itself is starting
+_LATEST_OF_SEVERAL = 60.0
 
 
 def start(folder: Path, arguments: Sequence[str]) -> subprocess.Popen:
@@ -52,10 +54,35 @@ def whole(folder: Path, arguments: Sequence[str]) -> float:
     return json.loads(record.read_text())["seconds"]
 
 
-def attempt(folder: Path, name: str, after: float, arguments: Sequence[str]) -> dict[str, Any]:
-    """Interrupts a new run `after` so many seconds, continues it and compares."""
-    here, number = folder / name, SIGNALS[name.partition("_")[0]]
+def attempt(
+    folder: Path, name: str, instants: Sequence[float], arguments: Sequence[str]
+) -> dict[str, Any]:
+    """Interrupts a new run at each of `instants` after its start or continuation; compares."""
+    here = folder / name
     shutil.rmtree(here, ignore_errors=True)
+    ends = [
+        interrupt(here, SIGNALS[name.partition("_")[0]], after, arguments) for after in instants
+    ]
+    problems = [problem for end in ends for problem in end["problems"]]
+    if start(here, arguments).wait():
+        problems.append(f"does not continue: {(here / 'err.txt').read_text().strip()}")
+    else:
+        problems += run_files.differences(folder / "whole" / "run", here / "run")
+    if not problems:
+        shutil.rmtree(here)
+    return {
+        "attempt": name,
+        "after s": [round(after, 1) for after in instants],
+        "exit codes": [end["code"] for end in ends],
+        "seconds to end": max(end["seconds"] for end in ends),
+        "problems": "; ".join(problems) or "none",
+    }
+
+
+def interrupt(
+    here: Path, number: signal.Signals, after: float, arguments: Sequence[str]
+) -> dict[str, Any]:
+    """Starts or continues a run, sends it the signal, and says how it ended."""
     process = start(here, arguments)
     try:
         process.wait(timeout=after)
@@ -80,19 +107,7 @@ def attempt(folder: Path, name: str, after: float, arguments: Sequence[str]) -> 
         problems.append(f"said {last!r}")
     if any(line.startswith("Traceback") for line in said):
         problems.append("a traceback")
-    if start(here, arguments).wait():
-        problems.append(f"does not continue: {(here / 'err.txt').read_text().strip()}")
-    else:
-        problems += run_files.differences(folder / "whole" / "run", here / "run")
-    if not problems:
-        shutil.rmtree(here)
-    return {
-        "attempt": name,
-        "after s": after,
-        "exit code": code,
-        "seconds to end": seconds,
-        "problems": "; ".join(problems) or "none",
-    }
+    return {"code": code, "seconds": seconds, "problems": problems}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -103,7 +118,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--signals", nargs="+", choices=tuple(SIGNALS), default=list(SIGNALS))
-    parser.add_argument("--times", type=int, default=20, help="attempts with each signal")
+    parser.add_argument("--times", type=int, default=20, help="runs with each signal")
+    parser.add_argument("--per_run", type=int, default=1, help="signals that each of them gets")
     parser.add_argument("--seed", type=int, default=0, help="of the instants")
     options = parser.parse_args(own)
     folder = options.folder.resolve()
@@ -113,8 +129,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in [f"{kind}_{i:02d}" for kind in options.signals for i in range(options.times)]:
         record = folder / f"{name}.json"
         if not record.exists():
-            after = random.Random(f"{options.seed} {name}").uniform(_EARLIEST, seconds)
-            common.save(record, attempt(folder, name, after, rest))
+            draw = random.Random(f"{options.seed} {name}").uniform
+            # Of several, some must be late enough for a run to come further.
+            latest = seconds if options.per_run == 1 else min(seconds, _LATEST_OF_SEVERAL)
+            instants = [draw(_EARLIEST, latest) for _ in range(options.per_run)]
+            common.save(record, attempt(folder, name, instants, rest))
         rows.append(json.loads(record.read_text()))
         print(rows[-1], flush=True)
     print(common.table(rows))
