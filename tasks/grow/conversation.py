@@ -1,8 +1,8 @@
 """The question to a model: design tasks for a dataset, with or without its description.
 
 The frame is that of Dynosaur's code: two numbered examples of input and tasks, then the dataset.
-All are dictionaries as Python writes them, the tasks under "task1", "task2" and so on. Sentences and
-examples are this project's own (question.toml).
+All are dictionaries as Python writes them, the tasks under "task1", "task2" and so on. The
+sentences and examples are this project's own (question.toml).
 """
 
 import json
