@@ -26,6 +26,7 @@ from ait_jax.commands import (
     run_command,
     score_command,
     status_command,
+    subcommand,
     tasks_command,
 )
 from ait_jax.errors import ExitCode, UserError, nearest
@@ -51,6 +52,7 @@ COMMANDS = {
     "tasks": tasks_command,
 }
 _TAKE_GIN_FLAGS = ("run", "score", "pretrain", "plan", "compare", "tasks")
+_READ_ROWS = ("run", "score", "plan", "compare", "tasks", "prepare", "judge")
 _DEBUG_HELP = "print the full traceback of an error"
 
 
@@ -75,6 +77,8 @@ def _parsers() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentP
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
     for module in COMMANDS.values():
         module.add(subparsers)
+    for name in _READ_ROWS:
+        subcommand.add_columns(subparsers.choices[name])
     for command in subparsers.choices.values():
         command.allow_abbrev = False
         command.add_argument(
@@ -170,6 +174,8 @@ def _main(arguments: list[str]) -> int:
     if options.command not in _TAKE_GIN_FLAGS and flags != GinFlags():
         raise UserError(f"`ait-jax {options.command}` takes no gin flags.")
     options.hosts_command = hosts_command
+    if options.command in _TAKE_GIN_FLAGS:
+        flags = subcommand.with_columns(flags, options)
     return COMMANDS[options.command].run(options, flags)
 
 

@@ -27,13 +27,14 @@ from ait_jax.tasks import niv2_rows
 from ait_jax.tasks.lazy_instances import LazyInstances
 from ait_jax.tasks.niv2_builder import NAME, TASKS_SPLIT, Clone, Niv2
 from ait_jax.tasks.prepared_folder import PreparedFolder, check_on_bad_task
-from ait_jax.tasks.source_files import SourceFile, fingerprint, text_name
+from ait_jax.tasks.source_files import SourceFile, fingerprint
 from tensorflow_datasets.core.utils import tqdm_utils
 
 from ait_jax.errors import UserError, nearest, shown, shown_path
 from ait_jax.pool import Task, TaskPool, read_task
 from ait_jax.pool.cls_gen import labels_from_file
 from ait_jax.pool.splits import Splits
+from ait_jax.runtime.files import text_name
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,14 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 from ait_jax.tasks import niv2_rows
-from ait_jax.tasks.source_files import SourceFiles, text_name
+from ait_jax.tasks.source_files import SourceFiles
 from ait_jax.tasks.stored_rows import instance_to_row
 from ait_jax.tasks.task_names import word_names
 
 from ait_jax.errors import UserError
 from ait_jax.pool import Task, read_task
 from ait_jax.pool.splits import read_names
+from ait_jax.runtime.files import text_name
 
 NAME = "niv2"
 TASKS_SPLIT = "tasks"

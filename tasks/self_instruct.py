@@ -22,15 +22,18 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from ait_jax.tasks import stored_pool
-from ait_jax.tasks.instruction_rows import Findings, Row, read_rows
 from ait_jax.tasks.prepared_folder import PreparedFolder, check_on_bad_task
-from ait_jax.tasks.source_files import SourceFile, SourceFiles, text_name
+from ait_jax.tasks.source_files import SourceFile, SourceFiles
 
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, shown, shown_path
 from ait_jax.pool import Instance, Instruction, Splits, Task, TaskPool
 from ait_jax.pool.cls_gen import labels_from_file
+from ait_jax.pool.columns import Columns, columns_of
+from ait_jax.pool.instruction_rows import Findings, Row, read_rows
+from ait_jax.runtime.files import text_name
 
 NAME = "self_instruct"
+Given = Columns | Mapping[str, str] | str | None
 Files = str | Sequence[str | os.PathLike[str]]
 _SLUG_LENGTH = 48
 # 40 bits: among 52,000 instructions that begin alike two are the same with a chance of 1 in 800.
@@ -99,6 +102,8 @@ def prepare(
     name: str = NAME,
     on_bad_task: str = "error",
     overwrite: bool = False,
+    columns: Given = None,
+    filter_instances: bool = False,
 ) -> Prepared:
     """Prepares a pool below `data_dir`, unless that was done before; whole or not at all.
 
@@ -110,12 +115,18 @@ def prepare(
       on_bad_task: "error" refuses malformed rows and says how many of each kind there are and
         where the first is; "skip" leaves them out.
       overwrite: prepare in any case, and replace what is there.
+      columns: where a row's parts are, if not under usual names: "instruction=question,
+        output=answer" (`columns.Columns`; gin name COLUMNS).
+      filter_instances: leave out what Self-Instruct's code leaves out of training (gin name
+        FILTER_INSTANCES): instances whose output repeats the input, or in which either ends in a
+        colon, and instructions that have one input with different outputs.
 
     Raises:
       UserError: a file is missing, malformed or has no rows; the source has changed since; the
         directory cannot be written to.
     """
     check_on_bad_task(on_bad_task)
+    reading = Reading(columns_of(columns), filter_instances)
     train = _paths(source, "source (--source, gin name SELF_INSTRUCT_FILES)")
     test = _paths(test_source, "test source (--test_source, gin name TEST_FILES)")
     if not train:
@@ -130,7 +141,7 @@ def prepare(
         building: Path, files: Mapping[str, SourceFile], advance: Callable[[int], None]
     ) -> dict[str, Any]:
         findings = Findings()
-        made = collect(train, test, findings, advance)
+        made = collect(train, test, findings, advance, reading)
         _check(made, findings, label, on_bad_task)
         stored_pool.write(
             (task.build() for task in made),
@@ -144,10 +155,12 @@ def prepare(
             "num_instances": sum(len(task.instances) for task in made),
             "num_test_tasks": sum(task.is_test for task in made),
             "tally": vars(findings),
+            "reading": reading.to_json(),
         }
 
     record, fresh = folder.prepare(files, build, f"Preparing {name}", passes=1, overwrite=overwrite)
     prepared = _prepared(folder, record, fresh)
+    _check_reading(folder, record, reading)
     if on_bad_task == "error":
         _refuse_skipped(prepared)
     return prepared
@@ -165,6 +178,17 @@ class _Record(TypedDict):
 def _prepared(folder: PreparedFolder, record: Mapping[str, Any], fresh: bool) -> Prepared:
     values: dict[str, Any] = dict(folder.fields_of(record, _Record))
     return Prepared(folder.path, findings=values.pop("tally"), fresh=fresh, **values)
+
+
+def _check_reading(folder: PreparedFolder, record: Mapping[str, Any], reading: "Reading") -> None:
+    """Refuses a pool that was read in another way."""
+    before = record.get("reading", Reading().to_json())
+    if before != reading.to_json():
+        raise UserError(
+            f"{shown_path(folder.path)} was prepared with {shown(before)}, not with "
+            f"{shown(reading.to_json())}: give another name, or prepare it again with overwrite "
+            f"(`ait-jax prepare {NAME} --overwrite`)."
+        )
 
 
 def _refuse_skipped(prepared: Prepared) -> None:
@@ -206,6 +230,22 @@ def _check(
         )
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How files are read: `columns` and `filter_instances` of `prepare`."""
+
+    columns: Columns = field(default_factory=Columns)
+    filter_instances: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what the pool's record says of it."""
+        names = dict(sorted(self.columns.names.items()))
+        return {"columns": names, "filter_instances": self.filter_instances}
+
+
+_USUAL = Reading()
+
+
 @dataclass
 class CollectedTask:
     """The rows of one instruction.
@@ -213,6 +253,7 @@ class CollectedTask:
     Attributes:
       instances: stripped input -> (id, input, stripped reference -> reference).
       is_cls: the first label given; None if no row has one.
+      is_ambiguous: whether rows give one input different outputs.
       said: "App", "Source", "URL", "Instance License" -> distinct values, in order (as keys).
     """
 
@@ -221,6 +262,7 @@ class CollectedTask:
     instances: dict[str, tuple[str, str, dict[str, str]]] = field(default_factory=dict)
     is_cls: bool | None = None
     said: dict[str, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
+    is_ambiguous: bool = False
 
     def __post_init__(self) -> None:
         self.name = task_name(self.instruction)
@@ -245,7 +287,11 @@ class CollectedTask:
 
 def task_name(instruction: str) -> str:
     """Returns a readable, safe name that depends on the instruction alone."""
-    words = "_".join(re.findall("[a-z0-9]+", instruction.lower()))
+    words = ""
+    for word in re.finditer("[a-z0-9]+", instruction.lower()):
+        words += f"_{word[0]}" if words else word[0]
+        if len(words) > _SLUG_LENGTH:
+            break
     if len(words) > _SLUG_LENGTH:
         words = words[: _SLUG_LENGTH + 1].rpartition("_")[0] or words[:_SLUG_LENGTH]
     digest = hashlib.sha256(instruction.encode()).hexdigest()[:_HASH_LENGTH]
@@ -257,25 +303,45 @@ def collect(
     test: Sequence[Path],
     findings: Findings,
     advance: Callable[[int], None] = lambda num_bytes: None,
+    reading: Reading = _USUAL,
 ) -> list[CollectedTask]:
     """Returns the tasks of files as they first occur, test tasks last."""
     tasks: dict[str, CollectedTask] = {}
     # Test files first: their instructions are not for training.
     for path, is_test in [*((path, True) for path in test), *((path, False) for path in train)]:
-        for row in read_rows(path, findings):
+        for row in read_rows(path, findings, reading.columns, needs_answer=not is_test):
             known = tasks.setdefault(row.instruction, CollectedTask(row.instruction, is_test))
             if known.is_test and not is_test:
                 left_out = "rows left out: their instruction is a test instruction, too"
                 findings.note(left_out, row.where)
             else:
-                _add(known, row, text_name(Path(path.name)), findings)
+                filters = reading.filter_instances and not is_test
+                _add(known, row, text_name(Path(path.name)), findings, filters)
         advance(path.stat().st_size)
+    if reading.filter_instances:
+        for task in tasks.values():
+            if task.is_ambiguous and not task.is_test:
+                task.instances.clear()
+                findings.note("instructions dropped: one input, different outputs", task.name)
     kept = [task for task in tasks.values() if task.instances]
     return sorted(kept, key=lambda task: task.is_test)
 
 
-def _add(task: CollectedTask, row: Row, file: str, findings: Findings) -> None:
-    for index, (text, outputs) in enumerate(row.instances):
+def _is_invalid(text: str, output: str) -> bool:
+    """Whether Self-Instruct's code leaves an instance out; both texts are stripped."""
+    return text == output or text.endswith(":") or output.endswith(":")
+
+
+def _add(
+    task: CollectedTask, row: Row, file: str, findings: Findings, filters: bool = False
+) -> None:
+    for index, (text, given) in enumerate(row.instances):
+        outputs = given
+        if filters:
+            outputs = tuple(o for o in given if not _is_invalid(text.strip(), o.strip()))
+            if given and not outputs:
+                findings.note("instances dropped: invalid by Self-Instruct's filter", row.where)
+                continue
         if not outputs and not task.is_test:
             findings.note("instances dropped: their output is empty", row.where)
             continue
@@ -289,6 +355,7 @@ def _add(task: CollectedTask, row: Row, file: str, findings: Findings) -> None:
                 without = "test instances without a reference: answered, not measured"
                 findings.note(without, row.where)
         elif new.keys() - known[2].keys():
+            task.is_ambiguous = task.is_ambiguous or bool(text.strip())
             known[2].update((key, output) for key, output in new.items() if key not in known[2])
             merged = "instances merged: the same instruction and input, another reference"
             findings.note(merged, row.where)
@@ -312,6 +379,8 @@ def load_pool(
     name: str = NAME,
     cls_gen_labels: Mapping[str, bool] | str | os.PathLike | None = None,
     on_bad_task: str = "error",
+    columns: Given = None,
+    filter_instances: bool = False,
 ) -> TaskPool:
     """Opens the prepared pool; prepares it first if `source` is given and that is not done.
 
@@ -319,8 +388,8 @@ def load_pool(
     chosen from.
 
     Args:
-      data_dir, source, test_source, name, on_bad_task: as for `prepare`. With `source`, a pool
-        made from anything else is refused.
+      data_dir, source, test_source, name, on_bad_task, columns, filter_instances: as for
+        `prepare`. With `source`, a pool made from anything else is refused.
       cls_gen_labels: task name -> True for CLS, or the path of a file of labels; they override the
         files' `is_classification`.
 
@@ -329,7 +398,13 @@ def load_pool(
     """
     if source:
         directory = prepare(
-            source, data_dir, test_source=test_source, name=name, on_bad_task=on_bad_task
+            source,
+            data_dir,
+            test_source=test_source,
+            name=name,
+            on_bad_task=on_bad_task,
+            columns=columns,
+            filter_instances=filter_instances,
         ).directory
     else:
         folder = _folder(data_dir, name)

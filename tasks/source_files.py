@@ -1,7 +1,6 @@
 """The files a pool was prepared from: what is remembered of them, and whether they changed."""
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,11 +65,6 @@ class SourceFiles:
                 raise UserError(f"cannot read {str(path)!r}: {error.strerror or error}.") from error
             advance(status.st_size)
         return files
-
-
-def text_name(path: Path) -> str:
-    """Returns a path as text that can be written as UTF-8, even if the file's name is not UTF-8."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def fingerprint(files: Mapping[str, SourceFile]) -> str:

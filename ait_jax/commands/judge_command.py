@@ -48,13 +48,15 @@ def add(subparsers: subcommand.Subparsers) -> None:
 def run(options: argparse.Namespace, flags: GinFlags) -> int:
     """Runs the command and returns the exit code."""
     from ait_jax.evaluation import judging
+    from ait_jax.evaluation.answers import Files
+    from ait_jax.pool.columns import columns_of
 
+    columns = columns_of(getattr(options, "columns", None))
     endpoint = None if options.offline else endpoint_flags.build(options)
     result = judging.compare(
-        (options.a, options.b),
+        Files(options.a, options.b, options.instructions, columns),
         endpoint,
         options.out,
-        options.instructions,
         intersect=options.on_mismatch == "intersect",
         seed=options.seed,
         max_tokens=options.max_tokens,

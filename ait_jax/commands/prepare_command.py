@@ -22,8 +22,8 @@ def add(subparsers: subcommand.Subparsers) -> None:
     prepare.add_argument(
         "--source",
         required=True,
-        help="niv2: a clone of natural-instructions; self_instruct: instruction files (JSON lists "
-        "or JSON lines), separated by commas",
+        help="niv2: a clone of natural-instructions; self_instruct: files of rows (JSON lists or "
+        "lines, also in gzip, or Parquet), separated by commas",
     )
     prepare.add_argument(
         "--test_source",
@@ -35,6 +35,13 @@ def add(subparsers: subcommand.Subparsers) -> None:
         "--name",
         default=argparse.SUPPRESS,
         help="self_instruct: name of the prepared pool, to keep several (default: self_instruct)",
+    )
+    prepare.add_argument(
+        "--filter_instances",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="self_instruct: leave out of training what Self-Instruct's code leaves out: outputs "
+        "that repeat the input, texts that end in a colon, inputs with different outputs",
     )
     prepare.add_argument(
         "--data_dir",
@@ -63,7 +70,8 @@ def run(options: argparse.Namespace, flags: GinFlags) -> int:
 
     with quiet_stderr():
         module = importlib.import_module(f"ait_jax.tasks.{options.pool}")
-    given = {name: getattr(options, name) for name in ("test_source", "name") if name in options}
+    optional = ("test_source", "name", "columns", "filter_instances")
+    given = {name: getattr(options, name) for name in optional if name in options}
     known = inspect.signature(module.prepare).parameters
     for name in given:
         if name not in known:

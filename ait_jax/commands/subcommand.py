@@ -3,9 +3,11 @@
 import argparse
 import logging
 import os
+from dataclasses import replace
 from typing import TypeAlias
 
 from ait_jax.assets import help_text
+from ait_jax.config.gin_flags import GinFlags
 from ait_jax.runtime import distributed, files, preemption
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -28,6 +30,24 @@ def add(
         epilog=help_text(*texts),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+def add_columns(parser: argparse.ArgumentParser) -> None:
+    """Adds `--columns`."""
+    parser.add_argument(
+        "--columns",
+        metavar="PART=COLUMN,...",
+        default=argparse.SUPPRESS,
+        help="where rows have their instruction, input, output, system, history or messages, if "
+        "not under usual names: instruction=question,output=answer",
+    )
+
+
+def with_columns(flags: GinFlags, options: argparse.Namespace) -> GinFlags:
+    """Returns `flags` with the gin name COLUMNS set to `--columns`, if that is given."""
+    if "columns" not in options:
+        return flags
+    return replace(flags, bindings=(*flags.bindings, f"COLUMNS = {options.columns!r}"))
 
 
 def start_jax(*, joins: bool = False) -> None:

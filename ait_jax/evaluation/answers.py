@@ -1,19 +1,40 @@
 """Files of two models' answers to instructions, matched by instruction.
 
-The format is that of Self-Instruct's released predictions (paper_facts D), one JSON object per
-line: {"prompt", "instruction", "input", "response", "target"}, of which "instruction" and
-"response" are required. predictions.jsonl of `ait-jax run` and of T5X's infer is read, too.
+The format is that of Self-Instruct's released predictions (paper_facts D), rows of {"prompt",
+"instruction", "input", "response", "target"}, of which instruction and response are required; rows
+of other kinds and columns are read as those of a pool (`instruction_rows`). predictions.jsonl of
+`ait-jax run` and of T5X's infer is read, too.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ait_jax.errors import UserError, shown_path
 from ait_jax.evaluation import evaluation
-from ait_jax.runtime import files, strict_json
+from ait_jax.pool import row_files
+from ait_jax.pool.columns import Columns
+from ait_jax.pool.instruction_rows import USUAL, BadRow, Findings, Row, read_row
+from ait_jax.pool.task import kind_of
+from ait_jax.runtime import files
 
 _SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Files:
+    """What is compared.
+
+    Attributes:
+      a, b: files of answers.
+      instructions: a file of instructions and references, or None.
+      columns: where the rows of all three have their parts; "output" is the answer.
+    """
+
+    a: Any
+    b: Any
+    instructions: Any = None
+    columns: Columns = USUAL
 
 
 @dataclass(frozen=True)
@@ -48,83 +69,70 @@ class Pair:
     references: tuple[str, ...]
 
 
-def question(instruction: Any, input_text: Any) -> Question:
-    """Returns the Question of two texts from a file; TypeError if they are not texts."""
-    return Question(_text(instruction).strip(), _text(input_text).strip())
-
-
-def read_instructions(path: Any) -> dict[Question, tuple[str, ...]]:
-    """Reads user_oriented_instructions.jsonl, or any JSON lines with the same two fields.
+def read_instructions(path: Any, columns: Columns = USUAL) -> dict[Question, tuple[str, ...]]:
+    """Reads user_oriented_instructions.jsonl, or any file of rows that `instruction_rows` reads.
 
     Returns:
-      {question: its instances' outputs}; each instance is a question.
+      {question: its references}; each instance is a question.
 
     Raises:
-      UserError: no such file, a malformed line (named), or a repeated question.
+      UserError: no such file, a malformed row (named), or a repeated question.
     """
     found: dict[Question, tuple[str, ...]] = {}
-    for number, value in _json_lines(path):
-        try:
-            for instance in value["instances"]:
-                asked = question(value["instruction"], instance["input"])
-                if asked in found:
-                    raise UserError(f"{path}, line {number}: {asked.title} is there twice.")
-                found[asked] = (_text(instance["output"]),)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise UserError(
-                f"{shown_path(path)}, line {number}: not an instruction with instances of input "
-                f"and output ({type(error).__name__}: {error})."
-            ) from None
+    for place, row in _rows(path, columns):
+        for text, outputs in row.instances:
+            asked = Question(row.instruction, text.strip())
+            if asked in found:
+                raise UserError(f"{shown_path(path)}, {place}: {asked.title} is there twice.")
+            found[asked] = outputs or ("",)
     if not found:
-        raise UserError(f"{path} has no instructions.")
+        raise UserError(f"{shown_path(path)} has no instructions.")
     return found
 
 
-def read_answers(path: Any) -> dict[Question, list[RecordedAnswer]]:
+def read_answers(path: Any, columns: Columns = USUAL) -> dict[Question, list[RecordedAnswer]]:
     """Reads a file of answers; a question answered more than once has several.
 
     Raises:
-      UserError: no such file, or a malformed line (named).
+      UserError: no such file, or a malformed row (named).
     """
     found: dict[Question, list[RecordedAnswer]] = {}
-    for number, value in _json_lines(path):
+    for place, value in row_files.rows(files.as_path(path)):
         if isinstance(value, dict) and "prediction" in value and "inputs" in value:
             return _of_predictions(path)
-        try:
-            references = (_text(value["target"]),) if value.get("target") is not None else ()
-            asked = question(value["instruction"], value.get("input") or "")
-            answer = RecordedAnswer(_text(value["response"]), references)
-        except (KeyError, TypeError, AttributeError) as error:
+        row = _row(value, f"{shown_path(path)}, {place}", columns)
+        target = value.get("target")
+        if target is not None and not isinstance(target, str):
             raise UserError(
-                f"{shown_path(path)}, line {number}: not an answer, which is an object with the "
-                f"texts 'instruction' and 'response' ({type(error).__name__}: {error})."
-            ) from None
-        found.setdefault(asked, []).append(answer)
+                f"{shown_path(path)}, {place}: 'target' is {kind_of(target)}, not a string."
+            )
+        references = () if target is None else (target,)
+        for text, outputs in row.instances:
+            answer = RecordedAnswer(outputs[0] if outputs else "", references)
+            found.setdefault(Question(row.instruction, text.strip()), []).append(answer)
     if not found:
         raise UserError(f"{shown_path(path)} has no answers.")
     return found
 
 
+def _rows(path: Any, columns: Columns) -> Iterator[tuple[str, Row]]:
+    for place, value in row_files.rows(files.as_path(path)):
+        yield place, _row(value, f"{shown_path(path)}, {place}", columns)
+
+
+def _row(value: Any, where: str, columns: Columns) -> Row:
+    try:
+        return read_row(value, where, Findings(), columns, needs_answer=True)
+    except BadRow as bad:
+        raise UserError(f"{where}: {bad.detail}.") from bad
+
+
 def _of_predictions(path: Any) -> dict[Question, list[RecordedAnswer]]:
     found: dict[Question, list[RecordedAnswer]] = {}
     for item in evaluation.read_predictions(path):
-        references = tuple(map(_text, item.references))
-        answer = RecordedAnswer(_text(item.prediction), references)
-        found.setdefault(question(item.input, ""), []).append(answer)
+        answer = RecordedAnswer(item.prediction, tuple(item.references))
+        found.setdefault(Question(item.input.strip(), ""), []).append(answer)
     return found
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{type(value).__name__} instead of text")
-    return value
-
-
-def _json_lines(path: Any) -> Iterable[tuple[int, Any]]:
-    text = files.read_given_text(path, "the file")
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            yield number, strict_json.loads(line, path, number, lenient=True)
 
 
 def match(

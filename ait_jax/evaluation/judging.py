@@ -199,10 +199,9 @@ def rouge(pairs: Sequence[Pair], which: str, measure: Rouge | None = None) -> di
 
 
 def compare(
-    paths: tuple[Any, Any],
+    given: answers.Files,
     endpoint: Any,
     out: Any,
-    instructions: Any = None,
     *,
     intersect: bool = False,
     seed: int = 0,
@@ -212,10 +211,9 @@ def compare(
     """Compares two files of answers, writes `out` and returns what is in it.
 
     Args:
-      paths: of a and b.
+      given: the files.
       endpoint: an `endpoint.Endpoint`, or None to compute ROUGE alone.
       out: a JSON file.
-      instructions: a file of instructions and references, or None.
       intersect: compare what matches instead of refusing what does not.
       seed: of the order of asking and of the bootstrap.
       max_tokens: of a verdict.
@@ -225,11 +223,14 @@ def compare(
       UserError: a file is unusable, the files do not match, the endpoint refuses, or none of
         its verdicts can be read (the result is still written).
     """
+    paths = (given.a, given.b)
     names = _names(paths)
     pairs, problems = answers.match(
-        answers.read_answers(paths[0]),
-        answers.read_answers(paths[1]),
-        answers.read_instructions(instructions) if instructions else None,
+        answers.read_answers(given.a, given.columns),
+        answers.read_answers(given.b, given.columns),
+        answers.read_instructions(given.instructions, given.columns)
+        if given.instructions
+        else None,
         names,
         intersect,
     )

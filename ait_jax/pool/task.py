@@ -154,14 +154,17 @@ def task_from_json(data: Any, name: str, source: str) -> Task:
     )
 
 
-_KINDS = {dict: "an object", list: "a list", str: "a string", bool: "a boolean"}
+_KINDS = {
+    dict: "an object", list: "a list", str: "a string", bool: "a boolean", int: "a number",
+    float: "a number",
+}  # fmt: skip
 
 
 def kind_of(value: Any) -> str:
     """Returns what a JSON value is, in words."""
     if value is None or is_nan(value):
         return "null" if value is None else "NaN"
-    return _KINDS.get(type(value), "a number")
+    return _KINDS.get(type(value), f"of type {type(value).__name__}")
 
 
 def is_nan(value: Any) -> bool:

@@ -10,7 +10,7 @@ import tempfile
 import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ait_jax.errors import UserError, shown, shown_path
 from ait_jax.runtime import buckets, disk, distributed, strict_json
@@ -175,18 +175,29 @@ def read_bytes(path: Any, most: int | None = None) -> bytes:
             if most is not None and path.stat().length > most:
                 raise OSError(errno.EFBIG, f"has more than {most:,} bytes", str(path))
             return path.read_bytes()
-    with open(path, "rb", opener=_open_at_once) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
-        if most is not None and status.st_size > most:
+    with open_regular(path) as file:
+        if most is not None and os.fstat(file.fileno()).st_size > most:
             raise OSError(errno.EFBIG, f"has more than {most:,} bytes", str(path))
         return file.read()
+
+
+def open_regular(path: Any) -> BinaryIO:
+    """Opens a local file to read. Raises OSError, also for what is no regular file."""
+    file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 - the caller's to close
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return file
 
 
 def _open_at_once(path: str, flags: int) -> int:
     """Opens without waiting for the other end of a pipe."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def text_name(path: Path) -> str:
+    """Returns a path as text that can be written as UTF-8, even if the file's name is not UTF-8."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def read_text(path: Any) -> str:

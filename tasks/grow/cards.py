@@ -10,10 +10,9 @@ from typing import Any
 
 import yaml
 from ait_jax.tasks.grow.dataset import Dataset, Field, Tally, class_field, is_media
-from ait_jax.tasks.source_files import text_name
 
 from ait_jax.errors import UserError
-from ait_jax.runtime.files import read_bytes
+from ait_jax.runtime.files import read_bytes, text_name
 
 _GROUP = "cards"
 _MAX_CARD_BYTES = 5_000_000

@@ -7,6 +7,7 @@ import pytest
 from ait_jax.errors import UserError
 from ait_jax.evaluation import answers
 from ait_jax.evaluation.answers import Question
+from ait_jax.pool.columns import columns_of
 
 
 def line(instruction, response, input_text="", target="t", **more):
@@ -51,13 +52,14 @@ def test_predictions_of_a_run_are_read(write):
 @pytest.mark.parametrize(
     ("lines", "text"),
     [
-        ([b"\xff"], "line 1: not UTF-8"),
-        ([line("a", "b"), "{"], "line 2, column 2: malformed JSON"),
-        (["[1]"], "line 1: not an answer"),
-        ([line("a", 5)], "int instead of text"),
-        ([line(None, "b")], "NoneType instead of text"),
-        ([line("a", {"choices": []})], "dict instead of text"),
-        (['{"instruction": "a"}'], "'response'"),
+        ([b"\xff"], "line 1: save the file as UTF-8"),
+        ([line("a", "b"), "{"], "line 2: Expecting property name"),
+        (["[1]"], "line 1: a row is an object, found a number"),
+        ([line("a", 5)], "'output' is a number, not a string"),
+        ([line(None, "b")], "field 'instruction' is empty"),
+        ([line("a", {"choices": []})], "'output' is an object, not a string"),
+        ([line("a", "b", target=5)], "'target' is a number, not a string"),
+        (['{"instruction": "a"}'], "the columns are 'instruction'; give --columns=instruction="),
         (["[" * 100_000], "line 1: nested more than 64 deep"),
         ([""], "has no answers"),
     ],
@@ -86,11 +88,23 @@ def test_instructions(write):
     assert found == {Question("a", "x"): ("1",), Question("a", ""): ("2",)}
     for bad, text in (
         ([task("a", ("x", "1")), task("a", ("x ", "2"))], "line 2: 'a x' is there twice"),
-        (['{"instruction": "a"}'], "line 1: not an instruction with instances"),
+        (['{"instruction": "a"}'], "line 1: the columns are 'instruction'"),
         ([""], "no instructions"),
     ):
         with pytest.raises(UserError, match=text):
             answers.read_instructions(write(*bad))
+
+
+def test_other_kinds_of_rows(write):
+    """Dolly's columns, a JSON list, named columns: the same questions and answers."""
+    wanted = {Question("a", "x"): [answers.RecordedAnswer("b")]}
+    dolly = {"instruction": "a", "context": "x", "response": "b"}
+    assert read(write, json.dumps(dolly)) == wanted
+    assert answers.read_answers(write(json.dumps([dolly], indent=1))) == wanted
+    named = write(json.dumps({"q": "a", "about": "x", "a": "b"}))
+    columns = columns_of("instruction=q,input=about,output=a")
+    assert answers.read_answers(named, columns) == wanted
+    assert answers.read_instructions(named, columns) == {Question("a", "x"): ("b",)}
 
 
 def match(a, b, instructions=None, intersect=False):

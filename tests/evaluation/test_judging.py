@@ -148,8 +148,8 @@ def compare(tmp_path, said):
         (tmp_path / f"{name}.jsonl").write_text(text)
 
     def run(endpoint, **options):
-        paths = (tmp_path / "a.jsonl", tmp_path / "b.jsonl")
-        result = judging.compare(paths, endpoint, tmp_path / "out.json", **options)
+        given = answers.Files(tmp_path / "a.jsonl", tmp_path / "b.jsonl")
+        result = judging.compare(given, endpoint, tmp_path / "out.json", **options)
         assert json.loads((tmp_path / "out.json").read_text()) == json.loads(json.dumps(result))
         return result, "\n".join(said)
 

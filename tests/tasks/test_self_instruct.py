@@ -6,13 +6,13 @@ import shutil
 
 import pytest
 from ait_jax.tasks import self_instruct
-from ait_jax.tasks.instruction_rows import Findings
 from shared_data import SHARED, needs_shared
 
 from ait_jax import cli
 from ait_jax.assets import mini_vocabulary
 from ait_jax.config.configuration import gin_folder
 from ait_jax.errors import UserError
+from ait_jax.pool.instruction_rows import Findings
 from ait_jax.prompts.prompts import AlpacaEncoding
 from ait_jax.runtime.files import check_name
 
@@ -138,10 +138,12 @@ BAD = {
     "rows that are not UTF-8": b'{"instruction": "caf\xe9", "input": "", "output": "x"}',
     "places of broken JSON": b'{"instruction": "x", "output": ',
     "rows of a wrong type": b"[1]",
-    "rows of another schema": b'{"prompt": "x", "completion": "y"}',
+    "rows of another schema": b'{"question": "x", "answer": "y"}',
     "rows of mixed schemas": b'{"instruction": "x", "output": "y", "instances": []}',
     "empty instructions": b'{"instruction": " ", "output": "y"}',
     "fields of a wrong type": b'{"instruction": "x", "output": 5}',
+    "rows without a column for the answer": b'{"instruction": "x", "answer": "y"}',
+    "conversations that are not read": b'{"messages": [{"role": "tool", "content": "x"}]}',
     "rows without an instance": b'{"instruction": "x", "instances": []}',
 }
 
@@ -155,7 +157,7 @@ def test_bad_rows_are_counted_by_reason_and_the_first_is_named(tmp_path):
         prepare(tmp_path, source)
     for number, reason in enumerate(BAD):
         assert f"2 {reason}; the first: bad.jsonl, line {3 + 2 * number}: " in str(error.value)
-    assert "16 bad rows" in str(error.value) and "--on_bad_task=skip" in str(error.value)
+    assert "20 bad rows" in str(error.value) and "--on_bad_task=skip" in str(error.value)
     assert not (tmp_path / "data" / "self_instruct").exists()
     prepared = prepare(tmp_path, source, on_bad_task="skip")
     assert {
@@ -168,7 +170,7 @@ def test_bad_rows_are_counted_by_reason_and_the_first_is_named(tmp_path):
         "Good.",
         "Good too.",
     ]
-    with pytest.raises(UserError, match="prepared without 16 bad rows"):
+    with pytest.raises(UserError, match="prepared without 20 bad rows"):
         prepare(tmp_path, source)
 
 
