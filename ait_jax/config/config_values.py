@@ -27,6 +27,7 @@ BUILDABLE: Mapping[str, tuple[str, ...]] = {
     "ait_jax.prompts.perturb.WordMask": (),
     "ait_jax.prompts.prompts.AlpacaEncoding": (),
     "ait_jax.prompts.prompts.TkInstructEncoding": (),
+    "ait_jax.prompts.prompts.TkInstructMixture": (),
     "ait_jax.tasks.dynosaur.load_pool": (),
     "ait_jax.tasks.joined.load_pool": (),
     "ait_jax.tasks.mini.load_pool": (),

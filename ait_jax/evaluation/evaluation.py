@@ -114,6 +114,8 @@ def evaluate(
        references,
        "num_without_references": instances that were answered but not measured,
        "rouge_tokenizer": name of the ROUGE,
+       "over_tasks": {"rougeL", "rouge1", "exact_match": means over tasks of the tasks' figures,
+       each task counted once, as the authors' validation curves},
        "cls": {the first five keys}, "gen": {likewise},
        "per_category": {category: {likewise, "metric", "headline"}}, ascending by name,
        "per_task": {task: {likewise, without "num_tasks"}}, ascending by name}.
@@ -146,6 +148,7 @@ def evaluate(
         **overall.summary(),
         "num_without_references": num_without,
         "rouge_tokenizer": measure.name,
+        "over_tasks": {name: _mean_over(by_task.values(), name) for name in METRICS},
         "cls": cls.summary(),
         "gen": gen.summary(),
         "per_category": {
@@ -153,6 +156,11 @@ def evaluate(
         },
         "per_task": {name: group.figures() for name, group in sorted(by_task.items())},
     }
+
+
+def _mean_over(tasks: Collection[_Group], metric: str) -> float | None:
+    figures = [task.figures()[metric] for task in tasks]
+    return round(sum(figures) / len(figures), 4) if figures else None
 
 
 def evaluate_splits(

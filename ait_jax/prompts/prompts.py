@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
+from ait_jax import randomness
 from ait_jax.errors import UserError
 from ait_jax.pool.task import Example, Instruction
 
@@ -67,6 +68,17 @@ class Encoding(Protocol):
           task_name: for encodings that show it.
         """
         ...
+
+
+def check_whole_numbers(owner: object, **least: int) -> None:
+    """Raises UserError unless attributes of `owner` are whole numbers, at least these."""
+    for name, lowest in least.items():
+        value = getattr(owner, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+            raise UserError(
+                f"{type(owner).__name__}.{name} is {value!r}; "
+                f"it must be a whole number, {lowest} or more."
+            )
 
 
 @dataclass(frozen=True)
@@ -164,6 +176,56 @@ class TkInstructEncoding:
         return f" {kind} Example {number} -\n" + "".join(f"{line}\n" for line in lines) + "\n"
 
 
+# What Tk-Instruct's collator draws from with `tk_instruct`: definition; examples; both; these and
+# negative examples; both with explanations.
+_MIXTURE = (
+    TkInstructEncoding(num_positive_examples=0),
+    TkInstructEncoding(add_task_definition=False),
+    TkInstructEncoding(),
+    TkInstructEncoding(num_negative_examples=2),
+    TkInstructEncoding(add_explanation=True),
+)
+
+
+@dataclass(frozen=True)
+class TkInstructMixture:
+    """Tk-Instruct's five encodings, one drawn for every training instance (its `tk_instruct`).
+
+    Models trained so follow instructions with and without examples. Scored and evaluated prompts
+    have the default encoding, definition and two positive examples.
+
+    Attributes:
+      max_source_length: tokens, end of sequence included.
+    """
+
+    max_source_length: int = 1024
+
+    def __post_init__(self) -> None:
+        check_whole_numbers(self, max_source_length=1)
+
+    @property
+    def shows_examples(self) -> bool:
+        """See `Encoding`."""
+        return True
+
+    def drawn(self, *key: str | int) -> TkInstructEncoding:
+        """Returns the encoding of a training instance, a function of `key` alone."""
+        drawn = randomness.choice(_MIXTURE, *key)
+        return replace(drawn, max_source_length=self.max_source_length)
+
+    def encode(
+        self,
+        instruction: Instruction,
+        instance_input: str,
+        count_tokens: Callable[[str], int],
+        truncate: Callable[[str, int], str],
+        task_name: str = "",
+    ) -> Prompt:
+        """See `Encoding.encode`."""
+        default = TkInstructEncoding(max_source_length=self.max_source_length)
+        return default.encode(instruction, instance_input, count_tokens, truncate, task_name)
+
+
 @dataclass(frozen=True)
 class AlpacaEncoding:
     """Alpaca's template (stanford_alpaca `train.py`), with and without an input; no examples.
@@ -224,17 +286,6 @@ def _cut(
         text = truncate(text, max_source_length)
         tokens = count_tokens(text)
     return Prompt(text=text, tokens=tokens, tokens_cut=tokens_cut)
-
-
-def check_whole_numbers(owner: object, **least: int) -> None:
-    """Raises UserError unless attributes of `owner` are whole numbers, at least these."""
-    for name, lowest in least.items():
-        value = getattr(owner, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
-            raise UserError(
-                f"{type(owner).__name__}.{name} is {value!r}; "
-                f"it must be a whole number, {lowest} or more."
-            )
 
 
 def _ended(text: str) -> str:

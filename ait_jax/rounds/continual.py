@@ -46,6 +46,7 @@ class Continual(ModelParts):
       embedder: of instructions and data, for the rules that need embeddings.
       embedded_instances: of a task, for data_diverse.
       max_instances_per_task: training instances of each of the round's tasks.
+      redraw_references: every epoch draws which of an instance's references is trained on.
       holdout_instances: of each task, never trained on, evaluated in its round and all later ones.
       max_eval_instances: instances of a test task.
       evaluate_base: evaluate on the test tasks before any training.
@@ -64,6 +65,7 @@ class Continual(ModelParts):
     embedder: Embedder = T5Encoder()
     embedded_instances: int = 10
     max_instances_per_task: int = 100
+    redraw_references: bool = False
     holdout_instances: int = 10
     max_eval_instances: int = 100
     evaluate_base: bool = True

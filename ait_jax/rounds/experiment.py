@@ -29,6 +29,10 @@ class Experiment(Parts):
       max_instances_per_task: training instances of a task.
       max_eval_instances: instances of a test or dev task that are evaluated after a round.
       max_dev_instances: instances of a dev task that choose the checkpoint during training.
+      dev_instances_seed: shuffles the instances of dev tasks before these are taken, as the authors
+        do (`prediction.shuffled_positions`); None takes the first ones.
+      redraw_references: every epoch draws which of an instance's references is trained on, as the
+        authors do; otherwise an instance keeps its reference.
       train_from: every round starts from the "base" checkpoint (paper) or the "previous" round.
       evaluate_base: evaluate the model before any training, the curve's first point.
       grow_pool: continue the run with a pool that has got more tasks: they join the remaining
@@ -46,6 +50,8 @@ class Experiment(Parts):
     max_instances_per_task: int = 200
     max_eval_instances: int = 100
     max_dev_instances: int = 50
+    dev_instances_seed: int | None = None
+    redraw_references: bool = False
     train_from: str = "base"
     evaluate_base: bool = True
     grow_pool: bool = False

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from ait_jax.errors import UserError
-from ait_jax.evaluation.prediction import predict
+from ait_jax.evaluation.prediction import predict, shuffled_positions
 from ait_jax.pool.splits import SPLIT_NAMES, Splits, read_splits, write_splits
 from ait_jax.rounds import references, stages
 from ait_jax.rounds.experiment import Experiment
@@ -92,9 +92,14 @@ def train(run: Run[Experiment], round_index: int, start: OnDemand, splits: Split
     """Trains on the tasks chosen so far, from `start`; keeps the best checkpoint on dev tasks."""
     experiment = run.experiment
 
+    seed, positions = experiment.dev_instances_seed, None
+    if seed is not None:
+        positions = shuffled_positions(run.pool, splits.test + splits.dev, seed)
+
     def dev_metrics(params: Any) -> dict[str, float]:
         asked = stages.asker(run, params)
-        answers = predict(asked, splits.dev, max_instances=experiment.max_dev_instances)
+        most = experiment.max_dev_instances
+        answers = predict(asked, splits.dev, max_instances=most, positions=positions)
         run.engine.work.pause()  # it trains on
         return stages.flat_headline(stages.metrics(run, answers, {"dev": splits.dev})["dev"])
 

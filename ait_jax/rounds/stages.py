@@ -94,6 +94,7 @@ def training_job(
         encoding=experiment.encoding,
         buckets=experiment.buckets,
         seed=experiment.seed,
+        redraws=run.experiment.redraw_references,
     )
     return TrainingJob(
         examples=examples,
@@ -175,6 +176,7 @@ def flat_headline(figures: Mapping[str, Any]) -> dict[str, float]:
     """Returns the measured figures of `headline` under names like "rougeL_cls"."""
     named = headline(figures)
     flat = {name: named[name] for name in METRICS if named[name] is not None}
+    flat |= {f"{name}_over_tasks": figures["over_tasks"][name] for name in flat}
     for group in ("cls", "gen"):
         if None not in named[group].values():
             flat |= {f"{name}_{group}": value for name, value in named[group].items()}

@@ -44,11 +44,12 @@ class TokenPairs(Examples, Protocol):
         ...
 
 
-def in_order(examples: Examples | Sequence[Any], *, seed: int, num_examples: int) -> Any:
-    """Returns the examples in the order of training, for random access.
+def indices_in_order(examples: Examples, *, seed: int, num_examples: int) -> Any:
+    """Returns indices of examples in the order of training, for random access.
 
     Every epoch is a new permutation. What is at a position depends on `examples`, `seed` and the
-    position alone.
+    position alone. Of examples that are drawn anew in every epoch (their `redraws` is true), the
+    indices of epoch e begin at e x their number.
 
     Args:
       num_examples: the least length of the result.
@@ -58,11 +59,24 @@ def in_order(examples: Examples | Sequence[Any], *, seed: int, num_examples: int
     """
     import grain
 
-    if not len(examples):
+    count = len(examples)
+    if not count:
         raise UserError("There is nothing to train on: the chosen tasks have no instances.")
-    epochs = math.ceil(num_examples / len(examples))
-    source: Any = examples  # random access is all that Grain needs of it
-    return grain.MapDataset.source(source).shuffle(seed=seed % 2**32).repeat(epochs)
+    epochs = math.ceil(num_examples / count)
+    indices = grain.MapDataset.source(range(count)).shuffle(seed=seed % 2**32).repeat(epochs)
+    if not _redraws(examples):
+        return indices
+    return indices.map_with_index(lambda position, index: position // count * count + index)
+
+
+def in_order(examples: Examples, *, seed: int, num_examples: int) -> Any:
+    """Returns the examples themselves; see `indices_in_order`."""
+    indices = indices_in_order(examples, seed=seed, num_examples=num_examples)
+    return indices.map(lambda index: examples[int(index)])
+
+
+def _redraws(examples: Examples) -> bool:
+    return getattr(examples, "redraws", False)
 
 
 def batches(
@@ -90,7 +104,8 @@ def batches(
 
     parts = len(range(batch_size)[rows]) < batch_size
     pairs = examples if parts and isinstance(examples, TokenPairs) else None
-    lengths = None if pairs is None else _lengths_of_all(pairs)
+    epochs = math.ceil(stop * batch_size / max(1, len(examples))) if _redraws(examples) else 1
+    lengths = None if pairs is None else _lengths_of_all(pairs, len(pairs) * epochs)
 
     def make(indices: np.ndarray) -> Batch:
         own = [examples[int(index)] for index in indices[rows]]
@@ -99,7 +114,7 @@ def batches(
         return pairs.collate(own, tuple(lengths[indices].max(axis=0).tolist()))
 
     dataset = (
-        in_order(range(len(examples)), seed=seed, num_examples=stop * batch_size)
+        indices_in_order(examples, seed=seed, num_examples=stop * batch_size)
         .batch(batch_size)
         .map(make)
         .slice(slice(start, stop))
@@ -108,11 +123,11 @@ def batches(
     return iter(dataset.to_iter_dataset(options))
 
 
-def _lengths_of_all(pairs: TokenPairs) -> Int[np.ndarray, "examples 2"]:
-    """Returns input and target lengths; each process counts its share."""
-    own = distributed.own(range(len(pairs)))
+def _lengths_of_all(pairs: TokenPairs, count: int) -> Int[np.ndarray, "count 2"]:
+    """Returns input and target lengths of indices below `count`; each process counts its share."""
+    own = distributed.own(range(count))
     counted = np.array([[len(part) for part in pairs[i]] for i in own], np.int32).reshape(-1, 2)
-    table = np.zeros((len(pairs), 2), np.int32)
+    table = np.zeros((count, 2), np.int32)
     for index, data in enumerate(distributed.all_gather(counted.tobytes())):
         table[index :: distributed.process_count()] = np.frombuffer(data, np.int32).reshape(-1, 2)
     return table

@@ -7,7 +7,7 @@ import numpy as np
 from ait_jax import randomness
 from ait_jax.errors import UserError
 from ait_jax.pool import TaskPool
-from ait_jax.prompts.prompts import Encoding
+from ait_jax.prompts.prompts import Encoding, TkInstructMixture
 from ait_jax.prompts.vocabulary import EOS_ID, Vocabulary
 from ait_jax.scorer.batching import LengthBuckets, Tokens
 
@@ -18,9 +18,13 @@ MAX_CACHED = 200_000
 class InstructionExamples:
     """Random access to (input ids, target ids) of at most n instances of every task.
 
-    Which instances, and which of several references, depends on the seed, task and instance
-    alone: a task has the same examples in every round. `max_instances_per_task` is one number or
-    each task's own; a smaller one takes the first examples of a larger one.
+    Which instances, which of several references, and which of several forms of a prompt
+    (`prompts.TkInstructMixture`), depends on the seed, task and instance alone: a task has the same
+    examples in every round. `max_instances_per_task` is one number or each task's own; a smaller
+    one takes the first examples of a larger one.
+
+    With `redraws`, every epoch draws reference and form anew: index e x len(self) + i is example i
+    in epoch e.
     """
 
     def __init__(
@@ -33,9 +37,10 @@ class InstructionExamples:
         encoding: Encoding,
         buckets: LengthBuckets,
         seed: int,
+        redraws: bool = False,
     ) -> None:
         self.pool, self.vocabulary, self.encoding = pool, vocabulary, encoding
-        self.buckets, self.seed = buckets, seed
+        self.buckets, self.seed, self.redraws = buckets, seed, redraws
         most = max_instances_per_task
         self._places = [
             (name, index)
@@ -50,16 +55,19 @@ class InstructionExamples:
         return len(self._places)
 
     def __getitem__(self, index: int) -> tuple[Tokens, Tokens]:
+        epoch, place = divmod(index, len(self)) if self.redraws else (0, index)
         example = self._cache.get(index)
         if example is None:
-            example = self._make(*self._places[index])
+            # The first epoch draws as if it were the only one.
+            draw = (epoch,) if epoch else ()
+            example = self._make(*self._places[place], draw)
             if len(self._cache) < MAX_CACHED:
                 self._cache[index] = example
         return example
 
     def references(self, index: int) -> tuple[str, ...]:
         """Returns an example's acceptable outputs."""
-        name, position = self._places[index]
+        name, position = self._places[index % len(self)]
         return self.pool[name].instances[position].outputs
 
     def decode(self, tokens: Sequence[int]) -> str:
@@ -80,10 +88,15 @@ class InstructionExamples:
         """Returns a batch, padded as one whose longest input and target are `longest`."""
         return self.buckets.collate(examples, longest)
 
-    def _make(self, name: str, position: int) -> tuple[np.ndarray, np.ndarray]:
+    def _make(
+        self, name: str, position: int, draw: tuple[int, ...]
+    ) -> tuple[np.ndarray, np.ndarray]:
         task = self.pool[name]
         instance = task.instances[position]
-        prompt = self.encoding.encode(
+        encoding = self.encoding
+        if isinstance(encoding, TkInstructMixture):
+            encoding = encoding.drawn(self.seed, "encoding", name, instance.id, *draw)
+        prompt = encoding.encode(
             task.instruction,
             instance.input,
             self.vocabulary.count_tokens,
@@ -95,7 +108,9 @@ class InstructionExamples:
                 f"task {name!r}, instance {instance.id!r} has no reference output to train on; "
                 "give it one or leave the task out of the training pool."
             )
-        output = randomness.choice(instance.outputs, self.seed, "reference", name, instance.id)
+        output = randomness.choice(
+            instance.outputs, self.seed, "reference", name, instance.id, *draw
+        )
         inputs, targets = self.vocabulary.encode_example(
             prompt.text, output, self.encoding.max_source_length
         )

@@ -16,7 +16,7 @@ from ait_jax.models.sampling import Restriction, key_data, sample_decode
 from ait_jax.prompts.vocabulary import EOS_ID
 from ait_jax.runtime import reporter
 from ait_jax.runtime.hardware import target_platform
-from ait_jax.trainer.data import in_order
+from ait_jax.trainer.data import indices_in_order
 from ait_jax.trainer.embedded import Training
 from ait_jax.trainer.examples import InstructionExamples
 from ait_jax.trainer.feedback_step import make_feedback_step
@@ -147,8 +147,8 @@ class _Feedback(Training[FeedbackTrainer]):
     def _stream(self, start: int) -> Iterator[np.ndarray]:
         """Yields each step's indices of examples."""
         size = self.config.batch_size
-        everything = range(len(self.examples))
-        order = in_order(everything, seed=self.job.seed, num_examples=self.total_steps * size)
+        count = self.total_steps * size
+        order = indices_in_order(self.examples, seed=self.job.seed, num_examples=count)
         for step in range(start, self.total_steps):
             yield np.array([order[i] for i in range(step * size, (step + 1) * size)])
 

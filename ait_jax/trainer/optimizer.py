@@ -4,6 +4,7 @@ import dataclasses
 import math
 from typing import Any
 
+import jax.numpy as jnp
 import optax
 
 from ait_jax.errors import UserError
@@ -14,6 +15,21 @@ def constant_with_warmup(learning_rate: float = 5e-5, warmup_steps: int = 50) ->
     if not warmup_steps:
         return optax.constant_schedule(learning_rate)
     return optax.linear_schedule(0.0, learning_rate, warmup_steps)
+
+
+def logarithmic_warmup(learning_rate: float = 5e-5, warmup_steps: int = 50) -> optax.Schedule:
+    """Rises with the logarithm of the step over `warmup_steps` steps, then stays.
+
+    DeepSpeed's WarmupLR, by which the authors train: step s of W has log(s + 1) / log(W) of the
+    peak, more than a linear rise after the first step. W is 2 at least, as there.
+    """
+    steps = max(2, warmup_steps)
+
+    def rate(step: Any) -> Any:
+        reached = jnp.log1p(jnp.asarray(step, jnp.float32)) / math.log(steps)
+        return learning_rate * jnp.where(step < steps, reached, 1.0)
+
+    return rate
 
 
 @dataclasses.dataclass(frozen=True)

@@ -132,6 +132,14 @@ def test_evaluate_by_hand():
     assert list(result["per_task"]) == ["c1", "c2", "g1"]
 
 
+def test_means_over_tasks_count_each_task_once():
+    result = evaluate(PREDICTIONS, is_cls, category_of)
+    # c1 50, c2 100, g1 (4/7 + 0) / 2.
+    assert result["over_tasks"]["rougeL"] == pytest.approx((50 + 100 + 28.5714) / 3, abs=1e-4)
+    assert result["over_tasks"]["exact_match"] == 50.0
+    assert set(evaluate([], is_cls, category_of)["over_tasks"].values()) == {None}
+
+
 def test_the_headline_metric_is_the_categorys():
     predictions = [item("c1", 0, "it is entailed", "it is neutral")]
     by_category = evaluate(predictions, is_cls, category_of)["per_category"]

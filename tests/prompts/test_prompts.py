@@ -1,3 +1,4 @@
+import collections
 import string
 
 import pytest
@@ -5,7 +6,7 @@ from shared_data import NIV2, needs_shared
 
 from ait_jax.errors import UserError
 from ait_jax.pool import Example, Instruction, read_task
-from ait_jax.prompts.prompts import AlpacaEncoding, Prompt, TkInstructEncoding
+from ait_jax.prompts.prompts import AlpacaEncoding, Prompt, TkInstructEncoding, TkInstructMixture
 
 
 def count(text):
@@ -272,3 +273,27 @@ def test_alpacas_template_shows_no_examples():
     assert not TkInstructEncoding(num_positive_examples=0).shows_examples
     with pytest.raises(UserError, match="AlpacaEncoding.max_source_length is 0"):
         AlpacaEncoding(0)
+
+
+def test_the_mixture_is_tk_instructs_five_encodings():
+    mixture = TkInstructMixture(max_source_length=300)
+    flags = ("add_task_definition", "num_positive_examples", "num_negative_examples")
+    drawn = [mixture.drawn(0, "encoding", "task", str(i)) for i in range(2000)]
+    counts = collections.Counter(
+        (*(getattr(each, flag) for flag in flags), each.add_explanation) for each in drawn
+    )
+    assert set(counts) == {
+        (True, 0, 0, False),
+        (False, 2, 0, False),
+        (True, 2, 0, False),
+        (True, 2, 2, False),
+        (True, 2, 0, True),
+    }
+    assert all(330 < count < 470 for count in counts.values())  # 400 are expected, +-4 sigma
+    assert not any(each.add_task_name for each in drawn)
+    assert {each.max_source_length for each in drawn} == {300}
+    # Scored and evaluated prompts have one form.
+    arguments = (Instruction("Say it."), "x", len, lambda text, most: text[:most])
+    assert mixture.encode(*arguments) == TkInstructEncoding(max_source_length=300).encode(
+        *arguments
+    )

@@ -15,6 +15,7 @@ from ait_jax.trainer.optimizer import (
     adamw,
     constant_with_warmup,
     cosine_with_warmup,
+    logarithmic_warmup,
     scaled,
     schedule_over,
 )
@@ -82,6 +83,17 @@ def test_adafactor_against_float64():
         w -= rate * max(1e-3, np.sqrt((w**2).mean())) * update
     np.testing.assert_allclose(updated(optimizer, PARAMS)["w"], w, atol=1e-5)
     assert np.abs(w - PARAMS["w"]).max() > 0.02
+
+
+def test_logarithmic_warmup_against_float64():
+    """DeepSpeed's WarmupLR: log(s + 1) / log(W) of the peak below step W, then the peak."""
+    rate, steps = 5e-5, 50
+    schedule = jax.jit(logarithmic_warmup(rate, steps))
+    for step in range(120):
+        expected = rate * (math.log(step + 1) / math.log(steps) if step < steps else 1.0)
+        assert float(schedule(step)) == pytest.approx(expected, rel=1e-6, abs=1e-12)
+    assert float(schedule(10)) == pytest.approx(3.065e-5, rel=1e-3)  # a linear rise has 1.0e-5
+    assert float(logarithmic_warmup(rate, 0)(1)) == pytest.approx(rate)  # as if W were 2
 
 
 def test_constant_with_warmup():

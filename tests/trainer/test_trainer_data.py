@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ait_jax.errors import UserError
-from ait_jax.trainer.data import batches
+from ait_jax.trainer.data import batches, in_order
 
 
 class Numbers:
@@ -49,6 +49,19 @@ def test_every_epoch_is_another_permutation():
     epochs = [order[i : i + 10] for i in range(0, 100, 10)]
     assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 10
+
+
+def test_epochs_are_told_apart_where_examples_are_redrawn():
+    class Redrawn(Numbers):
+        redraws = True
+
+    stream = batches(Redrawn(10), batch_size=4, seed=1, start=0, stop=25)
+    order = [index for batch in stream for index in batch["inputs"].tolist()]
+    plain = [index for batch in drawn(stop=25) for index in batch]
+    assert order == [position // 10 * 10 + index for position, index in enumerate(plain)]
+    # T5X reads the examples themselves, in the same order.
+    source = in_order(Redrawn(10), seed=1, num_examples=100)
+    assert [source[i] for i in range(100)] == order
 
 
 def test_the_seed_matters_and_may_be_any_integer():

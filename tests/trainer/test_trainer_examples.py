@@ -5,7 +5,7 @@ import pytest
 
 from ait_jax.assets import mini_vocabulary
 from ait_jax.pool import Example, Instance, Instruction, Task, TaskPool
-from ait_jax.prompts.prompts import TkInstructEncoding
+from ait_jax.prompts.prompts import TkInstructEncoding, TkInstructMixture
 from ait_jax.prompts.vocabulary import Vocabulary
 from ait_jax.scorer.batching import LengthBuckets
 from ait_jax.trainer.examples import InstructionExamples
@@ -70,6 +70,39 @@ def test_a_task_brings_the_same_examples_in_every_round(pool):
     assert {prompt for prompt, _ in other} != {prompt for prompt, _ in first}
     # Both references are used.
     assert {answer.startswith("it is") for _, answer in first} == {True, False}
+
+
+def test_every_epoch_draws_its_references(pool):
+    source, once = examples(pool, redraws=True), examples(pool)
+    epochs = [
+        [tuple(VOCABULARY.decode(tokens) for tokens in source[e * 45 + i]) for i in range(45)]
+        for e in range(6)
+    ]
+    assert epochs[0] == texts(once)  # the first epoch is that of a training of one
+    for epoch in epochs:
+        assert [prompt for prompt, _ in epoch] == [prompt for prompt, _ in epochs[0]]
+    answers = np.array([[answer.startswith("it is") for _, answer in epoch] for epoch in epochs])
+    assert 0.35 < answers.mean() < 0.65
+    assert (answers.any(axis=0) & ~answers.all(axis=0)).mean() > 0.8  # 31/32 is expected
+    assert source.references(45 * 3 + 2) == source.references(2) == once.references(2)
+    again = examples(pool, redraws=True)
+    np.testing.assert_array_equal(again[45 * 5 + 7][1], source[45 * 5 + 7][1])
+
+
+def test_the_mixture_draws_one_of_five_forms_for_every_instance(pool):
+    mixture = TkInstructMixture(max_source_length=128)
+    source = examples(pool, ["apples", "pears"], encoding=mixture)
+    prompts = [prompt for prompt, _ in texts(source)]
+    forms = [
+        (p.startswith("Definition:"), p.count("Positive Example"), p.count("Explanation:"))
+        for p in prompts
+    ]
+    # No task here has negative examples, so two forms look alike.
+    assert set(forms) == {(True, 0, 0), (False, 2, 0), (True, 2, 0), (True, 2, 2)}
+    assert texts(examples(pool, ["pears", "apples"], encoding=mixture))[20:] == texts(source)[:20]
+    later = examples(pool, ["apples", "pears"], encoding=mixture, redraws=True)
+    assert texts(later) == texts(source)
+    assert [VOCABULARY.decode(later[40 + i][0]) for i in range(40)] != prompts
 
 
 def test_access_in_any_order_and_again(pool):
