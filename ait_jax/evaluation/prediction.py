@@ -39,14 +39,14 @@ def predict(
     NIV2 lists its label-balanced official test instances first (paper: 100 per task).
 
     Args:
-      positions: an order of each task's instances; None is the task's own.
+      positions: an order of tasks' instances, where it is not the task's own.
     """
     pool, vocabulary, encoding = asker.pool, asker.vocabulary, asker.encoding
     partitioner = asker.engine.partitioner
     everything = [
         (name, instance)
         for name in tasks
-        for instance in _first(pool[name].instances, max_instances, positions and positions[name])
+        for instance in _first(pool[name].instances, max_instances, (positions or {}).get(name))
     ]
     places = partitioner.own(everything)
     prompts = [

@@ -91,7 +91,6 @@ def planned(run: Run[Experiment], splits: Splits) -> list[tuple[str, float]]:
 def train(run: Run[Experiment], round_index: int, start: OnDemand, splits: Splits) -> OnDemand:
     """Trains on the tasks chosen so far, from `start`; keeps the best checkpoint on dev tasks."""
     experiment = run.experiment
-
     seed, positions = experiment.dev_instances_seed, None
     if seed is not None:
         positions = shuffled_positions(run.pool, splits.test + splits.dev, seed)
