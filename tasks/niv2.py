@@ -27,7 +27,7 @@ from ait_jax.tasks import niv2_rows
 from ait_jax.tasks.lazy_instances import LazyInstances
 from ait_jax.tasks.niv2_builder import NAME, TASKS_SPLIT, Clone, Niv2
 from ait_jax.tasks.prepared_folder import PreparedFolder, check_on_bad_task
-from ait_jax.tasks.source_files import SourceFile, fingerprint
+from ait_jax.tasks.source_files import SourceFile, fingerprint, size_of
 from tensorflow_datasets.core.utils import tqdm_utils
 
 from ait_jax.errors import UserError, nearest, shown, shown_path
@@ -87,7 +87,7 @@ def prepare(
         since; the directory cannot be written to.
     """
     check_on_bad_task(on_bad_task)
-    clone = Clone(source)
+    clone = Clone(source, skips_unreadable=on_bad_task == "skip")
 
     def build(
         building: Path, files: Mapping[str, SourceFile], advance: Callable[[int], None]
@@ -160,7 +160,7 @@ class _Reader:
             self.skipped[_name(path)] = str(error)
             return None
         finally:
-            self._advance(path.stat().st_size)
+            self._advance(size_of(path))
 
 
 @contextlib.contextmanager

@@ -24,11 +24,15 @@ ReadTask = Callable[[Path], Task | None]
 class Clone:
     """A folder (gin name NIV2_DIR) like NIV2's: tasks/*.json and splits/<name>/*_tasks.txt.
 
+    Args:
+      directory: the folder.
+      skips_unreadable: as of `SourceFiles`.
+
     Raises:
       UserError: the folder does not exist or has no tasks.
     """
 
-    def __init__(self, directory: Any) -> None:
+    def __init__(self, directory: Any, skips_unreadable: bool = False) -> None:
         self.directory = Path(directory).expanduser()
         label = f"NIV2_DIR = {str(self.directory)!r}"
         if not self.directory.is_dir():
@@ -45,7 +49,7 @@ class Clone:
         self._split_paths = sorted(self.directory.glob("splits/*/*_tasks.txt"))
         paths = [*self.task_paths, *self._split_paths]
         named = {text_name(path.relative_to(self.directory)): path for path in paths}
-        self.files = SourceFiles(label, named)
+        self.files = SourceFiles(label, named, skips_unreadable)
 
     def read_splits(self) -> dict[str, dict[str, list[str]]]:
         """Returns {"default": {"train_tasks": [names], ...}}. Raises UserError on a bad name."""

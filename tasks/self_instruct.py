@@ -75,10 +75,10 @@ def _paths(given: Files | None, what: str) -> list[Path]:
     paths = [Path(name.strip()).expanduser() for name in names if name.strip()]
     for path in paths:
         if not path.is_file():
-            kind = "is a folder, not a file" if path.is_dir() else "does not exist"
+            kind = "is no regular file" if path.exists() else "does not exist"
+            kind = "is a folder, not a file" if path.is_dir() else kind
             raise UserError(
-                f"the {what} {str(path)!r} {kind}; give JSON or JSON-lines files, separated by "
-                "commas."
+                f"{shown_path(path)} {kind}; the {what} is files of rows, separated by commas."
             )
     return paths
 

@@ -1,11 +1,14 @@
 """The files a pool was prepared from: what is remembered of them, and whether they changed."""
 
+import errno
 import hashlib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, shown_path
+from ait_jax.runtime.files import open_regular
 
 
 @dataclass(frozen=True)
@@ -24,15 +27,18 @@ class SourceFiles:
     Attributes:
       label: the source in words, for messages: "NIV2_DIR = 'clone'".
       paths: name, independent of where the files are -> path.
+      skips_unreadable: whether a link to nothing, a pipe and the like are remembered as such; else
+        they are refused.
     """
 
     label: str
     paths: Mapping[str, Path]
+    skips_unreadable: bool = False
 
     @property
     def num_bytes(self) -> int:
         """Bytes of all files."""
-        return sum(path.stat().st_size for path in self.paths.values())
+        return sum(map(size_of, self.paths.values()))
 
     def read(
         self,
@@ -52,19 +58,35 @@ class SourceFiles:
         files = {}
         for name, path in self.paths.items():
             try:
-                status = path.stat()
-                before = known.get(name)
-                stamp = (status.st_size, status.st_mtime_ns)
-                if before and (before.size, before.modified_ns) == stamp:
-                    files[name] = before
-                else:
-                    with open(path, "rb") as file:
-                        digest = hashlib.file_digest(file, "sha256").hexdigest()
-                    files[name] = SourceFile(*stamp, digest)
+                files[name] = _read(path, known.get(name))
             except OSError as error:
-                raise UserError(f"cannot read {str(path)!r}: {error.strerror or error}.") from error
-            advance(status.st_size)
+                if not self.skips_unreadable or error.errno in _TOO_MANY_OPEN:
+                    problem = error.strerror or error
+                    raise UserError(f"{shown_path(path)}: cannot read it: {problem}.") from error
+                files[name] = _UNREADABLE
+            advance(files[name].size)
         return files
+
+
+_UNREADABLE = SourceFile(0, 0, "")
+_TOO_MANY_OPEN = (errno.EMFILE, errno.ENFILE)
+
+
+def _read(path: Path, before: SourceFile | None) -> SourceFile:
+    with open_regular(path) as file:
+        status = os.fstat(file.fileno())
+        stamp = (status.st_size, status.st_mtime_ns)
+        if before and (before.size, before.modified_ns) == stamp:
+            return before
+        return SourceFile(*stamp, hashlib.file_digest(file, "sha256").hexdigest())
+
+
+def size_of(path: Path) -> int:
+    """Returns a file's bytes, 0 if there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def fingerprint(files: Mapping[str, SourceFile]) -> str:
