@@ -8,6 +8,7 @@ they open pools and make encodings, perturbations, scorers and vocabularies.
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from tokenize import TokenError
 from typing import Any
 
 from ait_jax.errors import UserError, first_line
@@ -92,7 +93,7 @@ class ConfigValues:
         try:
             for statement in config_parser.ConfigParser(text, _Delegate()):
                 self._add(statement)
-        except (SyntaxError, ValueError, RecursionError) as error:
+        except (SyntaxError, ValueError, RecursionError, TokenError) as error:
             raise UserError(f"config.gin is damaged ({first_line(error)})") from error
 
     def _add(self, statement: Any) -> None:
@@ -155,8 +156,11 @@ class ConfigValues:
         }
         try:
             return function(**arguments)
-        except TypeError as error:  # of another version, or not written by a run
-            raise UserError(f"config.gin does not fit @{value.name} ({error})") from error
+        except UserError:
+            raise
+        except Exception as error:  # values of another version, or that no run has written
+            problem = first_line(error)
+            raise UserError(f"config.gin does not fit @{value.name} ({problem})") from error
 
     def _function(self, reference: Reference) -> tuple[Any, tuple[str, ...]]:
         first, _, rest = reference.selector.partition(".")

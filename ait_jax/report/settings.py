@@ -8,6 +8,7 @@ from ait_jax.errors import UserError
 from ait_jax.pool import TaskPool
 from ait_jax.runtime.terminal import quiet_stderr
 
+_MOST_PROMPTS = 10_000  # of a task or an instance
 _CLASSES = ("Experiment", "Scoring", "Continual")
 
 
@@ -79,8 +80,8 @@ def of_config(text: str, seed: int) -> Settings:
         needs_scores=_needs_scores(name),
         strategy=name,
         seed=seed,
-        num_instances=_literal(config, scorer, "num_instances", int) or 0,
-        num_perturbations=_literal(config, scorer, "num_perturbations", int) or 0,
+        num_instances=_count(config, scorer, "num_instances"),
+        num_perturbations=_count(config, scorer, "num_perturbations"),
         answers=_literal(config, scorer, "answers", str) or "predictions",
         problem=problems[-1] if problems else "",
         **parts,
@@ -92,6 +93,12 @@ def _followed(config: ConfigValues, value: Any) -> tuple[Any, tuple[str, ...]]:
         return config.followed(value)
     except UserError:
         return None, ()
+
+
+def _count(config: ConfigValues, values: dict[str, Any], name: str) -> int:
+    """Returns a number of prompts, 0 where it is missing or none that a run could have had."""
+    value = _literal(config, values, name, int) or 0
+    return value if 0 <= value <= _MOST_PROMPTS else 0
 
 
 def _literal(config: ConfigValues, values: dict[str, Any], name: str, kind: type) -> Any:

@@ -105,13 +105,28 @@ def test_scopes_and_macros_mean_what_gin_means(clean_gin):
 
 @pytest.mark.parametrize(
     "text",
-    ["a = = 3", "A = %B\nB = %A\nx.Experiment.pool = %A", "x.Experiment.pool = %GONE", "\x00"],
+    [
+        "a = = 3",
+        "A = %B\nB = %A\nx.Experiment.pool = %A",
+        "x.Experiment.pool = %GONE",
+        "\x00",
+        "a = " + "[" * 5000,
+        "a = " + "-" * 100_000 + "1",
+        "a = " + "9" * 5000,
+        "a = {" + "1:{" * 99,
+    ],
 )
 def test_a_strange_configuration_is_a_problem_and_no_crash(text):
     assert settings.of_config(text, 0).problem
     if "=" in text and "%" not in text:
         with pytest.raises(UserError, match="config.gin is damaged"):
             ConfigValues(text)
+
+
+def test_counts_that_no_run_could_have_are_left_out():
+    text = "scorer.Scorer.num_instances = {}\nx.Experiment.scorer = @scorer.Scorer()\n"
+    counts = [settings.of_config(text.format(n), 0).num_instances for n in (7, -1, 10**12, "'x'")]
+    assert counts == [7, 0, 0, 0]
 
 
 def test_a_run_at_work_gives_its_own_parts(tmp_path):
