@@ -88,7 +88,7 @@ def test_scopes_and_macros_mean_what_gin_means(clean_gin):
         "from __gin__ import dynamic_registration\nfrom ait_jax.prompts import perturb\n"
         "RATE = 0.4\nNAME = @perturb.WordDrop()\nOTHER = @b/perturb.WordDrop()\n"
         "perturb.WordDrop.rate = 0.1\nperturb.WordDrop.parts = 'TD'\n"
-        "NAME/perturb.WordDrop.rate = %RATE\nb/perturb.WordDrop.parts = 'TE'\n"
+        "NAME/perturb.WordDrop.rate = %RATE\nb/perturb.WordDrop.parts = 'EXAMPLES'\n"
         "scorer.Scorer.perturbation = %NAME\n"
     )
     config = ConfigValues(text)
