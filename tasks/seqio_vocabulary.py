@@ -8,15 +8,16 @@ import numpy as np
 import seqio
 import tensorflow as tf
 
+from ait_jax.prompts.t5_tokenizer import TOKENIZER
 from ait_jax.prompts.tokenizers_vocabulary import TokenizersVocabulary
 from ait_jax.prompts.vocabulary import EOS_ID, PAD_ID, Vocabulary
 
 
 def seqio_vocabulary(vocabulary: Vocabulary | TokenizersVocabulary) -> seqio.Vocabulary:
     """Returns a SeqIO vocabulary with the same ids."""
-    if isinstance(vocabulary, TokenizersVocabulary):
+    if isinstance(vocabulary, TokenizersVocabulary) or vocabulary.file.name == TOKENIZER:
         return _SeqioTokenizers(vocabulary)
-    return _SeqioSentencePiece(vocabulary.path, vocabulary.extra_ids)
+    return _SeqioSentencePiece(str(vocabulary.file), vocabulary.extra_ids)
 
 
 class _SeqioSentencePiece(seqio.SentencePieceVocabulary):
@@ -31,7 +32,7 @@ _opened = functools.lru_cache(maxsize=4)(Vocabulary)
 
 
 class _SeqioTokenizers(seqio.Vocabulary):
-    """A `TokenizersVocabulary`; TensorFlow strings are encoded in Python."""
+    """A vocabulary of the package `tokenizers`; TensorFlow strings are encoded in Python."""
 
     bos_id = property(lambda self: None)
     eos_id = property(lambda self: EOS_ID)
@@ -39,7 +40,7 @@ class _SeqioTokenizers(seqio.Vocabulary):
     # A vocabulary of bytes knows every text; SeqIO puts this in place of ids beyond it.
     unk_id = property(lambda self: PAD_ID)
 
-    def __init__(self, vocabulary: TokenizersVocabulary) -> None:
+    def __init__(self, vocabulary: Vocabulary | TokenizersVocabulary) -> None:
         super().__init__(extra_ids=0)
         self._vocabulary = vocabulary
 

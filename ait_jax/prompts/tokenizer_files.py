@@ -13,7 +13,7 @@ from typing import Any
 from ait_jax.errors import UserError, shown, shown_path
 from ait_jax.prompts import gguf_header, gguf_tokenizer
 from ait_jax.prompts.token_order import TokenOrder, order_of
-from ait_jax.runtime import files, strict_json, untrusted
+from ait_jax.runtime import files, untrusted
 from ait_jax.runtime.buckets import is_local
 
 TOKENIZER = "tokenizer.json"
@@ -23,8 +23,6 @@ _GENERATION = ("generation_config.json", "config.json")
 # Files that belong to a tokenizer and are copied with it.
 EXTRA_FILES = ("special_tokens_map.json", CHAT_TEMPLATE)
 _ROLES = ("bos", "eos", "pad", "unk")
-# The largest known tokenizer.json (of 256,000 tokens) has 35 MB.
-_MAX_BYTES = 500 * 10**6
 
 
 @dataclass(frozen=True)
@@ -52,11 +50,13 @@ class TokenizerFiles:
         source: where it came from.
         tokenizer: tokenizer.json's content.
         special: its special tokens.
+        is_ours: whether the content was written here, from GGUF's metadata.
     """
 
     source: str
     tokenizer: str
     special: SpecialTokens
+    is_ours: bool = False
 
 
 def is_place(path: Any) -> bool:
@@ -97,34 +97,6 @@ def special_tokens(path: Any) -> SpecialTokens:
 # --- Hugging Face ---
 
 
-def read_json(path: Any) -> dict[str, Any]:
-    """Returns the JSON object of a file of a folder, in which it really lies.
-
-    Raises:
-        UserError: the file is missing, too large, a link that leads out of its folder, what Git
-            LFS left of it, or not a JSON object.
-    """
-    path = files.as_path(path)
-    if not path.exists():
-        raise UserError(
-            f"No {path.name} in {shown_path(path.parent)}; copy it there from where the model came "
-            "from."
-        )
-    untrusted.check_inside(path.parent, path)
-    data = files.read_given_bytes(path, "the model's file", _MAX_BYTES)
-    untrusted.check_whole(path, data)
-    try:
-        value = strict_json.loads(data, path)
-    except UserError as error:
-        problem = str(error).removeprefix(shown_path(path)).strip(":,. ")
-        raise UserError(
-            f"{shown_path(path)} is not JSON, or truncated ({problem}); copy it again."
-        ) from error
-    if not isinstance(value, dict):
-        raise UserError(f"{shown_path(path)} is not a JSON object; copy it again.")
-    return value
-
-
 def _read_folder(folder: Any) -> TokenizerFiles:
     stamp = ()
     if is_local(folder):
@@ -141,9 +113,10 @@ def _stamp(path: Any) -> tuple[int, int]:
 @lru_cache(maxsize=2)
 def _read_folder_once(folder: Any, stamp: tuple[tuple[int, int], ...]) -> TokenizerFiles:
     del stamp
-    tokenizer = read_json(folder / TOKENIZER)
+    # What it cuts and pads by default is not wanted here, but is checked as it is read.
+    tokenizer = untrusted.read_json(folder / TOKENIZER) | {"truncation": None, "padding": None}
     settings, more, *generation = (
-        read_json(folder / name) if (folder / name).is_file() else {}
+        untrusted.read_json(folder / name) if (folder / name).is_file() else {}
         for name in (SETTINGS, EXTRA_FILES[0], *_GENERATION)
     )
     ids = _special_ids(folder / TOKENIZER, tokenizer)
@@ -162,7 +135,7 @@ def _read_folder_once(folder: Any, stamp: tuple[tuple[int, int], ...]) -> Tokeni
     template = settings.get("chat_template")
     if (folder / CHAT_TEMPLATE).is_file():
         untrusted.check_inside(folder, folder / CHAT_TEMPLATE)
-        data = files.read_given_bytes(folder / CHAT_TEMPLATE, "the chat template", _MAX_BYTES)
+        data = files.read_given_bytes(folder / CHAT_TEMPLATE, "the chat template")
         template = data.decode("utf-8-sig", errors="replace")
     # Of several templates, transformers takes the one named "default".
     if isinstance(template, list):
@@ -268,10 +241,7 @@ def write(folder: Any, tokenizer: TokenizerFiles) -> None:
     """
     source = files.as_path(tokenizer.source)
     if source.is_dir():
-        for name in (TOKENIZER, SETTINGS, *EXTRA_FILES):
-            if (source / name).is_file():
-                untrusted.check_inside(source, source / name)
-                files.write_bytes(folder / name, files.read_bytes(source / name))
+        copy(source, folder)
         return
     files.write_text(folder / TOKENIZER, tokenizer.tokenizer)
     special = tokenizer.special
@@ -286,3 +256,11 @@ def write(folder: Any, tokenizer: TokenizerFiles) -> None:
     if special.chat_template:
         settings["chat_template"] = special.chat_template
     files.write_json(folder / SETTINGS, settings)
+
+
+def copy(source: Any, folder: Any) -> None:
+    """Copies a folder's tokenizer files, byte for byte."""
+    for name in (TOKENIZER, SETTINGS, *EXTRA_FILES):
+        if (source / name).is_file():
+            untrusted.check_inside(source, source / name)
+            files.write_bytes(folder / name, files.read_bytes(source / name))

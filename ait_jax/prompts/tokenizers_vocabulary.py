@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any, SupportsInt
 
 from ait_jax.errors import UserError, shown, shown_path
-from ait_jax.prompts import tokenizer_files, tokenizer_trial
+from ait_jax.prompts import t5_tokenizer, tokenizer_files, tokenizer_trial
 from ait_jax.prompts.chat_format import Around, ChatFormat
 from ait_jax.prompts.tokenizer_files import TokenizerFiles
 from ait_jax.prompts.vocabulary import EOS_ID, PAD_ID, Vocabulary
@@ -51,10 +51,9 @@ class TokenizersVocabulary(Vocabulary):
 
     @cached_property
     def _tokenizer(self) -> Any:
-        source, special = self._files.source, self._files.special
-        tokenizer = tokenizer_trial.load(self._files.tokenizer, source, (*special.ids, *_PROBES))
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
+        read = self._files
+        texts = (*read.special.ids, *_PROBES)
+        tokenizer = tokenizer_trial.load(read.tokenizer, read.source, texts, is_ours=read.is_ours)
         tokenizer.encode_special_tokens = True
         self._check(tokenizer)
         return tokenizer
@@ -225,6 +224,7 @@ class TokenizersVocabulary(Vocabulary):
 
 
 def vocabulary_at(path: Any) -> Vocabulary:
-    """Returns the vocabulary of a file or folder, a SentencePiece model unless it is another."""
-    is_place = files.as_path(path).exists() and tokenizer_files.is_place(path)
-    return TokenizersVocabulary(path) if is_place else Vocabulary(path)
+    """Returns the vocabulary of a file or folder: T5's, or a decoder-only model's tokenizer."""
+    if files.as_path(path).exists() and tokenizer_files.is_place(path):
+        return Vocabulary(path) if t5_tokenizer.is_place(path) else TokenizersVocabulary(path)
+    return Vocabulary(path)

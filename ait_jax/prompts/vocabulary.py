@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any, SupportsInt
 
-from ait_jax.errors import UserError
-from ait_jax.runtime import files
+from ait_jax.errors import UserError, shown
+from ait_jax.prompts import t5_tokenizer
+from ait_jax.runtime import files, untrusted
 
 PAD_ID = 0
 EOS_ID = 1
@@ -52,7 +53,7 @@ class Vocabulary:
     becomes that id where a word may start.
 
     Args:
-      path: a SentencePiece model file.
+      path: a SentencePiece model file, T5's tokenizer.json, or a folder with either.
       extra_ids: how many sentinels follow the pieces (T5 has 100).
 
     Raises:
@@ -69,15 +70,31 @@ class Vocabulary:
         return (self.path, self.extra_ids)
 
     @cached_property
+    def file(self) -> Any:
+        """The path of the vocabulary itself."""
+        return t5_tokenizer.file_of(self.path)
+
+    @property
+    def own_sentinels(self) -> int:
+        """How many sentinels the file itself has among its pieces."""
+        return getattr(self._processor, "num_sentinels", 0)
+
+    @cached_property
     def _processor(self) -> Any:
         from sentencepiece import SentencePieceProcessor
 
+        if self.file.name == t5_tokenizer.TOKENIZER:
+            tokenizer = t5_tokenizer.T5Tokenizer(self.file, self.extra_ids)
+            self._check_special(tokenizer.special)
+            return tokenizer
         try:
-            model = files.read_bytes(self.path)
+            model = files.read_bytes(self.file)
         except OSError as error:
             raise UserError(
-                f"No SentencePiece model at {self.path!r}; set VOCABULARY_PATH to a *.model file."
+                f"No SentencePiece model at {shown(self.path)}; set VOCABULARY_PATH to a *.model "
+                "file or the folder of a T5."
             ) from error
+        untrusted.check_whole(self.file, model)
         sentinels = (
             _user_defined_piece(f"{_WORD_START}<extra_id_{index}>")
             for index in reversed(range(self.extra_ids))
@@ -88,15 +105,18 @@ class Vocabulary:
             processor = SentencePieceProcessor(model_proto=model + b"".join(sentinels))
         except RuntimeError as error:
             raise UserError(
-                f"{self.path!r} is not a SentencePiece model: {error}; set VOCABULARY_PATH to one."
+                f"{shown(self.path)} is not a SentencePiece model: {error}; set VOCABULARY_PATH to "
+                "one."
             ) from error
-        special = (processor.pad_id(), processor.eos_id(), processor.unk_id())
+        self._check_special((processor.pad_id(), processor.eos_id(), processor.unk_id()))
+        return processor
+
+    def _check_special(self, special: tuple[int, int, int]) -> None:
         if special != (PAD_ID, EOS_ID, UNK_ID):
             raise UserError(
-                f"{self.path!r} has pad, end-of-sequence and unknown ids {special}, T5 needs "
+                f"{shown(self.path)} has pad, end-of-sequence and unknown ids {special}, T5 needs "
                 f"{(PAD_ID, EOS_ID, UNK_ID)}; set VOCABULARY_PATH to a T5 vocabulary."
             )
-        return processor
 
     @property
     def vocab_size(self) -> int:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ait_jax.errors import UserError, shown, shown_path
-from ait_jax.runtime import buckets, files
+from ait_jax.runtime import buckets, files, strict_json
 
+# The largest known tokenizer.json (of 256,000 tokens) has 35 MB.
+_MOST_JSON_BYTES = 500 * 10**6
 # What `git clone` leaves in place of a large file where Git LFS is not set up.
 _POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -100,3 +102,31 @@ def check_whole(path: Any, beginning: Any) -> None:
             f"{shown_path(path)} is a Git LFS pointer, not the file itself; run `git lfs pull` in "
             f"{shown_path(folder)}."
         )
+
+
+def read_json(path: Any) -> dict[str, Any]:
+    """Returns the JSON object of a file of a folder, in which it really lies.
+
+    Raises:
+        UserError: the file is missing, too large, a link that leads out of its folder, what Git
+            LFS left of it, or not a JSON object.
+    """
+    path = files.as_path(path)
+    if not path.exists():
+        raise UserError(
+            f"No {path.name} in {shown_path(path.parent)}; copy it there from where the model came "
+            "from."
+        )
+    check_inside(path.parent, path)
+    data = files.read_given_bytes(path, "the model's file", _MOST_JSON_BYTES)
+    check_whole(path, data)
+    try:
+        value = strict_json.loads(data, path)
+    except UserError as error:
+        problem = str(error).removeprefix(shown_path(path)).strip(":,. ")
+        raise UserError(
+            f"{shown_path(path)} is not JSON, or truncated ({problem}); copy it again."
+        ) from error
+    if not isinstance(value, dict):
+        raise UserError(f"{shown_path(path)} is not a JSON object; copy it again.")
+    return value

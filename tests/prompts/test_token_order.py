@@ -49,3 +49,19 @@ def test_refused():
         order({"</s>": 2})
     with pytest.raises(UserError, match="must be two different ids"):
         TokenOrder(2, 2)
+
+
+def test_a_spare_token_pads_where_one_token_is_all_others():
+    base = {
+        "<|endoftext|>": 0,
+        "<|im_start|>": 1,
+        "<|im_end|>": 2,
+        "<repo_name>": 3,
+        "<jupyter>": 4,
+    }
+    roles = dict.fromkeys(("bos", "eos", "pad", "unk"), 0)
+    assert order(base, **roles) == TokenOrder(4, 0)
+    # Not one that a conversation has.
+    assert order(base, **roles, chat_template="{{ '<jupyter>' }}") == TokenOrder(3, 0)
+    with pytest.raises(UserError, match="has no padding token, and none to spare: its 3 special"):
+        order({name: base[name] for name in list(base)[:3]}, **roles)

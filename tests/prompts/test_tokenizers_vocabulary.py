@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import sentencepiece
+from shared_data import SHARED, needs_shared
 from tiny_llama import (
     SPECIAL,
     TEXTS,
@@ -337,3 +338,35 @@ def test_answers_of_byte_level_tokenizers_are_what_they_are_alone(plain, chat):
         assert plain.encode_answer(text) == chat.encode_answer(text) == plain.encode(text)
         apart = (chat.encode_source("p", 256), chat.encode(text))
         assert chat.encode_example("p", text, 256) == apart
+
+
+@pytest.mark.parametrize("where", ["unflagged", "in the vocabulary", "special_tokens_map"])
+def test_an_end_that_no_file_flags_is_found_by_its_text(tmp_path, where):
+    end = "<|the_end|>"
+    write_tokenizer(tmp_path, eos_token=end, chat_template=None, pad_token=None)
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    vocab = content["model"]["vocab"]
+    vocab[end] = number = len(vocab)
+    if where == "unflagged":
+        entry = {**content["added_tokens"][0], "id": number, "content": end, "special": False}
+        content["added_tokens"].append(entry)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    if where == "special_tokens_map":
+        (tmp_path / "tokenizer_config.json").write_text("{}")
+        names = {"eos_token": {"content": end}, "unk_token": "<|endoftext|>"}
+        (tmp_path / "special_tokens_map.json").write_text(json.dumps(names))
+    vocabulary = TokenizersVocabulary(str(tmp_path))
+    assert vocabulary.special_tokens.order.eos_id == number
+    ids = vocabulary.encode(f"no{end}yes")
+    assert 1 not in ids and vocabulary.decode(ids) == f"no{end}yes"
+    assert vocabulary.decode([*vocabulary.encode("no"), 1, 7]) == "no"
+
+
+@needs_shared
+def test_a_base_model_whose_tokens_are_all_one(tmp_path):
+    case = SHARED / "cases" / "bug_reports" / "base_pad_eos"
+    write_tokenizer(tmp_path)
+    for name in ("config.json", "tokenizer_config.json"):
+        (tmp_path / name).write_text((case / name).read_text())
+    order = TokenizersVocabulary(str(tmp_path)).special_tokens.order
+    assert (order.pad_id, order.eos_id) == (SPECIAL.index("<repo_name>"), 0)

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, shown_path
 from ait_jax.models.checkpoints import (
     hugging_face,
     llama_weights,
@@ -31,6 +31,7 @@ from ait_jax.models.checkpoints.loaded_model import (
 from ait_jax.models.checkpoints.model_gin import llama_gin, t5_gin
 from ait_jax.models.llama import LlamaConfig
 from ait_jax.prompts import tokenizer_files
+from ait_jax.prompts.vocabulary import Vocabulary
 from ait_jax.runtime import files, reporter
 
 TARGETS = {
@@ -80,16 +81,17 @@ def convert(
     with np.errstate(over="ignore"):  # what overflows shows in the logits
         params = jax.tree.map(lambda x: x.astype(stored or x.dtype, copy=False), read.params)
     changed = dataclasses.replace(read, params=params)
-    read.words()  # a broken or too large one is refused before anything is written
+    words = read.words()  # a broken or too large one is refused before anything is written
     with files.new_folder(target) as folder:
         written = _write(folder, to, changed, max_shard_bytes)
         lines = _compare(original, changed, folder / written, dtype, hints.like)
         lines += _compare_with_torch(original, changed, folder / written, to, ask_torch)
         name = _write_vocabulary(folder, to, read)
         vocabulary = None if name is None else Path(target) / name
+        lines.append(_vocabulary_line(vocabulary, read, words))
         files.write_text(folder / "model.gin", _gin(read, Path(target) / written, vocabulary))
     reporter.say(f"wrote {Path(target) / written}: {TARGETS[to]}, {_dtype_text(dtype)}")
-    for line in [*lines, _vocabulary_line(vocabulary, read)]:
+    for line in lines:
         reporter.say(line)
     gin = Path(target) / "model.gin"
     reporter.say(f"wrote {gin}: the model, its checkpoint and its vocabulary")
@@ -99,7 +101,9 @@ def convert(
 def _bytes(size: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMG]?B)", size.upper())
     if not match or float(match[1]) == 0:
-        raise UserError(f"--max_shard_size={size} is not a size; write it like 5GB or 200MB.")
+        raise UserError(
+            f"--max_shard_size={shown_path(size)} is not a size; write it like 5GB or 200MB."
+        )
     return int(float(match[1]) * _UNITS[match[2]])
 
 
@@ -132,6 +136,9 @@ def _write_vocabulary(folder: Path, to: str, model: LoadedModel) -> str | None:
         return "."
     if vocabulary is None:
         return None
+    if vocabulary.name == tokenizer_files.TOKENIZER:
+        tokenizer_files.copy(vocabulary.parent, folder)
+        return vocabulary.name
     name = hugging_face.VOCABULARY if to == "hf" else "sentencepiece.model"
     shutil.copyfile(vocabulary, folder / name)
     if to == "hf":
@@ -148,8 +155,8 @@ def _gin(model: LoadedModel, checkpoint: Path, vocabulary: Path | None) -> str:
     return t5_gin(config, comment, checkpoint, vocabulary, model.extra_ids)
 
 
-def _vocabulary_line(path: Path | None, model: LoadedModel) -> str:
-    rows, words = model.config.vocab_size, model.words()
+def _vocabulary_line(path: Path | None, model: LoadedModel, words: Vocabulary | None) -> str:
+    rows = model.config.vocab_size
     if words is None:
         return (
             "vocabulary: none beside the checkpoint; give VOCABULARY_PATH (--vocabulary_path "
@@ -186,7 +193,8 @@ def _compare(
         ours = logits_check.our_logits(changed.params, config, asked)
     if not np.isfinite(ours).all():
         raise UserError(
-            f"the logits of {original.place} with {_dtype_text(dtype)} are not finite: its values "
+            f"the logits of {shown_path(original.place)} with {_dtype_text(dtype)} are not "
+            "finite: its values "
             "do not fit or are damaged; try --dtype=float32."
         )
     again = _read_again(changed, written, like)

@@ -15,7 +15,6 @@ from ait_jax.models.checkpoints import weights
 from ait_jax.models.checkpoints.stored_arrays import StoredArray
 from ait_jax.models.interface import Model
 from ait_jax.models.parameters import STACKED, abstract_params_in
-from ait_jax.prompts import tokenizer_files
 from ait_jax.runtime import files, untrusted
 
 CONFIG = "config.json"
@@ -39,7 +38,7 @@ def _pickled(folder: Any) -> list[str]:
 
 def read_settings(folder: Any) -> dict[str, Any]:
     """Returns config.json's fields as they are; UserError for a missing or damaged file."""
-    return tokenizer_files.read_json(files.as_path(folder) / CONFIG)
+    return untrusted.read_json(files.as_path(folder) / CONFIG)
 
 
 def with_defaults(
@@ -202,7 +201,7 @@ def _shards(folder: Any) -> Mapping[str, set[str] | None]:
                 "AutoModelForCausalLM for LLaMA."
             )
         raise UserError(f"{shown_path(folder)} has neither {WEIGHTS} nor {INDEX}.")
-    weight_map = tokenizer_files.read_json(path).get("weight_map")
+    weight_map = untrusted.read_json(path).get("weight_map")
     if not isinstance(weight_map, Mapping):
         raise UserError(
             f"{shown_path(path)} is not an index or is truncated (no weight_map); copy it again."

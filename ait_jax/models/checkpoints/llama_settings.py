@@ -282,11 +282,11 @@ def config_of_gguf(header: Header) -> LlamaConfig:
     given = {name.removeprefix(f"{kind}."): value for name, value in header.metadata.items()}
     if given.get("expert_count"):
         raise UserError(f"{shown_path(path)} is a mixture of experts, which this network is not.")
-    kind, scaling = given.get("rope.scaling.type", "none"), None
-    if kind == "linear":
+    scaled, scaling = given.get("rope.scaling.type", "none"), None
+    if scaled == "linear":
         given.setdefault("rope.scaling.factor", 1.0)
         scaling = rotary.LinearScaling(_decimal(number(given, "rope.scaling.factor", path)))
-    elif kind != "none" or "rope_freqs.weight" in header.tensors:
+    elif scaled != "none" or "rope_freqs.weight" in header.tensors:
         raise UserError(
             f"{shown_path(path)} scales its rotations (llama.rope.scaling.type, rope_freqs), as "
             "Llama 3.1 and "

@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ait_jax.errors import UserError
-from ait_jax.models.checkpoints import checkpoints, hugging_face, logits_check
+from ait_jax.errors import UserError, shown_path
+from ait_jax.models.checkpoints import checkpoints, logits_check
 from ait_jax.models.checkpoints.restore import check_params
 from ait_jax.models.interface import Params
 from ait_jax.models.llama import LlamaConfig
@@ -22,13 +22,11 @@ from ait_jax.models.parameters import (
     unflatten,
 )
 from ait_jax.models.t5 import T5Config
-from ait_jax.prompts import tokenizer_files
+from ait_jax.prompts import t5_tokenizer, tokenizer_files
 from ait_jax.prompts.token_order import TokenOrder
 from ait_jax.prompts.tokenizers_vocabulary import TokenizersVocabulary
 from ait_jax.prompts.vocabulary import EXTRA_IDS, Vocabulary
 from ait_jax.runtime import files
-
-_VOCABULARIES = ("sentencepiece.model", hugging_face.VOCABULARY)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,8 +57,8 @@ class LoadedModel:
         place: the very folder or file; form: a key of `checkpoints.FORMS`.
         config, params: the model; parameters unscanned, in the dtypes that are stored.
         step: of a checkpoint_<step> folder, else 0.
-        vocabulary: T5's SentencePiece model, LLaMA's tokenizer (`tokenizer_files`), None if
-            there is none.
+        vocabulary: T5's SentencePiece model or tokenizer.json, LLaMA's tokenizer
+            (`tokenizer_files`), None if there is none.
     """
 
     place: Path
@@ -86,21 +84,35 @@ class LoadedModel:
         """
         if self.vocabulary is None:
             return EXTRA_IDS
-        rows, num_pieces = self.config.vocab_size, Vocabulary(str(self.vocabulary), 0).vocab_size
+        words = Vocabulary(str(self.vocabulary), 0)
+        rows, num_pieces = self.config.vocab_size, words.vocab_size
         if num_pieces > rows:
             raise UserError(
-                f"{self.vocabulary} has {num_pieces:,} pieces, the token table only {rows:,} rows; "
+                f"{shown_path(self.vocabulary)} has {num_pieces:,} pieces, the token table only "
+                f"{rows:,} rows; "
                 "give the model's own --vocabulary_path."
             )
+        if words.own_sentinels:
+            return words.own_sentinels
         return EXTRA_IDS if num_pieces + EXTRA_IDS <= rows else 0
 
     def words(self) -> Vocabulary | TokenizersVocabulary | None:
-        """Returns the vocabulary; UserError for one that does not fit the model."""
+        """Returns the vocabulary, read; UserError for a broken one or one that does not fit."""
         if self.vocabulary is None:
             return None
         if isinstance(self.config, LlamaConfig):
-            return TokenizersVocabulary(str(self.vocabulary))
-        return Vocabulary(str(self.vocabulary), self.extra_ids)
+            words = TokenizersVocabulary(str(self.vocabulary))
+        else:
+            words = Vocabulary(str(self.vocabulary), self.extra_ids)
+        words.encode("")
+        if words.vocab_size > self.config.vocab_size:
+            raise UserError(
+                f"{shown_path(self.vocabulary)} has {words.vocab_size:,} tokens, the token table "
+                "of "
+                f"{shown_path(self.place)} only {self.config.vocab_size:,} rows; give the model's "
+                "own --vocabulary_path."
+            )
+        return words
 
     def describe(self) -> str:
         """Returns a line: what was read, from where, how large it is."""
@@ -137,10 +149,10 @@ def load_model(path: Any, hints: Hints = NO_HINTS) -> LoadedModel:
         shapes, axes = abstract_params(logits_check.model_of(config))
         check_params(flatten(params), flatten(shapes), flatten(axes), place, type(config))
     if isinstance(config, T5Config):
-        vocabulary = vocabulary or _beside(place)
+        vocabulary = t5_tokenizer.file_of(vocabulary) if vocabulary else _beside(place)
         if like is not None:
             raise UserError(
-                f"--like={like} is for LLaMA models, but {place} is a T5; leave it out."
+                f"--like={shown_path(like)} is for LLaMA models, but {place} is a T5; leave it out."
             )
     return LoadedModel(
         place=place,
@@ -155,10 +167,13 @@ def load_model(path: Any, hints: Hints = NO_HINTS) -> LoadedModel:
 def _check_llama_hints(place: Any, vocabulary: Any, like: Any) -> None:
     """Checks the hints for a LLaMA whose files state its sizes and hold its tokenizer."""
     if like is not None:
-        raise UserError(f"{place} states its sizes itself; leave --like={like} out.")
+        raise UserError(
+            f"{shown_path(place)} states its sizes itself; leave --like={shown_path(like)} out."
+        )
     if tokenizer_files.special_tokens(place).order != _order(vocabulary):
         raise UserError(
-            f"--vocabulary_path={vocabulary} has other padding or end-of-sequence tokens than "
+            f"--vocabulary_path={shown_path(vocabulary)} has other padding or end-of-sequence "
+            "tokens than "
             f"{place}; give the same model's."
         )
 
@@ -178,14 +193,16 @@ def _config_like(params: Params, place: Any, like: Any) -> LlamaConfig:
     """
     if like is None:
         raise UserError(
-            f"{place} holds a LLaMA's parameters, which do not show its heads, rotations and "
+            f"{shown_path(place)} holds a LLaMA's parameters, which do not show its heads, "
+            "rotations and "
             "tokens: add --like=MODEL, the GGUF file or Hugging Face folder that the training "
             "began with."
         )
     config = checkpoints.open_checkpoint(like).config
     if not isinstance(config, LlamaConfig):
         raise UserError(
-            f"--like={like} does not state a LLaMA's sizes; give a GGUF file or a Hugging Face "
+            f"--like={shown_path(like)} does not state a LLaMA's sizes; give a GGUF file or a "
+            "Hugging Face "
             "folder of one."
         )
     # Rows may have been added so that the table divides among devices.
@@ -209,7 +226,8 @@ def t5_config(params: Params, activations: Sequence[str] = (), place: Any = "it"
     def shape(name: str) -> tuple[int, ...]:
         if len(shapes.get(name, ())) != 2:
             raise UserError(
-                f"{place} is not a T5 1.0 or 1.1 under T5X's names: it lacks the matrix {name}."
+                f"{shown_path(place)} is not a T5 1.0 or 1.1 under T5X's names: it lacks the "
+                f"matrix {name}."
             )
         return shapes[name]
 
@@ -235,12 +253,12 @@ def t5_config(params: Params, activations: Sequence[str] = (), place: Any = "it"
 
 
 def _beside(place: Any) -> Path | None:
-    """Returns the SentencePiece model beside a checkpoint, or beside its run's steps."""
+    """Returns T5's vocabulary beside a checkpoint, or beside its run's steps."""
     folder = place if place.is_dir() else place.parent
     if not isinstance(folder, Path):
         return None
     homes = [folder] if checkpoints.step_of(folder) is None else [folder, folder.parent]
-    candidates = (home / name for home in homes for name in _VOCABULARIES)
+    candidates = (home / name for home in homes for name in t5_tokenizer.FILES)
     return next((path for path in candidates if path.is_file()), None)
 
 

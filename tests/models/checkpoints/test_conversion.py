@@ -12,6 +12,8 @@ import pytest
 from converting import assert_equal, convert
 from shared_data import GOLDEN_T5X, needs_shared
 from tiny_hugging_face import VARIANTS, config_of, edit_json, needs_torch, random_params
+from tiny_llama import needs_tokenizers
+from tiny_t5_tokenizer import write
 from tiny_training import OnDevices
 
 from ait_jax import assets, cli
@@ -179,6 +181,41 @@ def test_the_mini_model_with_its_vocabulary(tmp_path, capsys, without_torch, cle
     assert str(tmp_path / "c" / "checkpoint_0") in out
     config = config_of_made(tmp_path / "c")
     restore_params(tmp_path / "c", t5.Transformer(config), OnDevices())
+
+
+@needs_tokenizers
+@pytest.mark.parametrize("to", TO)
+def test_a_t5_with_tokenizer_json_alone(tmp_path, capsys, without_torch, to):
+    config = config_of("t5_1_1")
+    folder = write(tmp_path / "a", sentinels=20)
+    hugging_face.write(folder, random_params(config), config)
+    code, out, err = convert(capsys, folder, tmp_path / "b", f"--to={to}")
+    assert code == 0, err
+    theirs = Vocabulary(str(folder), extra_ids=20)
+    path = tmp_path / "b" / "tokenizer.json"
+    assert f"VOCABULARY_PATH = {path}: {theirs.vocab_size} ids, 20 sentinels among them" in out
+    gin_file = (tmp_path / "b" / "model.gin").read_text()
+    assert repr(str(path)) in gin_file and "vocabulary.Vocabulary.extra_ids = 20" in gin_file
+    ours = Vocabulary(str(path), extra_ids=20)
+    text = "In this task, you <extra_id_3> are"
+    assert ours.encode_source(text, 99) == theirs.encode_source(text, 99)
+    settings = (folder / "tokenizer_config.json").read_bytes()
+    assert (tmp_path / "b" / "tokenizer_config.json").read_bytes() == settings
+
+
+@needs_tokenizers
+@pytest.mark.parametrize("to", TO)
+def test_a_bad_tokenizer_is_refused_before_anything_is_written(
+    tmp_path, capsys, without_torch, monkeypatch, to
+):
+    config = config_of("t5_1_1")
+    folder = write(tmp_path / "a", sentinels=20)
+    hugging_face.write(folder, random_params(config), config)
+    edit_json(folder / "tokenizer.json", pre_tokenizer={"type": "hostile"})
+    monkeypatch.setattr(files, "new_folder", None)
+    code, _, err = convert(capsys, folder, tmp_path / "b", f"--to={to}")
+    assert code == 2 and "tokenizers cannot read its tokenizer" in err
+    assert err.count("\n") == 1 and not (tmp_path / "b").exists()
 
 
 def test_the_gin_file_scores(tmp_path, capsys, without_torch, clean_gin, monkeypatch):

@@ -131,6 +131,76 @@ def test_kinds_that_are_not_read(tmp_path):
         checkpoints.open_checkpoint(tmp_path / "x.gguf")
 
 
+# --- a model in several files ---
+
+
+def split(path, folder, per_file=9):
+    """Cuts a file as `gguf-split` does, by the gguf package's own writer."""
+    from gguf import GGUFReader, GGUFValueType, GGUFWriter
+
+    folder.mkdir()
+    reader = GGUFReader(path)
+    writer = GGUFWriter(folder / "m.gguf", "llama", split_max_tensors=per_file)
+    for field in reader.fields.values():
+        if field.name.startswith("GGUF.") or field.name == "general.architecture":
+            continue
+        kind = field.types[0]
+        inner = {"sub_type": field.types[-1]} if kind == GGUFValueType.ARRAY else {}
+        writer.add_key_value(field.name, field.contents(), kind, **inner)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return sorted(folder.iterdir())
+
+
+def test_split_files_are_one_model(file, tmp_path):
+    path, config, _ = file
+    parts = split(path, tmp_path / "parts")
+    assert [part.name for part in parts] == [f"m-0000{n}-of-00003.gguf" for n in (1, 2, 3)]
+    whole = parameters.flatten(checkpoints.open_checkpoint(path).load())
+    for part in parts[:2]:
+        opened = checkpoints.open_checkpoint(part)
+        assert (opened.form, opened.config) == ("gguf", config)
+        for name, array in parameters.flatten(opened.load()).items():
+            np.testing.assert_array_equal(array, whole[name])
+        assert TokenizersVocabulary(str(part)).encode("x y") == TokenizersVocabulary(
+            str(path)
+        ).encode("x y")
+    alone = tmp_path / "renamed.gguf"
+    parts[0].rename(alone)
+    with pytest.raises(UserError, match="renamed.gguf is part 1 of 3 of a model"):
+        checkpoints.open_checkpoint(alone)
+    with pytest.raises(UserError, match="one of 3 parts.*part 1, m-00001-of-00003.gguf, is not"):
+        checkpoints.open_checkpoint(parts[1])
+    parts[0].symlink_to(alone)
+    with pytest.raises(UserError, match="leads out of its folder"):
+        checkpoints.open_checkpoint(parts[1])
+    parts[0].unlink()
+    parts[0].write_bytes(parts[1].read_bytes())
+    with pytest.raises(UserError, match="against its name"):
+        checkpoints.open_checkpoint(parts[1])
+
+
+def test_a_pointer_in_place_of_the_file(tmp_path):
+    path = tmp_path / "x.gguf"
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(UserError, match="x.gguf is a Git LFS pointer"):
+        checkpoints.open_checkpoint(path)
+
+
+def test_counts_are_bounded(file, tmp_path):
+    """A list of numbers of one byte takes eight times its bytes in memory."""
+    data = bytes(2**22 + 1)
+    path = tmp_path / "x.gguf"
+    head = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + string(b"a") + struct.pack("<II", 9, 0)
+    path.write_bytes(head + struct.pack("<Q", len(data)) + data)
+    with pytest.raises(UserError, match="4,194,305 items, more than any model has"):
+        gguf_header.read_header(path)
+
+
 def string(text):
     return struct.pack("<Q", len(text)) + text
 

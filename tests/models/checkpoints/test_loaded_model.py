@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from converting import assert_equal, convert
+from tiny_hugging_face import edit_json
 from tiny_llama import (
     config_of,
     needs_gguf,
@@ -24,6 +25,7 @@ from ait_jax.models.checkpoints import (
 from ait_jax.prompts import tokenizer_files
 from ait_jax.prompts.token_order import TokenOrder
 from ait_jax.prompts.tokenizers_vocabulary import TokenizersVocabulary
+from ait_jax.runtime import files
 
 pytestmark = needs_gguf
 
@@ -120,3 +122,19 @@ def test_refused(file, trained, tmp_path, capsys, without_torch):
         capsys, file, out, "--to=hf", f"--vocabulary_path={tmp_path / 'other'}"
     )
     assert code == 2 and "other padding or end-of-sequence tokens" in error
+
+
+@pytest.mark.parametrize("to", ["hf", "t5x", "safetensors"])
+def test_a_bad_tokenizer_is_refused_before_anything_is_written(
+    tmp_path, capsys, without_torch, monkeypatch, to
+):
+    folder = tmp_path / "a"
+    folder.mkdir()
+    write_tokenizer(folder)
+    config = config_of()
+    llama_weights.write(folder, random_params(config), config, tokenizer_files.read(folder))
+    edit_json(folder / "tokenizer.json", pre_tokenizer={"type": "hostile"})
+    monkeypatch.setattr(files, "new_folder", None)
+    code, _, err = convert(capsys, folder, tmp_path / "b", f"--to={to}")
+    assert code == 2 and "tokenizers cannot read its tokenizer" in err
+    assert err.count("\n") == 1 and not (tmp_path / "b").exists()

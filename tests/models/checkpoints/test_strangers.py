@@ -14,6 +14,7 @@ import safetensors.numpy
 import tensorstore
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shared_data import SHARED, needs_shared
 from tiny_hugging_face import config_of, edit_json, random_params
 
 from ait_jax.errors import UserError
@@ -302,7 +303,7 @@ def test_empty_and_single_tensors(tmp_path):
 
 
 def test_very_many_tensors_are_quick(tmp_path):
-    count = 20_000
+    count = 10_000
     header = {f"x.{i}": entry([1], 4 * i, 4 * i + 4) for i in range(count)}
     header["token_embedder.embedding"] = entry([0, 4], 4 * count, 4 * count)
     path = tmp_path / "x.safetensors"
@@ -317,7 +318,7 @@ HEADER = json.dumps({"token_embedder.embedding": entry([6, 4], 0, 96)}).encode()
 WHOLE = struct.pack("<Q", len(HEADER)) + HEADER + TABLE.tobytes()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_damaged_safetensors_are_read_or_refused(tmp_path_factory, data):
     damaged = bytearray(WHOLE)
@@ -333,3 +334,37 @@ def test_damaged_safetensors_are_read_or_refused(tmp_path_factory, data):
         assert "\n" not in str(error) and "damaged.safetensors" in str(error)
         return
     assert sum(array.whole().nbytes for array in arrays.values()) <= len(damaged)
+
+
+# --- special ids ---
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "token"),
+    [
+        ("eos_token_id", 2, "another token ends a sequence"),
+        ("eos_token_id", [1, 2], "another token ends"),
+        ("pad_token_id", 1, "another token pads or begins"),
+        ("decoder_start_token_id", 3, "another token pads or begins"),
+        ("eos_token_id", True, "True, but of T5"),
+        ("pad_token_id", "<pad>", "'<pad>', but of T5"),
+    ],
+)
+def test_other_special_ids_of_a_t5_are_refused_by_name(folder, name, value, token):
+    edit_json(folder / "config.json", **{name: value})
+    with pytest.raises(UserError, match=f"config.json has {name} = .*{token}"):
+        checkpoints.open_checkpoint(folder)
+    edit_json(folder / "config.json", **{name: None})
+    checkpoints.open_checkpoint(folder)
+
+
+@needs_shared
+@pytest.mark.parametrize(
+    ("case", "name"), [("codet5_like", "eos_token_id = 2"), ("madlad_like", "pad_token_id = 1")]
+)
+def test_the_cases_of_other_special_ids(folder, case, name):
+    shutil.copyfile(
+        SHARED / "cases" / "bug_reports" / "t5_special_ids" / f"{case}.json", folder / "config.json"
+    )
+    with pytest.raises(UserError, match=f"config.json has {name}"):
+        checkpoints.open_checkpoint(folder)
