@@ -29,7 +29,7 @@ from ait_jax.commands import (
     subcommand,
     tasks_command,
 )
-from ait_jax.errors import ExitCode, UserError, nearest
+from ait_jax.errors import ExitCode, UserError, nearest, shown
 from ait_jax.runtime import disk, distributed, preemption, watching
 from ait_jax.runtime.buckets import Unavailable
 from ait_jax.runtime.preemption import Preempted
@@ -184,7 +184,8 @@ def _suggest_command(arguments: list[str]) -> None:
     given = next((a for a in arguments if not a.startswith("-")), None)
     if given is not None and given not in COMMANDS:
         raise UserError(
-            f"Unknown command {given!r}.{nearest(given, COMMANDS)} Commands: {', '.join(COMMANDS)}."
+            f"Unknown command {shown(given)}.{nearest(given, COMMANDS)} Commands: "
+            f"{', '.join(COMMANDS)}."
         )
 
 
@@ -194,7 +195,7 @@ def _refuse(argument: str, parser: argparse.ArgumentParser) -> None:
     hint = nearest(name, known)
     if name.lstrip("-").startswith("gin."):
         hint = f" Did you mean '--{argument.lstrip('-')}'?"
-    raise UserError(f"Unknown argument {argument!r}.{hint} See `{parser.prog} --help`.")
+    raise UserError(f"Unknown argument {shown(argument)}.{hint} See `{parser.prog} --help`.")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import bisect
 import difflib
 import enum
+import re
 import reprlib
 import unicodedata
 from collections.abc import Iterable
@@ -10,6 +11,7 @@ from collections.abc import Iterable
 _MOST_COMPARED = 2000
 _MOST_SHOWN = 200
 _LONGEST_MESSAGE = 4000
+_LONG_WORD = re.compile(rf"\S{{{_MOST_SHOWN + 1},}}")
 # Joiners that some scripts and emoji need.
 _HARMLESS_FORMATS = "\u200c\u200d"
 _UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -40,7 +42,7 @@ class UserError(Exception):
     """
 
     def __init__(self, *lines: str) -> None:
-        super().__init__("\n".join(_cut(visible(line), _LONGEST_MESSAGE) for line in lines))
+        super().__init__("\n".join(_cut(_shortened(visible(line))) for line in lines))
 
 
 def visible(text: str, *, keep_lines: bool = False) -> str:
@@ -78,11 +80,20 @@ def shown(value: object) -> str:
 def shown_path(path: object) -> str:
     """Returns a path as a message repeats it: on one line, escaped, cut in its middle."""
     text = visible(str(path))
+    return text if len(text) <= _MOST_SHOWN else _without_middle(text)
+
+
+def _without_middle(text: str) -> str:
     half = _MOST_SHOWN // 2
-    return text if len(text) <= _MOST_SHOWN else f"{text[: half - 3]}...{text[-half:]}"
+    return f"{text[: half - 3]}...{text[-half:]}"
 
 
-def _cut(text: str, most: int) -> str:
+def _shortened(line: str) -> str:
+    """Returns a line whose longest words, paths for example, are cut in their middle."""
+    return _LONG_WORD.sub(lambda match: _without_middle(match[0]), line)
+
+
+def _cut(text: str, most: int = _LONGEST_MESSAGE) -> str:
     return text if len(text) <= most else text[: most - 3] + "..."
 
 

@@ -17,7 +17,7 @@ import tomllib
 from collections.abc import Sequence
 from typing import Any
 
-from ait_jax.errors import UserError, nearest
+from ait_jax.errors import UserError, nearest, shown
 
 # The Cloud TPU API has no TPU7x.
 GKE_ONLY = ("tpu7x", "v7x", "ironwood")
@@ -106,7 +106,7 @@ def parse(name: str) -> Accelerator:
     known = (*GENERATIONS, *ALIASES)
     if not matched or kind not in GENERATIONS:
         raise UserError(
-            f"--accelerator={name!r} is not a TPU slice.{nearest(kind, known)} Give "
+            f"--accelerator={shown(name)} is not a TPU slice.{nearest(kind, known)} Give "
             f"GENERATION-SIZE, such as v5e-256; generations: {', '.join(known)}."
         )
     generation, size = GENERATIONS[kind], int(matched[2])

@@ -15,7 +15,7 @@ from typing import Any
 
 from ait_jax.launch.accelerators import Accelerator
 
-from ait_jax.errors import UserError, nearest
+from ait_jax.errors import UserError, nearest, shown
 
 COMMANDS = ("run", "score", "pretrain")
 TIERS = ("spot", "on_demand", "reserved", "flex_start")
@@ -124,7 +124,7 @@ def check_names(**given: Any) -> None:
     """Raises UserError for a name that its owner does not allow; other flags pass."""
     for flag, (pattern, needed) in _NAMES.items():
         if flag in given and not re.fullmatch(pattern, given[flag]):
-            raise UserError(f"--{flag}={given[flag]!r} is not valid; give {needed}.")
+            raise UserError(f"--{flag}={shown(given[flag])} is not valid; give {needed}.")
 
 
 def check_least(least: int, **given: float | None) -> None:
@@ -174,14 +174,14 @@ def check_command(command: Sequence[str]) -> tuple[str, ...]:
     if not command or command[0] not in COMMANDS:
         given = command[0] if command else ""
         raise UserError(
-            f"{given!r} after `--` cannot be launched.{nearest(given, COMMANDS)} "
+            f"{shown(given)} after `--` cannot be launched.{nearest(given, COMMANDS)} "
             f"Commands: {', '.join(COMMANDS)}."
         )
     for argument in command:
         if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in argument):
             raise UserError(
-                f"the argument {argument!r} has a line break or control character, which start-up "
-                "scripts and logs cannot carry. Put the value into a gin file."
+                f"the argument {shown(argument)} has a line break or control character, which "
+                "start-up scripts and logs cannot carry. Put the value into a gin file."
             )
     return command
 
@@ -195,7 +195,7 @@ def binding(command: Sequence[str], name: str) -> str | None:
 
 def _check_tier(spec: LaunchSpec) -> None:
     if spec.tier not in TIERS:
-        raise UserError(f"unknown tier {spec.tier!r}; give one of {', '.join(TIERS)}.")
+        raise UserError(f"unknown tier {shown(spec.tier)}; give one of {', '.join(TIERS)}.")
     if spec.reservation and spec.tier != "reserved":
         raise UserError("--reservation needs --reserved.")
     if spec.tier != "flex_start":

@@ -9,7 +9,7 @@ from ait_jax.tasks.grow.grown_pool import TASKS, Entry, read_entries
 from ait_jax.tasks.lazy_instances import LazyInstances
 
 from ait_jax import randomness
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, shown
 from ait_jax.pool import Instance, Splits, Task, TaskPool, read_task, task_digest
 from ait_jax.pool.cls_gen import labels_from_file
 from ait_jax.runtime.files import as_path
@@ -24,7 +24,8 @@ def _read_instances(path: str, digest: str) -> Sequence[Instance]:
     task = read_task(path)
     if task_digest(task).hex() != digest:
         raise UserError(
-            f"{path!r} is not what was grown; restore it, or remove it and grow the pool again."
+            f"{shown(path)} is not what was grown; restore it, or remove it and grow the pool "
+            "again."
         )
     return task.instances
 
@@ -64,13 +65,14 @@ def load_pool(
     entries = list(read_entries(directory))
     if not entries:
         raise UserError(
-            f"{str(directory)!r} holds no grown pool: set the gin name DYNOSAUR_DIR to the folder "
-            "given to `ait-jax grow --pool`."
+            f"{shown(str(directory))} holds no grown pool: set the gin name DYNOSAUR_DIR to the "
+            "folder given to `ait-jax grow --pool`."
         )
     usable = [e for e in entries if e.num_instances or include_without_instances]
     if not usable:
         raise UserError(
-            f"none of the {len(entries):,} tasks in {str(directory)!r} has instances, so there is "
+            f"none of the {len(entries):,} tasks in {shown(str(directory))} has instances, so "
+            "there is "
             "nothing to train on or score; grow it with rows (`ait-jax grow --rows=FILE`)."
         )
     if isinstance(cls_gen_labels, str):

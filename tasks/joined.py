@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, shown
 from ait_jax.pool import TaskPool
 from ait_jax.pool.splits import SPLIT_NAMES, Splits
 
@@ -28,8 +28,8 @@ def load_pool(pools: Sequence[TaskPool], name: str = "joined") -> TaskPool:
         for task in pool:
             if owners.setdefault(task, pool.name) != pool.name:
                 raise UserError(
-                    f"the pools {owners[task]!r} and {pool.name!r} both have a task {task!r}; "
-                    "rename or remove one."
+                    f"the pools {shown(owners[task])} and {shown(pool.name)} both have a task "
+                    f"{shown(task)}; rename or remove one."
                 )
     digest = hashlib.sha256()
     for pool in pools:

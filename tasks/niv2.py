@@ -218,7 +218,8 @@ def load_pool(
         record = folder.read_record()
         if record is None:
             raise UserError(
-                f"NIV2 is not prepared in {str(data_dir)!r}: set the gin name NIV2_DIR to a clone "
+                f"NIV2 is not prepared in {shown(str(data_dir))}: set the gin name NIV2_DIR to a "
+                "clone "
                 "of Natural Instructions, or run `ait-jax prepare niv2 --source CLONE` first."
             )
         prepared = _prepared(folder, record)
@@ -238,7 +239,7 @@ def _splits(prepared: Prepared, name: str) -> Splits | None:
         if name == "default":  # a folder of tasks without splits is a pool, too
             return None
         raise UserError(
-            f"the clone of {str(prepared.directory)!r} has no splits/{name}."
+            f"the clone of {shown(str(prepared.directory))} has no splits/{name}."
             + nearest(name, prepared.splits)
         )
     files = prepared.splits[name]

@@ -10,7 +10,7 @@ from ait_jax.tasks.source_files import SourceFiles
 from ait_jax.tasks.stored_rows import instance_to_row
 from ait_jax.tasks.task_names import word_names
 
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, shown
 from ait_jax.pool import Task, read_task
 from ait_jax.pool.splits import read_names
 from ait_jax.runtime.files import text_name
@@ -34,7 +34,7 @@ class Clone:
 
     def __init__(self, directory: Any, skips_unreadable: bool = False) -> None:
         self.directory = Path(directory).expanduser()
-        label = f"NIV2_DIR = {str(self.directory)!r}"
+        label = f"NIV2_DIR = {shown(str(self.directory))}"
         if not self.directory.is_dir():
             raise UserError(
                 f"{label} is not a folder; give a clone of Natural Instructions (with tasks/*.json "
@@ -141,7 +141,7 @@ class Niv2(tfds.core.GeneratorBasedBuilder):
         if not found:
             raise UserError(
                 f"none of its {len(paths)} task files can be read; on_bad_task='error' says why "
-                f"{str(paths[0])!r} cannot."
+                f"{shown(str(paths[0]))} cannot."
             )
 
     def _generate_examples(self, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

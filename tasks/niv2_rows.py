@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from ait_jax.tasks.prepared_folder import damaged, local_copies
 
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, shown
 from ait_jax.pool import Example, Instance, Instruction, Task
 from ait_jax.runtime import buckets, strict_json
 from ait_jax.runtime.files import as_path
@@ -86,7 +86,9 @@ def task_to_row(task: Task, split: str) -> dict[str, Any]:
 def task_from_row(row: Mapping[str, Any], instances: Sequence[Instance]) -> Task:
     """Returns the task that `task_to_row` made into `row`, with the instances given."""
     definitions = _texts(row["definition"])
-    other = strict_json.loads(row["other_fields"], f"the prepared task {row['name'].decode()!r}")
+    other = strict_json.loads(
+        row["other_fields"], f"the prepared task {shown(row['name'].decode())}"
+    )
     return Task(
         name=row["name"].decode(),
         instruction=Instruction(

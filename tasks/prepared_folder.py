@@ -69,7 +69,7 @@ def check_on_bad_task(value: str) -> None:
     """Refuses anything but "error" and "skip"."""
     if value not in ON_BAD_TASK:
         raise UserError(
-            f"on_bad_task is {value!r}; it must be 'error' or 'skip'."
+            f"on_bad_task is {shown(value)}; it must be 'error' or 'skip'."
             + nearest(str(value), ON_BAD_TASK)
         )
 
@@ -133,7 +133,7 @@ class PreparedFolder:
         now = source.read(before)
         if changes := difference(before, now):
             raise UserError(
-                f"{str(self.path)!r} was prepared from other files than {source.label} has: "
+                f"{shown(str(self.path))} was prepared from other files than {source.label} has: "
                 f"{changes}. Give another data_dir, or overwrite (`{self._command} --overwrite`)."
             )
         if now == before:

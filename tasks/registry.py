@@ -27,7 +27,7 @@ import numpy as np
 from ait_jax.tasks.task_names import word_names
 
 from ait_jax import randomness
-from ait_jax.errors import UserError, nearest
+from ait_jax.errors import UserError, nearest, shown
 from ait_jax.pool import Task, TaskPool
 from ait_jax.prompts.prompts import Encoding, TkInstructEncoding, check_whole_numbers
 from ait_jax.prompts.tokenizers_vocabulary import TokenizersVocabulary, vocabulary_at
@@ -244,7 +244,8 @@ def add_mixture(
     for task in tasks:
         if task not in known:
             raise UserError(
-                f"mixture {name!r}: task {task!r} is not registered." + nearest(task, known)
+                f"mixture {shown(name)}: task {shown(task)} is not registered."
+                + nearest(task, known)
             )
     if maker is not None:
         positions = (maker.splits.positions(maker.pool[task], maker.seed) for task in tasks)
@@ -319,7 +320,7 @@ def _register_once(
     known = [*registered.mixtures, *registered.task_names.values()]
     if mixture not in known:
         raise UserError(
-            f"{prefix} has no SeqIO mixture or task {mixture!r}." + nearest(mixture, known)
+            f"{prefix} has no SeqIO mixture or task {shown(mixture)}." + nearest(mixture, known)
         )
     return mixture
 

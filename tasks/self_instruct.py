@@ -196,7 +196,7 @@ def _refuse_skipped(prepared: Prepared) -> None:
     bad = prepared.findings
     if bad.num_bad:
         raise UserError(
-            f"{str(prepared.directory)!r} was prepared without {bad.num_bad} bad rows "
+            f"{shown(str(prepared.directory))} was prepared without {bad.num_bad} bad rows "
             f"({'; '.join(Findings.describe(bad.bad))}). Fix them, or accept that with "
             "on_bad_task='skip'."
         )
@@ -410,7 +410,8 @@ def load_pool(
         folder = _folder(data_dir, name)
         if folder.read_record() is None:
             raise UserError(
-                f"the pool {name!r} is not prepared in {str(data_dir)!r}: set the gin name "
+                f"the pool {shown(name)} is not prepared in {shown(str(data_dir))}: set the gin "
+                "name "
                 f"SELF_INSTRUCT_FILES to its files, or run `ait-jax prepare {NAME} --source FILE`."
             )
         directory = folder.path

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ait_jax.errors import UserError, shown_path
+from ait_jax.errors import UserError, shown, shown_path
 from ait_jax.runtime.files import open_regular
 
 
@@ -106,7 +106,8 @@ def difference(before: Mapping[str, SourceFile], now: Mapping[str, SourceFile]) 
         "changed": {name for name in both if now[name].sha256 != before[name].sha256},
     }
     return ", ".join(
-        f"{len(names)} file{'s' if len(names) > 1 else ''} {what} (the first is {min(names)!r})"
+        f"{len(names)} file{'s' if len(names) > 1 else ''} {what} (the first is "
+        f"{shown(min(names))})"
         for what, names in groups.items()
         if names
     )

@@ -17,7 +17,7 @@ from ait_jax.tasks import prepared_folder, stored_rows
 from ait_jax.tasks.lazy_instances import LazyInstances
 from ait_jax.tasks.stored_rows import TableWriter, open_table, read_instances
 
-from ait_jax.errors import UserError, shown_path
+from ait_jax.errors import UserError, shown, shown_path
 from ait_jax.pool import Splits, Task, TaskPool, fingerprint_of, task_digest
 from ait_jax.pool.splits import SPLIT_NAMES
 from ait_jax.runtime import strict_json
@@ -91,8 +91,8 @@ def _add_shard(
         for task in tasks:
             if task.name in digests:
                 raise UserError(
-                    f"{str(folder)!r}: there are two tasks named {task.name!r}; rename or remove "
-                    "one."
+                    f"{shown(str(folder))}: there are two tasks named {shown(task.name)}; rename "
+                    "or remove one."
                 )
             digests[task.name] = task_digest(task)
             first = instance_rows.count
@@ -107,7 +107,7 @@ def _add_shard(
                 }
             )
     if len(digests) == before:
-        raise UserError(f"{str(folder)!r}: there is no task to store; give at least one.")
+        raise UserError(f"{shown(str(folder))}: there is no task to store; give at least one.")
     shard = {"tasks": task_rows.count, "instances": instance_rows.count}
     record = {
         "schema": SCHEMA_VERSION,
@@ -131,7 +131,7 @@ def read_record(directory: Any) -> dict[str, Any]:
     path = as_path(directory) / _RECORD
     record = prepared_folder.read_record(path, SCHEMA_VERSION, _REMEDY)
     if record is None:
-        raise UserError(f"{str(directory)!r} is not a stored pool: it has no {_RECORD}.")
+        raise UserError(f"{shown(str(directory))} is not a stored pool: it has no {_RECORD}.")
     typed = strict_json.typed(record, _Record, path, _REMEDY)
     sizes = [n for shard in typed["shards"] for n in (shard["tasks"], shard["instances"])]
     if not sizes or min(sizes) < 0:
@@ -162,7 +162,7 @@ def load(directory: Any, cls_labels: Mapping[str, bool] | None = None) -> TaskPo
                 labels[name] = row["is_cls"]
             if split is not None:
                 if split not in groups:
-                    raise _damaged(directory, f"the split {split!r} of task {name!r}")
+                    raise _damaged(directory, f"the split {shown(split)} of task {shown(name)}")
                 groups[split].append(name)
             yield stored_rows.task_from_row(row, instances)
 
@@ -198,9 +198,11 @@ def _rows(
         for row in table.rows():
             first, length = row["first_instance"], row["num_instances"]
             if first < 0 or length < 0 or first + length > shard["instances"]:
-                raise _damaged(directory, f"task {row['name']!r} has instances beyond the table")
+                raise _damaged(
+                    directory, f"task {shown(row['name'])} has instances beyond the table"
+                )
             yield row, LazyInstances(length, read_instances, place, first)
 
 
 def _damaged(directory: Any, what: str) -> UserError:
-    return UserError(f"{str(directory)!r} is damaged ({what}); prepare the pool again.")
+    return UserError(f"{shown(str(directory))} is damaged ({what}); prepare the pool again.")

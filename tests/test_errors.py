@@ -39,6 +39,9 @@ def test_a_path_is_one_line():
 
 
 def test_a_message_is_one_line_that_ends():
-    message = str(UserError("a\nait-jax: forged \x1b[2J" + "x" * 10_000))
-    assert message.startswith(r"a\nait-jax: forged \x1b[2Jxx") and len(message) == 4000
+    message = str(UserError("a\nait-jax: forged \x1b[2J" + "x " * 10_000))
+    assert message.startswith(r"a\nait-jax: forged \x1b[2Jx x") and len(message) == 4000
+    message = str(UserError("/start/" + "x" * 10_000 + "/end.json: damaged."))
+    assert message.startswith("/start/x") and message.endswith("x/end.json: damaged.")
+    assert len(message) == 209
     assert first_line(ValueError("a\x1b\nb")) == r"a\x1b" and first_line(OSError()) == "OSError"

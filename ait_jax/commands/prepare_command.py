@@ -6,7 +6,7 @@ import inspect
 
 from ait_jax.commands import subcommand
 from ait_jax.config.gin_flags import GinFlags
-from ait_jax.errors import ExitCode, UserError, nearest
+from ait_jax.errors import ExitCode, UserError, nearest, shown
 from ait_jax.tasks import DEFAULT_DATA_DIR
 
 # Pools whose module in `ait_jax.tasks` has a function `prepare`.
@@ -63,7 +63,7 @@ def run(options: argparse.Namespace, flags: GinFlags) -> int:
     """Runs the command and returns the exit code."""
     if options.pool not in POOLS:
         raise UserError(
-            f"Unknown pool {options.pool!r}.{nearest(options.pool, POOLS)} "
+            f"Unknown pool {shown(options.pool)}.{nearest(options.pool, POOLS)} "
             f"Known: {', '.join(POOLS)}."
         )
     from ait_jax.runtime.terminal import quiet_stderr

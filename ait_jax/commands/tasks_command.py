@@ -6,7 +6,7 @@ from typing import Any
 
 from ait_jax.commands import subcommand
 from ait_jax.config.gin_flags import GinFlags
-from ait_jax.errors import ExitCode, UserError
+from ait_jax.errors import ExitCode, UserError, shown
 
 _HELP = "list and search a pool, or show tasks as the model sees them (the mini pool by default)"
 _FEW = 40
@@ -114,7 +114,9 @@ def _list(view: Any, options: argparse.Namespace) -> None:
             table, left_out = task_table.printed(rows, names, console.width)
             console.print(table)
             more += f"; no room for {', '.join(left_out)}" if left_out else ""
-        print(f"{count:,} of the {len(view.pool):,} tasks of the pool {view.pool.name!r}{more}")
+        print(
+            f"{count:,} of the {len(view.pool):,} tasks of the pool {shown(view.pool.name)}{more}"
+        )
 
 
 def _show(view: Any, options: argparse.Namespace) -> None:

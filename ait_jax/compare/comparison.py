@@ -20,7 +20,7 @@ from ait_jax.compare.finished_runs import SEED_MACROS, SEED_NAMES, FinishedRun
 from ait_jax.compare.schedule import Job
 from ait_jax.config import configuration, gin_checks
 from ait_jax.config.gin_flags import GinFlags
-from ait_jax.errors import UserError, nearest
+from ait_jax.errors import UserError, nearest, shown
 from ait_jax.report import page
 from ait_jax.rounds import record, round_zero
 from ait_jax.runtime import buckets, files, reporter
@@ -71,12 +71,12 @@ class Comparison:
         for what, values in (("STRATEGIES", names), ("SEEDS", seeds)):
             for value, count in Counter[Any](values).items():
                 if count > 1:
-                    raise UserError(f"{what} has {value!r} twice; leave one out.")
+                    raise UserError(f"{what} has {shown(value)} twice; leave one out.")
         if not 0 < self.confidence < 1:
             raise UserError(f"CONFIDENCE = {self.confidence} must lie between 0 and 1, as in 0.95.")
         if self.baseline is not None and self.baseline not in names:
             raise UserError(
-                f"BASELINE = {self.baseline!r} is not among STRATEGIES = {', '.join(names)}."
+                f"BASELINE = {shown(self.baseline)} is not among STRATEGIES = {', '.join(names)}."
                 f"{nearest(self.baseline, names)}"
             )
 
@@ -94,14 +94,14 @@ def _seed(value: Any) -> int:
     if isinstance(value, str) and value.removeprefix("-").isdecimal():
         return int(value)
     if isinstance(value, bool) or not isinstance(value, int):
-        raise UserError(f"SEEDS has {value!r}; give whole numbers, as in --gin.SEEDS=0,1,2.")
+        raise UserError(f"SEEDS has {shown(value)}; give whole numbers, as in --gin.SEEDS=0,1,2.")
     return value
 
 
 def strategy_name(strategy: str) -> str:
     """Returns the name for a strategy's runs: its own, or that of its gin file."""
     name = strategy.rpartition("/")[2].removesuffix(".gin")
-    return files.check_name(name, f"STRATEGIES: {strategy!r}: name")
+    return files.check_name(name, f"STRATEGIES: {shown(strategy)}: name")
 
 
 def strategy_file(strategy: str) -> str:
@@ -112,7 +112,7 @@ def strategy_file(strategy: str) -> str:
     known = sorted(path.stem for path in folder.glob("*.gin"))
     if strategy not in known:
         raise UserError(
-            f"STRATEGIES has the unknown {strategy!r}.{nearest(strategy, known)} "
+            f"STRATEGIES has the unknown {shown(strategy)}.{nearest(strategy, known)} "
             f"Known: {', '.join(known)}, or a gin file (my_strategy.gin)."
         )
     return f"strategies/{strategy}.gin"
@@ -218,7 +218,8 @@ def _check_folders(out: Any, jobs: Sequence[Job], config: str) -> None:
     """Refuses a folder that is a run's, or holds runs of another experiment."""
     if record.is_run(out):
         raise UserError(
-            f"COMPARISON_DIR = {str(out)!r} is a run directory; set another --gin.COMPARISON_DIR."
+            f"COMPARISON_DIR = {shown(str(out))} is a run directory; set another "
+            "--gin.COMPARISON_DIR."
         )
     for job in jobs:
         if not job.stages():
@@ -227,7 +228,7 @@ def _check_folders(out: Any, jobs: Sequence[Job], config: str) -> None:
         changes = round_zero.other_differences(saved, config, SEED_NAMES)
         if changes:
             raise UserError(
-                f"COMPARISON_DIR = {str(out)!r} holds another comparison; {job.name} differs:",
+                f"COMPARISON_DIR = {shown(str(out))} holds another comparison; {job.name} differs:",
                 *(f"  {change}" for change in changes),
                 "Set another --gin.COMPARISON_DIR, or give the old values to continue.",
             )
@@ -246,7 +247,7 @@ def run(comparison: Comparison, jobs: Sequence[Job], processes: int = 1) -> bool
     """
     if not buckets.is_local(comparison.out):
         raise UserError(
-            f"COMPARISON_DIR = {comparison.out!r} is in a bucket, but runs here need a local "
+            f"COMPARISON_DIR = {shown(comparison.out)} is in a bucket, but runs here need a local "
             "folder. --print_commands gives the commands to run elsewhere."
         )
     missing = sum(not job.is_finished for job in jobs)

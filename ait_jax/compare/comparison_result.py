@@ -36,7 +36,7 @@ from ait_jax import __version__, assets
 from ait_jax.compare import paired
 from ait_jax.compare.finished_runs import FinishedRun
 from ait_jax.compare.overlap import Draw, Overlap, only, overlap
-from ait_jax.errors import UserError, nearest
+from ait_jax.errors import UserError, nearest, shown
 from ait_jax.rounds.learning_curve import GROUPS
 
 SCHEMA_VERSION = 1
@@ -107,7 +107,7 @@ def _baseline(given: str | None, strategies: Sequence[str]) -> str:
         return BASELINE if BASELINE in strategies else strategies[0]
     if given not in strategies:
         raise UserError(
-            f"BASELINE = {given!r} is not among the strategies.{nearest(given, strategies)} "
+            f"BASELINE = {shown(given)} is not among the strategies.{nearest(given, strategies)} "
             f"Known: {', '.join(strategies)}."
         )
     return given

@@ -7,7 +7,7 @@ from typing import Any
 
 from ait_jax.compare.overlap import Draw
 from ait_jax.config import configuration
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, shown
 from ait_jax.evaluation.rouge import ENGLISH
 from ait_jax.pool.splits import SPLIT_NAMES, read_names
 from ait_jax.report.run_results import names_in
@@ -85,7 +85,7 @@ def read(path: Any, strategy: str = "") -> FinishedRun:
             points.insert(0, CurvePoint.from_evaluation(None, 0, base))
         name = str(run.stages["round_000/select"]["strategy"]) if count > 1 else "no selection"
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{run.path / 'run.json'} is damaged: {error!r}.") from error
+        raise UserError(f"{run.path / 'run.json'} is damaged: {shown(error)}.") from error
     if any(point.test.get("overall") is None for point in points):
         raise UserError(f"{run.path} has no measured test task; there is nothing to compare.")
     last = run.folder(count - 1)
@@ -149,9 +149,9 @@ def grouped(runs: Sequence[FinishedRun]) -> tuple[list[FinishedRun], list[str]]:
             )
         if run.rouge_tokenizer != first.rouge_tokenizer:
             raise UserError(
-                f"{run.path} measures ROUGE by the tokenizer {run.rouge_tokenizer!r}, "
-                f"{first.path} by {first.rouge_tokenizer!r}; leave one out, or run it again with "
-                "the other's ROUGE_TOKENIZER."
+                f"{run.path} measures ROUGE by the tokenizer {shown(run.rouge_tokenizer)}, "
+                f"{first.path} by {shown(first.rouge_tokenizer)}; leave one out, or run it again "
+                "with the other's ROUGE_TOKENIZER."
             )
         if run.num_tasks != first.num_tasks:
             raise UserError(

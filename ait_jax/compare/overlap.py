@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, shown
 from ait_jax.pool.splits import read_names
 from ait_jax.runtime import files
 
@@ -88,7 +88,7 @@ def released(folder: Any) -> dict[tuple[str, str], list[Draw]]:
     """
     folder = files.as_path(folder)
     if not folder.is_dir():
-        raise UserError(f"RELEASED_SELECTIONS = {str(folder)!r} is not a folder.")
+        raise UserError(f"RELEASED_SELECTIONS = {shown(str(folder))} is not a folder.")
     found = {
         (split.name, strategy): draws
         for split in (folder, *sorted(folder.iterdir()))
@@ -97,7 +97,7 @@ def released(folder: Any) -> dict[tuple[str, str], list[Draw]]:
     }
     if not found:
         raise UserError(
-            f"RELEASED_SELECTIONS = {str(folder)!r} has no folders of splits, such as "
+            f"RELEASED_SELECTIONS = {shown(str(folder))} has no folders of splits, such as "
             "TLAL_Exp0_all_10/Random_0/train_tasks.txt; give the authors' reproduce_splits."
         )
     return found

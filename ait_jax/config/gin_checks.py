@@ -15,7 +15,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from gin.config import REQUIRED, ConfigurableReference, iterate_references
 
 from ait_jax.config.gin_internals import CONSTANT, MACRO, bindings, short_name, wrapped
-from ait_jax.errors import UserError, nearest
+from ait_jax.errors import UserError, nearest, shown
 
 # Name -> value of the command line's overrides, as they were typed.
 typed: dict[str, str] = {}
@@ -153,7 +153,7 @@ def _misfit(name: str, value: Any, annotation: Any, owner: str) -> str:
     source = typed.get(name, repr(value))
     message = f"{name} = {source} does not fit {owner}, which needs {needed}"
     if repr(value).startswith("@"):
-        return f"{message}; write {value!r}()."
+        return f"{message}; write {shown(value)}()."
     if isinstance(value, str) and value.lower() in ("true", "false", "none"):
         return f"{message}; write {value.capitalize()}."
     if needed.startswith("str") and name not in typed:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ait_jax.config import gin_internals
-from ait_jax.errors import nearest
+from ait_jax.errors import nearest, shown
 
 _LOCATION = re.compile(r'\n  In file "(?P<file>[^"\n]+)", line (?P<line>\d+)')
 _IMPORT = re.compile(r"^\s*(?:from\s+\S+\s+)?import\s+(\S+)(?:\s+as\s+(\w+))?", re.MULTILINE)
@@ -50,7 +50,7 @@ def _unknown_configurable(match: re.Match, file: str | None, shipped: Iterable[s
             " A file that names classes of its imports begins with "
             "`from __gin__ import dynamic_registration`."
         )
-    return f"unknown name {wanted!r}.{nearest(wanted, names)}{hint}"
+    return f"unknown name {shown(wanted)}.{nearest(wanted, names)}{hint}"
 
 
 def _not_imported(match: re.Match, file: str | None, shipped: Iterable[str]) -> str:
@@ -58,7 +58,7 @@ def _not_imported(match: re.Match, file: str | None, shipped: Iterable[str]) -> 
     imports = _IMPORT.findall(_read(file)) if file else []
     names = {alias or name.split(".")[0] for name, alias in imports} - {"dynamic_registration"}
     return (
-        f"unknown name {wanted!r}.{nearest(wanted, names)} This file must import it; "
+        f"unknown name {shown(wanted)}.{nearest(wanted, names)} This file must import it; "
         f"imported: {', '.join(sorted(names)) or 'nothing'}."
     )
 
@@ -67,25 +67,25 @@ def _not_in_module(match: re.Match, file: str | None, shipped: Iterable[str]) ->
     wanted = match["name"].rpartition(".")[2]
     module = sys.modules.get(match["module"])
     names = [name for name in vars(module) if not name.startswith("_")] if module else []
-    return f"{match['module']} has no {wanted!r}.{nearest(wanted, names)}"
+    return f"{match['module']} has no {shown(wanted)}.{nearest(wanted, names)}"
 
 
 def _unknown_parameter(match: re.Match, file: str | None, shipped: Iterable[str]) -> str:
     wanted = match["parameter"]
     names = _parameters(match["name"])
-    return f"{match['name']} has no parameter {wanted!r}.{nearest(wanted, names)}" + (
+    return f"{match['name']} has no parameter {shown(wanted)}.{nearest(wanted, names)}" + (
         f" It has: {', '.join(names)}." if names else ""
     )
 
 
 def _missing_file(match: re.Match, file: str | None, shipped: Iterable[str]) -> str:
-    return f"cannot find the gin file {match['name']!r}.{nearest(match['name'], shipped)}"
+    return f"cannot find the gin file {shown(match['name'])}.{nearest(match['name'], shipped)}"
 
 
 def _missing_module(match: re.Match, file: str | None, shipped: Iterable[str]) -> str:
     return (
-        f"no Python module {match['name']!r}; modules are looked up on Python's path, beside the "
-        "gin file, in the working folder and in --gin_search_paths=FOLDER."
+        f"no Python module {shown(match['name'])}; modules are looked up on Python's path, beside "
+        "the gin file, in the working folder and in --gin_search_paths=FOLDER."
     )
 
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ait_jax.errors import UserError, nearest
+from ait_jax.errors import UserError, nearest, shown
 
 _LITERALS = (str, int, float, list, tuple, dict, type(None))
 _NAME = re.compile(r"[A-Za-z_][\w./]*")
@@ -65,7 +65,7 @@ def _binding(argument: str) -> str:
     if not equals:
         raise UserError(f"{argument} needs a value: {argument}=VALUE")
     if not _NAME.fullmatch(name):
-        raise UserError(f"{argument}: {name!r} is not a gin name; write --gin.NAME=VALUE.")
+        raise UserError(f"{argument}: {shown(name)} is not a gin name; write --gin.NAME=VALUE.")
     return f"{name} = {_literal(value)}"
 
 

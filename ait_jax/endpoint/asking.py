@@ -12,7 +12,7 @@ from typing import Any
 from ait_jax.endpoint import endpoint_call
 from ait_jax.endpoint.chat import BUDGET, DOWN, ChatRequest, Reply
 from ait_jax.endpoint.endpoint_call import Redaction, Refused, Transient
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, shown
 from ait_jax.runtime import reporter
 
 _SAME_REFUSALS = 5  # this many equal ones and no answer: the conversations are not to blame
@@ -214,12 +214,12 @@ class Asking:
             401: "Set the environment variable OPENAI_API_KEY to a key that it accepts.",
             402: "Add credit to the account; the same command continues.",
             403: "The key in OPENAI_API_KEY has no access to this model.",
-            404: f"Check the base URL and the model {endpoint.model!r}.",
+            404: f"Check the base URL and the model {shown(endpoint.model)}.",
             405: "Check the base URL, which usually ends in /v1.",
             429: "The account's quota is used up; raise it, and the same command continues.",
         }
         default = (
-            f"Check the model {endpoint.model!r} and what it accepts (--tokens_name, "
+            f"Check the model {shown(endpoint.model)} and what it accepts (--tokens_name, "
             "--temperature=none)."
         )
         refusal = str(error).rstrip(".")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, shown
 
 Conversation = Sequence[Mapping[str, str]]
 
@@ -99,7 +99,7 @@ def check_conversation(conversation: Conversation, position: int) -> list[dict[s
         if set(message) != {"role", "content"} or not all(
             isinstance(value, str) for value in message.values()
         ):
-            raise ValueError(f"conversation {position}: {message!r} is not role and content")
+            raise ValueError(f"conversation {position}: {shown(message)} is not role and content")
         # UTF-8 cannot encode halves, so no request could carry them; JSON files can escape them.
         message["content"] = message["content"].encode("utf-8", "replace").decode()
     if not messages:

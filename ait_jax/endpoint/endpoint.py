@@ -26,7 +26,7 @@ from ait_jax.endpoint.chat import (
 )
 from ait_jax.endpoint.endpoint_cache import ReplyCache
 from ait_jax.endpoint.endpoint_call import OPENAI_URL
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, shown
 from ait_jax.runtime import reporter
 
 _FREE = Prices(0.0, 0.0)
@@ -243,7 +243,7 @@ def _check_url(url: str) -> str:
         )
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UserError(
-            f"the endpoint's base URL {url!r} must look like {OPENAI_URL} or "
+            f"the endpoint's base URL {shown(url)} must look like {OPENAI_URL} or "
             "http://localhost:8000/v1."
         )
     return url.rstrip("/")

@@ -12,7 +12,7 @@ from typing import Any
 from ait_jax.endpoint import bounded_client
 from ait_jax.endpoint.bounded_client import BadReply, Redirected
 from ait_jax.endpoint.chat import ChatRequest, Prices, Reply
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, shown
 from ait_jax.runtime import strict_json
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -226,7 +226,7 @@ def _parse(body: bytes, request: ChatRequest, redaction: Redaction, prices: Pric
     finish = redaction.message(finish) if isinstance(finish, str) else ""
     return Reply(
         text=None if text is None else redaction.answer(text),
-        error="" if text is not None else f"no text in the answer (finish_reason {finish!r})",
+        error="" if text is not None else f"no text in the answer (finish_reason {shown(finish)})",
         cost=prices.cost(*charged),
         input_tokens=tokens[0],
         output_tokens=tokens[1],

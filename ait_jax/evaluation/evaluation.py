@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from ait_jax.errors import UserError, shown_path
+from ait_jax.errors import UserError, shown, shown_path
 from ait_jax.evaluation import rouge
 from ait_jax.evaluation.rouge import AUTO, ENGLISH, ROUGE_1, ROUGE_L, Rouge
 from ait_jax.runtime import files, strict_json
@@ -188,7 +188,7 @@ def evaluate_splits(
         owners = [split for split, tasks in tasks_of.items() if item.task in tasks]
         if not owners:
             raise UserError(
-                f"There is a prediction for task {item.task!r}, which is not in the splits "
+                f"There is a prediction for task {shown(item.task)}, which is not in the splits "
                 f"{', '.join(splits)}; the predictions belong to other split files."
             )
         for split in owners:
@@ -212,7 +212,8 @@ def _in_order(predictions: Iterable[Prediction]) -> list[Prediction]:
     for item, following in itertools.pairwise(items):
         if (item.task, item.instance_id) == (following.task, following.instance_id):
             raise UserError(
-                f"task {item.task!r}, instance {item.instance_id!r} has two predictions; keep one."
+                f"task {shown(item.task)}, instance {shown(item.instance_id)} has two predictions; "
+                "keep one."
             )
     return items
 

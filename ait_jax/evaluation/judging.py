@@ -14,7 +14,7 @@ from typing import Any
 
 from ait_jax import randomness
 from ait_jax.endpoint.chat import BUDGET, DOWN, Reply
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, shown
 from ait_jax.evaluation import answers, evaluation, judge_prompt
 from ait_jax.evaluation.answers import Pair
 from ait_jax.evaluation.rouge import AUTO, Rouge, chosen, describe
@@ -363,7 +363,8 @@ def _refuse_unreadable(judged: Sequence[Judged], endpoint: Any) -> None:
     unreadable = [item for item in sent if item.outcome == UNPARSABLE]
     if unreadable and len(unreadable) == len(sent):
         raise UserError(
-            f"None of {endpoint.model!r}'s verdicts is FIRST, SECOND or TIE and nothing else; the "
-            f"first is {unreadable[0].note!r}. Use another --model, or a larger --max_tokens if it "
-            "was cut."
+            f"None of {shown(endpoint.model)}'s verdicts is FIRST, SECOND or TIE and nothing else; "
+            "the "
+            f"first is {shown(unreadable[0].note)}. Use another --model, or a larger --max_tokens "
+            "if it was cut."
         )

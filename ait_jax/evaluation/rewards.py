@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ait_jax.errors import UserError, nearest
+from ait_jax.errors import UserError, nearest, shown
 from ait_jax.evaluation import rouge
 from ait_jax.evaluation.evaluation import EXACT_MATCH, exact_match
 from ait_jax.evaluation.rouge import ROUGE_L
@@ -39,8 +39,8 @@ class Reward:
     def __post_init__(self) -> None:
         if self.metric not in METRICS:
             raise UserError(
-                f"rewards.Reward.metric (REWARD) = {self.metric!r} must be one of {tuple(METRICS)}."
-                + nearest(str(self.metric), METRICS)
+                f"rewards.Reward.metric (REWARD) = {shown(self.metric)} must be one of "
+                f"{tuple(METRICS)}." + nearest(str(self.metric), METRICS)
             )
         if self.threshold is not None and not 0 < self.threshold <= 1:
             raise UserError(

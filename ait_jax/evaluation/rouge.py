@@ -194,7 +194,7 @@ _BUILT_IN = {ENGLISH: Rouge(ENGLISH, _english), UNICODE: Rouge(UNICODE, _unicode
 def _of_folder(folder: str) -> Rouge:
     path = files.as_path(folder)
     path = path if path.name == _TOKENIZER else path / _TOKENIZER
-    needed = f"{AUTO!r}, {ENGLISH!r}, {UNICODE!r}, or a folder with {_TOKENIZER}"
+    needed = f"{shown(AUTO)}, {shown(ENGLISH)}, {shown(UNICODE)}, or a folder with {_TOKENIZER}"
     try:
         data = files.read_bytes(path)
     except OSError as error:

@@ -20,7 +20,7 @@ from flax import linen as nn
 from flax import traverse_util
 
 from ait_jax import randomness
-from ait_jax.errors import UserError, nearest
+from ait_jax.errors import UserError, nearest, shown
 from ait_jax.models.interface import Model, Params
 from ait_jax.models.layers import Dense, matmul
 from ait_jax.models.parameters import abstract_params, by_path
@@ -79,9 +79,13 @@ def targeted(kernels: Sequence[Kernel], targets: Sequence[str], gin_name: str) -
         UserError: a target that names none.
     """
     if isinstance(targets, str):
-        raise UserError(f"{gin_name} = {targets!r} must be a tuple: write ({targets!r},).")
+        raise UserError(
+            f"{gin_name} = {shown(targets)} must be a tuple: write ({shown(targets)},)."
+        )
     if not targets:
-        raise UserError(f"{gin_name} = {targets!r} names no kernel to adapt; name at least one.")
+        raise UserError(
+            f"{gin_name} = {shown(targets)} names no kernel to adapt; name at least one."
+        )
 
     def names(target: str, kernel: Kernel) -> bool:
         return any(fnmatch.fnmatchcase(kernel.name, form) for form in (target, f"*/{target}"))
@@ -91,9 +95,9 @@ def targeted(kernels: Sequence[Kernel], targets: Sequence[str], gin_name: str) -
         if not any(names(target, kernel) for kernel in kernels):
             near = nearest(target, last_parts + [kernel.name for kernel in kernels])
             raise UserError(
-                f"{gin_name} names {target!r}, but the model has no such kernel.{near} Its "
+                f"{gin_name} names {shown(target)}, but the model has no such kernel.{near} Its "
                 f"kernels: {', '.join(last_parts)}; part of the path may precede a name, as in "
-                f"{'/'.join(kernels[0].name.split('/')[-2:])!r}, and * matches anything."
+                f"{shown('/'.join(kernels[0].name.split('/')[-2:]))}, and * matches anything."
             )
     return [kernel for kernel in kernels if any(names(target, kernel) for target in targets)]
 

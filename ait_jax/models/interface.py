@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Num
 
-from ait_jax.errors import UserError, nearest
+from ait_jax.errors import UserError, nearest, shown
 from ait_jax.models.attention import KERNELS
 from ait_jax.models.likelihood import OutputLayer
 
@@ -112,7 +112,7 @@ class ModelConfig(abc.ABC):
     def unknown(self, field: str, value: Any, known: tuple[str, ...]) -> UserError:
         """Returns the error for a value of `field` that is not among the known ones."""
         return UserError(
-            f"{type(self).__name__}.{field} is {value!r}; choose from {', '.join(known)}."
+            f"{type(self).__name__}.{field} is {shown(value)}; choose from {', '.join(known)}."
             f"{nearest(str(value), known)}"
         )
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ait_jax.config import configuration
 from ait_jax.config.gin_flags import GinFlags
-from ait_jax.errors import UserError, first_line
+from ait_jax.errors import UserError, first_line, shown
 from ait_jax.models.interface import Model, runs_prefixes
 from ait_jax.plan.compiled_program import CompiledProgram
 from ait_jax.pool import Splits, TaskPool
@@ -164,7 +164,7 @@ def _measured(pool: TaskPool, value: _Reader) -> dict[str, Any]:
         "test_tasks": len(own.test),
         "prompt_tokens": sum(lengths) / len(lengths),
         "answer_tokens": sum(answers) / len(answers),
-        "source": f"measured on {len(sizes)} prompts of the pool {pool.name!r}",
+        "source": f"measured on {len(sizes)} prompts of the pool {shown(pool.name)}",
     }
     if own.dev:
         found["dev_tasks"] = len(own.dev)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ait_jax.errors import UserError, first_line, nearest
+from ait_jax.errors import UserError, first_line, nearest, shown
 from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.runtime.terminal import quiet_stderr
 
@@ -36,7 +36,7 @@ def check_name(name: str) -> str:
     generation, _, shape = name.partition(":")
     if generation not in _EXAMPLES:
         raise UserError(
-            f"--topology={name}: {generation!r} must be one of {', '.join(_EXAMPLES)}."
+            f"--topology={name}: {shown(generation)} must be one of {', '.join(_EXAMPLES)}."
             + (nearest(generation, _EXAMPLES) or f" Give one as in {_EXAMPLES['v5e']}.")
         )
     axes = _EXAMPLES[generation].count("x") + 1

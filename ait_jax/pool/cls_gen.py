@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ait_jax.errors import UserError, nearest
+from ait_jax.errors import UserError, nearest, shown
 from ait_jax.pool.task import Task
 from ait_jax.runtime.files import read_given_json
 
@@ -71,8 +71,8 @@ def labels_from_file(path: Any) -> dict[str, bool]:
     for name, value in data.items():
         if not isinstance(value, str) or value not in _VALUES:
             raise UserError(
-                f'{path}: the label of task {name!r} is {value!r}; it must be "CLS" or "GEN".'
-                + nearest(str(value).upper(), _VALUES)
+                f'{path}: the label of task {shown(name)} is {shown(value)}; it must be "CLS" or '
+                '"GEN".' + nearest(str(value).upper(), _VALUES)
             )
     return {name: _VALUES[value] for name, value in data.items()}
 

@@ -220,7 +220,7 @@ class _Reader:
     ) -> tuple[str, tuple[str, ...]]:
         text = self._text(given, "input")
         if text.strip().lower() == _NO_INPUT:
-            self.findings.note(f"inputs {_NO_INPUT!r} read as none", self.where)
+            self.findings.note(f"inputs {shown(_NO_INPUT)} read as none", self.where)
             text = ""
         if before:
             text = f"{before}\n\n{text}" if text.strip() else before
@@ -237,7 +237,7 @@ class _Reader:
         if text is None:
             return ""
         if is_nan(text):
-            self.findings.note("empty cells (NaN) read as no text", f"{self.where}: {part!r}")
+            self.findings.note("empty cells (NaN) read as no text", f"{self.where}: {shown(part)}")
             return ""
         _check_type(text, str, repr(part), "a string")
         return without_lone_surrogates(text)

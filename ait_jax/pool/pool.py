@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from ait_jax.errors import UserError, nearest
+from ait_jax.errors import UserError, nearest, shown
 from ait_jax.pool.cls_gen import is_classification
 from ait_jax.pool.splits import Splits
 from ait_jax.pool.task import Task
@@ -51,7 +51,7 @@ class TaskPool(Mapping[str, Task]):
             check_name(task.name, "task name")
             if task.name in self._tasks:
                 raise UserError(
-                    f"{self._called} has two tasks named {task.name!r}; rename or remove one."
+                    f"{self._called} has two tasks named {shown(task.name)}; rename or remove one."
                 )
             self._tasks[task.name] = task
         if not self._tasks:
@@ -64,14 +64,14 @@ class TaskPool(Mapping[str, Task]):
 
     @property
     def _called(self) -> str:
-        return f"the pool {self.name!r}" if self.name else "the pool"
+        return f"the pool {shown(self.name)}" if self.name else "the pool"
 
     def __getitem__(self, name: str) -> Task:
         try:
             return self._tasks[name]
         except KeyError:
             raise UserError(
-                f"{self._called} has no task {name!r} among its {len(self)}."
+                f"{self._called} has no task {shown(name)} among its {len(self)}."
                 + nearest(str(name), self._tasks)
             ) from None
 

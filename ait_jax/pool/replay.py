@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ait_jax import randomness
-from ait_jax.errors import UserError, nearest
+from ait_jax.errors import UserError, nearest, shown
 
 NONE, RANDOM = "none", "random"
 DIVERSE, SIMILAR, SUPPORT = "instruction_diverse", "instruction_similar", "instruction_support"
@@ -30,7 +30,7 @@ def check_rule(rule: str) -> None:
     """Raises UserError unless `rule` is one of RULES."""
     if rule not in RULES:
         raise UserError(
-            f"REPLAY = {rule!r} is not a rule.{nearest(str(rule), RULES)} Give one of "
+            f"REPLAY = {shown(rule)} is not a rule.{nearest(str(rule), RULES)} Give one of "
             f"{', '.join(RULES)}."
         )
 

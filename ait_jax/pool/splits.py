@@ -12,7 +12,7 @@ from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ait_jax.errors import UserError, nearest
+from ait_jax.errors import UserError, nearest, shown
 from ait_jax.runtime.files import as_path, check_name, read_given_text, write_lines
 
 SPLIT_NAMES = ("train", "remain", "dev", "test")
@@ -46,7 +46,9 @@ class Splits:
                 if name in seen:
                     first = seen[name]
                     where = f"twice in {split}" if first == split else f"in {first} and in {split}"
-                    raise UserError(f"task {name!r} is {where}: a task belongs to one split, once.")
+                    raise UserError(
+                        f"task {shown(name)} is {where}: a task belongs to one split, once."
+                    )
                 seen[name] = split
 
     @property
@@ -69,7 +71,7 @@ class Splits:
         """
         if missing_tasks not in ("error", "drop"):
             raise UserError(
-                f"MISSING_TASKS is {missing_tasks!r}; it must be 'error' or 'drop'."
+                f"MISSING_TASKS is {shown(missing_tasks)}; it must be 'error' or 'drop'."
                 + nearest(str(missing_tasks), ("error", "drop"))
             )
         missing = [name for name in self.names if name not in pool]
@@ -77,7 +79,7 @@ class Splits:
             return self, 0
         if missing_tasks == "error":
             raise UserError(
-                f"the splits name task {missing[0]!r}, which the pool lacks"
+                f"the splits name task {shown(missing[0])}, which the pool lacks"
                 f" ({len(missing)} of {len(self.names)} names are missing)."
                 + nearest(missing[0], pool)
                 + ' Add the tasks to the pool, or set MISSING_TASKS = "drop" to go on without them.'
@@ -86,7 +88,7 @@ class Splits:
         if self.train and not restricted.train:
             raise UserError(
                 f"none of the {len(self.train)} training tasks of the splits is in the pool"
-                f" (the first is {self.train[0]!r}). Give splits made for this pool."
+                f" (the first is {shown(self.train[0])}). Give splits made for this pool."
             )
         return restricted, len(missing)
 
@@ -123,8 +125,8 @@ def _read_lines(path: Any) -> dict[str, int]:
         check_name(name, f"{path}, line {number}: task name")
         if name in lines:
             raise UserError(
-                f"{path}, line {number}: task {name!r} is already on line {lines[name]}; remove "
-                "one."
+                f"{path}, line {number}: task {shown(name)} is already on line {lines[name]}; "
+                "remove one."
             )
         lines[name] = number
     return lines
@@ -152,7 +154,7 @@ def read_splits(
     """
     directory = as_path(directory)
     if not directory.is_dir():
-        raise UserError(f"the folder of split files {str(directory)!r} does not exist.")
+        raise UserError(f"the folder of split files {shown(str(directory))} does not exist.")
     read: dict[str, dict[str, int]] = {}
     for split in SPLIT_NAMES:
         path = directory / f"{split}_tasks.txt"
@@ -169,8 +171,8 @@ def _check_disjoint(directory: Any, read: Mapping[str, Mapping[str, int]]) -> No
         for name, line in read[second].items():
             if name in read[first] and (first, second) != ("dev", "test"):
                 raise UserError(
-                    f"{directory / f'{second}_tasks.txt'}, line {line}: task {name!r} is also in "
-                    f"{first}_tasks.txt, line {read[first][name]}; a task belongs to one split."
+                    f"{directory / f'{second}_tasks.txt'}, line {line}: task {shown(name)} is also "
+                    f"in {first}_tasks.txt, line {read[first][name]}; a task belongs to one split."
                 )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ait_jax.errors import UserError, nearest, shown_path
+from ait_jax.errors import UserError, nearest, shown, shown_path
 from ait_jax.runtime.files import as_path, check_name, read_given_json
 from ait_jax.runtime.strict_json import without_lone_surrogates
 
@@ -123,7 +123,7 @@ def task_from_json(data: Any, name: str, source: str) -> Task:
     for required in ("Definition", "Positive Examples", "Instances"):
         if required not in data:
             raise UserError(
-                f"{source}: field {required!r} is missing." + nearest(required, map(str, data))
+                f"{source}: field {shown(required)} is missing." + nearest(required, map(str, data))
             )
     definitions = _texts(data["Definition"], source, "Definition")
     if not definitions:

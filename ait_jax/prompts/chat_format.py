@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from ait_jax.errors import UserError, nearest
+from ait_jax.errors import UserError, nearest, shown
 
 # SmolLM2's template says this in conversations without a system turn.
 SMOLLM2_SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
@@ -104,7 +104,7 @@ def _ids(form: object, special: Mapping[str, int], *tokens: str) -> list[int]:
     for token in tokens:
         if token not in special:
             raise UserError(
-                f"the vocabulary has no special token {token!r}, which {type(form).__name__} "
+                f"the vocabulary has no special token {shown(token)}, which {type(form).__name__} "
                 f"needs.{nearest(token, special)} Set TokenizersVocabulary.chat to the model's "
                 "form of conversations (ChatML, Llama3Chat), or to None for plain text."
             )

@@ -117,7 +117,7 @@ class _WordPerturbation:
             )
         if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < 1:
             raise UserError(
-                f"{owner}.rate is {rate!r}; it must be a probability, 0 <= rate < 1 "
+                f"{owner}.rate is {shown(rate)}; it must be a probability, 0 <= rate < 1 "
                 "(the paper's is 0.2)."
             )
         check_parts(owner, self.parts)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 from ait_jax import randomness
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, shown
 from ait_jax.pool.task import Example, Instruction
 
 
@@ -76,7 +76,7 @@ def check_whole_numbers(owner: object, **least: int) -> None:
         value = getattr(owner, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
             raise UserError(
-                f"{type(owner).__name__}.{name} is {value!r}; "
+                f"{type(owner).__name__}.{name} is {shown(value)}; "
                 f"it must be a whole number, {lowest} or more."
             )
 

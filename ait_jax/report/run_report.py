@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from ait_jax import __version__
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, shown
 from ait_jax.evaluation.rouge import ENGLISH
 from ait_jax.pool import TaskPool
 from ait_jax.report import page, run_results, settings
@@ -221,8 +221,8 @@ def _notes(run: Record) -> list[str]:
         found.append(f"{dropped:,} tasks named in the split files are not in the pool.")
     if run.rouge_tokenizer != ENGLISH:
         found.append(
-            f"ROUGE splits texts by {run.rouge_tokenizer!r}, not as Tk-Instruct's English track: "
-            "compare its figures only with others of the same way."
+            f"ROUGE splits texts by {shown(run.rouge_tokenizer)}, not as Tk-Instruct's English "
+            "track: compare its figures only with others of the same way."
         )
     for round_index in run.rounds:
         found += _notes_of_round(run, round_index)

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from ait_jax.errors import visible
+from ait_jax.errors import shown, visible
 from ait_jax.rounds import run_status
 from ait_jax.rounds.learning_curve import CurvePoint, render_text, sparkline
 from ait_jax.runtime.reporter import RUNNING, Reporter
@@ -165,7 +165,7 @@ def status_lines(status: Mapping[str, Any], columns: int) -> list[Text]:
 
 def _heading(status: Mapping[str, Any]) -> Text:
     kinds = {"run": "run", "continual": "continual training", "score": "scores"}
-    about = [f"{kinds.get(status['kind'], 'run')} on the pool {status['pool']!r}"]
+    about = [f"{kinds.get(status['kind'], 'run')} on the pool {shown(status['pool'])}"]
     if status.get("strategy"):
         about.append(status["strategy"])
     about.append(f"seed {status['seed']}")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, shown
 from ait_jax.pool import TaskPool
 from ait_jax.pool.task import Instance, Instruction, Task
 from ait_jax.prompts.perturb import for_task, kept_words, perturbed_instruction
@@ -157,7 +157,8 @@ def _check(pool: TaskPool, settings: Settings, tables: Mapping[int, LikelihoodRo
                 for j, length in zip(forms, (len(each.tokens) for each in built), strict=True):
                     if tokens.get(j, length) != length:
                         raise OtherPrompts(
-                            f"prompt {j} of task {name!r} in round {number} would be different now"
+                            f"prompt {j} of task {shown(name)} in round {number} would be "
+                            "different now"
                         )
 
 
@@ -178,7 +179,7 @@ def round_detail(
     k = settings.num_perturbations
     numbers = {j for instance in scored.values() for j in instance.log_likelihood}
     if instances.keys() != scored.keys() or not numbers <= set(range(k + 1)):
-        raise OtherPrompts(f"task {task.name!r} would get others in round {round_index} now")
+        raise OtherPrompts(f"task {shown(task.name)} would get others in round {round_index} now")
     p = np.full((len(instances), k + 1), np.nan)
     for row, id in enumerate(instances):
         for j, value in scored[id].log_likelihood.items():

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from ait_jax.errors import shown
 from ait_jax.pool.splits import Splits, read_names
 from ait_jax.rounds import round_zero
 from ait_jax.rounds.experiment import Experiment
@@ -44,7 +45,7 @@ def _rounds(run: Run[Experiment], config: str) -> list[CurvePoint]:
     """The loop."""
     experiment = run.experiment
     verb = "continuing" if run.continued else "starting"
-    reporter.say(f"{verb} in {run.directory.path}: {experiment.rounds} rounds on {run.pool!r}")
+    reporter.say(f"{verb} in {run.directory.path}: {experiment.rounds} rounds on {shown(run.pool)}")
     splits = begin(run)
     reporter.plan(planned(run, splits))
     if not run.directory.is_done(f"{round_name(experiment.rounds - 1)}/evaluate"):

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, shown
 from ait_jax.evaluation.prediction import predict
 from ait_jax.evaluation.rouge import AUTO, check_choice
 from ait_jax.pool import Task, TaskPool, replay
@@ -82,7 +82,7 @@ class Continual(ModelParts):
         self.trainer.check_model(self.model)
         if not hasattr(self.embedder, "embed"):
             raise UserError(
-                f"EMBEDDER = {self.embedder!r} cannot embed; give @embeddings.T5Encoder(), "
+                f"EMBEDDER = {shown(self.embedder)} cannot embed; give @embeddings.T5Encoder(), "
                 "@embeddings.HuggingFaceEncoder() or an object with embed(texts, encoder)."
             )
         check_positive(self, "replay_tasks", "replay_instances", "embedded_instances")
@@ -110,7 +110,7 @@ def run(
 def _rounds(run: Run[Continual], config: str) -> list[Mapping[str, Any]]:
     """The loop."""
     verb = "continuing" if run.continued else "starting"
-    reporter.say(f"{verb} in {run.directory.path}: continual training on {run.pool!r}")
+    reporter.say(f"{verb} in {run.directory.path}: continual training on {shown(run.pool)}")
     drawn, test = begin(run)
     reporter.plan(planned(run, drawn, test))
     run.summaries.start()
@@ -170,7 +170,7 @@ def begin(run: Run[Continual]) -> tuple[list[tuple[str, ...]], tuple[str, ...]]:
         groups = run.experiment.stages.draw(pool, run.experiment.seed)
         empty = [name for names in groups for name in names if not len(pool[name].instances)]
         if empty:
-            raise UserError(f"task {empty[0]!r} has no instances to train on; leave it out.")
+            raise UserError(f"task {shown(empty[0])} has no instances to train on; leave it out.")
         for round_index, names in enumerate(groups):
             files.write_lines(directory.folder(round_index) / "stage_tasks.txt", names)
         test = [name for name in (pool.splits.test if pool.splits else ()) if name in pool]

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, shown
 from ait_jax.evaluation.rouge import AUTO, check_choice
 from ait_jax.scorer.parts import Parts, check_positive
 from ait_jax.scorer.racing import check_strategy
@@ -69,7 +69,7 @@ class Experiment(Parts):
             self.trainer_of(first).check_model(self.model)
         if self.train_from not in TRAIN_FROM:
             raise UserError(
-                f"TRAIN_FROM = {self.train_from!r} is unknown; set it to 'base' or 'previous'."
+                f"TRAIN_FROM = {shown(self.train_from)} is unknown; set it to 'base' or 'previous'."
             )
         sizes = self.tasks_per_round
         if not isinstance(sizes, int) and len(sizes) < self.rounds - 1:

@@ -100,8 +100,8 @@ class Generations:
         missing = [name for name in names if name not in pool]
         if missing:
             raise UserError(
-                f"{self._joined_path(round_index)} names {missing[0]!r}, which this process's pool "
-                "lacks; run the same command again once every host sees the whole pool."
+                f"{self._joined_path(round_index)} names {shown(missing[0])}, which this process's "
+                "pool lacks; run the same command again once every host sees the whole pool."
             )
         return names
 
@@ -134,7 +134,7 @@ def known_changes(path: Any, state: Mapping[str, Any], pool: TaskPool) -> list[s
 def changes(known: Mapping[str, bytes], now: Mapping[str, bytes]) -> list[str]:
     """Returns a few lines about tasks of `known` that are missing or different in `now`."""
     lines = [
-        f"task {name!r} of the pool was {'changed' if name in now else 'removed'}"
+        f"task {shown(name)} of the pool was {'changed' if name in now else 'removed'}"
         for name in sorted(known)
         if now.get(name) != known[name]
     ]

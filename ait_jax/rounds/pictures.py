@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, shown
 from ait_jax.rounds.learning_curve import GROUPS, LABELS, CurvePoint, by_num_tasks, series
 from ait_jax.selection.selection import SelectionContext
 from ait_jax.selection.task_map import AMBIGUOUS, CATEGORIES, DIFFICULT, EASY, OTHER, ranked
@@ -83,7 +83,8 @@ def _check_scores(scores: TaskScores) -> None:
     if not finite.all():
         names = [task for task, good in zip(scores.tasks, finite, strict=True) if not good]
         raise UserError(
-            f"A task map needs finite scores; {len(names)} tasks have none, the first {names[0]!r}."
+            f"A task map needs finite scores; {len(names)} tasks have none, the first "
+            f"{shown(names[0])}."
         )
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from ait_jax.errors import UserError, first_line
+from ait_jax.errors import UserError, first_line, shown
 from ait_jax.models.checkpoints.restore import open_fitting, restore_params
 from ait_jax.models.parameters import abstract_params, init_params
 from ait_jax.pool import TaskPool
@@ -175,7 +175,7 @@ def _about_init_checkpoint(parts: ModelParts) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise UserError(f"INIT_CHECKPOINT = {parts.init_checkpoint!r}: {error}") from error
+        raise UserError(f"INIT_CHECKPOINT = {shown(parts.init_checkpoint)}: {error}") from error
 
 
 def _base_params(parts: ModelParts, directory: RunDirectory) -> Any:

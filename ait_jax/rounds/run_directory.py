@@ -79,12 +79,12 @@ class RunDirectory:
                 disk.tidy(self.path, _FOREIGN)
             except BlockingIOError as error:
                 raise UserError(
-                    f"Another process is running in MODEL_DIR = {str(self.path)!r}; wait for it "
-                    "or set another --gin.MODEL_DIR."
+                    f"Another process is running in MODEL_DIR = {shown(str(self.path))}; wait for "
+                    "it or set another --gin.MODEL_DIR."
                 ) from error
             except OSError as error:  # also of a file system without locks
                 raise UserError(
-                    f"MODEL_DIR = {str(self.path)!r} is not writable ({error.strerror}); set "
+                    f"MODEL_DIR = {shown(str(self.path))} is not writable ({error.strerror}); set "
                     "--gin.MODEL_DIR to a writable folder."
                 ) from error
             yield
@@ -130,7 +130,7 @@ class RunDirectory:
             changes.append(f"seed: was {self.state['seed']}, now {seed}")
         if changes:
             raise UserError(
-                f"MODEL_DIR = {str(self.path)!r} holds a run of another configuration:",
+                f"MODEL_DIR = {shown(str(self.path))} holds a run of another configuration:",
                 *(f"  {change}" for change in changes),
                 "Set another --gin.MODEL_DIR, or give the old values to continue that run.",
             )
@@ -139,7 +139,7 @@ class RunDirectory:
     def _start(self, config: str, pool: dict[str, Any], seed: int) -> bool:
         if not self._record.exists() and any(self.path.glob("round_*")):  # someone else's
             raise UserError(
-                f"MODEL_DIR = {str(self.path)!r} has rounds but no run.json; "
+                f"MODEL_DIR = {shown(str(self.path))} has rounds but no run.json; "
                 "set another --gin.MODEL_DIR or remove that folder."
             )
         files.write_text(self._config, config)

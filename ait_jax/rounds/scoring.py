@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ait_jax.errors import UserError, nearest
+from ait_jax.errors import UserError, nearest, shown
 from ait_jax.pool.splits import read_names
 from ait_jax.rounds import stages
 from ait_jax.rounds.record import SCORE
@@ -85,14 +85,14 @@ def tasks_to_score(scoring: Scoring) -> tuple[str, ...]:
     try:
         names = read_names(path)
     except UserError as error:
-        raise UserError(f"TASKS = {scoring.tasks!r}: {error}") from error
+        raise UserError(f"TASKS = {shown(scoring.tasks)}: {error}") from error
     if not names:
-        raise UserError(f"TASKS = {scoring.tasks!r} names no task; write one name per line.")
+        raise UserError(f"TASKS = {shown(scoring.tasks)} names no task; write one name per line.")
     unknown = [name for name in names if name not in scoring.pool]
     if unknown:
         raise UserError(
-            f"TASKS = {scoring.tasks!r} names {unknown[0]!r}, which the pool "
-            f"{scoring.pool.name!r} lacks ({len(unknown)} of {len(names)} names are unknown)."
+            f"TASKS = {shown(scoring.tasks)} names {shown(unknown[0])}, which the pool "
+            f"{shown(scoring.pool.name)} lacks ({len(unknown)} of {len(names)} names are unknown)."
             + nearest(unknown[0], scoring.pool)
         )
     return names
@@ -108,7 +108,7 @@ def _score_and_map(run: Run[Scoring], named: Sequence[str]) -> TaskScores:
         verb = "continuing" if run.continued else "starting"
         reporter.say(
             f"{verb} in {folder}: {len(names):,} of the {len(run.pool):,} tasks of the pool "
-            f"{run.pool.name!r}, scored with {scoring.init_checkpoint}"
+            f"{shown(run.pool.name)}, scored with {scoring.init_checkpoint}"
         )
     say_lacking(run.pool, scoring.vocabulary, names)
     reporter.plan([("score", len(names)), ("map", len(names))])

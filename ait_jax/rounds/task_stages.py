@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ait_jax import randomness
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, shown
 from ait_jax.pool import Instance, Splits, Task, TaskPool
 from ait_jax.pool.splits import read_names
 from ait_jax.scorer.parts import check_positive
@@ -63,7 +63,9 @@ class StageFiles:
                 pool[name]  # raises the pool's own error for an unknown task
                 if name in test or name in seen:
                     where = "a test task" if name in test else f"also in {seen[name]}"
-                    raise UserError(f"{file}: task {name!r} is {where}; name a task only once.")
+                    raise UserError(
+                        f"{file}: task {shown(name)} is {where}; name a task only once."
+                    )
                 seen[name] = str(file)
         return groups
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ait_jax.errors import UserError, first_line, nearest
+from ait_jax.errors import UserError, first_line, nearest, shown
 
 CACHE = "AIT_JAX_CACHE"
 # Scheme -> (the fsspec implementation, what brings it).
@@ -48,14 +48,14 @@ def path(text: str) -> Any:
     if scheme not in _SCHEMES:
         known = [f"{name}://" for name in _SCHEMES]
         raise UserError(
-            f"{text!r} is neither a local path nor one in a bucket ({', '.join(known)})."
+            f"{shown(text)} is neither a local path nor one in a bucket ({', '.join(known)})."
             + nearest(f"{scheme}://", known)
         )
     if not rest.strip("/"):
-        raise UserError(f"{text!r} names no bucket; give {scheme}://BUCKET/FOLDER.")
+        raise UserError(f"{shown(text)} names no bucket; give {scheme}://BUCKET/FOLDER.")
     package, remedy = _SCHEMES[scheme]
     if importlib.util.find_spec(package) is None:
-        raise UserError(f"{text!r} needs the package {package}: {remedy}.")
+        raise UserError(f"{shown(text)} needs the package {package}: {remedy}.")
     _configure()
     from etils import epath
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ait_jax.errors import ExitCode, UserError, first_line, nearest, visible
+from ait_jax.errors import ExitCode, UserError, first_line, nearest, shown, visible
 
 # How this process finds the others: "local" through the next three variables, "tpu" and "slurm"
 # through what the machine provides.
@@ -186,7 +186,7 @@ def barrier(name: str) -> None:
         came = _pod.values(key)
         missing = [i for i in range(_pod.count) if i not in came]
         who = _pod.names(missing) if missing else "a process that had come has died"
-        raise PeerLost(f"waited {seconds} s at {name!r}; missing: {who}") from error
+        raise PeerLost(f"waited {seconds} s at {shown(name)}; missing: {who}") from error
 
 
 def broadcast(name: str, value: Any) -> Any:
@@ -205,7 +205,7 @@ def broadcast(name: str, value: Any) -> Any:
     try:
         return json.loads(_pod.client.blocking_key_value_get(key, 1000 * seconds))
     except Exception as error:
-        raise PeerLost(f"waited {seconds} s for {_pod.names([0])} at {name!r}") from error
+        raise PeerLost(f"waited {seconds} s for {_pod.names([0])} at {shown(name)}") from error
 
 
 def all_gather(data: bytes) -> list[bytes]:

@@ -11,7 +11,7 @@ import numpy as np
 from flax.core.spmd import logical_axis_rules
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from ait_jax.errors import UserError, nearest
+from ait_jax.errors import UserError, nearest, shown
 from ait_jax.runtime.hardware import platform_of
 
 MESH_AXES = ("data", "model")
@@ -131,14 +131,15 @@ class Partitioner:
         wanted = [mesh for known, mesh in self.logical_axis_rules if known == axis and mesh]
         if not wanted:
             known = {known for known, _ in self.logical_axis_rules}
-            return f"no rule for logical axis {axis!r} in {_RULES}.{nearest(axis, known)}"
+            return f"no rule for logical axis {shown(axis)} in {_RULES}.{nearest(axis, known)}"
         clashes = " and ".join(
-            f"{taken[mesh_axis]!r} collide on mesh axis {mesh_axis!r}" for mesh_axis in wanted
+            f"{shown(taken[mesh_axis])} collide on mesh axis {shown(mesh_axis)}"
+            for mesh_axis in wanted
         )
         return (
-            f"logical axes {axis!r} and {clashes} in {tuple(logical_axes)}; give one of them "
-            f"another mesh axis in {_RULES}, or add ({axis!r}, None) after its rules to leave it "
-            "whole."
+            f"logical axes {shown(axis)} and {clashes} in {tuple(logical_axes)}; give one of them "
+            f"another mesh axis in {_RULES}, or add ({shown(axis)}, None) after its rules to leave "
+            "it whole."
         )
 
     def param_shardings(self, abstract_params: Any, logical_axes: Any) -> Any:
@@ -158,10 +159,11 @@ class Partitioner:
             for size, logical, axis in zip(leaf.shape, axes, spec, strict=True):
                 if axis is not None and size % self.mesh.shape[axis]:
                     raise UserError(
-                        f"{name}: dimension {size} ({logical!r}) of {leaf.shape} {tuple(axes)} is "
-                        f"not divisible by the mesh's {axis!r} axis of {self.mesh.shape[axis]}; "
+                        f"{name}: dimension {size} ({shown(logical)}) of {leaf.shape} "
+                        f"{tuple(axes)} is not divisible by the mesh's {shown(axis)} axis of "
+                        f"{self.mesh.shape[axis]}; "
                         + self._partitions_hint(axis, size)
-                        + f" or give {logical!r} another rule in {_RULES}."
+                        + f" or give {shown(logical)} another rule in {_RULES}."
                     )
             return NamedSharding(self.mesh, spec)
 
@@ -254,13 +256,13 @@ def _check_rules(rules: Sequence[tuple[str, str | None]]) -> None:
     for axis, mesh_axis in rules:
         if mesh_axis is not None and mesh_axis not in MESH_AXES:
             raise UserError(
-                f"{_RULES} has ({axis!r}, {mesh_axis!r}), but the mesh axes are {MESH_AXES}."
-                + nearest(str(mesh_axis), MESH_AXES)
+                f"{_RULES} has ({shown(axis)}, {shown(mesh_axis)}), but the mesh axes are "
+                f"{MESH_AXES}." + nearest(str(mesh_axis), MESH_AXES)
             )
         if axis in left_whole:
             raise UserError(
-                f"{_RULES} has ({axis!r}, {mesh_axis!r}) after ({axis!r}, None), where nothing "
-                "reaches it; put it before, as the rules are in order of precedence."
+                f"{_RULES} has ({shown(axis)}, {shown(mesh_axis)}) after ({shown(axis)}, None), "
+                "where nothing reaches it; put it before, as the rules are in order of precedence."
             )
         if mesh_axis is None:
             left_whole.add(axis)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ait_jax import randomness
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, shown
 from ait_jax.pool import Instance, TaskPool
 from ait_jax.prompts.prompts import Encoding
 from ait_jax.prompts.vocabulary import EOS_ID, Vocabulary
@@ -116,8 +116,8 @@ def gold(
     without = next((instance.id for _, instance in places if not instance.outputs), None)
     if without is not None:
         raise UserError(
-            f"scorer.Scorer.answers = 'gold' scores reference outputs, but instance {without!r} "
-            "has none; set it to 'predictions'."
+            "scorer.Scorer.answers = 'gold' scores reference outputs, but instance "
+            f"{shown(without)} has none; set it to 'predictions'."
         )
     texts = [
         randomness.choice(instance.outputs, asker.seed, *draw, task, instance.id)
@@ -142,8 +142,8 @@ def earlier(
     except KeyError as error:
         task, instance_id = error.args[0]
         raise UserError(
-            f"{table} has no answer for task {task!r}, instance {instance_id!r}; delete it and run "
-            "the same command to score its tasks again."
+            f"{table} has no answer for task {shown(task)}, instance {shown(instance_id)}; delete "
+            "it and run the same command to score its tasks again."
         ) from error
     texts = [text for text, _ in found]
     values = np.array([value for _, value in found], np.float32)

@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, shown
 from ait_jax.pool import Task
 from ait_jax.runtime import distributed
 from ait_jax.scorer.asker import Asker
@@ -83,8 +83,8 @@ class HuggingFaceEncoder:
         folder = Path(self.path).expanduser()
         if not (folder / "config.json").is_file():
             raise UserError(
-                f"HuggingFaceEncoder.path = {str(self.path)!r} has no config.json; give the folder "
-                "of a sentence encoder with model.safetensors and tokenizer.json."
+                f"HuggingFaceEncoder.path = {shown(str(self.path))} has no config.json; give the "
+                "folder of a sentence encoder with model.safetensors and tokenizer.json."
             )
         try:
             from transformers import AutoModel, AutoTokenizer
@@ -99,7 +99,9 @@ class HuggingFaceEncoder:
                 str(folder), local_files_only=True, use_safetensors=True
             )
         except (OSError, ValueError, ImportError) as error:
-            raise UserError(f"HuggingFaceEncoder.path = {str(self.path)!r}: {error}") from error
+            raise UserError(
+                f"HuggingFaceEncoder.path = {shown(str(self.path))}: {error}"
+            ) from error
         return tokenizer, model.eval()
 
     def embed(self, texts: Sequence[str], asker: Asker | None = None) -> np.ndarray:

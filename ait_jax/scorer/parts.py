@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, shown
 from ait_jax.models.interface import Model, check_positions, gin_name
 from ait_jax.pool import TaskPool
 from ait_jax.prompts.prompts import Encoding, TkInstructEncoding
@@ -115,7 +115,7 @@ def _check_schedule(tasks_per_round: int | Sequence[int]) -> None:
     sizes = [tasks_per_round] if isinstance(tasks_per_round, int) else list(tasks_per_round)
     if not sizes or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in sizes):
         raise UserError(
-            f"TASKS_PER_ROUND = {tasks_per_round!r} must be a whole number of at least 1, or "
+            f"TASKS_PER_ROUND = {shown(tasks_per_round)} must be a whole number of at least 1, or "
             "a list of them, one for each selection."
         )
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, shown
 from ait_jax.pool.cls_gen import Group
 from ait_jax.scorer.partial_scores import PredictedScores, predict, prompt_order, wrong_chances
 from ait_jax.selection.selection import PromptUncertainty, SelectionContext, Strategy
@@ -257,11 +257,11 @@ class Race:
     def _read(self, task: str, log_likelihoods: Mapping[str, np.ndarray]) -> np.ndarray:
         """Returns |p_i0 - p_ij| of the steps up to the current wave's last: float64[n, steps]."""
         if task not in log_likelihoods:
-            raise ValueError(f"task {task!r} is missing")
+            raise ValueError(f"task {shown(task)} is missing")
         probability = np.exp(np.asarray(log_likelihoods[task], np.float64))
         n, k = len(probability), self.num_perturbations
         if probability.shape != (n, k + 1):
-            raise ValueError(f"task {task!r}: shape {probability.shape}, needed (n, {k + 1})")
+            raise ValueError(f"task {shown(task)}: shape {probability.shape}, needed (n, {k + 1})")
         prompts = prompt_order(n, k)[:, : self._ends[len(self._waves)]]
         return np.abs(probability[:, :1] - np.take_along_axis(probability, prompts, axis=1))
 
@@ -360,7 +360,7 @@ def check_strategy(strategy: Strategy | None) -> PromptUncertainty:
         )
     if not isinstance(strategy, PromptUncertainty) or strategy.measure != "prompt_uncertainty":
         raise UserError(
-            f"STRATEGY {strategy.name!r} cannot be raced: a race decides by prompt uncertainty "
-            "alone. Set RACING = False, or choose strategies/prompt_uncertainty.gin."
+            f"STRATEGY {shown(strategy.name)} cannot be raced: a race decides by prompt "
+            "uncertainty alone. Set RACING = False, or choose strategies/prompt_uncertainty.gin."
         )
     return strategy

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, shown
 from ait_jax.prompts.perturb import Perturbation, WordDrop, changes_original
 from ait_jax.randomness import Key
 from ait_jax.runtime import distributed, files, preemption, reporter
@@ -57,7 +57,9 @@ class Scorer:
             if getattr(self, name) < 1:
                 raise UserError(f"scorer.Scorer.{name} = {getattr(self, name)}: give at least 1.")
         if self.answers not in ANSWERS:
-            raise UserError(f"scorer.Scorer.answers = {self.answers!r}: give one of {ANSWERS}.")
+            raise UserError(
+                f"scorer.Scorer.answers = {shown(self.answers)}: give one of {ANSWERS}."
+            )
 
     def score(
         self,

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Integer
 
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, shown
 
 # A mean log-probability above zero is a rounding error below this, a wrong sign above it.
 LARGEST_LOG_LIKELIHOOD = 1e-2
@@ -94,7 +94,7 @@ class _Rows:
 
     def name(self, row: int) -> str:
         task, instance = (c.names[c.codes[row]] for c in (self.task, self.instance))
-        return f"task {task!r}, instance {instance!r}"
+        return f"task {shown(task)}, instance {shown(instance)}"
 
     def refuse_impossible(self) -> None:
         lowest, highest = (each(self.value, self.generated) for each in (np.minimum, np.maximum))

@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ait_jax import randomness
-from ait_jax.errors import UserError, nearest
+from ait_jax.errors import UserError, nearest, shown
 from ait_jax.pool import TaskPool
 from ait_jax.pool.cls_gen import Quotas
 from ait_jax.randomness import Key
@@ -316,8 +316,8 @@ def _refuse_non_finite(strategy: Strategy, values: np.ndarray, scores: TaskScore
     elif (scores.num_prompts[wrong] == 0).all():
         hint = "These tasks were not scored, and this strategy needs scores."
     raise UserError(
-        f"Strategy {strategy.name!r} cannot rank {len(wrong)} of {len(scores)} tasks whose scores "
-        f"are not finite: {names}. {hint}"
+        f"Strategy {shown(strategy.name)} cannot rank {len(wrong)} of {len(scores)} tasks whose "
+        f"scores are not finite: {names}. {hint}"
     )
 
 
@@ -333,6 +333,6 @@ def _measures() -> tuple[str, ...]:
 def _check_option(owner: str, option: str, given: Any, allowed: Sequence[str]) -> None:
     if given not in allowed:
         raise UserError(
-            f"{owner}.{option} is {given!r}.{nearest(str(given), allowed)} "
+            f"{owner}.{option} is {shown(given)}.{nearest(str(given), allowed)} "
             f"Give one of {', '.join(allowed)}."
         )

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ait_jax.errors import shown
 from ait_jax.runtime import buckets, files, strict_json
 from ait_jax.summaries.writers import Rows
 
@@ -138,7 +139,7 @@ class _Folder:
     def image(self, name: str, png: bytes, step: int) -> None:
         """Adds a picture with the file's own bytes. Raises ValueError: not a PNG."""
         if png[:8] != _PNG or len(png) < 26:
-            raise ValueError(f"the picture {name!r} is not a PNG file")
+            raise ValueError(f"the picture {shown(name)} is not a PNG file")
         width, height = struct.unpack(">II", png[16:24])
         summary = self._summaries.Summary
         image = summary.Image(

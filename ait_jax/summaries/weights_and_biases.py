@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypedDict
 
-from ait_jax.errors import UserError, first_line, nearest, shown_path
+from ait_jax.errors import UserError, first_line, nearest, shown, shown_path
 from ait_jax.runtime import buckets, files, reporter, strict_json
 from ait_jax.runtime.files import LinesFile
 from ait_jax.summaries.writers import Rows, SummaryWriter
@@ -59,7 +59,7 @@ class WeightsAndBiases:
     def __post_init__(self) -> None:
         if self.mode is not None and self.mode not in MODES:
             raise UserError(
-                f"WeightsAndBiases.mode (WANDB_MODE) = {self.mode!r} must be one of {MODES}."
+                f"WeightsAndBiases.mode (WANDB_MODE) = {shown(self.mode)} must be one of {MODES}."
                 + nearest(self.mode, MODES)
             )
         if not is_installed():

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ait_jax import randomness
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, shown
 from ait_jax.pool import TaskPool
 from ait_jax.prompts.prompts import Encoding, TkInstructMixture
 from ait_jax.prompts.vocabulary import EOS_ID, Vocabulary
@@ -105,8 +105,8 @@ class InstructionExamples:
         )
         if not instance.outputs:
             raise UserError(
-                f"task {name!r}, instance {instance.id!r} has no reference output to train on; "
-                "give it one or leave the task out of the training pool."
+                f"task {shown(name)}, instance {shown(instance.id)} has no reference output to "
+                "train on; give it one or leave the task out of the training pool."
             )
         output = randomness.choice(
             instance.outputs, self.seed, "reference", name, instance.id, *draw

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import optax
 
-from ait_jax.errors import UserError, nearest
+from ait_jax.errors import UserError, nearest, shown
 from ait_jax.models.interface import Model
 from ait_jax.models.parameters import abstract_params
 from ait_jax.runtime.partitioning import Partitioner
@@ -190,8 +190,8 @@ class Trainer:
         """Refuses a `best_metric` that the dev metrics lack."""
         if self.best_metric and self.best_metric not in metrics:
             raise UserError(
-                f"{self.gin_name}.best_metric (BEST_METRIC) = {self.best_metric!r} must be one of "
-                f"the dev metrics {sorted(metrics)}.{nearest(self.best_metric, metrics)}"
+                f"{self.gin_name}.best_metric (BEST_METRIC) = {shown(self.best_metric)} must be "
+                f"one of the dev metrics {sorted(metrics)}.{nearest(self.best_metric, metrics)}"
             )
 
     def check_finite(

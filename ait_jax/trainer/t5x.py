@@ -19,7 +19,7 @@ from typing import Any
 
 import optax
 
-from ait_jax.errors import UserError, first_line, nearest
+from ait_jax.errors import UserError, first_line, nearest, shown
 from ait_jax.models.checkpoints.restore import restore_params
 from ait_jax.runtime import buckets, files, preemption, reporter
 from ait_jax.runtime.terminal import quiet_stderr
@@ -71,7 +71,7 @@ def check_network(name: str, gin_name: str) -> None:
     """Raises UserError if T5X has no such network."""
     if name not in NETWORKS:
         near = nearest(str(name), NETWORKS)
-        raise UserError(f"{gin_name} = {name!r} must be one of {', '.join(NETWORKS)}.{near}")
+        raise UserError(f"{gin_name} = {shown(name)} must be one of {', '.join(NETWORKS)}.{near}")
 
 
 def require_t5x() -> None:

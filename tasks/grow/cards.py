@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from ait_jax.tasks.grow.dataset import Dataset, Field, Tally, class_field, is_media
 
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, shown
 from ait_jax.runtime.files import read_bytes, text_name
 
 _GROUP = "cards"
@@ -50,7 +50,7 @@ def read_cards(folder: Any, tally: Tally) -> Iterator[Dataset]:
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
     if not paths:
-        raise UserError(f"{str(folder)!r} has no dataset cards (NAME/README.md or NAME.md).")
+        raise UserError(f"{shown(str(folder))} has no dataset cards (NAME/README.md or NAME.md).")
     for path in paths:
         name = text_name(Path(_name(path.relative_to(folder))))
         read = _read(path)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ait_jax.errors import shown
 from ait_jax.runtime.strict_json import without_lone_surrogates
 
 # Kinds of fields. "texts" are lists of strings; "media" is image, audio or video; "other" is
@@ -28,7 +29,7 @@ class Field:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise ValueError(f"unknown kind of field {self.kind!r}")
+            raise ValueError(f"unknown kind of field {shown(self.kind)}")
 
 
 @dataclass(frozen=True)

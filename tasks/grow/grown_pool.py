@@ -23,7 +23,7 @@ from ait_jax.tasks.grow.roles import language_name, language_of_column
 from ait_jax.tasks.grow.screening import NOT_RECORDED, license_id
 from ait_jax.tasks.prepared_folder import read_record
 
-from ait_jax.errors import UserError, shown_path
+from ait_jax.errors import UserError, shown, shown_path
 from ait_jax.pool import Instance, Instruction, Task, task_digest, task_from_json, task_to_json
 from ait_jax.runtime import disk, strict_json
 from ait_jax.runtime.files import as_path, check_name, read_bytes, write_json, write_lines
@@ -141,14 +141,14 @@ class GrownPool:
             file = disk.lock_file(self.directory / _LOCK)
         except OSError as error:
             raise UserError(
-                f"cannot write {str(self.directory)!r}: {error.strerror}; give another --pool."
+                f"cannot write {shown(str(self.directory))}: {error.strerror}; give another --pool."
             ) from error
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise UserError(
-                    f"another `ait-jax grow` is at work in {str(self.directory)!r}."
+                    f"another `ait-jax grow` is at work in {shown(str(self.directory))}."
                 ) from error
             disk.tidy(self.directory)
             self._read()

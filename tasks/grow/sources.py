@@ -14,7 +14,7 @@ from ait_jax.tasks.grow.cards import read_cards
 from ait_jax.tasks.grow.dataset import Dataset, Tally, fields_from_rows
 from ait_jax.tasks.grow.proposal import Proposal, proposal_from_json
 
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, shown
 from ait_jax.runtime import strict_json
 from ait_jax.runtime.files import read_given_json
 
@@ -82,7 +82,7 @@ def _open(path: Path) -> Any:
     try:
         return open(path, "rb")
     except OSError as error:
-        raise UserError(f"cannot read {str(path)!r}: {error.strerror or error}.") from error
+        raise UserError(f"cannot read {shown(str(path))}: {error.strerror or error}.") from error
 
 
 class DatasetLines:
@@ -130,7 +130,7 @@ class DatasetLines:
             file.seek(offset)
             dataset = _dataset(file.readline(_MAX_LINE), self._path.name)
         if isinstance(dataset, str):
-            raise UserError(f"{str(self._path)!r} changed while it was being read; try again.")
+            raise UserError(f"{shown(str(self._path))} changed while it was being read; try again.")
         return dataset
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from ait_jax import randomness
+from ait_jax.errors import shown
 from ait_jax.pool import Example, Instance, Instruction, Task
 
 Drawn = tuple[str, str | tuple[str, ...]]
@@ -123,7 +124,7 @@ def _distinct_draws(spec: TaskSpec, count: int, seed: int) -> list[tuple[str, tu
         if len(drawn) == count:
             return list(drawn.items())
     raise ValueError(
-        f"mini task {spec.name!r} has only {len(drawn)} distinct inputs, not {count}; lower "
+        f"mini task {shown(spec.name)} has only {len(drawn)} distinct inputs, not {count}; lower "
         "mini.load_pool.instances_per_task"
     )
 

@@ -89,7 +89,7 @@ def check_built_in(settings: Mapping[str, Any], path: Any, built_in: Mapping[str
         if settings.get(name, value) != value:
             raise UserError(
                 f"{shown_path(path)} has {name} = {shown(settings[name])}; this network has "
-                f"{value!r}."
+                f"{shown(value)}."
             )
 
 

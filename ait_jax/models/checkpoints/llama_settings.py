@@ -147,7 +147,7 @@ def _rope(settings: Mapping[str, Any], path: Any) -> tuple[float, rotary.Scaling
     scaling, names = _SCALINGS[kind]
     needed = [key for key in names if key in _NEEDED and key not in rope]
     if needed:
-        raise UserError(f"{shown_path(path)} has {name} of type {kind!r} without {needed[0]}.")
+        raise UserError(f"{shown_path(path)} has {name} of type {shown(kind)} without {needed[0]}.")
     values: dict[str, Any] = {names[key]: number(rope, key, path) for key in names if key in rope}
     if "original_max_position" in values:
         values["original_max_position"] = int(values["original_max_position"])
@@ -241,7 +241,7 @@ def check_same(found: LlamaConfig, config: ModelConfig, place: Any) -> None:
             "its kind, or one that `ait-jax convert` wrote."
         )
     differing = [
-        f"LlamaConfig.{name} = {getattr(config, name)!r} (there {value!r})"
+        f"LlamaConfig.{name} = {shown(getattr(config, name))} (there {shown(value)})"
         for name, value in found.network().items()
         if getattr(config, name) != value
     ]
@@ -276,7 +276,7 @@ def config_of_gguf(header: Header) -> LlamaConfig:
     if kind != ARCHITECTURE:
         raise UserError(
             f"{shown_path(path)} holds a {shown(kind)} model (general.architecture); ait-jax "
-            f"reads {ARCHITECTURE!r}."
+            f"reads {shown(ARCHITECTURE)}."
             f"{nearest(kind, [ARCHITECTURE])}"
         )
     given = {name.removeprefix(f"{kind}."): value for name, value in header.metadata.items()}
