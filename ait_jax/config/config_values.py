@@ -6,12 +6,13 @@ they open pools and make encodings, perturbations, scorers and vocabularies.
 """
 
 import importlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from tokenize import TokenError
 from typing import Any
 
-from ait_jax.errors import UserError, first_line
+from ait_jax.errors import UserError, first_line, shown
 from gin import config_parser
 
 # Function -> parameters that are not passed on, because they would prepare a pool.
@@ -41,6 +42,7 @@ BUILDABLE: Mapping[str, tuple[str, ...]] = {
     "ait_jax.scorer.scorer.Scorer": (),
 }
 _DEEPEST = 50
+_BUCKET = re.compile(r"\w[\w+.-]*://[^/]*")
 
 
 def _short_name(name: str) -> str:
@@ -48,6 +50,12 @@ def _short_name(name: str) -> str:
 
 
 _FULL_NAMES = {_short_name(name): name for name in BUILDABLE}
+
+
+def _bucket(path: str) -> str:
+    """Returns "gs://name" of a path in a bucket, "" of any other."""
+    found = _BUCKET.match(path)
+    return found[0].lower() if found else ""
 
 
 @dataclass(frozen=True)
@@ -80,12 +88,15 @@ class ConfigValues:
 
     Args:
       text: as `configuration.operative_config` returns it.
+      folder: where it is from. Of buckets only that of the folder is asked: a stranger's file
+        would have this user's credentials sent wherever it likes.
 
     Raises:
       UserError: it is not gin source.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, folder: Any = "") -> None:
+        self._bucket = _bucket(str(folder))
         self._imports: dict[str, str] = {}
         self._macros: dict[str, Any] = {}
         # (scope, selector) -> {parameter: value}
@@ -147,6 +158,8 @@ class ConfigValues:
         if isinstance(value, dict):
             return {name: self.build(item, scope, depth + 1) for name, item in value.items()}
         if not isinstance(value, Reference):
+            if isinstance(value, str) and _bucket(value) not in ("", self._bucket):
+                raise UserError(f"config.gin names {shown(value)}, which is asked only by a run")
             return value
         function, left_out = self._function(value)
         arguments = {

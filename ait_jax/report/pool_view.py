@@ -118,13 +118,13 @@ def open_pool(flags: GinFlags, run: str | None = None, trusts: bool = False) -> 
             "what both name: add --trust_config if that run is yours, or leave --gin_file out."
         )
     else:
-        value = _read(found.config, flags.bindings)
+        value = _read(found, flags.bindings)
     return PoolView(value, found, _found(found))
 
 
-def _read(config: str, bindings: Sequence[str]) -> Callable[[str], Any]:
+def _read(run: Record, bindings: Sequence[str]) -> Callable[[str], Any]:
     """Returns what makes a parameter of the experiment in config.gin, of which nothing is run."""
-    values = ConfigValues("\n".join([config, *bindings, ""]))
+    values = ConfigValues("\n".join([run.config, *bindings, ""]), run.path)
     kind = next((kind for kind in _KINDS if values.of_class(kind.__name__)), Experiment)
     given = values.of_class(kind.__name__) or {}
 

@@ -50,7 +50,7 @@ def make(
     """
     run = record.read(model_dir)
     if known is None:
-        known = settings.of_config(run.config, run.seed)
+        known = settings.of_config(run.config, run.seed, run.path)
     payload, chunks = payload_and_details(
         run,
         known,

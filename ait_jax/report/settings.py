@@ -59,10 +59,14 @@ def of_parts(parts: Any, pool: TaskPool) -> Settings:
     )
 
 
-def of_config(text: str, seed: int) -> Settings:
-    """Returns what config.gin says; parts that it does not name are None, `problem` says why."""
+def of_config(text: str, seed: int, folder: Any = "") -> Settings:
+    """Returns what config.gin says; parts that it does not name are None, `problem` says why.
+
+    Args:
+      folder: where it is from, for `ConfigValues`.
+    """
     try:
-        config = ConfigValues(text)
+        config = ConfigValues(text, folder)
     except UserError as error:
         return Settings(seed=seed, problem=str(error))
     bound = next((v for name in _CLASSES if (v := config.of_class(name)) is not None), {})

@@ -138,3 +138,24 @@ def test_a_run_at_work_gives_its_own_parts(tmp_path):
         and found.num_perturbations == 2
         and found.strategy == "high_prompt_uncertainty"
     )
+
+
+@pytest.mark.parametrize("named", ["gs://other/data", "s3://other/x", "GS://other"])
+def test_a_bucket_that_only_the_file_names_is_not_asked(named, bucket):
+    text = (
+        "from ait_jax.tasks import niv2\nexperiment.Experiment.pool = @niv2.load_pool()\n"
+        f"niv2.load_pool.data_dir = {named!r}\n"
+    )
+    for folder in ("runs/a", "gs://mine/run"):
+        problem = settings.of_config(text, 0, folder).problem
+        assert f"config.gin names {named!r}, which is asked only by a run" in problem
+    assert bucket.requests == []
+
+
+def test_a_runs_own_bucket_is_asked(bucket):
+    text = (
+        "from ait_jax.tasks import niv2\nexperiment.Experiment.pool = @niv2.load_pool()\n"
+        "niv2.load_pool.data_dir = 'gs://bucket/data'\n"
+    )
+    assert "is not prepared in" in settings.of_config(text, 0, "gs://bucket/run").problem
+    assert bucket.requests
