@@ -7,6 +7,7 @@ store of JAX's coordination service, which runs in process 0; a thread in each w
 import atexit
 import ctypes
 import json
+import logging
 import os
 import signal
 import socket
@@ -90,6 +91,8 @@ def initialize(environ: Mapping[str, str] = os.environ) -> None:
         )
     import jax
 
+    # It warns of all variables of proxies, of those that keep them away, too.
+    logging.getLogger("jax._src.distributed").setLevel(logging.ERROR)
     try:
         jax.distributed.initialize(**arguments, initialization_timeout=_START_SECONDS)
     except RuntimeError as error:
@@ -117,8 +120,10 @@ def past_proxies(coordinator: str, environ: Mapping[str, str] = os.environ) -> d
     """Returns the variables that keep proxies away from the coordinator's "host:port".
 
     Its connections are gRPC's, which would send even those to this machine through `http_proxy`
-    and wait for minutes.
+    and wait for minutes. Without proxies there are none.
     """
+    if not any(environ.get(name) for name in _PROXIES):
+        return {}
     host = coordinator.rpartition(":")[0].strip("[]")
     hosts = ["localhost", "127.0.0.1", "::1"] if host in ("localhost", "127.0.0.1") else [host]
     general = environ.get("no_proxy") or environ.get("NO_PROXY") or ""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ait_jax.errors import shown
-from ait_jax.runtime import buckets, files, strict_json
+from ait_jax.runtime import buckets, disk, files, strict_json
 from ait_jax.summaries.writers import Rows
 
 RUN_FOLDERS = ("rounds", "inference_eval")
@@ -165,17 +165,20 @@ class _Folder:
             self._flushed = time.monotonic()
 
     def _write(self, **what: Any) -> None:
-        self._writer.write_event(self._events.Event(wall_time=time.time(), **what))
+        with disk.writing(self.path):
+            self._writer.write_event(self._events.Event(wall_time=time.time(), **what))
 
     def flush(self) -> None:
-        self._writer.flush()
+        with disk.writing(self.path):
+            self._writer.flush()
         if self._elsewhere:
             for file in sorted(self._folder.iterdir()):
                 buckets.upload(file, self.path / file.name)
 
     def close(self) -> None:
         self.flush()
-        self._writer.close()
+        with disk.writing(self.path):
+            self._writer.close()
         if self._elsewhere:
             self._elsewhere.cleanup()
 

@@ -30,7 +30,8 @@ import run_files
 SIGNALS = {"INT": signal.SIGINT, "KILL": signal.SIGKILL}
 # How long a run may take to end after Ctrl-C: a step, a batch, a checkpoint; then it has hung.
 MOST_SECONDS, HUNG_SECONDS = 30.0, 300.0
-_EARLIEST = 0.5  # Python itself is starting
+# Before, Python itself is starting; after, a run that happens to be faster has ended.
+_EARLIEST, _LATEST = 0.5, 0.9
 _LATEST_OF_SEVERAL = 60.0
 
 
@@ -131,7 +132,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not record.exists():
             draw = random.Random(f"{options.seed} {name}").uniform
             # Of several, some must be late enough for a run to come further.
-            latest = seconds if options.per_run == 1 else min(seconds, _LATEST_OF_SEVERAL)
+            latest = _LATEST * seconds
+            if options.per_run > 1:
+                latest = min(seconds, _LATEST_OF_SEVERAL)
             instants = [draw(_EARLIEST, latest) for _ in range(options.per_run)]
             common.save(record, attempt(folder, name, instants, rest))
         rows.append(json.loads(record.read_text()))

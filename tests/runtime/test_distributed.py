@@ -150,6 +150,18 @@ def test_a_notice_to_stop_saves_and_exits_with_75(whole, tmp_path, text):
 
 
 @SLOW
+def test_ctrl_c_at_the_launcher_saves_in_all_processes(whole, tmp_path):
+    model_dir = tmp_path / "run"
+    launcher = pod(model_dir)
+    wait_for(launcher, "round_000: step 1/")
+    launcher.send_signal(signal.SIGINT)
+    output = finished(launcher, ExitCode.INTERRUPTED)
+    assert output.count("interrupted (Ctrl-C), and saved; the same command continues") == 2
+    run(model_dir)
+    assert_same_run(model_dir, whole)
+
+
+@SLOW
 def test_a_run_of_one_layout_continues_in_another(whole, tmp_path):
     model_dir = tmp_path / "run"
     launcher = pod(model_dir)
@@ -260,8 +272,10 @@ def test_the_first_to_finish_waits_for_the_others_and_leaves_no_thread(tmp_path)
 def test_the_coordinator_is_reached_past_proxies(before, after):
     set_ = distributed.past_proxies("localhost:8476", before | {"http_proxy": "http://p:9"})
     assert set_["no_proxy"] == set_["NO_PROXY"] == set_["no_grpc_proxy"] == after
-    kept = distributed.past_proxies("10.0.0.7:8476", {"no_grpc_proxy": "b", "no_proxy": "a"})
+    environ = {"no_grpc_proxy": "b", "no_proxy": "a", "https_proxy": "http://p:9"}
+    kept = distributed.past_proxies("10.0.0.7:8476", environ)
     assert (kept["no_grpc_proxy"], kept["no_proxy"]) == ("b,10.0.0.7", "a,10.0.0.7")
+    assert distributed.past_proxies("localhost:8476", before) == {}
 
 
 def test_processes_find_each_other_where_a_proxy_is_set(tmp_path):

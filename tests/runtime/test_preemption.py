@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from shared_data import SUPPORT
@@ -46,3 +47,58 @@ def test_one_process_stops_at_a_good_place(tmp_path):
     assert process.returncode == ExitCode.PREEMPTED, err
     assert "round_001" not in out
     assert err.splitlines()[-1].startswith("ait-jax: told to stop (SIGTERM), and saved")
+
+
+POLLING = """
+import hashlib, sys, time
+from ait_jax import cli
+from ait_jax.runtime import preemption
+
+def work(arguments):
+    preemption.heed_interrupts()
+    print("ready", flush=True)
+    if arguments == ["polls"]:
+        while True:
+            try:
+                time.sleep(0.01)  # an exception here would be lost, as in a callback of XLA's
+            except BaseException:
+                pass
+            preemption.check()
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 1 << 27)  # a minute in C
+    return 0
+
+cli._main = work
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def interrupted(argument: str, times: int) -> tuple[int, list[str], float]:
+    """Returns exit code, lines of the error stream and seconds to the end after the signals."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", POLLING, argument],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    since = time.monotonic()
+    for _ in range(times):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+    _, err = process.communicate(timeout=60)
+    return process.returncode, err.splitlines(), time.monotonic() - since
+
+
+def test_ctrl_c_ends_at_the_next_check():
+    code, lines, _ = interrupted("polls", 1)
+    assert code == ExitCode.INTERRUPTED
+    assert lines == [
+        "ait-jax: stopping at the next step; Ctrl-C again ends at once.",
+        "ait-jax: interrupted (Ctrl-C), and saved; the same command continues.",
+    ]
+
+
+def test_a_second_ctrl_c_ends_at_once_even_inside_of_c():
+    code, lines, seconds = interrupted("computes", 2)
+    assert code == ExitCode.INTERRUPTED and seconds < 10
+    assert lines[-1] == (
+        "ait-jax: interrupted; the same command continues from what was saved before."
+    )

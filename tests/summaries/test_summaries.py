@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import resource
 import sys
 import types
 from dataclasses import dataclass
@@ -270,3 +271,18 @@ def test_the_curves_of_a_stage():
     assert stage_scalars("score", line) == expected
     training = Timing("round_000/train", 2.0, {"mfu": 0.5, "evaluations": {"mfu": 0.7}})
     assert stage_scalars("train", training) == {"seconds/train": 2.0, "mfu/train": 0.5}
+
+
+# tensorboardX tries again when its file is forgotten.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_event_files_on_a_full_disk_are_one_line(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"cannot write '.*rounds': File too large"):
+            folder = TensorBoard().begin(tmp_path).folder("rounds")
+            for step in range(1000):
+                folder.scalar("loss", 1.0, step)
+            folder.flush()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
