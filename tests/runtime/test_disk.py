@@ -6,10 +6,13 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ait_jax.errors import UserError
 from ait_jax.runtime import disk, files
@@ -207,3 +210,37 @@ def test_impossible_paths_are_refused_by_name(given, problem):
 def test_a_folder_in_place_of_a_file_is_said(tmp_path):
     with pytest.raises(UserError, match=r"is a folder; give a file"):
         files.write_text(tmp_path, "x")
+
+
+NAMES = ("run.json", ".tmp-run.json", "metrics.jsonl", ".lock", "round_000", ".tmp-round_000")
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), st.sampled_from(["link", "hard", "pipe", "folder"])))
+def test_nothing_outside_changes_whatever_lies_in_the_folder(found):
+    """`pytest -n0 --hypothesis-profile=long -k outside` tries 10,000 folders."""
+    with tempfile.TemporaryDirectory() as top:
+        outside, run = Path(top) / "outside", Path(top) / "run"
+        (outside / "folder").mkdir(parents=True)
+        run.mkdir()
+        for number, (name, kind) in enumerate(found.items()):
+            target = outside / f"file_{number}"
+            target.write_text("precious")
+            if kind == "link":
+                (run / name).symlink_to(outside / "folder" if "round" in name else target)
+            elif kind == "hard":
+                os.link(target, run / name)
+            elif kind == "pipe":
+                os.mkfifo(run / name)
+            else:
+                (run / name).mkdir()
+        before = {path: path.stat().st_mtime_ns for path in outside.rglob("*")}
+        try:
+            with disk.lock_file(run / ".lock"):
+                disk.tidy(run)
+                files.write_json(run / "run.json", {})
+                LinesFile(run / "metrics.jsonl").add("{}")
+                files.write_text(run / "round_000" / "selected.txt", "a\n")
+        except (UserError, IsADirectoryError):
+            pass
+        assert before == {path: path.stat().st_mtime_ns for path in outside.rglob("*")}
+        assert all(p.read_text() == "precious" for p in outside.rglob("file_*"))
