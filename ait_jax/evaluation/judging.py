@@ -237,7 +237,7 @@ def compare(
     for line in answers.describe(problems):
         reporter.say(f"left out: {line}")
     reporter.say(f"{len(pairs)} instructions; a: {names[0]}, b: {names[1]}")
-    references = {pair.question.title: pair.references for pair in pairs}
+    references = {f"{n} ({p.question.title})": p.references for n, p in enumerate(pairs, 1)}
     measure = chosen(rouge_tokenizer, references)
     if remark := describe(measure, references, "instructions"):
         reporter.say(remark)

@@ -13,9 +13,9 @@ import types
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ait_jax.errors import UserError, shown, shown_path
+from ait_jax.prompts import tokenizer_trial
 from ait_jax.runtime import files
 
 ROUGE_1, ROUGE_L = "rouge1", "rougeL"
@@ -29,6 +29,7 @@ _WITHOUT_SPACES = frozenset(
     "CJK IDEOGRAPHIC HIRAGANA KATAKANA THAI LAO KHMER MYANMAR JAVANESE BALINESE TAI YI".split()
 )
 _TOKENIZER = "tokenizer.json"
+_MOST_BYTES = 1 << 28  # GPT-2's has 1 MB, the largest known 35
 
 
 @dataclass(frozen=True)
@@ -194,32 +195,20 @@ _BUILT_IN = {ENGLISH: Rouge(ENGLISH, _english), UNICODE: Rouge(UNICODE, _unicode
 def _of_folder(folder: str) -> Rouge:
     path = files.as_path(folder)
     path = path if path.name == _TOKENIZER else path / _TOKENIZER
-    needed = f"{shown(AUTO)}, {shown(ENGLISH)}, {shown(UNICODE)}, or a folder with {_TOKENIZER}"
-    try:
-        data = files.read_bytes(path)
-    except OSError as error:
+    if not path.is_file():
         raise UserError(
-            f"ROUGE_TOKENIZER = {shown(folder)} is not {needed}: there is no {shown_path(path)}."
-        ) from error
-    try:
-        from tokenizers import Tokenizer
-    except ImportError as error:
-        raise UserError(
-            f"ROUGE_TOKENIZER = {shown(folder)} needs the package tokenizers: "
-            "pip install 'ait-jax[llama]'."
-        ) from error
-    try:
-        tokenizer: Any = Tokenizer.from_str(data.decode())
-    except Exception as error:  # the library raises plain Exception on what it cannot read
-        raise UserError(
-            f"{shown_path(path)}: tokenizers cannot read it ({shown(str(error))}); copy it again."
-        ) from error
+            f"ROUGE_TOKENIZER = {shown(folder)} is not {shown(AUTO)}, {shown(ENGLISH)}, "
+            f"{shown(UNICODE)}, or a folder with {_TOKENIZER}: there is no {shown_path(path)}."
+        )
+    data = files.read_given_bytes(path, "the tokenizer", _MOST_BYTES)
+    tokenizer = tokenizer_trial.load(data.decode("utf-8", "replace"), path)
     tokenizer.no_truncation()
     tokenizer.no_padding()
 
     def tokenize(text: str) -> list[str]:
         # Tokens that begin a word say so, but for the first of a text: Tk-Instruct drops that.
-        tokens = tokenizer.encode(text, add_special_tokens=False).tokens
+        with tokenizer_trial.panics(path, text):
+            tokens = tokenizer.encode(text, add_special_tokens=False).tokens
         return [token.lstrip("\u0120\u2581") for token in tokens]
 
     return Rouge(f"{path.parent.name} ({hashlib.sha256(data).hexdigest()[:12]})", tokenize)

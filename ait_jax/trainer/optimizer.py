@@ -20,8 +20,9 @@ def constant_with_warmup(learning_rate: float = 5e-5, warmup_steps: int = 50) ->
 def logarithmic_warmup(learning_rate: float = 5e-5, warmup_steps: int = 50) -> optax.Schedule:
     """Rises with the logarithm of the step over `warmup_steps` steps, then stays.
 
-    DeepSpeed's WarmupLR, by which the authors train: step s of W has log(s + 1) / log(W) of the
-    peak, more than a linear rise after the first step. W is 2 at least, as there.
+    DeepSpeed's WarmupLR, by which the authors train: step s of W, from 0 on, has
+    log(s + 1) / log(W) of the peak, more than a linear rise after the first. W is 2 at least, as
+    there.
     """
     steps = max(2, warmup_steps)
 

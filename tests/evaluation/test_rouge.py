@@ -11,7 +11,7 @@ from shared_data import SHARED, needs_shared
 from tiny_llama import needs_tokenizers, write_tokenizer
 
 from ait_jax.errors import UserError
-from ait_jax.evaluation import evaluation, judging, rouge
+from ait_jax.evaluation import answers, evaluation, judging, rouge
 from ait_jax.evaluation.rewards import Reward
 
 # Text -> its tokens.
@@ -147,8 +147,8 @@ def judged(folder, rows, capsys, **options):
     for name in "ab":
         lines = "".join(json.dumps(row) + "\n" for row in rows)
         (folder / f"{name}.jsonl").write_text(lines)
-    paths = (folder / "a.jsonl", folder / "b.jsonl")
-    return judging.compare(paths, None, folder / "out.json", **options), capsys.readouterr().out
+    given = answers.Files(folder / "a.jsonl", folder / "b.jsonl")
+    return judging.compare(given, None, folder / "out.json", **options), capsys.readouterr().out
 
 
 def test_judge_reads_other_scripts_and_says_so(tmp_path, capsys):
@@ -165,8 +165,11 @@ def test_judge_reads_other_scripts_and_says_so(tmp_path, capsys):
 @needs_shared
 def test_the_reported_answers(tmp_path, capsys):
     cases = SHARED / "cases" / "bug_reports" / "non_latin"
-    paths = (cases / "a.jsonl", cases / "b.jsonl")
-    result = judging.compare(paths, None, tmp_path / "out.json")
+    given = answers.Files(cases / "a.jsonl", cases / "b.jsonl")
+    result = judging.compare(given, None, tmp_path / "out.json")
     # Exact match is Tk-Instruct's: ASCII punctuation, and no rule for a dotted capital i.
     assert result["rouge"]["a"] == {"rougeL": 100, "rouge1": 100, "exact_match": 60}
-    assert "3 of 5 instructions have references in other scripts" in capsys.readouterr().out
+    assert (
+        "3 of 5 instructions have references in other scripts, such as 1 ('Translate to H"
+        in capsys.readouterr().out
+    )
