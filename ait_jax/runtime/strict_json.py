@@ -17,6 +17,8 @@ from ait_jax.errors import UserError, shown, shown_path
 MOST_BYTES = 1 << 30
 MOST_DEPTH = 64
 _MOST_DIGITS = 20  # of an unsigned integer of 64 bits
+# int(1e30), by which transformers says in most tokenizer_config.json that there is no limit.
+_NO_LIMIT = "1000000000000000019884624838656"
 _TOO_DEEP = f"nested more than {MOST_DEPTH} deep"
 T = TypeVar("T")
 _SPACE = re.compile(r"[ \t\n\r]*")
@@ -147,7 +149,7 @@ def _constant(name: str) -> Never:
 
 
 def _integer(digits: str) -> int:
-    if len(digits) > _MOST_DIGITS + 1:
+    if len(digits) > _MOST_DIGITS + 1 and digits != _NO_LIMIT:
         raise Unfit(f"an integer of {len(digits.lstrip('-'))} digits")
     return int(digits)
 

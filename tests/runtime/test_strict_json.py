@@ -171,3 +171,9 @@ def test_values_one_after_the_other():
     with pytest.raises(strict_json.Unfit) as error:
         strict_json.scan(text, 13)
     assert (error.value.line, error.value.column) == (2, 4)
+
+
+def test_no_limit_as_transformers_writes_it():
+    assert strict_json.loads(b'{"model_max_length": 1000000000000000019884624838656}', "x") == {
+        "model_max_length": int(1e30)
+    }

@@ -38,6 +38,7 @@ SETTINGS = {
     "pad_token": "<|im_end|>",
     "unk_token": "<|endoftext|>",
     "clean_up_tokenization_spaces": False,
+    "model_max_length": int(1e30),
     "chat_template": TEMPLATE,
 }
 TEXTS = [

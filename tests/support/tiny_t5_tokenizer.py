@@ -51,5 +51,6 @@ def write(folder, **options):
     folder.mkdir(exist_ok=True)
     (folder / "tokenizer.json").write_text(json.dumps(content(**options)))
     settings = {"tokenizer_class": "T5Tokenizer", "eos_token": "</s>", "pad_token": "<pad>"}
+    settings["model_max_length"] = int(1e30)
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     return folder
