@@ -44,7 +44,7 @@ class Checkpoints:
                 # the latest of equals, so the choice is made here.
                 best_fn=self._value if best_metric else None,
             )
-            self._manager = ocp.CheckpointManager(plain_path(self.directory), options=options)
+            self._manager = _manager(plain_path(self.directory), options)
         except OSError as error:
             raise UserError(
                 f"Checkpoints cannot be written to {self.directory}: {first_line(error)}. Give a "
@@ -149,6 +149,18 @@ class Checkpoints:
                 f"another model or optimizer: {first_line(error)}. Delete that folder to "
                 "continue from the checkpoint before it."
             ) from error
+
+
+def _manager(directory: Any, options: Any) -> Any:
+    """Returns Orbax's manager, which leaves it to `preemption` when to stop."""
+    import orbax.checkpoint as ocp
+
+    class Manager(ocp.CheckpointManager):
+        def reached_preemption(self, step: int) -> bool:
+            # Asked with its own steps, JAX would agree on a point that the program never asks for.
+            return False
+
+    return Manager(directory, options=options)
 
 
 def best_step(values: Mapping[int, float]) -> int | None:
