@@ -208,6 +208,10 @@ def test_finished_runs_say_what_cannot_be_compared(tmp_path):
     first = made("a")
     with pytest.raises(UserError, match="has a different pool"):
         finished_runs.grouped([first, made("b", "easy", pool="other")])
+    unicode = made("u", "easy", rouge_tokenizer="unicode")
+    with pytest.raises(UserError, match="by the tokenizer 'unicode', .*/a by 'english'"):
+        finished_runs.grouped([first, unicode])
+    finished_runs.grouped([first, made("v", "easy", rouge_tokenizer="english")])
     with pytest.raises(UserError, match="curves are compared point by point"):
         finished_runs.grouped([first, made("c", "easy", scores=(1.0, 2.0, 3.0))])
     with pytest.raises(UserError, match="are both random with seed 0"):

@@ -5,7 +5,9 @@ import json
 import random
 import string
 
+import hypothesis
 import pytest
+from hypothesis import strategies
 from rouge_score import rouge_scorer, tokenize
 from shared_data import SHARED, needs_shared
 from tiny_llama import needs_tokenizers, write_tokenizer
@@ -63,6 +65,16 @@ def test_of_ascii_they_are_the_librarys():
         expected = tokenize.tokenize(text, stemmer)
         assert rouge.rouge("unicode").tokenize(text) == expected
         assert rouge.rouge("english").tokenize(text) == expected
+
+
+@hypothesis.settings(max_examples=300, derandomize=True, deadline=None)
+@hypothesis.given(strategies.text(max_size=30))
+def test_any_right_answer_with_letters_has_rouge_1(text):
+    measure = rouge.rouge("unicode")
+    tokens = measure.tokenize(text)
+    assert tokens or not any(character.isalnum() for character in text)
+    assert measure.scores(text, [text])["rougeL"] == float(bool(tokens))
+    assert all(token and not token.isspace() for token in tokens)
 
 
 def test_rouge_1_is_the_librarys():

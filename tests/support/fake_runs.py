@@ -24,15 +24,18 @@ def write_run(
     rounds: int | None = None,
     pool: str = "0123",
     config: str = "",
+    rouge_tokenizer: str | None = None,
 ) -> Path:
     """Writes a run of len(scores) rounds: 4 initial tasks, 6 a selection, from `first` on.
 
     Args:
       rounds: ROUNDS, where the run has not come to its end.
       config: more lines of config.gin.
+      rouge_tokenizer: as run.json names it; None is a run of an earlier version.
     """
     train, remain = list(NAMES[:4]), list(NAMES[4:])
-    stages = {"round_000/splits": {"dropped_tasks": 0}, "base/evaluate": evaluation(1.0)}
+    named = {} if rouge_tokenizer is None else {"rouge_tokenizer": rouge_tokenizer}
+    stages = {"round_000/splits": {"dropped_tasks": 0, **named}, "base/evaluate": evaluation(1.0)}
     for number, score in enumerate(scores):
         name = f"round_{number:03d}"
         _lists(folder / name, train, remain)
