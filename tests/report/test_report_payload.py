@@ -8,7 +8,7 @@ import pytest
 from tiny_report import SEED, settings_of, synthetic_pool, write_record, write_run
 from tiny_report import score as score_round
 
-from ait_jax import cli
+from ait_jax import __version__, cli
 from ait_jax.errors import UserError
 from ait_jax.pool import Splits, TaskPool
 from ait_jax.pool.splits import read_names
@@ -209,3 +209,15 @@ def test_a_damaged_file_is_named(finished, tmp_path, name):
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(UserError, match=name.replace(".", r"\.")):
         report_of(tmp_path / "run")
+
+
+def test_another_rouge_than_english_is_noted(tmp_path):
+    def notes(**splits):
+        stages = {"round_000/splits": splits}
+        state = {"code_version": __version__, "pool": {"name": "x"}, "stages": stages}
+        run = record.Record(tmp_path, state, "")
+        return run_report._notes(run)
+
+    assert notes() == notes(rouge_tokenizer="english") == []
+    assert len(notes(rouge_tokenizer="unicode")) == 1
+    assert "ROUGE splits texts by" in notes(rouge_tokenizer="unicode")[0]
