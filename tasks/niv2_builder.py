@@ -13,6 +13,7 @@ from ait_jax.tasks.task_names import word_names
 from ait_jax.errors import UserError, shown
 from ait_jax.pool import Task, read_task
 from ait_jax.pool.splits import read_names
+from ait_jax.runtime import disk
 from ait_jax.runtime.files import text_name
 
 NAME = "niv2"
@@ -33,7 +34,7 @@ class Clone:
     """
 
     def __init__(self, directory: Any, skips_unreadable: bool = False) -> None:
-        self.directory = Path(directory).expanduser()
+        self.directory = disk.local_path(directory)
         label = f"NIV2_DIR = {shown(str(self.directory))}"
         if not self.directory.is_dir():
             raise UserError(

@@ -30,6 +30,7 @@ from ait_jax.pool import Instance, Instruction, Splits, Task, TaskPool
 from ait_jax.pool.cls_gen import labels_from_file
 from ait_jax.pool.columns import Columns, columns_of
 from ait_jax.pool.instruction_rows import Findings, Row, read_rows
+from ait_jax.runtime import disk
 from ait_jax.runtime.files import text_name
 
 NAME = "self_instruct"
@@ -72,7 +73,7 @@ class Prepared:
 
 def _paths(given: Files | None, what: str) -> list[Path]:
     names = given.split(",") if isinstance(given, str) else [os.fspath(f) for f in given or ()]
-    paths = [Path(name.strip()).expanduser() for name in names if name.strip()]
+    paths = [disk.local_path(name.strip()) for name in names if name.strip()]
     for path in paths:
         if not path.is_file():
             kind = "is no regular file" if path.exists() else "does not exist"

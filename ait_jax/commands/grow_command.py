@@ -1,13 +1,13 @@
 """`ait-jax grow`: datasets' metadata turned into a pool of tasks."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from ait_jax.commands import subcommand
 from ait_jax.config.gin_flags import GinFlags
 from ait_jax.endpoint import endpoint_flags
 from ait_jax.errors import ExitCode, UserError
+from ait_jax.runtime import disk
 
 _HELP = "turn datasets' metadata into tasks, as Dynosaur does"
 
@@ -114,7 +114,7 @@ def run(options: argparse.Namespace, flags: GinFlags) -> int:
 
 def _endpoint(options: argparse.Namespace) -> Any:
     if options.generator == "endpoint":
-        return endpoint_flags.build(options, cache_dir=Path(options.pool).expanduser() / "cache")
+        return endpoint_flags.build(options, cache_dir=disk.local_path(options.pool) / "cache")
     if given := endpoint_flags.given(options):
         raise UserError(f"{given[0]} needs --generator=endpoint; templates ask no model.")
     return None

@@ -30,13 +30,14 @@ _REFUSED = (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG)
 _IN_THE_WAY = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR)
 
 
-def local_path(text: str) -> Path:
+def local_path(path: Any) -> Path:
     """Returns a path on a disk, with `~` expanded.
 
     Raises:
       UserError: no file system can have it: a NUL, a name of more than 255 bytes, half a
         character, or the home of a user who does not exist.
     """
+    text = os.fspath(path)
     try:
         longest = max((len(os.fsencode(part)) for part in text.split("/")), default=0)
         problem = ""

@@ -6,14 +6,13 @@ An embedder (EMBEDDER in gin files) is any object with `Embedder`'s method.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from ait_jax.errors import UserError, shown
 from ait_jax.pool import Task
-from ait_jax.runtime import distributed
+from ait_jax.runtime import disk, distributed
 from ait_jax.scorer.asker import Asker
 
 
@@ -80,7 +79,7 @@ class HuggingFaceEncoder:
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
-        folder = Path(self.path).expanduser()
+        folder = disk.local_path(self.path)
         if not (folder / "config.json").is_file():
             raise UserError(
                 f"HuggingFaceEncoder.path = {shown(str(self.path))} has no config.json; give the "

@@ -12,6 +12,7 @@ import yaml
 from ait_jax.tasks.grow.dataset import Dataset, Field, Tally, class_field, is_media
 
 from ait_jax.errors import UserError, shown
+from ait_jax.runtime import disk
 from ait_jax.runtime.files import read_bytes, text_name
 
 _GROUP = "cards"
@@ -42,7 +43,7 @@ def read_cards(folder: Any, tally: Tally) -> Iterator[Dataset]:
     Raises:
       UserError: there is no card.
     """
-    folder = Path(folder).expanduser()
+    folder = disk.local_path(folder)
     paths = sorted(
         path
         for path in folder.rglob("*.md")

@@ -14,7 +14,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, TypedDict
 
 from ait_jax.tasks.grow.dataset import Dataset
@@ -118,7 +117,7 @@ class GrownPool:
     def __init__(self, directory: Any) -> None:
         if "://" in str(directory):
             raise UserError(f"--pool={directory} is not on a local disk; grow into a local folder.")
-        self.directory = Path(directory).expanduser()
+        self.directory = disk.local_path(directory)
         if self.directory.exists() and not self.directory.is_dir():
             raise UserError(f"--pool={directory} is a file; give a folder.")
         self._read()

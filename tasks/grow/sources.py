@@ -15,7 +15,7 @@ from ait_jax.tasks.grow.dataset import Dataset, Tally, fields_from_rows
 from ait_jax.tasks.grow.proposal import Proposal, proposal_from_json
 
 from ait_jax.errors import UserError, shown
-from ait_jax.runtime import strict_json
+from ait_jax.runtime import disk, strict_json
 from ait_jax.runtime.files import read_given_json
 
 _LINES, _RELEASED = "metadata lines", "released instructions"
@@ -68,7 +68,7 @@ def source(given: Any) -> Source:
     text = str(given)
     if text == "tfds" or text.startswith("tfds:"):
         return Source(text, "tfds")
-    path = Path(text).expanduser()
+    path = disk.local_path(text)
     if path.is_dir():
         return Source(text, "cards")
     if not path.is_file():
@@ -95,7 +95,7 @@ class DatasetLines:
     """
 
     def __init__(self, path: Any) -> None:
-        self._path = Path(path).expanduser()
+        self._path = disk.local_path(path)
         self._offsets: dict[str, int] | None = None
         _open(self._path).close()
 
@@ -186,7 +186,7 @@ def read_instructions(path: Any, tally: Tally) -> list[Proposal]:
     Raises:
       UserError: the file cannot be read or is not a JSON list (with line and column).
     """
-    path = Path(path).expanduser()
+    path = disk.local_path(path)
     entries = read_given_json(path, "the instructions", lenient=True)
     if not isinstance(entries, list):
         raise UserError(f"{path}: needs a JSON list of instructions.")

@@ -23,6 +23,7 @@ from ait_jax.tasks.grow.dataset import Dataset, Tally
 from ait_jax.tasks.grow.grown_pool import Entry
 
 from ait_jax.errors import UserError
+from ait_jax.runtime import disk
 
 OWN, KIND, NEAREST, NOTHING = "its own tasks", "tasks of its kind", "its nearest tasks", "the mean"
 _NEIGHBORS = 5
@@ -92,7 +93,7 @@ class Steering:
     """
 
     def __init__(self, folder: Any, entries: Iterable[Entry], only: bool = False) -> None:
-        self._folder, self._only = Path(folder).expanduser(), only
+        self._folder, self._only = disk.local_path(folder), only
         self._scored, self.num_unknown = _read_scores(self._folder, entries)
         self._ranked: dict[str, Estimate] = {}
         self.mean = math.fsum(task.uncertainty for task in self._scored) / len(self._scored)
