@@ -310,14 +310,14 @@ def collect(
     tasks: dict[str, CollectedTask] = {}
     # Test files first: their instructions are not for training.
     for path, is_test in [*((path, True) for path in test), *((path, False) for path in train)]:
+        file, filters = text_name(Path(path.name)), reading.filter_instances and not is_test
         for row in read_rows(path, findings, reading.columns, needs_answer=not is_test):
             known = tasks.setdefault(row.instruction, CollectedTask(row.instruction, is_test))
             if known.is_test and not is_test:
                 left_out = "rows left out: their instruction is a test instruction, too"
                 findings.note(left_out, row.where)
             else:
-                filters = reading.filter_instances and not is_test
-                _add(known, row, text_name(Path(path.name)), findings, filters)
+                _add(known, row, file, findings, filters)
         advance(path.stat().st_size)
     if reading.filter_instances:
         for task in tasks.values():
@@ -355,7 +355,7 @@ def _add(
             if not new:
                 without = "test instances without a reference: answered, not measured"
                 findings.note(without, row.where)
-        elif new.keys() - known[2].keys():
+        elif any(key not in known[2] for key in new):
             task.is_ambiguous = task.is_ambiguous or bool(text.strip())
             known[2].update((key, output) for key, output in new.items() if key not in known[2])
             merged = "instances merged: the same instruction and input, another reference"

@@ -7,9 +7,10 @@ is told by `Columns`.
 """
 
 import difflib
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ait_jax.errors import UserError, nearest, shown
 
@@ -19,6 +20,8 @@ _INPUTS, _OUTPUTS = ("input", "context"), ("output", "response")
 _CONVERSATIONS = ("messages", "conversations")
 _COMPLETIONS = ("completion", "response")
 _SYSTEMS = ("system", "system_prompt")
+_KNOWN = {*_INPUTS, *_OUTPUTS, *_CONVERSATIONS, *_COMPLETIONS, *_SYSTEMS, "history"}
+_KNOWN |= {"instruction", "prompt"}
 # What else people call them: only for advice.
 _ALSO_CALLED = {
     INSTRUCTION: ("instruction", "prompt", "question", "query", "task", "inputs", "problem",
@@ -82,8 +85,7 @@ def columns_of(given: "Columns | Mapping[str, str] | str | None") -> Columns:
     return Columns(names)
 
 
-@dataclass(frozen=True)
-class Parts:
+class Parts(NamedTuple):
     """A row's parts as they are in the file, None where there are none.
 
     Attributes:
@@ -104,7 +106,9 @@ class Parts:
 
 def parts_of(row: Mapping[str, Any], columns: Columns) -> Parts | None:
     """Returns a row's parts, None if it has neither instruction nor conversation."""
-    names = dict(columns.names) or _usual(row)
+    conversation = next((n for n in _CONVERSATIONS if isinstance(row.get(n), list)), "")
+    known = tuple(name for name in row if name in _KNOWN)
+    names = columns.names or _usual(known, conversation)
     found = {part: column for part, column in names.items() if column in row}
     if not {INSTRUCTION, MESSAGES} & set(found):
         return None
@@ -122,13 +126,16 @@ def parts_of(row: Mapping[str, Any], columns: Columns) -> Parts | None:
     )
 
 
-def _usual(row: Mapping[str, Any]) -> dict[str, str]:
-    """Returns part -> column by the names that data sets use."""
+@functools.lru_cache(maxsize=256)
+def _usual(row: tuple[str, ...], conversation: str) -> Mapping[str, str]:
+    """Returns part -> column by the names that data sets use, for rows with these of the known columns.
+
+    `conversation` is the one that holds messages, or "".
+    """
 
     def first(names: Iterable[str]) -> str:
         return next((name for name in names if name in row), "")
 
-    conversation = first(name for name in _CONVERSATIONS if isinstance(row.get(name), list))
     beside = {SYSTEM: first(_SYSTEMS), HISTORY: first(("history",))}
     if "instruction" in row and (first(_OUTPUTS) or not conversation):
         found = {INSTRUCTION: "instruction", INPUT: first(_INPUTS), OUTPUT: first(_OUTPUTS)}

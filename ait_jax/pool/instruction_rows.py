@@ -132,7 +132,7 @@ def read_row(
         raise BadRow("conversations that are not read", str(error)) from error
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class _Reader:
     """Reads one row; arguments as of `read_rows`."""
 
