@@ -116,8 +116,8 @@ def gold(
     without = next((instance.id for _, instance in places if not instance.outputs), None)
     if without is not None:
         raise UserError(
-            "scorer.Scorer.answers = 'gold' scores reference outputs, but instance "
-            f"{shown(without)} has none; set it to 'predictions'."
+            f"scorer.Scorer.answers = {'random_gold' if draw else 'gold'!r} scores reference "
+            f"outputs, but instance {shown(without)} has none; set it to 'predictions'."
         )
     texts = [
         randomness.choice(instance.outputs, asker.seed, *draw, task, instance.id)
