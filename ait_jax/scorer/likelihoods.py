@@ -24,8 +24,8 @@ COLUMNS = (
     "num_prompt_tokens",
     "num_tokens_cut",
     "log_likelihood",
-    GENERATED,
 )
+_ALL_COLUMNS = (*COLUMNS, GENERATED)
 _TEXT_COLUMNS = ("task", "instance_id", "answer")
 _MOST_ROWS = 500_000_000
 _SCORE_AGAIN = "delete it to score again"
@@ -39,15 +39,15 @@ def schema() -> Any:
 
     kinds: dict[str, Any] = dict.fromkeys(_TEXT_COLUMNS, pa.string())
     kinds |= dict.fromkeys(("log_likelihood", GENERATED), pa.float32())
-    return pa.schema([(name, kinds.get(name, pa.int32())) for name in COLUMNS])
+    return pa.schema([(name, kinds.get(name, pa.int32())) for name in _ALL_COLUMNS])
 
 
 def write_rows(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
-    """Writes one table of `COLUMNS`; nothing was decoded if there is no such column."""
+    """Writes one table of `COLUMNS`; nothing was decoded if there is no column `GENERATED`."""
     import pyarrow as pa
 
     columns = {GENERATED: [None] * len(columns["task"]), **columns}
-    _write(path, pa.table({name: columns[name] for name in COLUMNS}, schema=schema()))
+    _write(path, pa.table({name: columns[name] for name in _ALL_COLUMNS}, schema=schema()))
 
 
 def read_rows(path: Path) -> dict[str, list[Any]]:
@@ -56,8 +56,8 @@ def read_rows(path: Path) -> dict[str, list[Any]]:
     Raises:
       UserError: the file is truncated or has another layout.
     """
-    table = _read(path, COLUMNS)
-    return {name: table[name].to_pylist() for name in COLUMNS}
+    table = _read(path, _ALL_COLUMNS)
+    return {name: table[name].to_pylist() for name in _ALL_COLUMNS}
 
 
 def has_rows(path: Path, planned: Sequence[tuple[str, int]]) -> bool:
@@ -95,9 +95,10 @@ def _row_groups(path: Path) -> Iterator[Any]:
 
     wanted = schema()
     with errors_of(path), files.local_copy(path) as local, pq.ParquetFile(local) as file:
-        check_columns(path, file.schema_arrow.names, COLUMNS)
+        check_columns(path, file.schema_arrow.names, _ALL_COLUMNS)
         for group in range(file.num_row_groups):
-            yield file.read_row_group(group, list(COLUMNS)).select(COLUMNS).cast(wanted)
+            columns = list(_ALL_COLUMNS)
+            yield file.read_row_group(group, columns).select(columns).cast(wanted)
 
 
 def read_likelihoods(path: Path) -> LikelihoodTable:

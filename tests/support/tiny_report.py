@@ -156,7 +156,7 @@ def score(
         for instance in scoring_instances(task, settings.num_instances, Key(SEED, round)):
             for j, words in enumerate(kept):
                 value = log_likelihood(task, instance, j, words)
-                row = (name, instance.id, j, f"answer {instance.id}", 2, 50, 0, value, None)
+                row = (name, instance.id, j, f"answer {instance.id}", 2, 50, 0, value)
                 for column, cell in zip(likelihoods.COLUMNS, row, strict=True):
                     rows[column].append(cell)
     _write_in_chunks(folder / "likelihoods.parquet", rows)
