@@ -23,7 +23,7 @@ from ait_jax.config.gin_flags import GinFlags
 from ait_jax.errors import UserError, nearest, shown
 from ait_jax.report import page
 from ait_jax.rounds import record, round_zero
-from ait_jax.runtime import buckets, files, reporter
+from ait_jax.runtime import buckets, disk, files, reporter
 from ait_jax.selection.selection import Strategy
 
 DEFAULT_FILE = "experiments/compare_mini.gin"
@@ -215,7 +215,9 @@ def _arguments(base: GinFlags, strategy: str, seed: str, folder: Any) -> tuple[s
 
 
 def _check_folders(out: Any, jobs: Sequence[Job], config: str) -> None:
-    """Refuses a folder that is a run's, or holds runs of another experiment."""
+    """Refuses a folder that is a run's, holds runs of another experiment, or links to elsewhere."""
+    if buckets.is_local(out):
+        disk.tidy(out, depth=1)
     if record.is_run(out):
         raise UserError(
             f"COMPARISON_DIR = {shown(str(out))} is a run directory; set another "

@@ -16,6 +16,7 @@ from ait_jax.errors import UserError
 from ait_jax.models.interface import Model, check_positions
 from ait_jax.models.parameters import init_params
 from ait_jax.prompts.vocabulary import EOS_ID, Vocabulary
+from ait_jax.rounds.run_directory import RunDirectory
 from ait_jax.runtime import files, reporter
 from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.scorer.parts import check_vocabulary
@@ -157,6 +158,10 @@ class Pretraining:
 
     def run(self) -> Path:
         """Trains, or continues training; returns the path of the weights."""
+        with RunDirectory(self.model_dir).lock():
+            return self._run()
+
+    def _run(self) -> Path:
         from ait_jax.models.checkpoints.weights import save_weights, stored_dtype
 
         directory = files.as_path(self.model_dir)
