@@ -28,6 +28,7 @@ BUILDABLE: Mapping[str, tuple[str, ...]] = {
     "ait_jax.prompts.perturb.WordDropMix": (),
     "ait_jax.prompts.perturb.WordMask": (),
     "ait_jax.prompts.prompts.AlpacaEncoding": (),
+    "ait_jax.prompts.prompts.SelfInstructMixture": (),
     "ait_jax.prompts.prompts.TkInstructEncoding": (),
     "ait_jax.prompts.prompts.TkInstructMixture": (),
     "ait_jax.tasks.dynosaur.load_pool": (),

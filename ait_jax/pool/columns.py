@@ -128,7 +128,7 @@ def parts_of(row: Mapping[str, Any], columns: Columns) -> Parts | None:
 
 @functools.lru_cache(maxsize=256)
 def _usual(row: tuple[str, ...], conversation: str) -> Mapping[str, str]:
-    """Returns part -> column by the names that data sets use, for rows with these of the known columns.
+    """Returns part -> column by the names that data sets use, for rows with these known columns.
 
     `conversation` is the one that holds messages, or "".
     """

@@ -273,6 +273,77 @@ _ALPACA_WITHOUT_INPUT = (
 )
 
 
+# Self-Instruct's forms of a prompt (`encode_instance`), as what stands before the instruction,
+# between it and the input, and at the end; and the same without an input.
+_WITH_INPUT = (
+    ("", "\nInput: ", "\nOutput:"),
+    ("", "\n\nInput: ", "\n\nOutput:"),
+    ("Task: ", "\nInput: ", "\nOutput:"),
+    ("", "\n\n", "\n\nOutput:"),
+    ("", "\n\n", "\n\n"),
+    ("", "\n", "\n\n"),
+    ("Task: ", "\n\n", "\n\n"),
+)
+_WITHOUT_INPUT = (
+    ("", " Output:"),
+    ("", "\nOutput:"),
+    ("", "\n\nOutput:"),
+    ("", "\n"),
+    ("", "\n\n"),
+    ("Task: ", "\n\n"),
+)
+
+
+@dataclass(frozen=True)
+class SelfInstructMixture:
+    """Self-Instruct's 13 forms, one drawn for every training instance; no examples.
+
+    Seven are for instances with an input, six for those without. Scored and evaluated prompts have
+    the form of its code without a draw: instruction and input with a blank line after each.
+
+    Attributes:
+      max_source_length: tokens, end of sequence included.
+      form: (of those with an input, of those without), or None for the form without a draw.
+    """
+
+    max_source_length: int = 1024
+    form: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        check_whole_numbers(self, max_source_length=1)
+
+    @property
+    def shows_examples(self) -> bool:
+        """See `Encoding`."""
+        return False
+
+    def drawn(self, *key: str | int) -> "SelfInstructMixture":
+        """Returns the encoding of a training instance, a function of `key` alone."""
+        first = randomness.choice(range(len(_WITH_INPUT)), *key, "with input")
+        other = randomness.choice(range(len(_WITHOUT_INPUT)), *key, "without")
+        return replace(self, form=(first, other))
+
+    def encode(
+        self,
+        instruction: Instruction,
+        instance_input: str,
+        count_tokens: Callable[[str], int],
+        truncate: Callable[[str, int], str],
+        task_name: str = "",
+    ) -> Prompt:
+        """See `Encoding.encode`; no form has a place for the task's name."""
+        said, given = instruction.definition.strip(), instance_input.strip()
+        if self.form is None:
+            text = f"{said}\n\n{given}\n\n"
+        elif given:
+            before, between, end = _WITH_INPUT[self.form[0]]
+            text = f"{before}{said}{between}{given}{end}"
+        else:
+            before, end = _WITHOUT_INPUT[self.form[1]]
+            text = f"{before}{said}{end}"
+        return _cut(text, self.max_source_length, count_tokens, truncate)
+
+
 def _cut(
     text: str,
     max_source_length: int,

@@ -7,7 +7,7 @@ import numpy as np
 from ait_jax import randomness
 from ait_jax.errors import UserError, shown
 from ait_jax.pool import TaskPool
-from ait_jax.prompts.prompts import Encoding, TkInstructMixture
+from ait_jax.prompts.prompts import Encoding, SelfInstructMixture, TkInstructMixture
 from ait_jax.prompts.vocabulary import EOS_ID, Vocabulary
 from ait_jax.scorer.batching import LengthBuckets, Tokens
 
@@ -18,10 +18,10 @@ MAX_CACHED = 200_000
 class InstructionExamples:
     """Random access to (input ids, target ids) of at most n instances of every task.
 
-    Which instances, which of several references, and which of several forms of a prompt
-    (`prompts.TkInstructMixture`), depends on the seed, task and instance alone: a task has the same
-    examples in every round. `max_instances_per_task` is one number or each task's own; a smaller
-    one takes the first examples of a larger one.
+    Which instances, which of several references, and which of several forms of a prompt (a mixture
+    of `prompts`), depends on the seed, task and instance alone: a task has the same examples in
+    every round. `max_instances_per_task` is one number or each task's own; a smaller one takes the
+    first examples of a larger one.
 
     With `redraws`, every epoch draws reference and form anew: index e x len(self) + i is example i
     in epoch e.
@@ -94,7 +94,7 @@ class InstructionExamples:
         task = self.pool[name]
         instance = task.instances[position]
         encoding = self.encoding
-        if isinstance(encoding, TkInstructMixture):
+        if isinstance(encoding, (TkInstructMixture, SelfInstructMixture)):
             encoding = encoding.drawn(self.seed, "encoding", name, instance.id, *draw)
         prompt = encoding.encode(
             task.instruction,

@@ -6,7 +6,13 @@ from shared_data import NIV2, needs_shared
 
 from ait_jax.errors import UserError
 from ait_jax.pool import Example, Instruction, read_task
-from ait_jax.prompts.prompts import AlpacaEncoding, Prompt, TkInstructEncoding, TkInstructMixture
+from ait_jax.prompts.prompts import (
+    AlpacaEncoding,
+    Prompt,
+    SelfInstructMixture,
+    TkInstructEncoding,
+    TkInstructMixture,
+)
 
 
 def count(text):
@@ -297,3 +303,44 @@ def test_the_mixture_is_tk_instructs_five_encodings():
     assert mixture.encode(*arguments) == TkInstructEncoding(max_source_length=300).encode(
         *arguments
     )
+
+
+def test_self_instructs_forms():
+    mixture = SelfInstructMixture(max_source_length=300)
+
+    def text(encoding, given):
+        arguments = (Instruction(" Add. "), given, len, lambda text, most: text[:most])
+        return encoding.encode(*arguments).text
+
+    # prepare_for_finetuning.py, encode_instance: with its draw, and without.
+    for given, forms in (
+        (
+            " 1 2\n",
+            {
+                "Add.\nInput: 1 2\nOutput:",
+                "Add.\n\nInput: 1 2\n\nOutput:",
+                "Task: Add.\nInput: 1 2\nOutput:",
+                "Add.\n\n1 2\n\nOutput:",
+                "Add.\n\n1 2\n\n",
+                "Add.\n1 2\n\n",
+                "Task: Add.\n\n1 2\n\n",
+            },
+        ),
+        (
+            " ",
+            {
+                "Add. Output:",
+                "Add.\nOutput:",
+                "Add.\n\nOutput:",
+                "Add.\n",
+                "Add.\n\n",
+                "Task: Add.\n\n",
+            },
+        ),
+    ):
+        drawn = [text(mixture.drawn(0, "encoding", "task", str(i)), given) for i in range(1400)]
+        counts = collections.Counter(drawn)
+        assert set(counts) == forms
+        assert min(counts.values()) > 1400 / len(forms) * 0.7, "each as often"
+    assert text(mixture, "1 2") == "Add.\n\n1 2\n\n" and text(mixture, "") == "Add.\n\n\n\n"
+    assert mixture.drawn(1, "a") == mixture.drawn(1, "a") and not mixture.shows_examples

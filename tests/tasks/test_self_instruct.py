@@ -247,7 +247,7 @@ def test_files_without_a_row(tmp_path):
         (tmp_path / "a.json").write_bytes(content)
         with pytest.raises(UserError, match="has no instruction to select from"):
             prepare(tmp_path, tmp_path / "a.json")
-    with pytest.raises(UserError, match="SELF_INSTRUCT_FILES.* does not exist"):
+    with pytest.raises(UserError, match=r"does not exist; the source .*SELF_INSTRUCT_FILES"):
         prepare(tmp_path, tmp_path / "none.json")
     with pytest.raises(UserError, match="is a folder"):
         prepare(tmp_path, tmp_path)
