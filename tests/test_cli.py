@@ -325,3 +325,46 @@ def test_plan_gets_its_flags(capsys, experiments, monkeypatch):
 def test_plan_errors_are_one_line(capsys, experiments, flag, message):
     code, _, err = run(capsys, "plan", flag)
     assert code == 2 and message in err and err.count("\n") == 1
+
+
+def with_main(body: str, **variables: str) -> subprocess.CompletedProcess:
+    """Runs `ait-jax` whose work is `body`."""
+    code = f"import errno, os, sys\nfrom ait_jax import cli\ndef work(a):\n    {body}\n"
+    code += "cli._main = work\nsys.exit(cli.main([]))"
+    return subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | variables, capture_output=True, check=False
+    )
+
+
+def test_a_terminal_that_lacks_characters_gets_others():
+    body = "print('задача é'); print('задача', file=sys.stderr); return 0"
+    done = with_main(body, PYTHONIOENCODING="latin-1", PYTHONUTF8="0")
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout, done.stderr) == (b"?????? \xe9\n", b"??????\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        ("OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), 'a.png')", "a.png: No space left on"),
+        ("OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))", "Disk quota exceeded"),
+        ("ValueError('RESOURCE_EXHAUSTED: ...: No space left on device [28]')", "No space left"),
+        ("OSError(errno.EMFILE, os.strerror(errno.EMFILE), 'x')", "ulimit -n"),
+    ],
+)
+def test_a_full_disk_is_one_line_wherever_it_is_met(error, said):
+    done = with_main(f"raise {error}")
+    assert done.returncode == 2 and done.stderr.count(b"\n") == 1
+    assert said in done.stderr.decode() and done.stderr.startswith(b"ait-jax: ")
+
+
+def test_a_defect_keeps_its_traceback():
+    done = with_main("raise FileNotFoundError(errno.ENOENT, 'No such file', 'x')")
+    assert done.returncode == 1 and b"Traceback" in done.stderr
+
+
+@pytest.mark.parametrize("body", ["raise KeyboardInterrupt", "os.kill(os.getpid(), 2)"])
+def test_ctrl_c_in_a_command_that_saves_nothing(body):
+    done = with_main(body)
+    assert done.returncode == 130
+    assert done.stderr == b"\nait-jax: interrupted; the same command continues.\n"

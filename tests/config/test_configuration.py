@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from shared_data import SHARED
 
 import gin
 from ait_jax.config import configuration, gin_internals
@@ -360,3 +361,30 @@ def test_files_in_another_encoding_are_refused_by_name(tmp_path, encoding, inclu
     given = f"--gin_file={outer if included else tmp_path / 'other.gin'}"
     text = message(given, call=parse)
     assert "other.gin, line 1: not UTF-8" in text and "save the gin file as UTF-8" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("bom.gin", ""),
+        ("inc.gin", ""),
+        ("crlf.gin", ""),
+        ("nonl.gin", ""),
+        ("tab.gin", ""),
+        ("uni.gin", ""),
+        ("latin1.gin", "latin1.gin, line 1: not UTF-8"),
+        ("utf16.gin", "utf16.gin, line 1: not UTF-8"),
+        ("smart.gin", "smart.gin, line 1"),
+        ("win.gin", "win.gin, line 1"),
+    ],
+)
+def test_files_as_editors_leave_them(name, problem):
+    folder = SHARED / "cases" / "bug_reports" / "gin_files"
+    if not folder.exists():
+        pytest.skip("needs ../shared/cases")
+    given = f"--gin_file={MINI}", f"--gin_file={folder / name}"
+    if problem:
+        assert problem in message(*given, call=parse)
+    else:
+        parse(*given)
+        assert gin.query_parameter("%SEED") in (0, 3)
