@@ -13,6 +13,8 @@ import math
 import os
 import re
 import tempfile
+import traceback
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -84,6 +86,10 @@ def _shapes(folder: Any) -> dict[tuple[str, ...], jax.ShapeDtypeStruct]:
             if getattr(leaf, "shape", None) is not None and getattr(leaf, "dtype", None)
         }
     except Exception as error:  # Orbax and TensorStore raise many types on broken files
+        with warnings.catch_warnings():
+            # What Orbax began beside what failed, and never awaits, is let go of here.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            traceback.clear_frames(error.__traceback__)
         raise UserError(
             f"{shown_path(folder / _INDEX)}, or what it lists, is truncated or damaged "
             f"({first_line(error)}); copy the checkpoint again."
