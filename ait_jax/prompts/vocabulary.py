@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any, SupportsInt
 
-from ait_jax.errors import UserError, shown
+from ait_jax.errors import UserError, first_line, shown
 from ait_jax.prompts import t5_tokenizer
 from ait_jax.runtime import files, untrusted
 
@@ -103,10 +103,12 @@ class Vocabulary:
             # Read alone first: appended sentinels would hide that the file is truncated.
             SentencePieceProcessor(model_proto=model)
             processor = SentencePieceProcessor(model_proto=model + b"".join(sentinels))
-        except RuntimeError as error:
+            # Pieces that are no text would fail in the first answer that has one.
+            processor.id_to_piece(list(range(processor.get_piece_size())))
+        except (RuntimeError, ValueError) as error:
             raise UserError(
-                f"{shown(self.path)} is not a SentencePiece model: {error}; set VOCABULARY_PATH to "
-                "one."
+                f"{shown(self.path)} is not a SentencePiece model: {first_line(error)}; set "
+                "VOCABULARY_PATH to one."
             ) from error
         self._check_special((processor.pad_id(), processor.eos_id(), processor.unk_id()))
         return processor

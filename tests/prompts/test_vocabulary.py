@@ -1,5 +1,7 @@
 """The vocabulary: SeqIO's ids, sentinels, any Unicode, and files that are none."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from shared_data import SHARED, needs_shared
@@ -205,3 +207,11 @@ def test_a_model_with_other_special_ids(tmp_path):
         )
     with pytest.raises(UserError, match=r"\(-1, 2, 0\), T5 needs \(0, 1, 2\)"):
         Vocabulary(tmp_path / "other.model").encode("a")
+
+
+def test_pieces_that_are_no_text(tmp_path):
+    model = Path(mini_vocabulary()).read_bytes()
+    piece = Vocabulary(mini_vocabulary()).pieces([300])[0].encode()
+    (tmp_path / "x.model").write_bytes(model.replace(piece, b"\xff" * len(piece), 1))
+    with pytest.raises(UserError, match="x.model' is not a SentencePiece model"):
+        Vocabulary(str(tmp_path / "x.model")).encode("x")
