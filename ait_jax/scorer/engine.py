@@ -248,6 +248,7 @@ class Engine:
         done = 0
         with reporter.activity(what, len(job.shapes)) as show:
             while waiting or pending:
+                preemption.check()
                 if waiting and len(pending) < _batches_in_flight():
                     shape, places = waiting.popleft()
                     rows = [slots[place][1] for place in places]
@@ -260,7 +261,6 @@ class Engine:
                     self.work.padded_tokens += job.padded_tokens(arrays, rows)
                     pending.append((rows, output))
                     continue
-                preemption.check()
                 rows, output = pending.popleft()
                 fetched = jax.tree.map(fetch, output)
                 real = [(row, slot) for slot, row in enumerate(rows) if row is not None]

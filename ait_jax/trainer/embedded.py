@@ -111,6 +111,7 @@ class Training(Generic[TrainerT]):
         log = TrainingLog(job.directory, resumed, self.total_steps, job.summaries)
         try:
             self._begin(state, log)
+            preemption.check()  # compiling the first step takes long
             with reporter.progress("training", self.total_steps, start) as show:
                 self._loop(state, start, log, show)
             self.checkpoints.wait()
