@@ -120,7 +120,7 @@ class TaskMaker:
             preprocessors=[seqio_tasks.make_preprocessor(members, self.encoding, self.vocabulary)],
             output_features={"inputs": feature, "targets": feature},
             postprocess_fn=seqio_tasks.all_references,
-            metric_fns=[seqio_tasks.rouge, seqio_tasks.exact_match],
+            metric_fns=[seqio_tasks.rouge_l, seqio_tasks.exact_match],
             # The source shuffles all places; a buffer of tokens would only take memory.
             shuffle_buffer_size=None,
             task_cls=seqio_tasks.PoolTask,

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from ait_jax import randomness
 from ait_jax.evaluation import evaluation
-from ait_jax.evaluation.rouge import AUTO, ROUGE_1, ROUGE_L, chosen
+from ait_jax.evaluation.rouge import AUTO, ROUGE_L, chosen
 from ait_jax.pool import Task
 from ait_jax.prompts.prompts import Encoding
 from ait_jax.prompts.tokenizers_vocabulary import TokenizersVocabulary
@@ -220,13 +220,11 @@ def all_references(
     return [reference.decode() for reference in example["references"]]
 
 
-def rouge(targets: Sequence[Sequence[str]], predictions: Sequence[str]) -> dict[str, float]:
-    """SeqIO metrics: means over instances with references of the best ROUGE over them, 0 to 100."""
+def rouge_l(targets: Sequence[Sequence[str]], predictions: Sequence[str]) -> dict[str, float]:
+    """SeqIO metric: mean over instances with references of the best ROUGE-L over them, 0 to 100."""
     measure = chosen(AUTO, {"": [text for texts in targets for text in texts]})
-    return {
-        name: _mean(lambda *pair, name=name: measure.scores(*pair)[name], targets, predictions)
-        for name in (ROUGE_L, ROUGE_1)
-    }
+    score = lambda *pair: measure.scores(*pair)[ROUGE_L]  # noqa: E731
+    return {ROUGE_L: _mean(score, targets, predictions)}
 
 
 def exact_match(targets: Sequence[Sequence[str]], predictions: Sequence[str]) -> dict[str, float]:
