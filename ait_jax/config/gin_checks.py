@@ -41,9 +41,24 @@ def check_values_exist() -> None:
         )
 
 
+# Names that only one kind of pool has -> its file.
+_OF_POOLS = {
+    "COLUMNS": "self_instruct.gin",
+    "FILTER_INSTANCES": "self_instruct.gin",
+    "SELF_INSTRUCT_FILES": "self_instruct.gin",
+    "TEST_FILES": "self_instruct.gin",
+    "NIV2_DIR": "niv2.gin",
+    "DYNOSAUR_DIR": "dynosaur.gin",
+}
+
+
 def check_override(name: str, macros: Sequence[str]) -> None:
     """Refuses `--gin.NAME=...` for a macro that no file defines; gin ignores it."""
     if "." not in name and name not in macros:
+        if name in _OF_POOLS:
+            raise UserError(
+                f"--gin.{name}: no gin file defines {name}; --gin_file=pools/{_OF_POOLS[name]} does."
+            )
         near = _nearest_macro(name, macros) or f" Known: {', '.join(sorted(macros)) or 'none'}."
         raise UserError(f"--gin.{name}: no gin file defines {name}.{near}")
 

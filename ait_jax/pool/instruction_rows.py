@@ -13,7 +13,7 @@ parsed as JSON and never evaluated.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from ait_jax.errors import shown
 from ait_jax.pool import row_files
@@ -33,17 +33,24 @@ _NO_INPUT = "<noinput>"
 USUAL = Columns()
 
 
+class Kind(TypedDict):
+    """Rows of one kind: how many, and the place and details of the first."""
+
+    count: int
+    first: str
+
+
 @dataclass
 class Findings:
     """What was wrong with a pool's files, or left out.
 
     Attributes:
-      bad: reason -> {"count", "first": place and details of the first case}, of malformed rows.
+      bad: reason -> how many malformed rows, and the first.
       noted: likewise of what is in order but worth reporting: duplicates dropped, unused fields.
     """
 
-    bad: dict[str, dict[str, Any]] = field(default_factory=dict)
-    noted: dict[str, dict[str, Any]] = field(default_factory=dict)
+    bad: dict[str, Kind] = field(default_factory=dict)
+    noted: dict[str, Kind] = field(default_factory=dict)
 
     def add_bad(self, reason: str, first: str) -> None:
         """Counts a bad row; `first` is kept for the first of its kind."""
@@ -59,7 +66,7 @@ class Findings:
         return sum(entry["count"] for entry in self.bad.values())
 
     @staticmethod
-    def describe(group: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    def describe(group: Mapping[str, Kind]) -> list[str]:
         """Returns a line for each reason of `bad` or `noted`."""
         return [
             f"{entry['count']:,} {reason}; the first: {entry['first']}"

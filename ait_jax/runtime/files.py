@@ -9,8 +9,9 @@ import stat
 import tempfile
 import unicodedata
 from collections.abc import Iterable, Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from ait_jax.errors import UserError, shown, shown_path
 from ait_jax.runtime import buckets, disk, distributed, strict_json
@@ -181,7 +182,7 @@ def read_bytes(path: Any, most: int | None = None) -> bytes:
         return file.read()
 
 
-def open_regular(path: Any) -> BinaryIO:
+def open_regular(path: Any) -> BufferedReader:
     """Opens a local file to read. Raises OSError, also for what is no regular file."""
     file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 - the caller's to close
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

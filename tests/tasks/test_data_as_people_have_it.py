@@ -108,6 +108,8 @@ def test_columns_are_named_by_the_command_and_by_gin(tmp_path, capsys):
         capsys.readouterr()
         assert cli.main([*command, given]) == 0
         assert "say_hi_" in capsys.readouterr().out
+    assert cli.main(["tasks", columns]) == 2
+    assert "--gin_file=pools/self_instruct.gin does" in capsys.readouterr().err, "no pool of rows"
     assert cli.main(command) == 2
     assert "was prepared with" in capsys.readouterr().err, "in another way"
 
