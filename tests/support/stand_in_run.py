@@ -22,7 +22,10 @@ STAGES = (
     "round_001/train",
     "round_001/evaluate",
 )
-STATE = {"schema_version": 1, "code_version": "0", "pool": {"name": "fake"}, "seed": 0}
+STATE: dict = {"schema_version": 1, "code_version": "0", "seed": 0}
+STATE["pool"] = {"name": "fake", "fingerprint": "0"}
+FIGURES = {"rougeL": 1.5}
+EVALUATED = {"test": {**FIGURES, "cls": FIGURES, "gen": FIGURES}}
 
 
 def main() -> int:
@@ -50,7 +53,7 @@ def main() -> int:
     for stage in STAGES:
         if stage == "round_000/score" and folder.name.startswith("random"):
             continue
-        done[stage] = {"test": {"rougeL": 1.5}}
+        done[stage] = EVALUATED if stage.endswith("evaluate") else {"tasks": 1}
         temporary = folder / ".tmp-run.json"
         temporary.write_text(json.dumps({**STATE, "stages": done}))
         temporary.replace(folder / "run.json")
