@@ -56,9 +56,8 @@ def check_override(name: str, macros: Sequence[str]) -> None:
     """Refuses `--gin.NAME=...` for a macro that no file defines; gin ignores it."""
     if "." not in name and name not in macros:
         if name in _OF_POOLS:
-            raise UserError(
-                f"--gin.{name}: no gin file defines {name}; --gin_file=pools/{_OF_POOLS[name]} does."
-            )
+            file = f"--gin_file=pools/{_OF_POOLS[name]}"
+            raise UserError(f"--gin.{name}: no gin file defines {name}; {file} does.")
         near = _nearest_macro(name, macros) or f" Known: {', '.join(sorted(macros)) or 'none'}."
         raise UserError(f"--gin.{name}: no gin file defines {name}.{near}")
 

@@ -14,9 +14,9 @@ from ait_jax.tasks.grow.cards import read_cards
 from ait_jax.tasks.grow.dataset import Dataset, Tally, fields_from_rows
 from ait_jax.tasks.grow.proposal import Proposal, proposal_from_json
 
-from ait_jax.errors import UserError, shown
+from ait_jax.errors import UserError, shown, shown_path
 from ait_jax.runtime import disk, strict_json
-from ait_jax.runtime.files import read_given_json
+from ait_jax.runtime.files import open_regular, read_given_json
 
 _LINES, _RELEASED = "metadata lines", "released instructions"
 _MAX_ROWS = 100
@@ -80,9 +80,10 @@ def source(given: Any) -> Source:
 
 def _open(path: Path) -> Any:
     try:
-        return open(path, "rb")
+        return open_regular(path)
     except OSError as error:
-        raise UserError(f"cannot read {shown(str(path))}: {error.strerror or error}.") from error
+        problem = error.strerror or error
+        raise UserError(f"{shown_path(path)}: cannot read the file: {problem}.") from error
 
 
 class DatasetLines:
@@ -102,7 +103,7 @@ class DatasetLines:
     def read(self, tally: Tally) -> Iterator[Dataset]:
         """Yields the datasets in the file's order; `tally` counts all lines."""
         offsets: dict[str, int] = {}
-        with open(self._path, "rb") as file:
+        with _open(self._path) as file:
             while line := file.readline(_MAX_LINE):
                 offset = file.tell() - len(line)
                 dataset = _dataset(line, self._path.name)
@@ -126,7 +127,7 @@ class DatasetLines:
         offset = (self._offsets or {}).get(name)
         if offset is None:
             return None
-        with open(self._path, "rb") as file:
+        with _open(self._path) as file:
             file.seek(offset)
             dataset = _dataset(file.readline(_MAX_LINE), self._path.name)
         if isinstance(dataset, str):

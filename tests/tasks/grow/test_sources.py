@@ -1,6 +1,7 @@
 """`--from`, and the files of Dynosaur's authors."""
 
 import json
+import os
 
 import pytest
 from ait_jax.tasks.grow.dataset import Tally
@@ -127,3 +128,12 @@ def test_every_kind_is_recognised(tmp_path):
 def test_what_is_not_there():
     with pytest.raises(UserError, match="--from=tdfs: no such file.*tfds, tfds:NAME"):
         source("tdfs")
+
+
+def test_pipes_and_devices_do_not_hang(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(UserError, match="cannot read the file: not a regular file"):
+            DatasetLines(path)
+        with pytest.raises(UserError, match="no such file or folder"):
+            source(path)
