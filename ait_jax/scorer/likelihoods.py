@@ -51,19 +51,20 @@ def write_rows(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
 
 
 def read_rows(path: Path) -> dict[str, list[Any]]:
-    """Returns the columns of a table.
+    """Returns the `COLUMNS` of a table.
 
     Raises:
       UserError: the file is truncated or has another layout.
     """
-    table = _read(path, _ALL_COLUMNS)
-    return {name: table[name].to_pylist() for name in _ALL_COLUMNS}
+    table = _read(path, COLUMNS)
+    return {name: table[name].to_pylist() for name in COLUMNS}
 
 
 def has_rows(path: Path, planned: Sequence[tuple[str, int]]) -> bool:
     """Says whether a table has rows of these tasks and prompts; UserError as `read_rows`."""
-    rows = read_rows(path)
-    return list(zip(rows["task"], rows["prompt"], strict=True)) == planned
+    table = _read(path, _ALL_COLUMNS)
+    rows = (table[name].to_pylist() for name in ("task", "prompt"))
+    return list(zip(*rows, strict=True)) == planned
 
 
 def read_answers(path: Path) -> KnownAnswers:

@@ -58,7 +58,9 @@ def parts(tmp_path):
 def test_parts_make_one_table_in_their_order(parts, tmp_path):
     table, paths = parts
     likelihoods.concatenate(paths, tmp_path / "a.parquet")
-    assert likelihoods.read_rows(tmp_path / "a.parquet") == table
+    assert pq.read_table(tmp_path / "a.parquet").to_pydict() == table
+    rows = likelihoods.read_rows(tmp_path / "a.parquet")
+    assert rows == {name: table[name] for name in likelihoods.COLUMNS}
     likelihoods.concatenate([], tmp_path / "none.parquet")
     assert likelihoods.read_rows(tmp_path / "none.parquet")["task"] == []
     assert len(task_scores(likelihoods.read_likelihoods(tmp_path / "none.parquet"))) == 0
