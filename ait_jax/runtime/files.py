@@ -255,8 +255,11 @@ def write_bytes(path: Any, data: bytes, any_process: bool = False) -> None:
 
 
 def write_text(path: Any, text: str, any_process: bool = False) -> None:
-    """Writes `text` as UTF-8 with its line ends as they are, whole or not at all."""
-    write_bytes(path, text.encode("utf-8"), any_process)
+    """Writes `text` as UTF-8 with its line ends as they are, whole or not at all.
+
+    Half surrogate pairs, which names of files and texts of models may have, become U+FFFD.
+    """
+    write_bytes(path, strict_json.without_lone_surrogates(text).encode("utf-8"), any_process)
 
 
 def write_lines(path: Any, lines: Iterable[str]) -> None:

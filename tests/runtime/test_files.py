@@ -112,3 +112,9 @@ def test_any_process_may_write_what_a_lock_guards(tmp_path, monkeypatch):
     assert not (tmp_path / "a.json").exists()
     files.write_json(tmp_path / "a.json", 1, any_process=True)
     assert (tmp_path / "a.json").read_text() == "1\n"
+
+
+def test_names_that_utf8_cannot_hold_are_written_all_the_same(tmp_path):
+    files.write_json(tmp_path / "a.json", {"path": "caf\udce9", "text": "whole \U0001f600"})
+    written = (tmp_path / "a.json").read_bytes().decode()
+    assert json.loads(written) == {"path": "caf\ufffd", "text": "whole \U0001f600"}

@@ -3,6 +3,7 @@
 import ast
 import fcntl
 import json
+import os
 
 import pytest
 from ait_jax.tasks.grow.conversation import STYLES
@@ -281,3 +282,12 @@ def test_half_a_surrogate_pair_in_an_answer(server, connect, tmp_path):
         assert tally.counts("answers")["tasks read"] == 4
         definitions = {entry.task.instruction.definition for entry in entries}
         assert all(text.startswith("Half \ufffd.") for text in definitions)
+
+
+def test_a_source_whose_name_is_not_utf8(tmp_path):
+    path = rows(tmp_path, reviews())
+    odd = tmp_path / os.fsdecode(b"caf\xe9.jsonl")
+    path.rename(odd)
+    tally, entries, _ = run(tmp_path, odd)
+    assert entries and tally.counts("datasets") == {"kept": 1}
+    assert "\\udce9" not in (tmp_path / "pool" / "report.json").read_text()
