@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 import tracemalloc
 
 import pytest
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 
 from ait_jax.endpoint.chat import ChatRequest, Prices, Reply
 from ait_jax.endpoint.endpoint_cache import ReplyCache
-from ait_jax.endpoint.endpoint_call import Redaction, Transient, _parse
+from ait_jax.endpoint.endpoint_call import Redaction, Transient, _parse, _whole_characters
 from ait_jax.errors import visible
+from ait_jax.runtime import strict_json
 
 KEY = "sk-secret-0123456789"
 BODY = {"model": "m", "messages": [{"role": "user", "content": "a"}], "max_tokens": 5}
@@ -66,3 +68,11 @@ def test_halves_of_characters_are_replaced(half):
     body = ANSWER.replace(b"caf\\u00e9", half)
     text = _parse(body, REQUEST, Redaction(KEY), Prices(0.0, 0.0)).text
     assert text is not None and "\ufffd" in text and "\U0001f600" in text and text.encode()
+
+
+@given(st.text(st.characters(exclude_categories=()), max_size=12))
+def test_only_halves_of_characters_change(text):
+    read = strict_json.loads(_whole_characters(json.dumps(text).encode()), "reply")
+    # What UTF-16 would make of it: pairs are characters, halves are replaced.
+    whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    assert re.sub("\ufffd+", "\ufffd", read) == re.sub("\ufffd+", "\ufffd", whole)
