@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import core, traverse_util
 
-from ait_jax.errors import UserError
+from ait_jax.errors import UserError, shown_path
 from ait_jax.models.interface import Model, Params, changed
 
 # `encoder.layers_0`, `encoder.layers_1`, ...: T5X's T5, and every file that is written here but
@@ -145,6 +145,11 @@ def from_scalable(params: Params, place: Any) -> dict[str, Any]:
             stacked[name] = array
             continue
         rest = rest.removeprefix(f"{stack}.")
+        if array.ndim < 2 or 0 in array.shape:
+            raise UserError(
+                f"{shown_path(place)}: {shown_path(name)} of shape {array.shape} is not stacked by "
+                "layers, as T5X's scalable_t5 has it."
+            )
         if rest == _BIASES:
             if not bool(jnp.all(array == array[:, :1])):
                 raise UserError(
@@ -184,7 +189,7 @@ def layers_apart(tree: Any) -> Any:
 
 def _stacked(stack: Params) -> Params:
     names = sorted(
-        (name for name in stack if re.fullmatch(rf"{_LAYERS}_\d+", name)),
+        (name for name in stack if re.fullmatch(rf"{_LAYERS}_\d{{1,9}}", name)),
         key=lambda name: int(name.rpartition("_")[2]),
     )
     if not names:

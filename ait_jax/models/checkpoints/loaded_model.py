@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ait_jax.errors import UserError, shown_path
+from ait_jax.errors import UserError, first_line, shown_path
 from ait_jax.models.checkpoints import checkpoints, logits_check
 from ait_jax.models.checkpoints.restore import check_params
 from ait_jax.models.interface import Params
@@ -139,7 +139,7 @@ def load_model(path: Any, hints: Hints = NO_HINTS) -> LoadedModel:
             f"--mlp_activations={','.join(activations)}, but {place}/config.json has "
             f"{','.join(config.mlp_activations)}; leave the flag out."
         )
-    params = match_layout(checkpoint.load(dtype=None), scan_layers=False)
+    params = _layers_apart(checkpoint)
     if config is None:
         if "token_embedder" in params.get("decoder", {}):
             config = _config_like(params, place, like)
@@ -162,6 +162,18 @@ def load_model(path: Any, hints: Hints = NO_HINTS) -> LoadedModel:
         step=checkpoint.step or 0,
         vocabulary=None if vocabulary is None else Path(vocabulary),
     )
+
+
+def _layers_apart(checkpoint: checkpoints.Checkpoint) -> Params:
+    """Returns a checkpoint's parameters, layers one by one, whose names only are known to fit."""
+    params = checkpoint.load(dtype=None)
+    try:
+        return match_layout(params, scan_layers=False)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{shown_path(checkpoint.place)} has layers of no T5 and no LLaMA: the arrays of "
+            f"'layers' are not stacked alike ({first_line(error)})."
+        ) from error
 
 
 def _check_llama_hints(place: Any, vocabulary: Any, like: Any) -> None:
@@ -224,7 +236,7 @@ def t5_config(params: Params, activations: Sequence[str] = (), place: Any = "it"
     shapes = {name: tuple(array.shape) for name, array in flatten(params).items()}
 
     def shape(name: str) -> tuple[int, ...]:
-        if len(shapes.get(name, ())) != 2:
+        if len(shapes.get(name, ())) != 2 or not all(shapes[name]):
             raise UserError(
                 f"{shown_path(place)} is not a T5 1.0 or 1.1 under T5X's names: it lacks the "
                 f"matrix {name}."
@@ -232,8 +244,14 @@ def t5_config(params: Params, activations: Sequence[str] = (), place: Any = "it"
         return shapes[name]
 
     def num_layers(stack: str) -> int:
-        found = (re.match(rf"{stack}\.layers_(\d+)\.", name) for name in shapes)
-        return 1 + max((int(match[1]) for match in found if match), default=-1)
+        found = (re.match(rf"{stack}\.layers_(\d{{1,9}})\.", name) for name in shapes)
+        number = 1 + max((int(match[1]) for match in found if match), default=-1)
+        if number > len(shapes):
+            raise UserError(
+                f"{shown_path(place)} has a layer {number - 1:,} of the {stack}, but only "
+                f"{len(shapes):,} arrays."
+            )
+        return number
 
     gated = "encoder.layers_0.mlp.wi_0.kernel" in shapes
     vocab_size, emb_dim = shape("token_embedder.embedding")

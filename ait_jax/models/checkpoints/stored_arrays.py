@@ -153,12 +153,13 @@ def _read(stored: StoredArray, sharding: Any, dtype: Any) -> dict[tuple, np.ndar
     shape = stored.shape
     whole = [(slice(None),) * len(shape)]
     indices = sharding.addressable_devices_indices_map(shape).values() if sharding else whole
-    return {
-        bounds: stored.read(tuple(slice(*b) for b in bounds)).astype(
-            dtype or stored.dtype, copy=False
-        )
-        for bounds in dict.fromkeys(_bounds(index, shape) for index in indices)
-    }
+    with np.errstate(over="ignore"):  # what overflows shows in the logits
+        return {
+            bounds: stored.read(tuple(slice(*b) for b in bounds)).astype(
+                dtype or stored.dtype, copy=False
+            )
+            for bounds in dict.fromkeys(_bounds(index, shape) for index in indices)
+        }
 
 
 def _placed(shape: tuple[int, ...], sharding: Any, parts: dict[tuple, np.ndarray]) -> Any:

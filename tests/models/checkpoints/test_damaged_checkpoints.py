@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_strangers import TABLE, write_legacy, write_zarr
+from test_strangers import TABLE, entry, write_header, write_legacy, write_zarr
 from tiny_hugging_face import config_of, random_params
 from tiny_llama import config_of as llama_config
 from tiny_llama import needs_gguf, needs_tokenizers, write_gguf, write_tokenizer
@@ -27,6 +27,7 @@ from ait_jax.models.checkpoints import (
     llama_weights,
     orbax_checkpoint,
 )
+from ait_jax.models.checkpoints.loaded_model import load_model
 from ait_jax.prompts import gguf_header, t5_tokenizer, tokenizer_files
 
 HOSTILE = st.sampled_from([
@@ -142,6 +143,37 @@ def test_json_of_a_t5(base, data):
         check(base, read)
     finally:
         (folder / file).write_bytes(spare)
+
+
+NAMES = st.lists(
+    st.sampled_from([
+        "encoder", "decoder", "layers", "layers_0", "layers_1", "layers_999999999",
+        "layers_" + "9" * 5000, "mlp", "attention", "query", "kernel", "wo", "relpos_bias",
+        "rel_embedding", "token_embedder", "embedding", "logits_dense", "",
+    ]),
+    min_size=1,
+    max_size=5,
+).map(".".join)  # fmt: skip
+SHAPES = st.lists(st.integers(0, 3), max_size=4)
+
+
+@given(st.dictionaries(NAMES, SHAPES, max_size=6), st.booleans())
+def test_names_and_shapes_of_arrays(base, shapes, whole):
+    needed = {
+        "token_embedder.embedding": [3, 2],
+        "encoder.relpos_bias.rel_embedding": [1, 32],
+        "encoder.layers_0.attention.query.kernel": [2, 2],
+        "encoder.layers_0.mlp.wo.kernel": [3, 2],
+    }
+    shapes = (needed if whole else {"token_embedder.embedding": [3, 2]}) | shapes
+    header, end = {}, 0
+    for name, shape in shapes.items():
+        size = 4 * int(np.prod(shape))
+        header[name] = entry(shape, end, end + size)
+        end += size
+    path = base / "stranger" / "x.safetensors"
+    write_header(path, header, bytes(end))
+    check(base, lambda: load_model(path))
 
 
 @pytest.fixture(scope="module")
