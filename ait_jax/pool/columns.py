@@ -8,6 +8,7 @@ is told by `Columns`.
 
 import difflib
 import functools
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ _INPUTS, _OUTPUTS = ("input", "context"), ("output", "response")
 _CONVERSATIONS = ("messages", "conversations")
 _COMPLETIONS = ("completion", "response")
 _SYSTEMS = ("system", "system_prompt")
+_MOST_COMPARED = 200
 _KNOWN = {*_INPUTS, *_OUTPUTS, *_CONVERSATIONS, *_COMPLETIONS, *_SYSTEMS, "history"}
 _KNOWN |= {"instruction", "prompt"}
 # What else people call them: only for advice.
@@ -150,12 +152,13 @@ def _usual(row: tuple[str, ...], conversation: str) -> Mapping[str, str]:
 
 def advice(row: Mapping[str, Any]) -> str:
     """Returns the columns of a row and the nearest mapping: what to give as `--columns`."""
-    listed = ", ".join(shown(name) for name in list(row)[:20]) or "none"
+    few = list(itertools.islice(row, _MOST_COMPARED))
+    listed = ", ".join(shown(name) for name in few[:20]) or "none"
     listed += ", ..." if len(row) > 20 else ""
     taken: set[str] = set()
     pairs = []
     for part, names in _ALSO_CALLED.items():
-        column = _nearest_column([name for name in row if name not in taken], names)
+        column = _nearest_column([name for name in few if name not in taken], names)
         if column:
             taken.add(column)
         if column or part != INPUT:

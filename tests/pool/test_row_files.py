@@ -11,6 +11,7 @@ import pytest
 
 from ait_jax.errors import UserError
 from ait_jax.pool import row_files
+from ait_jax.pool.columns import advice
 from ait_jax.pool.row_files import BROKEN_JSON, NOT_UTF8, Broken, rows
 
 ROWS = [{"instruction": f"Do {n}.", "output": "caf\u00e9"} for n in range(3)]
@@ -107,10 +108,13 @@ def test_pipes_devices_and_links_to_nothing(tmp_path):
         json.dumps([{"instruction": "word " * 600_000}]),
         "[" + " " * 3_000_000 + '{"a": 1}]',
         json.dumps([{"a": n} for n in range(60_000)], indent=1),
+        json.dumps({f"column {n}": n for n in range(100_000)}),
         "\n" * 3_000_000 + '{"a": 1}',
     ],
 )
 def test_time_grows_as_the_file_does(read, text):
     before = time.process_time()
-    assert not any(isinstance(value, Broken) for _, value in read(text))
+    found = read(text)
+    assert not any(isinstance(value, Broken) for _, value in found)
+    assert "--columns=" in advice(found[0][1])
     assert time.process_time() - before < 6
