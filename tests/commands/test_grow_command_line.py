@@ -43,7 +43,7 @@ def test_help_names_the_sources(capsys):
         ("--pool=p --from=tfds --generator=endpoint", "--model is missing"),
         ("--pool=p --from=tfds --generator=endpoint --model=m --budget=1", "needs prices"),
         ("--pool=p --from=tfds --generator=endpoint --model=m --prices=1", "two numbers"),
-        ("--pool=p --from=tfds --rows=nothing", "cannot read 'nothing'"),
+        ("--pool=p --from=tfds --rows=nothing", "nothing: cannot read the file"),
         ("--pool=p --from=tfds --generator=template", "invalid choice: 'template'"),
         ("--pool=p --form=tfds --from=tfds", "'--from'?"),
     ],
