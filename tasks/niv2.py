@@ -219,14 +219,14 @@ def load_pool(
         if record is None:
             raise UserError(
                 f"NIV2 is not prepared in {shown(str(data_dir))}: set the gin name NIV2_DIR to a "
-                "clone "
-                "of Natural Instructions, or run `ait-jax prepare niv2 --source CLONE` first."
+                "clone of Natural Instructions, or run `ait-jax prepare niv2 --source CLONE` first."
             )
         prepared = _prepared(folder, record)
+    tasks = _tasks(prepared)
     if isinstance(cls_gen_labels, (str, os.PathLike)):
-        cls_gen_labels = labels_from_file(cls_gen_labels)
+        cls_gen_labels = labels_from_file(cls_gen_labels, [task.name for task in tasks])
     return TaskPool(
-        _tasks(prepared),
+        tasks,
         cls_gen_labels,
         name=NAME,
         splits=_splits(prepared, splits),

@@ -53,8 +53,9 @@ def paper_curves() -> dict[str, Any]:
 def paper_tasks() -> str:
     """Returns the path of the paper's 756 NIV2 training tasks: paper/niv2_tasks.json.
 
-    A JSON object {task: "CLS" or "GEN"}, in the order that the authors draw splits from, with the
-    labels that their released selections show. For CLS_GEN_LABELS and SPLIT_TASKS.
+    A JSON object {digest of the task's name: "CLS" or "GEN"}, in the order that the authors draw
+    splits from, with the labels that their released selections show. For CLS_GEN_LABELS and
+    SPLIT_TASKS (`pool.cls_gen.labels_from_file`).
     """
     return str(_HERE / "paper" / "niv2_tasks.json")
 

@@ -5,6 +5,7 @@ The paper reports and selects CLS and GEN tasks separately. Its labels come from
 reading of that name.
 """
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from ait_jax.runtime.files import read_given_json
 # The largest closed label space seen is 73 topics (task900_freebase_qa_category_classification).
 MAX_LABELS = 100
 _VALUES = {"CLS": True, "GEN": False}
+_DIGEST = re.compile(r"sha256-[0-9a-f]{10}")
 
 
 def is_classification(task: Task) -> bool:
@@ -53,11 +55,16 @@ def _stands_in(label: str, text: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(label)}(?!\w)", text) is not None
 
 
-def labels_from_file(path: Any) -> dict[str, bool]:
+def labels_from_file(path: Any, names: Iterable[str] = ()) -> dict[str, bool]:
     """Reads labels from a JSON object {task name: "CLS" or "GEN"}.
 
+    Args:
+      path: the file; it may have `name_digest`s in place of names.
+      names: of the tasks that digests may stand for.
+
     Returns:
-      task name -> True for CLS, False for GEN, as `TaskPool` takes it.
+      task name -> True for CLS, False for GEN, as `TaskPool` takes it, in the file's order; a
+      digest of no task stays as it is.
 
     Raises:
       UserError: the file cannot be read, is malformed JSON (with line and column), or has another
@@ -74,7 +81,13 @@ def labels_from_file(path: Any) -> dict[str, bool]:
                 f'{path}: the label of task {shown(name)} is {shown(value)}; it must be "CLS" or '
                 '"GEN".' + nearest(str(value).upper(), _VALUES)
             )
-    return {name: _VALUES[value] for name, value in data.items()}
+    name_of = {name_digest(name): name for name in names} if any(map(_DIGEST.match, data)) else {}
+    return {name_of.get(name, name): _VALUES[value] for name, value in data.items()}
+
+
+def name_digest(name: str) -> str:
+    """Returns what stands for a task's name in a file that does not list names itself."""
+    return f"sha256-{hashlib.sha256(name.encode()).hexdigest()[:10]}"
 
 
 class Group(NamedTuple):

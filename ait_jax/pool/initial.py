@@ -118,8 +118,9 @@ class AuthorsSplits(Drawn):
 
     Args:
       tasks: a JSON file {task: "CLS" or "GEN"} of all training tasks in the order to draw from
-        (SPLIT_TASKS); what MISSING_TASKS = "drop" drops is dropped after the draw. None takes the
-        pool's own training tasks, in the order of its split file, with the pool's labels.
+        (SPLIT_TASKS), as `labels_from_file` reads it; what MISSING_TASKS = "drop" drops is dropped
+        after the draw. None takes the pool's own training tasks, in the order of its split file,
+        with the pool's labels.
       Others: as of `Drawn`. The authors' `chunks` = 10 makes `initial_tasks` and `dev_tasks`
         756 // 11 = 68.
     """
@@ -130,7 +131,13 @@ class AuthorsSplits(Drawn):
         """Returns the splits and the number of drawn and test tasks that the pool lacks."""
         if self.tasks is None:
             return super().draw(pool, seed)
-        labels = labels_from_file(self.tasks)
+        labels = labels_from_file(self.tasks, pool)
+        missing = sum(name not in pool for name in labels)
+        if missing and self.missing_tasks == "error":
+            raise UserError(
+                f"the pool lacks {missing:,} of the {len(labels):,} tasks to draw splits from "
+                "(SPLIT_TASKS); give the whole pool, or --gin.MISSING_TASKS=drop."
+            )
         seed = seed if self.seed is None else self.seed
         test = pool.splits.test if pool.splits else ()
         splits = self.split(labels, labels.__getitem__, seed, test=test)

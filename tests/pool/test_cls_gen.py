@@ -67,6 +67,14 @@ def test_accuracy_on_the_recovered_labels():
     assert agree[True, True] == 4
 
 
+def test_labels_of_digests_of_names(tmp_path):
+    path, digest = tmp_path / "labels.json", "sha256-104bdc6a97"  # of "task1_a", by sha256sum
+    path.write_text(f'{{"b": "GEN", "{digest}": "CLS", "sha256-0123456789": "GEN"}}')
+    found = labels_from_file(path, ["task1_a", "b"])
+    assert list(found.items()) == [("b", False), ("task1_a", True), ("sha256-0123456789", False)]
+    assert digest in labels_from_file(path)
+
+
 def test_labels_from_file(tmp_path):
     path = tmp_path / "labels.json"
     path.write_text('{"a": "CLS", "b": "GEN"}')

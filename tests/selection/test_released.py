@@ -71,7 +71,8 @@ def test_tasks_that_the_pool_lacks(tmp_path):
     ["Random", "HighPerplexity", "LowPerplexity", "FCGRatioPI-NL-I10-TDTE-High-0.2-Mean-abs-bald"],
 )
 def test_the_papers_runs_are_replayed(stem):
-    labels = labels_from_file(assets.paper_tasks())
+    names = read_names(ACTIVE_IT / "default_dev" / "train_tasks.txt")
+    labels = labels_from_file(assets.paper_tasks(), names)
     pool: TaskPool = pool_of(labels, labels.__getitem__)
     splits, _ = AuthorsSplits(tasks=assets.paper_tasks(), seed=10).draw(pool, 42)
     folder = ACTIVE_IT / "TLAL_Exp0_all_10"
