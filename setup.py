@@ -85,7 +85,6 @@ setup(
         "pyyaml>=6.0",
         "rich>=13.7",
         "rouge-score>=0.1.2",
-        "safetensors>=0.4.5",
         "scipy>=1.13",
         "sentencepiece>=0.2.0",
         "seqio>=0.0.20",
@@ -117,6 +116,7 @@ setup(
             "hypothesis>=6.130",
             "pytest>=8.3",
             "pytest-xdist>=3.6",
+            "safetensors>=0.4.5",
         ],
         # What .ci/run and the hooks of .pre-commit-config.yaml check.
         "dev": ["import-linter>=2.5", "pre-commit>=4.2", "pyright[nodejs]>=1.1.400", "ruff>=0.12"],

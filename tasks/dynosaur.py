@@ -72,8 +72,7 @@ def load_pool(
     if not usable:
         raise UserError(
             f"none of the {len(entries):,} tasks in {shown(str(directory))} has instances, so "
-            "there is "
-            "nothing to train on or score; grow it with rows (`ait-jax grow --rows=FILE`)."
+            "there is nothing to train on or score; grow it with rows (`ait-jax grow --rows=FILE`)."
         )
     if isinstance(cls_gen_labels, str):
         cls_gen_labels = labels_from_file(cls_gen_labels)

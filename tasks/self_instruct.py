@@ -412,8 +412,8 @@ def load_pool(
         if folder.read_record() is None:
             raise UserError(
                 f"the pool {shown(name)} is not prepared in {shown(str(data_dir))}: set the gin "
-                "name "
-                f"SELF_INSTRUCT_FILES to its files, or run `ait-jax prepare {NAME} --source FILE`."
+                f"name SELF_INSTRUCT_FILES to its files, or run `ait-jax prepare {NAME} --source "
+                "FILE`."
             )
         directory = folder.path
     if isinstance(cls_gen_labels, (str, os.PathLike)):

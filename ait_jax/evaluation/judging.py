@@ -364,7 +364,6 @@ def _refuse_unreadable(judged: Sequence[Judged], endpoint: Any) -> None:
     if unreadable and len(unreadable) == len(sent):
         raise UserError(
             f"None of {shown(endpoint.model)}'s verdicts is FIRST, SECOND or TIE and nothing else; "
-            "the "
-            f"first is {shown(unreadable[0].note)}. Use another --model, or a larger --max_tokens "
-            "if it was cut."
+            f"the first is {shown(unreadable[0].note)}. Use another --model, or a larger "
+            "--max_tokens if it was cut."
         )

@@ -184,9 +184,8 @@ def _parse(path: str, data: Any) -> Header:
         version = reader.number("I")
         if version not in _VERSIONS:
             raise UserError(
-                f"{shown_path(path)} is GGUF version {version} or big-endian; needed: version 2 "
-                "or 3, "
-                "little-endian."
+                f"{shown_path(path)} is GGUF version {version} or big-endian; needed: version 2 or "
+                "3, little-endian."
             )
         num_tensors, num_values = reader.count(24, _MOST_TENSORS), reader.count(13, _MOST_ITEMS)
         metadata: dict[str, Any] = {}

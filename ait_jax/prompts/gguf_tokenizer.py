@@ -62,9 +62,8 @@ def tokenizer_of(header: Header, special: Mapping[str, int]) -> dict[str, Any]:
         what = "SentencePiece" if kind == "llama" else f"{shown(kind)}"
         raise UserError(
             f"{shown_path(header.path)} has a {what} vocabulary (tokenizer.ggml.model = "
-            f"{shown(kind)}), but only "
-            "byte-level BPE ('gpt2') is read from GGUF files. Set VOCABULARY_PATH to the folder of "
-            "the same model's tokenizer.json."
+            f"{shown(kind)}), but only byte-level BPE ('gpt2') is read from GGUF files. Set "
+            "VOCABULARY_PATH to the folder of the same model's tokenizer.json."
         )
     split = header.value("tokenizer.ggml.pre", str, "default")
     if split not in _SPLITS:

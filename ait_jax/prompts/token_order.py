@@ -97,14 +97,12 @@ def order_of(
     if eos is None:
         raise UserError(
             f"{shown_path(source)} names no end-of-sequence token; add eos_token to "
-            "tokenizer_config.json, or "
-            "tokenizer.ggml.eos_token_id to the GGUF file."
+            "tokenizer_config.json, or tokenizer.ggml.eos_token_id to the GGUF file."
         )
     if eos not in known:
         raise UserError(
             f"{shown_path(source)}: the end-of-sequence id {eos} is not a special token of the "
-            "vocabulary, so "
-            "it might occur in text; use tokenizer files that belong together."
+            "vocabulary, so it might occur in text; use tokenizer files that belong together."
         )
     named = [roles.get("pad"), roles.get("unk"), *(special.get(token) for token in _UNUSED_TOKENS)]
     taken = {roles.get("bos"), *(special.get(token) for token in _CONVERSATION)}

@@ -74,10 +74,9 @@ class TokenizersVocabulary(Vocabulary):
             found = known.intersection(tokenizer.encode(text, add_special_tokens=False).ids)
             if found:
                 raise UserError(
-                    f"{shown_path(self._files.source)} reads the text {shown(text)} as the "
-                    "special token "
-                    f"{min(found)}, so prompts of tasks could forge the ends of turns; use another "
-                    "tokenizer of the model."
+                    f"{shown_path(self._files.source)} reads the text {shown(text)} as the special "
+                    f"token {min(found)}, so prompts of tasks could forge the ends of turns; use "
+                    "another tokenizer of the model."
                 )
 
     @cached_property

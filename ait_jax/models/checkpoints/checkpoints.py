@@ -164,9 +164,8 @@ def _newest_checkpoint(directory: Any) -> tuple[Any, str]:
         )
     raise UserError(
         f"No checkpoint in {shown_path(directory)}; give a checkpoint_<step> folder of T5X or "
-        "ait-jax, a "
-        "folder of such folders, a Hugging Face folder with its config.json, a safetensors or a "
-        "GGUF file."
+        "ait-jax, a folder of such folders, a Hugging Face folder with its config.json, a "
+        "safetensors or a GGUF file."
     )
 
 

@@ -193,9 +193,8 @@ def _compare(
         ours = logits_check.our_logits(changed.params, config, asked)
     if not np.isfinite(ours).all():
         raise UserError(
-            f"the logits of {shown_path(original.place)} with {_dtype_text(dtype)} are not "
-            "finite: its values "
-            "do not fit or are damaged; try --dtype=float32."
+            f"the logits of {shown_path(original.place)} with {_dtype_text(dtype)} are not finite: "
+            "its values do not fit or are damaged; try --dtype=float32."
         )
     again = _read_again(changed, written, like)
     # Not every form states the dropout rate.

@@ -119,8 +119,7 @@ def check_sizes(
     if problem:
         raise UserError(
             f"{shown_path(place)} states {name} = {value:,}, but {problem}: it is not the model "
-            "that "
-            "it describes."
+            "that it describes."
         )
 
 
@@ -177,8 +176,7 @@ def open_tensors(folder: Any) -> dict[str, StoredArray]:
             state = "holds" if wrong[0] in found else "does not hold"
             raise UserError(
                 f"{shown_path(folder / file)} {state} {shown_path(wrong[0])}, against {INDEX}; "
-                "copy "
-                "both again."
+                "copy both again."
             )
         opened |= found
     return opened
@@ -195,10 +193,9 @@ def _shards(folder: Any) -> Mapping[str, set[str] | None]:
         if pickled:
             raise UserError(
                 f"{shown_path(folder)} has its weights only as {pickled[0]}, a pickle, which is "
-                "never opened "
-                "here; if you trust it, convert it to safetensors with transformers: "
-                "AutoModelForSeq2SeqLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER) for T5, "
-                "AutoModelForCausalLM for LLaMA."
+                "never opened here; if you trust it, convert it to safetensors with transformers: "
+                "AutoModelForSeq2SeqLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER) for "
+                "T5, AutoModelForCausalLM for LLaMA."
             )
         raise UserError(f"{shown_path(folder)} has neither {WEIGHTS} nor {INDEX}.")
     weight_map = untrusted.read_json(path).get("weight_map")
@@ -256,16 +253,14 @@ def checked(
         _, expected = needed.get(name, needed[table])
         if tensors[name].shape != expected:
             raise UserError(
-                f"{shown_path(place)}: {name} is {tensors[name].shape}; by the sizes it states "
-                "it should be "
-                f"{expected}."
+                f"{shown_path(place)}: {name} is {tensors[name].shape}; by the sizes it states it "
+                f"should be {expected}."
             )
     for name in present:
         if not np.array_equal(tensors[name].whole(), tensors[table].whole()):
             raise UserError(
-                f"{shown_path(place)}: {name} differs from the token table ({table}), but "
-                f"{CONFIG} makes them "
-                "one (tie_word_embeddings), and this network has one table."
+                f"{shown_path(place)}: {name} differs from the token table ({table}), but {CONFIG} "
+                "makes them one (tie_word_embeddings), and this network has one table."
             )
     return {
         ours: tensors[theirs] if theirs == table else tensors[theirs].T

@@ -237,8 +237,7 @@ def check_same(found: LlamaConfig, config: ModelConfig, place: Any) -> None:
         kind = type(config).__name__.removesuffix("Config")
         raise UserError(
             f"{shown_path(place)} is a decoder-only model, but MODEL is a {kind}: give a "
-            "gin/models file of "
-            "its kind, or one that `ait-jax convert` wrote."
+            "gin/models file of its kind, or one that `ait-jax convert` wrote."
         )
     differing = [
         f"LlamaConfig.{name} = {shown(getattr(config, name))} (there {shown(value)})"
@@ -289,9 +288,8 @@ def config_of_gguf(header: Header) -> LlamaConfig:
     elif scaled != "none" or "rope_freqs.weight" in header.tensors:
         raise UserError(
             f"{shown_path(path)} scales its rotations (llama.rope.scaling.type, rope_freqs), as "
-            "Llama 3.1 and "
-            "later do, which ait-jax does not read from GGUF. Give the same model's Hugging Face "
-            "folder."
+            "Llama 3.1 and later do, which ait-jax does not read from GGUF. Give the same model's "
+            "Hugging Face folder."
         )
     needed = [name for name, ours in _GGUF_SIZES.items() if ours not in _DERIVED]
     for name in (*needed, "attention.layer_norm_rms_epsilon"):
@@ -301,8 +299,7 @@ def config_of_gguf(header: Header) -> LlamaConfig:
     if given.get("rope.dimension_count", sizes["head_dim"]) != sizes["head_dim"]:
         raise UserError(
             f"{shown_path(path)} rotates {given['rope.dimension_count']} of {sizes['head_dim']} "
-            "dimensions "
-            "(llama.rope.dimension_count); this network rotates all."
+            "dimensions (llama.rope.dimension_count); this network rotates all."
         )
     table = header.tensors.get("token_embd.weight")
     if table is None:

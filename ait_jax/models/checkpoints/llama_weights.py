@@ -89,10 +89,9 @@ def stored(
     """
     if max(order.pad_id, order.eos_id) >= config.vocab_size:
         raise UserError(
-            f"{shown_path(place)}: its tokenizer has the ids {order.pad_id} and {order.eos_id} "
-            "for padding "
-            f"and end-of-sequence, but its token table only {config.vocab_size} rows; they do not "
-            "belong together."
+            f"{shown_path(place)}: its tokenizer has the ids {order.pad_id} and {order.eos_id} for "
+            f"padding and end-of-sequence, but its token table only {config.vocab_size} rows; they "
+            "do not belong together."
         )
     sizes = ("vocab_size", "emb_dim", "mlp_dim", "num_heads", "num_kv_heads", "head_dim")
     widths = {f"LlamaConfig.{name}": getattr(config, name) for name in sizes}

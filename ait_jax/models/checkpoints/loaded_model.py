@@ -89,8 +89,7 @@ class LoadedModel:
         if num_pieces > rows:
             raise UserError(
                 f"{shown_path(self.vocabulary)} has {num_pieces:,} pieces, the token table only "
-                f"{rows:,} rows; "
-                "give the model's own --vocabulary_path."
+                f"{rows:,} rows; give the model's own --vocabulary_path."
             )
         if words.own_sentinels:
             return words.own_sentinels
@@ -108,9 +107,8 @@ class LoadedModel:
         if words.vocab_size > self.config.vocab_size:
             raise UserError(
                 f"{shown_path(self.vocabulary)} has {words.vocab_size:,} tokens, the token table "
-                "of "
-                f"{shown_path(self.place)} only {self.config.vocab_size:,} rows; give the model's "
-                "own --vocabulary_path."
+                f"of {shown_path(self.place)} only {self.config.vocab_size:,} rows; give the "
+                "model's own --vocabulary_path."
             )
         return words
 
@@ -185,8 +183,7 @@ def _check_llama_hints(place: Any, vocabulary: Any, like: Any) -> None:
     if tokenizer_files.special_tokens(place).order != _order(vocabulary):
         raise UserError(
             f"--vocabulary_path={shown_path(vocabulary)} has other padding or end-of-sequence "
-            "tokens than "
-            f"{place}; give the same model's."
+            f"tokens than {place}; give the same model's."
         )
 
 
@@ -206,16 +203,14 @@ def _config_like(params: Params, place: Any, like: Any) -> LlamaConfig:
     if like is None:
         raise UserError(
             f"{shown_path(place)} holds a LLaMA's parameters, which do not show its heads, "
-            "rotations and "
-            "tokens: add --like=MODEL, the GGUF file or Hugging Face folder that the training "
-            "began with."
+            "rotations and tokens: add --like=MODEL, the GGUF file or Hugging Face folder that "
+            "the training began with."
         )
     config = checkpoints.open_checkpoint(like).config
     if not isinstance(config, LlamaConfig):
         raise UserError(
             f"--like={shown_path(like)} does not state a LLaMA's sizes; give a GGUF file or a "
-            "Hugging Face "
-            "folder of one."
+            "Hugging Face folder of one."
         )
     # Rows may have been added so that the table divides among devices.
     rows = params["decoder"]["token_embedder"]["embedding"].shape[0]

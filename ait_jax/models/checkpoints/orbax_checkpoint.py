@@ -145,9 +145,8 @@ def _stored(
                 flat = traverse_util.flatten_dict(handler.restore(_path(folder), args=asked))
         except Exception as error:
             raise UserError(
-                f"{shown_path(directory)} is incomplete or damaged: {folder.name}/{root} cannot "
-                "be read "
-                f"({first_line(error)}). Copy the checkpoint again."
+                f"{shown_path(directory)} is incomplete or damaged: {folder.name}/{root} cannot be "
+                f"read ({first_line(error)}). Copy the checkpoint again."
             ) from error
         return {n: flat[p] if shardings else np.asarray(flat[p]) for n, p in paths.items()}
 

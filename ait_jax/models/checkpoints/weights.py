@@ -62,7 +62,7 @@ def save_weights(path: Any, params: Params, metadata: Mapping[str, str] | None =
     flat = flatten(params)
     header: dict[str, Any] = {}
     if metadata:
-        # Sorted here: the library writes metadata in random order.
+        # Sorted: equal parameters give equal bytes.
         header["__metadata__"] = dict(sorted(metadata.items()))
     offset = 0
     for name, value in flat.items():
