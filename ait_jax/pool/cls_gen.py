@@ -81,7 +81,9 @@ def labels_from_file(path: Any, names: Iterable[str] = ()) -> dict[str, bool]:
                 f'{path}: the label of task {shown(name)} is {shown(value)}; it must be "CLS" or '
                 '"GEN".' + nearest(str(value).upper(), _VALUES)
             )
-    name_of = {name_digest(name): name for name in names} if any(map(_DIGEST.match, data)) else {}
+    name_of: dict[str, str] = {}
+    if any(map(_DIGEST.match, data)):
+        name_of = {name_digest(name): name for name in names}
     return {name_of.get(name, name): _VALUES[value] for name, value in data.items()}
 
 
