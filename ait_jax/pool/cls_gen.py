@@ -84,7 +84,7 @@ def labels_from_file(path: Any, names: Iterable[str] = ()) -> dict[str, bool]:
     name_of: dict[str, str] = {}
     if any(map(_DIGEST.match, data)):
         name_of = {name_digest(name): name for name in names}
-    return {name_of.get(name, name): _VALUES[value] for name, value in data.items()}
+    return {name_of.get(name) or name: _VALUES[value] for name, value in data.items()}
 
 
 def name_digest(name: str) -> str:
