@@ -31,9 +31,11 @@ def heed_interrupts() -> None:
     """From now on the first Ctrl-C is noticed as SIGTERM is, and a second one ends the process.
 
     A thread takes them, since Python's own handlers wait while the main thread is in C++, for a
-    compilation, say.
+    compilation, say. A program that was started to ignore Ctrl-C (`nohup`, a script's `&`) does.
     """
     if threading.current_thread() is not threading.main_thread():
+        return
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         return
     ours, pythons = socket.socketpair()
     pythons.setblocking(False)

@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 import run_files
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` ignores it
 SIGNALS = {"INT": signal.SIGINT, "KILL": signal.SIGKILL}
 # How long a run may take to end after Ctrl-C: a step, a batch, a checkpoint; then it has hung.
 MOST_SECONDS, HUNG_SECONDS = 30.0, 300.0

@@ -102,3 +102,13 @@ def test_a_second_ctrl_c_ends_at_once_even_inside_of_c():
     assert lines[-1] == (
         "ait-jax: interrupted; the same command continues from what was saved before."
     )
+
+
+def test_a_program_that_was_started_to_ignore_ctrl_c_does():
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "from ait_jax.runtime import preemption; preemption.heed_interrupts()\n"
+        "signal.raise_signal(signal.SIGINT); print(preemption.is_interrupted())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "False\n", "")
