@@ -128,6 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return ExitCode.FAILED
     except Exception as error:
         return _fail(error, "--debug" in arguments)
+    finally:
+        preemption.release_interrupts()
 
 
 def _leave(code: int, message: str) -> int:

@@ -222,7 +222,7 @@ def load_pool(
                 "clone of Natural Instructions, or run `ait-jax prepare niv2 --source CLONE` first."
             )
         prepared = _prepared(folder, record)
-    tasks = _tasks(prepared)
+    tasks = list(_tasks(prepared))
     if isinstance(cls_gen_labels, (str, os.PathLike)):
         cls_gen_labels = labels_from_file(cls_gen_labels, [task.name for task in tasks])
     return TaskPool(

@@ -19,6 +19,7 @@ from ait_jax.runtime import distributed
 _noticed = threading.Event()
 _interrupted = threading.Event()
 _points = 0
+_heeded = contextlib.ExitStack()
 # What leaves the terminal in order when the process ends at once.
 before_ending: list[Callable[[], Any]] = []
 
@@ -39,9 +40,19 @@ def heed_interrupts() -> None:
         return
     ours, pythons = socket.socketpair()
     pythons.setblocking(False)
-    signal.set_wakeup_fd(pythons.detach(), warn_on_full_buffer=False)
-    signal.signal(signal.SIGINT, lambda number, frame: None)
+    _heeded.callback(pythons.close)  # which ends the thread
+    former = signal.set_wakeup_fd(pythons.fileno(), warn_on_full_buffer=False)
+    _heeded.callback(signal.set_wakeup_fd, former)
+    handler = signal.signal(signal.SIGINT, lambda number, frame: None)
+    _heeded.callback(signal.signal, signal.SIGINT, handler)
     threading.Thread(target=_take, args=(ours,), daemon=True, name="interrupts").start()
+
+
+def release_interrupts() -> None:
+    """Leaves Ctrl-C as it was before `heed_interrupts`: the caller of a command may go on."""
+    _heeded.close()
+    _interrupted.clear()
+    _noticed.clear()
 
 
 def _take(arriving: socket.socket) -> None:
@@ -55,6 +66,7 @@ def _take(arriving: socket.socket) -> None:
                 _noticed.set()
             else:  # JAX's notice makes all processes stop at the same place
                 os.kill(os.getpid(), signal.SIGTERM)
+    arriving.close()
 
 
 def _end() -> None:

@@ -112,3 +112,18 @@ def test_a_program_that_was_started_to_ignore_ctrl_c_does():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "False\n", "")
+
+
+def test_ctrl_c_is_as_it_was_once_a_command_is_over():
+    program = (
+        "import os, signal, threading\n"
+        "from ait_jax import cli\nfrom ait_jax.runtime import preemption\n"
+        "cli._main = lambda arguments: preemption.heed_interrupts() or 0\n"
+        "for _ in range(3): assert cli.main([]) == 0\n"
+        "for thread in threading.enumerate()[1:]: thread.join(5)\n"
+        "assert threading.active_count() == 1 and signal.set_wakeup_fd(-1) == -1\n"
+        "try: signal.raise_signal(signal.SIGINT)\n"
+        "except KeyboardInterrupt: print(preemption.is_due())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("False\n", "")
