@@ -18,6 +18,9 @@ from ait_jax.runtime import distributed
 
 _noticed = threading.Event()
 _interrupted = threading.Event()
+# How long Ctrl-C waits for the program to reach a place where it can save.
+PATIENCE_SECONDS = 10.0
+_heard = threading.Event()
 _points = 0
 _heeded = contextlib.ExitStack()
 # What leaves the terminal in order when the process ends at once.
@@ -51,8 +54,8 @@ def heed_interrupts() -> None:
 def release_interrupts() -> None:
     """Leaves Ctrl-C as it was before `heed_interrupts`: the caller of a command may go on."""
     _heeded.close()
-    _interrupted.clear()
-    _noticed.clear()
+    for event in (_interrupted, _noticed, _heard):
+        event.clear()
 
 
 def _take(arriving: socket.socket) -> None:
@@ -64,9 +67,19 @@ def _take(arriving: socket.socket) -> None:
             distributed.say("stopping at the next step; Ctrl-C again ends at once.")
             if distributed.process_count() == 1:
                 _noticed.set()
+                threading.Thread(target=_end_if_unheard, daemon=True).start()
             else:  # JAX's notice makes all processes stop at the same place
                 os.kill(os.getpid(), signal.SIGTERM)
     arriving.close()
+
+
+def _end_if_unheard() -> None:
+    """Ends the process if it does not come to a place to stop at: a compilation takes minutes.
+
+    Nothing is half-written then, as files appear whole; a save that has begun is waited for.
+    """
+    if not _heard.wait(PATIENCE_SECONDS) and _interrupted.is_set():
+        _end()
 
 
 def _end() -> None:
@@ -109,6 +122,8 @@ def is_due() -> bool:
     """Says whether to stop here; every process must ask at the same places of the program."""
     global _points  # noqa: PLW0603 - counts the places of the process
     if distributed.process_count() == 1:
+        if _noticed.is_set():
+            _heard.set()
         return _noticed.is_set()
     from jax.experimental import multihost_utils
 

@@ -55,6 +55,8 @@ from ait_jax import cli
 from ait_jax.runtime import preemption
 
 def work(arguments):
+    if arguments == ["impatient"]:
+        preemption.PATIENCE_SECONDS = 0.5
     preemption.heed_interrupts()
     print("ready", flush=True)
     if arguments == ["polls"]:
@@ -102,6 +104,12 @@ def test_a_second_ctrl_c_ends_at_once_even_inside_of_c():
     assert lines[-1] == (
         "ait-jax: interrupted; the same command continues from what was saved before."
     )
+
+
+def test_ctrl_c_does_not_wait_for_a_compilation():
+    code, lines, seconds = interrupted("impatient", 1)
+    assert code == ExitCode.INTERRUPTED and seconds < 10
+    assert lines[-1].endswith("interrupted; the same command continues from what was saved before.")
 
 
 def test_a_program_that_was_started_to_ignore_ctrl_c_does():
