@@ -94,7 +94,7 @@ class Log:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         with (
             contextlib.suppress(OSError),  # a full disk does not stop the run
-            os.fdopen(disk.open_regular(self.local, flags), "ab") as file,
+            os.fdopen(disk.open_unlinked(self.local, flags), "ab") as file,
         ):
             file.write(data)
         with contextlib.suppress(OSError, ValueError):

@@ -56,6 +56,11 @@ def add(subparsers: subcommand.Subparsers) -> None:
         help="which tasks and rows are left out: by ait-jax's rules, or by Dynosaur's code to the "
         "letter (default: %(default)s)",
     )
+    _add_limits(grow)
+    endpoint_flags.add(grow, cache="cache in the pool's folder")
+
+
+def _add_limits(grow: argparse.ArgumentParser) -> None:
     grow.add_argument("--max_datasets", type=int, metavar="N", help="use the first N only")
     grow.add_argument("--max_tasks", type=int, metavar="N", help="stop after adding N tasks")
     grow.add_argument(
@@ -76,7 +81,6 @@ def add(subparsers: subcommand.Subparsers) -> None:
         help="of questions to an endpoint: show the dataset's description, hide it, or ask twice "
         "(default: %(default)s)",
     )
-    endpoint_flags.add(grow, cache="cache in the pool's folder")
 
 
 def run(options: argparse.Namespace, flags: GinFlags) -> int:

@@ -178,7 +178,7 @@ def _start(job: Job, jobs: Sequence[Job], cpus: str, program: Sequence[str]) -> 
     job.log.parent.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-    with disk.writing(job.log), os.fdopen(disk.open_regular(job.log, flags), "ab") as log:
+    with disk.writing(job.log), os.fdopen(disk.open_unlinked(job.log, flags), "ab") as log:
         job.process = subprocess.Popen(
             [sys.executable, *program, str(os.getpid()), cpus, *arguments],
             stdin=subprocess.DEVNULL,

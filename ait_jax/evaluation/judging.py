@@ -224,19 +224,7 @@ def compare(
         its verdicts can be read (the result is still written).
     """
     paths = (given.a, given.b)
-    names = _names(paths)
-    pairs, problems = answers.match(
-        answers.read_answers(given.a, given.columns),
-        answers.read_answers(given.b, given.columns),
-        answers.read_instructions(given.instructions, given.columns)
-        if given.instructions
-        else None,
-        names,
-        intersect,
-    )
-    for line in answers.describe(problems):
-        reporter.say(f"left out: {line}")
-    reporter.say(f"{len(pairs)} instructions; a: {names[0]}, b: {names[1]}")
+    pairs, problems = _matched(given, intersect)
     references = {f"{n} ({p.question.title})": p.references for n, p in enumerate(pairs, 1)}
     measure = chosen(rouge_tokenizer, references)
     if remark := describe(measure, references, "instructions"):
@@ -266,6 +254,20 @@ def compare(
         reporter.say(line)
     _refuse_unreadable(judged, endpoint)
     return result
+
+
+def _matched(given: answers.Files, intersect: bool) -> tuple[list[Pair], dict[str, list[str]]]:
+    """Returns what `answers.match` does, and says it."""
+    names = _names((given.a, given.b))
+    a, b = (answers.read_answers(path, given.columns) for path in (given.a, given.b))
+    instructions = None
+    if given.instructions:
+        instructions = answers.read_instructions(given.instructions, given.columns)
+    pairs, problems = answers.match(a, b, instructions, names, intersect)
+    for line in answers.describe(problems):
+        reporter.say(f"left out: {line}")
+    reporter.say(f"{len(pairs)} instructions; a: {names[0]}, b: {names[1]}")
+    return pairs, problems
 
 
 def any_answered(result: Mapping[str, Any]) -> bool:

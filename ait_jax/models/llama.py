@@ -89,14 +89,7 @@ class LlamaConfig(ModelConfig):
             )
         if not self.rope_theta > 1:
             raise UserError(f"LlamaConfig.rope_theta = {self.rope_theta}; it must be above 1.")
-        if isinstance(self.rope_scaling, rotary.DynamicScaling):
-            most = self.rope_scaling.original_max_position
-            if self.max_position is None or self.max_position > most:
-                raise UserError(
-                    f"LlamaConfig.max_position = {self.max_position} is beyond "
-                    f"rotary.DynamicScaling.original_max_position = {most}; longer texts would "
-                    "turn every position by another angle. Set it to at most that."
-                )
+        rotary.check_length(self.rope_scaling, self.max_position)
 
     def flops_per_example(self, inputs: float | int, targets: float | int) -> float:
         """See `interface.ModelConfig`. A target's last token is never run."""

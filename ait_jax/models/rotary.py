@@ -101,6 +101,19 @@ class DynamicScaling:
         return frequencies_F
 
 
+def check_length(scaling: "Scaling | None", max_position: int | None) -> None:
+    """Refuses texts whose length would change the angles of all their positions (UserError)."""
+    if not isinstance(scaling, DynamicScaling):
+        return
+    most = scaling.original_max_position
+    if max_position is None or max_position > most:
+        raise UserError(
+            f"LlamaConfig.max_position = {max_position} is beyond "
+            f"rotary.DynamicScaling.original_max_position = {most}; longer texts would turn every "
+            "position by another angle. Set it to at most that."
+        )
+
+
 @dataclass(frozen=True)
 class YarnScaling:
     """YaRN (Peng et al. 2023, arXiv 2309.00071), as in transformers' modeling_rope_utils.py.

@@ -57,22 +57,7 @@ def tokenizer_of(header: Header, special: Mapping[str, int]) -> dict[str, Any]:
     Raises:
         UserError: the vocabulary is of another kind, or damaged.
     """
-    kind = header.value("tokenizer.ggml.model", str)
-    if kind != "gpt2":
-        what = "SentencePiece" if kind == "llama" else f"{shown(kind)}"
-        raise UserError(
-            f"{shown_path(header.path)} has a {what} vocabulary (tokenizer.ggml.model = "
-            f"{shown(kind)}), but only byte-level BPE ('gpt2') is read from GGUF files. Set "
-            "VOCABULARY_PATH to the folder of the same model's tokenizer.json."
-        )
-    split = header.value("tokenizer.ggml.pre", str, "default")
-    if split not in _SPLITS:
-        raise UserError(
-            f"{shown_path(header.path)} splits text as {shown(split)} (tokenizer.ggml.pre), "
-            "which is unknown; known "
-            f"are {', '.join(_SPLITS)}.{nearest(split, _SPLITS)} Set VOCABULARY_PATH to the folder "
-            "of the same model's tokenizer.json."
-        )
+    split = _splitter(header)
     tokens = header.value("tokenizer.ggml.tokens", list)
     merges = [_pair(header, merge) for merge in header.value("tokenizer.ggml.merges", list)]
     vocabulary = {token: i for i, token in enumerate(tokens)}
@@ -108,6 +93,26 @@ def tokenizer_of(header: Header, special: Mapping[str, int]) -> dict[str, Any]:
             "merges": merges,
         },
     }
+
+
+def _splitter(header: Header) -> str:
+    """Returns how the file splits text, by its name; UserError if that is not read here."""
+    kind = header.value("tokenizer.ggml.model", str)
+    if kind != "gpt2":
+        what = "SentencePiece" if kind == "llama" else shown(kind)
+        raise UserError(
+            f"{shown_path(header.path)} has a {what} vocabulary (tokenizer.ggml.model = "
+            f"{shown(kind)}), but only byte-level BPE ('gpt2') is read from GGUF files. Set "
+            "VOCABULARY_PATH to the folder of the same model's tokenizer.json."
+        )
+    split = header.value("tokenizer.ggml.pre", str, "default")
+    if split not in _SPLITS:
+        raise UserError(
+            f"{shown_path(header.path)} splits text as {shown(split)} (tokenizer.ggml.pre), which "
+            f"is unknown; known are {', '.join(_SPLITS)}.{nearest(split, _SPLITS)} Set "
+            "VOCABULARY_PATH to the folder of the same model's tokenizer.json."
+        )
+    return split
 
 
 def _pair(header: Header, merge: Any) -> list[str]:

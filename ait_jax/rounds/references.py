@@ -5,14 +5,13 @@ from typing import Any
 
 from ait_jax.errors import UserError
 from ait_jax.evaluation import rouge
-from ait_jax.evaluation.rouge import AUTO, ENGLISH, Rouge
+from ait_jax.evaluation.rouge import AUTO, Rouge
 from ait_jax.pool import TaskPool
 from ait_jax.prompts.vocabulary import Vocabulary
+from ait_jax.rounds.record import ROUGE_TOKENIZER, rouge_tokenizer_of
 from ait_jax.rounds.run import Run
 from ait_jax.runtime import reporter
 
-# The stage of a run that settles which ROUGE it has; runs of earlier versions name none.
-_STAGE, _KEY = "round_000/splits", "rouge_tokenizer"
 # References are looked at in this many instances of a task, fewer in a pool of thousands of tasks.
 _INSTANCES = 100
 _ALL_INSTANCES = 100_000
@@ -33,7 +32,7 @@ def sampled(pool: TaskPool, tasks: Iterable[str]) -> dict[str, list[str]]:
 def settled(run: Run[Any], measured: Iterable[str]) -> dict[str, str]:
     """Returns what the stage of the splits records: the ROUGE for the tasks that are measured."""
     references = sampled(run.pool, measured)
-    return {_KEY: rouge.chosen(run.experiment.rouge_tokenizer, references).name}
+    return {ROUGE_TOKENIZER: rouge.chosen(run.experiment.rouge_tokenizer, references).name}
 
 
 def rouge_of(run: Run[Any]) -> Rouge:
@@ -42,7 +41,7 @@ def rouge_of(run: Run[Any]) -> Rouge:
     Raises:
       UserError: the tokenizer in ROUGE_TOKENIZER's folder is not the one that the run began with.
     """
-    recorded = run.directory.state["stages"].get(_STAGE, {}).get(_KEY, ENGLISH)
+    recorded = rouge_tokenizer_of(run.directory.state["stages"])
     choice = run.experiment.rouge_tokenizer
     measure = rouge.rouge(recorded if choice == AUTO else choice)
     if measure.name != recorded:

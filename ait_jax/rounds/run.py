@@ -136,13 +136,7 @@ def opened(
         )
         if continued:
             directory.check_lists(pool)
-        engine = Engine(
-            experiment.model,
-            experiment.partitioner,
-            experiment.buckets,
-            experiment.tokens_per_batch,
-            experiment.length_growth,
-        )
+        engine = _engine(experiment)
         reporter.owned(directory.state["stages"], engine.work.speed)
         base = OnDemand(lambda: Trained(_base_params(experiment, directory), 0, directory.path))
         with RunSummaries(getattr(experiment, "summaries", ()), directory) as summaries:
@@ -158,6 +152,12 @@ def opened(
                 len(directory.state["stages"]),
                 page if experiment.report else None,
             )
+
+
+def _engine(parts: ModelParts) -> Engine:
+    return Engine(
+        parts.model, parts.partitioner, parts.buckets, parts.tokens_per_batch, parts.length_growth
+    )
 
 
 def _check_checkpoint(parts: ModelParts, directory: RunDirectory) -> None:

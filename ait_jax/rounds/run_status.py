@@ -255,7 +255,7 @@ def _is_locked(path: Path) -> bool:
     The test holds a shared lock for an instant, so `RunDirectory.lock` tries several times.
     """
     try:
-        with os.fdopen(disk.open_regular(path, os.O_RDONLY)) as file:
+        with os.fdopen(disk.open_unlinked(path, os.O_RDONLY)) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

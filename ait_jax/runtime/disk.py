@@ -115,7 +115,7 @@ def writing(path: Any, needed: str = "a writable folder (for a run, MODEL_DIR)")
 # --- files ---
 
 
-def open_regular(path: Any, flags: int) -> int:
+def open_unlinked(path: Any, flags: int) -> int:
     """Returns a descriptor of a regular file, as `os.open`, without following a link to it.
 
     Raises:
@@ -144,9 +144,9 @@ def lock_file(path: Any) -> BinaryIO:
     """Opens a file that exists to be locked, made if need be; what is in it stays.
 
     Raises:
-      UserError, OSError: as `open_regular`.
+      UserError, OSError: as `open_unlinked`.
     """
-    return os.fdopen(open_regular(path, os.O_RDWR | os.O_CREAT), "r+b")
+    return os.fdopen(open_unlinked(path, os.O_RDWR | os.O_CREAT), "r+b")
 
 
 @contextlib.contextmanager
@@ -191,7 +191,7 @@ def sweep(path: Any) -> bool:
         elif not stat.S_ISREG(mode):
             os.unlink(path)
         else:
-            descriptor = open_regular(path, os.O_RDONLY)
+            descriptor = open_unlinked(path, os.O_RDONLY)
             try:
                 if not hold(descriptor):
                     return False
@@ -228,9 +228,9 @@ def append_line(path: Any, line: str) -> None:
     first, so that the others stay as they are.
 
     Raises:
-      UserError: as `open_regular`.
+      UserError: as `open_unlinked`.
     """
-    descriptor = open_regular(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+    descriptor = open_unlinked(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
     try:
         if os.fstat(descriptor).st_nlink > 1:
             descriptor = _copied(path, descriptor)
@@ -254,7 +254,7 @@ def _copied(path: Any, descriptor: int) -> int:
         with open(temporary, "wb") as new:
             shutil.copyfileobj(old, new)
         os.replace(temporary, path)
-    return open_regular(path, os.O_RDWR | os.O_APPEND)
+    return open_unlinked(path, os.O_RDWR | os.O_APPEND)
 
 
 def _whole(descriptor: int) -> tuple[int, bytes]:

@@ -9,6 +9,7 @@ what was read against the types that the reader relies on.
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Never, TypeVar
 
@@ -138,8 +139,8 @@ def other_encoding(data: bytes) -> str:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in value if keys.count(key) > 1)
+        count = Counter(key for key, _ in pairs)
+        twice = next(key for key in value if count[key] > 1)
         raise Unfit(f"the key {shown(twice)} is given twice in one object")
     return value
 
@@ -149,8 +150,9 @@ def _constant(name: str) -> Never:
 
 
 def _integer(digits: str) -> int:
-    if len(digits) > _MOST_DIGITS + 1 and digits != _NO_LIMIT:
-        raise Unfit(f"an integer of {len(digits.lstrip('-'))} digits")
+    size = len(digits.lstrip("-"))
+    if size > _MOST_DIGITS and digits != _NO_LIMIT:
+        raise Unfit(f"an integer of {size} digits")
     return int(digits)
 
 
@@ -177,9 +179,8 @@ def _mended(value: Any, depth: int) -> Any:
     if isinstance(value, list):
         return [_mended(item, depth + 1) for item in value]
     if isinstance(value, dict):
-        return {
-            without_lone_surrogates(key): _mended(item, depth + 1) for key, item in value.items()
-        }
+        pairs = [(without_lone_surrogates(k), _mended(v, depth + 1)) for k, v in value.items()]
+        return _object(pairs)
     return value
 
 

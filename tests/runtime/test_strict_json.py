@@ -28,6 +28,7 @@ JSON = st.recursive(
         ('{"a":' * 65 + "1" + "}" * 65, "a.json: nested more than 64 deep."),
         ("1" * 5000, "a.json: an integer of 5000 digits."),
         ("-" + "1" * 21, "a.json: an integer of 21 digits."),
+        ("1" * 21, "a.json: an integer of 21 digits."),
         ("[1e999]", "a.json: '1e999' is beyond what a float holds."),
         ("[NaN]", "a.json: NaN is no JSON number; write null where there is no value."),
         ("-Infinity", "a.json: -Infinity is no JSON number; write null where there is no value."),
@@ -64,6 +65,19 @@ def test_what_is_refused(text, problem):
 def test_what_is_read(text, value):
     read = strict_json.loads(text, "a.json")
     assert value is None or read == value
+
+
+def test_a_key_given_twice_among_very_many_is_found():
+    keys = [f'"k{number}": 0' for number in range(200_000)]
+    # Comparing all with all would take hours.
+    with pytest.raises(UserError, match=r"the key 'k199999' is given twice"):
+        strict_json.loads("{" + ", ".join([*keys, keys[-1]]) + "}", "a.json")
+
+
+def test_halves_that_become_one_key_are_refused():
+    with pytest.raises(UserError, match="is given twice"):
+        strict_json.loads('{"\\ud800": 1, "\\udfff": 2}', "a.json", lenient=True)
+    assert strict_json.loads('{"\\ud800": 1}', "a.json", lenient=True) == {"\ufffd": 1}
 
 
 def test_a_line_of_a_file():

@@ -5,7 +5,7 @@ import os
 import shutil
 
 import pytest
-from ait_jax.tasks import self_instruct
+from ait_jax.tasks import collected_task, self_instruct
 from shared_data import SHARED, needs_shared
 
 from ait_jax import cli
@@ -80,7 +80,7 @@ def test_rows_of_an_instruction_are_its_instances(tmp_path, write):
 
 
 def test_names_are_of_the_instruction_alone():
-    name = self_instruct.task_name
+    name = collected_task.task_name
     assert name("Translate: “Guten Tag”").startswith("translate_guten_tag_")
     assert name("Say A.").startswith("say_a_") and name("Say A.") != name("Say a.")
     assert name("写一首诗").startswith("instruction_")
@@ -339,7 +339,7 @@ def test_plain_t5xs_gin_file(tmp_path, clean_gin):
 def test_real_seed_tasks_and_user_oriented_instructions(tmp_path):
     seed, user = REAL / "seed_tasks.jsonl", REAL / "user_oriented_instructions.jsonl"
     findings = Findings()
-    tasks = self_instruct.collect([seed], [], findings)
+    tasks = collected_task.collect([seed], [], findings)
     # paper_facts D: 175 tasks, 26 of them classification; 252 instructions, 44 with empty input.
     assert (
         len(tasks) == 175
@@ -356,7 +356,7 @@ def test_real_seed_tasks_and_user_oriented_instructions(tmp_path):
     lines = [json.loads(line) for line in seed.read_bytes().splitlines()]
     listed = tmp_path / "seed_list.json"
     listed.write_text(json.dumps(lines, indent=1))
-    again = self_instruct.collect([listed], [], Findings())
+    again = collected_task.collect([listed], [], Findings())
     assert [t.build().instances for t in again] == [t.build().instances for t in tasks]
 
 
