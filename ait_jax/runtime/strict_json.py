@@ -153,7 +153,10 @@ def _integer(digits: str) -> int:
     size = len(digits.lstrip("-"))
     if size > _MOST_DIGITS and digits != _NO_LIMIT:
         raise Unfit(f"an integer of {size} digits")
-    return int(digits)
+    value = int(digits)
+    if not -(1 << 63) <= value < 1 << 64 and digits != _NO_LIMIT:
+        raise Unfit(f"{digits} is beyond what 64 bits hold")
+    return value
 
 
 def _float(digits: str) -> float:

@@ -29,6 +29,8 @@ JSON = st.recursive(
         ("1" * 5000, "a.json: an integer of 5000 digits."),
         ("-" + "1" * 21, "a.json: an integer of 21 digits."),
         ("1" * 21, "a.json: an integer of 21 digits."),
+        (f"[{2**64}]", "a.json: 18446744073709551616 is beyond what 64 bits hold."),
+        (str(-(2**63) - 1), "a.json: -9223372036854775809 is beyond what 64 bits hold."),
         ("[1e999]", "a.json: '1e999' is beyond what a float holds."),
         ("[NaN]", "a.json: NaN is no JSON number; write null where there is no value."),
         ("-Infinity", "a.json: -Infinity is no JSON number; write null where there is no value."),
