@@ -8,14 +8,12 @@ way to the token.
 """
 
 import functools
-import hashlib
 import types
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ait_jax.errors import UserError, shown, shown_path
-from ait_jax.prompts import tokenizer_trial
 from ait_jax.runtime import files
 
 ROUGE_1, ROUGE_L = "rouge1", "rougeL"
@@ -193,6 +191,10 @@ _BUILT_IN = {ENGLISH: Rouge(ENGLISH, _english), UNICODE: Rouge(UNICODE, _unicode
 
 @functools.lru_cache(maxsize=2)
 def _of_folder(folder: str) -> Rouge:
+    import hashlib  # imported late, as few choose a folder
+
+    from ait_jax.prompts import tokenizer_trial
+
     path = files.as_path(folder)
     path = path if path.name == _TOKENIZER else path / _TOKENIZER
     if not path.is_file():
