@@ -54,9 +54,9 @@ def is_place(path: Any) -> bool:
         return True
     if (folder / "config.json").is_file():
         return untrusted.read_json(folder / "config.json").get("model_type") in _KINDS
-    added = untrusted.read_json(folder / TOKENIZER).get("added_tokens")
-    texts = [one.get("content") for one in added or () if isinstance(one, Mapping)]
-    return sentinel(0) in texts
+    content = untrusted.read_json(folder / TOKENIZER)
+    added = tokenizer_trial.added_tokens(content, folder / TOKENIZER)
+    return any(one["content"] == sentinel(0) for one in added)
 
 
 class T5Tokenizer:
@@ -75,12 +75,7 @@ class T5Tokenizer:
         settings = self._path.parent / SETTINGS
         self._settings = untrusted.read_json(settings) if settings.is_file() else {}
         content = untrusted.read_json(self._path)
-        added = content.get("added_tokens")
-        if not isinstance(added, list) or not all(
-            isinstance(one, dict) and isinstance(one.get("content"), str) for one in added
-        ):
-            raise UserError(f"{shown_path(path)} is damaged: its added_tokens are not tokens.")
-        texts = {str(one.get("content")) for one in added}
+        texts = {one["content"] for one in tokenizer_trial.added_tokens(content, path)}
         self.num_sentinels = next(i for i in range(len(texts) + 1) if sentinel(i) not in texts)
         content = _apart(content, {sentinel(index) for index in range(self.num_sentinels)})
         tokenizer = tokenizer_trial.load(json.dumps(content), path, map(sentinel, range(2)))
@@ -138,7 +133,7 @@ def _apart(content: dict[str, Any], sentinels: set[str]) -> dict[str, Any]:
     """
     added = [
         one | ({"special": False} if one.get("content") in sentinels else {})
-        for one in content["added_tokens"]
+        for one in content.get("added_tokens") or ()
     ]
     special = [one["content"] for one in added if one.get("special")]
     hidden = {text: _HIDDEN + text for text in special}

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from ait_jax.errors import UserError, shown, shown_path
-from ait_jax.prompts import gguf_header, gguf_tokenizer
+from ait_jax.errors import UserError, shown_path
+from ait_jax.prompts import gguf_header, gguf_tokenizer, tokenizer_trial
 from ait_jax.prompts.token_order import TokenOrder, order_of
 from ait_jax.runtime import files, untrusted
 from ait_jax.runtime.buckets import is_local
@@ -119,7 +119,8 @@ def _read_folder_once(folder: Any, stamp: tuple[tuple[int, int], ...]) -> Tokeni
         untrusted.read_json(folder / name) if (folder / name).is_file() else {}
         for name in (SETTINGS, EXTRA_FILES[0], *_GENERATION)
     )
-    ids = _special_ids(folder / TOKENIZER, tokenizer)
+    added = tokenizer_trial.added_tokens(tokenizer, folder / TOKENIZER)
+    ids = {entry["content"]: entry["id"] for entry in added if entry["special"]}
     _flag_end(tokenizer, ids, [_text_of(one.get("eos_token")) for one in (settings, more)])
     roles: dict[str, str] = {}
     by_id = {number: text for text, number in ids.items()}
@@ -150,21 +151,6 @@ def _text_of(token: Any) -> str | None:
     return text if isinstance(text, str) else None
 
 
-def _special_ids(path: Any, tokenizer: Mapping[str, Any]) -> dict[str, int]:
-    """Returns {text: id} of the special ones of `added_tokens`."""
-    entries = tokenizer.get("added_tokens")
-    try:
-        ids = {entry["content"]: entry["id"] for entry in entries or () if entry["special"]}
-    except (TypeError, KeyError) as error:
-        raise UserError(
-            f"{shown_path(path)} is damaged: its added_tokens are not tokens."
-        ) from error
-    wrong = next((t for t, i in ids.items() if not isinstance(t, str) or type(i) is not int), None)
-    if wrong is not None:
-        raise UserError(f"{shown_path(path)} is damaged: {shown(wrong)} is not a token of it.")
-    return ids
-
-
 def _flag_end(tokenizer: dict[str, Any], ids: dict[str, int], ends: list[str | None]) -> None:
     """Makes a token that is named as the end a special one, of which its file does not say so.
 
@@ -176,8 +162,9 @@ def _flag_end(tokenizer: dict[str, Any], ids: dict[str, int], ends: list[str | N
     text = next((text for text in ends if text is not None), None)
     if text is None or text in ids:
         return
-    added = [entry for entry in tokenizer.get("added_tokens") or () if entry["content"] != text]
-    others = (entry["id"] for entry in tokenizer.get("added_tokens") or () if entry not in added)
+    entries = tokenizer.get("added_tokens") or ()
+    added = [entry for entry in entries if entry["content"] != text]
+    others = (entry["id"] for entry in entries if entry not in added)
     model = tokenizer.get("model")
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
     if isinstance(vocabulary, list):  # of Unigram: [piece, score]

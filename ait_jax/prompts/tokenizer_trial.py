@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ait_jax.errors import UserError, shown, shown_path
@@ -44,6 +44,7 @@ _TEXTS = (
     "\u212b \ud55c\u1112\u1161 \U0001f468\u200d\U0001f469 \ufeff\x00\x7f\u2581",
     "a" * 2000 + " " * 2000 + "ab " * 500,
 )
+_ADDED = {"content": str, "id": int, "special": bool}
 _passed: set[bytes] = set()
 
 
@@ -79,6 +80,21 @@ def load(
             # It draws at random in how many parts a word is read.
             tokenizer.model.dropout = None
         return tokenizer
+
+
+def added_tokens(content: Mapping[str, Any], path: object) -> list[dict[str, Any]]:
+    """Returns the `added_tokens` of a tokenizer.json's content: text, id, and whether special.
+
+    Raises:
+        UserError: they are something else.
+    """
+    added = content.get("added_tokens") or []
+    if not isinstance(added, list) or not all(
+        isinstance(one, dict) and all(type(one.get(name)) is kind for name, kind in _ADDED.items())
+        for one in added
+    ):
+        raise UserError(f"{shown_path(path)} is damaged: its added_tokens are not tokens.")
+    return added
 
 
 def _try(data: bytes, source: object, texts: list[str]) -> None:

@@ -1,8 +1,10 @@
-"""likelihoods.parquet and task_scores.parquet: written whole, read with clear errors."""
+"""likelihoods.parquet and task_scores.parquet: written whole, read with clear errors.
+
+Paths are local or `etils.epath`'s.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,7 +44,7 @@ def schema() -> Any:
     return pa.schema([(name, kinds.get(name, pa.int32())) for name in _ALL_COLUMNS])
 
 
-def write_rows(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
+def write_rows(path: Any, columns: Mapping[str, Sequence[Any]]) -> None:
     """Writes one table of `COLUMNS`; nothing was decoded if there is no column `GENERATED`."""
     import pyarrow as pa
 
@@ -50,7 +52,7 @@ def write_rows(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
     _write(path, pa.table({name: columns[name] for name in _ALL_COLUMNS}, schema=schema()))
 
 
-def read_rows(path: Path) -> dict[str, list[Any]]:
+def read_rows(path: Any) -> dict[str, list[Any]]:
     """Returns the `COLUMNS` of a table.
 
     Raises:
@@ -60,14 +62,14 @@ def read_rows(path: Path) -> dict[str, list[Any]]:
     return {name: table[name].to_pylist() for name in COLUMNS}
 
 
-def has_rows(path: Path, planned: Sequence[tuple[str, int]]) -> bool:
+def has_rows(path: Any, planned: Sequence[tuple[str, int]]) -> bool:
     """Says whether a table has rows of these tasks and prompts; UserError as `read_rows`."""
     table = _read(path, _ALL_COLUMNS)
     rows = (table[name].to_pylist() for name in ("task", "prompt"))
     return list(zip(*rows, strict=True)) == planned
 
 
-def read_answers(path: Path) -> KnownAnswers:
+def read_answers(path: Any) -> KnownAnswers:
     """Returns the answers of a table that has the original prompts' rows."""
     names = ("task", "instance_id", "answer", "log_likelihood")
     table = _read(path, (*names, "prompt"), filters=[("prompt", "==", 0)])
@@ -75,13 +77,13 @@ def read_answers(path: Path) -> KnownAnswers:
     return {(task, instance): (answer, value) for task, instance, answer, value in rows}
 
 
-def count_cut(path: Path) -> tuple[int, int]:
+def count_cut(path: Any) -> tuple[int, int]:
     """Returns how many prompts a table has, and how many of them were cut."""
     cut = _read(path, ["num_tokens_cut"])["num_tokens_cut"].to_numpy()
     return len(cut), int(np.count_nonzero(cut))
 
 
-def concatenate(parts: Sequence[Path], path: Path) -> None:
+def concatenate(parts: Sequence[Any], path: Any) -> None:
     """Writes the rows of `parts`, in that order, as one table; holds one row group at a time."""
     import pyarrow.parquet as pq
 
@@ -91,7 +93,7 @@ def concatenate(parts: Sequence[Path], path: Path) -> None:
                 writer.write_table(rows)
 
 
-def _row_groups(path: Path) -> Iterator[Any]:
+def _row_groups(path: Any) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
     wanted = schema()
@@ -102,7 +104,7 @@ def _row_groups(path: Path) -> Iterator[Any]:
             yield file.read_row_group(group, columns).select(columns).cast(wanted)
 
 
-def read_likelihoods(path: Path) -> LikelihoodTable:
+def read_likelihoods(path: Any) -> LikelihoodTable:
     """Returns the table that `uncertainty.task_scores` takes."""
     names = ("task", "instance_id", "prompt", "log_likelihood")
     options = {"optional": (GENERATED,), "read_dictionary": ["task", "instance_id"]}
@@ -116,14 +118,14 @@ def read_likelihoods(path: Path) -> LikelihoodTable:
     )
 
 
-def write_task_scores(path: Path, scores: TaskScores) -> None:
+def write_task_scores(path: Any, scores: TaskScores) -> None:
     """Writes task_scores.parquet, one row per task."""
     import pyarrow as pa
 
     _write(path, pa.table(scores.columns()))
 
 
-def read_task_scores(path: Path) -> TaskScores:
+def read_task_scores(path: Any) -> TaskScores:
     """Reads task_scores.parquet; UserError if it is damaged or lacks a column."""
     import pyarrow as pa
 
@@ -132,7 +134,7 @@ def read_task_scores(path: Path) -> TaskScores:
     return TaskScores.from_columns(_read(path, types=types).to_pydict())
 
 
-def _write(path: Path, table: Any) -> None:
+def _write(path: Any, table: Any) -> None:
     import pyarrow.parquet as pq
 
     with files.replace_with(path) as temporary:
@@ -140,7 +142,7 @@ def _write(path: Path, table: Any) -> None:
 
 
 def _read(
-    path: Path,
+    path: Any,
     columns: Sequence[str] | None = None,
     optional: Sequence[str] = (),
     types: Mapping[str, Any] | None = None,
@@ -167,7 +169,7 @@ def _read(
         return typed(path, pq.read_table(local, columns=names, **options), types)
 
 
-def typed(path: Path, table: Any, types: Mapping[str, Any] | None = None) -> Any:
+def typed(path: Any, table: Any, types: Mapping[str, Any] | None = None) -> Any:
     """Returns a table with `types` (column -> Arrow type) where they are given.
 
     Args:
@@ -197,7 +199,7 @@ def typed(path: Path, table: Any, types: Mapping[str, Any] | None = None) -> Any
     return table
 
 
-def check_columns(path: Path, names: Sequence[str], needed: Sequence[str]) -> None:
+def check_columns(path: Any, names: Sequence[str], needed: Sequence[str]) -> None:
     """Refuses a table with the columns `names` that lacks one of those `needed`."""
     missing = [name for name in needed if name not in names]
     if missing:
@@ -207,7 +209,7 @@ def check_columns(path: Path, names: Sequence[str], needed: Sequence[str]) -> No
 
 
 @contextmanager
-def errors_of(path: Path) -> Iterator[None]:
+def errors_of(path: Any) -> Iterator[None]:
     """Turns pyarrow's complaints about a file into a UserError that names it."""
     import pyarrow as pa
 

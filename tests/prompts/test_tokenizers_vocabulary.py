@@ -201,6 +201,7 @@ def test_damaged_files_are_refused(tmp_path):
         missing.encode("x")
     write_tokenizer(tmp_path)
     whole = (tmp_path / "tokenizer.json").read_text()
+    nameless = {"id": 0, "content": None, "special": True}
     moved = [{**t, "id": t["id"] + 20_000} for t in json.loads(whole)["added_tokens"]]
     for content, problem in (
         (whole[: len(whole) // 2], "truncated"),
@@ -208,6 +209,7 @@ def test_damaged_files_are_refused(tmp_path):
         ("[" * 100_000, "not JSON, or truncated"),
         (json.dumps({**json.loads(whole), "model": {"type": "Other"}}), "tokenizers cannot read"),
         (json.dumps({**json.loads(whole), "added_tokens": [{"content": "x"}]}), "are not tokens"),
+        (json.dumps({**json.loads(whole), "added_tokens": [nameless]}), "are not tokens"),
         (json.dumps({**json.loads(whole), "added_tokens": moved}), "damaged|cannot read"),
     ):
         (tmp_path / "tokenizer.json").write_text(content)

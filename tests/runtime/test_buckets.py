@@ -7,7 +7,7 @@ import signal
 import pytest
 from run_files import checkpoints, stable_files
 from test_active import in_process
-from tiny_experiment import CONFIG, tiny_experiment
+from tiny_experiment import CONFIG, short
 
 from ait_jax.cli import main
 from ait_jax.errors import ExitCode, UserError
@@ -124,23 +124,23 @@ def test_the_command_line_tells_of_a_bucket_that_does_not_answer(monkeypatch, ca
 @pytest.fixture(scope="module")
 def local_run(tmp_path_factory):
     model_dir = tmp_path_factory.mktemp("local") / "run"
-    active.run(tiny_experiment(model_dir), CONFIG, lambda line: None)
+    active.run(short(model_dir), CONFIG, lambda line: None)
     return model_dir
 
 
 @pytest.mark.parametrize(
-    ("point", "call"), [("checkpoint", 5), pytest.param("chunk", 2, marks=pytest.mark.benchmark)]
+    ("point", "call"), [("checkpoint", 4), pytest.param("chunk", 2, marks=pytest.mark.benchmark)]
 )
 def test_a_run_in_a_bucket_killed_and_continued_equals_one_on_disk(
     bucket, local_run, tmp_path, monkeypatch, point, call
 ):
     model_dir = "gs://bucket/runs/tiny"
-    killed = in_process(model_dir, point, call)
+    killed = in_process(model_dir, point, call, 1, "short")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert "bucket/runs/tiny/.lock" in bucket.names()
     monkeypatch.setattr(lease, "STALE_SECONDS", 5.0)  # of the dead holder's silence
     lines: list[str] = []
-    active.run(tiny_experiment(model_dir), CONFIG, lines.append)
+    active.run(short(model_dir), CONFIG, lines.append)
     resumed = {"checkpoint": "continuing from step", "chunk": "tasks were scored before"}[point]
     assert any(resumed in line for line in lines), lines
     found = mirror(bucket, "bucket/runs/tiny", tmp_path / "mirror")

@@ -2,11 +2,12 @@
 
     python tests/support/tiny_experiment.py MODEL_DIR POINT CALL [NUM_PARTITIONS] [TRAINER]
 
-runs it, with the embedded trainer, "t5x" or "both", and sends itself SIGKILL at the CALL-th call of
-POINT ("never" runs to the end).
+runs it, with the embedded trainer ("short": for one epoch a round), "t5x" or "both", and sends
+itself SIGKILL at the CALL-th call of POINT ("never" runs to the end).
 """
 
 import dataclasses
+import functools
 import importlib.util
 import os
 import signal
@@ -41,9 +42,14 @@ from ait_jax.trainer.optimizer import adafactor, constant_with_warmup
 CONFIG = "tiny.seed = 0\n"
 
 
+@functools.cache
+def _mini_pool() -> TaskPool:
+    return mini.load_pool(instances_per_task=40)  # of more, these are the first
+
+
 def tiny_pool(num_tasks: int = 12, instances: int = 8) -> TaskPool:
     """Returns tasks of the mini pool with few instances: the last three are dev and test."""
-    pool = mini.load_pool()
+    pool = _mini_pool()
     names = list(pool)[:: len(pool) // num_tasks][:num_tasks]
     tasks = [
         dataclasses.replace(pool[name], instances=pool[name].instances[:instances])
@@ -82,6 +88,12 @@ TRAINING = {
     "best_metric": "rougeL",
     "log_period": 1,
 }
+
+
+def short(model_dir) -> Experiment:
+    """Two rounds with four steps and checkpoints in all."""
+    trainer = EmbeddedTrainer(**TRAINING | {"epochs": 1})
+    return tiny_experiment(model_dir, trainer=trainer)
 
 
 def three_rounds(model_dir, trainer: str) -> Experiment:
@@ -155,7 +167,9 @@ def main() -> None:
     model_dir, point, call, *rest = sys.argv[1:]
     if point != "never":
         kill_at(point, int(call))
-    if len(rest) == 2:
+    if rest[1:] == ["short"]:
+        experiment = short(model_dir)
+    elif len(rest) == 2:
         experiment = three_rounds(model_dir, rest[1])
     else:
         experiment = tiny_experiment(model_dir, int(rest[0]) if rest else 1, summaries=boards())
