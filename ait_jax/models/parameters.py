@@ -3,6 +3,7 @@
 Names are T5X's. Layers lie one by one, stacked, or as in T5X's scalable_t5.
 """
 
+import functools
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -36,12 +37,18 @@ def abstract_params(model: Model) -> tuple[Params, Params]:
         Two nested dicts with the same keys: jax.ShapeDtypeStruct leaves, and tuples of
         logical axis names ("vocab", "embed", "mlp", "joined_kv", "heads", "relpos_buckets").
     """
+    shapes, axes = _abstract_by_path(model)
+    return traverse_util.unflatten_dict(shapes), traverse_util.unflatten_dict(axes)
+
+
+@functools.lru_cache(maxsize=16)
+def _abstract_by_path(model: Model) -> tuple[dict[Any, Any], dict[Any, Any]]:
     variables = jax.eval_shape(lambda: _init_variables(model, jax.random.PRNGKey(0)))
     axes = {
         (*path, name.removesuffix("_axes")): tuple(leaf.names)
         for (*path, name), leaf in by_path(variables["params_axes"]).items()
     }
-    return variables["params"], traverse_util.unflatten_dict(axes)
+    return by_path(variables["params"]), axes
 
 
 def _init_variables(model: Model, rng: jax.Array) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def test_results_are_the_same_with_few_maps(monkeypatch):
             monkeypatch.setattr(module, "maps_are_scarce", lambda scarce=scarce: scarce)
         engine = Engine(model, OnDevices(), LengthBuckets((64,), (8,)), 64)
         params = engine.place(random_params(model.config, 3))
-        for _ in range(2):
+        for _ in range(1 + scarce):
             decoded = engine.decode(params, prompts)
             scored = engine.log_likelihoods(params, prompts, targets)
             embedded = engine.embed(params, prompts).sum(axis=1)

@@ -1,5 +1,6 @@
 """The feedback stage: rewards rise, resume, meshes, what is kept, and what is refused."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -158,6 +159,14 @@ def whole(tmp_path_factory):
     return directory, train(directory, model_config=DROPPING)
 
 
+@pytest.fixture
+def supervised(whole, tmp_path):
+    """A folder with that supervised training; the stage of feedback is to be done."""
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "feedback")
+    return tmp_path
+
+
 def test_what_a_stage_leaves(whole):
     directory, trained = whole
     assert trained.step == 10 and trained.directory == directory / "feedback" / "checkpoint_6"
@@ -247,13 +256,13 @@ def test_a_finished_stage_is_not_repeated(whole):
     assert_trees_equal(again.params, trained.params)
 
 
-def test_the_mesh_does_not_matter(whole, tmp_path):
+def test_the_mesh_does_not_matter(whole, supervised):
     partitioner = OnDevices(num_partitions=2, num_devices=8)
-    trained = train(tmp_path, model_config=DROPPING, partitioner=partitioner)
+    trained = train(supervised, model_config=DROPPING, partitioner=partitioner)
     kernel = trained.params["encoder"]["layers_0"]["mlp"]["wi_0"]["kernel"]
     assert kernel.sharding.shard_shape(kernel.shape) == (16, 16)
     assert_trees_equal(trained.params, whole[1].params, atol=1e-5)
-    ours, theirs = feedback_lines(tmp_path), feedback_lines(whole[0])
+    ours, theirs = feedback_lines(supervised), feedback_lines(whole[0])
     assert [line["reward"] for line in ours] == [line["reward"] for line in theirs]
 
 
@@ -294,9 +303,9 @@ def test_accumulation_draws_the_same_and_learns_the_same(tmp_path):
     assert_trees_equal(two.params, one.params, atol=1e-5)
 
 
-def test_the_seed_matters(whole, tmp_path):
-    train(tmp_path, model_config=DROPPING, seed=4)
-    ours, theirs = feedback_lines(tmp_path), feedback_lines(whole[0])
+def test_the_seed_matters(whole, supervised):
+    train(supervised, model_config=DROPPING, seed=4)
+    ours, theirs = feedback_lines(supervised), feedback_lines(whole[0])
     assert [line["answer_tokens"] for line in ours] != [line["answer_tokens"] for line in theirs]
 
 
