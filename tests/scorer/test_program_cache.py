@@ -54,6 +54,8 @@ def test_results_are_the_same_with_few_maps(monkeypatch):
             prompts.append([*instruction, *random.integers(2, 300, own).tolist(), 1])
             targets.append([*random.integers(2, 300, own).tolist(), 1])
     monkeypatch.setattr(program_cache, "_PROGRAMS_BETWEEN_COUNTS", 1)
+    # Among all that the tests before have made it takes a second a time.
+    monkeypatch.setattr(program_cache.gc, "collect", lambda: None)
     found, kept = [], []
     for scarce in (False, True):
         for module in (program_cache, continuous):
