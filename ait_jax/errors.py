@@ -1,7 +1,5 @@
 """Errors that a user can fix, how they repeat what was given, and how `ait-jax` exits."""
 
-import bisect
-import difflib
 import enum
 import re
 import reprlib
@@ -112,6 +110,9 @@ def nearest(name: str, candidates: Iterable[str]) -> str:
     Among thousands of candidates it compares only alphabetical neighbors: 50,000 comparisons take
     ten seconds.
     """
+    import bisect  # imported late: most commands have no mistake
+    import difflib
+
     names = list(candidates)
     if len(names) > _MOST_COMPARED:
         names.sort()

@@ -9,7 +9,6 @@ import errno
 import fcntl
 import json
 import os
-import resource
 import shutil
 import stat
 import time
@@ -85,6 +84,8 @@ def _words(number: int | None, name: Any) -> str:
     named = isinstance(name, str | bytes | os.PathLike)
     where = f"{shown_path(os.fsdecode(name))}: " if named else ""
     if number in _TOO_MANY_OPEN:
+        import resource  # imported late: needed for this message alone
+
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         return (
             f"{where}{said}: this process may have {soft} (`ulimit -n`); raise that limit, "

@@ -5,12 +5,9 @@ store of JAX's coordination service, which runs in process 0; a thread in each w
 """
 
 import atexit
-import ctypes
 import json
-import logging
 import os
 import signal
-import socket
 import sys
 import threading
 import time
@@ -89,6 +86,10 @@ def initialize(environ: Mapping[str, str] = os.environ) -> None:
             f"{found[0]} is set; if the processes do not find each other, add their hosts to "
             "no_proxy or unset it"
         )
+    # Imported late: every command loads this module, few have several processes.
+    import logging
+    import socket
+
     import jax
 
     # It warns of all variables of proxies, of those that keep them away, too.
@@ -291,6 +292,8 @@ def _explain_aborts(pod: Pod, host: str, port: int) -> None:
     JAX's coordination service then aborts every process at once, and its callbacks cannot be
     Python functions (jaxlib 0.10).
     """
+    import ctypes
+    import socket
 
     def handler(number: int) -> None:
         try:
