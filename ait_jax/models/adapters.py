@@ -23,7 +23,7 @@ from ait_jax import randomness
 from ait_jax.errors import UserError, nearest, shown
 from ait_jax.models.interface import Model, Params
 from ait_jax.models.layers import Dense, matmul
-from ait_jax.models.parameters import abstract_params, by_path
+from ait_jax.models.parameters import abstract_params, by_path, traced_params
 
 # The collection of variables that holds adapters beside the parameters (`layer_stack.scanned`).
 COLLECTION = "adapters"
@@ -61,7 +61,7 @@ def kernels_of(model: Model) -> list[Kernel]:
         return call(*args, **kwargs)
 
     with nn.intercept_methods(record):
-        shapes, axes = map(by_path, abstract_params(model))
+        shapes, axes = traced_params(model)
     return [
         Kernel(path, shapes[(*path, "kernel")].shape, axes[(*path, "kernel")], dtype)
         for path, dtype in sorted(dtypes.items())

@@ -37,18 +37,21 @@ def abstract_params(model: Model) -> tuple[Params, Params]:
         Two nested dicts with the same keys: jax.ShapeDtypeStruct leaves, and tuples of
         logical axis names ("vocab", "embed", "mlp", "joined_kv", "heads", "relpos_buckets").
     """
-    shapes, axes = _abstract_by_path(model)
+    shapes, axes = _known_params(model)
     return traverse_util.unflatten_dict(shapes), traverse_util.unflatten_dict(axes)
 
 
-@functools.lru_cache(maxsize=16)
-def _abstract_by_path(model: Model) -> tuple[dict[Any, Any], dict[Any, Any]]:
+def traced_params(model: Model) -> tuple[dict[Any, Any], dict[Any, Any]]:
+    """Returns `abstract_params` by path, from a pass through the model that can be watched."""
     variables = jax.eval_shape(lambda: _init_variables(model, jax.random.PRNGKey(0)))
     axes = {
         (*path, name.removesuffix("_axes")): tuple(leaf.names)
         for (*path, name), leaf in by_path(variables["params_axes"]).items()
     }
     return by_path(variables["params"]), axes
+
+
+_known_params = functools.lru_cache(maxsize=16)(traced_params)
 
 
 def _init_variables(model: Model, rng: jax.Array) -> dict[str, Any]:

@@ -193,7 +193,7 @@ def test_an_activation_without_a_place_is_named():
 def test_the_activations_are_those_that_the_model_constrains(monkeypatch):
     seen = set()
     monkeypatch.setattr(layers, "with_sharding_constraint", lambda x, axes: seen.add(axes) or x)
-    parameters.abstract_params(t5.Transformer(TINY))
+    parameters.traced_params(t5.Transformer(TINY))
     assert seen == set(ACTIVATION_AXES)
 
 
