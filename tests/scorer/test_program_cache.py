@@ -43,6 +43,7 @@ def test_programs_not_used_for_longest_are_dropped(monkeypatch):
     assert compiled == [0, 1, 2, 3, 4, 1]
 
 
+@pytest.mark.benchmark  # compiles for a quarter of a minute
 def test_results_are_the_same_with_few_maps(monkeypatch):
     """Every pool of slots and every batch compiles anew."""
     random = np.random.default_rng(0)
