@@ -152,7 +152,8 @@ class Trainer:
     ) -> CompiledStep:
         """Returns `make_step`'s step, compiled at its first call, and its first arguments."""
         state = placed_state(*abstract_params(model), optimizer, partitioner)
-        return sharded_step(self.make_step(model, optimizer), (state,), partitioner)
+        step = self.make_step(model, optimizer)
+        return sharded_step(step, (state,), partitioner, model.config.dtype)
 
     def total_steps(self, num_examples: int) -> int:
         """Returns the number of updates."""

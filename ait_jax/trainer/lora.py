@@ -94,7 +94,7 @@ class LoRATrainer(Trainer):
 
         shapes, axes = adapters.abstract_adapters(self.kernels(model), self.rank)
         placed = placed_state(shapes, axes, optimizer, partitioner), _frozen(model, partitioner)
-        return sharded_step(lora_step, placed, partitioner)
+        return sharded_step(lora_step, placed, partitioner, model.config.dtype)
 
 
 def _frozen(model: Model, partitioner: Partitioner) -> Any:

@@ -10,6 +10,7 @@ from flax import struct
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ait_jax.models.likelihood import cross_entropy_loss, shift_right
+from ait_jax.runtime.hardware import options_of_training
 from ait_jax.runtime.partitioning import Partitioner
 
 Batch = dict[str, jax.Array]
@@ -192,11 +193,13 @@ def sharded_step(
     function: Callable[..., tuple[TrainState, Metrics]],
     placed: tuple[Any, ...],
     partitioner: Partitioner,
+    dtype: Any,
 ) -> CompiledStep:
     """Returns a step jitted on a mesh; call or lower it under `partitioner.activate()`.
 
     Args:
       function: takes what is `placed`, a batch and dropout's seed.
+      dtype: of the model's multiplications.
     """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, placed)
     step = jax.jit(
@@ -204,6 +207,7 @@ def sharded_step(
         in_shardings=(*shardings, partitioner.batch_sharding, partitioner.replicated),
         out_shardings=(shardings[0], partitioner.replicated),
         donate_argnums=0,
+        compiler_options=options_of_training(partitioner.platform, dtype),
     )
     return step, placed
 

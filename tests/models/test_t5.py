@@ -211,14 +211,26 @@ def test_sharding_annotations_name_known_axes(tiny):
 def test_relative_position_buckets_by_hand():
     both = t5_attention.relative_position_buckets(300, bidirectional=True)
     causal = t5_attention.relative_position_buckets(300, bidirectional=False)
+    query = 299  # where the key at the query's own place is
     # Bidirectional: 16 a side, 8 of them exact; keys after the query start at 16.
-    assert [both[200, 200 - d] for d in (0, 1, 7, 8, 12, 127, 200)] == [0, 1, 7, 8, 9, 15, 15]
-    assert [both[0, d] for d in (1, 7, 8, 299)] == [17, 23, 24, 31]
+    assert [both[query - d] for d in (0, 1, 7, 8, 12, 127, 200)] == [0, 1, 7, 8, 9, 15, 15]
+    assert [both[query + d] for d in (1, 7, 8, 299)] == [17, 23, 24, 31]
     # Causal: 16 exact, 16 logarithmic; later keys share bucket 0.
-    assert [causal[250, 250 - d] for d in (0, 15, 16, 32, 64, 127, 250)] == [
+    assert [causal[query - d] for d in (0, 15, 16, 32, 64, 127, 250)] == [
         0, 15, 16, 21, 26, 31, 31,
     ]  # fmt: skip
-    assert causal[0, 5] == 0
+    assert causal[query + 5] == 0
+
+
+@pytest.mark.parametrize("length", [1, 2, 7])
+def test_pairs_have_what_their_distance_has(length):
+    values = np.random.default_rng(0).normal(size=(3, 2 * length - 1)).astype(np.float32)
+    pairs = np.asarray(t5_attention.by_pairs(jnp.asarray(values)))
+    assert pairs.shape == (3, length, length)
+    for query in range(length):
+        for key in range(length):
+            expected = values[:, key - query + length - 1]
+            np.testing.assert_array_equal(pairs[:, query, key], expected)
 
 
 def test_layer_norm_and_softmax_against_float64():

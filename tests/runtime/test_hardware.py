@@ -102,10 +102,15 @@ def test_options_are_for_float32_on_a_cpu_and_known(monkeypatch):
     assert found  # of the version that is tested
     product = jax.jit(lambda x: x @ x).lower(jax.ShapeDtypeStruct((512, 512), "float32"))
     assert "ynn" not in product.compile(compiler_options=found).as_text()
-    assert not hardware.options_of_large_products("cpu", "bfloat16")
-    assert not hardware.options_of_large_products("tpu", "float32")
+    sums = jax.jit(lambda x: x.sum(0)).lower(jax.ShapeDtypeStruct((64, 512), "float32"))
+    of_training = hardware.options_of_training("cpu", "float32")
+    assert "ynn" in sums.compile().as_text()
+    assert "ynn" not in sums.compile(compiler_options=of_training).as_text()
+    for options in (hardware.options_of_large_products, hardware.options_of_training):
+        assert not options("cpu", "bfloat16") and not options("tpu", "float32")
     monkeypatch.setattr(hardware, "_is_known", lambda option, value: False)
     assert not hardware.options_of_large_products("cpu", "float32")
+    assert not hardware.options_of_training("cpu", "float32")
 
 
 def test_an_option_that_xla_does_not_know_is_not_known():
