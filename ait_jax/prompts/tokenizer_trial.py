@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -98,6 +97,8 @@ def added_tokens(content: Mapping[str, Any], path: object) -> list[dict[str, Any
 
 
 def _try(data: bytes, source: object, texts: list[str]) -> None:
+    import subprocess  # imported late: most tokenizers are known, or SentencePiece's
+
     paths = os.pathsep.join(path for path in sys.path if path)
     # Threads would have room set apart for each of them.
     plain = {"TOKENIZERS_PARALLELISM": "false", "RAYON_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}

@@ -10,7 +10,6 @@ from typing import Any
 from ait_jax import __version__
 from ait_jax.config import configuration
 from ait_jax.errors import UserError, shown, shown_path
-from ait_jax.pool.splits import read_names, read_splits
 from ait_jax.rounds.record import OWNERS, SCHEMA_VERSION, round_name, round_of
 from ait_jax.rounds.record import read as read_record
 from ait_jax.runtime import buckets, disk, distributed, files
@@ -159,6 +158,8 @@ class RunDirectory:
         Raises:
           UserError: one is missing or damaged, or names a task that the pool lacks.
         """
+        from ait_jax.pool.splits import read_names, read_splits  # readers of status need no pool
+
         for stage in self.state["stages"]:
             index = round_of(stage)
             if index is not None and stage.endswith("/select"):

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ait_jax.errors import UserError, first_line
-from ait_jax.models.checkpoints.orbax_checkpoint import plain_path
 from ait_jax.runtime import buckets, disk, distributed, files
 
 # The latest one may turn out to be damaged or, after the loss has run away, useless.
@@ -27,6 +26,8 @@ class Checkpoints:
 
     def __init__(self, directory: Any, best_metric: str | None = None) -> None:
         import orbax.checkpoint as ocp
+
+        from ait_jax.models.checkpoints.orbax_checkpoint import plain_path
 
         self._ocp = ocp
         self.best_metric = best_metric
