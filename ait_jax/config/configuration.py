@@ -14,7 +14,7 @@ import gin
 from ait_jax.config import gin_checks, gin_errors, gin_internals
 from ait_jax.config.gin_flags import GinFlags
 from ait_jax.errors import UserError, nearest
-from ait_jax.runtime import disk, files
+from ait_jax.runtime import disk
 
 Kind = TypeVar("Kind", bound=Callable[..., Any])
 _REFERENCE = re.compile(r"%([A-Za-z_]\w*)")
@@ -89,6 +89,8 @@ class _File(io.StringIO):
     """
 
     def __init__(self, name: str) -> None:
+        from ait_jax.runtime import files  # imported late: what checks flags opens no file
+
         super().__init__(files.read_given_text(name, "the gin file"))
         self.name = name
 

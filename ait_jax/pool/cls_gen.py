@@ -5,7 +5,6 @@ The paper reports and selects CLS and GEN tasks separately. Its labels come from
 reading of that name.
 """
 
-import hashlib
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -89,6 +88,8 @@ def labels_from_file(path: Any, names: Iterable[str] = ()) -> dict[str, bool]:
 
 def name_digest(name: str) -> str:
     """Returns what stands for a task's name in a file that does not list names itself."""
+    import hashlib  # imported late: loads OpenSSL
+
     return f"sha256-{hashlib.sha256(name.encode()).hexdigest()[:10]}"
 
 

@@ -6,7 +6,6 @@ ShareGPT's conversations), each with a system text and LLaMA-Factory's history b
 is told by `Columns`.
 """
 
-import difflib
 import functools
 import itertools
 from collections.abc import Iterable, Mapping
@@ -173,6 +172,8 @@ def may_hold_an_answer(row: Mapping[str, Any], used: Iterable[str]) -> bool:
 
 
 def _nearest_column(columns: list[str], names: tuple[str, ...]) -> str:
+    import difflib
+
     by_name = {str(column).lower(): column for column in reversed(columns)}
     exact = next((by_name[name] for name in names if name in by_name), "")
     if exact:

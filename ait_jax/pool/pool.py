@@ -1,6 +1,5 @@
 """The pool: tasks by name, with their CLS/GEN labels and a fingerprint of their content."""
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -129,6 +128,8 @@ class TaskPool(Mapping[str, Task]):
 
 def fingerprint_of(digests: Mapping[str, bytes]) -> str:
     """Returns a pool's fingerprint from its tasks' digests by name, in any order."""
+    import hashlib  # imported late, here and below: loads OpenSSL
+
     whole = hashlib.sha256()
     for name in sorted(digests):
         whole.update(digests[name])
@@ -137,6 +138,8 @@ def fingerprint_of(digests: Mapping[str, bytes]) -> str:
 
 def task_digest(task: Task) -> bytes:
     """Returns 32 bytes that depend on a task's name, instruction and instances."""
+    import hashlib
+
     digest = hashlib.sha256()
 
     def add(*texts: str) -> None:
