@@ -14,7 +14,6 @@ import gin
 from ait_jax.config import gin_checks, gin_errors, gin_internals
 from ait_jax.config.gin_flags import GinFlags
 from ait_jax.errors import UserError, nearest
-from ait_jax.runtime import disk
 
 Kind = TypeVar("Kind", bound=Callable[..., Any])
 _REFERENCE = re.compile(r"%([A-Za-z_]\w*)")
@@ -48,6 +47,8 @@ def parse(
       UserError: a missing file, an unknown configurable, parameter or macro, bad syntax, an unused
         macro, or a missing value.
     """
+    from ait_jax.runtime import disk  # imported late, as below: what checks flags opens no file
+
     gin.clear_config()
     gin_checks.typed.clear()
     gin_internals.read_with(_File)
@@ -89,7 +90,7 @@ class _File(io.StringIO):
     """
 
     def __init__(self, name: str) -> None:
-        from ait_jax.runtime import files  # imported late: what checks flags opens no file
+        from ait_jax.runtime import files
 
         super().__init__(files.read_given_text(name, "the gin file"))
         self.name = name
@@ -115,6 +116,8 @@ def _quiet_gin() -> None:
 
 def _find_file(name: str, folders: Sequence[str]) -> Path:
     """Returns the absolute path of a `--gin_file`."""
+    from ait_jax.runtime import disk
+
     given = disk.local_path(name)
     for folder in [*folders, str(gin_folder())]:
         path = Path(folder) / given  # just `given` if that is absolute

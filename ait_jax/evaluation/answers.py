@@ -8,15 +8,15 @@ of other kinds and columns are read as those of a pool (`instruction_rows`). pre
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ait_jax.errors import UserError, shown_path
 from ait_jax.evaluation import evaluation
-from ait_jax.pool import row_files
-from ait_jax.pool.columns import Columns
-from ait_jax.pool.instruction_rows import USUAL, BadRow, Findings, Row, read_row
-from ait_jax.pool.task import kind_of
 from ait_jax.runtime import files
+
+if TYPE_CHECKING:  # pools are imported where rows are read: a prompt of the judge needs none
+    from ait_jax.pool.columns import Columns
+    from ait_jax.pool.instruction_rows import Row
 
 _SHOWN = 3
 
@@ -28,13 +28,14 @@ class Files:
     Attributes:
       a, b: files of answers.
       instructions: a file of instructions and references, or None.
-      columns: where the rows of all three have their parts; "output" is the answer.
+      columns: where the rows of all three have their parts, None for the usual names; "output" is
+        the answer.
     """
 
     a: Any
     b: Any
     instructions: Any = None
-    columns: Columns = USUAL
+    columns: "Columns | None" = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,9 @@ class Pair:
     references: tuple[str, ...]
 
 
-def read_instructions(path: Any, columns: Columns = USUAL) -> dict[Question, tuple[str, ...]]:
+def read_instructions(
+    path: Any, columns: "Columns | None" = None
+) -> dict[Question, tuple[str, ...]]:
     """Reads user_oriented_instructions.jsonl, or any file of rows that `instruction_rows` reads.
 
     Returns:
@@ -90,12 +93,17 @@ def read_instructions(path: Any, columns: Columns = USUAL) -> dict[Question, tup
     return found
 
 
-def read_answers(path: Any, columns: Columns = USUAL) -> dict[Question, list[RecordedAnswer]]:
+def read_answers(
+    path: Any, columns: "Columns | None" = None
+) -> dict[Question, list[RecordedAnswer]]:
     """Reads a file of answers; a question answered more than once has several.
 
     Raises:
       UserError: no such file, or a malformed row (named).
     """
+    from ait_jax.pool import row_files
+    from ait_jax.pool.task import kind_of
+
     found: dict[Question, list[RecordedAnswer]] = {}
     for place, value in row_files.rows(files.as_path(path)):
         if isinstance(value, dict) and "prediction" in value and "inputs" in value:
@@ -115,14 +123,18 @@ def read_answers(path: Any, columns: Columns = USUAL) -> dict[Question, list[Rec
     return found
 
 
-def _rows(path: Any, columns: Columns) -> Iterator[tuple[str, Row]]:
+def _rows(path: Any, columns: "Columns | None") -> "Iterator[tuple[str, Row]]":
+    from ait_jax.pool import row_files
+
     for place, value in row_files.rows(files.as_path(path)):
         yield place, _row(value, f"{shown_path(path)}, {place}", columns)
 
 
-def _row(value: Any, where: str, columns: Columns) -> Row:
+def _row(value: Any, where: str, columns: "Columns | None") -> "Row":
+    from ait_jax.pool.instruction_rows import USUAL, BadRow, Findings, read_row
+
     try:
-        return read_row(value, where, Findings(), columns, needs_answer=True)
+        return read_row(value, where, Findings(), columns or USUAL, needs_answer=True)
     except BadRow as bad:
         raise UserError(f"{where}: {bad.detail}.") from bad
 
