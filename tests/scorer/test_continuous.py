@@ -18,10 +18,7 @@ def draw(length, *key):
     return [randomness.integer(2, 300, *key, i) for i in range(length)]
 
 
-@pytest.mark.parametrize(
-    ("num_partitions", "tokens_per_batch"),
-    [pytest.param(8, 64, marks=pytest.mark.benchmark), (4, 512)],
-)
+@pytest.mark.parametrize(("num_partitions", "tokens_per_batch"), [(8, 64), (4, 512)])
 def test_answers_are_those_of_the_plain_form(num_partitions, tokens_per_batch, monkeypatch):
     """More groups than slots, of one or four rows, some of which never end."""
     monkeypatch.setattr(continuous, "_LEAST_ON_CPU", 0)

@@ -185,8 +185,7 @@ def main_of_a_pod() -> int:
         subcommand.start_jax(joins=True)
         experiment = tiny_experiment(arguments[0], partitions)
         config = dataclasses.replace(experiment.model.config, num_heads=4, head_dim=4)
-        rounds = int(os.environ.get("TINY_ROUNDS", experiment.rounds))
-        run(dataclasses.replace(experiment, model=Transformer(config), rounds=rounds), CONFIG)
+        run(dataclasses.replace(experiment, model=Transformer(config)), CONFIG)
         return 0
 
     cli._main = work
