@@ -23,6 +23,7 @@ from ait_jax import randomness
 from ait_jax.errors import UserError, nearest, shown
 from ait_jax.models.interface import Model, Params
 from ait_jax.models.layers import Dense, matmul
+from ait_jax.models.likelihood import OutputLayer
 from ait_jax.models.parameters import abstract_params, by_path, traced_params
 
 # The collection of variables that holds adapters beside the parameters (`layer_stack.scanned`).
@@ -171,7 +172,7 @@ def frozen_dtypes(model: Model, kernels: Sequence[Kernel]) -> Params:
 class Adapted:
     """A model whose parameters are adapters; what they adapt is fixed.
 
-    Has what a training step asks of a model (`interface.Model`): `config` and `apply`.
+    Has what a training step asks of a model: `config`, `apply` and `output_layer`.
 
     Args:
         frozen: the parameters that do not learn.
@@ -188,6 +189,10 @@ class Adapted:
         together = {**variables, "params": self.frozen, COLLECTION: variables["params"]}
         with nn.intercept_methods(self._with_branch):
             return self.model.apply(together, *args, **kwargs)
+
+    def output_layer(self, params: Params) -> OutputLayer:
+        """Returns the adapted model's output layer; an adapter of it has no dropout here."""
+        return self.config.output_layer(merged(self.frozen, params, self.scale))
 
     def _with_branch(self, call: Callable, args: Any, kwargs: Any, context: Any) -> Any:
         result, module = call(*args, **kwargs), context.module

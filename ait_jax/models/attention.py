@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float
 # attend to (a padding query) gives a uniform distribution instead of NaN.
 MASKED_LOGIT = -1e10
 
-KERNELS = ("plain", "blocked")
+KERNELS = ("plain", "blocked", "recomputed")
 
 # Logits of one block of rows, float32: 4 MiB stay in a core's share of the last-level cache.
 _BLOCK_ELEMENTS = 2**20
@@ -33,15 +33,12 @@ def dot_product_attention(
     bias_1xHxQxK: Float[Array, "1 H Q K"] | None,
     mask_Bx1xQxK: Bool[Array, "#B 1 #Q K"] | None,
     *,
-    dropout_rng: Array | None = None,
-    dropout_rate: float = 0.0,
     float32_logits: bool = False,
 ) -> Float[Array, "B Q H D"]:
     """Returns the attended values in the dtype of `value`.
 
     The softmax is in float32; `float32_logits` also keeps the products of bfloat16
-    queries and keys in float32. Dropout falls on whole key positions (the same for every
-    query), as in T5X.
+    queries and keys in float32.
     """
     logits_BxHxQxK = jnp.einsum(
         "bqhd,bkhd->bhqk",
@@ -51,17 +48,21 @@ def dot_product_attention(
     ).astype(jnp.float32)
     logits_BxHxQxK = _biased_and_masked(logits_BxHxQxK, bias_1xHxQxK, mask_Bx1xQxK)
     weights_BxHxQxK = jax.nn.softmax(logits_BxHxQxK).astype(value_BxKxHxD.dtype)
-    if dropout_rng is not None:
-        keep_prob = 1.0 - dropout_rate
-        batch, num_heads, _, key_length = weights_BxHxQxK.shape
-        keep_BxHx1xK = jax.random.bernoulli(
-            dropout_rng, keep_prob, (batch, num_heads, 1, key_length)
-        )
-        scale_BxHx1xK = keep_BxHx1xK.astype(weights_BxHxQxK.dtype) / jnp.asarray(
-            keep_prob, weights_BxHxQxK.dtype
-        )
-        weights_BxHxQxK = weights_BxHxQxK * scale_BxHx1xK
     return jnp.einsum("bhqk,bkhd->bqhd", weights_BxHxQxK, value_BxKxHxD)
+
+
+def dropped_keys(
+    value_BxKxHxD: Float[Array, "B K H D"], rng: Array, rate: float
+) -> Float[Array, "B K H D"]:
+    """Returns the values with which any form here attends under dropout of its weights.
+
+    As in T5X, dropout falls on whole key positions, the same for every query of a head. So it may
+    be applied to the values instead of the weights, of which there are far more.
+    """
+    batch, keys, heads, _ = value_BxKxHxD.shape
+    keep_BxHx1xK = jax.random.bernoulli(rng, 1.0 - rate, (batch, heads, 1, keys))
+    scale_BxHx1xK = keep_BxHx1xK.astype(value_BxKxHxD.dtype) / (1.0 - rate)
+    return value_BxKxHxD * jnp.transpose(scale_BxHx1xK, (0, 3, 1, 2))
 
 
 def blocked_attention(

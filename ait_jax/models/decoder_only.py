@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 from ait_jax.models import layers, rotary
 from ait_jax.models.group_windows import Windows, attend_windows
 from ait_jax.models.grouped_attention import KeyValue, Part, attend
-from ait_jax.models.interface import Tokens
+from ait_jax.models.interface import Packing, Tokens
 from ait_jax.models.likelihood import PAD_ID
 
 # The keys and values of texts in all layers: {"length": int32 (P,), how many positions are real,
@@ -150,14 +150,59 @@ def last_places(tokens_BxL: Tokens) -> Int[jax.Array, "B 1"]:
     return jnp.maximum(lengths_Bx1 - 1, 0)
 
 
-def joined(prompts_BxL: Tokens, shifted_BxT: Any) -> tuple[jax.Array, jax.Array]:
+def joined(
+    prompts_BxL: Tokens, shifted_BxT: Any, packing: Packing
+) -> tuple[jax.Array, jax.Array | None, jax.Array]:
     """Puts targets, shifted right by one, behind their prompts.
 
     The start id falls on the prompt's last token, which stays.
 
+    Args:
+        packing: segment ids, where a row holds several examples; each stands by itself.
+
     Returns:
-        Tokens (B, L + T - 1), and where the prompts' last tokens stand (B, 1).
+        Tokens (B, L + T - 1), their segment ids if there are any, and where the logits of every
+        target are made, (B, T).
     """
+    if packing.get("encoder_segment_ids") is None:
+        tokens_BxQ, last_Bx1 = _joined_rows(prompts_BxL, shifted_BxT)
+        return tokens_BxQ, None, last_Bx1 + jnp.arange(shifted_BxT.shape[1])
+    of_prompts_BxL, of_targets_BxT = (
+        packing[f"{side}_segment_ids"] for side in ("encoder", "decoder")
+    )
+    length = prompts_BxL.shape[1] + shifted_BxT.shape[1] - 1
+    # A prompt follows the targets of the segments before it, but for the last token of each.
+    before_BxL = _count_below(of_targets_BxT, of_prompts_BxL) - (of_prompts_BxL - 1)
+    places_BxL = jnp.arange(prompts_BxL.shape[1]) + before_BxL
+    # A target follows all prompts up to its own, less the places that start ids and ends save.
+    before_BxT = _count_below(of_prompts_BxL, of_targets_BxT + 1) - of_targets_BxT
+    places_BxT = jnp.arange(shifted_BxT.shape[1]) + before_BxT
+    starts_BxT = of_targets_BxT != jnp.pad(of_targets_BxT, ((0, 0), (1, 0)))[:, :-1]
+    written = [
+        jnp.where(of_prompts_BxL > 0, places_BxL, length),
+        jnp.where((of_targets_BxT > 0) & ~starts_BxT, places_BxT, length),
+    ]
+    rows_Bx1 = jnp.arange(prompts_BxL.shape[0])[:, None]
+
+    def put(of_prompts: Any, of_targets: Any) -> jax.Array:
+        row = jnp.zeros((prompts_BxL.shape[0], length), jnp.int32)
+        for places, values in zip(written, (of_prompts, of_targets), strict=True):
+            row = row.at[rows_Bx1, places].set(values, mode="drop")
+        return row
+
+    tokens_BxQ = put(prompts_BxL, shifted_BxT)
+    segments_BxQ = put(of_prompts_BxL, of_targets_BxT)
+    return tokens_BxQ, segments_BxQ, jnp.where(of_targets_BxT > 0, places_BxT, 0)
+
+
+def _count_below(segments_BxM: jax.Array, than_BxN: jax.Array) -> jax.Array:
+    """Returns how many real positions have a smaller segment id, (B, N)."""
+    below_BxNxM = (segments_BxM[:, None] < than_BxN[:, :, None]) & (segments_BxM > 0)[:, None]
+    return jnp.sum(below_BxNxM, axis=-1, dtype=jnp.int32)
+
+
+def _joined_rows(prompts_BxL: Tokens, shifted_BxT: Any) -> tuple[jax.Array, jax.Array]:
+    """Returns `joined` of rows of one example: tokens, and where the prompts end, (B, 1)."""
     last_Bx1 = last_places(prompts_BxL)
     targets = shifted_BxT.shape[1]
     places_1xQ = jnp.arange(prompts_BxL.shape[1] + targets - 1)[None]

@@ -60,8 +60,9 @@ class ModelConfig(abc.ABC):
         scan_layers: compile one layer and loop over stacked parameters: compilation time and
             program size no longer grow with depth (`parameters.match_layout` converts).
             Optimizers see one array of all layers: Adafactor then scales and clips them together.
-        attention_kernel: "plain", or "blocked": a few rows at a time, for CPU caches. Both give
-            the same result, up to rounding; passes with dropout are always plain.
+        attention_kernel: "plain"; "blocked": a few rows at a time, for CPU caches; "recomputed":
+            of T5, a few queries at a time, forward and backward. All give the same result, up to
+            rounding.
         intermediate_dtype: of what lies between matrix products; None is `dtype`. float32
             beside a bfloat16 `dtype` is more exact and, on CPUs, faster.
 
@@ -148,6 +149,11 @@ class ModelConfig(abc.ABC):
             attention_kernel="blocked" if on_cpu else self.attention_kernel,
             intermediate_dtype=jnp.float32 if on_cpu else self.intermediate_dtype,
         )
+
+    def for_training(self: AnyConfig, platform: str) -> AnyConfig:
+        """Returns the same model in the form that learns fastest on "cpu", "gpu" or "tpu"."""
+        del platform
+        return self
 
     @abc.abstractmethod
     def flops_per_example(self, inputs: float | int, targets: float | int) -> float:

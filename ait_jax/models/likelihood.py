@@ -7,12 +7,15 @@ vocabulary, C columns of the vocabulary taken together.
 """
 
 import math
-from typing import NamedTuple, TypeAlias
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float, Int, Shaped
 
 from ait_jax.runtime.hardware import target_platform
@@ -21,6 +24,9 @@ PAD_ID = 0
 # Logits of a block that suit the caches of a CPU, and the memory of an accelerator.
 _BLOCK_ELEMENTS = {"cpu": 2**20}
 _MORE_BLOCK_ELEMENTS = 2**25
+# Logits that a training loss holds at once.
+_LOSS_ELEMENTS = {"cpu": 2**23}
+_MORE_LOSS_ELEMENTS = 2**28
 
 _Ids: TypeAlias = Int[Array | np.ndarray, "B L"]
 _Logits: TypeAlias = Float[Array | np.ndarray, "B L V"]
@@ -198,3 +204,114 @@ def cross_entropy_loss(
         loss_BxL = loss_BxL + z_loss * lax.square(log_z_BxL)
     weights_BxL = weights_BxL.astype(jnp.float32)
     return jnp.sum(loss_BxL * weights_BxL), jnp.sum(weights_BxL)
+
+
+class _Loss(NamedTuple):
+    """How `fused_cross_entropy_loss` computes; hashable."""
+
+    vocab_axis: int
+    scale: float
+    z_loss: float
+    label_smoothing: float
+    block: int  # target positions taken together
+
+
+def fused_cross_entropy_loss(
+    hidden_BxLxE: Float[Array, "B L E"],
+    output: OutputLayer,
+    targets_BxL: _Ids,
+    weights_BxL: Shaped[Array | np.ndarray, "B L"],
+    z_loss: float = 0.0,
+    label_smoothing: float = 0.0,
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Returns `cross_entropy_loss` of the logits of `hidden`, and how many argmaxes are right.
+
+    The logits never exist as a whole: a few target positions at a time are taken through loss and
+    gradient together, which needs the same three products. Differentiable in `hidden` and the
+    kernel; only what is asked for is computed. Both results are float32 and weighted.
+    """
+    rows, length = targets_BxL.shape
+    vocab_size = output.kernel.shape[output.vocab_axis]
+    most = _LOSS_ELEMENTS.get(target_platform(), _MORE_LOSS_ELEMENTS)
+    blocks = min(length, max(1, rows * length * vocab_size // most))
+    how = _Loss(output.vocab_axis, output.scale, z_loss, label_smoothing, -(-length // blocks))
+    weights_BxL = jnp.asarray(weights_BxL, jnp.float32)
+    kernel = jnp.asarray(output.kernel)
+    return _blockwise_loss(how, hidden_BxLxE, kernel, jnp.asarray(targets_BxL), weights_BxL)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _blockwise_loss(
+    how: _Loss, hidden: Any, kernel: Any, targets: Any, weights: Any
+) -> tuple[Array, Array]:
+    def add(sums: Any, block: Any) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, sums, _loss_of_block(how, block[0], kernel, *block[1:])), None
+
+    zero = jnp.zeros((), jnp.float32)
+    return _over_positions(how, add, (zero, zero), hidden, targets, weights)[0]
+
+
+def _loss_and_gradients(
+    how: _Loss, hidden: Any, kernel: Any, targets: Any, weights: Any
+) -> tuple[tuple[Array, Array], tuple[Array | None, Array | None]]:
+    """The forward pass: also what the backward pass needs, the gradients of a loss of 1."""
+    table = kernel.value
+    asked = tuple(i for i, x in enumerate((hidden, kernel)) if x.perturbed)
+    gradients_of_block = jax.value_and_grad(partial(_loss_of_block, how), asked, has_aux=True)
+
+    def add(sums: Any, block: Any) -> tuple[Any, Array | None]:
+        (loss, correct), gradients = gradients_of_block(block[0], table, *block[1:])
+        of_kernel = gradients[-1] if kernel.perturbed else None
+        sums = jax.tree.map(jnp.add, sums, (loss, correct, of_kernel))
+        return sums, gradients[0] if hidden.perturbed else None
+
+    zero = jnp.zeros((), jnp.float32)
+    start = (zero, zero, jnp.zeros_like(table) if kernel.perturbed else None)
+    arrays = (hidden.value, targets.value, weights.value)
+    (loss, correct, of_kernel), of_hidden = _over_positions(how, add, start, *arrays)
+    return (loss, correct), (of_hidden, of_kernel)
+
+
+def _scaled_gradients(
+    how: _Loss, gradients: tuple[Array | None, Array | None], cotangents: Any
+) -> tuple[Any, ...]:
+    """The backward pass. The number of right argmaxes has no gradient."""
+    del how
+    scale = cotangents[0]
+    if isinstance(scale, SymbolicZero):
+        return None, None, None, None
+    return (*(g if g is None else (scale * g).astype(g.dtype) for g in gradients), None, None)
+
+
+_blockwise_loss.defvjp(_loss_and_gradients, _scaled_gradients, symbolic_zeros=True)
+
+
+def _loss_of_block(
+    how: _Loss, hidden: Any, kernel: Any, targets: Any, weights: Any
+) -> tuple[Array, Array]:
+    logits = logits_of(hidden, OutputLayer(kernel, how.vocab_axis, how.scale))
+    loss, _ = cross_entropy_loss(logits, targets, weights, how.z_loss, how.label_smoothing)
+    of_target = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    is_right = lax.stop_gradient(of_target >= jnp.max(logits, axis=-1))
+    return loss, jnp.sum(is_right * weights)
+
+
+def _over_positions(
+    how: _Loss, add: Callable[[Any, Any], tuple[Any, Any]], start: Any, *arrays: Any
+) -> tuple[Any, Any]:
+    """Scans `add` over blocks of the positions (axis 1) of arrays; rows stay where they are."""
+    rows, length = arrays[0].shape[:2]
+    blocks = -(-length // how.block)
+    if blocks == 1:
+        return add(start, arrays)
+
+    def split(x: Any) -> Array:
+        padding = [(0, 0), (0, blocks * how.block - length)] + [(0, 0)] * (x.ndim - 2)
+        x = jnp.pad(x, padding).reshape(rows, blocks, how.block, *x.shape[2:])
+        return jnp.moveaxis(x, 1, 0)
+
+    sums, parts = lax.scan(add, start, tuple(map(split, arrays)))
+    if parts is None:
+        return sums, None
+    joined = jnp.moveaxis(parts, 0, 1).reshape(rows, blocks * how.block, *parts.shape[3:])
+    return sums, joined[:, :length]

@@ -373,21 +373,19 @@ class LlamaTransformer(nn.Module):
         """Returns the logits of the targets, float32 (B, T, V), or the hidden states (B, T, E).
 
         Prompts (B, L) and targets are put one behind the other, without the padding between them,
-        and run together.
-
-        Raises:
-            UserError: packed examples (segment ids), which only T5 takes.
+        and run together; with segment ids, those of every example of a row.
         """
-        _refuse_packed(packing)
         if decode:
+            _refuse_packed(packing)
             encoded = self.encode(encoder_input_tokens, enable_dropout=enable_dropout)
             return self.decode(
                 encoded, encoder_input_tokens, decoder_input_tokens, decoder_target_tokens,
                 enable_dropout=enable_dropout, decode=True, return_hidden=return_hidden,
             )  # fmt: skip
-        tokens_BxQ, first_Bx1 = joined(encoder_input_tokens, decoder_input_tokens)
-        x, _ = self.decoder.hidden(tokens_BxQ, (), not enable_dropout)
-        where_BxT = first_Bx1 + jnp.arange(decoder_input_tokens.shape[1])
+        tokens_BxQ, segments_BxQ, where_BxT = joined(
+            encoder_input_tokens, decoder_input_tokens, packing
+        )
+        x, _ = self.decoder.hidden(tokens_BxQ, (), not enable_dropout, segments_BxQ=segments_BxQ)
         x_BxTxE = jnp.take_along_axis(x, where_BxT[:, :, None], axis=1)
         hidden_BxTxE = self.decoder.decoder_norm(x_BxTxE)
         return hidden_BxTxE if return_hidden else self.decoder.logits(hidden_BxTxE)
@@ -396,6 +394,6 @@ class LlamaTransformer(nn.Module):
 def _refuse_packed(packing: Packing) -> None:
     if any(packing.get(f"{side}_segment_ids") is not None for side in ("encoder", "decoder")):
         raise UserError(
-            "Packed examples (segment ids) are for T5; a LlamaTransformer takes one example a row: "
-            "leave packing out of the SeqIO feature converter."
+            "Packed examples (segment ids) are for training; encode and decode of a "
+            "LlamaTransformer take one example a row."
         )

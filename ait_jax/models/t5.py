@@ -102,6 +102,12 @@ class T5Config(ModelConfig):
         """Returns the same model in the form that reads fastest; see `interface.ModelConfig`."""
         return dataclasses.replace(super().for_scoring(platform), absorb_cross_attention=True)
 
+    def for_training(self, platform: str) -> "T5Config":
+        """Returns the same model in the form that learns fastest; see `interface.ModelConfig`."""
+        if platform != "cpu" or self.attention_kernel != "plain":
+            return self
+        return dataclasses.replace(self, attention_kernel="recomputed")
+
     def output_layer(self, params: Params) -> OutputLayer:
         """Returns the output kernel, or the scaled token table."""
         if self.logits_via_embedding:

@@ -17,6 +17,7 @@ from jax import lax
 from jaxtyping import Bool, Float, Int
 
 from ait_jax.models import attention, layers
+from ait_jax.models.blocked_attention import recomputed_attention
 from ait_jax.models.interface import ModelConfig
 
 NUM_BUCKETS, MAX_DISTANCE = 32, 128
@@ -97,8 +98,8 @@ class Attention(nn.Module):
     taken from there when it is present. T5X's own decoding has no such collection and
     projects the encoder output at every step.
 
-    `config.attention_kernel` and `absorb` (of cross-attention, see
-    `attention.absorbed_cross_attention`) choose the form of a pass without dropout.
+    `config.attention_kernel` chooses the form, and `absorb` that of cross-attention in a pass
+    without dropout (`attention.absorbed_cross_attention`).
     """
 
     config: Any  # a `t5.T5Config`
@@ -155,7 +156,10 @@ class Attention(nn.Module):
                 if keep_key_value and self.is_mutable_collection("cross_cache"):
                     self.put_variable("cross_cache", "key", _length_last(key))
                     self.put_variable("cross_cache", "value", _length_last(value))
-                attended_BxQxHxD = self._attend(query, key, value, bias, mask, drops)
+                if drops:
+                    rate = config.dropout_rate
+                    value = attention.dropped_keys(value, self.make_rng("dropout"), rate)
+                attended_BxQxHxD = self._attend(query, key, value, bias, mask)
         return layers.attention_output(config, attended_BxQxHxD)
 
     def _attend(
@@ -165,20 +169,14 @@ class Attention(nn.Module):
         value: jax.Array,
         bias: jax.Array | None,
         mask: jax.Array | None,
-        drops: bool,
     ) -> jax.Array:
         config = self.config
-        if config.attention_kernel == "blocked" and not drops and query.shape[1] > 1:
+        if config.attention_kernel == "recomputed":
+            return recomputed_attention(query, key, value, bias, mask)
+        if config.attention_kernel == "blocked" and query.shape[1] > 1:
             return attention.blocked_attention(query, key, value, bias, mask)
         return attention.dot_product_attention(
-            query,
-            key,
-            value,
-            bias,
-            mask,
-            dropout_rng=self.make_rng("dropout") if drops else None,
-            dropout_rate=config.dropout_rate,
-            float32_logits=config.float32_attention_logits,
+            query, key, value, bias, mask, float32_logits=config.float32_attention_logits
         )
 
     def _absorbs(self, inputs_q: jax.Array, inputs_kv: jax.Array) -> bool:

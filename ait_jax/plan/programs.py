@@ -73,6 +73,7 @@ class Programs:
         )
         trainer.check_batch_size(self.partitioner)
         model = changed(self.planned.model, scan_layers=True, remat_policy=remat_policy)
+        model = model.clone(config=model.config.for_training(self.partitioner.platform))
         optimizer = trainer.optimizer(schedule_over(trainer.schedule, _ANY_STEPS))
         step, begin = trainer.compiled_step(model, optimizer, self.partitioner)
         state, *others = begin
@@ -86,7 +87,9 @@ class Programs:
 
         def compiled() -> jax.stages.Compiled:
             with self.partitioner.activate():
-                return step.lower(*begin, batch, jax.ShapeDtypeStruct((), jnp.uint32)).compile()
+                return step.whole.lower(
+                    *begin, batch, jax.ShapeDtypeStruct((), jnp.uint32)
+                ).compile()
 
         share = batch_size / self.chips
         forward = model.config.flops_per_example(source, target) * share

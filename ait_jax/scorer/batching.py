@@ -86,21 +86,15 @@ class LengthBuckets:
         """The most tokens that are decoded, end-of-sequence included."""
         return self.targets[-1] if self.answer is None else self.answer
 
-    def collate(
-        self, examples: Sequence[tuple[Tokens, Tokens]], longest: tuple[int, int] | None = None
-    ) -> dict[str, np.ndarray]:
-        """Pads (inputs, targets) pairs to the smallest pair of buckets that holds them all.
-
-        Args:
-          longest: the longest input and target of the batch that `examples` are a part of.
-        """
-        inputs = [tokens for tokens, _ in examples]
-        targets = [tokens for _, tokens in examples]
-        longest = longest or (max(map(len, inputs)), max(map(len, targets)))
-        return {
-            "inputs": pad_rows(inputs, padded_length(longest[0], self.inputs)),
-            "targets": pad_rows(targets, padded_length(longest[1], self.targets)),
-        }
+    def collate(self, examples: Sequence[tuple[Tokens, Tokens]]) -> dict[str, np.ndarray]:
+        """Pads (inputs, targets) pairs to the smallest pair of buckets that holds them all."""
+        padded = {}
+        for feature, lengths, rows in zip(
+            ("inputs", "targets"), (self.inputs, self.targets), zip(*examples, strict=True),
+            strict=True,
+        ):  # fmt: skip
+            padded[feature] = pad_rows(rows, padded_length(max(map(len, rows)), lengths))
+        return padded
 
 
 def finer_lengths(lengths: Sequence[int], growth: float, multiple_of: int = 8) -> tuple[int, ...]:

@@ -1,7 +1,8 @@
 """Batches as a pure function of (seed, step), through Grain."""
 
+import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -9,6 +10,8 @@ from jaxtyping import Int
 
 from ait_jax.errors import UserError
 from ait_jax.runtime import distributed
+from ait_jax.scorer.batching import LengthBuckets
+from ait_jax.trainer.packing import Packing, packed
 
 Batch = dict[str, np.ndarray]
 
@@ -32,15 +35,11 @@ class Examples(Protocol):
 
 @runtime_checkable
 class TokenPairs(Examples, Protocol):
-    """Examples that are (input ids, target ids)."""
+    """Examples that are (input ids, target ids), which `Packing` puts into rows."""
 
     @property
-    def feature_lengths(self) -> Mapping[str, int]:
-        """The longest "inputs" and "targets"."""
-        ...
-
-    def collate(self, examples: Sequence[Any], longest: tuple[int, int] | None = None, /) -> Batch:
-        """Returns a batch, padded as one whose longest input and target are `longest`."""
+    def buckets(self) -> LengthBuckets:
+        """The lengths of rows, of which the last hold the longest "inputs" and "targets"."""
         ...
 
 
@@ -86,32 +85,41 @@ def batches(
     seed: int,
     start: int,
     stop: int,
-    rows: slice = slice(None),
+    packing: Packing | None = None,
+    own_rows: Callable[[int], slice] = lambda count: slice(0, count),
     num_threads: int = 2,
-) -> Iterator[Batch]:
-    """Yields the batches of steps start..stop-1, read ahead in threads.
+) -> Iterator[list[Batch]]:
+    """Yields the batches of steps start..stop-1, each in one or more parts, read ahead in threads.
 
     The batch of step s, the examples from s x batch_size on of `in_order`, depends on `examples`,
     `seed` and s alone, so a run continues at any step as if it had never stopped.
 
     Args:
-      rows: the part of every batch that this process reads; it is padded like the whole batch.
+      packing: how `TokenPairs` share rows; others, and all without it, are collated.
+      own_rows: number of rows -> those of them that this process reads.
 
     Raises:
       UserError: `examples` is empty.
     """
     import grain
 
-    parts = len(range(batch_size)[rows]) < batch_size
-    pairs = examples if parts and isinstance(examples, TokenPairs) else None
     epochs = math.ceil(stop * batch_size / max(1, len(examples))) if _redraws(examples) else 1
-    lengths = None if pairs is None else _lengths_of_all(pairs, len(pairs) * epochs)
+    shared = packing is not None and distributed.process_count() > 1
+    lengths = _lengths_of_all(examples, len(examples) * epochs) if shared else None
 
-    def make(indices: np.ndarray) -> Batch:
-        own = [examples[int(index)] for index in indices[rows]]
-        if pairs is None or lengths is None:
-            return examples.collate(own)
-        return pairs.collate(own, tuple(lengths[indices].max(axis=0).tolist()))
+    def make(indices: np.ndarray) -> list[Batch]:
+        if packing is None:
+            return [examples.collate([examples[int(i)] for i in indices[own_rows(len(indices))]])]
+        own: list[Any] = [None] * len(indices)
+        if lengths is None:
+            own = [examples[int(index)] for index in indices]
+            parts = packing.parts(_lengths(own))
+        else:
+            parts = packing.parts(lengths[indices])
+            for part in parts:
+                for index in itertools.chain(*part.rows[own_rows(len(part.rows))]):
+                    own[index] = examples[int(indices[index])]
+        return [packed(part, own, own_rows(len(part.rows))) for part in parts]
 
     dataset = (
         indices_in_order(examples, seed=seed, num_examples=stop * batch_size)
@@ -123,10 +131,14 @@ def batches(
     return iter(dataset.to_iter_dataset(options))
 
 
-def _lengths_of_all(pairs: TokenPairs, count: int) -> Int[np.ndarray, "count 2"]:
+def _lengths(pairs: Sequence[Any]) -> Int[np.ndarray, "count 2"]:
+    return np.array([[len(part) for part in pair] for pair in pairs], np.int32).reshape(-1, 2)
+
+
+def _lengths_of_all(pairs: Examples, count: int) -> Int[np.ndarray, "count 2"]:
     """Returns input and target lengths of indices below `count`; each process counts its share."""
     own = distributed.own(range(count))
-    counted = np.array([[len(part) for part in pairs[i]] for i in own], np.int32).reshape(-1, 2)
+    counted = _lengths([pairs[i] for i in own])
     table = np.zeros((count, 2), np.int32)
     for index, data in enumerate(distributed.all_gather(counted.tobytes())):
         table[index :: distributed.process_count()] = np.frombuffer(data, np.int32).reshape(-1, 2)

@@ -16,7 +16,7 @@ from ait_jax.runtime import distributed, preemption, reporter
 from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.trainer.checkpointing import Checkpoints
 from ait_jax.trainer.data import Batch, batches
-from ait_jax.trainer.interface import CompiledStep, Trained, Trainer, TrainingJob
+from ait_jax.trainer.interface import Trained, Trainer, TrainingJob
 from ait_jax.trainer.metrics import TrainingLog, TrainingWork
 from ait_jax.trainer.optimizer import schedule_over
 from ait_jax.trainer.step import Metrics, TrainState, init_state
@@ -36,9 +36,10 @@ class EmbeddedTrainer(Trainer):
 @lru_cache(maxsize=2)
 def _compiled_step(
     config: Trainer, schedule: optax.Schedule, model: Model, partitioner: Partitioner
-) -> tuple[optax.GradientTransformation, *CompiledStep]:
+) -> tuple[optax.GradientTransformation, Any, tuple[Any, ...]]:
     """Returns the optimizer and `Trainer.compiled_step`: traced once for all rounds of a run."""
     optimizer = config.optimizer(schedule)
+    model = model.clone(config=model.config.for_training(partitioner.platform))
     return optimizer, *config.compiled_step(model, optimizer, partitioner)
 
 
@@ -123,31 +124,32 @@ class Training(Generic[TrainerT]):
         """Does what comes before this call's first step."""
 
     def _stream(self, start: int) -> Iterator[Any]:
-        """Yields the input of the steps start + 1, ...: batches."""
+        """Yields the input of the steps start + 1, ...: the parts of batches."""
         return batches(
             self.job.examples,
             batch_size=self.config.batch_size,
             seed=self.job.seed,
             start=start,
             stop=self.total_steps,
-            rows=self.job.partitioner.own_rows(self.config.batch_size),
+            packing=self.config.packing(self.job),
+            own_rows=self.job.partitioner.own_rows,
         )
 
     def _update(self, state: TrainState, item: Any) -> tuple[TrainState, Metrics, TrainingWork]:
         """Makes a step from what `_stream` yields."""
-        batch = self.job.partitioner.shard_batch(item)
-        state, metrics = self.train_step(state, *self.others, batch, np.uint32(self.job.seed))
-        return state, metrics, self._work(item)
+        parts = [self.job.partitioner.shard_batch(part) for part in item]
+        state, metrics = self.train_step(state, *self.others, parts, np.uint32(self.job.seed))
+        works = map(self._work, item)
+        return state, metrics, sum(works, TrainingWork(steps=1))
 
     def _work(self, batch: Batch) -> TrainingWork:
-        """Returns what a step on a batch costs; other processes' rows are assumed to be alike."""
+        """Returns what a part of a batch costs; other processes' rows are assumed to be alike."""
         config, ids = self.job.model.config, (batch["inputs"], batch["targets"])
         # A row may lack one of them.
         lengths = zip(_lengths(batch, "inputs"), _lengths(batch, "targets"), strict=False)
         forward = sum(config.flops_per_example(inputs, targets) for inputs, targets in lengths)
         processes = distributed.process_count()
         return TrainingWork(
-            steps=1,
             tokens=sum(map(np.count_nonzero, ids)) * processes,
             padded_tokens=sum(array.size for array in ids) * processes,
             flops=float(self.config.forward_passes * forward * processes),

@@ -74,19 +74,9 @@ class InstructionExamples:
         """Returns an answer's text as it is measured."""
         return self.vocabulary.decode(tokens).strip()
 
-    @property
-    def feature_lengths(self) -> dict[str, int]:
-        """The longest "inputs" and "targets", which T5X pads every batch to."""
-        return {
-            "inputs": self.buckets.max_source_length,
-            "targets": self.buckets.max_target_length,
-        }
-
-    def collate(
-        self, examples: Sequence[tuple[Tokens, Tokens]], longest: tuple[int, int] | None = None
-    ) -> dict[str, np.ndarray]:
-        """Returns a batch, padded as one whose longest input and target are `longest`."""
-        return self.buckets.collate(examples, longest)
+    def collate(self, examples: Sequence[tuple[Tokens, Tokens]]) -> dict[str, np.ndarray]:
+        """Returns a batch of a row an example."""
+        return self.buckets.collate(examples)
 
     def _make(
         self, name: str, position: int, draw: tuple[int, ...]

@@ -12,17 +12,19 @@ import optax
 from ait_jax import randomness
 from ait_jax.errors import UserError
 from ait_jax.models.interface import Model, ModelConfig
+from ait_jax.models.parameters import abstract_params
 from ait_jax.models.sampling import Restriction, key_data, sample_decode
 from ait_jax.prompts.vocabulary import EOS_ID
 from ait_jax.runtime import reporter
 from ait_jax.runtime.hardware import target_platform
+from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.trainer.data import indices_in_order
 from ait_jax.trainer.embedded import Training
 from ait_jax.trainer.examples import InstructionExamples
 from ait_jax.trainer.feedback_step import make_feedback_step
 from ait_jax.trainer.interface import Trained, Trainer, TrainingJob
 from ait_jax.trainer.metrics import TrainingLog, TrainingWork
-from ait_jax.trainer.step import Metrics, Step, TrainState
+from ait_jax.trainer.step import Metrics, TrainState, placed_state, sharded_step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,10 +83,20 @@ class FeedbackTrainer(Trainer):
         """See `Trainer.check_model`."""
         self.supervised.check_model(model)
 
-    def make_step(self, model: Model, optimizer: optax.GradientTransformation) -> Step:
-        """See `feedback_step.make_feedback_step`."""
-        weight = self.supervised_weight
-        return make_feedback_step(model, optimizer, supervised_weight=weight, **self.step_options)
+    def compiled_step(
+        self, model: Model, optimizer: optax.GradientTransformation, partitioner: Partitioner
+    ) -> tuple[Any, tuple[Any, ...]]:
+        """Returns `feedback_step.make_feedback_step`'s step, and the abstract state."""
+        step = make_feedback_step(
+            model,
+            optimizer,
+            supervised_weight=self.supervised_weight,
+            num_microbatches=self.num_microbatches,
+            z_loss=self.z_loss,
+            label_smoothing=self.label_smoothing,
+        )
+        state = placed_state(*abstract_params(model), optimizer, partitioner)
+        return sharded_step(step, state, partitioner, model.config.dtype), (state,)
 
     def train(self, job: TrainingJob) -> Trained:
         """Trains on `InstructionExamples`; the result's step counts all updates on the way."""
@@ -129,7 +141,7 @@ class _Feedback(Training[FeedbackTrainer]):
             params,
             prompts_BxL,
             keys_BxSx2,
-            self.examples.feature_lengths["targets"],
+            self.examples.buckets.max_target_length,
             Restriction(self.config.temperature, self.config.top_k, self.config.top_p),
             eos_id=EOS_ID,
             unroll_layers=target_platform() == "cpu",

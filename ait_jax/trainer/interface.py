@@ -13,10 +13,11 @@ from ait_jax.models.interface import Model
 from ait_jax.models.parameters import abstract_params
 from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.summaries import Summaries
-from ait_jax.trainer.data import Examples
+from ait_jax.trainer.data import Examples, TokenPairs
 from ait_jax.trainer.metrics import TrainingWork
 from ait_jax.trainer.optimizer import Schedule, adamw, constant_with_warmup
-from ait_jax.trainer.step import CompiledStep, Step, make_train_step, placed_state, sharded_step
+from ait_jax.trainer.packing import Packing
+from ait_jax.trainer.step import CompiledStep, LossSums, placed_state, supervised_sums
 
 Evaluate = Callable[[Any], Mapping[str, float]]
 
@@ -133,27 +134,44 @@ class Trainer:
         return f"{type(self).__module__.rpartition('.')[2]}.{type(self).__name__}"
 
     @property
+    def rows_at_once(self) -> int:
+        """The rows of a microbatch."""
+        return self.batch_size // self.num_microbatches
+
+    def packing(self, job: TrainingJob) -> Packing | None:
+        """Returns how the job's batches are packed, None if its examples are rows already."""
+        if not isinstance(job.examples, TokenPairs):
+            return None
+        return Packing(
+            job.examples.buckets,
+            job.model.config.flops_per_example,
+            job.partitioner.data_size,
+            self.rows_at_once,
+            apart=job.partitioner.platform == "cpu",
+        )
+
+    @property
     def forward_passes(self) -> int:
         """A step's cost: backward is twice a forward pass, or one if the matrices do not learn."""
         return 3 if self.trains_all else 2
 
-    @property
-    def step_options(self) -> dict[str, Any]:
-        """Settings of `step.make_train_step`."""
-        names = ("num_microbatches", "z_loss", "label_smoothing")
-        return {name: getattr(self, name) for name in names}
-
-    def make_step(self, model: Model, optimizer: optax.GradientTransformation) -> Step:
-        """Returns what makes an update."""
-        return make_train_step(model, optimizer, **self.step_options)
+    def loss_sums(self, model: Any) -> LossSums:
+        """Returns the loss of a model, or of its adapters (`step.supervised_sums`)."""
+        return supervised_sums(model, z_loss=self.z_loss, label_smoothing=self.label_smoothing)
 
     def compiled_step(
         self, model: Model, optimizer: optax.GradientTransformation, partitioner: Partitioner
-    ) -> CompiledStep:
-        """Returns `make_step`'s step, compiled at its first call, and its first arguments."""
+    ) -> tuple[Any, tuple[Any, ...]]:
+        """Returns step(*placed, parts, dropout_seed), compiled at its first call, and `placed`.
+
+        That is the abstract state, which is donated, and what else a step needs.
+        """
         state = placed_state(*abstract_params(model), optimizer, partitioner)
-        step = self.make_step(model, optimizer)
-        return sharded_step(step, (state,), partitioner, model.config.dtype)
+        loss = self.loss_sums(model)
+        step = CompiledStep(
+            lambda: loss, optimizer, (state,), partitioner, model.config.dtype, self.rows_at_once
+        )
+        return step, (state,)
 
     def total_steps(self, num_examples: int) -> int:
         """Returns the number of updates."""
@@ -175,7 +193,7 @@ class Trainer:
     def check_batch_size(self, partitioner: Partitioner) -> None:
         """Raises UserError if the mesh does not divide a microbatch."""
         partitioner.check_batch_size(
-            self.batch_size // self.num_microbatches,
+            self.rows_at_once,
             f"{self.gin_name}.batch_size / num_microbatches",
         )
 

@@ -16,14 +16,7 @@ from ait_jax.trainer.checkpointing import Checkpoints
 from ait_jax.trainer.embedded import Training
 from ait_jax.trainer.interface import Trained, Trainer, TrainingJob
 from ait_jax.trainer.metrics import TrainingLog
-from ait_jax.trainer.step import (
-    CompiledStep,
-    Metrics,
-    TrainState,
-    make_train_step,
-    placed_state,
-    sharded_step,
-)
+from ait_jax.trainer.step import CompiledStep, LossSums, TrainState, placed_state
 
 
 @dataclass(frozen=True)
@@ -82,19 +75,18 @@ class LoRATrainer(Trainer):
 
     def compiled_step(
         self, model: Model, optimizer: optax.GradientTransformation, partitioner: Partitioner
-    ) -> CompiledStep:
-        """Returns step(state, frozen, batch, dropout_seed) and the abstract state and frozen."""
+    ) -> tuple[Any, tuple[Any, ...]]:
+        """Returns step(state, frozen, parts, dropout_seed), and the abstract state and frozen."""
 
-        def lora_step(
-            state: TrainState, frozen: Any, batch: Any, dropout_seed: jax.Array
-        ) -> tuple[TrainState, Metrics]:
-            adapted = adapters.Adapted(model, frozen, self.scale, self.dropout)
-            step = make_train_step(adapted, optimizer, **self.step_options)
-            return step(state, batch, dropout_seed)
+        def loss_of(frozen: Any) -> LossSums:
+            return self.loss_sums(adapters.Adapted(model, frozen, self.scale, self.dropout))
 
         shapes, axes = adapters.abstract_adapters(self.kernels(model), self.rank)
         placed = placed_state(shapes, axes, optimizer, partitioner), _frozen(model, partitioner)
-        return sharded_step(lora_step, placed, partitioner, model.config.dtype)
+        step = CompiledStep(
+            loss_of, optimizer, placed, partitioner, model.config.dtype, self.rows_at_once
+        )
+        return step, placed
 
 
 def _frozen(model: Model, partitioner: Partitioner) -> Any:

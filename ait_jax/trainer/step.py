@@ -1,15 +1,17 @@
 """The train step: a pure function of (state, batch)."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ait_jax.models.likelihood import cross_entropy_loss, shift_right
+from ait_jax.models.likelihood import fused_cross_entropy_loss, shift_right
 from ait_jax.runtime.hardware import options_of_training
 from ait_jax.runtime.partitioning import Partitioner
 
@@ -77,7 +79,12 @@ LossSums = Callable[[Any, Batch, jax.Array], tuple[jax.Array, Metrics]]
 
 
 def supervised_sums(model: Any, *, z_loss: float = 0.0, label_smoothing: float = 0.0) -> LossSums:
-    """Returns the sums of the cross-entropy of "targets": "loss", "correct" and "tokens"."""
+    """Returns the sums of the cross-entropy of "targets": "loss", "correct" and "tokens".
+
+    Args:
+      model: an `interface.Model` or an `adapters.Adapted`.
+    """
+    output_layer = getattr(model, "output_layer", model.config.output_layer)
 
     def loss_sums(params: Any, batch: Batch, rng: jax.Array) -> tuple[jax.Array, Metrics]:
         targets_BxL = batch["targets"]
@@ -87,7 +94,7 @@ def supervised_sums(model: Any, *, z_loss: float = 0.0, label_smoothing: float =
             for side, feature in (("en", "inputs"), ("de", "targets"))
             if f"{feature}_segments" in batch
         }
-        logits_BxLxV = model.apply(
+        hidden_BxLxE = model.apply(
             {"params": params},
             batch["inputs"],
             shift_right(targets_BxL, batch.get("targets_segments")),
@@ -95,12 +102,13 @@ def supervised_sums(model: Any, *, z_loss: float = 0.0, label_smoothing: float =
             **segments,
             enable_dropout=model.config.dropout_rate > 0,
             rngs={"dropout": rng},
+            return_hidden=True,
         )
-        loss, tokens = cross_entropy_loss(
-            logits_BxLxV, targets_BxL, weights_BxL, z_loss=z_loss, label_smoothing=label_smoothing
+        output = output_layer(params)
+        loss, correct = fused_cross_entropy_loss(
+            hidden_BxLxE, output, targets_BxL, weights_BxL, z_loss, label_smoothing
         )
-        correct = jnp.sum((jnp.argmax(logits_BxLxV, -1) == targets_BxL) * weights_BxL)
-        return loss, {"loss": loss, "correct": correct, "tokens": tokens}
+        return loss, {"loss": loss, "correct": correct, "tokens": jnp.sum(weights_BxL)}
 
     return loss_sums
 
@@ -147,69 +155,133 @@ def updated(
 
 
 def make_train_step(
-    model: Any,
-    optimizer: optax.GradientTransformation,
-    *,
-    num_microbatches: int = 1,
-    z_loss: float = 0.0,
-    label_smoothing: float = 0.0,
+    loss_sums: LossSums, optimizer: optax.GradientTransformation, num_microbatches: int = 1
 ) -> Step:
     """Returns step(state, batch, dropout_seed) -> (state, metrics).
 
-    The loss is the mean cross-entropy over the batch's target tokens, for any number of
-    microbatches (`gradient_sums`). Dropout is a function of (dropout_seed, state.step,
-    microbatch); the seed, uint32, is an argument so that rounds, which differ in it, share a
-    program. Metrics (float32 scalars): loss, accuracy, grad_norm (before clipping), param_norm
-    (after the update), tokens (of the targets).
+    The loss is the mean over the batch's target tokens, for any number of microbatches
+    (`gradient_sums`). Dropout is a function of (dropout_seed, state.step, microbatch); the seed,
+    uint32, is an argument so that rounds, which differ in it, share a program. Metrics: `finished`.
     """
-    loss_sums = supervised_sums(model, z_loss=z_loss, label_smoothing=label_smoothing)
     compute = gradient_sums(loss_sums, num_microbatches)
 
     def train_step(
         state: TrainState, batch: Batch, dropout_seed: jax.Array
     ) -> tuple[TrainState, Metrics]:
         rng = jax.random.fold_in(jax.random.key(dropout_seed), state.step)
-        grads, sums = compute(state.params, batch, rng)
-        tokens = jnp.maximum(sums["tokens"], 1.0)
-        grads = jax.tree.map(lambda g: g / tokens, grads)
-        state, norms = updated(state, grads, optimizer)
-        metrics = {
-            "loss": sums["loss"] / tokens,
-            "accuracy": sums["correct"] / tokens,
-            **norms,
-            "tokens": sums["tokens"],
-        }
-        return state, metrics
+        return finished(state, compute(state.params, batch, rng), optimizer)
 
     return train_step
 
 
-# A jitted step, and its abstract, placed arguments before the batch and dropout's seed: the state,
-# which is donated, and what else the step needs.
-CompiledStep = tuple[jax.stages.Wrapped, tuple[Any, ...]]
+def finished(
+    state: TrainState, gradient_and_sums: tuple[Any, Metrics], optimizer: Any
+) -> tuple[TrainState, Metrics]:
+    """Returns the state after an update by a batch's sums, and metrics.
+
+    These are float32 scalars: loss and accuracy (means over the target tokens), grad_norm (before
+    clipping), param_norm (after the update), tokens (of the targets).
+    """
+    grads, sums = gradient_and_sums
+    tokens = jnp.maximum(sums["tokens"], 1.0)
+    state, norms = updated(state, jax.tree.map(lambda g: g / tokens, grads), optimizer)
+    means = {"loss": sums["loss"] / tokens, "accuracy": sums["correct"] / tokens}
+    return state, {**means, **norms, "tokens": sums["tokens"]}
+
+
+class CompiledStep:
+    """An update on a mesh: of one batch in one program, or of the parts of a batch in several.
+
+    A step of one part is one program, optimizer and all. Parts of different shapes are one program
+    each, which adds to the sums of those before, and one for the update. All are compiled at their
+    first use; call or lower under `partitioner.activate()`. States and sums are donated.
+
+    Args:
+      loss_of: what else a step needs besides state and batch -> its loss.
+      placed: the abstract, placed state, and what `loss_of` takes.
+      dtype: of the model's multiplications.
+      rows_at_once: more are divided into microbatches.
+    """
+
+    def __init__(
+        self,
+        loss_of: Callable[..., LossSums],
+        optimizer: optax.GradientTransformation,
+        placed: tuple[Any, ...],
+        partitioner: Partitioner,
+        dtype: Any,
+        rows_at_once: int,
+    ) -> None:
+        def whole(state: TrainState, *rest: Any) -> tuple[TrainState, Metrics]:
+            *others, batch, dropout_seed = rest
+            num_microbatches = math.ceil(batch["inputs"].shape[0] / rows_at_once)
+            step = make_train_step(loss_of(*others), optimizer, num_microbatches)
+            return step(state, batch, dropout_seed)
+
+        def add(sums: Any, params: Any, *rest: Any) -> Any:
+            *others, part, rng, index = rest
+            compute = gradient_sums(loss_of(*others), 1)
+            new = compute(params, part, jax.random.fold_in(rng, index))
+            return jax.tree.map(jnp.add, sums, new)
+
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, placed)
+        state, *others = shardings
+        rows, replicated = partitioner.batch_sharding, partitioner.replicated
+        options = options_of_training(partitioner.platform, dtype)
+        sums = (state.params, replicated)
+        self.whole = jax.jit(
+            whole,
+            in_shardings=(*shardings, rows, replicated),
+            out_shardings=(state, replicated),
+            donate_argnums=0,
+            compiler_options=options,
+        )
+        self._add = jax.jit(
+            add,
+            in_shardings=(sums, state.params, *others, rows, replicated, replicated),
+            out_shardings=sums,
+            donate_argnums=0,
+            compiler_options=options,
+        )
+        self._finish = jax.jit(
+            lambda state, sums: finished(state, sums, optimizer),
+            in_shardings=(state, sums),
+            out_shardings=(state, replicated),
+            donate_argnums=0,
+        )
+        self._begin = jax.jit(
+            lambda params: (jax.tree.map(jnp.zeros_like, params), _no_sums()), out_shardings=sums
+        )
+        self._key = jax.jit(lambda seed, step: jax.random.fold_in(jax.random.key(seed), step))
+
+    def __call__(self, state: TrainState, *rest: Any) -> tuple[TrainState, Metrics]:
+        """Takes a state, what `loss_of` needs, the parts of a batch and dropout's seed."""
+        *others, parts, dropout_seed = rest
+        if len(parts) == 1:
+            return self.whole(state, *others, parts[0], dropout_seed)
+        rng = self._key(dropout_seed, state.step)
+        sums = self._begin(state.params)
+        for index, part in enumerate(parts):
+            sums = self._add(sums, state.params, *others, part, rng, np.uint32(index))
+        return self._finish(state, sums)
 
 
 def sharded_step(
-    function: Callable[..., tuple[TrainState, Metrics]],
-    placed: tuple[Any, ...],
-    partitioner: Partitioner,
-    dtype: Any,
-) -> CompiledStep:
-    """Returns a step jitted on a mesh; call or lower it under `partitioner.activate()`.
-
-    Args:
-      function: takes what is `placed`, a batch and dropout's seed.
-      dtype: of the model's multiplications.
-    """
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, placed)
-    step = jax.jit(
+    function: Step, state: Any, partitioner: Partitioner, dtype: Any
+) -> jax.stages.Wrapped:
+    """Returns a step of one program, jitted as `CompiledStep` does it."""
+    placed = jax.tree.map(lambda leaf: leaf.sharding, state)
+    return jax.jit(
         function,
-        in_shardings=(*shardings, partitioner.batch_sharding, partitioner.replicated),
-        out_shardings=(shardings[0], partitioner.replicated),
+        in_shardings=(placed, partitioner.batch_sharding, partitioner.replicated),
+        out_shardings=(placed, partitioner.replicated),
         donate_argnums=0,
         compiler_options=options_of_training(partitioner.platform, dtype),
     )
-    return step, placed
+
+
+def _no_sums() -> Metrics:
+    return {name: jnp.zeros((), jnp.float32) for name in ("loss", "correct", "tokens")}
 
 
 def placed_state(

@@ -63,7 +63,7 @@ class T5XTrainer(Trainer):
         require_t5x()
 
     def train(self, job: TrainingJob) -> Trained:
-        """Trains on `TokenPairs`, which T5X pads to their `feature_lengths`."""
+        """Trains on `TokenPairs`, which T5X pads to the longest of their `buckets`."""
         return _Training(self, job).run()
 
 
@@ -256,7 +256,7 @@ class _Training:
             ),
             "train_dataset_cfg": parts.utils.DatasetConfig(
                 mixture_or_task_name=mixture,
-                task_feature_lengths=self.examples.feature_lengths,
+                task_feature_lengths=self._feature_lengths,
                 split="train",
                 batch_size=config.batch_size,
                 shuffle=False,
@@ -284,6 +284,11 @@ class _Training:
             "train_state_initializer_cls": parts.start_from(self.job.params),
             "verify_matching_vocabs_fn": None,
         }
+
+    @property
+    def _feature_lengths(self) -> dict[str, int]:
+        buckets = self.examples.buckets
+        return {"inputs": buckets.max_source_length, "targets": buckets.max_target_length}
 
     def _after_step(self, step: int, metrics: Mapping[str, Any], params: Any) -> None:
         """Logs and evaluates; T5X saves the step's checkpoint after this."""
@@ -326,7 +331,7 @@ class _Training:
         return TrainingWork(
             steps=1,
             tokens=sum(map(sum, lengths)),
-            padded_tokens=size * sum(self.examples.feature_lengths.values()),
+            padded_tokens=size * sum(self._feature_lengths.values()),
             flops=float(self.config.forward_passes * flops),
         )
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ait_jax.models import attention, parameters, t5
+from ait_jax.models import attention, blocked_attention, parameters, t5
 from ait_jax.models.likelihood import shift_right
 from ait_jax.runtime.partitioning import Partitioner
 
@@ -70,6 +70,45 @@ def test_blocks_of_a_sharded_batch_stay_in_their_shard(case, monkeypatch):
     np.testing.assert_allclose(compiled(*placed), plain, atol=1e-6)
     text = compiled.as_text()
     assert not any(word in text for word in ("all-gather", "all-to-all", "collective-permute"))
+
+
+@pytest.mark.parametrize("has_bias", [True, False])
+@pytest.mark.parametrize("per_query", [True, False])
+@pytest.mark.parametrize("logits", [1, 20, 2**20])
+def test_recomputed_attention_and_its_gradients(case, logits, per_query, has_bias, monkeypatch):
+    monkeypatch.setattr(blocked_attention, "_BLOCK_LOGITS", logits)
+    query, key, value, bias, mask = case
+    if per_query:
+        mask = mask & (np.arange(5)[:, None] + 4 >= np.arange(9))
+    bias = bias if has_bias else None
+    weights = jnp.asarray(np.random.default_rng(4).normal(size=query.shape), jnp.float32)
+
+    def results(form):
+        def attend(query, key, value, bias):
+            attended = form(query, key, value, bias, mask)
+            return jnp.sum(attended * weights), attended
+
+        asked = (0, 1, 2, 3) if has_bias else (0, 1, 2)
+        return jax.jit(jax.grad(attend, asked, has_aux=True))(query, key, value, bias)
+
+    ours = results(blocked_attention.recomputed_attention)
+    plain = results(attention.dot_product_attention)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), ours, plain)
+    if not has_bias:
+        bias = 0.0
+    np.testing.assert_allclose(ours[1], float64(query, key, value, bias, mask), atol=1e-6)
+
+
+def test_dropping_keys_is_dropping_weights(case):
+    query, key, value, bias, mask = case
+    rng, rate = jax.random.key(1), 0.4
+    kept = np.asarray(jax.random.bernoulli(rng, 1 - rate, (6, 4, 1, 9)))
+    dropped = attention.dropped_keys(value, rng, rate)
+    attended = attention.dot_product_attention(query, key, dropped, bias, mask)
+    logits = np.einsum("bqhd,bkhd->bhqk", np.asarray(query, np.float64), key) + bias
+    weights = np.where(mask, np.exp(logits), 0.0)
+    weights = weights / weights.sum(-1, keepdims=True) * kept / (1 - rate)
+    np.testing.assert_allclose(attended, np.einsum("bhqk,bkhd->bqhd", weights, value), atol=1e-6)
 
 
 def test_step_attention(case):

@@ -123,3 +123,46 @@ def test_fused_projection_never_holds_all_logits(monkeypatch):
     )
     all_logits = 64 * 16 * 4096 * 4
     assert compiled.memory_analysis().temp_size_in_bytes < all_logits / 4
+
+
+@pytest.mark.parametrize("vocab_axis", [0, 1])
+@pytest.mark.parametrize("elements", [1, 3 * 3 * 40, 2**20])
+def test_fused_loss_has_the_plain_ones_value_and_gradients(vocab_axis, elements, monkeypatch):
+    monkeypatch.setitem(likelihood._LOSS_ELEMENTS, "cpu", elements)
+    rng = np.random.default_rng(2)
+    hidden = jnp.asarray(rng.normal(size=(3, 7, 8)).astype(np.float32))
+    kernel = jnp.asarray(rng.normal(size=(8, 40) if vocab_axis else (40, 8)).astype(np.float32))
+    targets = rng.integers(1, 40, (3, 7))
+    targets[1, 2:] = targets[2] = 0
+    weights = (targets > 0).astype(np.float32)
+
+    def fused(hidden, kernel):
+        output = likelihood.OutputLayer(kernel, vocab_axis, 0.5)
+        loss = likelihood.fused_cross_entropy_loss(hidden, output, targets, weights, 1e-2, 0.1)
+        return 3 * loss[0], loss[1]
+
+    def plain(hidden, kernel):
+        logits = likelihood.logits_of(hidden, likelihood.OutputLayer(kernel, vocab_axis, 0.5))
+        loss, _ = likelihood.cross_entropy_loss(logits, targets, weights, 1e-2, 0.1)
+        return 3 * loss, jnp.sum((jnp.argmax(logits, -1) == targets) * weights)
+
+    for asked in ((0, 1), 0, 1):
+        ours, theirs = (
+            jax.jit(jax.value_and_grad(f, asked, has_aux=True))(hidden, kernel)
+            for f in (fused, plain)
+        )
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), ours, theirs)
+    np.testing.assert_allclose(fused(hidden, kernel), plain(hidden, kernel), rtol=1e-6)
+
+
+def test_fused_loss_never_holds_all_logits(monkeypatch):
+    monkeypatch.setitem(likelihood._LOSS_ELEMENTS, "cpu", 2**18)
+    hidden, kernel = np.zeros((16, 64, 8), np.float32), np.zeros((8, 4096), np.float32)
+    ids = np.ones((16, 64), np.int32)
+
+    def loss(hidden, kernel):
+        output = likelihood.OutputLayer(kernel, 1, 1.0)
+        return likelihood.fused_cross_entropy_loss(hidden, output, ids, ids)[0]
+
+    compiled = jax.jit(jax.grad(loss, (0, 1))).lower(hidden, kernel).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 16 * 64 * 4096 * 4 / 4

@@ -295,7 +295,8 @@ def test_training_on_a_mesh():
     params = match_layout(random_params(model), True)
     losses = {}
     for partitioner in (None, Partitioner(2)):
-        step = make_train_step(model, optimizer := adamw(lambda _: 3e-3), num_microbatches=2)
+        optimizer = adamw(lambda _: 3e-3)
+        step = make_train_step(supervised_sums(model), optimizer, num_microbatches=2)
         state = init_state(params, optimizer)
         jitted, found = jax.jit(step), []
         for _ in range(4):
@@ -366,7 +367,7 @@ def test_what_does_not_fit_is_refused():
     model, ones = make(), jnp.ones((1, 2), jnp.int32)
     with pytest.raises(UserError, match="Packed examples"):
         ids = {"encoder_segment_ids": ones, "decoder_segment_ids": ones}
-        model.init(jax.random.key(0), ones, ones, ones, **ids, enable_dropout=False)
+        model.init(jax.random.key(0), ones, ones, ones, **ids, enable_dropout=False, decode=True)
 
 
 # --- against transformers ---

@@ -13,6 +13,7 @@ from ait_jax import randomness
 from ait_jax.models import parameters, t5
 from ait_jax.runtime import reporter
 from ait_jax.runtime.partitioning import Partitioner, make_mesh
+from ait_jax.scorer.batching import LengthBuckets
 from ait_jax.trainer.embedded import EmbeddedTrainer
 from ait_jax.trainer.interface import TrainingJob
 
@@ -58,7 +59,7 @@ class FirstTokens:
     """Examples whose target is the input's first token and how many tokens there are."""
 
     def __init__(self, size=20):
-        self.feature_lengths = {"inputs": 8, "targets": 4}
+        self.buckets = LengthBuckets((8,), (4,))
         self.size = size
 
     def __len__(self):
@@ -71,14 +72,7 @@ class FirstTokens:
         return [*tokens, 1], targets
 
     def collate(self, examples):
-        batch = {
-            "inputs": np.zeros((len(examples), 8), np.int32),
-            "targets": np.zeros((len(examples), 4), np.int32),
-        }
-        for row, (inputs, targets) in enumerate(examples):
-            batch["inputs"][row, : len(inputs)] = inputs
-            batch["targets"][row, : len(targets)] = targets
-        return batch
+        return self.buckets.collate(examples)
 
     def batch(self, indices):
         return self.collate([self[i] for i in indices])

@@ -55,7 +55,7 @@ def test_what_a_training_says_of_its_work(whole):
     work = whole[1].work
     assert work.steps == 6 and work.seconds > 0 and 0 <= work.host_wait <= work.seconds
     assert work.padded_tokens == 6 * 8 * (8 + 4) and work.evaluation_seconds == 0
-    rows = [row for row in batches(FirstTokens(), batch_size=8, seed=3, start=0, stop=6)]
+    rows = [row for (row,) in batches(FirstTokens(), batch_size=8, seed=3, start=0, stop=6)]
     assert work.tokens == sum(np.count_nonzero(ids) for row in rows for ids in row.values())
     forward = model_and_params()[0].config.flops_per_example(5, 3) * 6 * 8
     assert forward < work.flops < 5 * forward

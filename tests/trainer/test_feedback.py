@@ -30,6 +30,7 @@ from tiny_training import train as train_on
 from ait_jax import randomness
 from ait_jax.errors import UserError
 from ait_jax.models.checkpoints.checkpoints import open_checkpoint
+from ait_jax.scorer.batching import LengthBuckets
 from ait_jax.trainer import embedded, feedback_step
 from ait_jax.trainer.feedback import FeedbackTrainer
 from ait_jax.trainer.interface import Trained, Trainer
@@ -41,7 +42,7 @@ WORDS = range(10, 18)
 class Echo:
     """Prompts are one word between two others of another kind; that word is the answer."""
 
-    feature_lengths: ClassVar = {"inputs": 8, "targets": 3}
+    buckets: ClassVar = LengthBuckets((8,), (3,))
 
     def __len__(self):
         return 24
@@ -51,15 +52,8 @@ class Echo:
         around = [randomness.integer(40, 60, index, side) for side in "ab"]
         return [around[0], word, around[1], 1], [word, 1]
 
-    def collate(self, examples, longest=None):
-        batch = {
-            name: np.zeros((len(examples), length), np.int32)
-            for name, length in self.feature_lengths.items()
-        }
-        for row, example in enumerate(examples):
-            for name, tokens in zip(batch, example, strict=True):
-                batch[name][row, : len(tokens)] = tokens
-        return batch
+    def collate(self, examples):
+        return self.buckets.collate(examples)
 
     def references(self, index):
         return (self.decode(self[index][1]),)

@@ -25,7 +25,7 @@ def drawn(size=10, batch_size=4, seed=1, start=0, stop=12, **options):
     stream = batches(
         Numbers(size), batch_size=batch_size, seed=seed, start=start, stop=stop, **options
     )
-    return [batch["inputs"].tolist() for batch in stream]
+    return [batch["inputs"].tolist() for (batch,) in stream]
 
 
 def test_every_step_has_a_full_batch():
@@ -56,7 +56,7 @@ def test_epochs_are_told_apart_where_examples_are_redrawn():
         redraws = True
 
     stream = batches(Redrawn(10), batch_size=4, seed=1, start=0, stop=25)
-    order = [index for batch in stream for index in batch["inputs"].tolist()]
+    order = [index for (batch,) in stream for index in batch["inputs"].tolist()]
     plain = [index for batch in drawn(stop=25) for index in batch]
     assert order == [position // 10 * 10 + index for position, index in enumerate(plain)]
     # T5X reads the examples themselves, in the same order.

@@ -21,7 +21,7 @@ from tiny_training import (
 from ait_jax.models import parameters, t5
 from ait_jax.models.likelihood import cross_entropy_loss, shift_right
 from ait_jax.trainer.optimizer import adafactor, adamw
-from ait_jax.trainer.step import init_state, make_train_step, state_shardings
+from ait_jax.trainer.step import init_state, make_train_step, state_shardings, supervised_sums
 
 BATCH = FirstTokens().batch(range(8))
 # Plain gradient descent with rate 1 leaves the gradient in the parameters.
@@ -30,7 +30,9 @@ GRADIENT = optax.sgd(1.0)
 
 @cache
 def compiled(config, **options):
-    return jax.jit(make_train_step(t5.Transformer(config), GRADIENT, **options))
+    weights = {name: options.pop(name) for name in ("z_loss", "label_smoothing") if name in options}
+    loss_sums = supervised_sums(t5.Transformer(config), **weights)
+    return jax.jit(make_train_step(loss_sums, GRADIENT, **options))
 
 
 def one_step(config=TINY, batch=BATCH, step=0, seed=7, **options):
