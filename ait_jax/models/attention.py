@@ -1,29 +1,77 @@
 """Attention over projected heads: the plain form, and cheaper forms with the same result.
 
-T5 does not divide by sqrt(D): its query kernel's initial values do. All softmaxes are in
-float32. `dot_product_attention` is the reference that the others are tested against.
+`kernel_of` says which form a platform takes; the one for TPUs is in `fused_attention`. T5 does not
+divide by sqrt(D): its query kernel's initial values do. All softmaxes are in float32.
+`dot_product_attention` is the reference that the others are tested against.
 
 Shape suffixes: B batch, Q query length, K key length, H heads, D head_dim, E emb_dim.
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
+
+from ait_jax.runtime.hardware import target_platform
 
 # What a masked attention logit becomes: finite, so that a row with nothing to
 # attend to (a padding query) gives a uniform distribution instead of NaN.
 MASKED_LOGIT = -1e10
 
-KERNELS = ("plain", "blocked")
+KERNELS = ("auto", "plain", "blocked", "fused")
 
 # Logits of one block of rows, float32: 4 MiB stay in a core's share of the last-level cache.
 _BLOCK_ELEMENTS = 2**20
+
+
+def kernel_of(platform: str) -> str:
+    """Returns the form that reads fastest on "cpu", "gpu" or "tpu".
+
+    The fused kernel was never run on a GPU; XLA's own fusions serve there.
+    """
+    return {"cpu": "blocked", "tpu": "fused"}.get(platform, "plain")
+
+
+def kernel_in_training() -> str:
+    """Returns the form that trains fastest where a program is compiled for now.
+
+    T5X and others that trace without a mesh in use (`jax.set_mesh`) leave it to XLA how programs
+    are divided, which cannot divide a kernel.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    whole = jax.device_count() == 1 if mesh.empty else True
+    return "fused" if whole and target_platform() == "tpu" else "plain"
+
+
+@struct.dataclass
+class Seen:
+    """Which keys a query sees, as the fused kernel takes it: a mask's rows and columns.
+
+    Attributes:
+        query_segments_BxQ: a query sees the keys of its own segment.
+        key_segments_BxK: segment 0 is padding, which no query sees.
+        causal: and no query a key behind it; both sides are then the same tokens.
+    """
+
+    query_segments_BxQ: Int[Array, "B Q"]
+    key_segments_BxK: Int[Array, "B K"]
+    causal: bool = struct.field(pytree_node=False, default=False)
+
+    def mask(self) -> Bool[Array, "B 1 Q K"]:
+        """Returns the same for the other forms."""
+        keys_Bx1x1xK = self.key_segments_BxK[:, None, None]
+        mask = (self.query_segments_BxQ[:, None, :, None] == keys_Bx1x1xK) & (keys_Bx1x1xK != 0)
+        return jnp.tril(mask) if self.causal else mask
+
+
+# Broadcastable to (B, 1, Q, K), True where a query may look.
+Mask: TypeAlias = Bool[Array, "..."] | Seen
 
 
 def dot_product_attention(
@@ -52,16 +100,27 @@ def dot_product_attention(
     logits_BxHxQxK = _biased_and_masked(logits_BxHxQxK, bias_1xHxQxK, mask_Bx1xQxK)
     weights_BxHxQxK = jax.nn.softmax(logits_BxHxQxK).astype(value_BxKxHxD.dtype)
     if dropout_rng is not None:
-        keep_prob = 1.0 - dropout_rate
-        batch, num_heads, _, key_length = weights_BxHxQxK.shape
-        keep_BxHx1xK = jax.random.bernoulli(
-            dropout_rng, keep_prob, (batch, num_heads, 1, key_length)
-        )
-        scale_BxHx1xK = keep_BxHx1xK.astype(weights_BxHxQxK.dtype) / jnp.asarray(
-            keep_prob, weights_BxHxQxK.dtype
-        )
-        weights_BxHxQxK = weights_BxHxQxK * scale_BxHx1xK
+        weights_BxHxQxK *= _kept_keys(dropout_rng, dropout_rate, value_BxKxHxD)
     return jnp.einsum("bhqk,bkhd->bqhd", weights_BxHxQxK, value_BxKxHxD)
+
+
+def without_dropped_keys(
+    value_BxKxHxD: Float[Array, "B K H D"], dropout_rng: Array, dropout_rate: float
+) -> Float[Array, "B K H D"]:
+    """Returns values with which other forms give what `dot_product_attention` does with dropout.
+
+    A key is dropped for all queries alike, so its value may be dropped instead of its weights.
+    """
+    scale_BxHx1xK = _kept_keys(dropout_rng, dropout_rate, value_BxKxHxD)
+    return value_BxKxHxD * jnp.transpose(scale_BxHx1xK, (0, 3, 1, 2))
+
+
+def _kept_keys(dropout_rng: Array, dropout_rate: float, value_BxKxHxD: Array) -> Array:
+    """Returns (B, H, 1, K): 0 for dropped keys, 1 / (1 - rate) for the others."""
+    keep_prob, dtype = 1.0 - dropout_rate, value_BxKxHxD.dtype
+    batch, key_length, num_heads, _ = value_BxKxHxD.shape
+    keep_BxHx1xK = jax.random.bernoulli(dropout_rng, keep_prob, (batch, num_heads, 1, key_length))
+    return keep_BxHx1xK.astype(dtype) / jnp.asarray(keep_prob, dtype)
 
 
 def blocked_attention(
