@@ -180,7 +180,7 @@ class Attention(nn.Module):
             if fused_attention.suits(query, key):
                 if dropout_rng is not None:
                     value = attention.without_dropped_keys(value, dropout_rng, rate)
-                return fused_attention.on_mesh(query, key, value, bias, mask)
+                return fused_attention.fused_attention(query, key, value, bias, mask)
             bias = None if bias is None else by_pairs(bias)[None]
         mask = _pairs(mask)
         if config.kernel == "blocked" and not drops and query.shape[1] > 1:

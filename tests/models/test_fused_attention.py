@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ait_jax.models import attention, fused_attention, parameters, t5
+from ait_jax.models import attention, attention_kernels, fused_attention, parameters, t5
 from ait_jax.models.attention import Seen
 from ait_jax.models.likelihood import shift_right
 from ait_jax.models.t5_attention import by_pairs
@@ -30,8 +30,9 @@ CONFIG = t5.T5Config(
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Blocks of 16 queries and two heads, so that short rows have several."""
-    for name, value in (("_ROWS", 16), ("_LANES", 16), ("_FEWEST_QUERIES", 1)):
-        monkeypatch.setattr(fused_attention, name, value)
+    for name in ("ROWS", "LANES"):
+        monkeypatch.setattr(attention_kernels, name, 16)
+    monkeypatch.setattr(fused_attention, "_FEWEST_QUERIES", 1)
 
 
 def segments(rng, batch, length):
@@ -69,7 +70,7 @@ def with_gradients(attend, inputs, seen, gradient):
 
 
 def check(inputs, seen, gradient, atol=1e-5):
-    ours = with_gradients(fused_attention.on_mesh, inputs, seen, gradient)
+    ours = with_gradients(fused_attention.fused_attention, inputs, seen, gradient)
     reference = with_gradients(plain, inputs, seen, gradient)
     assert len(ours) == len(reference)
     for own, wanted in zip(ours, reference, strict=True):
