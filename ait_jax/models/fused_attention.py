@@ -96,7 +96,7 @@ def _mesh_axes(batch: int, num_heads: int) -> tuple[str | None, str | None]:
     sizes = jax.sharding.get_abstract_mesh().shape
     axes = logical_to_mesh_axes(("batch", "heads")) or (None, None)
     rows, heads = (
-        axis if isinstance(axis, str) and count % sizes.get(axis, 1) == 0 else None
+        axis if sizes.get(axis, 1) > 1 and count % sizes[axis] == 0 else None
         for axis, count in zip(axes, (batch, num_heads), strict=True)
     )
     return rows, heads

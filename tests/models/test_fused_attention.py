@@ -102,13 +102,16 @@ def test_what_causal_rows_see_of_padding_keys(small_blocks):
     check(inputs, Seen(ones, seen.key_segments_BxK, causal=True), gradient)
 
 
-@pytest.mark.parametrize("num_partitions", [1, 2])
-def test_a_mesh_of_two_devices(small_blocks, num_partitions):
-    class Two(Partitioner):
-        devices = property(lambda self: jax.devices()[:2])
+@pytest.mark.parametrize(
+    "devices, num_partitions, batch", [(1, 1, 4), (2, 1, 4), (2, 2, 4), (2, 1, 3)]
+)
+def test_a_mesh(small_blocks, devices, num_partitions, batch):
+    class Few(Partitioner):
+        devices = property(lambda self: jax.devices()[:count])
 
-    inputs, seen, gradient = case(20, 20, batch=4, causal=True)
-    with Two(num_partitions=num_partitions).activate():
+    count = devices
+    inputs, seen, gradient = case(20, 20, batch=batch, causal=True)
+    with Few(num_partitions=num_partitions).activate():
         check(inputs, seen, gradient)
 
 
@@ -177,3 +180,36 @@ def test_every_platform_has_one_form():
     assert chosen == {"cpu": "blocked", "gpu": "plain", "tpu": "fused"}
     assert CONFIG.for_scoring("tpu").attention_kernel == "plain"  # as asked
     assert config.kernel == "plain"  # training on a CPU
+
+
+# --- for TPUs that nobody holds ---
+
+
+@pytest.mark.parametrize(
+    "topology, queries, keys, heads, head_dim, dtype",
+    [
+        ("v4:2x2x1", 1280, 1280, 2, 64, jnp.float32),  # the least vector memory
+        ("v5e:2x2", 1280, 1280, 2, 128, jnp.float32),
+        ("v5e:2x2", 100, 520, 6, 64, jnp.bfloat16),
+        ("v6e:2x2", 368, 368, 6, 64, jnp.bfloat16),
+    ],
+)
+def test_mosaic_compiles_both_passes(topology, queries, keys, heads, head_dim, dtype):
+    pytest.importorskip("libtpu", reason="needs the TPU compiler: pip install 'ait-jax[plan]'")
+    from ait_jax.plan.topology import PlannedPartitioner, devices_of
+
+    partitioner = PlannedPartitioner(1, given_devices=devices_of(topology)[:1])
+    inputs, seen, gradient = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=partitioner.replicated),
+        case(queries, keys, heads=heads, head_dim=head_dim, causal=queries == keys, dtype=dtype),
+    )
+
+    def both(inputs, seen, gradient):
+        attend = fused_attention.fused_attention
+        attended, backward = jax.vjp(lambda *inputs: attend(*inputs, seen), *inputs)
+        return attended, backward(gradient)
+
+    with partitioner.activate():
+        assert fused_attention.suits(*inputs[:2])
+        text = jax.jit(both).lower(inputs, seen, gradient).compile().as_text()
+    assert text.count('custom_call_target="tpu_custom_call"') == 2
