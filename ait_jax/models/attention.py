@@ -1,29 +1,77 @@
 """Attention over projected heads: the plain form, and cheaper forms with the same result.
 
-T5 does not divide by sqrt(D): its query kernel's initial values do. All softmaxes are in
-float32. `dot_product_attention` is the reference that the others are tested against.
+`kernel_of` says which form a platform takes; the one for TPUs is in `fused_attention`. T5 does not
+divide by sqrt(D): its query kernel's initial values do. All softmaxes are in float32.
+`dot_product_attention` is the reference that the others are tested against.
 
 Shape suffixes: B batch, Q query length, K key length, H heads, D head_dim, E emb_dim.
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
+
+from ait_jax.runtime.hardware import target_platform
 
 # What a masked attention logit becomes: finite, so that a row with nothing to
 # attend to (a padding query) gives a uniform distribution instead of NaN.
 MASKED_LOGIT = -1e10
 
-KERNELS = ("plain", "blocked", "recomputed")
+KERNELS = ("auto", "plain", "blocked", "recomputed", "fused")
 
 # Logits of one block of rows, float32: 4 MiB stay in a core's share of the last-level cache.
 _BLOCK_ELEMENTS = 2**20
+
+
+def kernel_of(platform: str) -> str:
+    """Returns the form that reads fastest on "cpu", "gpu" or "tpu".
+
+    The fused kernel was never run on a GPU; XLA's own fusions serve there.
+    """
+    return {"cpu": "blocked", "tpu": "fused"}.get(platform, "plain")
+
+
+def kernel_in_training() -> str:
+    """Returns the form that trains fastest where a program is compiled for now.
+
+    T5X and others that trace without a mesh in use (`jax.set_mesh`) leave it to XLA how programs
+    are divided, which cannot divide a kernel.
+    """
+    if jax.sharding.get_abstract_mesh().empty and jax.device_count() > 1:
+        return "plain"
+    return {"cpu": "recomputed", "tpu": "fused"}.get(target_platform(), "plain")
+
+
+@struct.dataclass
+class Seen:
+    """Which keys a query sees, as the fused kernel takes it: a mask's rows and columns.
+
+    Attributes:
+        query_segments_BxQ: a query sees the keys of its own segment.
+        key_segments_BxK: segment 0 is padding, which no query sees.
+        causal: and no query a key behind it; both sides are then the same tokens.
+    """
+
+    query_segments_BxQ: Int[Array, "B Q"]
+    key_segments_BxK: Int[Array, "B K"]
+    causal: bool = struct.field(pytree_node=False, default=False)
+
+    def mask(self) -> Bool[Array, "B 1 Q K"]:
+        """Returns the same for the other forms."""
+        keys_Bx1x1xK = self.key_segments_BxK[:, None, None]
+        mask = (self.query_segments_BxQ[:, None, :, None] == keys_Bx1x1xK) & (keys_Bx1x1xK != 0)
+        return jnp.tril(mask) if self.causal else mask
+
+
+# Broadcastable to (B, 1, Q, K), True where a query may look.
+Mask: TypeAlias = Bool[Array, "..."] | Seen
 
 
 def dot_product_attention(

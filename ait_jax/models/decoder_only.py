@@ -67,7 +67,7 @@ class GroupedAttention(nn.Module):
         value = project("value", config.num_kv_heads)
         new = KeyValue(jnp.transpose(key, (0, 2, 3, 1)), jnp.transpose(value, (0, 2, 1, 3)))
 
-        blocks_dtype = config.dtype if config.attention_kernel == "blocked" else None
+        blocks_dtype = config.dtype if config.kernel == "blocked" else None
         *past_masks, own_mask = masks
         if isinstance(own_mask, Windows):
             own = self._for_mesh(new)

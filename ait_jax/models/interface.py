@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Num
 
 from ait_jax.errors import UserError, nearest, shown
-from ait_jax.models.attention import KERNELS
+from ait_jax.models.attention import KERNELS, kernel_in_training, kernel_of
 from ait_jax.models.likelihood import OutputLayer
 
 REMAT_POLICIES = ("none", "minimal", "full")
@@ -60,9 +60,10 @@ class ModelConfig(abc.ABC):
         scan_layers: compile one layer and loop over stacked parameters: compilation time and
             program size no longer grow with depth (`parameters.match_layout` converts).
             Optimizers see one array of all layers: Adafactor then scales and clips them together.
-        attention_kernel: "plain"; "blocked": a few rows at a time, for CPU caches; "recomputed":
-            of T5, a few queries at a time, forward and backward. All give the same result, up to
-            rounding.
+        attention_kernel: "plain"; "blocked", a few rows at a time, for CPU caches; "recomputed", of
+            T5, a few queries at a time, forward and backward; "fused", one kernel for TPUs (run
+            without one, as in tests, it is slow); or "auto", what suits the platform. All give the
+            same result, up to rounding.
         intermediate_dtype: of what lies between matrix products; None is `dtype`. float32
             beside a bfloat16 `dtype` is more exact and, on CPUs, faster.
 
@@ -80,7 +81,7 @@ class ModelConfig(abc.ABC):
     logits_via_embedding: bool = False
     remat_policy: str = "none"
     scan_layers: bool = False
-    attention_kernel: str = "plain"
+    attention_kernel: str = "auto"
     intermediate_dtype: Any = None
 
     # The longest prompt and target together; None without a bound.
@@ -136,6 +137,12 @@ class ModelConfig(abc.ABC):
         """The dtype of what lies between matrix products."""
         return self.intermediate_dtype or self.dtype
 
+    @property
+    def kernel(self) -> str:
+        """`attention_kernel`, or what suits training on the platform that is compiled for."""
+        is_open = self.attention_kernel == "auto"
+        return kernel_in_training() if is_open else self.attention_kernel
+
     def for_scoring(self: AnyConfig, platform: str) -> AnyConfig:
         """Returns the same model in the form that reads fastest on "cpu", "gpu" or "tpu".
 
@@ -143,17 +150,13 @@ class ModelConfig(abc.ABC):
         products everything else is float32.
         """
         on_cpu = platform == "cpu"
+        is_open = on_cpu or self.attention_kernel == "auto"
         return dataclasses.replace(
             self,
             scan_layers=True,
-            attention_kernel="blocked" if on_cpu else self.attention_kernel,
+            attention_kernel=kernel_of(platform) if is_open else self.attention_kernel,
             intermediate_dtype=jnp.float32 if on_cpu else self.intermediate_dtype,
         )
-
-    def for_training(self: AnyConfig, platform: str) -> AnyConfig:
-        """Returns the same model in the form that learns fastest on "cpu", "gpu" or "tpu"."""
-        del platform
-        return self
 
     @abc.abstractmethod
     def flops_per_example(self, inputs: float | int, targets: float | int) -> float:

@@ -195,7 +195,7 @@ class Decoder(nn.Module):
         if segments_BxQ is not None:
             positions_BxQ, own_mask = texts_apart(segments_BxQ)
         if groups is not None:
-            in_steps = config.attention_kernel == "blocked"
+            in_steps = config.kernel == "blocked"
             positions_BxQ = groups[0].positions_BxN
             own_mask = windows_of(*groups, in_steps=in_steps)
         for part in past:

@@ -12,7 +12,7 @@ Shape suffixes: B batch, L prompt length, T target length, E emb_dim, H heads, V
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Unpack
 
 import jax
@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ait_jax.models import layers
+from ait_jax.models.attention import Mask, Seen
 from ait_jax.models.interface import ModelConfig, Packing, Params, Targets, Tokens
 from ait_jax.models.layers import feature_dropout, layer_stack, remat
 from ait_jax.models.likelihood import OutputLayer
@@ -102,12 +103,6 @@ class T5Config(ModelConfig):
         """Returns the same model in the form that reads fastest; see `interface.ModelConfig`."""
         return dataclasses.replace(super().for_scoring(platform), absorb_cross_attention=True)
 
-    def for_training(self, platform: str) -> "T5Config":
-        """Returns the same model in the form that learns fastest; see `interface.ModelConfig`."""
-        if platform != "cpu" or self.attention_kernel != "plain":
-            return self
-        return dataclasses.replace(self, attention_kernel="recomputed")
-
     def output_layer(self, params: Params) -> OutputLayer:
         """Returns the output kernel, or the scaled token table."""
         if self.logits_via_embedding:
@@ -126,7 +121,7 @@ class EncoderLayer(nn.Module):
         self,
         inputs_BxLxE: jax.Array,
         bias_1xHxLxL: jax.Array,
-        mask_Bx1xLxL: jax.Array,
+        mask_Bx1xLxL: Mask,
         deterministic: bool,
     ) -> tuple[jax.Array, None]:
         """Returns (B, L, E) and None: a scan's carry and its outputs."""
@@ -152,8 +147,8 @@ class DecoderLayer(nn.Module):
         inputs_BxTxE: jax.Array,
         encoded_BxLxE: jax.Array,
         bias_1xHxTxT: jax.Array,
-        mask_Bx1xTxT: jax.Array | None,
-        cross_mask_Bx1xTxL: jax.Array,
+        mask_Bx1xTxT: Mask | None,
+        cross_mask_Bx1xTxL: Mask,
         deterministic: bool,
         decode: bool,
     ) -> tuple[jax.Array, None]:
@@ -187,13 +182,12 @@ class Encoder(nn.Module):
     shared_embedding: layers.Embed
 
     @nn.compact
-    def __call__(
-        self, tokens_BxL: Tokens, mask_Bx1xLxL: jax.Array, deterministic: bool
-    ) -> jax.Array:
+    def __call__(self, tokens_BxL: Tokens, mask_Bx1xLxL: Mask, deterministic: bool) -> jax.Array:
         """Returns the encoder output, (B, L, E) in `config.activation_dtype`."""
         config = self.config
         biases = RelativePositionBiases(config, name="relpos_bias")
-        bias_1xHxLxL = biases(tokens_BxL.shape[-1], bidirectional=True)
+        by_distance = isinstance(mask_Bx1xLxL, Seen)
+        bias_1xHxLxL = biases(tokens_BxL.shape[-1], True, by_distance)
         x = self.shared_embedding(tokens_BxL)
         x = feature_dropout(config)(x, deterministic=deterministic)
         layer_class = remat(EncoderLayer, config, static_argnums=(4,))
@@ -216,8 +210,8 @@ class Decoder(nn.Module):
         self,
         encoded_BxLxE: jax.Array,
         tokens_BxT: Tokens,
-        mask_Bx1xTxT: jax.Array | None,
-        cross_mask_Bx1xTxL: jax.Array,
+        mask_Bx1xTxT: Mask | None,
+        cross_mask_Bx1xTxL: Mask,
         deterministic: bool,
         decode: bool = False,
         max_decode_length: int | None = None,
@@ -227,7 +221,7 @@ class Decoder(nn.Module):
         config = self.config
         bias_length = (decode and max_decode_length) or tokens_BxT.shape[-1]
         biases = RelativePositionBiases(config, name="relpos_bias")
-        bias_1xHxTxT = biases(bias_length, bidirectional=False)
+        bias_1xHxTxT = biases(bias_length, False, isinstance(mask_Bx1xTxT, Seen))
         y = self.shared_embedding(tokens_BxT)
         y = feature_dropout(config)(y, deterministic=deterministic)
         layer_class = DecoderLayer
@@ -255,9 +249,10 @@ class Decoder(nn.Module):
         return layers.with_sharding_constraint(logits_BxTxV, ("batch", "length", "vocab"))
 
 
-def _pairs(query_BxQ: Any, key_BxK: Any, compare: Callable[[Any, Any], jax.Array]) -> jax.Array:
-    """Compares every query position with every key position: bool (B, 1, Q, K)."""
-    return compare(query_BxQ[:, None, :, None], key_BxK[:, None, None, :])
+def _segments(tokens_BxL: Any, segment_ids: Any) -> jax.Array:
+    """Returns the segments of a `Seen`, int32 (B, L): 1 for all tokens of a row if not packed."""
+    real_BxL = jnp.asarray(tokens_BxL) > 0
+    return jnp.where(real_BxL, 1 if segment_ids is None else segment_ids, 0).astype(jnp.int32)
 
 
 class Transformer(nn.Module):
@@ -281,14 +276,14 @@ class Transformer(nn.Module):
         enable_dropout: bool = True,
     ) -> jax.Array:
         """Returns the encoder output, (B, L, E)."""
-        real_BxL = jnp.asarray(encoder_input_tokens) > 0
-        mask = real_BxL[:, None, None, :]
-        if self.config.attention_kernel == "plain":
-            # What padding attends to affects padding only; as T5X, whose numbers the plain form
-            # is compared with, let it attend to all padding.
-            mask = _pairs(real_BxL, real_BxL, jnp.logical_and)
-        if encoder_segment_ids is not None:
-            mask &= _pairs(encoder_segment_ids, encoder_segment_ids, jnp.equal)
+        segments_BxL = _segments(encoder_input_tokens, encoder_segment_ids)
+        mask = Seen(segments_BxL, segments_BxL)
+        if self.config.kernel == "blocked" and encoder_segment_ids is None:
+            # What padding attends to affects padding only. T5X, whose numbers the plain form is
+            # compared with, lets it attend to all padding.
+            mask = (segments_BxL > 0)[:, None, None, :]
+        elif self.config.kernel != "fused":
+            mask = mask.mask()
         return self.encoder(encoder_input_tokens, mask, not enable_dropout)
 
     def represent(self, tokens: Tokens, enable_dropout: bool = True) -> jax.Array:
@@ -327,21 +322,19 @@ class Transformer(nn.Module):
         """
         encoder_segment_ids = packing.get("encoder_segment_ids")
         decoder_segment_ids = packing.get("decoder_segment_ids")
-        if decode:
-            if encoder_segment_ids is not None:
-                raise ValueError("Packed examples (encoder_segment_ids) cannot be decoded.")
-            mask_Bx1xTxT = None
-            target_BxT = jnp.ones_like(decoder_target_tokens, bool)
-        else:
-            target_BxT = decoder_target_tokens > 0
-            position_1xT = jnp.arange(decoder_target_tokens.shape[-1])[None]
-            mask_Bx1xTxT = _pairs(target_BxT, target_BxT, jnp.logical_and)
-            mask_Bx1xTxT &= _pairs(position_1xT, position_1xT, jnp.greater_equal)
-            if decoder_segment_ids is not None:
-                mask_Bx1xTxT &= _pairs(decoder_segment_ids, decoder_segment_ids, jnp.equal)
-        cross_mask_Bx1xTxL = _pairs(target_BxT, encoder_input_tokens > 0, jnp.logical_and)
-        if encoder_segment_ids is not None:
-            cross_mask_Bx1xTxL &= _pairs(decoder_segment_ids, encoder_segment_ids, jnp.equal)
+        if decode and encoder_segment_ids is not None:
+            raise ValueError("Packed examples (encoder_segment_ids) cannot be decoded.")
+        source_BxL = _segments(encoder_input_tokens, encoder_segment_ids)
+        own_BxT = _segments(decoder_target_tokens, decoder_segment_ids)
+        target_BxT = own_BxT
+        if encoder_segment_ids is None:
+            everything_BxT = jnp.ones_like(own_BxT)
+            target_BxT = everything_BxT if decode else jnp.minimum(own_BxT, 1)
+        cross_mask_Bx1xTxL = Seen(target_BxT, source_BxL)
+        mask_Bx1xTxT = None if decode else Seen(own_BxT, own_BxT, causal=True)
+        if decode or self.config.kernel != "fused":
+            cross_mask_Bx1xTxL = cross_mask_Bx1xTxL.mask()
+            mask_Bx1xTxT = mask_Bx1xTxT and mask_Bx1xTxT.mask()
         return self.decoder(
             encoded,
             decoder_input_tokens,

@@ -14,9 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax import lax
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
-from ait_jax.models import attention, layers
+from ait_jax.models import attention, fused_attention, layers
+from ait_jax.models.attention import Mask, Seen
 from ait_jax.models.blocked_attention import recomputed_attention
 from ait_jax.models.interface import ModelConfig
 
@@ -71,8 +72,10 @@ class RelativePositionBiases(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, length: int, bidirectional: bool) -> Float[jax.Array, "1 H L L"]:
-        """Returns the biases in `config.activation_dtype`."""
+    def __call__(
+        self, length: int, bidirectional: bool, by_distance: bool = False
+    ) -> Float[jax.Array, "1 H L L"] | Float[jax.Array, "H D"]:
+        """Returns the biases of all pairs in `config.activation_dtype`, or by distance, float32."""
         table_HxR = layers.param_with_axes(
             "rel_embedding",
             nn.initializers.variance_scaling(1.0, "fan_avg", "uniform"),
@@ -81,6 +84,8 @@ class RelativePositionBiases(nn.Module):
             axes=("heads", "relpos_buckets"),
         )
         buckets_D = relative_position_buckets(length, bidirectional=bidirectional)
+        if by_distance:
+            return jnp.take(table_HxR, buckets_D, axis=1)
         table_HxR = table_HxR.astype(self.config.activation_dtype)
         return by_pairs(jnp.take(table_HxR, buckets_D, axis=1))[None]
 
@@ -98,8 +103,8 @@ class Attention(nn.Module):
     taken from there when it is present. T5X's own decoding has no such collection and
     projects the encoder output at every step.
 
-    `config.attention_kernel` chooses the form, and `absorb` that of cross-attention in a pass
-    without dropout (`attention.absorbed_cross_attention`).
+    `config.kernel` chooses the form, and `absorb` that of cross-attention in a pass without dropout
+    (`attention.absorbed_cross_attention`).
     """
 
     config: Any  # a `t5.T5Config`
@@ -110,8 +115,8 @@ class Attention(nn.Module):
         self,
         inputs_q: Float[jax.Array, "B Q E"],
         inputs_kv: Float[jax.Array, "B K E"],
-        mask: Bool[jax.Array, "..."] | None = None,
-        bias: Float[jax.Array, "1 H L L2"] | None = None,
+        mask: Mask | None = None,
+        bias: Float[jax.Array, "1 H L L2"] | Float[jax.Array, "H C"] | None = None,
         *,
         decode: bool = False,
         keep_key_value: bool = False,
@@ -120,8 +125,10 @@ class Attention(nn.Module):
         """Returns the projected attended values.
 
         Args:
-            mask: broadcastable to (B, 1, Q, K), True where a query may look.
-            bias: (1, H, Q, K); with `decode` over the whole cache, (1, H, L, L).
+            mask: broadcastable to (B, 1, Q, K), True where a query may look. A `Seen` for the
+                fused kernel.
+            bias: (1, H, Q, K); with `decode` over the whole cache, (1, H, L, L); with a `Seen` by
+                distance.
 
         Raises:
             ValueError: `decode` with more than one position a step, or with a bias of
@@ -138,17 +145,17 @@ class Attention(nn.Module):
         drops = not deterministic and config.dropout_rate > 0.0
         if not (drops or keep_key_value) and self._absorbs(inputs_q, inputs_kv):
             key, value = (self._kernel(name, inputs_kv) for name in ("key", "value"))
-            blocked = config.attention_kernel == "blocked"
+            blocked = config.kernel == "blocked"
             attended_BxQxHxD = attention.absorbed_cross_attention(
-                query, inputs_kv, key, value, mask, blocked=blocked
+                query, inputs_kv, key, value, _pairs(mask), blocked=blocked
             )
         elif keep_key_value and self._has_kept():
             key, value = (self.get_variable("cross_cache", name) for name in ("key", "value"))
-            attended_BxQxHxD = attention.step_attention(query, key, value, bias, mask)
+            attended_BxQxHxD = attention.step_attention(query, key, value, bias, _pairs(mask))
         else:
             key, value = (project(name, x_BxLxE=inputs_kv) for name in ("key", "value"))
             if decode and self.has_variable("cache", "cached_key"):
-                past = self._decode_step(key, value, mask, bias)
+                past = self._decode_step(key, value, _pairs(mask), bias)
                 attended_BxQxHxD = attention.step_attention(query, *past)
             else:
                 if decode:
@@ -168,12 +175,17 @@ class Attention(nn.Module):
         key: jax.Array,
         value: jax.Array,
         bias: jax.Array | None,
-        mask: jax.Array | None,
+        mask: Mask | None,
     ) -> jax.Array:
         config = self.config
-        if config.attention_kernel == "recomputed":
+        if isinstance(mask, Seen):
+            if fused_attention.suits(query, key):
+                return fused_attention.fused_attention(query, key, value, bias, mask)
+            bias = None if bias is None else by_pairs(bias)[None]
+        mask = _pairs(mask)
+        if config.kernel == "recomputed":
             return recomputed_attention(query, key, value, bias, mask)
-        if config.attention_kernel == "blocked" and query.shape[1] > 1:
+        if config.kernel == "blocked" and query.shape[1] > 1:
             return attention.blocked_attention(query, key, value, bias, mask)
         return attention.dot_product_attention(
             query, key, value, bias, mask, float32_logits=config.float32_attention_logits
@@ -227,6 +239,10 @@ class Attention(nn.Module):
                 )
             bias_1xHxLxL = lax.dynamic_slice_in_dim(bias_1xHxLxL, index, 1, axis=2)
         return cached_key.value, cached_value.value, bias_1xHxLxL, mask
+
+
+def _pairs(mask: Mask | None) -> jax.Array | None:
+    return mask.mask() if isinstance(mask, Seen) else mask
 
 
 def _length_last(x_BxLxHxD: jax.Array) -> jax.Array:

@@ -1,7 +1,9 @@
 """What a compiled program costs one device: matrix FLOPs, traffic to memory, collectives.
 
 XLA's own cost analysis counts the body of a loop once. Here a body counts as often as it runs
-(`hlo.trip_count`), and a loop whose end depends on the data (decoding) `unknown_trips` times.
+(`hlo.trip_count`), and a loop whose end depends on the data (decoding) `unknown_trips` times. What
+a kernel of our own computes (Pallas) is what it says itself; it reads its operands and writes its
+results once.
 """
 
 import math
@@ -17,6 +19,8 @@ COLLECTIVES = (
 )  # fmt: skip
 # Collectives whose results are larger than what goes into them, or as large.
 _GROWING = ("all-gather", "collective-permute", "ragged-all-to-all")
+# Of a kernel (Pallas' CostEstimate).
+_ESTIMATED_FLOPS = re.compile(r'"cost_estimate":\{"flops":"(\d+)"')
 # Instructions that move nothing, or whose work is counted in the computation they run.
 _FREE = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id",
@@ -99,6 +103,9 @@ class _Costs:
                 cost.add(self.computation(name, fused or opcode != "call"))
         elif opcode in ("convolution", "dot") or "__cublas$" in instruction.attributes:
             cost.flops += _product_flops(body, instruction)
+        elif opcode == "custom-call":
+            estimated = _ESTIMATED_FLOPS.search(instruction.attributes)
+            cost.flops += float(estimated[1]) if estimated else 0.0
         elif opcode.removesuffix("-start") in COLLECTIVES:
             _add_collective(cost, computation, body, instruction)
         if not fused and opcode not in _FREE and not opcode.endswith(("-done", "-update")):

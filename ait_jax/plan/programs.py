@@ -73,7 +73,6 @@ class Programs:
         )
         trainer.check_batch_size(self.partitioner)
         model = changed(self.planned.model, scan_layers=True, remat_policy=remat_policy)
-        model = model.clone(config=model.config.for_training(self.partitioner.platform))
         optimizer = trainer.optimizer(schedule_over(trainer.schedule, _ANY_STEPS))
         step, begin = trainer.compiled_step(model, optimizer, self.partitioner)
         state, *others = begin

@@ -39,7 +39,6 @@ def _compiled_step(
 ) -> tuple[optax.GradientTransformation, Any, tuple[Any, ...]]:
     """Returns the optimizer and `Trainer.compiled_step`: traced once for all rounds of a run."""
     optimizer = config.optimizer(schedule)
-    model = model.clone(config=model.config.for_training(partitioner.platform))
     return optimizer, *config.compiled_step(model, optimizer, partitioner)
 
 

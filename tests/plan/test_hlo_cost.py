@@ -218,6 +218,23 @@ def test_what_lies_beside_the_cores_is_no_traffic():
     assert (inside.memory_bytes, outside.memory_bytes) == (0, 16)
 
 
+KERNEL = """
+ENTRY %main (q: bf16[8,64], k: bf16[32,64]) -> bf16[8,64] {
+  %q = bf16[8,64]{1,0} parameter(0)
+  %k = bf16[32,64]{1,0:S(1)} parameter(1)
+  ROOT %out = bf16[8,64]{1,0} custom-call(%q, %k), custom_call_target="tpu_custom_call", \
+backend_config={"custom_call_config":{"body":"TUzvUg==","cost_estimate":{"flops":"65536",\
+"transcendentals":"256","bytes_accessed":"6144"},"serialization_format":"1"}}
+}
+"""
+
+
+def test_a_kernel_computes_what_it_says():
+    counted = hlo_cost.cost_of(hlo.parse(KERNEL.replace("\\\n", "")))
+    assert counted.flops == 65536
+    assert counted.bytes == 2 * (8 * 64 + 8 * 64)  # the keys lie beside the cores
+
+
 def test_text_that_is_no_program():
     with pytest.raises(ValueError, match="ENTRY"):
         hlo.parse("nothing here")
