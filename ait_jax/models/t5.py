@@ -13,7 +13,7 @@ Shape suffixes: B batch, L prompt length, T target length, E emb_dim, H heads, V
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Unpack
+from typing import Any, ClassVar, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -97,6 +97,11 @@ class T5Config(ModelConfig):
         decoder_layer = (causal * targets + 2 * inputs) * targets * joined_kv
         encoder_layer = 2 * inputs**2 * joined_kv
         return self.num_encoder_layers * encoder_layer + self.num_decoder_layers * decoder_layer
+
+    @property
+    def kept_values(self) -> int:
+        """See `interface.ModelConfig`."""
+        return 2 * self.num_decoder_layers * self.num_heads * self.head_dim
 
     def for_scoring(self, platform: str) -> "T5Config":
         """Returns the same model in the form that reads fastest; see `interface.ModelConfig`."""
@@ -258,6 +263,7 @@ class Transformer(nn.Module):
     """T5 with T5X's methods `encode`, `decode` and `__call__`. Token 0 is padding everywhere."""
 
     config: T5Config
+    ring_cache: ClassVar[bool] = True
 
     def setup(self) -> None:
         """Makes the token table and both stacks."""
@@ -300,6 +306,7 @@ class Transformer(nn.Module):
         decode: bool = False,
         max_decode_length: int | None = None,
         return_hidden: bool = False,
+        seen_BxT: jax.Array | None = None,
         **packing: Unpack[Packing],
     ) -> jax.Array:
         """Returns the logits, float32 (B, T, V).
@@ -314,6 +321,8 @@ class Transformer(nn.Module):
             max_decode_length: length of that cache, needed in every step.
             return_hidden: return the final hidden states instead, (B, T, E) in
                 `config.dtype`, for `output_layer` (T5X never asks for this).
+            seen_BxT: with `decode`, which places of the cache are a row's, the one that is
+                written included; None for all positions so far.
             packing: segment ids of both sides.
 
         Raises:
@@ -324,7 +333,7 @@ class Transformer(nn.Module):
         if decode:
             if encoder_segment_ids is not None:
                 raise ValueError("Packed examples (encoder_segment_ids) cannot be decoded.")
-            mask_Bx1xTxT = None
+            mask_Bx1xTxT = None if seen_BxT is None else seen_BxT[:, None, None]
             target_BxT = jnp.ones_like(decoder_target_tokens, bool)
         else:
             target_BxT = decoder_target_tokens > 0

@@ -35,8 +35,9 @@ def test_answers_are_those_of_the_plain_form(num_partitions, tokens_per_batch, m
     found, work = {}, {}
     for share in (True, False):
         engine = Engine(
-            model, Partitioner(num_partitions), BUCKETS, tokens_per_batch, 2.0, share_prefixes=share
-        )
+            model, Partitioner(num_partitions), BUCKETS, tokens_per_batch, 2.0,
+            share_prefixes=share, in_slots=share,
+        )  # fmt: skip
         found[share] = engine.decode(engine.place(params), prompts)
         work[share] = engine.work
     plain = found[False]
@@ -57,7 +58,7 @@ def test_prefixes_are_not_padded_beyond_their_slots():
     for share in (True, False):
         engine = Engine(
             LlamaTransformer(config), Partitioner(), LengthBuckets((320,), (4,)), 512,
-            share_prefixes=share,
+            share_prefixes=share, in_slots=share,
         )  # fmt: skip
         found[share] = engine.decode(engine.place(params), prompts).tokens
     assert found[True] == found[False]
