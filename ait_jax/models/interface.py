@@ -43,6 +43,16 @@ class Packing(TypedDict, total=False):
     decoder_positions: Any
 
 
+class Masks(Packing, total=False):
+    """What says which positions rows of `decode` see.
+
+    `seen_BxT`, with decode=True: which places of the cache are a row's, the one that is written
+    included; without it all positions so far.
+    """
+
+    seen_BxT: Any
+
+
 AnyConfig = TypeVar("AnyConfig", bound="ModelConfig")
 
 
@@ -194,7 +204,7 @@ class Model(Protocol):
     returns the last layer's hidden states, (B, L, E).
 
     Slots (see `slots`) need `extend`, or a `ring_cache`: `decode=True` then takes any number of
-    steps, of which `cache` keeps the last T, and `seen_BxT`, which of these places are a row's.
+    steps, of which `cache` keeps the last T, and `seen_BxT` (`Masks`).
     """
 
     config: Any  # a ModelConfig; each network annotates its own

@@ -6,8 +6,7 @@ front, the answer's ring behind.
 Shapes as in `slots`; a prefix's rows are run as R packed rows of Q tokens each.
 """
 
-import dataclasses
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,9 +16,9 @@ from jaxtyping import Array
 
 from ait_jax.models.decoder_only import KeyValues
 from ait_jax.models.grouped_attention import KeyValue
-from ait_jax.models.interface import Model, Params, changed
-from ait_jax.models.parameters import layers_apart, match_layout
-from ait_jax.models.slots import Begun, Slots
+from ait_jax.models.interface import Params
+from ait_jax.models.parameters import layers_apart
+from ait_jax.models.slots import Begun, SlotModel, Slots
 
 
 class Packed(NamedTuple):
@@ -45,26 +44,8 @@ class _Kept(NamedTuple):
     own: KeyValues
 
 
-@dataclasses.dataclass(frozen=True)
-class PrefixModel:
-    """A `slots.SlotModel`.
-
-    Args:
-        reading: the model in the form that reads prompts.
-        apart: take steps layer by layer, which suits a CPU.
-    """
-
-    reading: Model
-    apart: bool
-
-    @cached_property
-    def model(self) -> Model:
-        """See `slots.SlotModel`."""
-        return changed(self.reading, scan_layers=not self.apart)
-
-    def step_params(self, params: Params) -> Params:
-        """See `slots.SlotModel`."""
-        return match_layout(params, scan_layers=not self.apart)
+class PrefixModel(SlotModel):
+    """Slots of a prefix and the rows behind it."""
 
     def no_prompts(self, slots: int, prefix: int, members: int) -> Packed:
         """See `slots.SlotModel`."""
@@ -81,21 +62,22 @@ class PrefixModel:
         _, prefix = extend(prefixes_FxP)
         _, rows = extend(tokens_RxQ, (prefix,), segments_BxQ=rows_RxQ)
         apart = partial(_unpacked, begins_FxM=begins_FxM, length=lengths[1])
-        own = {name: apart(x) for name, x in rows.items() if name.startswith("layers")}
         length_FxM = jnp.maximum(lengths_FxM - 1, 0)
-        own["length"] = length_FxM.reshape(-1)
+        length_B = length_FxM.reshape(-1)
+        own = {name: apart(x) for name, x in rows.items() if name.startswith("layers")}
+        own = {"length": length_B, **own}
         prefix = _lengthened(prefix, lengths[0])
         if self.apart:
             prefix, own = layers_apart(prefix), layers_apart(own)
         packed_FxC = tokens_RxQ.reshape(begins_FxM.shape[0], -1)
         last_FxM = jnp.take_along_axis(packed_FxC, begins_FxM + length_FxM, axis=1)
         filler_B = lengths_FxM.reshape(-1) == 0
-        return Begun(_Kept(prefix, own), own["length"], last_FxM.reshape(-1, 1), filler_B)
+        return Begun(_Kept(prefix, own), length_B, last_FxM.reshape(-1, 1), filler_B)
 
     def step(self, params: Params, slots: Slots) -> tuple[Array, Any]:
         """See `slots.SlotModel`."""
         past = (slots.kept.prefixes, {**slots.kept.own, "real": slots.real_BxW})
-        return self.model.apply({"params": params}, slots.token_Bx1, past, method="extend")
+        return self.stepping.apply({"params": params}, slots.token_Bx1, past, method="extend")
 
     def written(self, kept: _Kept, new: KeyValues, column: Array) -> _Kept:
         """See `slots.SlotModel`."""

@@ -8,8 +8,6 @@ depend on distances alone, which are the same in all rows for a place of the rin
 Shapes as in `slots`, with M = 1 and S = 0.
 """
 
-import dataclasses
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -17,10 +15,9 @@ from jax import lax
 from jaxtyping import Array
 
 from ait_jax.models.decoding import Encoded, encode_prompts, map_rows
-from ait_jax.models.interface import Model, Params, Tokens, changed
+from ait_jax.models.interface import Params, Tokens
 from ait_jax.models.likelihood import PAD_ID
-from ait_jax.models.parameters import match_layout
-from ait_jax.models.slots import Begun, Slots, with_column
+from ait_jax.models.slots import Begun, SlotModel, Slots, with_column
 
 
 class _Kept(NamedTuple):
@@ -28,26 +25,8 @@ class _Kept(NamedTuple):
     cache: Any
 
 
-@dataclasses.dataclass(frozen=True)
-class PromptModel:
-    """A `slots.SlotModel`.
-
-    Args:
-        reading: the model in the form that reads prompts.
-        apart: take steps layer by layer, which suits a CPU.
-    """
-
-    reading: Model
-    apart: bool
-
-    @cached_property
-    def model(self) -> Model:
-        """See `slots.SlotModel`."""
-        return changed(self.reading, scan_layers=not self.apart)
-
-    def step_params(self, params: Params) -> Params:
-        """See `slots.SlotModel`."""
-        return match_layout(params, scan_layers=not self.apart)
+class PromptModel(SlotModel):
+    """Slots of one prompt."""
 
     def no_prompts(self, slots: int, prefix: int, members: int) -> Tokens:
         """See `slots.SlotModel`."""
@@ -69,7 +48,7 @@ class PromptModel:
     def step(self, params: Params, slots: Slots) -> tuple[Array, Any]:
         """See `slots.SlotModel`."""
         encoded, cache = slots.kept
-        hidden_Bx1xE, updated = self.model.apply(
+        hidden_Bx1xE, updated = self.stepping.apply(
             {"params": params, "cache": cache, "cross_cache": encoded.cross_cache},
             encoded.encoded,
             encoded.encoder_tokens_BxL,

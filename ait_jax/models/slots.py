@@ -11,8 +11,10 @@ Shapes: G slots, each of P prefix tokens and M rows, B = G * M, S own prompt tok
 tokens, W = S + T; F slots filled at a time.
 """
 
-from functools import partial
-from typing import Any, NamedTuple, Protocol
+import abc
+import dataclasses
+from functools import cached_property, partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +23,9 @@ from jax import lax
 from jaxtyping import Array, Bool, Int
 
 from ait_jax.models.decoding import Rows, largest, map_rows, no_answers, with_next
-from ait_jax.models.interface import Model, Params
+from ait_jax.models.interface import Model, Params, changed
 from ait_jax.models.likelihood import logits_of
+from ait_jax.models.parameters import match_layout
 
 # Host arrays for `SlotModel.begin`.
 Prompts = Any
@@ -44,41 +47,47 @@ class Begun(NamedTuple):
     filler_B: Bool[Array, " B"]
 
 
-class SlotModel(Protocol):
-    """A model in the form that fills slots and takes their steps.
+@dataclasses.dataclass(frozen=True)
+class SlotModel(abc.ABC):
+    """A model in the forms that read prompts into slots and take their steps.
 
-    Attributes:
-        model: in the form that takes steps; its parameters are `step_params`.
+    Args:
+        reading: the model in the form that reads prompts.
+        apart: take steps layer by layer, which suits a CPU: stacked keys and values would be copied
+            in every step.
     """
 
-    @property
-    def model(self) -> Model:
+    reading: Model
+    apart: bool
+
+    @cached_property
+    def stepping(self) -> Model:
         """The model in the form that takes steps."""
-        ...
+        return changed(self.reading, scan_layers=not self.apart)
 
     def step_params(self, params: Params) -> Params:
         """Returns the parameters of `step`. Call it once for many runs: it may copy them all."""
-        ...
+        return match_layout(params, scan_layers=not self.apart)
 
+    @abc.abstractmethod
     def no_prompts(self, slots: int, prefix: int, members: int) -> Prompts:
         """Returns what `begin` takes for as many empty slots."""
-        ...
 
+    @abc.abstractmethod
     def begin(self, params: Params, prompts: Prompts, *, lengths: tuple[int, int]) -> Begun:
         """Runs the prompts of F groups.
 
         Args:
             lengths: places for each prefix (P), and for each row's own tokens.
         """
-        ...
 
+    @abc.abstractmethod
     def step(self, params: Params, slots: "Slots") -> tuple[Array, Any]:
         """Returns the next hidden states (B, 1, E), and what `written` writes."""
-        ...
 
+    @abc.abstractmethod
     def written(self, kept: Any, new: Any, column: Array) -> Any:
         """Returns `kept` with what a step made, at a column of W."""
-        ...
 
 
 class Slots(NamedTuple):
@@ -96,9 +105,7 @@ class Slots(NamedTuple):
         return self.step % self.rows.tokens_BxT.shape[1]
 
 
-def empty(
-    model: SlotModel, params: Params, sizes: tuple[int, int, int, int], length: int
-) -> Slots:
+def empty(model: SlotModel, params: Params, sizes: tuple[int, int, int, int], length: int) -> Slots:
     """Returns slots without rows.
 
     Args:
@@ -174,7 +181,7 @@ def run(
 
 def _step(model: SlotModel, params: Params, eos_id: int, slots: Slots) -> Slots:
     hidden_Bx1xE, new = model.step(params, slots)
-    logits_BxV = logits_of(hidden_Bx1xE[:, 0], model.model.config.output_layer(params))
+    logits_BxV = logits_of(hidden_Bx1xE[:, 0], model.stepping.config.output_layer(params))
     rows, token_Bx1 = with_next(slots.rows, logits_BxV, largest(logits_BxV), eos_id)
     length, width = rows.tokens_BxT.shape[1], slots.real_BxW.shape[1]
     # No token is below 0. But as the written place depends on the tokens, writing must follow all
@@ -187,6 +194,4 @@ def _step(model: SlotModel, params: Params, eos_id: int, slots: Slots) -> Slots:
 
 def with_column(real_BxW: Bool[Array, "B W"], column: Array) -> Bool[Array, "B W"]:
     """Returns which columns are a row's when one more is."""
-    return lax.dynamic_update_slice_in_dim(
-        real_BxW, jnp.ones_like(real_BxW[:, :1]), column, axis=1
-    )
+    return lax.dynamic_update_slice_in_dim(real_BxW, jnp.ones_like(real_BxW[:, :1]), column, axis=1)

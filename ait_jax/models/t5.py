@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ait_jax.models import layers
-from ait_jax.models.interface import ModelConfig, Packing, Params, Targets, Tokens
+from ait_jax.models.interface import Masks, ModelConfig, Packing, Params, Targets, Tokens
 from ait_jax.models.layers import feature_dropout, layer_stack, remat
 from ait_jax.models.likelihood import OutputLayer
 from ait_jax.models.t5_attention import Attention, RelativePositionBiases
@@ -306,8 +306,7 @@ class Transformer(nn.Module):
         decode: bool = False,
         max_decode_length: int | None = None,
         return_hidden: bool = False,
-        seen_BxT: jax.Array | None = None,
-        **packing: Unpack[Packing],
+        **masks: Unpack[Masks],
     ) -> jax.Array:
         """Returns the logits, float32 (B, T, V).
 
@@ -321,18 +320,17 @@ class Transformer(nn.Module):
             max_decode_length: length of that cache, needed in every step.
             return_hidden: return the final hidden states instead, (B, T, E) in
                 `config.dtype`, for `output_layer` (T5X never asks for this).
-            seen_BxT: with `decode`, which places of the cache are a row's, the one that is
-                written included; None for all positions so far.
-            packing: segment ids of both sides.
+            masks: segment ids of both sides; or, with `decode`, `seen_BxT`.
 
         Raises:
             ValueError: segment ids together with `decode`.
         """
-        encoder_segment_ids = packing.get("encoder_segment_ids")
-        decoder_segment_ids = packing.get("decoder_segment_ids")
+        encoder_segment_ids = masks.get("encoder_segment_ids")
+        decoder_segment_ids = masks.get("decoder_segment_ids")
         if decode:
             if encoder_segment_ids is not None:
                 raise ValueError("Packed examples (encoder_segment_ids) cannot be decoded.")
+            seen_BxT = masks.get("seen_BxT")
             mask_Bx1xTxT = None if seen_BxT is None else seen_BxT[:, None, None]
             target_BxT = jnp.ones_like(decoder_target_tokens, bool)
         else:

@@ -73,7 +73,6 @@ class ContinuousDecoder:
     ) -> None:
         self.partitioner = partitioner
         config: Any = model.config
-        # On a CPU stacked keys and values would be copied every step.
         on_cpu = partitioner.platform == "cpu"
         self._shares = runs_prefixes(model)
         self._model = (PrefixModel if self._shares else PromptModel)(model, apart=on_cpu)
