@@ -43,6 +43,16 @@ class Packing(TypedDict, total=False):
     decoder_positions: Any
 
 
+class Masks(Packing, total=False):
+    """What says which positions rows of `decode` see.
+
+    `seen_BxT`, with decode=True: which places of the cache are a row's, the one that is written
+    included; without it all positions so far.
+    """
+
+    seen_BxT: Any
+
+
 AnyConfig = TypeVar("AnyConfig", bound="ModelConfig")
 
 
@@ -180,6 +190,11 @@ class ModelConfig(abc.ABC):
         positions: no form here leaves the masked half out.
         """
 
+    @property
+    @abc.abstractmethod
+    def kept_values(self) -> int:
+        """How many numbers decoding keeps of a token: keys and values of all decoder layers."""
+
     @abc.abstractmethod
     def output_layer(self, params: Params) -> OutputLayer:
         """Returns what makes logits from hidden states: a kernel, or the token table."""
@@ -196,6 +211,9 @@ class Model(Protocol):
     `__call__` does; with `decode=True` it takes one position a step and keeps what it needs in the
     collections `cache` and, once a prompt, `cross_cache` (see `decoding`). `represent(tokens)`
     returns the last layer's hidden states, (B, L, E).
+
+    Slots (see `slots`) need `extend`, or a `ring_cache`: `decode=True` then takes any number of
+    steps, of which `cache` keeps the last T, and `seen_BxT` (`Masks`).
     """
 
     config: Any  # a ModelConfig; each network annotates its own
@@ -235,6 +253,11 @@ def check_positions(config: ModelConfig, inputs: int, targets: int) -> None:
 def runs_prefixes(model: Model) -> bool:
     """Says whether texts may follow keys and values of others (`LlamaTransformer.extend`)."""
     return hasattr(model, "extend")
+
+
+def decodes_in_slots(model: Model) -> bool:
+    """Says whether rows that ended may be replaced while others go on (`slots`)."""
+    return runs_prefixes(model) or getattr(model, "ring_cache", False)
 
 
 AnyModel = TypeVar("AnyModel", bound=Model)

@@ -108,6 +108,11 @@ class LlamaConfig(ModelConfig):
         return 2.0 * self.num_layers * layer
 
     @property
+    def kept_values(self) -> int:
+        """See `interface.ModelConfig`."""
+        return 2 * self.num_layers * self.num_kv_heads * self.head_dim
+
+    @property
     def _layer_weights(self) -> int:
         heads = 2 * self.num_heads + 2 * self.num_kv_heads
         return self.emb_dim * (heads * self.head_dim + 3 * self.mlp_dim)

@@ -1,173 +1,140 @@
 """Greedy decoding in slots that are refilled as their rows finish (continuous batching).
 
-A slot holds a group of rows behind one prefix, whose keys and values it keeps once. The rows' own
-keys and values lie in `own`: the prompt in front, the answer in a ring of T places behind. In a
-step all slots write the same place of the ring, wherever in its answer a row is, so that a step
-writes one column; `own["real"]` says which columns are a row's.
+A slot holds a group of rows that are decoded together; the rows of all slots take steps together,
+each wherever in its answer it is. In a step all write the same place of a ring of T places, so that
+a step writes one column of keys and values; `Slots.real_BxW` says which columns are a row's.
 
-For models with `extend` (`llama.LlamaTransformer`). `decoding.greedy_decode` is the plain form.
+What is kept of prompts and answers is up to the model: `prefix_slots` for those with `extend`,
+`prompt_slots` for those with a `ring_cache`. `decoding.greedy_decode` is the plain form.
 
 Shapes: G slots, each of P prefix tokens and M rows, B = G * M, S own prompt tokens, T answer
-tokens; F slots filled at a time, from R packed rows of Q tokens each, C = F * M.
+tokens, W = S + T; F slots filled at a time.
 """
 
-from functools import partial
+import abc
+import dataclasses
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
-from jaxtyping import Array, Int
+from jaxtyping import Array, Bool, Int
 
-from ait_jax.models.decoder_only import KeyValues
 from ait_jax.models.decoding import Rows, largest, map_rows, no_answers, with_next
-from ait_jax.models.grouped_attention import KeyValue
 from ait_jax.models.interface import Model, Params, changed
-from ait_jax.models.likelihood import PAD_ID, logits_of
-from ait_jax.models.parameters import layers_apart
+from ait_jax.models.likelihood import logits_of
+from ait_jax.models.parameters import match_layout
+
+# Host arrays for `SlotModel.begin`.
+Prompts = Any
+
+
+class Begun(NamedTuple):
+    """Groups of prompts, ready to be put into slots.
+
+    Attributes:
+        kept: what the model keeps of them, arrays with F or F * M rows.
+        length_B: own prompt tokens that `kept` has of each row.
+        token_Bx1: that the first step reads.
+        filler_B: rows without a prompt.
+    """
+
+    kept: Any
+    length_B: Int[Array, " B"]
+    token_Bx1: Int[Array, "B 1"]
+    filler_B: Bool[Array, " B"]
+
+
+@dataclasses.dataclass(frozen=True)
+class SlotModel(abc.ABC):
+    """A model in the forms that read prompts into slots and take their steps.
+
+    Args:
+        reading: the model in the form that reads prompts.
+        apart: take steps layer by layer, which suits a CPU: stacked keys and values would be copied
+            in every step.
+    """
+
+    reading: Model
+    apart: bool
+
+    @cached_property
+    def stepping(self) -> Model:
+        """The model in the form that takes steps."""
+        return changed(self.reading, scan_layers=not self.apart)
+
+    def step_params(self, params: Params) -> Params:
+        """Returns the parameters of `step`. Call it once for many runs: it may copy them all."""
+        return match_layout(params, scan_layers=not self.apart)
+
+    @abc.abstractmethod
+    def no_prompts(self, slots: int, prefix: int, members: int) -> Prompts:
+        """Returns what `begin` takes for as many empty slots."""
+
+    @abc.abstractmethod
+    def begin(self, params: Params, prompts: Prompts, *, lengths: tuple[int, int]) -> Begun:
+        """Runs the prompts of F groups.
+
+        Args:
+            lengths: places for each prefix (P), and for each row's own tokens.
+        """
+
+    @abc.abstractmethod
+    def step(self, params: Params, slots: "Slots") -> tuple[Array, Any]:
+        """Returns the next hidden states (B, 1, E), and what `written` writes."""
+
+    @abc.abstractmethod
+    def written(self, kept: Any, new: Any, column: Array) -> Any:
+        """Returns `kept` with what a step made, at a column of W."""
 
 
 class Slots(NamedTuple):
     """All that a step reads and writes."""
 
-    prefixes: KeyValues
-    own: KeyValues
-    last_token_Bx1: Array
+    kept: Any
+    real_BxW: Bool[Array, "B W"]
+    token_Bx1: Int[Array, "B 1"]
     rows: Rows
-    step: Array
+    step: Int[Array, ""]
+
+    @property
+    def place(self) -> Int[Array, ""]:
+        """The place of the ring that the next step writes."""
+        return self.step % self.rows.tokens_BxT.shape[1]
 
 
-class Packed(NamedTuple):
-    """What rows have behind their prefixes, several rows' tokens side by side.
-
-    Attributes:
-        tokens_RxQ: int32 (F * R, Q); as many packed rows for every prefix.
-        rows_RxQ: whose tokens they are, 1 the first of a packed row and 0 nobody's.
-        begins_FxM: where a row's tokens begin in its prefix's packed rows, laid end to end.
-        lengths_FxM: how many tokens a row has; 0 is no row.
-    """
-
-    tokens_RxQ: Any
-    rows_RxQ: Any
-    begins_FxM: Any
-    lengths_FxM: Any
-
-
-def prefill(
-    model: Model,
-    params: Params,
-    prefixes_FxP: Int[Array, "F P"],
-    packed: Packed,
-    *,
-    lengths: tuple[int, int],
-) -> tuple[KeyValues, KeyValues]:
-    """Runs prefixes, and behind each the rest of its M rows' prompts but for their last tokens.
-
-    Args:
-        lengths: that the keys and values of prefixes and prompts are padded to, so that prompts of
-            all lengths give arrays of one shape.
-
-    Returns:
-        The KeyValues of prefixes (F) and rows (F * M).
-    """
-    extend = partial(model.apply, {"params": params}, method="extend")
-    _, prefix = extend(prefixes_FxP)
-    _, rows = extend(packed.tokens_RxQ, (prefix,), segments_BxQ=packed.rows_RxQ)
-    apart = partial(_unpacked, begins_FxM=packed.begins_FxM, length=lengths[1])
-    own = {name: apart(x) for name, x in rows.items() if name.startswith("layers")}
-    length_B = jnp.maximum(packed.lengths_FxM.reshape(-1) - 1, 0)
-    return _lengthened(prefix, lengths[0]), {"length": length_B, **own}
-
-
-def _unpacked(packed: KeyValue, begins_FxM: Array, length: int) -> KeyValue:
-    """Returns `length` keys and values for each row from where it begins; its own are in front."""
-    prefixes = begins_FxM.shape[0]
-
-    def apart(x: Array, axis: int) -> Array:
-        """Splits (F * R, K, ...) along its axis of tokens."""
-        x = x.reshape(prefixes, -1, *x.shape[1:])
-        x = jnp.moveaxis(x, 1, axis)  # a prefix's packed rows one after the other
-        x = x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
-        x = jnp.pad(x, [(0, length if at == axis else 0) for at in range(x.ndim)])
-        of_row = partial(lax.dynamic_slice_in_dim, slice_size=length, axis=axis - 1)
-        of_prefix = jax.vmap(of_row, in_axes=(None, 0))
-        x_FxMx = jax.vmap(of_prefix)(x, begins_FxM)
-        return x_FxMx.reshape(-1, *x_FxMx.shape[2:])
-
-    key, value = partial(apart, axis=3), partial(apart, axis=2)
-    if packed.key_PxKxDxL.ndim == 5:  # layers stacked
-        key, value = jax.vmap(key), jax.vmap(value)
-    return KeyValue(key(packed.key_PxKxDxL), value(packed.value_PxKxLxD))
-
-
-def _lengthened(key_values: KeyValues, length: int) -> KeyValues:
-    """Returns the same with room for `length` tokens."""
-
-    def pad(key_value: KeyValue) -> KeyValue:
-        key, value = key_value
-        behind = (0, length - key.shape[-1])
-        none = [(0, 0)] * (key.ndim - 2)
-        return KeyValue(
-            jnp.pad(key, [*none, (0, 0), behind]), jnp.pad(value, [*none, behind, (0, 0)])
-        )
-
-    return {name: pad(x) if name.startswith("layers") else x for name, x in key_values.items()}
-
-
-def empty(
-    model: Model, params: Params, sizes: tuple[int, int, int, int], length: int, apart: bool
-) -> Slots:
+def empty(model: SlotModel, params: Params, sizes: tuple[int, int, int, int], length: int) -> Slots:
     """Returns slots without rows.
 
     Args:
+        model, sizes, length: static under jit.
         sizes: (G, P, M, S).
         length: T.
-        apart: layers one by one, which suits a CPU's steps.
     """
-    slots, prefix_length, members, own_length = sizes
-    batch, width = slots * members, own_length + length
-    tokens, rows = (jnp.zeros((slots, size), int) for size in (prefix_length, members))
-
-    def filled(params: Params) -> tuple[KeyValues, KeyValues]:
-        packed = Packed(rows, rows, rows, rows)
-        prefix, own = prefill(model, params, tokens, packed, lengths=(prefix_length, width))
-        return (layers_apart(prefix), layers_apart(own)) if apart else (prefix, own)
-
-    shapes = jax.eval_shape(filled, params)
-    prefix, own = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    slots, prefix, members, own = sizes
+    batch, width = slots * members, own + length
+    prompts = model.no_prompts(slots, prefix, members)
+    begin = partial(model.begin, lengths=(prefix, width))
+    shapes = jax.eval_shape(begin, params, prompts).kept
     return Slots(
-        prefix,
-        {**own, "real": jnp.zeros((batch, width), bool)},
+        jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes),
+        jnp.zeros((batch, width), bool),
         jnp.zeros((batch, 1), jnp.int32),
         no_answers(jnp.ones((batch,), bool), length),
         jnp.zeros((), jnp.int32),
     )
 
 
-def fill(
-    slots: Slots,
-    prefix: KeyValues,
-    own: KeyValues,
-    prompts_BxS: Array,
-    places_F: Array,
-    *,
-    apart: bool,
-) -> Slots:
-    """Puts F groups, whose `prefix` and `own` are from `prefill`, into the slots at `places_F`.
-
-    Args:
-        prompts_BxS: padded to the length of the slots' own prompts.
-        apart: as in `empty`.
-    """
-    if apart:
-        prefix, own = layers_apart(prefix), layers_apart(own)
-    length_Bx1 = own["length"][:, None]
-    width = slots.own["real"].shape[1]
+def fill(slots: Slots, begun: Begun, places_F: Int[Array | np.ndarray, " F"]) -> Slots:
+    """Puts F groups into the slots at `places_F`."""
+    width, length = slots.real_BxW.shape[1], slots.rows.tokens_BxT.shape[1]
     new = Slots(
-        prefix,
-        {**own, "real": jnp.arange(width) < length_Bx1},
-        jnp.take_along_axis(prompts_BxS, length_Bx1, axis=1),
-        no_answers(jnp.all(prompts_BxS == PAD_ID, axis=1), slots.rows.tokens_BxT.shape[1]),
+        begun.kept,
+        jnp.arange(width) < begun.length_B[:, None],
+        begun.token_Bx1,
+        no_answers(begun.filler_B, length),
         slots.step,
     )
 
@@ -183,16 +150,27 @@ def fill(
     return map_rows(put, slots, new)
 
 
+def chosen(slots: Slots, places_G: Int[Array | np.ndarray, " G"], *, num_slots: int) -> Slots:
+    """Returns only the slots at `places_G` of `num_slots`, in that order."""
+
+    def take(axis: int, leaf: Array) -> Array:
+        shape = leaf.shape
+        by_slot = leaf.reshape(*shape[:axis], num_slots, -1, *shape[axis + 1 :])
+        taken = jnp.take(by_slot, places_G, axis=axis)
+        return taken.reshape(*shape[:axis], -1, *shape[axis + 1 :])
+
+    return map_rows(take, slots)
+
+
 def run(
-    model: Model, params: Params, slots: Slots, wanted: Array, *, eos_id: int, apart: bool
+    model: SlotModel, params: Params, slots: Slots, wanted: Array, *, num_slots: int, eos_id: int
 ) -> Slots:
     """Decodes until `wanted` slots have no row at work, or none has.
 
     Args:
-        params: layers apart as in `empty`.
+        model, num_slots, eos_id: static under jit.
+        params: `SlotModel.step_params`.
     """
-    model = changed(model, scan_layers=not apart)
-    num_slots = slots.prefixes["length"].shape[0]
 
     def goes_on(slots: Slots) -> Array:
         idle_G = jnp.all(slots.rows.done_B.reshape(num_slots, -1), axis=1)
@@ -201,33 +179,19 @@ def run(
     return lax.while_loop(goes_on, partial(_step, model, params, eos_id), slots)
 
 
-def _step(model: Model, params: Params, eos_id: int, slots: Slots) -> Slots:
-    past = (slots.prefixes, slots.own)
-    hidden_Bx1xE, new = model.apply({"params": params}, slots.last_token_Bx1, past, method="extend")
-    logits_BxV = logits_of(hidden_Bx1xE[:, 0], model.config.output_layer(params))
+def _step(model: SlotModel, params: Params, eos_id: int, slots: Slots) -> Slots:
+    hidden_Bx1xE, new = model.step(params, slots)
+    logits_BxV = logits_of(hidden_Bx1xE[:, 0], model.stepping.config.output_layer(params))
     rows, token_Bx1 = with_next(slots.rows, logits_BxV, largest(logits_BxV), eos_id)
-    length = rows.tokens_BxT.shape[1]
+    length, width = rows.tokens_BxT.shape[1], slots.real_BxW.shape[1]
     # No token is below 0. But as the written place depends on the tokens, writing must follow all
     # reading, so XLA need not copy all keys and values.
-    place = slots.step % length + jnp.minimum(jnp.min(token_Bx1), 0)
-    own = _with_column(slots.own, new, place, length)
+    column = width - length + slots.place + jnp.minimum(jnp.min(token_Bx1), 0)
+    kept = model.written(slots.kept, new, column)
     rows = rows._replace(done_B=rows.done_B | (rows.count_B == length))
-    return Slots(slots.prefixes, own, token_Bx1, rows, slots.step + 1)
+    return Slots(kept, with_column(slots.real_BxW, column), token_Bx1, rows, slots.step + 1)
 
 
-def _with_column(own: KeyValues, new: KeyValues, place: Array, length: int) -> KeyValues:
-    """Writes the new token's keys and values to a place of the ring."""
-    column = own["real"].shape[1] - length + place
-
-    def put(old: KeyValue, new: KeyValue) -> KeyValue:
-        return KeyValue(
-            lax.dynamic_update_slice_in_dim(old.key_PxKxDxL, new.key_PxKxDxL, column, axis=-1),
-            lax.dynamic_update_slice_in_dim(old.value_PxKxLxD, new.value_PxKxLxD, column, axis=-2),
-        )
-
-    seen = jnp.ones_like(own["real"][:, :1])
-    return {
-        **{name: put(own[name], new[name]) for name in own if name.startswith("layers")},
-        "length": own["length"] + 1,
-        "real": lax.dynamic_update_slice_in_dim(own["real"], seen, column, axis=1),
-    }
+def with_column(real_BxW: Bool[Array, "B W"], column: Array) -> Bool[Array, "B W"]:
+    """Returns which columns are a row's when one more is."""
+    return lax.dynamic_update_slice_in_dim(real_BxW, jnp.ones_like(real_BxW[:, :1]), column, axis=1)

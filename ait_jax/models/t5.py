@@ -13,7 +13,7 @@ Shape suffixes: B batch, L prompt length, T target length, E emb_dim, H heads, V
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any, Unpack
+from typing import Any, ClassVar, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ from flax import linen as nn
 
 from ait_jax.models import layers
 from ait_jax.models.attention import Mask, Seen
-from ait_jax.models.interface import ModelConfig, Packing, Params, Targets, Tokens
+from ait_jax.models.interface import Masks, ModelConfig, Packing, Params, Targets, Tokens
 from ait_jax.models.layers import feature_dropout, layer_stack, remat
 from ait_jax.models.likelihood import OutputLayer
 from ait_jax.models.t5_attention import Attention, RelativePositionBiases
@@ -98,6 +98,11 @@ class T5Config(ModelConfig):
         decoder_layer = (causal * targets + 2 * inputs) * targets * joined_kv
         encoder_layer = 2 * inputs**2 * joined_kv
         return self.num_encoder_layers * encoder_layer + self.num_decoder_layers * decoder_layer
+
+    @property
+    def kept_values(self) -> int:
+        """See `interface.ModelConfig`."""
+        return 2 * self.num_decoder_layers * self.num_heads * self.head_dim
 
     def for_scoring(self, platform: str) -> "T5Config":
         """Returns the same model in the form that reads fastest; see `interface.ModelConfig`."""
@@ -259,6 +264,7 @@ class Transformer(nn.Module):
     """T5 with T5X's methods `encode`, `decode` and `__call__`. Token 0 is padding everywhere."""
 
     config: T5Config
+    ring_cache: ClassVar[bool] = True
 
     def setup(self) -> None:
         """Makes the token table and both stacks."""
@@ -301,7 +307,7 @@ class Transformer(nn.Module):
         decode: bool = False,
         max_decode_length: int | None = None,
         return_hidden: bool = False,
-        **packing: Unpack[Packing],
+        **masks: Unpack[Masks],
     ) -> jax.Array:
         """Returns the logits, float32 (B, T, V).
 
@@ -315,13 +321,13 @@ class Transformer(nn.Module):
             max_decode_length: length of that cache, needed in every step.
             return_hidden: return the final hidden states instead, (B, T, E) in
                 `config.dtype`, for `output_layer` (T5X never asks for this).
-            packing: segment ids of both sides.
+            masks: segment ids of both sides; or, with `decode`, `seen_BxT`.
 
         Raises:
             ValueError: segment ids together with `decode`.
         """
-        encoder_segment_ids = packing.get("encoder_segment_ids")
-        decoder_segment_ids = packing.get("decoder_segment_ids")
+        encoder_segment_ids = masks.get("encoder_segment_ids")
+        decoder_segment_ids = masks.get("decoder_segment_ids")
         if decode and encoder_segment_ids is not None:
             raise ValueError("Packed examples (encoder_segment_ids) cannot be decoded.")
         source_BxL = _segments(encoder_input_tokens, encoder_segment_ids)
@@ -331,10 +337,13 @@ class Transformer(nn.Module):
             everything_BxT = jnp.ones_like(own_BxT)
             target_BxT = everything_BxT if decode else jnp.minimum(own_BxT, 1)
         cross_mask_Bx1xTxL = Seen(target_BxT, source_BxL)
-        mask_Bx1xTxT = None if decode else Seen(own_BxT, own_BxT, causal=True)
+        mask_Bx1xTxT = Seen(own_BxT, own_BxT, causal=True)
         if decode or self.config.kernel != "fused":
             cross_mask_Bx1xTxL = cross_mask_Bx1xTxL.mask()
-            mask_Bx1xTxT = mask_Bx1xTxT and mask_Bx1xTxT.mask()
+            mask_Bx1xTxT = mask_Bx1xTxT.mask()
+        if decode:
+            seen_BxT = masks.get("seen_BxT")
+            mask_Bx1xTxT = None if seen_BxT is None else seen_BxT[:, None, None]
         return self.decoder(
             encoded,
             decoder_input_tokens,

@@ -96,7 +96,8 @@ class Attention(nn.Module):
     With `decode=True` (self-attention) the first call, in which the collection `cache`
     has no `cached_key` yet, makes `cached_key` and `cached_value` (B, H, D, L) of zeros
     and `cache_index` (int32 scalar); every later call takes one position, writes it
-    there and attends to all positions so far.
+    there and attends to all positions so far. The cache is a ring: position L overwrites
+    position 0, for rows that began later (`prompt_slots`).
 
     With `keep_key_value=True` (cross-attention while decoding) the keys and values of
     `inputs_kv` are kept in the collection `cross_cache` when that is mutable, and
@@ -124,15 +125,15 @@ class Attention(nn.Module):
     ) -> Float[jax.Array, "B Q E"]:
         """Returns the projected attended values.
 
-        Args:
-            mask: broadcastable to (B, 1, Q, K), True where a query may look. A `Seen` for the
-                fused kernel.
+                Args:
+                    mask: broadcastable to (B, 1, Q, K), True where a query may look; with `decode` places
+                of the cache, the one that is written included. A `Seen` for the fused kernel.
             bias: (1, H, Q, K); with `decode` over the whole cache, (1, H, L, L); with a `Seen` by
                 distance.
 
-        Raises:
-            ValueError: `decode` with more than one position a step, or with a bias of
-                another length than the cache's.
+                Raises:
+                    ValueError: `decode` with more than one position a step, or with a bias of
+                        another length than the cache's.
         """
         config = self.config
 
@@ -225,9 +226,10 @@ class Attention(nn.Module):
         cached_key, cached_value, cache_index = self._cache_variables(key_Bx1xHxD)
         length = cached_key.value.shape[-1]
         index = cache_index.value
+        place = index % length
         for cached, new_Bx1xHxD in ((cached_key, key_Bx1xHxD), (cached_value, value_Bx1xHxD)):
             new_BxHxDx1 = _length_last(new_Bx1xHxD).astype(cached.value.dtype)
-            cached.value = lax.dynamic_update_slice_in_dim(cached.value, new_BxHxDx1, index, -1)
+            cached.value = lax.dynamic_update_slice_in_dim(cached.value, new_BxHxDx1, place, -1)
         cache_index.value = index + 1
         seen_1x1x1xL = (jnp.arange(length) <= index)[None, None, None]
         mask = seen_1x1x1xL if mask is None else jnp.logical_and(mask, seen_1x1x1xL)
@@ -237,7 +239,8 @@ class Attention(nn.Module):
                     f"The cache holds {length} positions, the position bias "
                     f"{bias_1xHxLxL.shape[-1]}: pass max_decode_length={length}."
                 )
-            bias_1xHxLxL = lax.dynamic_slice_in_dim(bias_1xHxLxL, index, 1, axis=2)
+            # The last position's biases, of all distances, so that distance 0 is at `place`.
+            bias_1xHxLxL = jnp.roll(bias_1xHxLxL[:, :, -1:], place + 1, axis=-1)
         return cached_key.value, cached_value.value, bias_1xHxLxL, mask
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from ait_jax.models import monte_carlo_dropout
 from ait_jax.models.decoding import Decoded, greedy_decode
 from ait_jax.models.group_windows import BLOCK, Groups
-from ait_jax.models.interface import Model, runs_prefixes
+from ait_jax.models.interface import Model, decodes_in_slots, runs_prefixes
 from ait_jax.models.likelihood import (
     fused_mean_log_likelihood,
     fused_token_log_likelihoods,
@@ -79,6 +79,8 @@ class Engine:
         included where prefixes are shared; decoding takes twice as many.
       length_growth: every padded prompt length is at most this many times the one before.
       share_prefixes: run what several prompts begin with once, if the model can.
+      in_slots: when an answer ends, decode another in its place, if the model can and one process
+        alone runs it.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Engine:
         tokens_per_batch: int = 8192,
         length_growth: float = 1.06,
         share_prefixes: bool = True,
+        in_slots: bool = True,
     ) -> None:
         config = model.config.for_scoring(partitioner.platform)
         self.model = model.clone(config=config)
@@ -100,9 +103,12 @@ class Engine:
         self.shares_prefixes = share_prefixes and runs_prefixes(self.model)
         self.work = Work()
         self._programs = ProgramCache(self.compile)
-        if self.shares_prefixes:
-            budget = DECODING_BATCH * tokens_per_batch
-            self._decoder = ContinuousDecoder(self.model, partitioner, buckets, budget)
+        self._in_slots = in_slots and decodes_in_slots(self.model)
+
+    @cached_property
+    def _decoder(self) -> ContinuousDecoder:
+        budget = DECODING_BATCH * self.tokens_per_batch
+        return ContinuousDecoder(self.model, self.partitioner, self.buckets, budget)
 
     @cached_property
     def placed_params(self) -> Any:
@@ -137,7 +143,7 @@ class Engine:
     def decode(self, params: Any, prompts: Sequence[Tokens]) -> Answers:
         """Decodes greedily."""
         # One process alone knows which slots are free.
-        in_slots = self.shares_prefixes and jax.process_count() == 1
+        in_slots = self._in_slots and jax.process_count() == 1
         decoded = (self._decode_in_slots if in_slots else self._decode_in_batches)(params, prompts)
         answers: list[list[int]] = [[] for _ in prompts]
         log_likelihoods, generated = np.zeros((2, len(prompts)), np.float32)
@@ -161,7 +167,9 @@ class Engine:
     def _decode_in_slots(self, params: Any, prompts: Sequence[Tokens]) -> Iterator[DecodedRow]:
         """Yields the answers as they finish, with shared prefixes run once."""
         start = time.perf_counter()
-        groups = grouped(prompts, most_members=MOST_MEMBERS)
+        groups = [SharedPrefix(0, (row,)) for row in range(len(prompts))]
+        if self.shares_prefixes:
+            groups = grouped(prompts, most_members=MOST_MEMBERS)
         self._decoder.padded_tokens = 0
         self.work.device_busy()
         with reporter.activity("answers", len(prompts)) as show:

@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 from tiny_llama import config_of, random_params
+from tiny_training import OnDevices
 
 from ait_jax import randomness
 from ait_jax.models.llama import LlamaTransformer
+from ait_jax.models.parameters import init_params
+from ait_jax.models.t5 import T5Config, Transformer
 from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.scorer import continuous
 from ait_jax.scorer.batching import LengthBuckets
@@ -35,8 +38,9 @@ def test_answers_are_those_of_the_plain_form(num_partitions, tokens_per_batch, m
     found, work = {}, {}
     for share in (True, False):
         engine = Engine(
-            model, Partitioner(num_partitions), BUCKETS, tokens_per_batch, 2.0, share_prefixes=share
-        )
+            model, Partitioner(num_partitions), BUCKETS, tokens_per_batch, 2.0,
+            share_prefixes=share, in_slots=share,
+        )  # fmt: skip
         found[share] = engine.decode(engine.place(params), prompts)
         work[share] = engine.work
     plain = found[False]
@@ -57,7 +61,73 @@ def test_prefixes_are_not_padded_beyond_their_slots():
     for share in (True, False):
         engine = Engine(
             LlamaTransformer(config), Partitioner(), LengthBuckets((320,), (4,)), 512,
-            share_prefixes=share,
+            share_prefixes=share, in_slots=share,
         )  # fmt: skip
         found[share] = engine.decode(engine.place(params), prompts).tokens
     assert found[True] == found[False]
+
+
+@pytest.fixture(scope="module")
+def t5():
+    """A model, its parameters, prompts of unlike lengths and their answers in batches."""
+    config = T5Config(
+        vocab_size=96, emb_dim=32, num_heads=4, num_encoder_layers=1, num_decoder_layers=1,
+        head_dim=8, mlp_dim=64, mlp_activations=("gelu", "linear"),
+    )  # fmt: skip
+    model, (params, _) = Transformer(config), init_params(Transformer(config), 5)
+    kernel = params["decoder"]["logits_dense"]["kernel"]
+    params["decoder"]["logits_dense"]["kernel"] = 2 * kernel.at[:, 1].multiply(2)
+    lengths = (4, 59, 22, 31, 5, 17, 40, 9)
+    prompts = [[token % 94 + 2 for token in draw(lengths[i % 8], "t5", i)] for i in range(21)]
+    engine = Engine(model, Partitioner(), BUCKETS, 1024, 2.0, in_slots=False)
+    plain = engine.decode(engine.place(params), prompts)
+    found = set(map(len, plain.tokens))
+    assert len(found) > 3 and max(found) == BUCKETS.max_target_length, "some never end"
+    return model, params, prompts, plain
+
+
+def check_answers(found, plain):
+    assert found.tokens == plain.tokens
+    np.testing.assert_allclose(found.log_likelihoods, plain.log_likelihoods, atol=1e-5)
+    np.testing.assert_allclose(found.generated, plain.generated, atol=1e-5)
+
+
+@pytest.mark.parametrize(("num_partitions", "tokens_per_batch"), [(4, 128), (1, 512)])
+def test_t5_answers_are_those_of_batches(t5, monkeypatch, num_partitions, tokens_per_batch):
+    """More prompts than slots; the same bits again, and the same answers in another order."""
+    monkeypatch.setattr(continuous, "_LEAST_ON_CPU", 0)
+    model, params, prompts, plain = t5
+    engine = Engine(model, Partitioner(num_partitions), BUCKETS, tokens_per_batch, 2.0)
+    placed = engine.place(params)
+    found, again = (engine.decode(placed, prompts) for _ in range(2))
+    check_answers(found, plain)
+    assert again.tokens == found.tokens
+    np.testing.assert_array_equal(again.log_likelihoods, found.log_likelihoods)
+    np.testing.assert_array_equal(again.generated, found.generated)
+    other = engine.decode(placed, prompts[::-1])
+    check_answers(other, plain._replace(
+        tokens=plain.tokens[::-1], log_likelihoods=plain.log_likelihoods[::-1],
+        generated=plain.generated[::-1],
+    ))  # fmt: skip
+    assert not engine._programs._futures, "no batch was decoded"
+
+
+def test_prompts_with_slots_of_their_own_end_in_fewer_slots(t5):
+    """Nothing waits: those that never end go on without the others."""
+    model, params, prompts, plain = t5
+    longest = BUCKETS.max_target_length
+    endless = [row for row, tokens in enumerate(plain.tokens) if len(tokens) == longest]
+    rows = [row for row in range(len(prompts)) if row not in endless[1:]]
+    engine = Engine(model, OnDevices(), BUCKETS)
+    # Reading the weights costs so much that there is one pool.
+    engine._decoder._budget = engine._decoder._budget._replace(weights=1e9)
+    sizes, run = [], engine._decoder._run
+    engine._decoder._run = lambda *args, num_slots: (
+        sizes.append(num_slots) or run(*args, num_slots=num_slots)
+    )
+    found = engine.decode(engine.place(params), [prompts[row] for row in rows])
+    check_answers(found, plain._replace(
+        tokens=[plain.tokens[row] for row in rows], log_likelihoods=plain.log_likelihoods[rows],
+        generated=plain.generated[rows],
+    ))  # fmt: skip
+    assert sizes[0] == len(rows) > 4 and sizes[-1] == max(1, len(rows) // 4)
