@@ -157,6 +157,7 @@ def measured(part, side, repeat, seconds=1.0, **others):
     return {
         "part": part, "side": side, "repeat": repeat, "seconds": seconds,
         "teacher_forcing_seconds": seconds, "decode_seconds": seconds, "cores_of_others": 0.0,
+        "cores_used": 2.0,
         "values": [-1.0, -2.0], "targets": [[3, 1], [4, 1]], **others,
     }  # fmt: skip
 

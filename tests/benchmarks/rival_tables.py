@@ -95,6 +95,7 @@ def scoring(report: dict[str, Any]) -> str:
             ),
             **differences(values, side),
             "equal answers": _equal_answers(by_side, side),
+            "cores used": _cores_used(results),
             "compiling s": results[0].get("compile_seconds"),
         }
         for side, results in by_side.items()
@@ -158,6 +159,7 @@ def training(report: dict[str, Any]) -> str:
                 "padding": common.percent(results[0]["padding"]),
                 "loss at step 1": f"{losses[side][0]:.6f}",
                 "largest difference": _largest_difference(losses, side),
+                "cores used": _cores_used(results),
                 "compiling s": results[0].get("compile_seconds"),
             }
             for side, results in by_side.items()
@@ -213,6 +215,11 @@ def _by_side(
         if (result["part"], result.get("dropout")) == (part, dropout):
             by_side.setdefault(result["side"], []).append(result)
     return by_side
+
+
+def _cores_used(results: Sequence[dict[str, Any]]) -> float:
+    """Returns the median; far below the threads, others took the cores."""
+    return statistics.median(result["cores_used"] for result in results)
 
 
 def _ratio(by_side: dict[str, list[dict[str, Any]]], side: str, name: str) -> str | None:
