@@ -123,7 +123,13 @@ setup(
         # tests/report/test_report_page.py; the browser itself is the system's Chromium.
         "browser": ["playwright>=1.49"],
         # transformers reads GGUF files with accelerate.
-        "bench": ["accelerate>=1.15", "psutil>=7.0", "torch>=2.13", "transformers>=5.23"],
+        "bench": [
+            "accelerate>=1.15",
+            "ctranslate2>=4.8",
+            "psutil>=7.0",
+            "torch>=2.13",
+            "transformers>=5.23",
+        ],
     },
     entry_points={"console_scripts": ["ait-jax = ait_jax.cli:main"]},
 )

@@ -9,6 +9,10 @@ import common
 import growth
 import numpy as np
 import pytest
+import rival_scoring
+import rival_tables
+import rival_training
+import rivals
 import scorer as scorer_benchmark
 import workload
 
@@ -105,5 +109,117 @@ def test_without_pytorch_one_line_says_how_to_get_it():
         "common.require_torch()\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.returncode == 2
+    assert done.returncode == 2 and "torch, transformers" in done.stderr
     assert done.stderr.count("\n") == 1 and "pip install -e '.[bench]'" in done.stderr
+
+
+def test_batches_of_a_budget_are_longest_first():
+    # 3 x 10 tokens fit into 30, then 9 + 9 (with 5 padded: 27); a row of 40 is alone.
+    assert rival_scoring.batches_by_tokens([5, 10, 9, 40, 10, 9, 10], 30) == [
+        [3], [1, 4, 6], [2, 5, 0],
+    ]  # fmt: skip
+
+
+def test_an_answer_is_scored_with_its_end_and_within_the_limit():
+    assert rival_scoring.target_of([7, 8, 9], 3) == [7, 8, 1]
+    assert rival_scoring.target_of([7, 1, 0, 0], 3) == [7, 1]
+    assert rival_scoring.pairs_of([[[3, 1], [4, 1]], [[5, 1]]], [[7, 1], [8, 1]]) == (
+        [[3, 1], [4, 1], [5, 1]],
+        [[7, 1], [7, 1], [8, 1]],
+    )
+
+
+def test_the_warm_up_is_left_out_of_the_rate_of_training():
+    assert rival_training.steady_rate([9, 9, 9, 10, 20], [50.0, 60.0, 70.0, 72.0, 75.0]) == 6.0
+
+
+def test_labels_are_padded_with_what_the_loss_leaves_out():
+    padded = rival_training.padded([[[5, 6, 1], [7, 1]], [[5, 1], [1]]])
+    np.testing.assert_array_equal(padded["input_ids"], [[5, 6, 1], [5, 1, 0]])
+    np.testing.assert_array_equal(padded["attention_mask"], [[1, 1, 1], [1, 1, 0]])
+    np.testing.assert_array_equal(padded["labels"], [[7, 1], [1, -100]])
+
+
+def test_a_repeat_measures_the_sides_of_a_comparison_in_turn():
+    options = rivals.parse_options(
+        "--quick --curve=20 --steps=4 --dropouts 0 --sides ait-jax transformers".split()
+    )
+    assert (options.model_size, options.repeats, options.steps) == ("mini", 1, 4)
+    steps = [(m["part"], m["side"], m.get("steps")) for m in rivals.measurements(options)]
+    assert steps == [
+        ("scoring", "ait-jax", None), ("scoring", "transformers", None),
+        ("training", "ait-jax", 4), ("training", "transformers", 4),
+    ]  # fmt: skip
+    assert [m["steps"] for m in rivals.curves_of(options)] == [20, 20]
+
+
+def measured(part, side, repeat, seconds=1.0, **others):
+    return {
+        "part": part, "side": side, "repeat": repeat, "seconds": seconds,
+        "teacher_forcing_seconds": seconds, "decode_seconds": seconds, "cores_of_others": 0.0,
+        "cores_used": 2.0,
+        "values": [-1.0, -2.0], "targets": [[3, 1], [4, 1]], **others,
+    }  # fmt: skip
+
+
+def test_tables_have_medians_and_ratios_of_the_same_repeat():
+    assert rival_tables.spread([3.0, 1.0, 2.0]) == "2 (1..3)"
+    assert rival_tables.spread([1234.5]) == "1,234" and rival_tables.spread([]) is None
+    theirs = [measured("scoring", "transformers", i, 4.0 * 2**i) for i in range(2)]
+    ours = [measured("scoring", "ait-jax", i, 2.0**i, values=[-1.5, -2.0]) for i in range(2)]
+    trained = [
+        measured(
+            "training", side, 0, dropout=0.0, losses=[9.0, loss], tokens_per_second=rate,
+            padding=0.25,
+        )
+        for side, loss, rate in (("ait-jax", 8.5, 300.0), ("transformers", 8.0, 200.0))
+    ]  # fmt: skip
+    options = rivals.parse_options(["--dropouts", "0"])
+    text = rival_tables.markdown(
+        {
+            "machine": common.machine(),
+            "settings": vars(options),
+            "prepared": {
+                "scoring": {
+                    "source": "NIV2", "prompts": 2, "instances": 2, "mean_prompt_tokens": 300.0,
+                    "target_tokens": 2.0, "teacher_forcing_flops": 1e9,
+                },
+                "training": {
+                    "30": {"mean_input_tokens": 3.0, "mean_target_tokens": 2, "longest_input": 4}
+                },
+            },
+            "peaks": [{"jax": 1e9, "torch": 2e9}],
+            "results": [*ours, *theirs, *trained],
+            "curves": [],
+        }
+    )  # fmt: skip
+    rows = {
+        tuple(cells[:2]): cells
+        for line in text.splitlines()
+        if len(cells := [cell.strip() for cell in line.strip("|").split("|")]) > 2
+    }
+    assert rows["transformers, float32", "0.375 (0.25..0.5)"][2] == "4 (4..4)"
+    of_ours = rows["ait-jax, float32", "1.5 (1..2)"]
+    assert of_ours[2] == "-" and of_ours[7:10] == ["2.5e-01", "5.0e-01", "2 of 2"]
+    assert rows["transformers, float32", "0"][2:5] == ["200", "1.5", "25.0%"]
+    assert rows["ait-jax, float32", "0"][6] == "5.0e-01"
+
+
+@pytest.mark.parametrize("arguments", ["--steps=3", "--curve=30", "--threads=100000"])
+def test_what_cannot_be_measured_is_refused_at_once(arguments, capsys):
+    with pytest.raises(SystemExit):
+        rivals.parse_options([arguments])
+    assert arguments.split("=")[0] in capsys.readouterr().err
+
+
+def test_help_needs_none_of_the_other_sides_libraries():
+    script = (
+        "import sys\n"
+        "sys.modules.update(dict.fromkeys(['torch', 'transformers', 'ctranslate2']))\n"
+        f"sys.path.insert(0, {str(BENCHMARKS)!r})\n"
+        "sys.argv = ['rivals.py', '--help']\n"
+        "import rivals\n"
+        "rivals.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0 and "--repeats" in done.stdout, done.stderr

@@ -1,6 +1,7 @@
 """What the benchmarks share: machine, processes, tables. `workload` has model and prompts.
 
     python tests/benchmarks/scorer.py     ours against the authors' way in PyTorch
+    python tests/benchmarks/rivals.py     ours against CTranslate2 and transformers
     python tests/benchmarks/limit.py      how near the scorer is to what the machine can do
     python tests/benchmarks/growth.py     devices, pool size, memory
 
@@ -30,7 +31,7 @@ SEED = 0
 
 def machine() -> dict[str, Any]:
     """Describes processor and versions; starts no JAX backend."""
-    names = ("jax", "jaxlib", "flax", "torch", "transformers")
+    names = ("jax", "jaxlib", "flax", "torch", "transformers", "ctranslate2")
     found = [name for name in names if importlib.util.find_spec(name)]
     return {
         "cpu": _cpu_model(),
@@ -125,10 +126,12 @@ def warn_if_shared(results: Sequence[Mapping[str, Any]]) -> None:
         )
 
 
-def require_torch() -> None:
-    if not all(importlib.util.find_spec(name) for name in ("torch", "transformers")):
+def require_torch(*others: str) -> None:
+    """Ends the program where PyTorch, transformers or `others` are not installed."""
+    needed = ("torch", "transformers", *others)
+    if missing := [name for name in needed if not importlib.util.find_spec(name)]:
         print(
-            "The authors' way needs PyTorch and transformers: pip install -e '.[bench]'",
+            f"The other side needs {', '.join(missing)}: pip install -e '.[bench]'",
             file=sys.stderr,
         )
         raise SystemExit(2)

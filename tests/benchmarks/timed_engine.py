@@ -10,6 +10,7 @@ import workload
 from ait_jax.models.t5 import Transformer
 from ait_jax.pool import TaskPool
 from ait_jax.prompts.prompts import TkInstructEncoding
+from ait_jax.prompts.vocabulary import Vocabulary
 from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.scorer.asker import Asker
 from ait_jax.scorer.batching import LengthBuckets
@@ -47,10 +48,8 @@ class TimedEngine(Engine):
         start = time.perf_counter()
         answers = super().decode(*args, **kwargs)
         self.decode_seconds += time.perf_counter() - start
-        self.decoded_lengths += [
-            len(tokens) + int(finished)
-            for tokens, finished in zip(answers.tokens, answers.finished, strict=True)
-        ]
+        most = self.buckets.max_answer_length
+        self.decoded_lengths += [min(len(tokens) + 1, most) for tokens in answers.tokens]
         return answers
 
     def log_likelihoods(self, *args: Any, **kwargs: Any) -> Any:
@@ -68,11 +67,16 @@ def score(
     *,
     instances: int,
     perturbations: int,
+    vocabulary: Vocabulary | None = None,
 ) -> float:
-    """Scores every task of `pool`; returns the seconds it took, tokenizing and writing included."""
+    """Scores every task of `pool`; returns the seconds it took, tokenizing and writing included.
+
+    Args:
+      vocabulary: of prompts and answers; None is the benchmarks' own.
+    """
     scorer = Scorer(num_instances=instances, num_perturbations=perturbations)
     start = time.perf_counter()
     encoding = TkInstructEncoding(max_source_length=engine.buckets.max_source_length)
-    asker = Asker(engine, params, pool, workload.vocabulary(), encoding, common.SEED)
+    asker = Asker(engine, params, pool, vocabulary or workload.vocabulary(), encoding, common.SEED)
     scorer.score(asker, list(pool), path, round_index=workload.ROUND)
     return time.perf_counter() - start
