@@ -125,15 +125,15 @@ class Attention(nn.Module):
     ) -> Float[jax.Array, "B Q E"]:
         """Returns the projected attended values.
 
-                Args:
-                    mask: broadcastable to (B, 1, Q, K), True where a query may look; with `decode` places
+        Args:
+            mask: broadcastable to (B, 1, Q, K), True where a query may look; with `decode` places
                 of the cache, the one that is written included. A `Seen` for the fused kernel.
             bias: (1, H, Q, K); with `decode` over the whole cache, (1, H, L, L); with a `Seen` by
                 distance.
 
-                Raises:
-                    ValueError: `decode` with more than one position a step, or with a bias of
-                        another length than the cache's.
+        Raises:
+            ValueError: `decode` with more than one position a step, or with a bias of
+                another length than the cache's.
         """
         config = self.config
 
