@@ -25,6 +25,8 @@ from ait_jax.runtime.hardware import target_platform
 MASKED_LOGIT = -1e10
 
 KERNELS = ("auto", "plain", "blocked", "recomputed", "fused")
+# Those that take a `Seen` instead of a mask, and biases by distance.
+KERNELS_OF_SEEN = ("recomputed", "fused")
 
 # Logits of one block of rows, float32: 4 MiB stay in a core's share of the last-level cache.
 _BLOCK_ELEMENTS = 2**20

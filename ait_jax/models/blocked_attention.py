@@ -4,7 +4,7 @@
 dozen times, forward and backward. Here those of a block stay in a core's cache, and what is kept
 for the backward pass is a number a query (Dao et al. 2022, arXiv 2205.14135, section 3.1).
 
-Shape suffixes: as in `attention`; N = B * H heads of rows, R queries of a block.
+Shape suffixes: as in `attention`; N = B * H heads of rows, R rows of a block, C distances.
 """
 
 import os
@@ -14,113 +14,144 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float, Int
 
-from ait_jax.models.attention import MASKED_LOGIT, dot_product_attention
+from ait_jax.models.attention import MASKED_LOGIT, Seen
 
 # Logits of a block, float32: 1 MiB, a core's second cache.
 _BLOCK_LOGITS = 2**18
+# Fewer keys than these leave the plain form's logits in the caches.
+_FEWEST_KEYS = 384
 # XLA runs small operations on one core each, and those that do not wait for each other together.
 _MOST_AT_ONCE = 4
 
 
-class _Head(NamedTuple):
-    """What a head of a row attends with; bias and mask are by queries, backward by keys."""
-
-    query: Array
-    key: Array
-    value: Array
-    bias: Array | None
-    mask: Array | None
+def suits(query_BxQxHxD: Float[Array, "B Q H D"], key_BxKxHxD: Float[Array, "B K H D"]) -> bool:
+    """Says whether these sizes are worth it: long rows, on one device."""
+    logits = query_BxQxHxD.shape[1] * key_BxKxHxD.shape[1]
+    return logits >= _FEWEST_KEYS**2 and jax.sharding.get_abstract_mesh().size <= 1
 
 
 def recomputed_attention(
     query_BxQxHxD: Float[Array, "B Q H D"],
     key_BxKxHxD: Float[Array, "B K H D"],
     value_BxKxHxD: Float[Array, "B K H D"],
-    bias_1xHxQxK: Float[Array, "1 H Q K"] | None,
-    mask_Bx1xQxK: Bool[Array, "#B 1 #Q K"] | None,
+    by_distance_HxC: Float[Array, "H C"] | None,
+    seen: Seen,
 ) -> Float[Array, "B Q H D"]:
-    """Returns what `dot_product_attention` does, from any dtype in float32 inside.
+    """Returns what `dot_product_attention` does, in float32 inside.
 
-    Gradients reach query, key, value and bias. Few logits, and rows on several devices, are left
-    to `dot_product_attention`.
+    Gradients reach query, key, value and bias.
+
+    Args:
+        by_distance_HxC: what is added to the logits at distances 1 - L, ..., L - 1 of a key from
+            its query, where Q = K = L (see `by_pairs`).
     """
     batch, queries, heads, _ = query_BxQxHxD.shape
-    logits = heads * queries * key_BxKxHxD.shape[1]
-    if logits <= 2 * _BLOCK_LOGITS or jax.sharding.get_abstract_mesh().size > 1:
-        return dot_product_attention(
-            query_BxQxHxD, key_BxKxHxD, value_BxKxHxD, bias_1xHxQxK, mask_Bx1xQxK
-        )
     by_head = [_by_head(x.astype(jnp.float32)) for x in (query_BxQxHxD, key_BxKxHxD, value_BxKxHxD)]
-    bias = None if bias_1xHxQxK is None else bias_1xHxQxK[0].astype(jnp.float32)
-    mask = None
-    if mask_Bx1xQxK is not None:
-        mask = jnp.broadcast_to(mask_Bx1xQxK[:, 0], (batch, *mask_Bx1xQxK.shape[2:]))
-    attended_NxQxD = _attended(*by_head, bias, mask)
+    if by_distance_HxC is not None:
+        by_distance_HxC = by_distance_HxC.astype(jnp.float32)
+    segments = seen.query_segments_BxQ, seen.key_segments_BxK
+    attended_NxQxD: Any = _attended(seen.causal, *by_head, by_distance_HxC, *segments)
     attended = attended_NxQxD.reshape(batch, heads, queries, -1)
     return jnp.moveaxis(attended, 1, 2).astype(value_BxKxHxD.dtype)
+
+
+def by_pairs(by_distance_HxC: Float[Array, "H C"]) -> Float[Array, "H L L"]:
+    """Returns what distances 1 - L, ..., L - 1 have for every (query, key) pair.
+
+    Written with reshapes instead of a lookup for every pair, whose gradient, a sum of L x L terms
+    into 32, took a twentieth of a training step (T5 1.1 small on a CPU).
+    """
+    num_heads, count = by_distance_HxC.shape
+    length = (count + 1) // 2
+    # Rows of 2L numbers, read in rows of 2L - 1: each begins one further to the right.
+    rows = jnp.pad(by_distance_HxC, ((0, 0), (0, 1)))[:, None]
+    rows = jnp.broadcast_to(rows, (num_heads, length, count + 1)).reshape(num_heads, -1)
+    rows_HxLxC = rows[:, : length * count].reshape(num_heads, length, count)
+    return rows_HxLxC[:, :, length - 1 :]
+
+
+class _Head(NamedTuple):
+    """A head of a row. In the backward pass the places of queries and keys are exchanged.
+
+    Attributes:
+        query_QxD, key_KxD, value_KxD: float32.
+        bias_QxK: None without biases.
+        query_segments_Q, key_segments_K: as of `Seen`.
+    """
+
+    query_QxD: Array
+    key_KxD: Array
+    value_KxD: Array
+    bias_QxK: Array | None
+    query_segments_Q: Int[Array, " Q"]
+    key_segments_K: Int[Array, " K"]
 
 
 def _by_head(x_BxLxHxD: Array) -> Array:
     return jnp.moveaxis(x_BxLxHxD, 2, 1).reshape(-1, x_BxLxHxD.shape[1], x_BxLxHxD.shape[3])
 
 
-@jax.custom_vjp
-def _attended(
-    query_NxQxD: Array, key_NxKxD: Array, value_NxKxD: Array, bias: Array | None, mask: Array | None
-) -> Array:
-    return _forward(query_NxQxD, key_NxKxD, value_NxKxD, bias, mask)[0]
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attended(causal: bool, *arrays: Any) -> Array:
+    return _forward(causal, *arrays)[0]
 
 
-def _forward(*arrays: Any) -> tuple[Array, Any]:
+def _forward(causal: bool, *arrays: Any) -> tuple[Array, Any]:
+    *by_head, by_distance_HxC, query_segments, key_segments = arrays
+    bias = None if by_distance_HxC is None else by_pairs(by_distance_HxC)
+
     def attend(number: Array) -> tuple[Array, Array]:
-        head = _head(number, *arrays)
-        blocks = [_attend_block(head, rows) for rows in _blocks(head.query, head.key)]
+        head = _head(number, by_head, bias, (query_segments, key_segments))
+        blocks = [
+            _attend_block(head, rows, causal) for rows in _blocks(head.query_QxD, head.key_KxD)
+        ]
         values, log_sums = zip(*blocks, strict=True)
         return jnp.concatenate(values), jnp.concatenate(log_sums)
 
-    attended_NxQxD, log_sums_NxQ = _over_heads(attend, arrays[0].shape[0])
+    attended_NxQxD, log_sums_NxQ = _over_heads(attend, by_head[0].shape[0])
     return attended_NxQxD, (*arrays, attended_NxQxD, log_sums_NxQ)
 
 
-def _backward(kept: Any, cotangent_NxQxD: Array) -> tuple[Any, ...]:
-    *arrays, attended_NxQxD, log_sums_NxQ = kept
-    num, bias = arrays[0].shape[0], arrays[3]
+def _backward(causal: bool, kept: Any, cotangent_NxQxD: Array) -> tuple[Any, ...]:
+    *by_head, by_distance_HxC, query_segments, key_segments, attended_NxQxD, log_sums_NxQ = kept
     # What a query's weights lose together: the softmax's gradient needs it.
     means_NxQ = jnp.sum(attended_NxQxD * cotangent_NxQxD, axis=-1)
-    # By keys, so that two of the three products with gradients of logits read rows, not columns.
-    arrays[3:] = [None if x is None else jnp.swapaxes(x, 1, 2) for x in arrays[3:]]
+    bias = None if by_distance_HxC is None else by_pairs(by_distance_HxC[:, ::-1])
 
     def of_head(number: Array) -> tuple[Array, ...]:
-        head = _head(number, *arrays)
+        head = _head(number, by_head, bias, (query_segments, key_segments))
         known = [
             lax.dynamic_index_in_dim(x, number, keepdims=False)
             for x in (cotangent_NxQxD, log_sums_NxQ, means_NxQ)
         ]
-        blocks = _blocks(head.key, head.query)
-        parts = [_gradients_of_block(head, keys, *known) for keys in blocks]
-        of_query, *others = zip(*parts, strict=True)
-        return sum(of_query), *(jnp.concatenate(x) for x in others[: 2 + (bias is not None)])
+        parts = [
+            _gradients_of_block(head, keys, causal, *known)
+            for keys in _blocks(head.key_KxD, head.query_QxD)
+        ]
+        of_query, of_key, of_value, *of_bias = zip(*parts, strict=True)
+        sums = [jnp.sum(jnp.stack(x), axis=0) for x in (of_query, *of_bias)]
+        return sums[0], jnp.concatenate(of_key), jnp.concatenate(of_value), *sums[1:]
 
-    of_query, of_key, of_value, *of_logits = _over_heads(of_head, num)
-    if bias is None:
-        return of_query, of_key, of_value, None, None
-    of_bias = jnp.sum(of_logits[0].reshape(-1, *arrays[3].shape), axis=0)
-    return of_query, of_key, of_value, jnp.swapaxes(of_bias, 1, 2), None
+    *of_heads, of_bias = *_over_heads(of_head, by_head[0].shape[0]), None
+    if by_distance_HxC is not None:
+        *of_heads, of_distances_NxC = of_heads
+        heads, distances = by_distance_HxC.shape
+        of_bias = jnp.sum(of_distances_NxC.reshape(-1, heads, distances), axis=0)[:, ::-1]
+    return (*of_heads, of_bias, None, None)
 
 
 _attended.defvjp(_forward, _backward)
 
 
-def _head(number: Array, query: Array, key: Array, value: Array, bias: Any, mask: Any) -> _Head:
+def _head(number: Array, by_head: list[Array], bias: Any, segments: tuple[Array, Array]) -> _Head:
     pick = partial(lax.dynamic_index_in_dim, keepdims=False)
-    heads = 1 if mask is None else query.shape[0] // mask.shape[0]
-    return _Head(
-        *(pick(x, number) for x in (query, key, value)),
-        None if bias is None else pick(bias, number % bias.shape[0]),
-        None if mask is None else pick(mask, number // heads),
-    )
+    query, key, value = (pick(x, number) for x in by_head)
+    heads = by_head[0].shape[0] // segments[0].shape[0]
+    of_head = None if bias is None else pick(bias, number % heads)
+    of_query, of_key = (pick(x, number // heads) for x in segments)
+    return _Head(query, key, value, of_head, of_query, of_key)
 
 
 def _blocks(rows: Array, columns: Array) -> list[slice]:
@@ -128,42 +159,64 @@ def _blocks(rows: Array, columns: Array) -> list[slice]:
     return [slice(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
 
 
-def _biased_and_masked(logits: Array, head: _Head, rows: slice) -> Array:
-    if head.bias is not None:
-        logits = logits + head.bias[rows]
-    if head.mask is not None:
-        seen = head.mask if head.mask.shape[0] == 1 else head.mask[rows]
-        logits = jnp.where(seen, logits, MASKED_LOGIT)
-    return logits
-
-
-def _attend_block(head: _Head, rows: slice) -> tuple[Array, Array]:
+def _attend_block(head: _Head, rows: slice, causal: bool) -> tuple[Array, Array]:
     """Returns a block's attended values (R, D) and the logs of its softmaxes' sums (R,)."""
-    logits_RxK = _biased_and_masked(head.query[rows] @ head.key.T, head, rows)
+    logits_RxK = head.query_QxD[rows] @ head.key_KxD.T
+    if head.bias_QxK is not None:
+        logits_RxK = logits_RxK + head.bias_QxK[rows]
+    keys_1xK = head.key_segments_K[None]
+    seen_RxK = (head.query_segments_Q[rows, None] == keys_1xK) & (keys_1xK != 0)
+    if causal:
+        places_Rx1 = jnp.arange(rows.start, rows.stop)[:, None]
+        seen_RxK &= places_Rx1 >= jnp.arange(keys_1xK.size)
+    logits_RxK = jnp.where(seen_RxK, logits_RxK, MASKED_LOGIT)
     largest_Rx1 = jnp.max(logits_RxK, axis=1, keepdims=True)
     weights_RxK = jnp.exp(logits_RxK - largest_Rx1)
     total_Rx1 = jnp.sum(weights_RxK, axis=1, keepdims=True)
     log_sums_R = (largest_Rx1 + jnp.log(total_Rx1))[:, 0]
-    return (weights_RxK @ head.value) / total_Rx1, log_sums_R
+    return (weights_RxK @ head.value_KxD) / total_Rx1, log_sums_R
 
 
 def _gradients_of_block(
-    head: _Head, keys: slice, cotangent_QxD: Array, log_sums_Q: Array, means_Q: Array
-) -> tuple[Array, Array, Array, Array]:
-    """Returns what R keys add to queries' gradients (Q, D), and their own: keys', values' (R, D).
+    head: _Head, keys: slice, causal: bool, cotangent_QxD: Array, log_sums_Q: Array, means_Q: Array
+) -> tuple[Array, ...]:
+    """Returns what R keys add to the gradient of queries (Q, D), and keys' and values' own (R, D).
 
-    The last is that of the logits, (R, Q).
+    With biases, also what they add to that of distances from keys to queries, (C,). By keys,
+    because two of three products then read rows of logits' gradients, not columns.
     """
-    logits_RxQ = _biased_and_masked(head.key[keys] @ head.query.T, head, keys)
+    key_RxD = head.key_KxD[keys]
+    logits_RxQ = key_RxD @ head.query_QxD.T
+    if head.bias_QxK is not None:
+        logits_RxQ = logits_RxQ + head.bias_QxK[keys]
+    keys_Rx1 = head.key_segments_K[keys, None]
+    seen_RxQ = (keys_Rx1 == head.query_segments_Q) & (keys_Rx1 != 0)
+    if causal:
+        places_Rx1 = jnp.arange(keys.start, keys.stop)[:, None]
+        seen_RxQ &= places_Rx1 <= jnp.arange(len(log_sums_Q))
+    logits_RxQ = jnp.where(seen_RxQ, logits_RxQ, MASKED_LOGIT)
     weights_RxQ = jnp.exp(logits_RxQ - log_sums_Q)
-    of_weights_RxQ = head.value[keys] @ cotangent_QxD.T
+    of_weights_RxQ = head.value_KxD[keys] @ cotangent_QxD.T
     of_logits_RxQ = weights_RxQ * (of_weights_RxQ - means_Q)
-    return (
-        of_logits_RxQ.T @ head.key[keys],
-        of_logits_RxQ @ head.query,
+    gradients = (
+        of_logits_RxQ.T @ key_RxD,
+        of_logits_RxQ @ head.query_QxD,
         weights_RxQ @ cotangent_QxD,
-        of_logits_RxQ,
     )
+    if head.bias_QxK is None:
+        return gradients
+    return (*gradients, _by_distance(of_logits_RxQ, keys, len(head.key_KxD)))
+
+
+def _by_distance(of_logits_RxQ: Array, keys: slice, length: int) -> Array:
+    """Returns the sums over pairs of each distance of a query from a key, (2 * length - 1,)."""
+    rows, queries = of_logits_RxQ.shape
+    # Rows that begin one further to the left each, as `by_pairs` does it the other way.
+    sheared = jnp.pad(of_logits_RxQ, ((0, 0), (rows - 1, 0))).reshape(-1)
+    sheared = jnp.pad(lax.optimization_barrier(sheared), (0, rows)).reshape(rows, -1)
+    sums = jnp.ones((rows,)) @ sheared
+    before = length - rows - keys.start
+    return jnp.pad(sums[: queries + rows - 1], (before, keys.start))
 
 
 def _over_heads(function: Any, num: int) -> Any:

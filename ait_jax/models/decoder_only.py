@@ -164,12 +164,11 @@ def joined(
         Tokens (B, L + T - 1), their segment ids if there are any, and where the logits of every
         target are made, (B, T).
     """
-    if packing.get("encoder_segment_ids") is None:
+    of_prompts_BxL = packing.get("encoder_segment_ids")
+    of_targets_BxT = packing.get("decoder_segment_ids")
+    if of_prompts_BxL is None or of_targets_BxT is None:
         tokens_BxQ, last_Bx1 = _joined_rows(prompts_BxL, shifted_BxT)
         return tokens_BxQ, None, last_Bx1 + jnp.arange(shifted_BxT.shape[1])
-    of_prompts_BxL, of_targets_BxT = (
-        packing[f"{side}_segment_ids"] for side in ("encoder", "decoder")
-    )
     length = prompts_BxL.shape[1] + shifted_BxT.shape[1] - 1
     # A prompt follows the targets of the segments before it, but for the last token of each.
     before_BxL = _count_below(of_targets_BxT, of_prompts_BxL) - (of_prompts_BxL - 1)

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ait_jax.models import layers
-from ait_jax.models.attention import Mask, Seen
+from ait_jax.models.attention import KERNELS_OF_SEEN, Mask, Seen
 from ait_jax.models.interface import Masks, ModelConfig, Packing, Params, Targets, Tokens
 from ait_jax.models.layers import feature_dropout, layer_stack, remat
 from ait_jax.models.likelihood import OutputLayer
@@ -288,7 +288,7 @@ class Transformer(nn.Module):
             # What padding attends to affects padding only. T5X, whose numbers the plain form is
             # compared with, lets it attend to all padding.
             mask = (segments_BxL > 0)[:, None, None, :]
-        elif self.config.kernel != "fused":
+        elif self.config.kernel not in KERNELS_OF_SEEN:
             mask = mask.mask()
         return self.encoder(encoder_input_tokens, mask, not enable_dropout)
 
@@ -338,7 +338,7 @@ class Transformer(nn.Module):
             target_BxT = everything_BxT if decode else jnp.minimum(own_BxT, 1)
         cross_mask_Bx1xTxL = Seen(target_BxT, source_BxL)
         mask_Bx1xTxT = Seen(own_BxT, own_BxT, causal=True)
-        if decode or self.config.kernel != "fused":
+        if decode or self.config.kernel not in KERNELS_OF_SEEN:
             cross_mask_Bx1xTxL = cross_mask_Bx1xTxL.mask()
             mask_Bx1xTxT = mask_Bx1xTxT.mask()
         if decode:

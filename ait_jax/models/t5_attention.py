@@ -16,9 +16,9 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Float, Int
 
-from ait_jax.models import attention, fused_attention, layers
+from ait_jax.models import attention, blocked_attention, fused_attention, layers
 from ait_jax.models.attention import Mask, Seen
-from ait_jax.models.blocked_attention import recomputed_attention
+from ait_jax.models.blocked_attention import by_pairs
 from ait_jax.models.interface import ModelConfig
 
 NUM_BUCKETS, MAX_DISTANCE = 32, 128
@@ -49,21 +49,6 @@ def relative_position_buckets(length: int, *, bidirectional: bool) -> Int[np.nda
     log_bucket_D = np.minimum(log_bucket_D, num_buckets - 1)
     bucket_D = np.where(distance_D < num_exact, distance_D, log_bucket_D)
     return (first_bucket_D + bucket_D).astype(np.int32)
-
-
-def by_pairs(by_distance_HxD: Float[jax.Array, "H D"]) -> Float[jax.Array, "H L L"]:
-    """Returns what distances 1 - L, ..., L - 1 have for every (query, key) pair.
-
-    Written with reshapes instead of a lookup for every pair, whose gradient, a sum of L x L terms
-    into 32, took a twentieth of a training step (T5 1.1 small on a CPU).
-    """
-    num_heads, count = by_distance_HxD.shape
-    length = (count + 1) // 2
-    # Rows of 2L numbers, read in rows of 2L - 1: each begins one further to the right.
-    rows = jnp.pad(by_distance_HxD, ((0, 0), (0, 1)))[:, None]
-    rows = jnp.broadcast_to(rows, (num_heads, length, count + 1)).reshape(num_heads, -1)
-    rows_HxLxD = rows[:, : length * count].reshape(num_heads, length, count)
-    return rows_HxLxD[:, :, length - 1 :]
 
 
 class RelativePositionBiases(nn.Module):
@@ -127,7 +112,7 @@ class Attention(nn.Module):
 
         Args:
             mask: broadcastable to (B, 1, Q, K), True where a query may look; with `decode` places
-                of the cache, the one that is written included. A `Seen` for the fused kernel.
+                of the cache, the one that is written included. A `Seen` for `KERNELS_OF_SEEN`.
             bias: (1, H, Q, K); with `decode` over the whole cache, (1, H, L, L); with a `Seen` by
                 distance.
 
@@ -180,12 +165,12 @@ class Attention(nn.Module):
     ) -> jax.Array:
         config = self.config
         if isinstance(mask, Seen):
-            if fused_attention.suits(query, key):
+            if config.kernel == "fused" and fused_attention.suits(query, key):
                 return fused_attention.fused_attention(query, key, value, bias, mask)
+            if config.kernel == "recomputed" and blocked_attention.suits(query, key):
+                return blocked_attention.recomputed_attention(query, key, value, bias, mask)
             bias = None if bias is None else by_pairs(bias)[None]
         mask = _pairs(mask)
-        if config.kernel == "recomputed":
-            return recomputed_attention(query, key, value, bias, mask)
         if config.kernel == "blocked" and query.shape[1] > 1:
             return attention.blocked_attention(query, key, value, bias, mask)
         return attention.dot_product_attention(

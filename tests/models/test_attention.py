@@ -37,7 +37,7 @@ def case():
 def float64(query, key, value, bias, mask):
     logits = np.einsum("bqhd,bkhd->bhqk", np.asarray(query, np.float64), key) + bias
     weights = np.where(mask, np.exp(logits), 0.0)
-    weights /= weights.sum(-1, keepdims=True)
+    weights /= np.maximum(weights.sum(-1, keepdims=True), 1e-300)
     return np.einsum("bhqk,bkhd->bqhd", weights, value)
 
 
@@ -73,30 +73,43 @@ def test_blocks_of_a_sharded_batch_stay_in_their_shard(case, monkeypatch):
 
 
 @pytest.mark.parametrize("has_bias", [True, False])
-@pytest.mark.parametrize("per_query", [True, False])
-@pytest.mark.parametrize("logits", [1, 20, 2**20])
-def test_recomputed_attention_and_its_gradients(case, logits, per_query, has_bias, monkeypatch):
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("logits", [1, 30, 2**20])
+def test_recomputed_attention_and_its_gradients(logits, causal, has_bias, monkeypatch):
     monkeypatch.setattr(blocked_attention, "_BLOCK_LOGITS", logits)
-    query, key, value, bias, mask = case
-    if per_query:
-        mask = mask & (np.arange(5)[:, None] + 4 >= np.arange(9))
-    bias = bias if has_bias else None
-    weights = jnp.asarray(np.random.default_rng(4).normal(size=query.shape), jnp.float32)
+    rng = np.random.default_rng(4)
+    keys = 9 if has_bias or causal else 13
+    query, key, value, weights = (
+        jnp.asarray(rng.normal(size=(3, n, 4, 8)), jnp.float32) for n in (9, keys, keys, 9)
+    )
+    by_distance = jnp.asarray(rng.normal(size=(4, 17)), jnp.float32) if has_bias else None
+    segments = jnp.asarray(rng.integers(0, 3, (3, 13)))
+    seen = attention.Seen(segments[:, :9], segments[:, :keys], causal)
+    # What padding attends to is not defined.
+    weights = weights * (segments[:, :9, None, None] > 0)
 
     def results(form):
-        def attend(query, key, value, bias):
-            attended = form(query, key, value, bias, mask)
-            return jnp.sum(attended * weights), attended
+        def attend(query, key, value, by_distance):
+            attended = form(query, key, value, by_distance, seen)
+            return jnp.sum(attended * weights), attended * (weights != 0)
 
         asked = (0, 1, 2, 3) if has_bias else (0, 1, 2)
-        return jax.jit(jax.grad(attend, asked, has_aux=True))(query, key, value, bias)
+        return jax.jit(jax.grad(attend, asked, has_aux=True))(query, key, value, by_distance)
+
+    def plain(query, key, value, by_distance, seen):
+        bias = None if by_distance is None else blocked_attention.by_pairs(by_distance)[None]
+        return attention.dot_product_attention(query, key, value, bias, seen.mask())
 
     ours = results(blocked_attention.recomputed_attention)
-    plain = results(attention.dot_product_attention)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), ours, plain)
-    if not has_bias:
-        bias = 0.0
-    np.testing.assert_allclose(ours[1], float64(query, key, value, bias, mask), atol=1e-6)
+    theirs = results(plain)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), ours, theirs)
+    bias = 0.0
+    if has_bias:
+        at = np.arange(9) - np.arange(9)[:, None] + 8
+        bias = np.asarray(by_distance)[:, at]
+    expected = float64(query, key, value, bias, np.asarray(seen.mask()))
+    real = np.asarray(segments)[:, :9] > 0
+    np.testing.assert_allclose(np.asarray(ours[1])[real], expected[real], atol=1e-6)
 
 
 def test_dropping_keys_is_dropping_weights(case):
