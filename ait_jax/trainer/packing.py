@@ -15,6 +15,8 @@ from jaxtyping import Int
 
 from ait_jax.scorer.batching import LengthBuckets, Tokens, padded_length
 
+# Target lengths of rows double from here: a row of one example has few targets, one of many more.
+_FEWEST_TARGETS = 8
 # On a CPU, the tokens from which on larger parts are no faster.
 _TOKENS_OF_A_PART = 512
 
@@ -39,7 +41,8 @@ class Packing:
     """How batches are packed.
 
     Args:
-      buckets: the lengths that rows may have. Every pair in use costs a compilation.
+      buckets: the input lengths that rows may have, and their most targets. Every pair of input
+        and target length in use costs a compilation.
       cost: (input length, target length) -> what a row of these costs, in FLOPs.
       multiple_of: the rows of a microbatch are, as the mesh's 'data' axis asks.
       rows_at_once: of a microbatch, at most; a multiple of `multiple_of`.
@@ -83,9 +86,10 @@ class Packing:
         return [(self._padded(*used[row].tolist()), sorted(rows[row])) for row in range(len(rows))]
 
     def _padded(self, inputs: int, targets: int) -> Shape:
+        doubled = max(_FEWEST_TARGETS, 1 << (targets - 1).bit_length())
         return (
             padded_length(inputs, self.buckets.inputs),
-            padded_length(targets, self.buckets.targets),
+            min(doubled, self.buckets.max_target_length),
         )
 
     def _divided(self, rows: list[tuple[Shape, list[int]]]) -> list[Part]:
