@@ -133,3 +133,21 @@ def test_prompts_with_slots_of_their_own_end_in_fewer_slots(t5, monkeypatch):
         generated=plain.generated[rows],
     ))  # fmt: skip
     assert sizes[0] == len(rows) > 8 and sizes[-1] < len(rows) // 2
+
+
+class Renamed(Transformer):
+    """A user's own decoding, which knows no rings."""
+
+    def decode(self, encoded, prompts, inputs, targets, *, enable_dropout=True, decode=False,
+               max_decode_length=None, return_hidden=False):  # fmt: skip
+        return super().decode(
+            encoded, prompts, inputs, targets, enable_dropout=enable_dropout, decode=decode,
+            max_decode_length=max_decode_length, return_hidden=return_hidden,
+        )  # fmt: skip
+
+
+def test_a_users_own_decoding_goes_in_batches(t5):
+    model, params, prompts, plain = t5
+    engine = Engine(Renamed(model.config), OnDevices(), BUCKETS, length_growth=2.0)
+    found = engine.decode(engine.place(params), prompts[:3])
+    assert found.tokens == plain.tokens[:3] and engine._programs._futures
