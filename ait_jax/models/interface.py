@@ -256,8 +256,12 @@ def runs_prefixes(model: Model) -> bool:
 
 
 def decodes_in_slots(model: Model) -> bool:
-    """Says whether rows that ended may be replaced while others go on (`slots`)."""
-    return runs_prefixes(model) or getattr(model, "ring_cache", False)
+    """Says whether rows that ended may be replaced while others go on (`slots`).
+
+    A class with a `decode` of its own says of itself that its `ring_cache` is one.
+    """
+    owner = next((kind for kind in type(model).__mro__ if "decode" in vars(kind)), object)
+    return runs_prefixes(model) or vars(owner).get("ring_cache", False)
 
 
 AnyModel = TypeVar("AnyModel", bound=Model)

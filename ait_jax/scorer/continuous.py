@@ -35,8 +35,6 @@ _MEMBERS = (1, 2, 3, 4, 6, 8, 10, 12, 16)
 _LEAST_ON_CPU = 2**30
 # By how much slots may be too long; prefixes and prompts are run with less padding.
 _SLOT_GROWTH, _PREFILL_GROWTH = 1.5, 1.25
-# With nothing waiting, slots at work go on by themselves when at most a quarter of them is left.
-_COMPACTION = 4
 
 
 class DecodedRow(NamedTuple):
@@ -158,7 +156,7 @@ class ContinuousDecoder:
                 at_work |= zip(places, groups, strict=False)  # places may stay empty
                 begun = self._begun(params, prompts, groups, pool.shape)
                 state = self._fill(state, begun, np.array(places, np.int32))
-            fewer = max(1, num_slots // _COMPACTION // at_a_time) * at_a_time
+            fewer = self._budget.fewer(pool.shape, num_slots)
             if not waiting and len(at_work) <= fewer < num_slots:
                 places = [*at_work, *free][:fewer]
                 state = self._chosen(state, np.array(places, np.int32), num_slots=num_slots)
@@ -166,8 +164,8 @@ class ContinuousDecoder:
                 num_slots = fewer
                 continue
             wanted = at_a_time
-            if not waiting:  # run until few are left, or none
-                wanted = num_slots - fewer if fewer < num_slots else num_slots
+            if not waiting:
+                wanted = num_slots - fewer or num_slots
             state = self._run(step_params, state, jnp.int32(wanted), num_slots=num_slots)
             rows = jax.tree.map(np.asarray, state.rows)
             for slot, group in list(at_work.items()):

@@ -17,6 +17,8 @@ from ait_jax.scorer.shared_prefixes import SharedPrefix
 
 # In a row of this many tokens, attention costs as much as all products with weights.
 _ATTENTION_AS_DEAR = 2048
+# Each number of slots is another program.
+_COMPACTION = 4
 # The possible numbers of packed rows.
 ROWS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 48, 64)
 
@@ -60,6 +62,15 @@ class Budget(NamedTuple):
         at_a_time = self.multiple_of
         most = max(1, self.tokens // pool.shape.tokens(self.answer) // at_a_time)
         return at_a_time * min(most, -(-len(pool.groups) // at_a_time))
+
+    def fewer(self, shape: SlotShape, slots: int) -> int:
+        """Returns how few slots at work go on by themselves once no group waits.
+
+        A quarter, or all where that would spare less reading than the weights are.
+        """
+        fewer = max(1, slots // _COMPACTION // self.multiple_of) * self.multiple_of
+        spared = (slots - fewer) * shape.tokens(self.answer)
+        return fewer if spared > self.weights else slots
 
     def cost(self, pool: SlotPool) -> float:
         """Returns what all of a pool's groups read for every token of an answer."""

@@ -13,6 +13,7 @@ from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.scorer import continuous
 from ait_jax.scorer.batching import LengthBuckets
 from ait_jax.scorer.engine import Engine
+from ait_jax.scorer.slot_pools import SlotPool
 
 BUCKETS = LengthBuckets(inputs=(64,), targets=(12,))
 
@@ -112,15 +113,16 @@ def test_t5_answers_are_those_of_batches(t5, monkeypatch, num_partitions, tokens
     assert not engine._programs._futures, "no batch was decoded"
 
 
-def test_prompts_with_slots_of_their_own_end_in_fewer_slots(t5):
+def test_prompts_with_slots_of_their_own_end_in_fewer_slots(t5, monkeypatch):
     """Nothing waits: those that never end go on without the others."""
     model, params, prompts, plain = t5
     longest = BUCKETS.max_target_length
     endless = [row for row, tokens in enumerate(plain.tokens) if len(tokens) == longest]
     rows = [row for row in range(len(prompts)) if row not in endless[1:]]
     engine = Engine(model, OnDevices(), BUCKETS)
-    # Reading the weights costs so much that there is one pool.
-    engine._decoder._budget = engine._decoder._budget._replace(weights=1e9)
+    monkeypatch.setattr(continuous, "pooled", lambda shapes, groups, budget: [
+        SlotPool(max(shapes), tuple(groups))
+    ])  # fmt: skip
     sizes, run = [], engine._decoder._run
     engine._decoder._run = lambda *args, num_slots: (
         sizes.append(num_slots) or run(*args, num_slots=num_slots)
@@ -130,4 +132,22 @@ def test_prompts_with_slots_of_their_own_end_in_fewer_slots(t5):
         tokens=[plain.tokens[row] for row in rows], log_likelihoods=plain.log_likelihoods[rows],
         generated=plain.generated[rows],
     ))  # fmt: skip
-    assert sizes[0] == len(rows) > 4 and sizes[-1] == max(1, len(rows) // 4)
+    assert sizes[0] == len(rows) > 8 and sizes[-1] < len(rows) // 2
+
+
+class Renamed(Transformer):
+    """A user's own decoding, which knows no rings."""
+
+    def decode(self, encoded, prompts, inputs, targets, *, enable_dropout=True, decode=False,
+               max_decode_length=None, return_hidden=False):  # fmt: skip
+        return super().decode(
+            encoded, prompts, inputs, targets, enable_dropout=enable_dropout, decode=decode,
+            max_decode_length=max_decode_length, return_hidden=return_hidden,
+        )  # fmt: skip
+
+
+def test_a_users_own_decoding_goes_in_batches(t5):
+    model, params, prompts, plain = t5
+    engine = Engine(Renamed(model.config), OnDevices(), BUCKETS, length_growth=2.0)
+    found = engine.decode(engine.place(params), prompts[:3])
+    assert found.tokens == plain.tokens[:3] and engine._programs._futures

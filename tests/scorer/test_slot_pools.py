@@ -55,6 +55,16 @@ def test_slots_fit_the_budget_and_the_mesh(number, multiple_of, slots):
     assert budget.cost(pool) == pytest.approx(rounds * (1 + slots * SMALL.tokens(8)))
 
 
+@pytest.mark.parametrize(
+    ("multiple_of", "weights", "fewer"), [(1, 3500.0, 5), (2, 3500.0, 4), (1, 3600.0, 21)]
+)
+def test_few_slots_go_on_by_themselves_if_that_spares_more_than_the_weights(
+    multiple_of, weights, fewer
+):
+    budget = Budget(tokens=8192, answer=8, multiple_of=multiple_of, weights=weights)
+    assert budget.fewer(SMALL, 21) == fewer and budget.fewer(SMALL, multiple_of) == multiple_of
+
+
 def test_nothing_to_do_is_no_pool():
     assert pooled([], [], Budget(100, 8, 1, 1.0)) == []
 
