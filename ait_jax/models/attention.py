@@ -1,10 +1,12 @@
 """Attention over projected heads: the plain form, and cheaper forms with the same result.
 
-`kernel_of` says which form a platform takes; the one for TPUs is in `fused_attention`. T5 does not
-divide by sqrt(D): its query kernel's initial values do. All softmaxes are in float32.
-`dot_product_attention` is the reference that the others are tested against.
+`kernel_of` and `kernel_in_training` say which form a platform takes; those that take a `Seen` are
+in `fused_attention` and `recomputed_attention`. T5 does not divide by sqrt(D): its query kernel's
+initial values do. All softmaxes are in float32. `dot_product_attention` is the reference that the
+others are tested against.
 
-Shape suffixes: B batch, Q query length, K key length, H heads, D head_dim, E emb_dim.
+Shape suffixes: B batch, Q query length, K key length, H heads, D head_dim, E emb_dim, L of both
+lengths, C = 2L - 1 distances.
 """
 
 from collections.abc import Callable
@@ -53,7 +55,7 @@ def kernel_in_training() -> str:
 
 @struct.dataclass
 class Seen:
-    """Which keys a query sees, as the fused kernel takes it: a mask's rows and columns.
+    """Which keys a query sees, as `KERNELS_OF_SEEN` take it: a mask's rows and columns.
 
     Attributes:
         query_segments_BxQ: a query sees the keys of its own segment.
@@ -99,6 +101,21 @@ def dot_product_attention(
     logits_BxHxQxK = _biased_and_masked(logits_BxHxQxK, bias_1xHxQxK, mask_Bx1xQxK)
     weights_BxHxQxK = jax.nn.softmax(logits_BxHxQxK).astype(value_BxKxHxD.dtype)
     return jnp.einsum("bhqk,bkhd->bqhd", weights_BxHxQxK, value_BxKxHxD)
+
+
+def by_pairs(by_distance_HxC: Float[Array, "H C"]) -> Float[Array, "H L L"]:
+    """Returns what distances 1 - L, ..., L - 1 have for every (query, key) pair.
+
+    Written with reshapes instead of a lookup for every pair, whose gradient, a sum of L x L terms
+    into 32, took a twentieth of a training step (T5 1.1 small on a CPU).
+    """
+    num_heads, count = by_distance_HxC.shape
+    length = (count + 1) // 2
+    # Rows of 2L numbers, read in rows of 2L - 1: each begins one further to the right.
+    rows = jnp.pad(by_distance_HxC, ((0, 0), (0, 1)))[:, None]
+    rows = jnp.broadcast_to(rows, (num_heads, length, count + 1)).reshape(num_heads, -1)
+    rows_HxLxC = rows[:, : length * count].reshape(num_heads, length, count)
+    return rows_HxLxC[:, :, length - 1 :]
 
 
 def dropped_keys(

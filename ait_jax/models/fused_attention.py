@@ -64,7 +64,7 @@ def fused_attention(
 
     Args:
         by_distance_HxC: what is added to the logits at distances 1 - Q, ..., K - 1 of a key from
-            its query (see `t5_attention.by_pairs`).
+            its query (see `attention.by_pairs`).
     """
     sizes = _sizes_of(query_BxQxHxD, key_BxKxHxD)
     strip_HxW = None

@@ -94,6 +94,8 @@ class ModelConfig(abc.ABC):
     attention_kernel: str = "auto"
     intermediate_dtype: Any = None
 
+    # Whether training multiplies the output layer in float32 whatever `dtype` is, as T5X's T5 does.
+    float32_logits: ClassVar[bool] = False
     # The longest prompt and target together; None without a bound.
     max_position: ClassVar[int | None] = None
     # Fields that say how a network is computed, not which one it is.

@@ -314,7 +314,7 @@ class LlamaTransformer(nn.Module):
     def encode(
         self,
         encoder_input_tokens: Tokens,
-        encoder_segment_ids: None = None,
+        encoder_segment_ids: Any = None,
         enable_dropout: bool = True,
     ) -> KeyValues:
         """Returns the KeyValues of prompts but for their last tokens, where `decode` begins."""
@@ -381,8 +381,8 @@ class LlamaTransformer(nn.Module):
         and run together; with segment ids, those of every example of a row.
         """
         if decode:
-            _refuse_packed(packing)
-            encoded = self.encode(encoder_input_tokens, enable_dropout=enable_dropout)
+            segment_ids = packing.get("encoder_segment_ids")
+            encoded = self.encode(encoder_input_tokens, segment_ids, enable_dropout)
             return self.decode(
                 encoded, encoder_input_tokens, decoder_input_tokens, decoder_target_tokens,
                 enable_dropout=enable_dropout, decode=True, return_hidden=return_hidden,

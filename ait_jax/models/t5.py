@@ -54,6 +54,7 @@ class T5Config(ModelConfig):
     float32_attention_logits: bool = False
     absorb_cross_attention: bool = False
 
+    float32_logits = True
     computing = (*ModelConfig.computing, "float32_attention_logits", "absorb_cross_attention")
 
     def __post_init__(self) -> None:

@@ -16,9 +16,8 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Float, Int
 
-from ait_jax.models import attention, blocked_attention, fused_attention, layers
-from ait_jax.models.attention import Mask, Seen
-from ait_jax.models.blocked_attention import by_pairs
+from ait_jax.models import attention, fused_attention, layers, recomputed_attention
+from ait_jax.models.attention import Mask, Seen, by_pairs
 from ait_jax.models.interface import ModelConfig
 
 NUM_BUCKETS, MAX_DISTANCE = 32, 128
@@ -167,8 +166,8 @@ class Attention(nn.Module):
         if isinstance(mask, Seen):
             if config.kernel == "fused" and fused_attention.suits(query, key):
                 return fused_attention.fused_attention(query, key, value, bias, mask)
-            if config.kernel == "recomputed" and blocked_attention.suits(query, key):
-                return blocked_attention.recomputed_attention(query, key, value, bias, mask)
+            if config.kernel == "recomputed" and recomputed_attention.suits(query, key):
+                return recomputed_attention.recomputed_attention(query, key, value, bias, mask)
             bias = None if bias is None else by_pairs(bias)[None]
         mask = _pairs(mask)
         if config.kernel == "blocked" and query.shape[1] > 1:

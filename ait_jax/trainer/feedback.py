@@ -95,8 +95,8 @@ class FeedbackTrainer(Trainer):
             z_loss=self.z_loss,
             label_smoothing=self.label_smoothing,
         )
-        state = placed_state(*abstract_params(model), optimizer, partitioner)
-        return sharded_step(step, state, partitioner, model.config.dtype), (state,)
+        placed = (placed_state(*abstract_params(model), optimizer, partitioner),)
+        return sharded_step(step, placed, partitioner, model.config.dtype), placed
 
     def train(self, job: TrainingJob) -> Trained:
         """Trains on `InstructionExamples`; the result's step counts all updates on the way."""

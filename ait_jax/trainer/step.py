@@ -104,6 +104,8 @@ def supervised_sums(model: Any, *, z_loss: float = 0.0, label_smoothing: float =
             rngs={"dropout": rng},
             return_hidden=True,
         )
+        if model.config.float32_logits:
+            hidden_BxLxE = hidden_BxLxE.astype(jnp.float32)
         output = output_layer(params)
         loss, correct = fused_cross_entropy_loss(
             hidden_BxLxE, output, targets_BxL, weights_BxL, z_loss, label_smoothing
@@ -168,7 +170,7 @@ def make_train_step(
     def train_step(
         state: TrainState, batch: Batch, dropout_seed: jax.Array
     ) -> tuple[TrainState, Metrics]:
-        rng = jax.random.fold_in(jax.random.key(dropout_seed), state.step)
+        rng = _step_key(dropout_seed, state.step)
         return finished(state, compute(state.params, batch, rng), optimizer)
 
     return train_step
@@ -194,7 +196,7 @@ class CompiledStep:
 
     A step of one part is one program, optimizer and all. Parts of different shapes are one program
     each, which adds to the sums of those before, and one for the update. All are compiled at their
-    first use; call or lower under `partitioner.activate()`. States and sums are donated.
+    first use; call or lower under `partitioner.activate()`.
 
     Args:
       loss_of: what else a step needs besides state and batch -> its loss.
@@ -219,29 +221,25 @@ class CompiledStep:
             return step(state, batch, dropout_seed)
 
         def add(sums: Any, params: Any, *rest: Any) -> Any:
-            *others, part, rng, index = rest
-            compute = gradient_sums(loss_of(*others), 1)
-            new = compute(params, part, jax.random.fold_in(rng, index))
+            *others, part, dropout_seed, step, index = rest
+            rng = jax.random.fold_in(_step_key(dropout_seed, step), index)
+            new = gradient_sums(loss_of(*others), 1)(params, part, rng)
             return jax.tree.map(jnp.add, sums, new)
 
         shardings = jax.tree.map(lambda leaf: leaf.sharding, placed)
         state, *others = shardings
         rows, replicated = partitioner.batch_sharding, partitioner.replicated
-        options = options_of_training(partitioner.platform, dtype)
         sums = (state.params, replicated)
-        self.whole = jax.jit(
-            whole,
-            in_shardings=(*shardings, rows, replicated),
-            out_shardings=(state, replicated),
-            donate_argnums=0,
-            compiler_options=options,
+        self.whole = sharded_step(whole, placed, partitioner, dtype)
+        self._begin = jax.jit(
+            lambda params: (jax.tree.map(jnp.zeros_like, params), _no_sums()), out_shardings=sums
         )
         self._add = jax.jit(
             add,
-            in_shardings=(sums, state.params, *others, rows, replicated, replicated),
+            in_shardings=(sums, state.params, *others, rows, *[replicated] * 3),
             out_shardings=sums,
             donate_argnums=0,
-            compiler_options=options,
+            compiler_options=options_of_training(partitioner.platform, dtype),
         )
         self._finish = jax.jit(
             lambda state, sums: finished(state, sums, optimizer),
@@ -249,35 +247,43 @@ class CompiledStep:
             out_shardings=(state, replicated),
             donate_argnums=0,
         )
-        self._begin = jax.jit(
-            lambda params: (jax.tree.map(jnp.zeros_like, params), _no_sums()), out_shardings=sums
-        )
-        self._key = jax.jit(lambda seed, step: jax.random.fold_in(jax.random.key(seed), step))
 
     def __call__(self, state: TrainState, *rest: Any) -> tuple[TrainState, Metrics]:
         """Takes a state, what `loss_of` needs, the parts of a batch and dropout's seed."""
         *others, parts, dropout_seed = rest
         if len(parts) == 1:
             return self.whole(state, *others, parts[0], dropout_seed)
-        rng = self._key(dropout_seed, state.step)
         sums = self._begin(state.params)
         for index, part in enumerate(parts):
-            sums = self._add(sums, state.params, *others, part, rng, np.uint32(index))
+            draws = dropout_seed, state.step, np.uint32(index)
+            sums = self._add(sums, state.params, *others, part, *draws)
         return self._finish(state, sums)
 
 
 def sharded_step(
-    function: Step, state: Any, partitioner: Partitioner, dtype: Any
+    function: Callable[..., tuple[TrainState, Metrics]],
+    placed: tuple[Any, ...],
+    partitioner: Partitioner,
+    dtype: Any,
 ) -> jax.stages.Wrapped:
-    """Returns a step of one program, jitted as `CompiledStep` does it."""
-    placed = jax.tree.map(lambda leaf: leaf.sharding, state)
+    """Returns a step of one program jitted on a mesh; the state is donated.
+
+    Args:
+      function: takes what is `placed`, the state first, a batch and dropout's seed.
+      dtype: of the model's multiplications.
+    """
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, placed)
     return jax.jit(
         function,
-        in_shardings=(placed, partitioner.batch_sharding, partitioner.replicated),
-        out_shardings=(placed, partitioner.replicated),
+        in_shardings=(*shardings, partitioner.batch_sharding, partitioner.replicated),
+        out_shardings=(shardings[0], partitioner.replicated),
         donate_argnums=0,
         compiler_options=options_of_training(partitioner.platform, dtype),
     )
+
+
+def _step_key(dropout_seed: jax.Array, step: jax.Array) -> jax.Array:
+    return jax.random.fold_in(jax.random.key(dropout_seed), step)
 
 
 def _no_sums() -> Metrics:

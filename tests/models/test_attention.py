@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ait_jax.models import attention, blocked_attention, parameters, t5
+from ait_jax.models import attention, parameters, recomputed_attention, t5
 from ait_jax.models.likelihood import shift_right
 from ait_jax.runtime.partitioning import Partitioner
 
@@ -76,7 +76,7 @@ def test_blocks_of_a_sharded_batch_stay_in_their_shard(case, monkeypatch):
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("logits", [1, 30, 2**20])
 def test_recomputed_attention_and_its_gradients(logits, causal, has_bias, monkeypatch):
-    monkeypatch.setattr(blocked_attention, "_BLOCK_LOGITS", logits)
+    monkeypatch.setattr(recomputed_attention, "_BLOCK_LOGITS", logits)
     rng = np.random.default_rng(4)
     keys = 9 if has_bias or causal else 13
     query, key, value, weights = (
@@ -97,10 +97,10 @@ def test_recomputed_attention_and_its_gradients(logits, causal, has_bias, monkey
         return jax.jit(jax.grad(attend, asked, has_aux=True))(query, key, value, by_distance)
 
     def plain(query, key, value, by_distance, seen):
-        bias = None if by_distance is None else blocked_attention.by_pairs(by_distance)[None]
+        bias = None if by_distance is None else attention.by_pairs(by_distance)[None]
         return attention.dot_product_attention(query, key, value, bias, seen.mask())
 
-    ours = results(blocked_attention.recomputed_attention)
+    ours = results(recomputed_attention.recomputed_attention)
     theirs = results(plain)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), ours, theirs)
     bias = 0.0

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from ait_jax.models import attention, attention_kernels, fused_attention, parameters, t5
-from ait_jax.models.attention import Seen
+from ait_jax.models.attention import Seen, by_pairs
 from ait_jax.models.likelihood import shift_right
-from ait_jax.models.t5_attention import by_pairs
 from ait_jax.runtime.partitioning import Partitioner
 
 CONFIG = t5.T5Config(

@@ -225,7 +225,7 @@ def test_relative_position_buckets_by_hand():
 @pytest.mark.parametrize("length", [1, 2, 7])
 def test_pairs_have_what_their_distance_has(length):
     values = np.random.default_rng(0).normal(size=(3, 2 * length - 1)).astype(np.float32)
-    pairs = np.asarray(t5_attention.by_pairs(jnp.asarray(values)))
+    pairs = np.asarray(attention.by_pairs(jnp.asarray(values)))
     assert pairs.shape == (3, length, length)
     for query in range(length):
         for key in range(length):

@@ -177,6 +177,16 @@ def test_bfloat16_is_close_and_the_parameters_stay_float32(plain):
     assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {jnp.dtype("float32")}
 
 
+def test_t5s_output_layer_stays_float32_beside_bfloat16():
+    half = t5.Transformer(dataclasses.replace(TINY, dtype="bfloat16"))
+    targets = BATCH["targets"]
+    forward = jax.jit(lambda p, *ids: half.apply({"params": p}, *ids, enable_dropout=False))
+    logits = forward(model_and_params()[1], BATCH["inputs"], shift_right(targets), targets)
+    total, tokens = cross_entropy_loss(logits, targets, targets > 0)
+    _, metrics = one_step(half.config)
+    assert float(metrics["loss"]) == pytest.approx(float(total / tokens), rel=1e-5)
+
+
 def test_a_batch_without_targets_changes_nothing():
     empty = {**BATCH, "targets": np.zeros_like(BATCH["targets"])}
     state, metrics = one_step(batch=empty)

@@ -16,12 +16,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from ait_jax.models.attention import MASKED_LOGIT, Seen
+from ait_jax.models.attention import MASKED_LOGIT, Seen, by_pairs
 
 # Logits of a block, float32: 1 MiB, a core's second cache.
 _BLOCK_LOGITS = 2**18
-# Fewer keys than these leave the plain form's logits in the caches.
-_FEWEST_KEYS = 384
+# Fewer logits than these of a head stay in the caches in the plain form, too.
+_FEWEST_LOGITS = 384**2
 # XLA runs small operations on one core each, and those that do not wait for each other together.
 _MOST_AT_ONCE = 4
 
@@ -29,7 +29,7 @@ _MOST_AT_ONCE = 4
 def suits(query_BxQxHxD: Float[Array, "B Q H D"], key_BxKxHxD: Float[Array, "B K H D"]) -> bool:
     """Says whether these sizes are worth it: long rows, on one device."""
     logits = query_BxQxHxD.shape[1] * key_BxKxHxD.shape[1]
-    return logits >= _FEWEST_KEYS**2 and jax.sharding.get_abstract_mesh().size <= 1
+    return logits >= _FEWEST_LOGITS and jax.sharding.get_abstract_mesh().size <= 1
 
 
 def recomputed_attention(
@@ -45,7 +45,7 @@ def recomputed_attention(
 
     Args:
         by_distance_HxC: what is added to the logits at distances 1 - L, ..., L - 1 of a key from
-            its query, where Q = K = L (see `by_pairs`).
+            its query, where Q = K = L (see `attention.by_pairs`).
     """
     batch, queries, heads, _ = query_BxQxHxD.shape
     by_head = [_by_head(x.astype(jnp.float32)) for x in (query_BxQxHxD, key_BxKxHxD, value_BxKxHxD)]
@@ -57,34 +57,19 @@ def recomputed_attention(
     return jnp.moveaxis(attended, 1, 2).astype(value_BxKxHxD.dtype)
 
 
-def by_pairs(by_distance_HxC: Float[Array, "H C"]) -> Float[Array, "H L L"]:
-    """Returns what distances 1 - L, ..., L - 1 have for every (query, key) pair.
-
-    Written with reshapes instead of a lookup for every pair, whose gradient, a sum of L x L terms
-    into 32, took a twentieth of a training step (T5 1.1 small on a CPU).
-    """
-    num_heads, count = by_distance_HxC.shape
-    length = (count + 1) // 2
-    # Rows of 2L numbers, read in rows of 2L - 1: each begins one further to the right.
-    rows = jnp.pad(by_distance_HxC, ((0, 0), (0, 1)))[:, None]
-    rows = jnp.broadcast_to(rows, (num_heads, length, count + 1)).reshape(num_heads, -1)
-    rows_HxLxC = rows[:, : length * count].reshape(num_heads, length, count)
-    return rows_HxLxC[:, :, length - 1 :]
-
-
 class _Head(NamedTuple):
-    """A head of a row. In the backward pass the places of queries and keys are exchanged.
+    """A head of a row.
 
     Attributes:
         query_QxD, key_KxD, value_KxD: float32.
-        bias_QxK: None without biases.
+        bias: (Q, K), in the backward pass (K, Q); None without biases.
         query_segments_Q, key_segments_K: as of `Seen`.
     """
 
     query_QxD: Array
     key_KxD: Array
     value_KxD: Array
-    bias_QxK: Array | None
+    bias: Array | None
     query_segments_Q: Int[Array, " Q"]
     key_segments_K: Int[Array, " K"]
 
@@ -159,17 +144,24 @@ def _blocks(rows: Array, columns: Array) -> list[slice]:
     return [slice(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
 
 
+def _logits(head: _Head, rows: slice, by_key: bool, causal: bool) -> Array:
+    """Returns the masked logits of a block of queries (R, K) or, by key, of keys (R, Q)."""
+    sides = (head.query_QxD, head.query_segments_Q), (head.key_KxD, head.key_segments_K)
+    (own, own_segments), (others, other_segments) = reversed(sides) if by_key else sides
+    logits = own[rows] @ others.T
+    if head.bias is not None:
+        logits = logits + head.bias[rows]
+    # Equal segments are both padding or neither.
+    seen = (own_segments[rows, None] == other_segments) & (other_segments != 0)
+    if causal:
+        places, all_places = jnp.arange(rows.start, rows.stop)[:, None], jnp.arange(len(others))
+        seen &= places <= all_places if by_key else places >= all_places
+    return jnp.where(seen, logits, MASKED_LOGIT)
+
+
 def _attend_block(head: _Head, rows: slice, causal: bool) -> tuple[Array, Array]:
     """Returns a block's attended values (R, D) and the logs of its softmaxes' sums (R,)."""
-    logits_RxK = head.query_QxD[rows] @ head.key_KxD.T
-    if head.bias_QxK is not None:
-        logits_RxK = logits_RxK + head.bias_QxK[rows]
-    keys_1xK = head.key_segments_K[None]
-    seen_RxK = (head.query_segments_Q[rows, None] == keys_1xK) & (keys_1xK != 0)
-    if causal:
-        places_Rx1 = jnp.arange(rows.start, rows.stop)[:, None]
-        seen_RxK &= places_Rx1 >= jnp.arange(keys_1xK.size)
-    logits_RxK = jnp.where(seen_RxK, logits_RxK, MASKED_LOGIT)
+    logits_RxK = _logits(head, rows, False, causal)
     largest_Rx1 = jnp.max(logits_RxK, axis=1, keepdims=True)
     weights_RxK = jnp.exp(logits_RxK - largest_Rx1)
     total_Rx1 = jnp.sum(weights_RxK, axis=1, keepdims=True)
@@ -185,25 +177,15 @@ def _gradients_of_block(
     With biases, also what they add to that of distances from keys to queries, (C,). By keys,
     because two of three products then read rows of logits' gradients, not columns.
     """
-    key_RxD = head.key_KxD[keys]
-    logits_RxQ = key_RxD @ head.query_QxD.T
-    if head.bias_QxK is not None:
-        logits_RxQ = logits_RxQ + head.bias_QxK[keys]
-    keys_Rx1 = head.key_segments_K[keys, None]
-    seen_RxQ = (keys_Rx1 == head.query_segments_Q) & (keys_Rx1 != 0)
-    if causal:
-        places_Rx1 = jnp.arange(keys.start, keys.stop)[:, None]
-        seen_RxQ &= places_Rx1 <= jnp.arange(len(log_sums_Q))
-    logits_RxQ = jnp.where(seen_RxQ, logits_RxQ, MASKED_LOGIT)
-    weights_RxQ = jnp.exp(logits_RxQ - log_sums_Q)
+    weights_RxQ = jnp.exp(_logits(head, keys, True, causal) - log_sums_Q)
     of_weights_RxQ = head.value_KxD[keys] @ cotangent_QxD.T
     of_logits_RxQ = weights_RxQ * (of_weights_RxQ - means_Q)
     gradients = (
-        of_logits_RxQ.T @ key_RxD,
+        of_logits_RxQ.T @ head.key_KxD[keys],
         of_logits_RxQ @ head.query_QxD,
         weights_RxQ @ cotangent_QxD,
     )
-    if head.bias_QxK is None:
+    if head.bias is None:
         return gradients
     return (*gradients, _by_distance(of_logits_RxQ, keys, len(head.key_KxD)))
 
