@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +15,8 @@ from ait_jax.runtime.hardware import Chip
 from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.scorer.batching import rows_per_batch
 from ait_jax.scorer.engine import DECODING_BATCH, Engine
-from ait_jax.trainer.optimizer import schedule_over
+from ait_jax.trainer.step import StepScalars
 
-_ANY_STEPS = 1000  # of a schedule over a training: a step costs the same under any number
 # What is left free: the memory of a larger batch is estimated from that of a smaller one.
 _MARGIN = 0.92
 _MOST_TRIES = 3
@@ -73,8 +73,7 @@ class Programs:
         )
         trainer.check_batch_size(self.partitioner)
         model = changed(self.planned.model, scan_layers=True, remat_policy=remat_policy)
-        optimizer = trainer.optimizer(schedule_over(trainer.schedule, _ANY_STEPS))
-        step, begin = trainer.compiled_step(model, optimizer, self.partitioner)
+        step, begin = trainer.compiled_step(model, self.partitioner)
         state, *others = begin
         source, target = self.lengths
         batch = {
@@ -86,9 +85,9 @@ class Programs:
 
         def compiled() -> jax.stages.Compiled:
             with self.partitioner.activate():
-                return step.whole.lower(
-                    *begin, batch, jax.ShapeDtypeStruct((), jnp.uint32)
-                ).compile()
+                scalar = partial(jax.ShapeDtypeStruct, ())
+                scalars = StepScalars(scalar(jnp.uint32), scalar(jnp.float32))
+                return step.whole.lower(*begin, batch, scalars).compile()
 
         share = batch_size / self.chips
         forward = model.config.flops_per_example(source, target) * share

@@ -21,6 +21,7 @@ from ait_jax.models.prompt_slots import PromptModel
 from ait_jax.prompts.vocabulary import EOS_ID
 from ait_jax.runtime import preemption
 from ait_jax.runtime.hardware import options_of_large_products
+from ait_jax.runtime.lanes import Lanes
 from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.scorer.batching import LengthBuckets, Tokens, finer_lengths, pad_rows, padded_length
 from ait_jax.scorer.program_cache import maps_are_scarce
@@ -63,7 +64,7 @@ class ContinuousDecoder:
         fits into a gigabyte.
 
     Attributes:
-      padded_tokens: prompt tokens that the device saw.
+      padded_tokens: numbers of prompt tokens that the device saw.
     """
 
     def __init__(
@@ -79,11 +80,12 @@ class ContinuousDecoder:
             bytes_per_token = config.kept_values * jnp.dtype(config.dtype).itemsize
             tokens_per_batch = max(tokens_per_batch, _LEAST_ON_CPU // bytes_per_token)
         weights = _step_weights(model) / config.kept_values
-        self._budget = Budget(tokens_per_batch, length, at_a_time, weights)
-        self.padded_tokens = 0
+        self._lanes = Lanes(partitioner)
+        self._budget = Budget(tokens_per_batch // self._lanes.count, length, at_a_time, weights)
+        self.padded_tokens: list[int] = []  # which lanes may append to
         lengths = (buckets.max_source_length,)
         self._slot_lengths = finer_lengths(lengths, _SLOT_GROWTH, multiple_of=32)
-        self._prefill_lengths = finer_lengths(lengths, _PREFILL_GROWTH, multiple_of=16)
+        self._prefill_lengths = finer_lengths(lengths, _PREFILL_GROWTH, multiple_of=32)
         self._begin = jax.jit(
             self._model.begin,
             static_argnames="lengths",
@@ -109,13 +111,13 @@ class ContinuousDecoder:
           groups: of at most `MOST_MEMBERS` prompts each; of one each for a model that runs no
             prefixes.
         """
-        pools = self._pools(prompts, groups)
+        pools = [part for pool in self._pools(prompts, groups) for part in self._parts(pool)]
         if not pools:
             return
         with self.partitioner.activate():
             step_params = self._step_params(params) if self._step_params else params
-            for pool in pools:
-                yield from self._pool(params, step_params, prompts, pool)
+            at_work = [self._pool(params, step_params, prompts, pool) for pool in pools]
+            yield from self._lanes.stream(at_work)
 
     def _pools(self, prompts: Sequence[Tokens], groups: Sequence[SharedPrefix]) -> list[SlotPool]:
         shapes, fitting = [], []
@@ -136,6 +138,11 @@ class ContinuousDecoder:
             )
             fitting.append(SharedPrefix(length, members))
         return pooled(shapes, fitting, self._budget)
+
+    def _parts(self, pool: SlotPool) -> list[SlotPool]:
+        """Divides a pool between the lanes."""
+        count = min(self._lanes.count, len(pool.groups))
+        return [pool._replace(groups=pool.groups[lane::count]) for lane in range(count)]
 
     def _pool(
         self, params: Any, step_params: Any, prompts: Sequence[Tokens], pool: SlotPool
@@ -196,10 +203,10 @@ class ContinuousDecoder:
             own[place] = [prompts[row][length:] for row in rows]
         length = min(shape.prefix, padded_length(max(map(len, prefixes)), self._prefill_lengths))
         arrays: Any = pad_rows(prefixes, length)
-        self.padded_tokens += arrays.size
+        self.padded_tokens.append(arrays.size)
         if self._shares:
             arrays = Packed(arrays, *_packed(own, shape.members, self._prefill_lengths))
-            self.padded_tokens += arrays.tokens_RxQ.size
+            self.padded_tokens.append(arrays.tokens_RxQ.size)
         arrays = self.partitioner.shard_batch(arrays)
         return self._begin(params, arrays, lengths=(shape.prefix, shape.own))
 

@@ -23,6 +23,7 @@ from ait_jax.models.parameters import abstract_params, match_layout
 from ait_jax.prompts.vocabulary import EOS_ID
 from ait_jax.runtime import preemption, reporter
 from ait_jax.runtime.hardware import options_of_large_products, target_platform
+from ait_jax.runtime.lanes import Lanes
 from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.scorer.batching import (
     LengthBuckets,
@@ -103,6 +104,7 @@ class Engine:
         self.shares_prefixes = share_prefixes and runs_prefixes(self.model)
         self.work = Work()
         self._programs = ProgramCache(self.compile)
+        self._lanes = Lanes(partitioner)
         self._in_slots = in_slots and decodes_in_slots(self.model)
 
     @cached_property
@@ -170,14 +172,14 @@ class Engine:
         groups = [SharedPrefix(0, (row,)) for row in range(len(prompts))]
         if self.shares_prefixes:
             groups = grouped(prompts, most_members=MOST_MEMBERS)
-        self._decoder.padded_tokens = 0
+        self._decoder.padded_tokens.clear()
         self.work.device_busy()
         with reporter.activity("answers", len(prompts)) as show:
             for done, answer in enumerate(self._decoder.answers(params, prompts, groups), 1):
                 show(done)
                 yield answer
         self.work.device_idle()
-        self.work.padded_tokens += self._decoder.padded_tokens
+        self.work.padded_tokens += sum(self._decoder.padded_tokens)
         self.work.seconds += time.perf_counter() - start
         self._count_shared(groups)
 
@@ -229,6 +231,8 @@ class Engine:
     def embed(self, params: Any, texts: Sequence[Tokens]) -> np.ndarray:
         """Returns the mean of the (encoder's) last layer over the real tokens of each text.
 
+        Decoder-only models weigh tokens by position (SGPT: Muennighoff, 2022).
+
         Returns:
           float32 [len(texts), emb_dim].
         """
@@ -252,7 +256,7 @@ class Engine:
         shapes = [shape for shape, _ in slots]
         waiting = deque(job.batches(shapes, groups, self.partitioner.data_size // groups))
         program_of = self._programs.in_order((len(b) * groups, *shape) for shape, b in waiting)
-        pending: deque[tuple[list[int | None], Any]] = deque()
+        pending: deque[tuple[list[int | None], Callable[[], Any]]] = deque()
         done = 0
         with reporter.activity(what, len(job.shapes)) as show:
             while waiting or pending:
@@ -264,13 +268,13 @@ class Engine:
                     waited = time.perf_counter()
                     program = program_of((len(rows) * groups, *shape))
                     self.work.device_busy(time.perf_counter() - waited)
-                    output = program(params, *self.partitioner.shard_batch(arrays))
-                    jax.tree.map(lambda array: array.copy_to_host_async(), output)
+                    batch = self.partitioner.shard_batch(arrays)
+                    output = self._lanes.start(_sent_to_host, program, params, *batch)
                     self.work.padded_tokens += job.padded_tokens(arrays, rows)
                     pending.append((rows, output))
                     continue
                 rows, output = pending.popleft()
-                fetched = jax.tree.map(fetch, output)
+                fetched = jax.tree.map(fetch, output())
                 real = [(row, slot) for slot, row in enumerate(rows) if row is not None]
                 done += len(real)
                 show(done)
@@ -355,9 +359,11 @@ class Engine:
         hidden_BxLxE = self.model.apply(
             {"params": params}, texts_BxL, enable_dropout=False, method="represent"
         )
-        real_BxLx1 = (texts_BxL > 0)[..., None]
-        sum_BxE = jnp.sum(hidden_BxLxE.astype(jnp.float32), axis=1, where=real_BxLx1)
-        return sum_BxE / jnp.maximum(real_BxLx1.sum(axis=1), 1)  # rows that only fill a batch
+        weights_BxL = (texts_BxL > 0).astype(jnp.float32)
+        if runs_prefixes(self.model):  # a later token has seen more of the text
+            weights_BxL *= 1 + jnp.arange(texts_BxL.shape[1])
+        sum_BxE = jnp.einsum("bl,ble->be", weights_BxL, hidden_BxLxE.astype(jnp.float32))
+        return sum_BxE / jnp.maximum(weights_BxL.sum(axis=1), 1)[:, None]  # rows may be empty
 
     def _count(self, prompts: Sequence[Tokens], targets: Sequence[Tokens]) -> None:
         self.work.prompts += len(prompts)
@@ -373,6 +379,12 @@ class Engine:
             again = len(members) - 1
             self.work.shared_tokens += again * length
             self.work.flops -= again * self.model.config.reading_flops(length)
+
+
+def _sent_to_host(program: Callable[..., Any], *args: Any) -> Any:
+    output = program(*args)
+    jax.tree.map(lambda array: array.copy_to_host_async(), output)
+    return output
 
 
 def _batches_in_flight() -> int:

@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Generic, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from ait_jax.models.interface import Model
 from ait_jax.runtime import distributed, preemption, reporter
@@ -18,8 +17,8 @@ from ait_jax.trainer.checkpointing import Checkpoints
 from ait_jax.trainer.data import Batch, batches
 from ait_jax.trainer.interface import Trained, Trainer, TrainingJob
 from ait_jax.trainer.metrics import TrainingLog, TrainingWork
-from ait_jax.trainer.optimizer import schedule_over
-from ait_jax.trainer.step import Metrics, TrainState, init_state
+from ait_jax.trainer.optimizer import rates_over
+from ait_jax.trainer.step import Metrics, StepScalars, TrainState, init_state
 
 TrainerT = TypeVar("TrainerT", bound=Trainer)
 
@@ -35,11 +34,10 @@ class EmbeddedTrainer(Trainer):
 
 @lru_cache(maxsize=2)
 def _compiled_step(
-    config: Trainer, schedule: optax.Schedule, model: Model, partitioner: Partitioner
-) -> tuple[optax.GradientTransformation, Any, tuple[Any, ...]]:
-    """Returns the optimizer and `Trainer.compiled_step`: traced once for all rounds of a run."""
-    optimizer = config.optimizer(schedule)
-    return optimizer, *config.compiled_step(model, optimizer, partitioner)
+    config: Trainer, model: Model, partitioner: Partitioner
+) -> tuple[Any, tuple[Any, ...]]:
+    """Returns `Trainer.compiled_step`: traced once for all rounds of a run."""
+    return config.compiled_step(model, partitioner)
 
 
 class Training(Generic[TrainerT]):
@@ -62,11 +60,11 @@ class Training(Generic[TrainerT]):
         self.checkpoints = Checkpoints(
             self.kept_in, best_metric=config.best_metric if job.evaluate else None
         )
-        self.schedule = schedule_over(config.schedule, self.total_steps)
+        self.learning_rates = rates_over(config.schedule, self.total_steps)
         self.work = TrainingWork()
         self.others: tuple[Any, ...] = ()  # arguments of a step between state and batch
-        self.optimizer, self.train_step, (self.abstract_state, *self.abstract_others) = (
-            _compiled_step(config, self.schedule, job.model, job.partitioner)
+        self.train_step, (self.abstract_state, *self.abstract_others) = _compiled_step(
+            config, job.model, job.partitioner
         )
 
     def _initial_state(self) -> TrainState:
@@ -76,7 +74,7 @@ class Training(Generic[TrainerT]):
             return state
         return jax.jit(
             # A copy, since the train step donates its state and the caller keeps `params`.
-            lambda p: init_state(jax.tree.map(jnp.copy, p), self.optimizer),
+            lambda p: init_state(jax.tree.map(jnp.copy, p), self.config.any_rate),
             out_shardings=jax.tree.map(lambda leaf: leaf.sharding, self.abstract_state),
         )(self._first_params())
 
@@ -134,10 +132,12 @@ class Training(Generic[TrainerT]):
             own_rows=self.job.partitioner.own_rows,
         )
 
-    def _update(self, state: TrainState, item: Any) -> tuple[TrainState, Metrics, TrainingWork]:
+    def _update(
+        self, state: TrainState, item: Any, scalars: StepScalars
+    ) -> tuple[TrainState, Metrics, TrainingWork]:
         """Makes a step from what `_stream` yields."""
         parts = [self.job.partitioner.shard_batch(part) for part in item]
-        state, metrics = self.train_step(state, *self.others, parts, np.uint32(self.job.seed))
+        state, metrics = self.train_step(state, *self.others, parts, scalars)
         works = map(self._work, item)
         return state, metrics, sum(works, TrainingWork(steps=1))
 
@@ -166,7 +166,8 @@ class Training(Generic[TrainerT]):
             # Not in the stubs of jax.Array: is_ready.
             if previous is None or previous[1]["loss"].is_ready():  # pyright: ignore
                 log.count(TrainingWork(host_wait=time.perf_counter() - since))
-            state, metrics, work = self._update(state, item)
+            scalars = StepScalars(np.uint32(self.job.seed), self.learning_rates[step - 1])
+            state, metrics, work = self._update(state, item, scalars)
             if previous is not None:
                 self._log(log, *previous)
             previous = (step, metrics, work)
@@ -200,8 +201,7 @@ class Training(Generic[TrainerT]):
         self.config.check_finite(step, checked, self._last_kept, self.kept_in)
         log.count(work)
         if step % self.config.log_period == 0 or step == self.total_steps:
-            # optax counts from 0: the first update has the schedule's value at 0.
-            log.step(step, metrics, float(np.asarray(self.schedule(step - 1))))
+            log.step(step, metrics, float(self.learning_rates[step - 1]))
 
     def _last_kept(self) -> int | None:
         self.checkpoints.wait()

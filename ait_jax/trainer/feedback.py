@@ -7,7 +7,6 @@ from typing import Any, cast
 
 import jax
 import numpy as np
-import optax
 
 from ait_jax import randomness
 from ait_jax.errors import UserError
@@ -24,7 +23,7 @@ from ait_jax.trainer.examples import InstructionExamples
 from ait_jax.trainer.feedback_step import make_feedback_step
 from ait_jax.trainer.interface import Trained, Trainer, TrainingJob
 from ait_jax.trainer.metrics import TrainingLog, TrainingWork
-from ait_jax.trainer.step import Metrics, TrainState, placed_state, sharded_step
+from ait_jax.trainer.step import Metrics, StepScalars, TrainState, placed_state, sharded_step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,19 +82,17 @@ class FeedbackTrainer(Trainer):
         """See `Trainer.check_model`."""
         self.supervised.check_model(model)
 
-    def compiled_step(
-        self, model: Model, optimizer: optax.GradientTransformation, partitioner: Partitioner
-    ) -> tuple[Any, tuple[Any, ...]]:
+    def compiled_step(self, model: Model, partitioner: Partitioner) -> tuple[Any, tuple[Any, ...]]:
         """Returns `feedback_step.make_feedback_step`'s step, and the abstract state."""
         step = make_feedback_step(
             model,
-            optimizer,
+            self.optimizer,
             supervised_weight=self.supervised_weight,
             num_microbatches=self.num_microbatches,
             z_loss=self.z_loss,
             label_smoothing=self.label_smoothing,
         )
-        placed = (placed_state(*abstract_params(model), optimizer, partitioner),)
+        placed = (placed_state(*abstract_params(model), self.any_rate, partitioner),)
         return sharded_step(step, placed, partitioner, model.config.dtype), placed
 
     def train(self, job: TrainingJob) -> Trained:
@@ -165,7 +162,7 @@ class _Feedback(Training[FeedbackTrainer]):
             yield np.array([order[i] for i in range(step * size, (step + 1) * size)])
 
     def _update(
-        self, state: TrainState, item: np.ndarray
+        self, state: TrainState, item: np.ndarray, scalars: StepScalars
     ) -> tuple[TrainState, Metrics, TrainingWork]:
         # Every process reads all rows, to pad them alike, but judges and feeds its own.
         examples = [self.examples[int(index)] for index in item]
@@ -187,7 +184,7 @@ class _Feedback(Training[FeedbackTrainer]):
         batch["rewards"] = np.array(list(judged), np.float32)
         fed = self.job.partitioner.shard_batch(batch)
         work += TrainingWork(host_wait=time.perf_counter() - since)
-        state, metrics = self.train_step(state, fed, np.uint32(self.job.seed))
+        state, metrics = self.train_step(state, fed, scalars)
         return state, metrics, work
 
     def _answers(

@@ -3,11 +3,11 @@
 Axes: B prompts, S sampled answers to a prompt, L prompt length, T answer length.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, Int
 
 from ait_jax.models.decoding import repeat_rows
@@ -15,8 +15,9 @@ from ait_jax.models.interface import Model
 from ait_jax.models.likelihood import shift_right, sum_log_likelihood
 from ait_jax.trainer.step import (
     Batch,
+    MakeOptimizer,
     Metrics,
-    Step,
+    StepScalars,
     TrainState,
     gradient_sums,
     supervised_sums,
@@ -59,14 +60,14 @@ def answers_log_likelihood(
 
 def make_feedback_step(
     model: Model,
-    optimizer: optax.GradientTransformation,
+    optimizer: MakeOptimizer,
     *,
     supervised_weight: float,
     num_microbatches: int = 1,
     z_loss: float = 0.0,
     label_smoothing: float = 0.0,
-) -> Step:
-    """Returns step(state, batch, dropout_seed) -> (state, metrics).
+) -> Callable[[TrainState, Batch, StepScalars], tuple[TrainState, Metrics]]:
+    """Returns step(state, batch, scalars) -> (state, metrics).
 
     For any number of microbatches, the loss is
 
@@ -86,7 +87,7 @@ def make_feedback_step(
     supervised = supervised_sums(model, z_loss=z_loss, label_smoothing=label_smoothing)
 
     def feedback_step(
-        state: TrainState, batch: Batch, dropout_seed: jax.Array
+        state: TrainState, batch: Batch, scalars: StepScalars
     ) -> tuple[TrainState, Metrics]:
         num_answers = batch["rewards"].size
         tokens = jnp.maximum(jnp.sum(batch["targets"] > 0).astype(jnp.float32), 1.0)
@@ -106,9 +107,9 @@ def make_feedback_step(
                 "tokens": sums["tokens"],
             }
 
-        rng = jax.random.fold_in(jax.random.key(dropout_seed), state.step)
+        rng = jax.random.fold_in(jax.random.key(scalars.dropout_seed), state.step)
         grads, sums = gradient_sums(loss_sums, num_microbatches)(state.params, batch, rng)
-        state, norms = updated(state, grads, optimizer)
+        state, norms = updated(state, grads, optimizer(lambda _: scalars.learning_rate))
         return state, {**sums, **_judged(batch), **norms}
 
     return feedback_step

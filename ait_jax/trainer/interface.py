@@ -10,13 +10,13 @@ import optax
 
 from ait_jax.errors import UserError, nearest, shown
 from ait_jax.models.interface import Model
-from ait_jax.models.parameters import abstract_params
+from ait_jax.models.parameters import abstract_params, num_params
 from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.summaries import Summaries
 from ait_jax.trainer.data import Examples, TokenPairs
 from ait_jax.trainer.metrics import TrainingWork
 from ait_jax.trainer.optimizer import Schedule, adamw, constant_with_warmup
-from ait_jax.trainer.packing import Packing
+from ait_jax.trainer.packing import Packing, tokens_that_suit_a_cpu
 from ait_jax.trainer.step import CompiledStep, LossSums, placed_state, supervised_sums
 
 Evaluate = Callable[[Any], Mapping[str, float]]
@@ -142,12 +142,15 @@ class Trainer:
         """Returns how the job's batches are packed, None if its examples are rows already."""
         if not isinstance(job.examples, TokenPairs):
             return None
+        tokens_of_a_part = None
+        if job.partitioner.platform == "cpu":
+            tokens_of_a_part = tokens_that_suit_a_cpu(num_params(abstract_params(job.model)[0]))
         return Packing(
             job.examples.buckets,
             job.model.config.flops_per_example,
             job.partitioner.data_size,
             self.rows_at_once,
-            apart=job.partitioner.platform == "cpu",
+            tokens_of_a_part,
         )
 
     @property
@@ -159,19 +162,22 @@ class Trainer:
         """Returns the loss of a model, or of its adapters (`step.supervised_sums`)."""
         return supervised_sums(model, z_loss=self.z_loss, label_smoothing=self.label_smoothing)
 
-    def compiled_step(
-        self, model: Model, optimizer: optax.GradientTransformation, partitioner: Partitioner
-    ) -> tuple[Any, tuple[Any, ...]]:
-        """Returns step(*placed, parts, dropout_seed), compiled at its first call, and `placed`.
+    def compiled_step(self, model: Model, partitioner: Partitioner) -> tuple[Any, tuple[Any, ...]]:
+        """Returns step(*placed, parts, scalars), compiled at its first call, and `placed`.
 
         That is the abstract state, which is donated, and what else a step needs.
         """
-        state = placed_state(*abstract_params(model), optimizer, partitioner)
-        loss = self.loss_sums(model)
+        state = placed_state(*abstract_params(model), self.any_rate, partitioner)
+        loss, dtype = self.loss_sums(model), model.config.dtype
         step = CompiledStep(
-            lambda: loss, optimizer, (state,), partitioner, model.config.dtype, self.rows_at_once
+            lambda: loss, self.optimizer, (state,), partitioner, dtype, self.rows_at_once
         )
         return step, (state,)
+
+    @property
+    def any_rate(self) -> optax.GradientTransformation:
+        """The optimizer with a learning rate of 0, which has the states of all."""
+        return self.optimizer(lambda _: 0.0)
 
     def total_steps(self, num_examples: int) -> int:
         """Returns the number of updates."""

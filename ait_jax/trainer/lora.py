@@ -5,7 +5,6 @@ from typing import Any, ClassVar
 
 import jax
 import numpy as np
-import optax
 
 from ait_jax.models import adapters
 from ait_jax.models.interface import Model
@@ -73,18 +72,17 @@ class LoRATrainer(Trainer):
         self.check_model(job.model)  # before a folder is made
         return _LoRATraining(self, job).run()
 
-    def compiled_step(
-        self, model: Model, optimizer: optax.GradientTransformation, partitioner: Partitioner
-    ) -> tuple[Any, tuple[Any, ...]]:
-        """Returns step(state, frozen, parts, dropout_seed), and the abstract state and frozen."""
+    def compiled_step(self, model: Model, partitioner: Partitioner) -> tuple[Any, tuple[Any, ...]]:
+        """Returns step(state, frozen, parts, scalars), and the abstract state and frozen."""
 
         def loss_of(frozen: Any) -> LossSums:
             return self.loss_sums(adapters.Adapted(model, frozen, self.scale, self.dropout))
 
         shapes, axes = adapters.abstract_adapters(self.kernels(model), self.rank)
-        placed = placed_state(shapes, axes, optimizer, partitioner), _frozen(model, partitioner)
+        state = placed_state(shapes, axes, self.any_rate, partitioner)
+        placed = state, _frozen(model, partitioner)
         step = CompiledStep(
-            loss_of, optimizer, placed, partitioner, model.config.dtype, self.rows_at_once
+            loss_of, self.optimizer, placed, partitioner, model.config.dtype, self.rows_at_once
         )
         return step, placed
 

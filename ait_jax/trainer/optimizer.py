@@ -4,7 +4,9 @@ import dataclasses
 import math
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from ait_jax.errors import UserError
@@ -72,6 +74,17 @@ Schedule = optax.Schedule | CosineOfTraining
 def schedule_over(schedule: Schedule, total_steps: int) -> optax.Schedule:
     """Returns the learning rate by step of a training of `total_steps`."""
     return schedule.over(total_steps) if isinstance(schedule, CosineOfTraining) else schedule
+
+
+def rates_over(schedule: Schedule, total_steps: int) -> np.ndarray:
+    """Returns the learning rates of all steps of a training, float32, at once: no step waits."""
+    of_step = schedule_over(schedule, total_steps)
+
+    def rate(count: Any) -> Any:
+        return jnp.asarray(of_step(count), jnp.float32)
+
+    # As optax counts, from 0: the first update has the schedule's value at 0.
+    return np.asarray(jax.jit(jax.vmap(rate))(np.arange(total_steps, dtype=np.int32)))
 
 
 def scaled(schedule: Schedule, factor: float) -> Schedule:

@@ -17,8 +17,8 @@ from ait_jax.scorer.batching import LengthBuckets, Tokens, padded_length
 
 # Target lengths of rows double from here: a row of one example has few targets, one of many more.
 _FEWEST_TARGETS = 8
-# On a CPU: fewer leave its cores waiting for weights, more do not stay in its caches.
-_TOKENS_OF_A_PART = 512
+# Parameters whose gradients stay in a CPU's caches.
+_SMALL_MODEL = 2**23
 
 Lengths = Int[np.ndarray, "examples 2"]
 Shape = tuple[int, int]  # padded input and target length of a row
@@ -46,15 +46,15 @@ class Packing:
       cost: (input length, target length) -> what a row of these costs, in FLOPs.
       multiple_of: the rows of a microbatch are, as the mesh's 'data' axis asks.
       rows_at_once: of a microbatch, at most; a multiple of `multiple_of`.
-      apart: rows of different lengths are parts of their own, as suits a CPU. Otherwise a batch is
-        one part, of as few microbatches as hold it.
+      tokens_of_a_part: rows of like lengths are parts of about so many input tokens, as suits a
+        CPU. If None, a batch is one part, of as few microbatches as hold it.
     """
 
     buckets: LengthBuckets
     cost: Callable[[int, int], float]
     multiple_of: int
     rows_at_once: int
-    apart: bool
+    tokens_of_a_part: int | None
 
     def parts(self, lengths: Lengths) -> list[Part]:
         """Returns the parts of a batch of examples of such input and target lengths.
@@ -97,8 +97,8 @@ class Packing:
         rows = sorted(rows, key=lambda row: (-row[0][0], -row[0][1]))
         parts = []
         while rows:
-            if self.apart:
-                most = min(_TOKENS_OF_A_PART // rows[0][0][0], self.rows_at_once)
+            if self.tokens_of_a_part is not None:
+                most = min(self.tokens_of_a_part // rows[0][0][0], self.rows_at_once)
                 count = rounded_up(1 << max(0, most.bit_length() - 1), self.multiple_of)
             else:
                 microbatches = math.ceil(len(rows) / self.rows_at_once)
@@ -111,6 +111,15 @@ class Packing:
 
     def _cost(self, parts: list[Part]) -> float:
         return sum(self.cost(*part.shape) * len(part.rows) for part in parts)
+
+
+def tokens_that_suit_a_cpu(num_params: int) -> int:
+    """Returns `tokens_of_a_part` for a model.
+
+    Every part writes and adds gradients of all weights, which asks for long parts where these do
+    not stay in the caches; activations ask for short ones.
+    """
+    return 256 if num_params < _SMALL_MODEL else 512
 
 
 def rounded_up(count: int, multiple_of: int) -> int:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from ait_jax.models.likelihood import fused_cross_entropy_loss, shift_right
 from ait_jax.runtime.hardware import options_of_training
+from ait_jax.runtime.lanes import Lanes
 from ait_jax.runtime.partitioning import Partitioner
 
 Batch = dict[str, jax.Array]
@@ -30,6 +31,22 @@ class TrainState:
 
 # (state, batch, seed of dropout, uint32) -> (state, metrics)
 Step = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
+
+
+class StepScalars(NamedTuple):
+    """What differs between steps and rounds besides state and batch: they share a program.
+
+    Attributes:
+      dropout_seed: uint32.
+      learning_rate: float32, of this step.
+    """
+
+    dropout_seed: Any
+    learning_rate: Any
+
+
+# A schedule -> an optimizer, as `optimizer.adamw`.
+MakeOptimizer = Callable[[optax.Schedule], optax.GradientTransformation]
 
 
 def init_state(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
@@ -195,11 +212,12 @@ class CompiledStep:
     """An update on a mesh: of one batch in one program, or of the parts of a batch in several.
 
     A step of one part is one program, optimizer and all. Parts of different shapes are one program
-    each, which adds to the sums of those before, and one for the update. All are compiled at their
+    each, which adds to the sums of its lane, and one for the update. All are compiled at their
     first use; call or lower under `partitioner.activate()`.
 
     Args:
       loss_of: what else a step needs besides state and batch -> its loss.
+      optimizer: made in each program, of its own argument's learning rate.
       placed: the abstract, placed state, and what `loss_of` takes.
       dtype: of the model's multiplications.
       rows_at_once: more are divided into microbatches.
@@ -208,17 +226,18 @@ class CompiledStep:
     def __init__(
         self,
         loss_of: Callable[..., LossSums],
-        optimizer: optax.GradientTransformation,
+        optimizer: MakeOptimizer,
         placed: tuple[Any, ...],
         partitioner: Partitioner,
         dtype: Any,
         rows_at_once: int,
     ) -> None:
         def whole(state: TrainState, *rest: Any) -> tuple[TrainState, Metrics]:
-            *others, batch, dropout_seed = rest
+            *others, batch, scalars = rest
             num_microbatches = math.ceil(batch["inputs"].shape[0] / rows_at_once)
-            step = make_train_step(loss_of(*others), optimizer, num_microbatches)
-            return step(state, batch, dropout_seed)
+            made = optimizer(lambda _: scalars.learning_rate)
+            step = make_train_step(loss_of(*others), made, num_microbatches)
+            return step(state, batch, scalars.dropout_seed)
 
         def add(sums: Any, params: Any, *rest: Any) -> Any:
             *others, part, dropout_seed, step, index = rest
@@ -230,6 +249,7 @@ class CompiledStep:
         state, *others = shardings
         rows, replicated = partitioner.batch_sharding, partitioner.replicated
         sums = (state.params, replicated)
+        self._lanes = Lanes(partitioner)
         self.whole = sharded_step(whole, placed, partitioner, dtype)
         self._begin = jax.jit(
             lambda params: (jax.tree.map(jnp.zeros_like, params), _no_sums()), out_shardings=sums
@@ -242,22 +262,29 @@ class CompiledStep:
             compiler_options=options_of_training(partitioner.platform, dtype),
         )
         self._finish = jax.jit(
-            lambda state, sums: finished(state, sums, optimizer),
-            in_shardings=(state, sums),
+            lambda state, lanes, rate: finished(state, _total(lanes), optimizer(lambda _: rate)),
+            in_shardings=(state, [sums] * self._lanes.count, replicated),
             out_shardings=(state, replicated),
             donate_argnums=0,
         )
 
     def __call__(self, state: TrainState, *rest: Any) -> tuple[TrainState, Metrics]:
-        """Takes a state, what `loss_of` needs, the parts of a batch and dropout's seed."""
-        *others, parts, dropout_seed = rest
+        """Takes a state, what `loss_of` needs, the parts of a batch and `StepScalars`."""
+        *others, parts, scalars = rest
         if len(parts) == 1:
-            return self.whole(state, *others, parts[0], dropout_seed)
-        sums = self._begin(state.params)
-        for index, part in enumerate(parts):
-            draws = dropout_seed, state.step, np.uint32(index)
-            sums = self._add(sums, state.params, *others, part, *draws)
-        return self._finish(state, sums)
+            return self.whole(state, *others, parts[0], scalars)
+        numbered = list(enumerate(parts))
+
+        def added(numbered: list[tuple[int, Batch]]) -> Any:
+            sums = self._begin(state.params)
+            for index, part in numbered:
+                draws = scalars.dropout_seed, state.step, np.uint32(index)
+                sums = self._add(sums, state.params, *others, part, *draws)
+            return sums
+
+        count = self._lanes.count
+        started = [self._lanes.start(added, numbered[lane::count]) for lane in range(count)]
+        return self._finish(state, [wait() for wait in started], scalars.learning_rate)
 
 
 def sharded_step(
@@ -269,7 +296,7 @@ def sharded_step(
     """Returns a step of one program jitted on a mesh; the state is donated.
 
     Args:
-      function: takes what is `placed`, the state first, a batch and dropout's seed.
+      function: takes what is `placed`, the state first, a batch and `StepScalars`.
       dtype: of the model's multiplications.
     """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, placed)
@@ -284,6 +311,10 @@ def sharded_step(
 
 def _step_key(dropout_seed: jax.Array, step: jax.Array) -> jax.Array:
     return jax.random.fold_in(jax.random.key(dropout_seed), step)
+
+
+def _total(lanes: list[Any]) -> Any:
+    return jax.tree.map(lambda *sums: sum(sums[1:], sums[0]), *lanes)
 
 
 def _no_sums() -> Metrics:

@@ -143,8 +143,8 @@ def test_chip_hours_add_up(made):
     whole = hours_of(found.planned, compiled, 1.0)
     assert half.total == pytest.approx(2 * whole.total)
     assert half.tasks_per_chip_hour == pytest.approx(whole.tasks_per_chip_hour / 2)
-    # 3 rounds on 16, 40 and 64 tasks of 24 instances, 3 epochs of batches of 16.
-    steps = sum(3 * int(np.ceil(tasks * 24 / 16)) for tasks in (16, 40, 64))
+    # 3 rounds on 16, 40 and 64 tasks of 24 instances, 2 epochs of batches of 16.
+    steps = sum(2 * int(np.ceil(tasks * 24 / 16)) for tasks in (16, 40, 64))
     assert whole.by_stage["train"] == pytest.approx(steps * compiled[TRAIN].roofline * 8 / 3600)
     # Two selections, from what the training tasks leave.
     left = sum(work.tasks - work.dev_tasks - chosen for chosen in (16, 40))

@@ -1,6 +1,7 @@
 """One mesh, one table of rules: shapes, specs, and errors that name what to change."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import numpy as np
@@ -24,7 +25,7 @@ from ait_jax.scorer.batching import LengthBuckets
 from ait_jax.scorer.engine import Engine
 from ait_jax.trainer.embedded import EmbeddedTrainer
 from ait_jax.trainer.optimizer import adafactor, adamw
-from ait_jax.trainer.step import init_state, state_shardings
+from ait_jax.trainer.step import StepScalars, init_state, state_shardings
 
 # gin/partitioning -> size of the 'model' axis on 8 devices.
 REGIMES = {"data_parallel": 1, "tensor_parallel": 2, "fsdp_2d": 2}
@@ -197,16 +198,16 @@ def test_the_activations_are_those_that_the_model_constrains(monkeypatch):
     assert seen == set(ACTIVATION_AXES)
 
 
-def one_step(partitioner, optimizer, config):
+def one_step(partitioner, optimizer, rate, config):
     """Trains one step and scores with the result; returns loss, parameters and scores."""
     model, params = model_and_params(config)
-    trainer = EmbeddedTrainer(num_microbatches=2)
-    step, (abstract,) = trainer.compiled_step(model, optimizer, partitioner)
+    trainer = EmbeddedTrainer(batch_size=8, num_microbatches=2, optimizer=optimizer)
+    step, (abstract,) = trainer.compiled_step(model, partitioner)
     where = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     with partitioner.activate():
-        state = jax.jit(lambda p: init_state(p, optimizer), out_shardings=where)(params)
+        state = jax.jit(lambda p: init_state(p, trainer.any_rate), out_shardings=where)(params)
         batch = partitioner.shard_batch(FirstTokens().batch(range(8)))
-        state, metrics = step(state, batch, np.uint32(0))
+        state, metrics = step(state, [batch], StepScalars(np.uint32(0), np.float32(rate)))
     engine = Engine(model, partitioner, LengthBuckets((8,), (4,)), tokens_per_batch=64)
     prompts, targets = zip(*(FirstTokens()[i] for i in range(12)), strict=True)
     placed = engine.place(state.params)
@@ -218,17 +219,17 @@ def one_step(partitioner, optimizer, config):
 @pytest.mark.benchmark  # half a minute each
 @pytest.mark.parametrize("name", ["adamw", "adafactor"])
 def test_every_regime_gives_what_one_device_gives(name):
-    optimizer = {
-        "adamw": adamw(lambda step: 1e-3),
+    optimizer, rate = {
+        "adamw": (adamw, 1e-3),
         # Factored moments of these small matrices, too.
-        "adafactor": adafactor(lambda step: 1e-2, min_dim_size_to_factor=8),
+        "adafactor": (partial(adafactor, min_dim_size_to_factor=8), 1e-2),
     }[name]
     config = dataclasses.replace(TINY, remat_policy="minimal", scan_layers=name == "adafactor")
-    loss, params, scores, answers = one_step(OnDevices(), optimizer, config)
+    loss, params, scores, answers = one_step(OnDevices(), optimizer, rate, config)
     for regime in REGIMES:
         partitioner = partitioner_of(regime)
         other_loss, other_params, other_scores, other_answers = one_step(
-            partitioner, optimizer, config
+            partitioner, optimizer, rate, config
         )
         np.testing.assert_allclose(other_loss, loss, atol=1e-5)
         assert_trees_equal(other_params, params, atol=1e-5)

@@ -77,7 +77,7 @@ def test_killed_and_continued_is_the_same_run(whole, tmp_path, step):
 
 KILLED_PROCESS = """
 import sys, time
-sys.path.insert(0, sys.argv[2])
+sys.path[:0] = [sys.argv[2], sys.argv[2] + "/.."]
 import conftest
 from pathlib import Path
 from tiny_training import DROPPING, train

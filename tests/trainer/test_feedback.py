@@ -201,7 +201,7 @@ def test_killed_and_continued_is_the_same_run(whole, tmp_path, step):
 
 STOPPED_PROCESS = """
 import os, signal, sys
-sys.path.insert(0, sys.argv[2])
+sys.path[:0] = [sys.argv[2], *(sys.argv[2] + "/../" + room for room in (".", "trainer"))]
 import conftest
 from pathlib import Path
 from ait_jax.runtime import preemption
@@ -262,7 +262,7 @@ def test_the_mesh_does_not_matter(whole, supervised):
 
 ONE_OF_TWO = """
 import sys
-sys.path.insert(0, sys.argv[4])
+sys.path[:0] = [sys.argv[4], *(sys.argv[4] + "/../" + room for room in (".", "trainer"))]
 from pathlib import Path
 from ait_jax.runtime import distributed
 index, address, folder = sys.argv[1:4]

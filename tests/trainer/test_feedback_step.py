@@ -14,7 +14,7 @@ from tiny_training import TINY, assert_trees_equal, model_and_params
 from ait_jax.models import t5
 from ait_jax.models.likelihood import shift_right
 from ait_jax.trainer.feedback_step import answers_log_likelihood, leave_one_out, make_feedback_step
-from ait_jax.trainer.step import init_state
+from ait_jax.trainer.step import StepScalars, init_state
 
 # Plain gradient descent with rate 1 leaves the gradient in the parameters.
 GRADIENT = optax.sgd(1.0)
@@ -31,13 +31,17 @@ BATCH["answers"][2, 1] = [1, 0, 0]
 @cache
 def compiled(config, weight, **options):
     model = t5.Transformer(config)
-    return jax.jit(make_feedback_step(model, GRADIENT, supervised_weight=weight, **options))
+    return jax.jit(
+        make_feedback_step(model, lambda _: GRADIENT, supervised_weight=weight, **options)
+    )
 
 
 def step(batch=BATCH, config=TINY, weight=0.5, seed=7, **options):
     _, params = model_and_params(config)
     function = compiled(config, weight, **options)
-    state, metrics = function(init_state(params, GRADIENT), batch, np.uint32(seed))
+    state, metrics = function(
+        init_state(params, GRADIENT), batch, StepScalars(np.uint32(seed), np.float32(1))
+    )
     gradient = jax.tree.map(lambda a, b: np.asarray(a) - np.asarray(b), params, state.params)
     return gradient, jax.tree.map(float, metrics)
 

@@ -16,6 +16,7 @@ from ait_jax.trainer.optimizer import (
     constant_with_warmup,
     cosine_with_warmup,
     logarithmic_warmup,
+    rates_over,
     scaled,
     schedule_over,
 )
@@ -133,5 +134,9 @@ def test_a_cosine_over_a_trainings_own_steps(steps):
     np.testing.assert_allclose(half(steps // 2), schedule(steps // 2) / 2, rtol=1e-6)
     constant = constant_with_warmup(1e-3, 2)
     assert schedule_over(constant, steps) is constant
+    rates = rates_over(cosine, steps)
+    assert rates.dtype == np.float32
+    np.testing.assert_allclose(rates, 2e-5 * np.array(expected), atol=1e-11)
+    assert rates_over(constant_with_warmup(1e-3, 0), 3).tolist() == [np.float32(1e-3)] * 3
     with pytest.raises(UserError, match="WARMUP_FRACTION.* = 1 must be"):
         CosineOfTraining(warmup_fraction=1)

@@ -19,10 +19,16 @@ from ait_jax.models import t5
 from ait_jax.models.llama import LlamaConfig, LlamaTransformer
 from ait_jax.models.parameters import init_params
 from ait_jax.scorer.batching import LengthBuckets
-from ait_jax.trainer import packing
+from ait_jax.trainer import interface
 from ait_jax.trainer.data import batches
 from ait_jax.trainer.packing import Packing, packed
-from ait_jax.trainer.step import CompiledStep, init_state, make_train_step, supervised_sums
+from ait_jax.trainer.step import (
+    CompiledStep,
+    StepScalars,
+    init_state,
+    make_train_step,
+    supervised_sums,
+)
 
 GRADIENT = optax.sgd(1.0)
 BUCKETS = LengthBuckets((32, 64, 96, 128), (8, 16))
@@ -38,10 +44,10 @@ def area(inputs, targets):
     return float(inputs + targets)
 
 
-@pytest.mark.parametrize("apart", [True, False])
+@pytest.mark.parametrize("tokens_of_a_part", [512, None])
 @pytest.mark.parametrize("multiple_of, rows_at_once", [(1, 16), (1, 3), (4, 16), (4, 4)])
-def test_every_example_is_in_one_row_that_holds_it(multiple_of, rows_at_once, apart):
-    chosen = Packing(BUCKETS, area, multiple_of, rows_at_once, apart)
+def test_every_example_is_in_one_row_that_holds_it(multiple_of, rows_at_once, tokens_of_a_part):
+    chosen = Packing(BUCKETS, area, multiple_of, rows_at_once, tokens_of_a_part)
     for seed in range(20):
         lengths = drawn_lengths(seed + 1, seed)
         parts = chosen.parts(lengths)
@@ -55,13 +61,13 @@ def test_every_example_is_in_one_row_that_holds_it(multiple_of, rows_at_once, ap
                 assert (lengths[row].sum(axis=0) <= part.shape).all()
             microbatches = -(-len(part.rows) // rows_at_once)
             assert len(part.rows) % (microbatches * multiple_of) == 0
-            assert microbatches == 1 or not apart
-        assert apart or len(parts) == 1
+            assert microbatches == 1 or tokens_of_a_part is None
+        assert tokens_of_a_part or len(parts) == 1
 
 
 def test_little_is_padding():
     lengths = drawn_lengths(128)
-    parts = Packing(BUCKETS, area, 1, 128, True).parts(lengths)
+    parts = Packing(BUCKETS, area, 1, 128, 512).parts(lengths)
     places = sum(len(part.rows) * sum(part.shape) for part in parts)
     assert 1 - lengths.sum() / places < 0.08
     rows = {(32, 8): 16, (64, 8): 8, (64, 16): 8, (96, 8): 4, (128, 8): 4, (128, 16): 4}
@@ -72,14 +78,14 @@ def test_the_length_of_rows_that_costs_least_is_taken():
     lengths = np.array([[40, 2]] * 12)
     # Rows of 128 hold three without much padding; where length is dear, each has a row of 64.
     for cost, length in ((area, 128), (lambda inputs, targets: inputs**3, 64)):
-        parts = Packing(BUCKETS, cost, 1, 128, True).parts(lengths)
+        parts = Packing(BUCKETS, cost, 1, 128, 512).parts(lengths)
         assert {part.shape[0] for part in parts} == {length}
 
 
 def test_arrays_of_a_part():
     lengths = np.array([[20, 2], [10, 3], [4, 1]])
     examples = [(list(range(5, 5 + a)), [*range(50, 49 + b), 1]) for a, b in lengths.tolist()]
-    (part,) = Packing(LengthBuckets((40,), (8,)), area, 1, 4, False).parts(lengths)
+    (part,) = Packing(LengthBuckets((40,), (8,)), area, 1, 4, None).parts(lengths)
     assert part.rows == [[0, 1, 2]] and part.shape == (40, 8)
     arrays = packed(part, examples)
     assert arrays["inputs"].shape == (1, 40) and arrays["inputs"].dtype == np.int32
@@ -92,7 +98,7 @@ def test_arrays_of_a_part():
 
 
 def test_a_process_makes_its_own_rows_alone():
-    chosen = Packing(LengthBuckets((8, 16), (4, 8)), area, 4, 8, False)
+    chosen = Packing(LengthBuckets((8, 16), (4, 8)), area, 4, 8, None)
 
     def drawn(own_rows):
         stream = batches(
@@ -120,7 +126,7 @@ def test_packed_rows_have_loss_and_gradient_of_their_examples(model):
     examples = [FirstTokens()[i] for i in range(9)]
     lengths = np.array([[len(part) for part in pair] for pair in examples])
     buckets = LengthBuckets((24,), (12,))
-    (part,) = Packing(buckets, area, 1, 16, False).parts(lengths)
+    (part,) = Packing(buckets, area, 1, 16, None).parts(lengths)
     assert len(part.rows) < 5
     step = jax.jit(make_train_step(supervised_sums(model), GRADIENT))
     results = [
@@ -144,7 +150,7 @@ class Words(FirstTokens):
 def test_trainings_on_packed_rows_are_those_on_single_ones(tmp_path, monkeypatch):
     """One part of several examples a row, parts that are added up, several devices."""
     single = train(tmp_path / "single", examples=Words((8,), (4,)))
-    monkeypatch.setattr(packing, "_TOKENS_OF_A_PART", 8)
+    monkeypatch.setattr(interface, "tokens_that_suit_a_cpu", lambda num_params: 8)
     forms = {
         "one row": {"examples": Words((128,), (64,))},
         "parts": {"examples": Words((8, 16), (4, 8))},
@@ -165,14 +171,19 @@ def test_microbatches_of_packed_rows():
     model, params = model_and_params()
     examples = [FirstTokens()[i] for i in range(8)]
     lengths = np.array([[len(part) for part in pair] for pair in examples])
-    (part,) = Packing(LengthBuckets((16,), (8,)), area, 1, 2, False).parts(lengths)
+    (part,) = Packing(LengthBuckets((16,), (8,)), area, 1, 2, None).parts(lengths)
     batch = {name: jax.numpy.asarray(rows) for name, rows in packed(part, examples).items()}
-    (state,) = trainer().compiled_step(model, GRADIENT, OnDevices())[1]
+    (state,) = trainer(optimizer=lambda schedule: GRADIENT).compiled_step(model, OnDevices())[1]
     losses = []
     for rows_at_once in (2, 8):
         step = CompiledStep(
-            lambda: supervised_sums(model), GRADIENT, (state,), OnDevices(), "float32", rows_at_once
+            lambda: supervised_sums(model),
+            lambda schedule: GRADIENT,
+            (state,),
+            OnDevices(),
+            "float32",
+            rows_at_once,
         )
         own = jax.tree.map(jax.numpy.array, init_state(params, GRADIENT))
-        losses.append(step(own, [batch], np.uint32(0))[1]["loss"])
+        losses.append(step(own, [batch], StepScalars(np.uint32(0), np.float32(1)))[1]["loss"])
     np.testing.assert_allclose(*losses, rtol=1e-6)
