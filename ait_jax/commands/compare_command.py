@@ -24,6 +24,12 @@ def add(subparsers: subcommand.Subparsers) -> None:
         help="runs at a time, sharing this machine's processors (default: %(default)s)",
     )
     compare.add_argument(
+        "--until",
+        choices=["decided"],
+        help="take the seeds one after the other; end when every strategy is found better or worse "
+        "than the baseline, by intervals that hold at every look",
+    )
+    compare.add_argument(
         "--print_commands",
         action="store_true",
         help="print the command of every unfinished run, to run elsewhere; run nothing",
@@ -51,7 +57,7 @@ def run(options: argparse.Namespace, flags: GinFlags) -> int:
         print(*comparison.commands(jobs), sep="\n")
         return ExitCode.OK
     try:
-        complete = comparison.run(built, jobs, options.processes)
+        complete = comparison.run(built, jobs, options.processes, options.until == "decided")
     except Stopped as stop:
         from signal import SIGINT
 

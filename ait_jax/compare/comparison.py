@@ -241,8 +241,14 @@ def commands(jobs: Sequence[Job]) -> list[str]:
     return [shlex.join(["ait-jax", *job.arguments]) for job in jobs if not job.is_finished]
 
 
-def run(comparison: Comparison, jobs: Sequence[Job], processes: int = 1) -> bool:
+def run(
+    comparison: Comparison, jobs: Sequence[Job], processes: int = 1, until_decided: bool = False
+) -> bool:
     """Runs what is missing and compares; returns whether all runs finished.
+
+    Args:
+      until_decided: take seeds one after the other, leave out strategies that are found better or
+        worse than the baseline, and end when all are.
 
     Raises:
       UserError, schedule.Stopped: as `schedule.run`; or no run finished.
@@ -257,9 +263,35 @@ def run(comparison: Comparison, jobs: Sequence[Job], processes: int = 1) -> bool
         f"{len(jobs)} runs in {comparison.out}: {len(jobs) - missing} finished, {missing} to do, "
         f"{min(processes, missing) or 'none'} at a time"
     )
-    schedule.run(jobs, processes)
+    if until_decided:
+        jobs = _run_until_decided(comparison, jobs, processes)
+    else:
+        schedule.run(jobs, processes)
     _compare_jobs(comparison, jobs)
     return all(job.is_finished for job in jobs)
+
+
+def _run_until_decided(comparison: Comparison, jobs: Sequence[Job], processes: int) -> list[Job]:
+    """Runs seed after seed; returns the jobs that were wanted."""
+    names = list(dict.fromkeys(job.strategy for job in jobs))
+    baseline = comparison_result.baseline_among(comparison.baseline, names)
+    undecided, wanted = [name for name in names if name != baseline], list[Job]()
+    others = len(undecided)
+    for seed in sorted({job.seed for job in jobs}):
+        if not undecided:
+            break
+        of_seed = [j for j in jobs if j.seed == seed and j.strategy in (baseline, *undecided)]
+        wanted += of_seed
+        schedule.run(of_seed, processes)
+        finished = [job for job in wanted if job.is_finished]
+        runs = [finished_runs.read(job.folder, job.strategy) for job in finished]
+        seen = comparison_result.looks(runs, baseline, comparison.confidence, others)
+        for name in list(undecided):
+            if name in seen:
+                reporter.say(f"seed {seed}: {comparison_text.look(name, baseline, seen[name][-1])}")
+                if seen[name][-1]["verdict"]:
+                    undecided.remove(name)
+    return wanted
 
 
 def _compare_jobs(comparison: Comparison, jobs: Sequence[Job]) -> None:

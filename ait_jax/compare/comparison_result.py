@@ -14,6 +14,10 @@ In it a "summary" is {"n", "mean", "std", "low", "high", "p"} (`paired.Summary`)
   differences: {strategy but the baseline: {group: {"rounds": [{"round", "num_tasks",
     "seeds_needed", ...summary}], "area": {"seeds_needed", ...summary}}}}: minus the baseline,
     paired by seed; groups and rounds without a common seed are missing;
+  looks: {strategy but the baseline: [{"n", "mean", "low", "high", "verdict": "better", "worse" or
+    null}]} after 1, 2, ... common seeds in ascending order: the last round's overall difference
+    with intervals that hold at every look, for all strategies together (`sequence`); null bounds
+    leave all possible;
   holm: {strategy: p of the last round's overall difference, adjusted for all strategies};
   target: {"score", "given", "tasks": {strategy: {"mean_curve", "by_seed": {seed: tasks}}}}, null
     if the score is not reached;
@@ -33,7 +37,7 @@ from statistics import fmean
 from typing import Any
 
 from ait_jax import __version__, assets
-from ait_jax.compare import paired
+from ait_jax.compare import paired, sequence
 from ait_jax.compare.finished_runs import FinishedRun
 from ait_jax.compare.overlap import Draw, Overlap, only, overlap
 from ait_jax.errors import UserError, nearest, shown
@@ -69,7 +73,7 @@ def compare(
     if not runs:
         raise UserError("There is no finished run to compare.")
     strategies = list(dict.fromkeys(run.strategy for run in runs))
-    baseline = _baseline(baseline, strategies)
+    baseline = baseline_among(baseline, strategies)
     by_strategy = {name: {r.seed: r for r in runs if r.strategy == name} for name in strategies}
     others = {name: of_seed for name, of_seed in by_strategy.items() if name != baseline}
     differences = {
@@ -92,6 +96,7 @@ def compare(
         "areas": {name: _areas(found, confidence) for name, found in by_strategy.items()},
         "differences": differences,
         "holm": _holm(differences),
+        "looks": looks(runs, baseline, confidence, len(others)),
     }
     result["target"] = _target(result, by_strategy, target)
     result["overlaps"] = [
@@ -102,7 +107,8 @@ def compare(
     return result
 
 
-def _baseline(given: str | None, strategies: Sequence[str]) -> str:
+def baseline_among(given: str | None, strategies: Sequence[str]) -> str:
+    """Returns the baseline's name: as given, else random, else the first strategy."""
     if given is None:
         return BASELINE if BASELINE in strategies else strategies[0]
     if given not in strategies:
@@ -188,6 +194,30 @@ def _difference(
     if summary.std is not None:
         needed = paired.seeds_needed(summary.mean, summary.std, confidence)
     return {**vars(summary), "seeds_needed": needed}
+
+
+def looks(
+    runs: Sequence[FinishedRun], baseline: str, confidence: float, num_strategies: int
+) -> dict[str, list[dict[str, Any]]]:
+    """Returns what compare.json holds under "looks".
+
+    Args:
+      num_strategies: how many are compared with the baseline, seen or not; each has an equal part
+        of the chance of error.
+    """
+    last: dict[str, dict[int, float]] = {}
+    for run in runs:
+        score = run.rounds[-1].test.get("overall")
+        if score is not None:
+            last.setdefault(run.strategy, {})[run.seed] = score
+    alpha = (1 - confidence) / max(1, num_strategies)
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name, by_seed in last.items():
+        values = paired.differences(by_seed, last.get(baseline, {}))
+        if name != baseline and values:
+            intervals = sequence.sequence(values, alpha)
+            found[name] = [{**each._asdict(), "verdict": each.verdict} for each in intervals]
+    return found
 
 
 def _holm(differences: Mapping[str, Any]) -> dict[str, float]:

@@ -15,7 +15,7 @@ FEW_SEEDS = 5
 
 def render(result: Mapping[str, Any]) -> str:
     """Returns tables and verdict of `comparison_result.compare` for a terminal."""
-    tables = (_curves, _differences, _target, _overlaps, _released, _paper)
+    tables = (_curves, _differences, _looks, _target, _overlaps, _released, _paper)
     parts = [made(result) for made in tables]
     parts.append("\n".join(["verdict", *map(_wrapped, verdict(result))]))
     noted = warnings(result)
@@ -59,6 +59,26 @@ def _differences(result: Mapping[str, Any]) -> str:
         return ""
     percent = f"{100 * result['confidence']:g}%"
     return f"minus {result['baseline']}, paired by seed, with {percent} intervals\n{table(rows)}"
+
+
+def look(name: str, baseline: str, found: Mapping[str, Any]) -> str:
+    """Returns a line on what one of a strategy's "looks" leaves possible."""
+    verdict = found["verdict"]
+    words = f"is {verdict} than" if verdict else "is not yet told from"
+    seeds = "1 seed" if found["n"] == 1 else f"{found['n']} seeds"
+    return f"{name} {words} {baseline} after {seeds}: {_interval(found)}"
+
+
+def _looks(result: Mapping[str, Any]) -> str:
+    known = {name: found for name, found in result["looks"].items() if len(found) > 1}
+    if not known:
+        return ""
+    percent = f"{100 * result['confidence']:g}%"
+    head = (
+        f"looking after every seed, at {result['num_tasks'][-1]:,} tasks, with {percent} for all "
+        "looks at all strategies together"
+    )
+    return "\n".join([head, *(look(name, result["baseline"], f[-1]) for name, f in known.items())])
 
 
 def _target(result: Mapping[str, Any]) -> str:

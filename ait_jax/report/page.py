@@ -27,7 +27,8 @@ SCRIPTS = {
     ),
     "comparison": (
         *SHARED_SCRIPTS,
-        *("comparison_curves", "comparison_differences", "comparison_tables", "comparison"),
+        *("comparison_curves", "comparison_differences", "comparison_looks"),
+        *("comparison_tables", "comparison"),
     ),
 }
 # Maps of more tasks are drawn with WebGL. Plotly's WebGL compiles functions at run time, which the

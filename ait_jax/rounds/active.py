@@ -64,7 +64,7 @@ def _rounds(run: Run[Experiment], config: str) -> list[CurvePoint]:
         if round_index + 1 < experiment.rounds:
             run, splits = grow(run, round_index, splits)
             scores = score(run, round_index, model, splits)
-            splits = select(run, round_index, scores, splits)
+            splits = select(run, round_index, scores, model, splits)
             run.summaries.selected(round_index, run.pool)
         write_page(run)
     summarize(run, points)

@@ -25,7 +25,7 @@ from ait_jax.rounds.run import Done, MakePage, OnDemand, Run, opened, say_page, 
 from ait_jax.rounds.task_stages import DrawnStages, TaskGroup
 from ait_jax.runtime import files, reporter
 from ait_jax.scorer import embeddings
-from ait_jax.scorer.embeddings import Embedder, T5Encoder
+from ait_jax.scorer.embeddings import Embedder, ModelEncoder
 from ait_jax.scorer.parts import ModelParts, check_positive
 from ait_jax.summaries import Board, TensorBoard
 from ait_jax.trainer.interface import Trainer, TrainingJob
@@ -62,7 +62,7 @@ class Continual(ModelParts):
     replay: str = replay.DIVERSE
     replay_tasks: int = 50
     replay_instances: int = 100
-    embedder: Embedder = T5Encoder()
+    embedder: Embedder = ModelEncoder()
     embedded_instances: int = 10
     max_instances_per_task: int = 100
     redraw_references: bool = False
@@ -82,7 +82,7 @@ class Continual(ModelParts):
         self.trainer.check_model(self.model)
         if not hasattr(self.embedder, "embed"):
             raise UserError(
-                f"EMBEDDER = {shown(self.embedder)} cannot embed; give @embeddings.T5Encoder(), "
+                f"EMBEDDER = {shown(self.embedder)} cannot embed; give @embeddings.ModelEncoder(), "
                 "@embeddings.HuggingFaceEncoder() or an object with embed(texts, encoder)."
             )
         check_positive(self, "replay_tasks", "replay_instances", "embedded_instances")

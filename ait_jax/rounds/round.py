@@ -170,7 +170,9 @@ def score(run: Run[Experiment], round_index: int, model: OnDemand, splits: Split
     return folder / "task_scores.parquet"
 
 
-def select(run: Run[Experiment], round_index: int, scores: Any, splits: Splits) -> Splits:
+def select(
+    run: Run[Experiment], round_index: int, scores: Any, model: OnDemand, splits: Splits
+) -> Splits:
     """Selects the next round's tasks; writes selected.txt, the task map, and the next splits.
 
     Args:
@@ -182,7 +184,8 @@ def select(run: Run[Experiment], round_index: int, scores: Any, splits: Splits) 
     def work() -> Done:
         strategy = experiment.strategy
         known = read_task_scores(scores) if scores else TaskScores.unscored(splits.remain)
-        context = stages.selection_context(run, round_index, known)
+        others = {"train": splits.train, "dev": splits.dev}
+        context = stages.selection_context(run, round_index, known, model, **others)
         selection = stages.write_selection(run, context, folder, strategy)
         if scores:
             title = {"round_index": round_index, "strategy": strategy.name}

@@ -14,11 +14,12 @@ from ait_jax.rounds.pictures import plot_task_map
 from ait_jax.rounds.record import round_name
 from ait_jax.rounds.run import Done, Experiment, OnDemand, Run, stage
 from ait_jax.runtime import files, reporter
-from ait_jax.scorer import likelihoods, raced_scoring
+from ait_jax.scorer import embeddings, likelihoods, raced_scoring
 from ait_jax.scorer.asker import Asker
 from ait_jax.scorer.parts import ModelParts, Parts
 from ait_jax.scorer.racing import Race
 from ait_jax.selection import task_map
+from ait_jax.selection.embedded_strategy import EmbeddedStrategy
 from ait_jax.selection.selection import Selection, SelectionContext, Strategy, select
 from ait_jax.selection.uncertainty import TaskScores, task_scores
 from ait_jax.trainer.examples import InstructionExamples
@@ -220,11 +221,36 @@ def score(
     return Done({"tasks": len(tasks), "prompts_cut": num_cut}, counts)
 
 
-def selection_context(run: Run[Any], round_index: int, scores: TaskScores) -> SelectionContext:
-    """Returns what a round selects from."""
+def selection_context(
+    run: Run[Any],
+    round_index: int,
+    scores: TaskScores,
+    model: OnDemand,
+    *,
+    train: Sequence[str] = (),
+    dev: Sequence[str] = (),
+) -> SelectionContext:
+    """Returns what a round selects from.
+
+    Args:
+      model: embeds the tasks, if the strategy asks for that.
+      train, dev: as in `SelectionContext`.
+    """
     experiment: Parts = run.experiment
+    strategy: Strategy | None = run.experiment.strategy
     quotas = Quotas(experiment.tasks_of_round(round_index), experiment.cls_ratio)
-    return SelectionContext(scores, run.pool, quotas, Key(experiment.seed, round_index))
+    vectors: Mapping[str, Any] = {}
+    if isinstance(strategy, EmbeddedStrategy):
+        names = [*scores.tasks, *train, *dev]
+        tasks = [run.pool[name] for name in names]
+        asked = asker(run, model.params())
+        if strategy.of == "data":
+            rows = embeddings.embed_data(tasks, strategy.embedder, asked, strategy.instances)
+        else:
+            rows = embeddings.embed_instructions(tasks, strategy.embedder, asked)
+        vectors = dict(zip(names, rows, strict=True))
+    key = Key(experiment.seed, round_index)
+    return SelectionContext(scores, run.pool, quotas, key, train, dev, vectors)
 
 
 def write_selection(

@@ -1,4 +1,4 @@
-"""Texts to vectors, for replay: with the T5 encoder being trained, or a model made for it.
+"""Texts to vectors, for strategies and replay: by the model being trained, or one made for it.
 
 An embedder (EMBEDDER in gin files) is any object with `Embedder`'s method.
 """
@@ -30,8 +30,11 @@ class Embedder(Protocol):
 
 
 @dataclass(frozen=True)
-class T5Encoder:
-    """The encoder of the model as trained so far: mean of its last layer over a text's tokens.
+class ModelEncoder:
+    """The model as trained so far: the mean of its last layer over a text's tokens.
+
+    Of T5 that is the encoder's. Tokens of a decoder-only model count by their position, as a later
+    one has seen more of the text.
 
     Args:
       max_length: of a text in tokens, longer ones are cut; None is MAX_SOURCE_LENGTH.
@@ -90,7 +93,7 @@ class HuggingFaceEncoder:
         except ImportError as error:
             raise UserError(
                 "HuggingFaceEncoder needs PyTorch and transformers: run pip install torch "
-                "transformers, or set EMBEDDER = @embeddings.T5Encoder()."
+                "transformers, or set EMBEDDER = @embeddings.ModelEncoder()."
             ) from error
         try:
             tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
@@ -135,10 +138,14 @@ def embed_data(
     """Returns the mean embedding of every task's first inputs, float32 [tasks, size].
 
     Args:
-      tasks: each with at least one instance.
+      tasks: one without instances has the embedding of its definition.
       max_instances: of a task, at least 1.
     """
-    inputs = [[i.input.strip() for i in task.instances[:max_instances]] for task in tasks]
+    inputs = [
+        [i.input.strip() for i in task.instances[:max_instances]]
+        or [task.instruction.definition.strip()]
+        for task in tasks
+    ]
     vectors = embedder.embed([text for texts in inputs for text in texts], asker)
     ends = np.cumsum([len(texts) for texts in inputs])[:-1]
     return np.stack([rows.mean(axis=0) for rows in np.split(vectors, ends)])

@@ -42,12 +42,17 @@ class SelectionContext:
       pool: has the tasks' categories, and whether they are CLS or GEN.
       quotas: how many tasks to select.
       key: of every random draw.
+      train, dev: the tasks chosen so far, and those that say what is wanted.
+      embeddings: of the remaining, train and dev tasks, for an `EmbeddedStrategy`.
     """
 
     scores: TaskScores
     pool: TaskPool
     quotas: Quotas
     key: Key
+    train: Sequence[str] = ()
+    dev: Sequence[str] = ()
+    embeddings: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,22 @@ class Strategy:
         """Returns a number for each task, higher is more wanted; None leaves it to `rank`."""
         return None
 
+    def finite(self, values: np.ndarray, scores: TaskScores) -> np.ndarray:
+        """Returns values of the tasks in `scores`; UserError if one is not finite."""
+        wrong = np.flatnonzero(~np.isfinite(values))
+        if not len(wrong):
+            return values
+        names = ", ".join(scores.tasks[i] for i in wrong[:5]) + (", ..." if len(wrong) > 5 else "")
+        hint = "Score the round again, in float32 if it was bfloat16."
+        if (scores.num_prompts[wrong] == 1).all():
+            hint = "No perturbed prompts were scored: set NUM_PERTURBATIONS to at least 1."
+        elif (scores.num_prompts[wrong] == 0).all():
+            hint = "These tasks were not scored, and this strategy needs scores."
+        raise UserError(
+            f"Strategy {shown(self.name)} cannot rank {len(wrong)} of {len(scores)} tasks whose "
+            f"scores are not finite: {names}. {hint}"
+        )
+
     def rank(self, scores: TaskScores, context: SelectionContext) -> list[str]:
         """Returns every name of `scores.tasks` once, most wanted first."""
         preference = self.preference(scores, context)
@@ -79,7 +100,7 @@ class Strategy:
                 f"{type(self).__name__}.preference() returned {len(preference)} values for "
                 f"{len(scores)} tasks"
             )
-        _refuse_non_finite(self, preference, scores)
+        preference = self.finite(preference, scores)
         order = sorted(range(len(scores)), key=lambda i: (-preference[i], scores.tasks[i]))
         return [scores.tasks[i] for i in order]
 
@@ -195,8 +216,7 @@ class RankMixture(Strategy):
         """Returns float64[measures, tasks], 0 is best."""
         ranks: list[PerTask] = []
         for measure, direction in zip(self.measures, self.directions, strict=True):
-            values = getattr(scores, measure)
-            _refuse_non_finite(self, values, scores)
+            values = self.finite(getattr(scores, measure), scores)
             ranks.append(mean_ranks(values if direction == "low" else -values))
         return np.stack(ranks)
 
@@ -303,22 +323,6 @@ def _check_request(quotas: Quotas, num_remaining: int) -> None:
         )
     if cls_ratio is not None and not 0 <= cls_ratio <= 1:
         raise UserError(f"CLS_RATIO is {cls_ratio}; set a share in [0, 1], or None.")
-
-
-def _refuse_non_finite(strategy: Strategy, values: np.ndarray, scores: TaskScores) -> None:
-    wrong = np.flatnonzero(~np.isfinite(values))
-    if not len(wrong):
-        return
-    names = ", ".join(scores.tasks[i] for i in wrong[:5]) + (", ..." if len(wrong) > 5 else "")
-    hint = "Score the round again, in float32 if it was bfloat16."
-    if (scores.num_prompts[wrong] == 1).all():
-        hint = "No perturbed prompts were scored: set NUM_PERTURBATIONS to at least 1."
-    elif (scores.num_prompts[wrong] == 0).all():
-        hint = "These tasks were not scored, and this strategy needs scores."
-    raise UserError(
-        f"Strategy {shown(strategy.name)} cannot rank {len(wrong)} of {len(scores)} tasks whose "
-        f"scores are not finite: {names}. {hint}"
-    )
 
 
 def _random_order(names: Iterable[str], purpose: str, context: SelectionContext) -> list[str]:

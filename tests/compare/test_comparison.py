@@ -211,6 +211,40 @@ def test_the_whole_command_with_a_stand_in_for_runs(folder, capsys, monkeypatch)
     assert code == 75 and "the same command continues" in error
 
 
+def test_seeds_are_run_until_every_strategy_is_decided(folder, capsys, monkeypatch):
+    """One strategy is soon better, one is never told: it goes on alone, beside the baseline."""
+    batches = []
+    gains = {"random": 0.0, "easy": 3.0, "difficult": 0.0}
+
+    def finish(jobs, processes):
+        batches.append([job.name for job in jobs])
+        for job in jobs:
+            noise = (-1) ** job.seed if job.strategy == "difficult" else 0.0
+            score = 5.0 + job.seed + gains[job.strategy] + noise
+            write_run(job.folder, job.strategy, job.seed, (3.0, 4.0, score))
+
+    monkeypatch.setattr(schedule, "run", finish)
+    arguments = (
+        "--gin.STRATEGIES=easy,difficult,random",
+        "--gin.SEEDS=0,1,2,3,4,5,6,7,8,9",
+        "--gin.COMPARISON_DIR=out",
+        "--gin.mini.load_pool.instances_per_task=2",
+        "--until=decided",
+    )
+    code, out, _ = run(capsys, *arguments)
+    assert code == 0
+    decided = out.index("seed 5: easy is better than random after 6 seeds: +3.00 [")
+    assert "easy is not yet told from random after 1 seed: +3.00 [no interval]" in out[:decided]
+    assert batches[5] == ["easy_5", "difficult_5", "random_5"]
+    assert batches[6:] == [[f"difficult_{seed}", f"random_{seed}"] for seed in range(6, 10)]
+    assert "left out" not in out
+    looks = json.loads((folder / "out" / "compare.json").read_text())["looks"]
+    assert [each["verdict"] for each in looks["easy"]] == [None] * 5 + ["better"]
+    assert {each["verdict"] for each in looks["difficult"]} == {None}
+    assert len(looks["difficult"]) == 10
+    assert "looking after every seed, at 16 tasks, with 95% for all looks at all strategies" in out
+
+
 @pytest.mark.benchmark
 def test_a_comparison_of_real_runs_continues_where_it_was_killed(folder):
     """Minutes: six runs of the mini experiment cut down, in processes of their own."""

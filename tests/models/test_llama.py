@@ -272,7 +272,10 @@ def test_engine_on_meshes(partitions, kv_heads):
     again = engine.log_likelihoods(placed, prompts, [[*a[:7], 1] for a in answers.tokens])
     np.testing.assert_allclose(answers.log_likelihoods, again, atol=1e-5)
     embedded = engine.embed(placed, prompts)
-    assert embedded.shape == (4, 24) and np.isfinite(embedded).all()
+    for prompt, vector in zip(prompts, embedded, strict=True):
+        hidden = model.apply({"params": params}, np.array([prompt]), False, method="represent")[0]
+        by_position = np.average(hidden, axis=0, weights=np.arange(len(prompt)) + 1)
+        np.testing.assert_allclose(vector, by_position, atol=1e-5)
     assert engine.work.flops > 0
 
 

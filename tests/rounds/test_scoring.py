@@ -19,8 +19,11 @@ from ait_jax.models.parameters import init_params
 from ait_jax.pool import TaskPool
 from ait_jax.pool.splits import read_names
 from ait_jax.rounds import active, scoring
+from ait_jax.scorer.asker import Asker
+from ait_jax.scorer.embeddings import ModelEncoder
 from ait_jax.scorer.engine import Engine
 from ait_jax.scorer.likelihoods import read_rows, read_task_scores
+from ait_jax.selection.k_center import KCenter
 from ait_jax.selection.selection import PromptUncertainty
 
 FILES = (
@@ -126,6 +129,31 @@ def test_scores_are_those_of_a_runs_first_round(tmp_path):
     np.testing.assert_array_equal(scores.prompt_uncertainty, there.prompt_uncertainty)
     for name in ("selected.txt", "likelihoods.parquet"):
         assert (tmp_path / "alone" / name).read_bytes() == (first / name).read_bytes()
+
+
+@pytest.mark.parametrize("of", ["instruction", "data"])
+def test_tasks_are_selected_by_where_they_lie(weights, tmp_path, of):
+    """k-center over the model's own embeddings, against the same choice made step by step."""
+    made = tiny_scoring(tmp_path, weights, strategy=KCenter(ModelEncoder(), of=of))
+    scoring.run(made, CONFIG, lambda line: None)
+    asker = Asker(
+        engine := Engine(made.model, made.partitioner, made.buckets, made.tokens_per_batch),
+        engine.place(init_params(made.model, 3)[0]),
+        made.pool,
+        made.vocabulary,
+        made.encoding,
+        made.seed,
+    )
+    names = sorted(made.pool)
+    texts = {
+        "instruction": [[made.pool[name].instruction.definition] for name in names],
+        "data": [[i.input for i in made.pool[name].instances[:8]] for name in names],
+    }[of]
+    vectors = np.array([ModelEncoder().embed(each, asker).mean(axis=0) for each in texts])
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    first = int(np.argmax(vectors @ vectors.mean(axis=0)))
+    second = int(np.argmin(vectors @ vectors[first]))
+    assert read_names(tmp_path / "selected.txt") == (names[first], names[second])
 
 
 def test_some_tasks_in_the_order_given(weights, tmp_path):

@@ -17,7 +17,7 @@ from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.scorer.asker import Asker
 from ait_jax.scorer.embeddings import (
     HuggingFaceEncoder,
-    T5Encoder,
+    ModelEncoder,
     embed_data,
     embed_instructions,
 )
@@ -60,7 +60,7 @@ def by_hand(parts, params, text: str, length: int = 128) -> np.ndarray:
 def test_embeddings_are_those_of_single_texts(parts, params, num_partitions):
     definitions = [task.instruction.definition for task in tiny_pool().values()]
     texts = [*definitions[::4], "a", "", "word " * 300]
-    embedded = T5Encoder().embed(texts, asker_of(parts, params, num_partitions))
+    embedded = ModelEncoder().embed(texts, asker_of(parts, params, num_partitions))
     assert embedded.dtype == np.float32 and embedded.shape == (len(texts), 16)
     expected = np.stack([by_hand(parts, params, text) for text in texts])
     np.testing.assert_allclose(embedded, expected, atol=2e-5)
@@ -69,27 +69,29 @@ def test_embeddings_are_those_of_single_texts(parts, params, num_partitions):
 
 def test_texts_are_cut_where_asked(parts, params, asker):
     text = "one two three four five six seven"
-    (cut,) = T5Encoder(max_length=4).embed([text], asker)
+    (cut,) = ModelEncoder(max_length=4).embed([text], asker)
     np.testing.assert_allclose(cut, by_hand(parts, params, text, 4), atol=2e-5)
-    assert np.abs(cut - T5Encoder().embed([text], asker)[0]).max() > 1e-3
+    assert np.abs(cut - ModelEncoder().embed([text], asker)[0]).max() > 1e-3
 
 
 def test_no_texts_no_embeddings(asker):
-    assert T5Encoder().embed([], asker).shape == (0, 16)
+    assert ModelEncoder().embed([], asker).shape == (0, 16)
 
 
 def test_data_embeddings_are_means_over_the_first_instances(asker):
     tasks = list(tiny_pool().values())[:3]
     tasks[1] = dataclasses.replace(tasks[1], instances=tasks[1].instances[:1])
-    embedded = embed_data(tasks, T5Encoder(), asker, max_instances=2)
+    embedded = embed_data(tasks, ModelEncoder(), asker, max_instances=2)
     for task, vector in zip(tasks, embedded, strict=True):
         inputs = [instance.input.strip() for instance in task.instances[:2]]
-        np.testing.assert_allclose(vector, T5Encoder().embed(inputs, asker).mean(axis=0), atol=1e-5)
+        np.testing.assert_allclose(
+            vector, ModelEncoder().embed(inputs, asker).mean(axis=0), atol=1e-5
+        )
 
 
 def test_the_engine_counts_encoder_work(parts, params):
     asker = asker_of(parts, params, 1)
-    T5Encoder().embed(["a b c", "d"], asker)
+    ModelEncoder().embed(["a b c", "d"], asker)
     work = asker.engine.work
     assert work.prompts == 2 and 0 < work.tokens <= work.padded_tokens and work.flops > 0
 

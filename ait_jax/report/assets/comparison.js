@@ -58,6 +58,7 @@ async function startComparison() {
   await Promise.all([
     drawComparisonCurves(bodyOf("curves"), head.result),
     drawDifferences(bodyOf("differences"), head.result),
+    drawLooks(bodyOf("looks"), head.result),
   ]);
   document.documentElement.dataset.ready = "true";
 }
