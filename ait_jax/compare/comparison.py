@@ -133,7 +133,13 @@ def build(flags: GinFlags, has_runs: bool = False) -> Comparison:
             )
     given = flags.files or (() if has_runs else (DEFAULT_FILE,))
     _parse(replace(flags, files=(MACROS_FILE, *given)))
-    return configuration.build(Comparison, DEFAULT_FILE)
+    built = configuration.build(Comparison, DEFAULT_FILE)
+    strategies = cast(tuple[str, ...], built.strategies)
+    names = map(strategy_name, strategies)
+    if has_runs or built.baseline or comparison_result.BASELINE in names:
+        return built
+    # Without random tasks no difference says that choosing pays.
+    return replace(built, strategies=(*strategies, comparison_result.BASELINE))
 
 
 def _parse(flags: GinFlags) -> None:

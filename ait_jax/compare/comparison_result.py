@@ -18,6 +18,8 @@ In it a "summary" is {"n", "mean", "std", "low", "high", "p"} (`paired.Summary`)
     null}]} after 1, 2, ... common seeds in ascending order: the last round's overall difference
     with intervals that hold at every look, for all strategies together (`sequence`); null bounds
     leave all possible;
+  costs: {strategy: {"training_steps", "training_tokens", "training_seconds", "scoring_tokens",
+    "scoring_seconds"}}, means over the runs that keep timings;
   holm: {strategy: p of the last round's overall difference, adjusted for all strategies};
   target: {"score", "given", "tasks": {strategy: {"mean_curve", "by_seed": {seed: tasks}}}}, null
     if the score is not reached;
@@ -96,6 +98,7 @@ def compare(
         "areas": {name: _areas(found, confidence) for name, found in by_strategy.items()},
         "differences": differences,
         "holm": _holm(differences),
+        "costs": _costs(by_strategy),
         "looks": looks(runs, baseline, confidence, len(others)),
     }
     result["target"] = _target(result, by_strategy, target)
@@ -194,6 +197,15 @@ def _difference(
     if summary.std is not None:
         needed = paired.seeds_needed(summary.mean, summary.std, confidence)
     return {**vars(summary), "seeds_needed": needed}
+
+
+def _costs(by_strategy: Mapping[str, Mapping[int, FinishedRun]]) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {}
+    for name, of_seed in by_strategy.items():
+        costs = [run.costs for run in of_seed.values() if run.costs]
+        if costs:
+            found[name] = {what: fmean(each[what] for each in costs) for what in costs[0]}
+    return found
 
 
 def looks(

@@ -15,7 +15,7 @@ FEW_SEEDS = 5
 
 def render(result: Mapping[str, Any]) -> str:
     """Returns tables and verdict of `comparison_result.compare` for a terminal."""
-    tables = (_curves, _differences, _looks, _target, _overlaps, _released, _paper)
+    tables = (_curves, _differences, _looks, _costs, _target, _overlaps, _released, _paper)
     parts = [made(result) for made in tables]
     parts.append("\n".join(["verdict", *map(_wrapped, verdict(result))]))
     noted = warnings(result)
@@ -79,6 +79,18 @@ def _looks(result: Mapping[str, Any]) -> str:
         "looks at all strategies together"
     )
     return "\n".join([head, *(look(name, result["baseline"], f[-1]) for name, f in known.items())])
+
+
+def _costs(result: Mapping[str, Any]) -> str:
+    if not result["costs"]:
+        return ""
+    rows = [["", "training steps", "tokens", "seconds", "scored tokens", "seconds", "together"]]
+    for name, costs in result["costs"].items():
+        training, scoring = costs["training_seconds"], costs["scoring_seconds"]
+        numbers = [costs[n] for n in ("training_steps", "training_tokens")]
+        numbers += [training, costs["scoring_tokens"], scoring, training + scoring]
+        rows.append([name, *(f"{number:,.0f}" for number in numbers)])
+    return f"what a run costs, means over seeds\n{table(rows)}"
 
 
 def _target(result: Mapping[str, Any]) -> str:

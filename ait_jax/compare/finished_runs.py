@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ait_jax.compare.overlap import Draw
@@ -13,7 +13,7 @@ from ait_jax.pool.splits import SPLIT_NAMES, read_names
 from ait_jax.report.run_results import names_in
 from ait_jax.rounds import record
 from ait_jax.rounds.learning_curve import CurvePoint
-from ait_jax.rounds.record import Record, round_name
+from ait_jax.rounds.record import Record, Timing, round_name
 from ait_jax.rounds.round_zero import other_differences
 from ait_jax.runtime import files
 
@@ -22,6 +22,16 @@ SEED_MACROS = ("SPLIT_SEED", "SEED")
 SEED_NAMES = frozenset({*SEED_MACROS, "experiment.Experiment.seed"})
 # Strategies whose name in run.json is not that of their gin file.
 _ALIASES = {"high_prompt_uncertainty": "prompt_uncertainty"}
+
+
+# What a run costs -> the stage, and the figure of timings.jsonl, that are added up.
+COSTS = {
+    "training_steps": ("train", "steps"),
+    "training_tokens": ("train", "tokens"),
+    "training_seconds": ("train", "seconds"),
+    "scoring_tokens": ("score", "tokens"),
+    "scoring_seconds": ("score", "seconds"),
+}
 
 
 class Unfinished(UserError):
@@ -41,6 +51,8 @@ class FinishedRun:
       initial: round 0's training tasks.
       tasks: every task of its splits.
       rouge_tokenizer: of its figures.
+      costs: training steps and tokens, scored tokens, and the seconds of both; {} if its timings
+        are not kept.
     """
 
     path: Any
@@ -53,6 +65,7 @@ class FinishedRun:
     initial: tuple[str, ...]
     tasks: frozenset[str]
     rouge_tokenizer: str = ENGLISH
+    costs: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def rounds(self) -> tuple[CurvePoint, ...]:
@@ -100,7 +113,19 @@ def read(path: Any, strategy: str = "") -> FinishedRun:
         initial=read_names(run.folder(0) / "train_tasks.txt"),
         tasks=frozenset().union(*(read_names(last / f"{s}_tasks.txt") for s in SPLIT_NAMES)),
         rouge_tokenizer=run.rouge_tokenizer,
+        costs=_costs(record.read_timings(run.path)),
     )
+
+
+def _costs(timings: Sequence[Timing]) -> dict[str, float]:
+    """Returns `FinishedRun.costs`; a stage that another run did costs what it cost there."""
+    costs = dict.fromkeys(COSTS, 0.0)
+    for timing in timings:
+        for name, (stage, figure) in COSTS.items():
+            if timing.stage.endswith(f"/{stage}"):
+                value = timing.seconds if figure == "seconds" else timing.figures.get(figure, 0)
+                costs[name] += float(value)
+    return costs if costs["training_steps"] else {}
 
 
 def _seed(run: Record) -> int:

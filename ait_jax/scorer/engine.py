@@ -77,7 +77,8 @@ class Engine:
       buckets: their last lengths are the longest prompt and answer; the engine's own lengths
         lie closer together.
       tokens_per_batch: budget of padded input tokens of one batch of teacher forcing, targets
-        included where prefixes are shared; decoding takes twice as many.
+        included where prefixes are shared; decoding takes twice as many. On a CPU two batches run
+        at a time (`lanes`).
       length_growth: every padded prompt length is at most this many times the one before.
       share_prefixes: run what several prompts begin with once, if the model can.
       in_slots: when an answer ends, decode another in its place, if the model can and one process

@@ -40,6 +40,10 @@ def test_lists_may_be_given_in_every_form():
     built = comparison.build(GinFlags(bindings=("STRATEGIES = 'random, easy'", "SEEDS = (3,1)")))
     assert (built.strategies, built.seeds) == (("random", "easy"), (3, 1))
     assert made(seeds="4, -2").seeds == (4, -2) and made(seeds=7).seeds == (7,)
+    alone = comparison.build(GinFlags(bindings=("STRATEGIES = 'easy'",)))
+    assert alone.strategies == ("easy", "random"), "chance is always compared with"
+    named = GinFlags(bindings=("STRATEGIES = 'easy,difficult'", "BASELINE = 'easy'"))
+    assert comparison.build(named).strategies == ("easy", "difficult")
     assert split_flags(["--gin.SEEDS=0,1,2"])[0].bindings == ("SEEDS = (0,1,2)",)
     assert comparison.build(GinFlags()).strategies == (
         "prompt_uncertainty",

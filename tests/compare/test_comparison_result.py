@@ -231,3 +231,30 @@ def test_finished_runs_say_what_cannot_be_compared(tmp_path):
         (tmp_path / "f" / "run.json").write_text(damaged)
         with pytest.raises(UserError, match="run.json"):
             finished_runs.read(tmp_path / "f")
+
+
+def test_costs_are_added_up_over_rounds(tmp_path):
+    for strategy, scored in (("random", 0), ("easy", 500)):
+        for seed in (0, 1):
+            folder = write_run(tmp_path / f"{strategy}_{seed}", strategy, seed, (1.0, 2.0, 3.0))
+            lines = [
+                {"stage": "base/evaluate", "seconds": 9.0, "tokens": 5},
+                {"stage": "round_000/train", "seconds": 10.0, "steps": 6, "tokens": 100},
+                {"stage": "round_000/score", "seconds": 4.0, "tokens": scored},
+                {"stage": "round_001/train", "seconds": 20.0 + seed, "steps": 8, "tokens": 300},
+            ]
+            text = "".join(json.dumps(line) + "\n" for line in lines)
+            (folder / "timings.jsonl").write_text(text)
+    made = [finished_runs.read(path) for path in sorted(tmp_path.iterdir())]
+    result = comparison_result.compare(made)
+    assert result["costs"]["easy"] == {
+        "training_steps": 14,
+        "training_tokens": 400,
+        "training_seconds": 30.5,
+        "scoring_tokens": 500,
+        "scoring_seconds": 4,
+    }
+    (line,) = [line for line in comparison_text.render(result).splitlines() if "500" in line]
+    assert line.split() == ["easy", "14", "400", "30", "500", "4", "34"]
+    (tmp_path / "random_0" / "timings.jsonl").unlink()
+    assert finished_runs.read(tmp_path / "random_0").costs == {}

@@ -4,6 +4,7 @@ function drawComparisonTables(node, result) {
   const tables = [
     scoresOfStrategies(result),
     differencesTable(result),
+    costsTable(result),
     targetTable(result),
     overlapTable(result),
     releasedTable(result),
@@ -171,6 +172,20 @@ function releasedTable(result) {
     columns,
     result.released.overlaps.flatMap(selectionsOf),
   );
+}
+
+function costsTable(result) {
+  const rows = Object.entries(result.costs || {}).map(([name, costs]) => ({ name, ...costs }));
+  const columns = [
+    { title: "strategy", value: (row) => row.name },
+    numeric("training steps", (row) => row.training_steps, 0),
+    numeric("training tokens", (row) => row.training_tokens, 0),
+    numeric("training seconds", (row) => row.training_seconds, 0),
+    numeric("scored tokens", (row) => row.scoring_tokens, 0),
+    numeric("scoring seconds", (row) => row.scoring_seconds, 0),
+    numeric("seconds together", (row) => row.training_seconds + row.scoring_seconds, 0),
+  ];
+  return plainTable("What a run costs, means over seeds", "comparison-costs", columns, rows);
 }
 
 function runsTable(result) {
