@@ -2,6 +2,7 @@
 
 import itertools
 import queue
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -38,6 +39,8 @@ class Lanes:
         alone = partitioner.platform == "cpu" and partitioner.mesh.size == 1
         self.count = _ON_CPU if alone else 1
         self._threads = ThreadPoolExecutor(_ON_CPU, "lane") if alone else None
+        self._locks: dict[Any, threading.Lock] = {}
+        self._compiled: set[Any] = set()
 
     def start(self, function: Callable[..., Any], *args: Any) -> Callable[[], Any]:
         """Starts function(*args) in the next free lane; returns what waits for its result."""
@@ -50,6 +53,18 @@ class Lanes:
                 return jax.block_until_ready(function(*args))
 
         return self._threads.submit(run).result
+
+    def call(self, key: Any, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """Returns function(*args, **options), which compiles when a `key` comes first.
+
+        Then the other lane waits, if it comes with the same one, instead of compiling it again.
+        """
+        if self.count == 1 or key in self._compiled:
+            return function(*args, **options)
+        with self._locks.setdefault(key, threading.Lock()):
+            result = function(*args, **options)
+            self._compiled.add(key)
+            return result
 
     def stream(self, generators: Sequence[Iterator[T]]) -> Iterator[T]:
         """Yields what generators yield, each run in the next free lane, as it comes."""

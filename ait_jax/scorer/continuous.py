@@ -151,7 +151,8 @@ class ContinuousDecoder:
         self._forget_if_maps_are_scarce()
         members, at_a_time = pool.shape.members, self._budget.multiple_of
         num_slots, length = self._budget.slots(pool), self._budget.answer
-        state = self._empty(params, (num_slots, *pool.shape), length)
+        sizes = (num_slots, *pool.shape)
+        state = self._lanes.call(("empty", sizes), self._empty, params, sizes, length)
         waiting = deque(pool.groups)
         at_work: dict[int, SharedPrefix] = {}
         while waiting or at_work:
@@ -162,18 +163,22 @@ class ContinuousDecoder:
                 groups = [waiting.popleft() for _ in range(min(at_a_time, len(waiting)))]
                 at_work |= zip(places, groups, strict=False)  # places may stay empty
                 begun = self._begun(params, prompts, groups, pool.shape)
-                state = self._fill(state, begun, np.array(places, np.int32))
+                where = np.array(places, np.int32)
+                key = "fill", num_slots, pool.shape
+                state = self._lanes.call(key, self._fill, state, begun, where)
             fewer = self._budget.fewer(pool.shape, num_slots)
             if not waiting and len(at_work) <= fewer < num_slots:
                 places = [*at_work, *free][:fewer]
-                state = self._chosen(state, np.array(places, np.int32), num_slots=num_slots)
+                key, where = ("chosen", num_slots, fewer, pool.shape), np.array(places, np.int32)
+                state = self._lanes.call(key, self._chosen, state, where, num_slots=num_slots)
                 at_work = dict(enumerate(at_work.values()))
                 num_slots = fewer
                 continue
             wanted = at_a_time
             if not waiting:
                 wanted = num_slots - fewer or num_slots
-            state = self._run(step_params, state, jnp.int32(wanted), num_slots=num_slots)
+            key, until = ("run", num_slots, pool.shape), jnp.int32(wanted)
+            state = self._lanes.call(key, self._run, step_params, state, until, num_slots=num_slots)
             rows = jax.tree.map(np.asarray, state.rows)
             for slot, group in list(at_work.items()):
                 of_slot = slice(slot * members, (slot + 1) * members)
@@ -207,8 +212,10 @@ class ContinuousDecoder:
         if self._shares:
             arrays = Packed(arrays, *_packed(own, shape.members, self._prefill_lengths))
             self.padded_tokens.append(arrays.tokens_RxQ.size)
+        key = "begin", shape, *(array.shape for array in jax.tree.leaves(arrays))
         arrays = self.partitioner.shard_batch(arrays)
-        return self._begin(params, arrays, lengths=(shape.prefix, shape.own))
+        lengths = (shape.prefix, shape.own)
+        return self._lanes.call(key, self._begin, params, arrays, lengths=lengths)
 
 
 def _step_weights(model: Model) -> int:

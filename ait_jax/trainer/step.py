@@ -279,11 +279,18 @@ class CompiledStep:
             sums = self._begin(state.params)
             for index, part in numbered:
                 draws = scalars.dropout_seed, state.step, np.uint32(index)
-                sums = self._add(sums, state.params, *others, part, *draws)
+                shape = part["inputs"].shape, part["targets"].shape
+                args = (sums, state.params, *others, part, *draws)
+                sums = self._lanes.call(shape, self._add, *args)
             return sums
 
-        count = self._lanes.count
-        started = [self._lanes.start(added, numbered[lane::count]) for lane in range(count)]
+        # One lane begins with the shortest rows, the other with the longest: while there are
+        # programs to compile, they compile different ones.
+        lanes = [numbered[lane :: self._lanes.count] for lane in range(self._lanes.count)]
+        started = [
+            self._lanes.start(added, own[::-1] if lane % 2 else own)
+            for lane, own in enumerate(lanes)
+        ]
         return self._finish(state, [wait() for wait in started], scalars.learning_rate)
 
 

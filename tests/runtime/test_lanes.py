@@ -56,6 +56,24 @@ def test_generators_are_drained_as_they_go():
     assert list(stream) == ["late"]
 
 
+def test_lanes_do_not_compile_the_same_twice():
+    lanes = Lanes(OneDevice())
+    traced, calls = [], 6
+
+    @jax.jit
+    def slowly_traced(x):
+        traced.append(x.shape)
+        threading.Event().wait(0.2)
+        return x + 1
+
+    waits = [
+        lanes.start(lanes.call, shape, slowly_traced, jnp.zeros(shape))
+        for shape in [(2,), (2,), (3,), (3,), (2,), (3,)]
+    ]
+    assert len([wait() for wait in waits]) == calls
+    assert sorted(traced) == [(2,), (3,)]
+
+
 def test_errors_reach_the_caller():
     def fails():
         yield 1
