@@ -44,6 +44,10 @@ def run(options: argparse.Namespace, flags: GinFlags) -> int:
     from ait_jax.compare import comparison
     from ait_jax.compare.schedule import Stopped
 
+    if options.until and (options.runs or options.print_commands):
+        raise UserError(
+            "--until runs seed after seed; leave out --print_commands and the folders of runs."
+        )
     built = comparison.build(flags, has_runs=bool(options.runs))
     if options.runs:
         if options.print_commands:

@@ -269,11 +269,16 @@ def run(
         f"{len(jobs)} runs in {comparison.out}: {len(jobs) - missing} finished, {missing} to do, "
         f"{min(processes, missing) or 'none'} at a time"
     )
+    remarks: list[str] = []
     if until_decided:
         jobs = _run_until_decided(comparison, jobs, processes)
+        remarks.append(
+            "--until=decided chose the number of seeds by their results: go by what holds at every "
+            "look; t intervals and p-values are for a number fixed beforehand"
+        )
     else:
         schedule.run(jobs, processes)
-    _compare_jobs(comparison, jobs)
+    _compare_jobs(comparison, jobs, remarks)
     return all(job.is_finished for job in jobs)
 
 
@@ -300,7 +305,7 @@ def _run_until_decided(comparison: Comparison, jobs: Sequence[Job], processes: i
     return wanted
 
 
-def _compare_jobs(comparison: Comparison, jobs: Sequence[Job]) -> None:
+def _compare_jobs(comparison: Comparison, jobs: Sequence[Job], remarks: Sequence[str]) -> None:
     """Compares the finished ones among a comparison's runs."""
     names = [strategy_name(name) for name in cast(tuple[str, ...], comparison.strategies)]
     runs: list[FinishedRun] = []
@@ -311,7 +316,7 @@ def _compare_jobs(comparison: Comparison, jobs: Sequence[Job]) -> None:
         else:
             about = {"strategy": job.strategy, "seed": job.seed, "path": str(job.folder)}
             left_out.append(about | {"reason": _reason(job)})
-    _compare(comparison, runs, left_out)
+    _compare(comparison, runs, left_out, remarks)
 
 
 def _reason(job: Job) -> str:
@@ -337,10 +342,11 @@ def _compare(
     comparison: Comparison,
     runs: Sequence[FinishedRun],
     left_out: Sequence[dict[str, Any]],
+    remarks: Sequence[str] = (),
 ) -> None:
     if not runs:
         raise UserError("No run is finished, so there is nothing to compare yet.")
-    named, remarks = finished_runs.grouped(runs)
+    named, more = finished_runs.grouped(runs)
     given = comparison.released_selections
     result = comparison_result.compare(
         named,
@@ -348,7 +354,7 @@ def _compare(
         target=comparison.target_score,
         confidence=comparison.confidence,
         left_out=left_out,
-        remarks=remarks,
+        remarks=[*remarks, *more],
         released=None if given is None else overlap.released(given),
         paper=comparison.paper_curves,
     )

@@ -14,11 +14,7 @@ from ait_jax.runtime.partitioning import Partitioner
 T = TypeVar("T")
 
 
-class _Ended:
-    """Says that a generator has ended."""
-
-
-_ENDED = _Ended()
+_ENDED = object()
 # Fixed: by the number of cores, the order of sums and their last bits would vary.
 _ON_CPU = 2
 
@@ -71,7 +67,7 @@ class Lanes:
         if self._threads is None:
             yield from itertools.chain.from_iterable(generators)
             return
-        found: queue.SimpleQueue[T | _Ended] = queue.SimpleQueue()
+        found: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
         def drain(generator: Iterator[T]) -> None:
             try:
@@ -84,7 +80,7 @@ class Lanes:
         running = len(started)
         while running:
             item = found.get()
-            if isinstance(item, _Ended):
+            if item is _ENDED:
                 running -= 1
             else:
                 yield item

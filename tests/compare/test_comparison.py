@@ -102,8 +102,9 @@ def test_every_run_is_checked_before_the_first_one_begins(folder, capsys):
         "--gin.ROUND=1": "Did you mean 'ROUNDS'?",
         "--gin.ROUNDS=0": "ROUNDS = 0 must be at least 1",
         "--processes=0": "--processes=0 must be at least 1",
+        "--print_commands --until=decided": "--until runs seed after seed; leave out",
     }.items():
-        code, _, error = run(capsys, argument, "--gin.mini.load_pool.instances_per_task=2")
+        code, _, error = run(capsys, *argument.split(), "--gin.mini.load_pool.instances_per_task=2")
         assert code == 2 and re.search(message, error), (argument, error)
     assert not list(folder.iterdir())
 
@@ -242,6 +243,7 @@ def test_seeds_are_run_until_every_strategy_is_decided(folder, capsys, monkeypat
     assert batches[5] == ["easy_5", "difficult_5", "random_5"]
     assert batches[6:] == [[f"difficult_{seed}", f"random_{seed}"] for seed in range(6, 10)]
     assert "left out" not in out
+    assert "--until=decided chose the number of seeds by their results" in out
     looks = json.loads((folder / "out" / "compare.json").read_text())["looks"]
     assert [each["verdict"] for each in looks["easy"]] == [None] * 5 + ["better"]
     assert {each["verdict"] for each in looks["difficult"]} == {None}

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from selecting import context_of, pool_of, random_scores
+from selecting import context_of, pool_of, random_scores, scores_at
 
 from ait_jax.errors import UserError
 from ait_jax.pool import Instruction, Task, TaskPool
@@ -161,8 +161,6 @@ def test_longest_instructions():
 
 def test_inverse_confidence_draws_in_proportion():
     """How often each of three tasks comes first, against 1 / probability, over 4,000 seeds."""
-    from selecting import scores_at
-
     scores = scores_at({"a": (0.1, 0.8), "b": (0.1, 0.4), "c": (0.1, 0.2)})
     first = [
         select(InverseConfidence(), context_of(scores, 1, seed=seed)).tasks[0]
