@@ -21,7 +21,6 @@ from ait_jax.models.prompt_slots import PromptModel
 from ait_jax.prompts.vocabulary import EOS_ID
 from ait_jax.runtime import preemption
 from ait_jax.runtime.hardware import options_of_large_products
-from ait_jax.runtime.lanes import Lanes
 from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.scorer.batching import LengthBuckets, Tokens, finer_lengths, pad_rows, padded_length
 from ait_jax.scorer.program_cache import maps_are_scarce
@@ -64,7 +63,7 @@ class ContinuousDecoder:
         fits into a gigabyte.
 
     Attributes:
-      padded_tokens: numbers of prompt tokens that the device saw.
+      padded_tokens: prompt tokens that the device saw.
     """
 
     def __init__(
@@ -80,9 +79,8 @@ class ContinuousDecoder:
             bytes_per_token = config.kept_values * jnp.dtype(config.dtype).itemsize
             tokens_per_batch = max(tokens_per_batch, _LEAST_ON_CPU // bytes_per_token)
         weights = _step_weights(model) / config.kept_values
-        self._lanes = Lanes(partitioner)
-        self._budget = Budget(tokens_per_batch // self._lanes.count, length, at_a_time, weights)
-        self.padded_tokens: list[int] = []  # which lanes may append to
+        self._budget = Budget(tokens_per_batch, length, at_a_time, weights)
+        self.padded_tokens = 0
         lengths = (buckets.max_source_length,)
         self._slot_lengths = finer_lengths(lengths, _SLOT_GROWTH, multiple_of=32)
         self._prefill_lengths = finer_lengths(lengths, _PREFILL_GROWTH, multiple_of=32)
@@ -111,13 +109,13 @@ class ContinuousDecoder:
           groups: of at most `MOST_MEMBERS` prompts each; of one each for a model that runs no
             prefixes.
         """
-        pools = [part for pool in self._pools(prompts, groups) for part in self._parts(pool)]
+        pools = self._pools(prompts, groups)
         if not pools:
             return
         with self.partitioner.activate():
             step_params = self._step_params(params) if self._step_params else params
-            at_work = [self._pool(params, step_params, prompts, pool) for pool in pools]
-            yield from self._lanes.stream(at_work)
+            for pool in pools:
+                yield from self._pool(params, step_params, prompts, pool)
 
     def _pools(self, prompts: Sequence[Tokens], groups: Sequence[SharedPrefix]) -> list[SlotPool]:
         shapes, fitting = [], []
@@ -139,11 +137,6 @@ class ContinuousDecoder:
             fitting.append(SharedPrefix(length, members))
         return pooled(shapes, fitting, self._budget)
 
-    def _parts(self, pool: SlotPool) -> list[SlotPool]:
-        """Divides a pool between the lanes."""
-        count = min(self._lanes.count, len(pool.groups))
-        return [pool._replace(groups=pool.groups[lane::count]) for lane in range(count)]
-
     def _pool(
         self, params: Any, step_params: Any, prompts: Sequence[Tokens], pool: SlotPool
     ) -> Iterator[DecodedRow]:
@@ -151,8 +144,7 @@ class ContinuousDecoder:
         self._forget_if_maps_are_scarce()
         members, at_a_time = pool.shape.members, self._budget.multiple_of
         num_slots, length = self._budget.slots(pool), self._budget.answer
-        sizes = (num_slots, *pool.shape)
-        state = self._lanes.call(("empty", sizes), self._empty, params, sizes, length)
+        state = self._empty(params, (num_slots, *pool.shape), length)
         waiting = deque(pool.groups)
         at_work: dict[int, SharedPrefix] = {}
         while waiting or at_work:
@@ -163,22 +155,18 @@ class ContinuousDecoder:
                 groups = [waiting.popleft() for _ in range(min(at_a_time, len(waiting)))]
                 at_work |= zip(places, groups, strict=False)  # places may stay empty
                 begun = self._begun(params, prompts, groups, pool.shape)
-                where = np.array(places, np.int32)
-                key = "fill", num_slots, pool.shape
-                state = self._lanes.call(key, self._fill, state, begun, where)
+                state = self._fill(state, begun, np.array(places, np.int32))
             fewer = self._budget.fewer(pool.shape, num_slots)
             if not waiting and len(at_work) <= fewer < num_slots:
                 places = [*at_work, *free][:fewer]
-                key, where = ("chosen", num_slots, fewer, pool.shape), np.array(places, np.int32)
-                state = self._lanes.call(key, self._chosen, state, where, num_slots=num_slots)
+                state = self._chosen(state, np.array(places, np.int32), num_slots=num_slots)
                 at_work = dict(enumerate(at_work.values()))
                 num_slots = fewer
                 continue
             wanted = at_a_time
             if not waiting:
                 wanted = num_slots - fewer or num_slots
-            key, until = ("run", num_slots, pool.shape), jnp.int32(wanted)
-            state = self._lanes.call(key, self._run, step_params, state, until, num_slots=num_slots)
+            state = self._run(step_params, state, jnp.int32(wanted), num_slots=num_slots)
             rows = jax.tree.map(np.asarray, state.rows)
             for slot, group in list(at_work.items()):
                 of_slot = slice(slot * members, (slot + 1) * members)
@@ -208,14 +196,12 @@ class ContinuousDecoder:
             own[place] = [prompts[row][length:] for row in rows]
         length = min(shape.prefix, padded_length(max(map(len, prefixes)), self._prefill_lengths))
         arrays: Any = pad_rows(prefixes, length)
-        self.padded_tokens.append(arrays.size)
+        self.padded_tokens += arrays.size
         if self._shares:
             arrays = Packed(arrays, *_packed(own, shape.members, self._prefill_lengths))
-            self.padded_tokens.append(arrays.tokens_RxQ.size)
-        key = "begin", shape, *(array.shape for array in jax.tree.leaves(arrays))
+            self.padded_tokens += arrays.tokens_RxQ.size
         arrays = self.partitioner.shard_batch(arrays)
-        lengths = (shape.prefix, shape.own)
-        return self._lanes.call(key, self._begin, params, arrays, lengths=lengths)
+        return self._begin(params, arrays, lengths=(shape.prefix, shape.own))
 
 
 def _step_weights(model: Model) -> int:

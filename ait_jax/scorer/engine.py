@@ -23,7 +23,6 @@ from ait_jax.models.parameters import abstract_params, match_layout
 from ait_jax.prompts.vocabulary import EOS_ID
 from ait_jax.runtime import preemption, reporter
 from ait_jax.runtime.hardware import options_of_large_products, target_platform
-from ait_jax.runtime.lanes import Lanes
 from ait_jax.runtime.partitioning import Partitioner
 from ait_jax.scorer.batching import (
     LengthBuckets,
@@ -77,8 +76,7 @@ class Engine:
       buckets: their last lengths are the longest prompt and answer; the engine's own lengths
         lie closer together.
       tokens_per_batch: budget of padded input tokens of one batch of teacher forcing, targets
-        included where prefixes are shared; decoding takes twice as many. On a CPU two batches run
-        at a time (`lanes`).
+        included where prefixes are shared; decoding takes twice as many.
       length_growth: every padded prompt length is at most this many times the one before.
       share_prefixes: run what several prompts begin with once, if the model can.
       in_slots: when an answer ends, decode another in its place, if the model can and one process
@@ -105,7 +103,6 @@ class Engine:
         self.shares_prefixes = share_prefixes and runs_prefixes(self.model)
         self.work = Work()
         self._programs = ProgramCache(self.compile)
-        self._lanes = Lanes(partitioner)
         self._in_slots = in_slots and decodes_in_slots(self.model)
 
     @cached_property
@@ -173,14 +170,14 @@ class Engine:
         groups = [SharedPrefix(0, (row,)) for row in range(len(prompts))]
         if self.shares_prefixes:
             groups = grouped(prompts, most_members=MOST_MEMBERS)
-        self._decoder.padded_tokens.clear()
+        self._decoder.padded_tokens = 0
         self.work.device_busy()
         with reporter.activity("answers", len(prompts)) as show:
             for done, answer in enumerate(self._decoder.answers(params, prompts, groups), 1):
                 show(done)
                 yield answer
         self.work.device_idle()
-        self.work.padded_tokens += sum(self._decoder.padded_tokens)
+        self.work.padded_tokens += self._decoder.padded_tokens
         self.work.seconds += time.perf_counter() - start
         self._count_shared(groups)
 
@@ -257,7 +254,7 @@ class Engine:
         shapes = [shape for shape, _ in slots]
         waiting = deque(job.batches(shapes, groups, self.partitioner.data_size // groups))
         program_of = self._programs.in_order((len(b) * groups, *shape) for shape, b in waiting)
-        pending: deque[tuple[list[int | None], Callable[[], Any]]] = deque()
+        pending: deque[tuple[list[int | None], Any]] = deque()
         done = 0
         with reporter.activity(what, len(job.shapes)) as show:
             while waiting or pending:
@@ -270,12 +267,13 @@ class Engine:
                     program = program_of((len(rows) * groups, *shape))
                     self.work.device_busy(time.perf_counter() - waited)
                     batch = self.partitioner.shard_batch(arrays)
-                    output = self._lanes.start(_sent_to_host, program, params, *batch)
+                    output = program(params, *batch)
+                    jax.tree.map(lambda array: array.copy_to_host_async(), output)
                     self.work.padded_tokens += job.padded_tokens(arrays, rows)
                     pending.append((rows, output))
                     continue
                 rows, output = pending.popleft()
-                fetched = jax.tree.map(fetch, output())
+                fetched = jax.tree.map(fetch, output)
                 real = [(row, slot) for slot, row in enumerate(rows) if row is not None]
                 done += len(real)
                 show(done)
@@ -380,12 +378,6 @@ class Engine:
             again = len(members) - 1
             self.work.shared_tokens += again * length
             self.work.flops -= again * self.model.config.reading_flops(length)
-
-
-def _sent_to_host(program: Callable[..., Any], *args: Any) -> Any:
-    output = program(*args)
-    jax.tree.map(lambda array: array.copy_to_host_async(), output)
-    return output
 
 
 def _batches_in_flight() -> int:

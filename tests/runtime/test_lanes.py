@@ -1,9 +1,11 @@
 """Lanes: what runs side by side, what comes out, and what goes wrong."""
 
 import threading
+import time
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from tiny_training import OnDevices
 
@@ -30,21 +32,43 @@ def test_many_devices_have_one():
     place = []
     assert lanes.start(lambda: place.append(threading.current_thread()))() is None
     assert place == [threading.main_thread()]
-    assert list(lanes.stream([iter("ab"), iter("c")])) == ["a", "b", "c"]
 
 
-def test_generators_are_drained_as_they_go():
-    lanes = Lanes(OnDevices())
-    first_is_out = threading.Event()
+class Running:
+    """Counts the programs that run at the same time, from inside of them."""
 
-    def waits():
-        first_is_out.wait(10)
-        yield "late"
+    def __init__(self):
+        self.now, self.most, self.lock = 0, 0, threading.Lock()
 
-    stream = lanes.stream([waits(), iter(["early"]), iter(["third"])])
-    assert {next(stream), next(stream)} == {"early", "third"}
-    first_is_out.set()
-    assert list(stream) == ["late"]
+    def __call__(self, x):
+        with self.lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+        time.sleep(0.1)
+        with self.lock:
+            self.now -= 1
+        return x
+
+
+@pytest.mark.parametrize("loops", [False, True])
+def test_programs_with_loops_run_alone(loops):
+    lanes, running = Lanes(OnDevices()), Running()
+
+    def counted(x):
+        return jax.pure_callback(running, jax.ShapeDtypeStruct(x.shape, x.dtype), x)
+
+    @jax.jit
+    def program(x):
+        steps = x.astype(jnp.int32)[0]  # not known when it is compiled
+        x = counted(x)
+        return jax.lax.fori_loop(0, steps, lambda _, y: y + 1, x) if loops else x + steps
+
+    numbers = [np.full(2, n, np.float32) for n in range(6)]
+    waits = [lanes.start(lanes.call, "same", program, x) for x in numbers]
+    results = [wait() for wait in waits]
+    for x, result in zip(numbers, results, strict=True):
+        np.testing.assert_array_equal(result, 2 * x)
+    assert running.most == (1 if loops else 2)
 
 
 def test_lanes_do_not_compile_the_same_twice():
@@ -67,10 +91,11 @@ def test_lanes_do_not_compile_the_same_twice():
 
 
 def test_errors_reach_the_caller():
+    lanes = Lanes(OnDevices())
+
     def fails():
-        yield 1
         raise KeyError("lost")
 
-    stream = Lanes(OnDevices()).stream([fails(), iter([2])])
     with pytest.raises(KeyError, match="lost"):
-        list(stream)
+        lanes.start(fails)()
+    assert lanes.start(lambda: 3)() == 3
