@@ -157,7 +157,7 @@ def score(run: Run[Experiment], round_index: int, model: OnDemand, splits: Split
     Returns:
       task_scores.parquet; None if the strategy needs no scores.
     """
-    strategy, name = run.experiment.strategy, round_name(round_index)
+    strategy, name = stages.strategy_of(run, round_index), round_name(round_index)
     if not strategy.needs_scores:
         return None
     folder = run.directory.folder(round_index)
@@ -178,14 +178,14 @@ def select(
     Args:
       scores: task_scores.parquet of the remaining tasks, if they were scored.
     """
-    experiment, name = run.experiment, round_name(round_index)
+    name = round_name(round_index)
     folder, following = run.directory.folder(round_index), run.directory.folder(round_index + 1)
 
     def work() -> Done:
-        strategy = experiment.strategy
+        strategy = stages.strategy_of(run, round_index)
         known = read_task_scores(scores) if scores else TaskScores.unscored(splits.remain)
         others = {"train": splits.train, "dev": splits.dev}
-        context = stages.selection_context(run, round_index, known, model, **others)
+        context = stages.selection_context(run, round_index, known, model, strategy, **others)
         selection = stages.write_selection(run, context, folder, strategy)
         if scores:
             title = {"round_index": round_index, "strategy": strategy.name}

@@ -149,7 +149,7 @@ def _with_instances(run: Run[Scoring], named: Sequence[str]) -> tuple[str, ...]:
 
 def _map(run: Run[Scoring], scores: TaskScores) -> Done:
     strategy, folder = run.experiment.strategy, run.directory.path
-    context = stages.selection_context(run, ROUND, scores, run.base)
+    context = stages.selection_context(run, ROUND, scores, run.base, strategy)
     summary: dict[str, Any] = {}
     selected: Sequence[str] = ()
     if strategy is not None:

@@ -1,8 +1,11 @@
 """The steps that every kind of run shares: train, answer, score, select, map."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from ait_jax import randomness
 from ait_jax.evaluation.evaluation import METRICS, Prediction, evaluate_splits, write_predictions
@@ -11,15 +14,17 @@ from ait_jax.pool.cls_gen import Quotas
 from ait_jax.randomness import Key
 from ait_jax.rounds import references
 from ait_jax.rounds.pictures import plot_task_map
-from ait_jax.rounds.record import round_name
+from ait_jax.rounds.record import read_evaluation, round_name
 from ait_jax.rounds.run import Done, Experiment, OnDemand, Run, stage
 from ait_jax.runtime import files, reporter
 from ait_jax.scorer import embeddings, likelihoods, raced_scoring
 from ait_jax.scorer.asker import Asker
 from ait_jax.scorer.parts import ModelParts, Parts
 from ait_jax.scorer.racing import Race
+from ait_jax.scorer.reference_losses import reference_losses
 from ait_jax.selection import task_map
 from ait_jax.selection.embedded_strategy import EmbeddedStrategy
+from ait_jax.selection.reference_strategy import ReferenceStrategy
 from ait_jax.selection.selection import Selection, SelectionContext, Strategy, select
 from ait_jax.selection.uncertainty import TaskScores, task_scores
 from ait_jax.trainer.examples import InstructionExamples
@@ -221,36 +226,58 @@ def score(
     return Done({"tasks": len(tasks), "prompts_cut": num_cut}, counts)
 
 
+def strategy_of(run: Run[Any], round_index: int) -> Strategy:
+    """Returns what selects in a round that was evaluated, for strategies made of strategies."""
+    evaluated = (read_evaluation(run.directory.folder(i)) or {} for i in range(round_index + 1))
+    scores = [split["dev"]["rougeL"] if "dev" in split else None for split in evaluated]
+    known = [math.nan if score is None else score for score in scores]
+    return run.experiment.strategy.of_round(known)
+
+
 def selection_context(
     run: Run[Any],
     round_index: int,
     scores: TaskScores,
     model: OnDemand,
+    strategy: Strategy | None,
     *,
     train: Sequence[str] = (),
     dev: Sequence[str] = (),
 ) -> SelectionContext:
-    """Returns what a round selects from.
+    """Returns what a round selects from, with what the strategy asks for.
 
     Args:
-      model: embeds the tasks, if the strategy asks for that.
+      model: as trained so far.
       train, dev: as in `SelectionContext`.
     """
     experiment: Parts = run.experiment
-    strategy: Strategy | None = run.experiment.strategy
     quotas = Quotas(experiment.tasks_of_round(round_index), experiment.cls_ratio)
-    vectors: Mapping[str, Any] = {}
-    if isinstance(strategy, EmbeddedStrategy):
-        names = [*scores.tasks, *train, *dev]
-        tasks = [run.pool[name] for name in names]
-        asked = asker(run, model.params())
-        if strategy.of == "data":
-            rows = embeddings.embed_data(tasks, strategy.embedder, asked, strategy.instances)
-        else:
-            rows = embeddings.embed_instructions(tasks, strategy.embedder, asked)
-        vectors = dict(zip(names, rows, strict=True))
     key = Key(experiment.seed, round_index)
-    return SelectionContext(scores, run.pool, quotas, key, train, dev, vectors)
+    context = SelectionContext(scores, run.pool, quotas, key, train, dev)
+    if isinstance(strategy, EmbeddedStrategy):
+        vectors = _embeddings(asker(run, model.params()), strategy, [*scores.tasks, *train, *dev])
+        context = dataclasses.replace(context, embeddings=vectors)
+    if isinstance(strategy, ReferenceStrategy):
+        losses = reference_losses(
+            asker(run, model.params()),
+            scores.tasks,
+            strategy.instances,
+            alone=strategy.needs_alone,
+            before=run.engine.place(run.base.params()) if strategy.needs_before else None,
+        )
+        context = dataclasses.replace(context, reference_losses=losses)
+    return context
+
+
+def _embeddings(
+    asked: Asker, strategy: EmbeddedStrategy, names: Sequence[str]
+) -> dict[str, np.ndarray]:
+    tasks = [asked.pool[name] for name in names]
+    if strategy.of == "data":
+        rows = embeddings.embed_data(tasks, strategy.embedder, asked, strategy.instances)
+    else:
+        rows = embeddings.embed_instructions(tasks, strategy.embedder, asked)
+    return dict(zip(names, rows, strict=True))
 
 
 def write_selection(

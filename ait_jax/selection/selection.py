@@ -44,6 +44,7 @@ class SelectionContext:
       key: of every random draw.
       train, dev: the tasks chosen so far, and those that say what is wanted.
       embeddings: of the remaining, train and dev tasks, for an `EmbeddedStrategy`.
+      reference_losses: of the remaining tasks, for a `ReferenceStrategy`.
     """
 
     scores: TaskScores
@@ -53,6 +54,7 @@ class SelectionContext:
     train: Sequence[str] = ()
     dev: Sequence[str] = ()
     embeddings: Mapping[str, np.ndarray] = field(default_factory=dict)
+    reference_losses: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,14 @@ class Strategy:
     def name(self) -> str:
         """The class name in snake_case, which labels reports and keys random draws."""
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
+
+    def of_round(self, dev_scores: Sequence[float]) -> "Strategy":
+        """Returns what selects in a round: itself, unless it is made of strategies.
+
+        Args:
+          dev_scores: ROUGE-L on the dev tasks after each training so far, this round's the last.
+        """
+        return self
 
     def preference(self, scores: TaskScores, context: SelectionContext) -> PerTask | None:
         """Returns a number for each task, higher is more wanted; None leaves it to `rank`."""

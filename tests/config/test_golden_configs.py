@@ -61,6 +61,8 @@ EXPERIMENTS = {
     "score": (scoring.Scoring, ()),
     "score_smollm2": (scoring.Scoring, NIV2_VALUES + LLAMA_VALUES),
     "compare_mini": (comparison.Comparison, ()),
+    "science_smollm2": (comparison.Comparison, NIV2_VALUES + LLAMA_VALUES),
+    "science_t5": (comparison.Comparison, NIV2_VALUES + T5_VALUES),
 }
 # Published sizes of T5 1.1 (google/t5-v1_1-small to google/t5-v1_1-xxl).
 NUM_PARAMS = {
@@ -70,7 +72,7 @@ NUM_PARAMS = {
     "xl": 2_849_757_184,
     "xxl": 11_135_332_352,
 }
-# And of the models on Hugging Face's hub: SmolLM2, LLaMA, Meta-Llama-3.
+# And of the models on Hugging Face's hub.
 NUM_LLAMA_PARAMS = {
     "smollm2_135m": 134_515_008,
     "smollm2_360m": 361_821_120,
@@ -78,6 +80,11 @@ NUM_LLAMA_PARAMS = {
     "llama_7b": 6_738_415_616,
     "llama_13b": 13_015_864_320,
     "llama3_8b": 8_030_261_248,
+    "qwen3_0_6b": 596_049_920,
+    "gemma3_270m": 268_098_176,
+    "gemma3_1b": 999_885_952,
+    "smollm3_3b": 3_075_098_624,
+    "olmo2_1b": 1_484_916_736,
 }
 # The tests that hold the files of each folder.
 COVERED = {
@@ -101,15 +108,19 @@ COVERED = {
     "trainers": {"embedded", "feedback", "lora", "t5x"},
     "strategies": {
         "ambiguous",
+        "deita_like",
         "difficult",
         "diverse_evol",
         "diverse_uncertainty",
         "easy",
         "facility_location",
         "high_perplexity",
+        "instruction_following_difficulty",
         "instruction_length",
         "inverse_confidence",
         "k_center",
+        "loss",
+        "loss_drop",
         "low_perplexity",
         "low_prompt_uncertainty",
         "nearest_instructions",
@@ -118,6 +129,7 @@ COVERED = {
         "random_category",
         "released",
         "representation_similarity",
+        "strategy_bandit",
     },
 }
 STRATEGY_VALUES = {"released": ("RELEASED_LISTS = 'Random_{round}'",)}
@@ -329,7 +341,7 @@ def test_llama_sizes_have_the_published_number_of_parameters(name):
     assert num_params(abstract_params(model)[0]) == NUM_LLAMA_PARAMS[name]
     vocabulary = configuration.build(TokenizersVocabulary)
     assert vocabulary.path == "vocabulary.model"
-    assert (vocabulary.chat is None) == name.startswith("llama_")
+    assert (vocabulary.chat is not None) == name.startswith(("smollm2_", "llama3_"))
 
 
 def test_the_tiny_model_is_t5xs():
