@@ -236,6 +236,11 @@ def absorbing_is_cheaper(
     return 1.5 * absorbed < projected
 
 
+def capped(logits: Array, softcap: float | None) -> Array:
+    """Returns softcap * tanh(logits / softcap), as Gemma 2; the logits themselves for None."""
+    return logits if softcap is None else softcap * jnp.tanh(logits / softcap)
+
+
 def _biased_and_masked(
     logits_BxHxQxK: Array, bias_1xHxQxK: Array | None, mask_Bx1xQxK: Array | None
 ) -> Array:

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import lax
 from jaxtyping import Bool, Float, Int
@@ -23,7 +24,8 @@ from ait_jax.models.interface import Packing, Tokens
 from ait_jax.models.likelihood import PAD_ID
 
 # The keys and values of texts in all layers: {"length": int32 (P,), how many positions are real,
-# the first ones or those in "real": bool (P, L), which may be given too;
+# the first ones or those in "real": bool (P, L), which may be given too, and then "positions" says
+# which ones they are, int32 (P, L), for models with local layers;
 # "layers": KeyValue, stacked} or, unrolled, "layers_0", "layers_1", ... of a KeyValue each.
 KeyValues: TypeAlias = Mapping[str, Any]
 
@@ -47,6 +49,7 @@ class GroupedAttention(nn.Module):
         past: tuple[KeyValue, ...],
         masks: tuple[Any, ...],
         decode: bool,
+        window: jax.Array | np.ndarray | None = None,
     ) -> tuple[Float[jax.Array, "B Q E"], KeyValue]:
         """Returns the projected attended values, and the new keys and values.
 
@@ -56,14 +59,16 @@ class GroupedAttention(nn.Module):
             masks: for each of `past`, which positions are seen, bool (P, 1, L); and what the new
                 positions see of each other, bool (1 or B, Q, Q), None for all that came before;
                 or, with no past, what blocks of them see, `Windows`.
+            window: how many positions are seen while decoding, its own included; None is all.
         """
         config = self.config
         project = partial(
             layers.project_heads, config, x_BxLxE=x_BxQxE, use_bias=config.attention_bias
         )
-        query = project("query", config.num_heads)
-        query = rotary.rotate(query, *rotation, scale=config.head_dim**-0.5)
-        key = rotary.rotate(project("key", config.num_kv_heads), *rotation)
+        query = self._normed("query", project("query", config.num_heads))
+        query = rotary.rotate(query, *rotation, scale=config.query_scale or config.head_dim**-0.5)
+        key = self._normed("key", project("key", config.num_kv_heads))
+        key = rotary.rotate(key, *rotation)
         value = project("value", config.num_kv_heads)
         new = KeyValue(jnp.transpose(key, (0, 2, 3, 1)), jnp.transpose(value, (0, 2, 1, 3)))
 
@@ -71,22 +76,38 @@ class GroupedAttention(nn.Module):
         *past_masks, own_mask = masks
         if isinstance(own_mask, Windows):
             own = self._for_mesh(new)
-            attended_BxQxHxD = attend_windows(query, own, own_mask, dtype=blocks_dtype)
+            attended_BxQxHxD = attend_windows(
+                query, own, own_mask, dtype=blocks_dtype, softcap=config.attention_softcap
+            )
         else:
-            parts = [*map(Part, past, past_masks), self._own(new, own_mask, decode)]
+            parts = [*map(Part, past, past_masks), self._own(new, own_mask, decode, window)]
             parts = [Part(self._for_mesh(key_value), mask) for key_value, mask in parts]
-            attended_BxQxHxD = attend(query, parts, blocks_dtype=blocks_dtype)
+            attended_BxQxHxD = attend(
+                query, parts, blocks_dtype=blocks_dtype, softcap=config.attention_softcap
+            )
         return layers.attention_output(config, attended_BxQxHxD, config.attention_output_bias), new
 
-    def _own(self, new: KeyValue, mask: jax.Array | None, decode: bool) -> Part:
+    def _normed(self, name: str, x_BxQxHxD: jax.Array) -> jax.Array:
+        """Returns queries or keys normed head by head, or all heads together (QK norm)."""
+        config = self.config
+        if config.qk_norm is None:
+            return x_BxQxHxD
+        norm = layers.LayerNorm(
+            config.activation_dtype, config.norm_epsilon, "kv", name=f"{name}_norm"
+        )
+        if config.qk_norm == "head":
+            return norm(x_BxQxHxD)
+        joined = x_BxQxHxD.reshape(*x_BxQxHxD.shape[:2], -1)
+        return norm(joined).reshape(x_BxQxHxD.shape)
+
+    def _own(self, new: KeyValue, mask: jax.Array | None, decode: bool, window: Any) -> Part:
         """Returns what the new positions see of themselves, or of all that were decoded so far."""
         if decode and self.has_variable("cache", "cached_key"):
-            return self._step(new)
+            return self._step(new, window)
         if decode:
             self._cache_variables(new)
         if mask is None:
-            positions = jnp.arange(new.key_PxKxDxL.shape[-1])
-            mask = (positions[:, None] >= positions)[None]
+            mask = causal(None, jnp.arange(new.key_PxKxDxL.shape[-1])[None])
         return Part(new, mask)
 
     def _cache_variables(self, new: KeyValue) -> tuple[nn.Variable, nn.Variable, nn.Variable]:
@@ -96,15 +117,18 @@ class GroupedAttention(nn.Module):
             self.variable("cache", "cache_index", lambda: jnp.zeros((), jnp.int32)),
         )
 
-    def _step(self, new: KeyValue) -> Part:
+    def _step(self, new: KeyValue, window: Any) -> Part:
         layers.check_one_position(new.key_PxKxDxL.shape[-1])
         cached_key, cached_value, cache_index = self._cache_variables(new)
         index = cache_index.value
         for cached, part, axis in zip((cached_key, cached_value), new, (3, 2), strict=True):
             cached.value = lax.dynamic_update_slice_in_dim(cached.value, part, index, axis)
         cache_index.value = index + 1
-        seen_1x1xT = (jnp.arange(cached_key.value.shape[-1]) <= index)[None, None]
-        return Part(KeyValue(cached_key.value, cached_value.value), seen_1x1xT)
+        places_T = jnp.arange(cached_key.value.shape[-1])
+        seen_T = places_T <= index
+        if window is not None:
+            seen_T &= index - places_T < window
+        return Part(KeyValue(cached_key.value, cached_value.value), seen_T[None, None])
 
     def _for_mesh(self, key_value: KeyValue) -> KeyValue:
         """Gives every query head a key head of its own where only the former divide the mesh.
@@ -128,6 +152,23 @@ def real_positions(key_values: KeyValues) -> Bool[jax.Array, "P 1 L"]:
     layer_keys = {k: v for k, v in key_values.items() if k != "length"}
     length = jax.tree.leaves(layer_keys)[0].shape[-1]
     return (jnp.arange(length) < key_values["length"][:, None])[:, None]
+
+
+def key_positions(key_values: KeyValues) -> Int[jax.Array, "P L"]:
+    """Returns which positions of their part keys have; see `KeyValues`."""
+    if "positions" in key_values:
+        return key_values["positions"]
+    real_Px1xL = real_positions(key_values)
+    return jnp.broadcast_to(jnp.arange(real_Px1xL.shape[-1]), real_Px1xL[:, 0].shape)
+
+
+def causal(
+    mask: Bool[jax.Array, "B Q Q"] | None, positions_BxQ: Int[jax.Array, "B Q"]
+) -> Bool[jax.Array, "B Q Q"]:
+    """Returns the mask itself, or for None that every position sees those before it."""
+    if mask is not None:
+        return mask
+    return positions_BxQ[:, :, None] >= positions_BxQ[:, None]
 
 
 def texts_apart(

@@ -23,10 +23,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from ait_jax.models.attention import MASKED_LOGIT
+from ait_jax.models.attention import MASKED_LOGIT, capped
 from ait_jax.models.grouped_attention import KeyValue, product
 
 # Queries of a block. More of them see more keys of others' texts, fewer make products too small.
@@ -69,6 +70,8 @@ class Windows(NamedTuple):
         stretches_BxCx3: where a window's first stretch of keys begins, how many keys it has (maybe
             none), and where the window would begin if all of it were of the second stretch.
         masks_BxCxQxW: which keys of a window its queries see.
+        distances_BxCxQxW: how far before its queries the keys of a window are, int32; None where
+            nobody asks.
         lengths_S: which of `window_lengths(W)` a step's windows have; None is the last.
     """
 
@@ -76,6 +79,13 @@ class Windows(NamedTuple):
     stretches_BxCx3: Int[Array, "B C 3"]
     masks_BxCxQxW: Bool[Array, "B C Q W"]
     lengths_S: Int[Array, " S"] | None
+    distances_BxCxQxW: Int[Array, "B C Q W"] | None = None
+
+    def within(self, window: Array | np.ndarray) -> "Windows":
+        """Returns what queries see of the `window` positions that end with their own."""
+        assert self.distances_BxCxQxW is not None
+        near_BxCxQxW = self.distances_BxCxQxW < window
+        return self._replace(masks_BxCxQxW=self.masks_BxCxQxW & near_BxCxQxW)
 
 
 def window_lengths(longest: int) -> tuple[int, ...]:
@@ -84,12 +94,15 @@ def window_lengths(longest: int) -> tuple[int, ...]:
     return (*sorted(length for length in shares if BLOCK <= length < longest), longest)
 
 
-def windows_of(groups: Groups, longest: int, *, in_steps: bool) -> Windows:
+def windows_of(
+    groups: Groups, longest: int, *, in_steps: bool, with_distances: bool = False
+) -> Windows:
     """Returns what the blocks of rows see.
 
     Args:
         longest: keys of the longest window: no block needs more, and no row is shorter.
         in_steps: give each step the shortest window that its blocks allow.
+        with_distances: for `Windows.within`.
     """
     batch, num_blocks, _ = groups.begins_BxCx3.shape
     length = groups.texts_BxN.shape[1]
@@ -122,20 +135,26 @@ def windows_of(groups: Groups, longest: int, *, in_steps: bool) -> Windows:
     keys_BxCxW = jnp.minimum(keys_BxCxW, length - 1)  # of what shorter windows do not have
     queries_BxCxQ = blocks_BxC[..., None] * BLOCK + jnp.arange(BLOCK)
     masks_BxCxQxW = _seen(groups, queries_BxCxQ, keys_BxCxW)
-    return Windows(blocks_BxC, jnp.stack(stretches, axis=-1), masks_BxCxQxW, lengths_S)
+    distances_BxCxQxW = None
+    if with_distances:
+        of_queries = _at(groups.positions_BxN, queries_BxCxQ)[..., None]
+        distances_BxCxQxW = of_queries - _at(groups.positions_BxN, keys_BxCxW)[:, :, None]
+    stretches_BxCx3 = jnp.stack(stretches, axis=-1)
+    return Windows(blocks_BxC, stretches_BxCx3, masks_BxCxQxW, lengths_S, distances_BxCxQxW)
+
+
+def _at(x_BxN: Array, places_BxCx: Array) -> Array:
+    flat = places_BxCx.reshape(places_BxCx.shape[0], -1)
+    return jnp.take_along_axis(x_BxN, flat, axis=1).reshape(places_BxCx.shape)
 
 
 def _seen(groups: Groups, queries_BxCxQ: Array, keys_BxCxW: Array) -> Array:
     """Returns which keys queries see, bool (B, C, Q, W)."""
 
-    def at(x_BxN: Array, places_BxCx: Array) -> Array:
-        flat = places_BxCx.reshape(places_BxCx.shape[0], -1)
-        return jnp.take_along_axis(x_BxN, flat, axis=1).reshape(places_BxCx.shape)
-
     def same(x_BxN: Array) -> Array:
-        return at(x_BxN, queries_BxCxQ)[..., None] == at(x_BxN, keys_BxCxW)[:, :, None]
+        return _at(x_BxN, queries_BxCxQ)[..., None] == _at(x_BxN, keys_BxCxW)[:, :, None]
 
-    is_prefix_BxCx1xW = (at(groups.texts_BxN, keys_BxCxW) == 0)[:, :, None]
+    is_prefix_BxCx1xW = (_at(groups.texts_BxN, keys_BxCxW) == 0)[:, :, None]
     in_text = same(groups.groups_BxN) & (is_prefix_BxCx1xW | same(groups.texts_BxN))
     return in_text & (keys_BxCxW[:, :, None] <= queries_BxCxQ[..., None])
 
@@ -146,12 +165,14 @@ def attend_windows(
     windows: Windows,
     *,
     dtype: Any = None,
+    softcap: float | None = None,
 ) -> Float[Array, "B N H D"]:
     """Returns the attended values in the queries' dtype; queries are scaled already.
 
     Args:
         key_value: of the same rows.
         dtype: of products; None is that of the queries, keys and values.
+        softcap: what no logit exceeds (`attention.capped`).
     """
     batch, length, num_heads, head_dim = query_BxNxHxD.shape
     key_heads, num_blocks = key_value.key_PxKxDxL.shape[1], windows.blocks_BxC.shape[1]
@@ -164,7 +185,7 @@ def attend_windows(
 
     def blocks(place: Array, window: int) -> Array:
         """Returns the attended values of a block of every row."""
-        block = partial(_block, place, window)
+        block = partial(_block, place, (window, softcap))
         if batch == 1:
             return block(*(x[0] for x in rows))[None]
         return jax.vmap(block)(*rows)
@@ -198,7 +219,7 @@ def _in_steps(blocks: Callable[[Array, int], Array], windows: Windows, lengths_S
 
 def _block(
     place: Array,
-    window: int,
+    shape_and_cap: tuple[int, float | None],
     query_CxKxGxQxD: Array,
     key_KxDxN: Array,
     value_KxNxD: Array,
@@ -207,6 +228,7 @@ def _block(
     masks_CxQxW: Array,
 ) -> Array:
     """Returns the attended values of a row's block, float32 (K, G, Q, D)."""
+    window, softcap = shape_and_cap
     query_KxGxQxD = query_CxKxGxQxD[blocks_C[place]]
     from_first, count, from_second = stretches_Cx3[place]
     is_first_L = jnp.arange(window) < count
@@ -220,7 +242,8 @@ def _block(
 
     shape = query_KxGxQxD.shape[:-1]
     folded_KxRxD = query_KxGxQxD.reshape(shape[0], -1, query_KxGxQxD.shape[-1])
-    logits = product("krd,kdl->krl", folded_KxRxD, joined(key_KxDxN, 2)).reshape(*shape, window)
+    logits = product("krd,kdl->krl", folded_KxRxD, joined(key_KxDxN, 2))
+    logits = capped(logits, softcap).reshape(*shape, window)
     logits = jnp.where(masks_CxQxW[place, :, :window], logits, MASKED_LOGIT)
     largest = lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
     weights = jnp.exp(logits - largest)

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from ait_jax.models.attention import MASKED_LOGIT
+from ait_jax.models.attention import MASKED_LOGIT, capped
 
 # Logits of one block, float32: 4 MiB stay in a core's share of the last-level cache.
 _BLOCK_LOGITS = 2**20
@@ -43,14 +43,18 @@ class KeyValue(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Keys, values and which of them a query sees, the mask (P or 1, 1 or Q, L)."""
+    """Keys, values and which of them a query sees, the mask (P, B or 1, 1 or Q, L)."""
 
     key_value: KeyValue
     mask: Bool[Array, "#P #Q L"]
 
 
 def attend(
-    query_BxQxHxD: Float[Array, "B Q H D"], parts: Sequence[Part], *, blocks_dtype: Any = None
+    query_BxQxHxD: Float[Array, "B Q H D"],
+    parts: Sequence[Part],
+    *,
+    blocks_dtype: Any = None,
+    softcap: float | None = None,
 ) -> Float[Array, "B Q H D"]:
     """Returns the attended values in the queries' dtype; queries are scaled already.
 
@@ -60,19 +64,20 @@ def attend(
     Args:
         blocks_dtype: attend a few queries at a time, for the caches of a CPU, with products of
             this dtype. None attends all at once in the dtypes given.
+        softcap: what no logit exceeds (`attention.capped`).
     """
     shards = jax.sharding.get_abstract_mesh().shape.get("data", 1)
     if blocks_dtype is None or query_BxQxHxD.shape[1] == 1 or query_BxQxHxD.shape[0] % shards:
-        return _attend_parts(query_BxQxHxD, parts).astype(query_BxQxHxD.dtype)
-    blocks = _Blocks(query_BxQxHxD, parts, blocks_dtype, shards)
+        return _attend_parts(query_BxQxHxD, parts, softcap).astype(query_BxQxHxD.dtype)
+    blocks = _Blocks(query_BxQxHxD, parts, blocks_dtype, shards, softcap)
     return blocks.attended().astype(query_BxQxHxD.dtype)
 
 
 # --- all at once ---
 
 
-def _attend_parts(query_BxQxHxD: Array, parts: Sequence[Part]) -> Array:
-    attended = [_attend_part(query_BxQxHxD, part) for part in parts]
+def _attend_parts(query_BxQxHxD: Array, parts: Sequence[Part], softcap: float | None) -> Array:
+    attended = [_attend_part(query_BxQxHxD, part, softcap) for part in parts]
     if len(attended) == 1:
         values, _, total = attended[0]
         return values / total
@@ -84,7 +89,9 @@ def _attend_parts(query_BxQxHxD: Array, parts: Sequence[Part]) -> Array:
     return jnp.asarray(values / total)
 
 
-def _attend_part(query_BxQxHxD: Array, part: Part) -> tuple[Array, Array, Array]:
+def _attend_part(
+    query_BxQxHxD: Array, part: Part, softcap: float | None
+) -> tuple[Array, Array, Array]:
     """Returns the weighted sum (B, Q, H, D), the largest logit and the sum of weights (B, Q, H, 1).
 
     Weights are exp(logit - largest), all float32.
@@ -97,8 +104,12 @@ def _attend_part(query_BxQxHxD: Array, part: Part) -> tuple[Array, Array, Array]
     folded = jnp.transpose(query, (0, 3, 4, 1, 2, 5))
     shape = folded.shape[:-1]
     folded = folded.reshape(*shape[:2], -1, head_dim)
-    logits = product("pkrd,pkdl->pkrl", folded, key).reshape(*shape, length)
-    logits = jnp.where(mask[:, None, None, None], logits, MASKED_LOGIT)
+    logits = capped(product("pkrd,pkdl->pkrl", folded, key), softcap).reshape(*shape, length)
+    if mask.shape[0] > rows:  # every row's own
+        mask_Px1x1xSxQxL = mask.reshape(rows, 1, 1, shared, *mask.shape[1:])
+    else:
+        mask_Px1x1xSxQxL = mask[:, None, None, None]
+    logits = jnp.where(mask_Px1x1xSxQxL, logits, MASKED_LOGIT)
     # The result does not depend on it, so neither does the gradient.
     largest = lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
     weights = jnp.exp(logits - largest)
@@ -135,8 +146,14 @@ class _Blocks:
     """
 
     def __init__(
-        self, query_BxQxHxD: Array, parts: Sequence[Part], dtype: Any, shards: int
+        self,
+        query_BxQxHxD: Array,
+        parts: Sequence[Part],
+        dtype: Any,
+        shards: int,
+        softcap: float | None,
     ) -> None:
+        self.softcap = softcap
         batch, self.length, self.num_heads, self.head_dim = query_BxQxHxD.shape
         self.key_heads = parts[0].key_value.key_PxKxDxL.shape[1]
         self.shards, self.rows = shards, batch // shards
@@ -175,7 +192,7 @@ class _Blocks:
         return jnp.moveaxis(x_Px.reshape(self.shards, -1, *x_Px.shape[1:]), 1, 0)
 
     def _mask(self, mask: Array) -> Array:
-        """Returns (P / X or 1, X or 1, C or 1, Q / C or 1, L)."""
+        """Returns (P / X, B / X or 1, X or 1, C or 1, Q / C or 1, L)."""
         by_row = mask[None] if mask.shape[0] == 1 else self._by_row(mask)
         per_query = (1, 1) if mask.shape[1] == 1 else (self.chunks, -1)
         return by_row.reshape(*by_row.shape[:2], *per_query, mask.shape[-1])
@@ -203,7 +220,8 @@ class _Blocks:
         for key, value, mask in self.parts:
             of_part = row // (self.rows // key.shape[0])
             logits_XxKxRxL = product("xkrd,xkdl->xkrl", query_XxKxRxD, key[of_part])
-            seen = mask[of_part if mask.shape[0] > 1 else 0]
+            logits_XxKxRxL = capped(logits_XxKxRxL, self.softcap)
+            seen = mask[row // (self.rows // mask.shape[0])]
             seen = seen[:, chunk if seen.shape[1] > 1 else 0]
             by_query = logits_XxKxRxL.reshape(
                 *logits_XxKxRxL.shape[:2], -1, self.length // self.chunks, seen.shape[-1]

@@ -28,6 +28,8 @@ from ait_jax.runtime.hardware import target_platform
 param_with_axes = nn_partitioning.param_with_axes
 with_sharding_constraint = with_logical_constraint
 
+ACTIVATIONS = ("linear", "relu", "gelu", "silu", "swish", "tanh", "sigmoid")
+
 attention_kernel_init = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 dense_kernel_init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
 
@@ -173,16 +175,21 @@ class Embed(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """Root-mean-square norm with a scale: T5 subtracts no mean and adds no bias."""
+    """Root-mean-square norm with a scale: T5 subtracts no mean and adds no bias.
+
+    Attributes:
+        axis: logical name of the last axis.
+    """
 
     dtype: Any = jnp.float32
     epsilon: float = 1e-6
+    axis: str = "embed"
 
     @nn.compact
     def __call__(self, x: Float[jax.Array, "*batch E"]) -> Float[jax.Array, "*batch E"]:
         """Returns the normalized x in `dtype`."""
         scale = param_with_axes(
-            "scale", nn.initializers.ones, (x.shape[-1],), jnp.float32, axes=("embed",)
+            "scale", nn.initializers.ones, (x.shape[-1],), jnp.float32, axes=(self.axis,)
         )
         x = x.astype(jnp.float32)
         mean_square = jnp.mean(lax.square(x), axis=-1, keepdims=True)

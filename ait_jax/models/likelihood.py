@@ -18,6 +18,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float, Int, Shaped
 
+from ait_jax.models.attention import capped
 from ait_jax.runtime.hardware import target_platform
 
 PAD_ID = 0
@@ -82,11 +83,13 @@ class OutputLayer(NamedTuple):
         kernel: (E, V), or the token table (V, E) where the output layer is tied to it.
         vocab_axis: which axis of `kernel` is V.
         scale: the logits are multiplied by it.
+        softcap: what no logit exceeds (`attention.capped`).
     """
 
     kernel: Array | np.ndarray
     vocab_axis: int
     scale: float
+    softcap: float | None = None
 
 
 def logits_of(hidden: Float[Array, "*batch E"], output: OutputLayer) -> Float[Array, "*batch V"]:
@@ -94,7 +97,7 @@ def logits_of(hidden: Float[Array, "*batch E"], output: OutputLayer) -> Float[Ar
     axes = ((hidden.ndim - 1,), (1 - output.vocab_axis,))
     kernel = output.kernel.astype(hidden.dtype)
     products = lax.dot_general(hidden, kernel, (axes, ((), ())), preferred_element_type=jnp.float32)
-    return output.scale * products
+    return capped(output.scale * products, output.softcap)
 
 
 def fused_mean_log_likelihood(
@@ -130,7 +133,7 @@ def fused_token_log_likelihoods(
     rows_NxE = jnp.take(output.kernel, targets_N, axis=output.vocab_axis, mode="clip")
     rows_NxE = rows_NxE if output.vocab_axis == 0 else rows_NxE.T
     products_NxE = hidden_NxE.astype(jnp.float32) * rows_NxE.astype(jnp.float32)
-    target_N = output.scale * jnp.sum(products_NxE, axis=-1)
+    target_N = capped(output.scale * jnp.sum(products_NxE, axis=-1), output.softcap)
     return (target_N - log_z_N).reshape(targets_BxL.shape)
 
 
@@ -161,6 +164,7 @@ def _log_sum_exp(hidden_NxE: Float[Array, "N E"], output: OutputLayer) -> Float[
             kernel_block.astype(hidden_NxE.dtype),
             preferred_element_type=jnp.float32,
         )
+        logits_NxSxC = capped(logits_NxSxC, output.softcap)
         if columns % block:
             is_new_C = start + jnp.arange(block) >= index * block
             logits_NxSxC = jnp.where(is_new_C, logits_NxSxC, -jnp.inf)
@@ -214,6 +218,7 @@ class _Loss(NamedTuple):
     z_loss: float
     label_smoothing: float
     block: int  # target positions taken together
+    softcap: float | None = None
 
 
 def fused_cross_entropy_loss(
@@ -234,7 +239,8 @@ def fused_cross_entropy_loss(
     vocab_size = output.kernel.shape[output.vocab_axis]
     most = _LOSS_ELEMENTS.get(target_platform(), _MORE_LOSS_ELEMENTS)
     blocks = min(length, max(1, rows * length * vocab_size // most))
-    how = _Loss(output.vocab_axis, output.scale, z_loss, label_smoothing, -(-length // blocks))
+    block = -(-length // blocks)
+    how = _Loss(output.vocab_axis, output.scale, z_loss, label_smoothing, block, output.softcap)
     weights_BxL = jnp.asarray(weights_BxL, jnp.float32)
     kernel = jnp.asarray(output.kernel)
     return _blockwise_loss(how, hidden_BxLxE, kernel, jnp.asarray(targets_BxL), weights_BxL)
@@ -289,7 +295,7 @@ _blockwise_loss.defvjp(_loss_and_gradients, _scaled_gradients, symbolic_zeros=Tr
 def _loss_of_block(
     how: _Loss, hidden: Any, kernel: Any, targets: Any, weights: Any
 ) -> tuple[Array, Array]:
-    logits = logits_of(hidden, OutputLayer(kernel, how.vocab_axis, how.scale))
+    logits = logits_of(hidden, OutputLayer(kernel, how.vocab_axis, how.scale, how.softcap))
     loss, _ = cross_entropy_loss(logits, targets, weights, how.z_loss, how.label_smoothing)
     of_target = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
     is_right = lax.stop_gradient(of_target >= jnp.max(logits, axis=-1))

@@ -1,4 +1,7 @@
-"""LLaMA and its kin (SmolLM2, Llama 2 and 3, Qwen2) in Flax, under the calls of `t5.Transformer`.
+"""Decoder-only models in Flax, under the calls of `t5.Transformer`.
+
+LLaMA and its kin: Llama 2 and 3, SmolLM2 and 3, Qwen2 and 3, Gemma 3, OLMo 2 and 3. The layers are
+in `decoder_stack`.
 
 The "encoder input" is the prompt, padded with 0 at the right, and the target follows it directly:
 attention is causal over both, positions go on from every row's own prompt, and the start id that
@@ -23,22 +26,15 @@ from flax import linen as nn
 from jaxtyping import Float, Int
 
 from ait_jax.errors import UserError
-from ait_jax.models import layers, rotary
-from ait_jax.models.decoder_only import (
-    GroupedAttention,
-    KeyValues,
-    joined,
-    last_places,
-    real_positions,
-    texts_apart,
-)
-from ait_jax.models.group_windows import Groups, windows_of
-from ait_jax.models.grouped_attention import KeyValue
+from ait_jax.models import layer_kinds, layers, rotary
+from ait_jax.models.decoder_only import KeyValues, joined, last_places
+from ait_jax.models.decoder_stack import Decoder
+from ait_jax.models.group_windows import Groups
 from ait_jax.models.interface import ModelConfig, Packing, Params, Targets, Tokens
-from ait_jax.models.layers import feature_dropout, remat, scanned
-from ait_jax.models.likelihood import PAD_ID, OutputLayer, logits_of
+from ait_jax.models.likelihood import PAD_ID, OutputLayer
 
-_INIT_STDDEV = 0.02
+_NORMS = ("pre", "post", "both")
+_QK_NORMS = (None, "head", "all")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,11 +50,23 @@ class LlamaConfig(ModelConfig):
         attention_bias: biases of query, key and value (Qwen2).
         attention_output_bias: and one of what follows them (Hugging Face's `attention_bias`).
         max_position: the longest prompt and target together; refused where they are configured.
+        mlp_activations: ("silu", "linear"), or Gemma's ("gelu", "linear").
+        norms: where they stand: "pre", before attention and feed-forward block; "post", behind
+            them (OLMo 2); or "both" (Gemma).
+        qk_norm: of queries and keys: None; "head", each by itself (Qwen3, Gemma 3); or "all", the
+            heads together (OLMo 2).
+        query_scale: of the products of queries and keys; None is head_dim**-0.5.
+        layer_pattern, sliding_window: which layers are global, local and without positions, and how
+            many positions the local ones see (`layer_kinds`).
+        local_rope_theta: of local layers, which are then not scaled; None: as the others.
+        scale_embeddings: token embeddings are multiplied by sqrt(emb_dim) (Gemma).
+        attention_softcap, logits_softcap: what no logit exceeds (`attention.capped`; Gemma 2).
         Others: see `interface.ModelConfig`.
 
     Raises:
         UserError: heads that do not divide each other, an odd `head_dim`, a `max_position` beyond
-            what `rope_scaling` allows; as `interface.ModelConfig`.
+            what `rope_scaling` allows, an unknown word, a pattern that is none; as
+            `interface.ModelConfig`.
     """
 
     emb_dim: int = 576
@@ -72,6 +80,16 @@ class LlamaConfig(ModelConfig):
     attention_bias: bool = False
     attention_output_bias: bool = False
     max_position: int | None = 2048
+    mlp_activations: Sequence[str] = ("silu", "linear")
+    norms: str = "pre"
+    qk_norm: str | None = None
+    query_scale: float | None = None
+    layer_pattern: str = layer_kinds.GLOBAL
+    sliding_window: int | None = None
+    local_rope_theta: float | None = None
+    scale_embeddings: bool = False
+    attention_softcap: float | None = None
+    logits_softcap: float | None = None
 
     computing = (*ModelConfig.computing, "max_position")
     sizes = (*ModelConfig.sizes, "num_kv_heads", "num_layers")
@@ -87,15 +105,37 @@ class LlamaConfig(ModelConfig):
             raise UserError(
                 f"LlamaConfig.head_dim = {self.head_dim} is odd; rotary positions need pairs."
             )
-        if not self.rope_theta > 1:
-            raise UserError(f"LlamaConfig.rope_theta = {self.rope_theta}; it must be above 1.")
+        for name in ("rope_theta", "local_rope_theta"):
+            theta = getattr(self, name)
+            if theta is not None and not theta > 1:
+                raise UserError(f"LlamaConfig.{name} = {theta}; it must be above 1.")
+        for name in ("query_scale", "attention_softcap", "logits_softcap"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UserError(f"LlamaConfig.{name} = {value}; it must be above 0.")
+        for name, known in (("norms", _NORMS), ("qk_norm", _QK_NORMS)):
+            if getattr(self, name) not in known:
+                raise self.unknown(name, getattr(self, name), tuple(map(str, known)))
+        object.__setattr__(self, "mlp_activations", tuple(self.mlp_activations))
+        for name in self.mlp_activations or ("",):
+            if name not in layers.ACTIVATIONS:
+                raise self.unknown("mlp_activations", name, layers.ACTIVATIONS)
+        layer_kinds.check("LlamaConfig", self.layer_pattern, self.sliding_window)
         rotary.check_length(self.rope_scaling, self.max_position)
 
     def flops_per_example(self, inputs: float | int, targets: float | int) -> float:
         """See `interface.ModelConfig`. A target's last token is never run."""
         tokens = inputs + max(0, targets - 1)
-        layer = tokens * self._layer_weights + tokens**2 * self.num_heads * self.head_dim
-        return 2.0 * (self.num_layers * layer + targets * self.emb_dim * self.vocab_size)
+        weights = self.num_layers * tokens * self._layer_weights
+        pairs = self._pairs(tokens) * self.num_heads * self.head_dim
+        return 2.0 * (weights + pairs + targets * self.emb_dim * self.vocab_size)
+
+    def _pairs(self, tokens: float | int) -> float | int:
+        """Returns twice the pairs of positions that see each other, over all layers."""
+        letters = layer_kinds.spelled_out(self.layer_pattern, self.num_layers)
+        local = letters.count(layer_kinds.LOCAL)
+        window = min(self.sliding_window or tokens, tokens)
+        return (self.num_layers - local) * tokens**2 + local * window * (2 * tokens - window)
 
     def recomputed_flops(self, inputs: int, targets: int) -> float:
         """See `interface.ModelConfig`."""
@@ -121,140 +161,9 @@ class LlamaConfig(ModelConfig):
         """Returns the output kernel, or the token table."""
         decoder = params["decoder"]
         if self.logits_via_embedding:
-            return OutputLayer(decoder["token_embedder"]["embedding"], vocab_axis=0, scale=1.0)
-        return OutputLayer(decoder["logits_dense"]["kernel"], vocab_axis=1, scale=1.0)
-
-
-class DecoderOnlyLayer(nn.Module):
-    """Self-attention and feed-forward block, each with a norm before and a residual around."""
-
-    config: LlamaConfig
-
-    @nn.compact
-    def __call__(
-        self,
-        inputs_BxQxE: jax.Array,
-        past: tuple[KeyValue, ...],
-        masks: tuple[Any, ...],
-        rotation: tuple[jax.Array, jax.Array],
-        deterministic: bool,
-        decode: bool,
-        keep: bool,
-    ) -> tuple[jax.Array, KeyValue | None]:
-        """Returns (B, Q, E), and the layer's new KeyValue if `keep`: a scan's carry and output."""
-        config = self.config
-        epsilon = config.norm_epsilon
-        norm = layers.LayerNorm(config.dtype, epsilon, name="pre_self_attention_layer_norm")
-        attention = GroupedAttention(config, name="self_attention")
-        x, new = attention(norm(inputs_BxQxE), rotation, past, masks, decode)
-        x = inputs_BxQxE + feature_dropout(config)(x, deterministic=deterministic)
-        x = layers.with_sharding_constraint(x, ("batch", "length", "embed"))
-        x = layers.feed_forward(config, ("silu", "linear"), x, deterministic, epsilon)
-        return x, new if keep else None
-
-
-class Decoder(nn.Module):
-    """The token table, the layers, the final norm and the output layer."""
-
-    config: LlamaConfig
-
-    def setup(self) -> None:
-        """Makes all but the layers."""
-        config = self.config
-        self.token_embedder = layers.Embed(
-            config.vocab_size, config.emb_dim, config.activation_dtype, _INIT_STDDEV
-        )
-        self.decoder_norm = layers.LayerNorm(config.dtype, config.norm_epsilon)
-        if not config.logits_via_embedding:
-            self.logits_dense = layers.Dense(
-                config.vocab_size, ("embed", "vocab"), config.dtype, jnp.float32
-            )
-
-    @nn.compact
-    def hidden(
-        self,
-        tokens_BxQ: Tokens,
-        past: tuple[KeyValues, ...],
-        deterministic: bool,
-        *,
-        keep: bool = False,
-        segments_BxQ: jax.Array | None = None,
-        groups: tuple[Groups, int] | None = None,
-        decode_behind_Bx1: jax.Array | None = None,
-    ) -> tuple[jax.Array, dict[str, KeyValue] | None]:
-        """Runs the layers over tokens that come behind `past`.
-
-        Args:
-            keep: return the layers' KeyValues of these tokens, too, else None.
-            segments_BxQ: numbers of several texts in a row; each of them by itself follows `past`.
-            groups: that the rows hold, and the keys of the longest window; see `group_windows`.
-            decode_behind_Bx1: decode, one position a step; the token of the first step, whatever
-                `tokens` are.
-
-        Returns:
-            The last layer's output before the final norm, (B, Q, E), and the kept keys and values.
-        """
-        config = self.config
-        rows, length = tokens_BxQ.shape
-        positions_BxQ, own_mask = jnp.arange(length)[None], None
-        if segments_BxQ is not None:
-            positions_BxQ, own_mask = texts_apart(segments_BxQ)
-        if groups is not None:
-            in_steps = config.kernel == "blocked"
-            positions_BxQ = groups[0].positions_BxN
-            own_mask = windows_of(*groups, in_steps=in_steps)
-        for part in past:
-            start_B = jnp.repeat(part["length"], rows // part["length"].shape[0])
-            positions_BxQ = positions_BxQ + start_B[:, None]
-        if decode_behind_Bx1 is not None:
-            step = self._count_step()
-            positions_BxQ = positions_BxQ + step
-            tokens_BxQ = jnp.where(step == 0, decode_behind_Bx1, tokens_BxQ)
-        rotation = rotary.rotation(
-            positions_BxQ, config.head_dim, config.rope_theta, config.rope_scaling
-        )
-        masks = (*map(real_positions, past), own_mask)
-        x = self.token_embedder(tokens_BxQ)
-        x = feature_dropout(config)(x, deterministic=deterministic)
-        decode = decode_behind_Bx1 is not None
-        return self._stack(x, past, (masks, rotation, deterministic, decode, keep))
-
-    def _stack(
-        self, x_BxQxE: jax.Array, past: tuple[KeyValues, ...], others: tuple[Any, ...]
-    ) -> tuple[jax.Array, dict[str, KeyValue] | None]:
-        """Runs the layers, which take `others` all alike; see `hidden`."""
-        config, x, (*_, decode, keep) = self.config, x_BxQxE, others
-        layer_class = DecoderOnlyLayer
-        if not decode:
-            layer_class = remat(DecoderOnlyLayer, config, static_argnums=(5, 6, 7))
-        if config.scan_layers:
-            stacked = tuple(part["layers"] for part in past)
-            in_axes = (0, *[nn.broadcast] * len(others))
-            stack = scanned(layer_class, config, config.num_layers, in_axes)
-            x, kept = stack(x, stacked, *others)
-            return x, {"layers": kept} if keep else None
-        kept = {}
-        for index in range(config.num_layers):
-            name = f"layers_{index}"
-            before = tuple(part[name] for part in past)
-            x, kept[name] = layer_class(config, name=name)(x, before, *others)
-        return x, kept if keep else None
-
-    def _count_step(self) -> jax.Array:
-        """Returns how many positions were decoded before; the first call makes the cache."""
-        counts = self.has_variable("cache", "cache_index")
-        index = self.variable("cache", "cache_index", lambda: jnp.zeros((), jnp.int32))
-        step = index.value
-        index.value = step + int(counts)
-        return step
-
-    def logits(self, hidden: jax.Array) -> jax.Array:
-        """Returns the logits, float32 (B, T, V)."""
-        if self.config.logits_via_embedding:
-            logits = logits_of(hidden, OutputLayer(self.token_embedder.embedding, 0, 1.0))
-        else:
-            logits = self.logits_dense(hidden)
-        return layers.with_sharding_constraint(logits, ("batch", "length", "vocab"))
+            table_VxE = decoder["token_embedder"]["embedding"]
+            return OutputLayer(table_VxE, 0, 1.0, self.logits_softcap)
+        return OutputLayer(decoder["logits_dense"]["kernel"], 1, 1.0, self.logits_softcap)
 
 
 class LlamaTransformer(nn.Module):

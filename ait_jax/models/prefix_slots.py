@@ -76,7 +76,8 @@ class PrefixModel(SlotModel):
 
     def step(self, params: Params, slots: Slots) -> tuple[Array, Any]:
         """See `slots.SlotModel`."""
-        past = (slots.kept.prefixes, {**slots.kept.own, "real": slots.real_BxW})
+        own = {**slots.kept.own, "real": slots.real_BxW, "positions": _positions(slots)}
+        past = (slots.kept.prefixes, own)
         return self.stepping.apply({"params": params}, slots.token_Bx1, past, method="extend")
 
     def written(self, kept: _Kept, new: KeyValues, column: Array) -> _Kept:
@@ -92,6 +93,17 @@ class PrefixModel(SlotModel):
 
         own = {name: put(kept.own[name], new[name]) for name in kept.own if name != "length"}
         return _Kept(kept.prefixes, {**own, "length": kept.own["length"] + 1})
+
+
+def _positions(slots: Slots) -> Array:
+    """Returns which positions of a row its columns are, int32 (B, W): prompt, then ring."""
+    length = slots.rows.tokens_BxT.shape[1]
+    prompt = slots.real_BxW.shape[1] - length
+    # A column's age is how many steps ago it was written.
+    age_T = (slots.place - jnp.arange(length)) % length
+    ring_BxT = slots.kept.own["length"][:, None] - age_T
+    places_S = jnp.broadcast_to(jnp.arange(prompt), (ring_BxT.shape[0], prompt))
+    return jnp.concatenate([places_S, ring_BxT], axis=1)
 
 
 def _unpacked(packed: KeyValue, begins_FxM: Array, length: int) -> KeyValue:

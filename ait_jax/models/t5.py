@@ -26,8 +26,6 @@ from ait_jax.models.layers import feature_dropout, layer_stack, remat
 from ait_jax.models.likelihood import OutputLayer
 from ait_jax.models.t5_attention import Attention, RelativePositionBiases
 
-_ACTIVATIONS = ("linear", "relu", "gelu", "silu", "swish", "tanh", "sigmoid")
-
 
 @dataclasses.dataclass(frozen=True)
 class T5Config(ModelConfig):
@@ -62,8 +60,8 @@ class T5Config(ModelConfig):
         names = (names,) if isinstance(names, str) else tuple(names)
         object.__setattr__(self, "mlp_activations", names)
         for name in names or ("",):
-            if name not in _ACTIVATIONS:
-                raise self.unknown("mlp_activations", name, _ACTIVATIONS)
+            if name not in layers.ACTIVATIONS:
+                raise self.unknown("mlp_activations", name, layers.ACTIVATIONS)
         super().__post_init__()
 
     def flops_per_example(self, inputs: float | int, targets: float | int) -> float:

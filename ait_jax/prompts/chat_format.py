@@ -100,12 +100,27 @@ class Llama3Chat:
         )
 
 
+@dataclass(frozen=True)
+class GemmaChat:
+    """Gemma's conversations, without a system turn, which Gemma has none of."""
+
+    def around(self, special: Mapping[str, int], encode: Callable[[str], list[int]]) -> Around:
+        """See `ChatFormat.around`."""
+        begin, start, end = _ids(self, special, "<bos>", "<start_of_turn>", "<end_of_turn>")
+        return Around(
+            before=(begin, start),
+            lead="user\n",
+            after=(end, *encode("\n"), start, *encode("model\n")),
+            strip=True,
+        )
+
+
 def _ids(form: object, special: Mapping[str, int], *tokens: str) -> list[int]:
     for token in tokens:
         if token not in special:
             raise UserError(
                 f"the vocabulary has no special token {shown(token)}, which {type(form).__name__} "
                 f"needs.{nearest(token, special)} Set TokenizersVocabulary.chat to the model's "
-                "form of conversations (ChatML, Llama3Chat), or to None for plain text."
+                "form of conversations (ChatML, Llama3Chat, GemmaChat), or to None for plain text."
             )
     return [special[token] for token in tokens]

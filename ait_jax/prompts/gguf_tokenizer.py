@@ -1,4 +1,4 @@
-"""A GGUF file's byte-level BPE tokenizer, as `tokenizers` reads it.
+"""A GGUF file's tokenizer, as `tokenizers` reads it: byte-level BPE or SentencePiece's.
 
 GGUF only names how text is split before merging (tokenizer.ggml.pre); llama.cpp's
 src/llama-vocab.cpp defines the names, as the models were trained.
@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ait_jax.errors import UserError, nearest, shown, shown_path
+from ait_jax.prompts import gguf_sentencepiece
 from ait_jax.prompts.gguf_header import Header
 
 _BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
@@ -57,14 +58,16 @@ def tokenizer_of(header: Header, special: Mapping[str, int]) -> dict[str, Any]:
     Raises:
         UserError: the vocabulary is of another kind, or damaged.
     """
-    split = _splitter(header)
     tokens = header.value("tokenizer.ggml.tokens", list)
-    merges = [_pair(header, merge) for merge in header.value("tokenizer.ggml.merges", list)]
-    vocabulary = {token: i for i, token in enumerate(tokens)}
-    if len(vocabulary) < len(tokens):
+    if len(set(tokens)) < len(tokens):
         raise UserError(
-            f"{shown_path(header.path)} is damaged: {len(tokens) - len(vocabulary)} tokens repeat."
+            f"{shown_path(header.path)} is damaged: {len(tokens) - len(set(tokens))} tokens repeat."
         )
+    if header.value("tokenizer.ggml.model", str) == "llama":
+        parts, adds_first = gguf_sentencepiece.parts_of(header, tokens), True
+    else:
+        split = _splitter(header)
+        parts, adds_first = _byte_level(header, tokens, split), split in _WHOLE_WORDS
     kinds = header.metadata.get("tokenizer.ggml.token_type", [])
     plain = {tokens[i]: i for i, kind in enumerate(kinds[: len(tokens)]) if kind == _USER_DEFINED}
     added = [added_token(text, i, special=True) for text, i in special.items()]
@@ -76,9 +79,17 @@ def tokenizer_of(header: Header, special: Mapping[str, int]) -> dict[str, Any]:
         "truncation": None,
         "padding": None,
         "added_tokens": sorted(added, key=lambda token: token["id"]),
+        "post_processor": _begin_of_text(header, special, adds_first),
+        **parts,
+    }
+
+
+def _byte_level(header: Header, tokens: list[str], split: str) -> dict[str, Any]:
+    """Returns the parts of tokenizer.json that say how text becomes tokens, and back."""
+    merges = [_pair(header, merge) for merge in header.value("tokenizer.ggml.merges", list)]
+    return {
         "normalizer": None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": _SPLITS[split]},
-        "post_processor": _begin_of_text(header, special, split),
         "decoder": {**_GPT2, "add_prefix_space": True},
         "model": {
             "type": "BPE",
@@ -89,7 +100,7 @@ def tokenizer_of(header: Header, special: Mapping[str, int]) -> dict[str, Any]:
             "fuse_unk": False,
             "byte_fallback": False,
             "ignore_merges": split in _WHOLE_WORDS,
-            "vocab": vocabulary,
+            "vocab": {token: i for i, token in enumerate(tokens)},
             "merges": merges,
         },
     }
@@ -99,11 +110,10 @@ def _splitter(header: Header) -> str:
     """Returns how the file splits text, by its name; UserError if that is not read here."""
     kind = header.value("tokenizer.ggml.model", str)
     if kind != "gpt2":
-        what = "SentencePiece" if kind == "llama" else shown(kind)
         raise UserError(
-            f"{shown_path(header.path)} has a {what} vocabulary (tokenizer.ggml.model = "
-            f"{shown(kind)}), but only byte-level BPE ('gpt2') is read from GGUF files. Set "
-            "VOCABULARY_PATH to the folder of the same model's tokenizer.json."
+            f"{shown_path(header.path)} has a {shown(kind)} vocabulary (tokenizer.ggml.model), but "
+            "only byte-level BPE ('gpt2') and SentencePiece ('llama') are read from GGUF files. "
+            "Set VOCABULARY_PATH to the folder of the same model's tokenizer.json."
         )
     split = header.value("tokenizer.ggml.pre", str, "default")
     if split not in _SPLITS:
@@ -130,12 +140,16 @@ def added_token(text: str, number: int, *, special: bool) -> dict[str, Any]:
     return {**token, "rstrip": False, "normalized": False, "special": special}
 
 
-def _begin_of_text(header: Header, special: Mapping[str, int], split: str) -> dict[str, Any]:
-    """Returns the part that puts the model's first token, if it wants one, before a text."""
+def _begin_of_text(header: Header, special: Mapping[str, int], usual: bool) -> dict[str, Any]:
+    """Returns the part that puts the model's first token, if it wants one, before a text.
+
+    Args:
+        usual: whether it does where the file does not say.
+    """
     text = {"Sequence": {"id": "A", "type_id": 0}}
     single, known = [text], {}
     number = header.metadata.get("tokenizer.ggml.bos_token_id")
-    wanted = header.value("tokenizer.ggml.add_bos_token", bool, split in _WHOLE_WORDS)
+    wanted = header.value("tokenizer.ggml.add_bos_token", bool, usual)
     first = next((token for token, i in special.items() if i == number), None)
     if wanted and first is not None:
         single = [{"SpecialToken": {"id": first, "type_id": 0}}, text]

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpy_decoder import by_hand
 from tiny_training import FirstTokens
 
 from ait_jax.errors import UserError
@@ -30,6 +31,10 @@ SIZES = dict(
     vocab_size=96, emb_dim=24, num_heads=6, num_kv_heads=2, head_dim=8, num_layers=3, mlp_dim=40,
     rope_theta=1000.0, max_position=64,
 )  # fmt: skip
+GEMMA3 = dict(
+    norms="both", qk_norm="head", mlp_activations=("gelu", "linear"), scale_embeddings=True,
+    layer_pattern="LLG", sliding_window=4, local_rope_theta=50.0, logits_via_embedding=True,
+)  # fmt: skip
 VARIANTS = {
     "grouped": {},
     "tied": dict(logits_via_embedding=True, num_kv_heads=6, norm_epsilon=1e-3),
@@ -46,7 +51,16 @@ VARIANTS = {
     "yarn_exact": dict(
         rope_scaling=rotary.YarnScaling(8.0, 16, beta_fast=2.5, beta_slow=0.3, truncate=False)
     ),
-}
+    "qwen3": dict(qk_norm="head"),
+    "smollm3": dict(layer_pattern="GN"),
+    "olmo2": dict(norms="post", qk_norm="all"),
+    "olmo3": dict(
+        norms="post", qk_norm="all", layer_pattern="LG", sliding_window=5, local_rope_theta=1000.0,
+        rope_scaling=rotary.YarnScaling(factor=4.0, original_max_position=40),
+    ),
+    "gemma3": GEMMA3,
+    "capped": {**GEMMA3, "attention_softcap": 2.0, "logits_softcap": 3.0, "query_scale": 0.5},
+}  # fmt: skip
 LENGTHS = ((9, 4), (3, 6), (14, 2), (1, 5))
 
 needs_torch = pytest.mark.skipif(
@@ -94,89 +108,6 @@ def logits_of(model, params, examples, **lengths):
     ]
 
 
-# --- a forward pass of one unpadded row in float64, written from the papers ---
-
-
-def by_hand(config, params, tokens):
-    p = {name: np.asarray(array, np.float64) for name, array in flatten(params).items()}
-
-    def norm(x, name):
-        return (
-            x / np.sqrt((x * x).mean(-1, keepdims=True) + config.norm_epsilon) * p[name + ".scale"]
-        )
-
-    def linear(x, name):
-        return x @ p[name + ".kernel"] + p.get(name + ".bias", 0.0)
-
-    def turn(x):
-        half = config.head_dim // 2
-        turned = np.empty_like(x)
-        for position in range(x.shape[0]):
-            for i in range(half):
-                angle = position * frequency(i)
-                pair = x[position, i] + 1j * x[position, i + half]
-                pair = pair * np.exp(1j * angle) * magnitude
-                turned[position, i], turned[position, i + half] = pair.real, pair.imag
-        return turned
-
-    scaling, magnitude = config.rope_scaling, 1.0
-    if isinstance(scaling, rotary.YarnScaling):
-        magnitude = scaling.attention_factor or 0.1 * np.log(scaling.factor) + 1
-
-    def frequency(i):
-        value = config.rope_theta ** (-2 * i / config.head_dim)
-        if scaling is None or isinstance(scaling, rotary.DynamicScaling):
-            return value
-        if isinstance(scaling, rotary.LinearScaling):
-            return value / scaling.factor
-        if isinstance(scaling, rotary.YarnScaling):
-            return yarn(i, value)
-        wavelength = 2 * np.pi / value
-        if wavelength > scaling.original_max_position / scaling.low_freq_factor:
-            return value / scaling.factor
-        if wavelength < scaling.original_max_position / scaling.high_freq_factor:
-            return value
-        smooth = (scaling.original_max_position / wavelength - scaling.low_freq_factor) / (
-            scaling.high_freq_factor - scaling.low_freq_factor
-        )
-        return (1 - smooth) * value / scaling.factor + smooth * value
-
-    def yarn(i, value):
-        """The pair with r turns in the original length has the index of theta**(-2 i / D)."""
-        ends = []
-        for turns in (scaling.beta_fast, scaling.beta_slow):
-            slowest = 2 * np.pi * turns / scaling.original_max_position
-            ends.append(-np.log(slowest) / np.log(config.rope_theta) * config.head_dim / 2)
-        if scaling.truncate:
-            ends = [np.floor(ends[0]), np.ceil(ends[1])]
-        low, high = max(ends[0], 0), min(ends[1], config.head_dim - 1)
-        gamma = 1 - np.clip((i - low) / (high - low), 0, 1)
-        return (1 - gamma) * value / scaling.factor + gamma * value
-
-    x = p["decoder.token_embedder.embedding"][tokens]
-    causal = np.tril(np.ones((len(tokens), len(tokens)), bool))
-    for i in range(config.num_layers):
-        layer = f"decoder.layers_{i}."
-        y = norm(x, layer + "pre_self_attention_layer_norm")
-        q, k, v = (linear(y, f"{layer}self_attention.{n}") for n in ("query", "key", "value"))
-        heads = []
-        for h in range(config.num_heads):
-            mine = slice(h * config.head_dim, (h + 1) * config.head_dim)
-            g = h // (config.num_heads // config.num_kv_heads)
-            theirs = slice(g * config.head_dim, (g + 1) * config.head_dim)
-            scores = turn(q[:, mine]) @ turn(k[:, theirs]).T / np.sqrt(config.head_dim)
-            weights = np.where(causal, np.exp(scores), 0.0)
-            heads.append(weights / weights.sum(-1, keepdims=True) @ v[:, theirs])
-        x = x + linear(np.concatenate(heads, -1), layer + "self_attention.out")
-        y = norm(x, layer + "pre_mlp_layer_norm")
-        gate = linear(y, layer + "mlp.wi_0")
-        x = x + linear(gate / (1 + np.exp(-gate)) * linear(y, layer + "mlp.wi_1"), layer + "mlp.wo")
-    x = norm(x, "decoder.decoder_norm")
-    if config.logits_via_embedding:
-        return x @ p["decoder.token_embedder.embedding"].T
-    return x @ p["decoder.logits_dense.kernel"]
-
-
 def expected_logits(config, params, examples):
     return [
         by_hand(config, params, prompt + target[:-1])[len(prompt) - 1 :]
@@ -196,10 +127,13 @@ def test_logits_of_padded_rows_are_numpys_of_single_rows(variant):
             np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-4)
 
 
-@pytest.mark.parametrize("scan", [False, True])
-def test_a_prompt_run_before_gives_the_same(scan):
+@pytest.mark.parametrize(
+    "variant, scan",
+    [("grouped", False), ("grouped", True), ("capped", False), ("olmo3", True), ("smollm3", True)],
+)
+def test_a_prompt_run_before_gives_the_same(variant, scan):
     """encode + decode, in two parts shared by rows, and with other padding."""
-    model = make(scan_layers=scan)
+    model = make(variant, scan_layers=scan)
     params = random_params(model)
     stored = match_layout(params, scan)
     expected = logits_of(model, stored, rows())
@@ -231,9 +165,12 @@ def test_a_prompt_run_before_gives_the_same(scan):
         np.testing.assert_allclose(row[: len(theirs)], theirs, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("scan, unroll", [(True, False), (True, True)])
-def test_greedy_answers_are_the_argmax_of_teacher_forcing(scan, unroll):
-    model = make(scan_layers=scan)
+@pytest.mark.parametrize(
+    "variant, scan, unroll",
+    [("grouped", True, False), ("grouped", True, True), ("gemma3", True, False)],
+)
+def test_greedy_answers_are_the_argmax_of_teacher_forcing(variant, scan, unroll):
+    model = make(variant, scan_layers=scan)
     params = random_params(model, seed=4)
     prompts = [prompt for prompt, _ in rows()] * 3 + [[]]
     decoded = jax.jit(lambda p, x: greedy_decode(model, p, x, 7, unroll_layers=unroll))(
@@ -254,10 +191,13 @@ def test_greedy_answers_are_the_argmax_of_teacher_forcing(scan, unroll):
     assert decoded.lengths[-1] == 0 and len({tuple(a) for _, a in examples}) > 1
 
 
-@pytest.mark.parametrize("partitions, kv_heads", [(2, 2), (4, 2)])
-def test_engine_on_meshes(partitions, kv_heads):
+@pytest.mark.parametrize(
+    "variant, partitions",
+    [("grouped", 2), ("grouped", 4), ("gemma3", 1), ("capped", 2), ("olmo3", 1), ("smollm3", 1)],
+)
+def test_engine_on_meshes(variant, partitions):
     """Log-likelihoods and answers on 8 devices against NumPy; key heads that do not divide, too."""
-    model = make(num_heads=8, num_kv_heads=kv_heads)
+    model = make(variant, num_heads=8, num_kv_heads=2)
     params = random_params(model)
     engine = Engine(model, Partitioner(partitions), LengthBuckets((8, 16), (4, 8)), 128)
     placed = engine.place(params)

@@ -101,12 +101,19 @@ def write_gguf(path, tensors, config, **metadata):
     """Writes tensors under Hugging Face's names as llama.cpp's converter would: an independent way.
 
     Matrices are Q8_0 where their rows are long enough, and Q4_1 among the layers' first parts.
+
+    Args:
+        metadata: "architecture"; "model" and "pre" of the tokenizer.
     """
     from gguf import GGMLQuantizationType, GGUFWriter, TokenType, quants
 
     tokenizer = json.loads(tokenizer_json())
     vocabulary = sorted(tokenizer["model"]["vocab"], key=tokenizer["model"]["vocab"].get)
-    writer = GGUFWriter(path, "llama")
+    architecture = metadata.get("architecture", "llama")
+    writer = GGUFWriter(path, architecture)
+    if architecture == "gemma3":
+        writer.add_sliding_window(config.sliding_window)
+        writer.add_key_length(config.head_dim)
     writer.add_context_length(config.max_position)
     writer.add_embedding_length(config.emb_dim)
     writer.add_block_count(config.num_layers)
@@ -128,9 +135,12 @@ def write_gguf(path, tensors, config, **metadata):
     writer.add_unk_token_id(0)
     writer.add_chat_template(TEMPLATE)
     heads = {"q_proj": config.num_heads, "k_proj": config.num_kv_heads}
+    heads = heads if architecture in ("llama", "smollm3") else {}
     for name, array in tensors.items():
         part = name.split(".")[-2]
         values = np.ascontiguousarray(array)
+        if architecture == "gemma3" and part.endswith("norm"):
+            values = values + 1
         if part in heads:
             halves = values.reshape(heads[part], 2, -1, *values.shape[1:])
             values = halves.swapaxes(1, 2).reshape(values.shape)
@@ -138,20 +148,23 @@ def write_gguf(path, tensors, config, **metadata):
         if array.ndim == 2:
             low = part in ("q_proj", "gate_proj")
             kind = GGMLQuantizationType.Q4_1 if low else GGMLQuantizationType.Q8_0
-        writer.add_tensor(_gguf_name(name), quants.quantize(values, kind), raw_dtype=kind)
+        writer.add_tensor(
+            _gguf_name(name, config.norms), quants.quantize(values, kind), raw_dtype=kind
+        )
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
 
 
-def _gguf_name(name):
+def _gguf_name(name, norms):
+    post = {"pre": "ffn_norm", "post": "post_attention_norm", "both": "post_attention_norm"}[norms]
     for theirs, ours in (
         ("model.embed_tokens", "token_embd"), ("model.norm", "output_norm"), ("lm_head", "output"),
         ("model.layers", "blk"), ("input_layernorm", "attn_norm"),
-        ("self_attn.o_proj", "attn_output"),
-        ("post_attention_layernorm", "ffn_norm"), ("self_attn.", "attn_"), ("mlp.", "ffn_"),
-        ("_proj", ""),
+        ("self_attn.o_proj", "attn_output"), ("post_attention_layernorm", post),
+        ("pre_feedforward_layernorm", "ffn_norm"), ("post_feedforward_layernorm", "post_ffw_norm"),
+        ("self_attn.", "attn_"), ("mlp.", "ffn_"), ("_proj", ""),
     ):  # fmt: skip
         name = name.replace(theirs, ours)
     return name

@@ -43,9 +43,9 @@ FORMS = {
 
 
 def _open_hugging_face(folder: Any) -> StoredParams:
-    """Returns the parameters of T5's or LLaMA's folder."""
+    """Returns the parameters of a T5's or a decoder-only model's folder."""
     kind = hugging_face_folder.read_settings(folder).get("model_type")
-    if isinstance(kind, str) and kind in llama_settings.MODEL_TYPES:
+    if isinstance(kind, str) and kind in llama_settings.FAMILIES:
         return llama_weights.open_folder(folder)
     return hugging_face.open_params(folder)
 

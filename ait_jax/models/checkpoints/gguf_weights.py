@@ -1,8 +1,9 @@
-"""GGUF files of LLaMA models: tensors dequantized one at a time, where they are needed.
+"""GGUF files of decoder-only models: tensors dequantized one at a time, where they are needed.
 
-ggml rotates neighboring pairs of a head's dimensions, Hugging Face and this network its two
-halves: reading restores the latter order of the rows of queries and keys. The reference is
-llama.cpp's convert_hf_to_gguf.py (LlamaModel.permute).
+Of some architectures ggml rotates neighboring pairs of a head's dimensions, Hugging Face and this
+network its two halves: reading restores the latter order of the rows of queries and keys. The
+reference is llama.cpp's convert_hf_to_gguf.py (LlamaModel.permute). Gemma's norms are stored with
+the 1 that they add.
 """
 
 import math
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ait_jax.errors import UserError, shown_path
-from ait_jax.models.checkpoints import llama_settings, llama_weights
+from ait_jax.models.checkpoints import gguf_settings, llama_weights
 from ait_jax.models.checkpoints.hugging_face_folder import OUTPUT
 from ait_jax.models.checkpoints.stored_arrays import StoredArray, StoredParams
 from ait_jax.prompts import tokenizer_files
@@ -24,13 +25,26 @@ _NAMES = {
     "output.weight": OUTPUT,
     "output_norm.weight": "model.norm.weight",
 }
+_NORMS = {
+    "pre": {"attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm"},
+    "post": {
+        "post_attention_norm": "post_attention_layernorm",
+        "post_ffw_norm": "post_feedforward_layernorm",
+    },
+    "both": {
+        "attn_norm": "input_layernorm",
+        "post_attention_norm": "post_attention_layernorm",
+        "ffn_norm": "pre_feedforward_layernorm",
+        "post_ffw_norm": "post_feedforward_layernorm",
+    },
+}
 _LAYER_NAMES = {
-    "attn_norm": "input_layernorm",
-    "ffn_norm": "post_attention_layernorm",
     "attn_q": "self_attn.q_proj",
     "attn_k": "self_attn.k_proj",
     "attn_v": "self_attn.v_proj",
     "attn_output": "self_attn.o_proj",
+    "attn_q_norm": "self_attn.q_norm",
+    "attn_k_norm": "self_attn.k_norm",
     "ffn_gate": "mlp.gate_proj",
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
@@ -46,16 +60,19 @@ def open_file(path: Any) -> StoredParams:
             the `gguf` package cannot decode; the package is missing.
     """
     header = read_header(path)
-    config = llama_settings.config_of_gguf(header)
+    config = gguf_settings.config_of(header)
     order = tokenizer_files.special_tokens(path).order
-    heads = {"attn_q": config.num_heads, "attn_k": config.num_kv_heads}
+    heads = {}
+    if gguf_settings.architecture_of(header).in_pairs:
+        heads = {"attn_q": config.num_heads, "attn_k": config.num_kv_heads}
+    layer_names = _LAYER_NAMES | _NORMS[config.norms]
     tensors = {}
     for name, place in header.tensors.items():
         match = _LAYER.fullmatch(name)
         layer, part, kind = match.groups() if match else ("", "", "")
         theirs = _NAMES.get(name, name)
-        if part in _LAYER_NAMES:
-            theirs = f"model.layers.{layer}.{_LAYER_NAMES[part]}.{kind}"
+        if part in layer_names:
+            theirs = f"model.layers.{layer}.{layer_names[part]}.{kind}"
         tensors[theirs] = _stored(header, name, place, heads.get(part))
     return llama_weights.stored(config, tensors, order, header.path)
 

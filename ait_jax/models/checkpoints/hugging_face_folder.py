@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ait_jax.errors import UserError, shown, shown_path
+from ait_jax.errors import UserError, nearest, shown, shown_path
 from ait_jax.models.checkpoints import weights
 from ait_jax.models.checkpoints.stored_arrays import StoredArray
 from ait_jax.models.interface import Model
@@ -20,6 +20,10 @@ from ait_jax.runtime import files, untrusted
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+# What is read: `hugging_face` has T5's, `llama_settings` the others.
+MODEL_TYPES = (
+    *("t5", "mt5", "llama", "qwen2", "qwen3", "smollm3", "gemma3_text", "olmo2", "olmo3"),
+)
 # Where transformers 4 begins to write shards; 5 writes larger ones and reads both.
 MAX_SHARD_BYTES = 5 * 10**9
 
@@ -55,9 +59,10 @@ def with_defaults(
     kind = settings.get("model_type")
     if not isinstance(kind, str) or kind not in defaults:
         what = f"a {shown(kind)} model" if kind else "no model (model_type is missing)"
+        close = nearest(kind, MODEL_TYPES) if isinstance(kind, str) else ""
         raise UserError(
-            f"{shown_path(path)} describes {what}; ait-jax reads model_type 't5', 'mt5', 'llama' "
-            "and 'qwen2'."
+            f"{shown_path(path)} describes {what}; ait-jax reads model_type "
+            f"{', '.join(map(repr, MODEL_TYPES))}.{close}"
         )
     given = {name: value for name, value in settings.items() if value is not None}
     return {**defaults[kind], **given}

@@ -1,45 +1,28 @@
-"""A LLaMA's sizes in files: config.json of Hugging Face, in and out; GGUF's metadata, in.
+"""A decoder-only model's sizes in Hugging Face's config.json, in and out.
 
-What transformers does with each field is in its models/llama/configuration_llama.py (4.x and
-5.x); the metadata's names are in ggml's docs/gguf.md.
+`FAMILIES` says what each model_type stands for. What transformers does with a field is in its
+models/<model_type>/configuration_<model_type>.py (4.x and 5.x).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from ait_jax.errors import UserError, nearest, shown, shown_path
-from ait_jax.models import rotary
+from ait_jax.errors import UserError, shown, shown_path
+from ait_jax.models import layer_kinds
+from ait_jax.models.checkpoints import rope_settings
 from ait_jax.models.checkpoints.hugging_face_folder import (
     check_built_in,
     number,
     size,
     with_defaults,
 )
+from ait_jax.models.checkpoints.rope_settings import FULL, SLIDING
 from ait_jax.models.interface import ModelConfig
 from ait_jax.models.llama import LlamaConfig
-from ait_jax.prompts.gguf_header import Header
 
-# What transformers assumes where config.json is silent.
-_LLAMA_DEFAULTS = {
-    "vocab_size": 32000,
-    "hidden_size": 4096,
-    "intermediate_size": 11008,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "max_position_embeddings": 2048,
-    "rms_norm_eps": 1e-6,
-}
-_DEFAULTS = {
-    "llama": _LLAMA_DEFAULTS,
-    # LLaMA's network with biases of queries, keys and values; LLaMA's own biases, which are rare,
-    # include the output's.
-    "qwen2": _LLAMA_DEFAULTS
-    | {"vocab_size": 151936, "intermediate_size": 22016, "num_key_value_heads": 32}
-    | {"max_position_embeddings": 32768},
-}
-MODEL_TYPES = tuple(_DEFAULTS)
+Fields = dict[str, Any]
+
 # config.json's names of sizes, and ours.
 _SIZES = {
     "vocab_size": "vocab_size",
@@ -52,16 +35,208 @@ _SIZES = {
     "head_dim": "head_dim",
 }
 # Of the sizes, those that follow from others where files are silent.
-_DERIVED = ("num_kv_heads", "head_dim")
-# What the network has built in.
-_BUILT_IN = {
-    "hidden_act": "silu",
-    "mlp_bias": False,
-    "partial_rotary_factor": 1.0,
-    "use_sliding_window": False,
+DERIVED = ("num_kv_heads", "head_dim")
+MAX_LAYERS = 10_000
+# What transformers assumes where config.json is silent, in most families.
+_DEFAULTS = {
+    "vocab_size": 32000,
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "max_position_embeddings": 2048,
+    "rms_norm_eps": 1e-6,
 }
-_ROPE_THETA = 10000.0
-_MAX_LAYERS = 10_000
+# What the network has built in, whatever the family.
+_BUILT_IN = {"mlp_bias": False, "partial_rotary_factor": 1.0}
+
+
+@dataclass(frozen=True)
+class Family:
+    """What a model_type of transformers is, among the networks of `LlamaConfig`.
+
+    Attributes:
+        architecture: the class that transformers loads.
+        defaults: transformers', for fields that config.json leaves out.
+        fields: of `LlamaConfig` that all its models have.
+        built_in: fields of config.json that must have these values.
+        layers: settings -> fields of kinds of layers.
+    """
+
+    architecture: str
+    defaults: Mapping[str, Any]
+    fields: Mapping[str, Any]
+    built_in: Mapping[str, Any]
+    layers: Callable[[Mapping[str, Any], Any], Fields]
+
+
+def _all_global(given: Mapping[str, Any], path: Any) -> Fields:
+    check_built_in(given, path, {"use_sliding_window": False})
+    return {}
+
+
+def _by_types(pattern: str) -> Callable[[Mapping[str, Any], Any], Fields]:
+    """Returns what reads layer_types, or assumes a pattern; layers of L have a sliding_window."""
+
+    def read(given: Mapping[str, Any], path: Any) -> Fields:
+        depth = size(given, "num_hidden_layers", path)
+        period = given.get("sliding_window_pattern")
+        assumed = pattern if period is None else "L" * (size(given, *_PERIOD, path) - 1) + "G"
+        letters = layer_kinds.spelled_out(assumed, min(depth, MAX_LAYERS))
+        types = given.get("layer_types")
+        if types is not None:
+            letters = _letters(types, depth, path)
+        fields: Fields = {"layer_pattern": layer_kinds.shortest(letters)}
+        if layer_kinds.LOCAL in letters:
+            fields["sliding_window"] = size(given, "sliding_window", path)
+        return fields
+
+    return read
+
+
+_PERIOD = ("sliding_window_pattern",)
+
+
+def _letters(types: Any, depth: int, path: Any) -> str:
+    letter_of = {FULL: layer_kinds.GLOBAL, SLIDING: layer_kinds.LOCAL}
+    known = isinstance(types, list) and all(isinstance(x, str) and x in letter_of for x in types)
+    if not known or len(types) != depth:
+        raise UserError(
+            f"{shown_path(path)} has layer_types = {shown(types)}; they must be {depth:,} times "
+            f"{FULL!r} or {SLIDING!r}."
+        )
+    return "".join(letter_of[each] for each in types)
+
+
+def _windows_above(given: Mapping[str, Any], path: Any) -> Fields:
+    """Qwen's: the layers from max_window_layers on are local if use_sliding_window is set."""
+    if given.get("use_sliding_window") is not True or given.get("sliding_window") is None:
+        return {}
+    if "layer_types" in given:
+        return _by_types(layer_kinds.GLOBAL)(given, path)
+    depth = min(size(given, "num_hidden_layers", path), MAX_LAYERS)
+    above = given.get("max_window_layers", 28)
+    letters = "".join("L" if layer >= above else "G" for layer in range(depth))
+    if layer_kinds.LOCAL not in letters:
+        return {}
+    window = size(given, "sliding_window", path)
+    return {"layer_pattern": layer_kinds.shortest(letters), "sliding_window": window}
+
+
+def _without_positions(given: Mapping[str, Any], path: Any) -> Fields:
+    """SmolLM3's: every fourth layer, or those with 0 in no_rope_layers, has no positions."""
+    check_built_in(given, path, {"use_sliding_window": False})
+    depth = size(given, "num_hidden_layers", path)
+    rotated = given.get("no_rope_layers")
+    if rotated is None:
+        interval = size({"no_rope_layer_interval": 4, **given}, "no_rope_layer_interval", path)
+        rotated = [int((layer + 1) % interval != 0) for layer in range(min(depth, MAX_LAYERS))]
+    if not isinstance(rotated, list) or len(rotated) != depth or not set(rotated) <= {0, 1}:
+        raise UserError(
+            f"{shown_path(path)} has no_rope_layers = {shown(rotated)}; they must be {depth:,} "
+            "times 0 or 1."
+        )
+    letters = "".join("G" if each else "N" for each in rotated)
+    return {"layer_pattern": layer_kinds.shortest(letters)}
+
+
+_GEMMA3 = {
+    "mlp_activations": ("gelu", "linear"),
+    "norms": "both",
+    "qk_norm": "head",
+    "scale_embeddings": True,
+    "attention_softcap": None,
+}
+_OLMO = {"norms": "post", "qk_norm": "all"}
+_SILU = {"hidden_act": "silu"}
+FAMILIES = {
+    "llama": Family("LlamaForCausalLM", _DEFAULTS, {}, _SILU, _all_global),
+    # LLaMA's network with biases of queries, keys and values; LLaMA's own biases, which are rare,
+    # include the output's.
+    "qwen2": Family(
+        "Qwen2ForCausalLM",
+        _DEFAULTS
+        | {"vocab_size": 151936, "intermediate_size": 22016, "num_key_value_heads": 32}
+        | {"max_position_embeddings": 32768},
+        {"attention_bias": True},
+        _SILU,
+        _windows_above,
+    ),
+    "qwen3": Family(
+        "Qwen3ForCausalLM",
+        _DEFAULTS
+        | {"vocab_size": 151936, "intermediate_size": 22016, "num_key_value_heads": 32}
+        | {"head_dim": 128, "max_position_embeddings": 32768},
+        {"qk_norm": "head"},
+        _SILU | {"attention_bias": False},
+        _windows_above,
+    ),
+    "smollm3": Family(
+        "SmolLM3ForCausalLM",
+        _DEFAULTS
+        | {"vocab_size": 128256, "hidden_size": 2048, "num_hidden_layers": 36}
+        | {"num_attention_heads": 16, "num_key_value_heads": 4, "rope_theta": 2e6}
+        | {"max_position_embeddings": 32768, "tie_word_embeddings": True},
+        {},
+        _SILU | {"attention_bias": False},
+        _without_positions,
+    ),
+    "gemma3_text": Family(
+        "Gemma3ForCausalLM",
+        _DEFAULTS
+        | {"vocab_size": 262208, "hidden_size": 2304, "intermediate_size": 9216}
+        | {"num_hidden_layers": 26, "num_attention_heads": 8, "num_key_value_heads": 4}
+        | {"head_dim": 256, "max_position_embeddings": 131072, "query_pre_attn_scalar": 256}
+        | {"rope_theta": 1e6, "rope_local_base_freq": 1e4, "sliding_window": 4096}
+        | {"tie_word_embeddings": True},
+        _GEMMA3,
+        {"hidden_activation": "gelu_pytorch_tanh", "attention_bias": False}
+        | {"use_bidirectional_attention": False, "attn_logit_softcapping": None},
+        _by_types("LLLLLG"),
+    ),
+    "olmo2": Family(
+        "Olmo2ForCausalLM",
+        _DEFAULTS | {"vocab_size": 50304, "rms_norm_eps": 1e-5},
+        _OLMO,
+        _SILU | {"attention_bias": False},
+        _all_global,
+    ),
+    "olmo3": Family(
+        "Olmo3ForCausalLM",
+        _DEFAULTS
+        | {"vocab_size": 50304, "rms_norm_eps": 1e-5, "rope_theta": 5e5, "sliding_window": 4096},
+        _OLMO,
+        _SILU | {"attention_bias": False},
+        _by_types("LLLG"),
+    ),
+}
+
+
+def family_of(config: LlamaConfig) -> str:
+    """Returns the model_type whose network this is.
+
+    Raises:
+        UserError: there is none with these fields together.
+    """
+    if config.norms == "post":
+        kind = "olmo3" if layer_kinds.LOCAL in config.layer_pattern else "olmo2"
+    elif config.scale_embeddings:
+        kind = "gemma3_text"
+    elif config.qk_norm is not None:
+        kind = "qwen3"
+    elif layer_kinds.NO_POSITIONS in config.layer_pattern:
+        kind = "smollm3"
+    else:
+        bias = config.attention_bias and not config.attention_output_bias
+        kind = "qwen2" if bias else "llama"
+    usual = {name: getattr(LlamaConfig, name) for name in _GEMMA3}
+    for name, value in (usual | dict(FAMILIES[kind].fields)).items():
+        if getattr(config, name) != value:
+            raise UserError(
+                f"LlamaConfig.{name} = {shown(getattr(config, name))} does not exist in Hugging "
+                f"Face's {kind}, which has {shown(value)}; no family has these fields together."
+            )
+    return kind
 
 
 def to_config(settings: Mapping[str, Any], path: Any) -> LlamaConfig:
@@ -70,44 +245,54 @@ def to_config(settings: Mapping[str, Any], path: Any) -> LlamaConfig:
     Raises:
         UserError: another kind of model, values of the wrong type or of another network.
     """
-    given = with_defaults(settings, path, _DEFAULTS)
+    known = {kind: family.defaults for kind, family in FAMILIES.items()}
+    given = with_defaults(settings, path, known)
     kind = given["model_type"]
-    check_built_in(given, path, _BUILT_IN)
-    sizes = _sizes(given, _SIZES, path)
+    family = FAMILIES[kind]
+    check_built_in(given, path, {**_BUILT_IN, **family.built_in})
+    sizes = sizes_of(given, _SIZES, path)
     if sizes["emb_dim"] % sizes["num_heads"] and "head_dim" not in given:
         raise UserError(
             f"{shown_path(path)} has no head_dim, and hidden_size is not a multiple of its heads."
         )
-    rope, scaling = _rope(given, path)
-    bias = given.get("attention_bias") is True or kind == "qwen2"
-    return _config(
-        sizes
-        | {
-            "norm_epsilon": number(given, "rms_norm_eps", path),
-            "rope_theta": rope,
-            "rope_scaling": scaling,
-            "logits_via_embedding": given.get("tie_word_embeddings") is True,
-            "attention_bias": bias,
-            "attention_output_bias": bias and kind == "llama",
-        },
-        path,
-    )
+    theta, scaling, local_theta = rope_settings.read(given, path)
+    layers = family.layers(given, path)
+    if kind == "olmo3":
+        local_theta = local_theta or theta  # what scales rotations is for global layers alone
+    has_local = layer_kinds.LOCAL in layers.get("layer_pattern", "")
+    bias = kind == "llama" and given.get("attention_bias") is True
+    fields: Fields = {
+        "norm_epsilon": number(given, "rms_norm_eps", path),
+        "rope_theta": theta,
+        "rope_scaling": scaling,
+        "local_rope_theta": local_theta if has_local else None,
+        "logits_via_embedding": given.get("tie_word_embeddings") is True,
+        "attention_bias": bias,
+        "attention_output_bias": bias,
+    }
+    if given.get("final_logit_softcapping") is not None:
+        fields["logits_softcap"] = number(given, "final_logit_softcapping", path)
+    if kind == "gemma3_text":
+        scalar = number(given, "query_pre_attn_scalar", path)
+        fields["query_scale"] = None if scalar == sizes["head_dim"] else scalar**-0.5
+    return config_of(sizes | fields | layers | dict(family.fields), path)
 
 
-def _sizes(given: Mapping[str, Any], names: Mapping[str, str], path: Any) -> dict[str, Any]:
+def sizes_of(given: Mapping[str, Any], names: Mapping[str, str], path: Any) -> Fields:
     """Returns the sizes that `names` calls by theirs and ours."""
     sizes = {
         ours: size(given, name, path)
         for name, ours in names.items()
-        if name in given or ours not in _DERIVED
+        if name in given or ours not in DERIVED
     }
     derived = {"num_kv_heads": sizes["num_heads"]}
     derived["head_dim"] = sizes["emb_dim"] // sizes["num_heads"]
     return {**derived, **sizes}
 
 
-def _config(fields: Mapping[str, Any], path: Any) -> LlamaConfig:
-    if fields["num_layers"] > _MAX_LAYERS:
+def config_of(fields: Mapping[str, Any], path: Any) -> LlamaConfig:
+    """Returns the configuration; errors name the file."""
+    if fields["num_layers"] > MAX_LAYERS:
         raise UserError(
             f"{shown_path(path)} has {fields['num_layers']:,} layers; no model has that many."
         )
@@ -115,73 +300,6 @@ def _config(fields: Mapping[str, Any], path: Any) -> LlamaConfig:
         return LlamaConfig(**fields)
     except UserError as error:
         raise UserError(f"{shown_path(path)}: {error}") from error
-
-
-def _rope(settings: Mapping[str, Any], path: Any) -> tuple[float, rotary.Scaling | None]:
-    """Returns rope_theta, and what scales the rotations.
-
-    transformers 5 writes both into rope_parameters, 4 into rope_theta and rope_scaling.
-    """
-    name = "rope_parameters" if "rope_parameters" in settings else "rope_scaling"
-    rope = settings.get(name) or {}
-    if not isinstance(rope, Mapping):
-        raise UserError(f"{shown_path(path)} has {name} = {shown(rope)}; it must be an object.")
-    rope = {key: value for key, value in rope.items() if value is not None}
-    check_built_in(rope, path, {"partial_rotary_factor": 1.0})
-    theta = number({"rope_theta": _ROPE_THETA, **settings, **rope}, "rope_theta", path)
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind == "default":
-        return theta, None
-    if not isinstance(kind, str) or kind not in _SCALINGS:
-        raise UserError(
-            f"{shown_path(path)} has {name} of type {shown(kind)}; ait-jax knows 'default', "
-            f"{', '.join(map(repr, _SCALINGS))}."
-        )
-    length = "original_max_position_embeddings"
-    if kind == "dynamic":
-        rope[length] = settings["max_position_embeddings"]
-    elif kind == "yarn":
-        rope = {length: settings["max_position_embeddings"], **rope}
-        rope |= {length: settings[length]} if length in settings else {}
-        rope |= _yarn_magnitude(rope, path)
-    scaling, names = _SCALINGS[kind]
-    needed = [key for key in names if key in _NEEDED and key not in rope]
-    if needed:
-        raise UserError(f"{shown_path(path)} has {name} of type {shown(kind)} without {needed[0]}.")
-    values: dict[str, Any] = {names[key]: number(rope, key, path) for key in names if key in rope}
-    if "original_max_position" in values:
-        values["original_max_position"] = int(values["original_max_position"])
-    if kind == "yarn":
-        values["truncate"] = rope.get("truncate") is not False
-    return theta, scaling(**values)
-
-
-def _yarn_magnitude(rope: Mapping[str, Any], path: Any) -> dict[str, float]:
-    """Returns attention_factor where two others state it, as DeepSeek's do."""
-    if "attention_factor" in rope or not (rope.get("mscale") and rope.get("mscale_all_dim")):
-        return {}
-    names = ("factor", "mscale", "mscale_all_dim")
-    factor, above, below = (number(rope, name, path) if name in rope else 1.0 for name in names)
-    ratio = rotary.yarn_magnitude(factor, above) / rotary.yarn_magnitude(factor, below)
-    return {"attention_factor": ratio}
-
-
-_FACTOR = {"factor": "factor"}
-_LENGTH = {"original_max_position_embeddings": "original_max_position"}
-# What scales rotations: by config.json's rope_type, the class, config.json's names and ours.
-_SCALINGS: dict[str, tuple[Any, dict[str, str]]] = {
-    "linear": (rotary.LinearScaling, _FACTOR),
-    "dynamic": (rotary.DynamicScaling, _FACTOR | _LENGTH),
-    "llama3": (
-        rotary.Llama3Scaling,
-        _FACTOR | {name: name for name in ("low_freq_factor", "high_freq_factor")} | _LENGTH,
-    ),
-    "yarn": (
-        rotary.YarnScaling,
-        _FACTOR | _LENGTH | {name: name for name in ("attention_factor", "beta_fast", "beta_slow")},
-    ),
-}
-_NEEDED = {"factor", "low_freq_factor", "high_freq_factor", *_LENGTH}
 
 
 def to_settings(
@@ -192,17 +310,19 @@ def to_settings(
     Args:
         dtype: torch's name of what the weights are stored as.
         ids: "bos_token_id", "eos_token_id", "pad_token_id" in the model's own order.
+
+    Raises:
+        UserError: transformers has no such network.
     """
-    kind = "qwen2" if config.attention_bias and not config.attention_output_bias else "llama"
+    kind = family_of(config)
     settings: dict[str, Any] = {
-        "architectures": [f"{kind.capitalize()}ForCausalLM"],
+        "architectures": [FAMILIES[kind].architecture],
         **{
             theirs: getattr(config, ours)
             for theirs, ours in _SIZES.items()
             if getattr(config, ours) is not None
         },
         "attention_dropout": 0.0,
-        "hidden_act": "silu",
         "initializer_range": 0.02,
         "model_type": kind,
         "rms_norm_eps": config.norm_epsilon,
@@ -210,21 +330,43 @@ def to_settings(
         "tie_word_embeddings": config.logits_via_embedding,
         "torch_dtype": dtype,
         "use_cache": True,
+        **FAMILIES[kind].built_in,
         **ids,
     }
     if kind == "llama":
         settings |= {"attention_bias": config.attention_bias, "mlp_bias": False}
-    scaling = config.rope_scaling
-    if scaling is not None:
-        kind = next(kind for kind, (known, _) in _SCALINGS.items() if isinstance(scaling, known))
-        given = {key: getattr(scaling, ours) for key, ours in _SCALINGS[kind][1].items()}
-        if isinstance(scaling, rotary.YarnScaling):
-            given["truncate"] = scaling.truncate
-        if isinstance(scaling, rotary.DynamicScaling):
-            settings["max_position_embeddings"] = given.popitem()[1]
-        given = {key: value for key, value in given.items() if value is not None}
-        settings["rope_scaling"] = {"rope_type": kind, **given}
+    settings |= _layer_settings(config, kind)
+    if kind == "gemma3_text":
+        scale = config.query_scale or config.head_dim**-0.5
+        scalar = round(scale**-2, 6)
+        settings["query_pre_attn_scalar"] = int(scalar) if scalar == int(scalar) else scalar
+        settings["final_logit_softcapping"] = config.logits_softcap
+    if config.rope_scaling is not None:
+        settings |= rope_settings.written(config.rope_scaling)
+    if config.local_rope_theta is not None:
+        # transformers 5 reads this; of the fields above it would assume one theta.
+        scaling = settings.get("rope_scaling", {"rope_type": "default"})
+        settings["rope_parameters"] = {
+            FULL: {**scaling, "rope_theta": config.rope_theta},
+            SLIDING: {"rope_type": "default", "rope_theta": config.local_rope_theta},
+        }
     return dict(sorted(settings.items()))
+
+
+def _layer_settings(config: LlamaConfig, kind: str) -> dict[str, Any]:
+    """Returns the fields that say what kinds of layers there are."""
+    letters = layer_kinds.spelled_out(config.layer_pattern, config.num_layers)
+    if kind == "smollm3":
+        return {"no_rope_layers": [int(letter != layer_kinds.NO_POSITIONS) for letter in letters]}
+    if layer_kinds.LOCAL not in letters:
+        return {}
+    types = [SLIDING if letter == layer_kinds.LOCAL else FULL for letter in letters]
+    found: dict[str, Any] = {"layer_types": types, "sliding_window": config.sliding_window}
+    if kind == "gemma3_text":
+        found["rope_local_base_freq"] = config.local_rope_theta
+    if kind in ("qwen2", "qwen3"):
+        found |= {"use_sliding_window": True, "max_window_layers": letters.index("L")}
+    return found
 
 
 def check_same(found: LlamaConfig, config: ModelConfig, place: Any) -> None:
@@ -249,76 +391,3 @@ def check_same(found: LlamaConfig, config: ModelConfig, place: Any) -> None:
         raise UserError(
             f"{shown_path(place)} does not fit the model: {values}; set the values found there."
         )
-
-
-# --- GGUF ---
-
-ARCHITECTURE = "llama"
-_GGUF_SIZES = {
-    "embedding_length": "emb_dim",
-    "attention.head_count": "num_heads",
-    "block_count": "num_layers",
-    "feed_forward_length": "mlp_dim",
-    "context_length": "max_position",
-    "attention.head_count_kv": "num_kv_heads",
-    "attention.key_length": "head_dim",
-}
-
-
-def config_of_gguf(header: Header) -> LlamaConfig:
-    """Returns the configuration that a GGUF file's metadata describe.
-
-    Raises:
-        UserError: another architecture, values of the wrong type or of another network.
-    """
-    kind, path = header.value("general.architecture", str), header.path
-    if kind != ARCHITECTURE:
-        raise UserError(
-            f"{shown_path(path)} holds a {shown(kind)} model (general.architecture); ait-jax "
-            f"reads {shown(ARCHITECTURE)}."
-            f"{nearest(kind, [ARCHITECTURE])}"
-        )
-    given = {name.removeprefix(f"{kind}."): value for name, value in header.metadata.items()}
-    if given.get("expert_count"):
-        raise UserError(f"{shown_path(path)} is a mixture of experts, which this network is not.")
-    scaled, scaling = given.get("rope.scaling.type", "none"), None
-    if scaled == "linear":
-        given.setdefault("rope.scaling.factor", 1.0)
-        scaling = rotary.LinearScaling(_decimal(number(given, "rope.scaling.factor", path)))
-    elif scaled != "none" or "rope_freqs.weight" in header.tensors:
-        raise UserError(
-            f"{shown_path(path)} scales its rotations (llama.rope.scaling.type, rope_freqs), as "
-            "Llama 3.1 and later do, which ait-jax does not read from GGUF. Give the same model's "
-            "Hugging Face folder."
-        )
-    needed = [name for name, ours in _GGUF_SIZES.items() if ours not in _DERIVED]
-    for name in (*needed, "attention.layer_norm_rms_epsilon"):
-        header.value(f"{kind}.{name}", (int, float))
-    sizes = _sizes(given, _GGUF_SIZES, path)
-    given.setdefault("rope.freq_base", _ROPE_THETA)
-    if given.get("rope.dimension_count", sizes["head_dim"]) != sizes["head_dim"]:
-        raise UserError(
-            f"{shown_path(path)} rotates {given['rope.dimension_count']} of {sizes['head_dim']} "
-            "dimensions (llama.rope.dimension_count); this network rotates all."
-        )
-    table = header.tensors.get("token_embd.weight")
-    if table is None:
-        raise UserError(f"{shown_path(path)} lacks token_embd.weight; copy or download it again.")
-    return _config(
-        sizes
-        | {
-            "vocab_size": table.shape[0],
-            "norm_epsilon": _decimal(number(given, "attention.layer_norm_rms_epsilon", path)),
-            "rope_theta": _decimal(number(given, "rope.freq_base", path)),
-            "rope_scaling": scaling,
-            "logits_via_embedding": "output.weight" not in header.tensors,
-            "attention_bias": "blk.0.attn_q.bias" in header.tensors,
-            "attention_output_bias": "blk.0.attn_output.bias" in header.tensors,
-        },
-        path,
-    )
-
-
-def _decimal(value: float) -> float:
-    """Returns the decimal number that a float32 was written as: 1e-05, not 9.99999974e-06."""
-    return float(str(np.float32(value)))

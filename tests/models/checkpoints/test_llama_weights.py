@@ -13,7 +13,14 @@ from tiny_llama import config_of, needs_tokenizers, needs_torch, random_params, 
 
 from ait_jax.errors import UserError
 from ait_jax.models import parameters
-from ait_jax.models.checkpoints import checkpoints, llama_weights, logits_check
+from ait_jax.models.checkpoints import (
+    checkpoints,
+    hugging_face,
+    hugging_face_folder,
+    llama_settings,
+    llama_weights,
+    logits_check,
+)
 from ait_jax.models.checkpoints.restore import restore_params
 from ait_jax.models.llama import LlamaTransformer
 from ait_jax.models.rotary import DynamicScaling, LinearScaling, Llama3Scaling, YarnScaling
@@ -30,7 +37,24 @@ VARIANTS = {
     "linear": dict(rope_scaling=LinearScaling(factor=4.0)),
     "dynamic": dict(rope_scaling=DynamicScaling(factor=4.0, original_max_position=256)),
     "yarn": dict(rope_scaling=YarnScaling(factor=4.0, original_max_position=64, beta_fast=16.0)),
-}
+    "qwen3": dict(qk_norm="head"),
+    "qwen2_local": dict(attention_bias=True, layer_pattern="GL", sliding_window=5),
+    "smollm3": dict(layer_pattern="GN"),
+    "olmo2": dict(norms="post", qk_norm="all", logits_via_embedding=False),
+    "olmo3": dict(
+        norms="post", qk_norm="all", layer_pattern="LG", sliding_window=5, local_rope_theta=1000.0,
+        rope_scaling=YarnScaling(factor=4.0, original_max_position=64),
+    ),
+    "gemma3": dict(
+        norms="both", qk_norm="head", mlp_activations=("gelu", "linear"), scale_embeddings=True,
+        layer_pattern="LG", sliding_window=5, local_rope_theta=50.0, query_scale=0.5,
+    ),
+    "gemma3_scaled": dict(
+        norms="both", qk_norm="head", mlp_activations=("gelu", "linear"), scale_embeddings=True,
+        layer_pattern="LG", sliding_window=5, local_rope_theta=50.0,
+        rope_scaling=LinearScaling(factor=4.0), logits_softcap=2.0,
+    ),
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +69,15 @@ def written(folder, tokenizer, variant="tied", dtype=np.float32, **options):
     params = jax.tree.map(lambda x: x.astype(dtype), random_params(config))
     llama_weights.write(folder, params, config, tokenizer, **options)
     return config, params
+
+
+def test_the_error_names_what_is_read(tmp_path):
+    known = {*hugging_face._DEFAULTS, *llama_settings.FAMILIES}
+    assert set(hugging_face_folder.MODEL_TYPES) == known
+    (tmp_path / "config.json").write_text('{"model_type": "gemma3"}')
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match="a 'gemma3' model; .*Did you mean 'gemma3_text'"):
+        checkpoints.open_checkpoint(tmp_path)
 
 
 def assert_equal(params, expected):
