@@ -140,8 +140,8 @@ def measure_pool(options: argparse.Namespace) -> dict[str, Any]:
     pool, log = synthetic_pool(options.measure), MemoryLog()
     settings = {"instances": 1, "perturbations": options.perturbations}
     with tempfile.TemporaryDirectory() as folder:
-        # Enough tasks for every shape of batch; where the pool has fewer, all of it.
-        first = TaskPool(list(pool.values())[:512])
+        # A whole chunk of tasks, so that it compiles all programs; where the pool has fewer, all.
+        first = TaskPool(list(pool.values())[:4096])
         score(first, Path(folder) / "cold.parquet", engine, params, **settings)
         log.start()
         stopwatch = common.Stopwatch()
@@ -188,18 +188,27 @@ def device_rows(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def pool_rows(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def slope(number: int) -> float | None:
+        """Milliseconds of each prompt beyond those of the pool before."""
+        if not number:
+            return None
+        before, now = results[number - 1], results[number]
+        seconds, prompts = (now[name] - before[name] for name in ("seconds", "prompts"))
+        return 1e3 * seconds / prompts
+
     return [
         {
             "tasks": result["tasks"],
             "prompts/s": result["prompts_per_second"],
             "seconds": result["seconds"],
+            "ms a further prompt": slope(number),
             "RSS before MiB": result["rss_start_mib"],
             "highest in each fifth of the time": " ".join(f"{mib:.0f}" for mib in fifths),
             "first to last fifth": f"{fifths[-1] - fifths[0]:+.0f}",
             "table written MiB": result["parquet_mib"],
             "cores of others": result["cores_of_others"],
         }
-        for result in results
+        for number, result in enumerate(results)
         if (fifths := result["rss_by_fifth_mib"])
     ]
 

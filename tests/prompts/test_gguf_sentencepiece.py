@@ -27,7 +27,7 @@ def trained(request):
         sentence_iterator=iter([line for text in TEXTS for line in text.split("\n") if line] * 3),
         model_writer=model, model_type="bpe", vocab_size=360, byte_fallback=True,
         normalization_rule_name="identity", remove_extra_whitespaces=False,
-        add_dummy_prefix=request.param, minloglevel=2, character_coverage=0.9,
+        add_dummy_prefix=request.param, minloglevel=2, character_coverage=0.98,
     )  # fmt: skip
     return sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()), request.param
 

@@ -418,7 +418,7 @@ def test_ctrl_c_ends_the_threads(setting, tmp_path):
     with pytest.raises(KeyboardInterrupt), reporter.using(interrupting):
         count(setting, tmp_path / "a.parquet")
     signal.signal(signal.SIGINT, former)
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads
 
 
 def test_tasks_without_instances_have_no_rows(setting, tmp_path):
