@@ -41,7 +41,7 @@ def predict(
     Args:
       positions: an order of tasks' instances, where it is not the task's own.
     """
-    pool, vocabulary, encoding = asker.pool, asker.vocabulary, asker.encoding
+    pool, vocabulary = asker.pool, asker.vocabulary
     partitioner = asker.engine.partitioner
     everything = [
         (name, instance)
@@ -49,17 +49,9 @@ def predict(
         for instance in _first(pool[name].instances, max_instances, (positions or {}).get(name))
     ]
     places = partitioner.own(everything)
-    prompts = [
-        encoding.encode(
-            pool[name].instruction,
-            instance.input,
-            vocabulary.count_tokens,
-            vocabulary.truncate,
-            task_name=name,
-        ).text
-        for name, instance in places
-    ]
-    tokens = [vocabulary.encode_source(text, encoding.max_source_length) for text in prompts]
+    prompts = [asker.prompt_of(*place) for place in places]
+    most = asker.encoding.max_source_length
+    tokens = [vocabulary.encode_source(text, most) for text in prompts]
     answers = [
         vocabulary.decode(ids).strip() for ids in asker.engine.decode(asker.params, tokens).tokens
     ]

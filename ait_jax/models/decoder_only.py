@@ -107,7 +107,7 @@ class GroupedAttention(nn.Module):
         if decode:
             self._cache_variables(new)
         if mask is None:
-            mask = causal(None, jnp.arange(new.key_PxKxDxL.shape[-1])[None])
+            mask = causal(jnp.arange(new.key_PxKxDxL.shape[-1])[None])
         return Part(new, mask)
 
     def _cache_variables(self, new: KeyValue) -> tuple[nn.Variable, nn.Variable, nn.Variable]:
@@ -162,12 +162,8 @@ def key_positions(key_values: KeyValues) -> Int[jax.Array, "P L"]:
     return jnp.broadcast_to(jnp.arange(real_Px1xL.shape[-1]), real_Px1xL[:, 0].shape)
 
 
-def causal(
-    mask: Bool[jax.Array, "B Q Q"] | None, positions_BxQ: Int[jax.Array, "B Q"]
-) -> Bool[jax.Array, "B Q Q"]:
-    """Returns the mask itself, or for None that every position sees those before it."""
-    if mask is not None:
-        return mask
+def causal(positions_BxQ: Int[jax.Array, "B Q"]) -> Bool[jax.Array, "B Q Q"]:
+    """Returns the mask with which every position sees itself and those before it."""
     return positions_BxQ[:, :, None] >= positions_BxQ[:, None]
 
 

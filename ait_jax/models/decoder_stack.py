@@ -69,16 +69,15 @@ class DecoderOnlyLayer(nn.Module):
         return x, new if keep else None
 
     def _before(self, block: str, x: jax.Array) -> jax.Array:
-        return x if self.config.norms == "post" else self._norm(f"pre_{block}_layer_norm", x)
+        name, config = f"pre_{block}_layer_norm", self.config
+        return x if config.norms == "post" else self._norm(name, config.dtype, x)
 
     def _after(self, block: str, x: jax.Array) -> jax.Array:
-        return x if self.config.norms == "pre" else self._norm(f"post_{block}_layer_norm", x)
+        name, config = f"post_{block}_layer_norm", self.config
+        return x if config.norms == "pre" else self._norm(name, config.activation_dtype, x)
 
-    def _norm(self, name: str, x: jax.Array) -> jax.Array:
-        config = self.config
-        before = name.startswith("pre_")
-        dtype = config.dtype if before else config.activation_dtype
-        return layers.LayerNorm(dtype, config.norm_epsilon, name=name)(x)
+    def _norm(self, name: str, dtype: Any, x: jax.Array) -> jax.Array:
+        return layers.LayerNorm(dtype, self.config.norm_epsilon, name=name)(x)
 
 
 class Decoder(nn.Module):
@@ -140,7 +139,9 @@ class Decoder(nn.Module):
         sight = Sight((*map(real_positions, past), own_mask))
         if layer_kinds.LOCAL in config.layer_pattern:
             own = None if decode or groups else own_positions_BxQ
-            masks = sight.masks if own is None else (*sight.masks[:-1], causal(own_mask, own))
+            masks = sight.masks
+            if own is not None and own_mask is None:
+                masks = (*masks[:-1], causal(own))
             keys = map(key_positions, past)
             sight = Sight(masks, layer_kinds.distances(positions_BxQ, starts, list(keys), own))
         rotations = layer_kinds.rotations(config, positions_BxQ)

@@ -45,6 +45,17 @@ class Asker:
         most = self.engine.buckets.max_target_length - 1
         return (*self.vocabulary.encode_answer(answer)[:most], EOS_ID)
 
+    def prompt_of(self, name: str, instance: Instance) -> str:
+        """Returns the text of a task's instance under its own instruction."""
+        words = self.vocabulary
+        return self.encoding.encode(
+            self.pool[name].instruction,
+            instance.input,
+            words.count_tokens,
+            words.truncate,
+            task_name=name,
+        ).text
+
 
 @dataclass(frozen=True)
 class Answered:

@@ -31,21 +31,11 @@ def reference_losses(
         for instance in asker.pool[name].instances[:instances]
         if instance.outputs
     ]
-    engine, vocabulary, encoding = asker.engine, asker.vocabulary, asker.encoding
+    engine, vocabulary = asker.engine, asker.vocabulary
     own = engine.partitioner.own(places)
     targets = [asker.target_of(instance.outputs[0]) for _, instance in own]
-    texts = [
-        encoding.encode(
-            asker.pool[name].instruction,
-            instance.input,
-            vocabulary.count_tokens,
-            vocabulary.truncate,
-            task_name=name,
-        ).text
-        for name, instance in own
-    ]
-    most = encoding.max_source_length
-    prompts = [vocabulary.encode_source(text, most) for text in texts]
+    most = asker.encoding.max_source_length
+    prompts = [vocabulary.encode_source(asker.prompt_of(*place), most) for place in own]
     passes: dict[str, tuple[Any, list[list[int]]]] = {"prompted": (asker.params, prompts)}
     if alone:
         nothing = vocabulary.encode_source("", most) or [EOS_ID]

@@ -276,7 +276,8 @@ class CompiledStep:
         numbered = list(enumerate(parts))
 
         def added(numbered: list[tuple[int, Batch]]) -> Any:
-            sums = self._begin(state.params)
+            # Beside a program with loops not even zeros are made: see `Lanes`.
+            sums = self._lanes.call("begin", self._begin, state.params)
             for index, part in numbered:
                 draws = scalars.dropout_seed, state.step, np.uint32(index)
                 shape = part["inputs"].shape, part["targets"].shape

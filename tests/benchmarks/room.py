@@ -100,7 +100,9 @@ def measure(draws: Sequence[Job], trainings: Sequence[Job]) -> list[dict[str, An
         row |= {"std_draws": test[:, i].std(ddof=1), "std_trainings": repeated[:, i].std(ddof=1)}
         row["std_choice"] = of_choice(test[:, i], repeated[:, i])
         row["dev_test_correlation"] = float(np.corrcoef(dev[:, i], test[:, i])[0, 1])
-        row["best_of"] = {m: best_of(dev[:, i], test[:, i], m) for m in (4, len(draws))}
+        row["best_of"] = {
+            m: best_of(dev[:, i], test[:, i], m) for m in sorted({min(4, len(draws)), len(draws)})
+        }
         row["best_on_test"] = test[:, i].max()
         found.append(row)
     return found

@@ -7,6 +7,7 @@ from typing import Any
 from ait_jax.evaluation import prediction
 from ait_jax.pool import Instance, Instruction, Task, TaskPool
 from ait_jax.prompts.prompts import TkInstructEncoding
+from ait_jax.scorer.asker import Asker
 
 
 def pool_of(**sizes):
@@ -33,6 +34,7 @@ class Words:
         return 1
 
     truncate = None
+    prompt_of = Asker.prompt_of
 
     def encode_source(self, text, most):
         return text.rpartition("Input: ")[2].split(".")[0]

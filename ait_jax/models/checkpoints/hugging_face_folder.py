@@ -21,9 +21,7 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 # What is read: `hugging_face` has T5's, `llama_settings` the others.
-MODEL_TYPES = (
-    *("t5", "mt5", "llama", "qwen2", "qwen3", "smollm3", "gemma3_text", "olmo2", "olmo3"),
-)
+MODEL_TYPES = ("t5", "mt5", "llama", "qwen2", "qwen3", "smollm3", "gemma3_text", "olmo2", "olmo3")
 # Where transformers 4 begins to write shards; 5 writes larger ones and reads both.
 MAX_SHARD_BYTES = 5 * 10**9
 

@@ -81,7 +81,9 @@ def _by_types(pattern: str) -> Callable[[Mapping[str, Any], Any], Fields]:
     def read(given: Mapping[str, Any], path: Any) -> Fields:
         depth = size(given, "num_hidden_layers", path)
         period = given.get("sliding_window_pattern")
-        assumed = pattern if period is None else "L" * (size(given, *_PERIOD, path) - 1) + "G"
+        assumed = pattern
+        if period is not None:
+            assumed = "L" * (min(size(given, "sliding_window_pattern", path), MAX_LAYERS) - 1) + "G"
         letters = layer_kinds.spelled_out(assumed, min(depth, MAX_LAYERS))
         types = given.get("layer_types")
         if types is not None:
@@ -92,9 +94,6 @@ def _by_types(pattern: str) -> Callable[[Mapping[str, Any], Any], Fields]:
         return fields
 
     return read
-
-
-_PERIOD = ("sliding_window_pattern",)
 
 
 def _letters(types: Any, depth: int, path: Any) -> str:
@@ -149,24 +148,26 @@ _GEMMA3 = {
 }
 _OLMO = {"norms": "post", "qk_norm": "all"}
 _SILU = {"hidden_act": "silu"}
+_QWEN = _DEFAULTS | {
+    "vocab_size": 151936,
+    "intermediate_size": 22016,
+    "num_key_value_heads": 32,
+    "max_position_embeddings": 32768,
+}
 FAMILIES = {
     "llama": Family("LlamaForCausalLM", _DEFAULTS, {}, _SILU, _all_global),
     # LLaMA's network with biases of queries, keys and values; LLaMA's own biases, which are rare,
     # include the output's.
     "qwen2": Family(
         "Qwen2ForCausalLM",
-        _DEFAULTS
-        | {"vocab_size": 151936, "intermediate_size": 22016, "num_key_value_heads": 32}
-        | {"max_position_embeddings": 32768},
+        _QWEN,
         {"attention_bias": True},
         _SILU,
         _windows_above,
     ),
     "qwen3": Family(
         "Qwen3ForCausalLM",
-        _DEFAULTS
-        | {"vocab_size": 151936, "intermediate_size": 22016, "num_key_value_heads": 32}
-        | {"head_dim": 128, "max_position_embeddings": 32768},
+        _QWEN | {"head_dim": 128},
         {"qk_norm": "head"},
         _SILU | {"attention_bias": False},
         _windows_above,
