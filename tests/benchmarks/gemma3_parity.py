@@ -59,7 +59,8 @@ def theirs(path: Path, texts: list[str], prompts: list[Any], targets: list[Any])
     source = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
     words = transformers.AutoTokenizer.from_pretrained(**source)
     alike = sum(
-        words(text).input_ids == list(ids) for text, ids in zip(texts, prompts, strict=True)
+        words(text).input_ids[:MOST_TOKENS] == list(ids)
+        for text, ids in zip(texts, prompts, strict=True)
     )
     model = transformers.AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32).eval()
     values = []
